@@ -1,0 +1,71 @@
+// Element types, and the exact conversions between them.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+namespace mixtune {
+
+enum class DType : uint8_t { kF64, kF32, kBF16, kF16, kI64, kI32, kU8 };
+
+size_t dtype_size(DType dtype);
+std::string_view dtype_name(DType dtype);  // "fp32", "bf16", ...
+
+// The upper half of an fp32.
+struct BF16 {
+  uint16_t bits;
+};
+
+// IEEE 754 binary16; read from checkpoints, never computed with.
+struct F16 {
+  uint16_t bits;
+};
+
+inline float to_float(BF16 x) {
+  return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16);
+}
+
+float to_float(F16 x);
+
+// Round to nearest, ties to even; a NaN stays a NaN.
+inline BF16 to_bf16(float x) {
+  const auto bits = std::bit_cast<uint32_t>(x);
+  if (std::isnan(x)) return {static_cast<uint16_t>((bits >> 16) | 0x40)};
+  return {static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)};
+}
+
+template <class T>
+struct DTypeOf;
+template <>
+struct DTypeOf<double> {
+  static constexpr DType value = DType::kF64;
+};
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::kF32;
+};
+template <>
+struct DTypeOf<BF16> {
+  static constexpr DType value = DType::kBF16;
+};
+template <>
+struct DTypeOf<F16> {
+  static constexpr DType value = DType::kF16;
+};
+template <>
+struct DTypeOf<int64_t> {
+  static constexpr DType value = DType::kI64;
+};
+template <>
+struct DTypeOf<int32_t> {
+  static constexpr DType value = DType::kI32;
+};
+template <>
+struct DTypeOf<uint8_t> {
+  static constexpr DType value = DType::kU8;
+};
+
+}  // namespace mixtune

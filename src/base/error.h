@@ -1,0 +1,60 @@
+// Errors: exceptions for what the outside world does, checks for our own bugs.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace mixtune {
+
+// Exit codes of the program (docs/design.md, section 8).
+enum class ExitCode : int { kDone = 0, kFailed = 1, kUserError = 2, kStopped = 16, kWentBad = 17 };
+
+// Something the outside world did: one line that says where, what, and how to mend it.
+class Error : public std::runtime_error {
+ public:
+  Error(std::string_view where, std::string_view what, std::string_view mend, ExitCode code = ExitCode::kFailed);
+  ExitCode exit_code() const { return code_; }
+
+ private:
+  ExitCode code_;
+};
+
+// An Error the user can mend and could have known of: exit code 2.
+class UserError : public Error {
+ public:
+  UserError(std::string_view where, std::string_view what, std::string_view mend)
+      : Error(where, what, mend, ExitCode::kUserError) {}
+};
+
+// `text` cut to `limit` bytes with control characters and invalid UTF-8 made visible: safe to print in a one-line
+// message, whatever file it came from.
+std::string printable(std::string_view text, size_t limit = 80);
+
+// The candidate nearest to `word` by edit distance, or "" when none is close enough to suggest.
+template <class Candidates>
+std::string nearest(std::string_view word, const Candidates& candidates);
+
+size_t edit_distance(std::string_view a, std::string_view b);
+
+[[noreturn]] void check_failed(const char* condition, const char* file, int line);
+
+template <class Candidates>
+std::string nearest(std::string_view word, const Candidates& candidates) {
+  std::string best;
+  size_t best_distance = word.size() / 3 + 2;
+  for (const auto& candidate : candidates) {
+    const size_t distance = edit_distance(word, candidate);
+    if (distance < best_distance) {
+      best_distance = distance;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+}  // namespace mixtune
+
+// A condition that only a bug of ours can break; stays on in release builds.
+#define MT_CHECK(condition) \
+  ((condition) ? static_cast<void>(0) : ::mixtune::check_failed(#condition, __FILE__, __LINE__))

@@ -1,0 +1,26 @@
+#include "base/log.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+
+namespace mixtune {
+
+void log_line(std::string_view prefix, std::string_view text) {
+  const char* clear = isatty(STDERR_FILENO) ? "\r\x1b[K" : "";
+  const std::string line = fmt::format("{}{}: {}\n", clear, prefix, text);
+  std::fwrite(line.data(), 1, line.size(), stderr);
+}
+
+std::string format_bytes(uint64_t bytes) {
+  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  double value = static_cast<double>(bytes);
+  int unit = 0;
+  while (value >= 1024 && unit < 4) {
+    value /= 1024;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, kUnits[unit]);
+}
+
+}  // namespace mixtune

@@ -1,0 +1,37 @@
+// Random bits as a hash of what they are for, so that they do not depend on order, threads or layout.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace mixtune {
+
+// SplitMix64's finaliser (Steele, Lea, Flood 2014): a bijection of 64 bits with full avalanche.
+inline uint64_t mix_bits(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
+  return x ^ (x >> 31);
+}
+
+inline uint64_t random_bits(uint64_t key, uint64_t index) {
+  return mix_bits(mix_bits(key + 0x9E3779B97F4A7C15ull) ^ (index * 0x9E3779B97F4A7C15ull + 0xD1B54A32D192ED03ull));
+}
+
+// A key for the bits of one purpose: a name (FNV-1a hashed) under a seed.
+uint64_t random_key(uint64_t seed, std::string_view purpose);
+
+// Uniform in [0, 1) with 53 bits.
+inline double random_uniform(uint64_t key, uint64_t index) {
+  return static_cast<double>(random_bits(key, index) >> 11) * 0x1p-53;
+}
+
+// Standard normal (Box-Muller on the two halves of one index).
+double random_normal(uint64_t key, uint64_t index);
+
+// Uniform in [0, n), n > 0, by multiply-shift (bias below n / 2^64).
+inline uint64_t random_below(uint64_t key, uint64_t index, uint64_t n) {
+  __extension__ using Wide = unsigned __int128;
+  return static_cast<uint64_t>((static_cast<Wide>(random_bits(key, index)) * n) >> 64);
+}
+
+}  // namespace mixtune

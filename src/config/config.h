@@ -1,0 +1,80 @@
+// The settings of a run: plain structs, filled by load.h from YAML and the command line. Defaults are those of
+// transformers' TrainingArguments (docs/configuration.md has the exceptions).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace mixtune {
+
+enum class DatasetFormat { kAuto, kMessages, kInstruction, kText, kTokenized };
+enum class LongDocuments { kAuto, kTruncate, kSplit, kError };  // auto: split for text, truncate otherwise
+enum class Schedule { kConstant, kLinear, kCosine, kConstantWithWarmup };
+enum class RouterLossType { kHuggingface };
+enum class DeviceChoice { kAuto, kCpu, kCuda };
+enum class Precision { kFp32, kBf16 };
+enum class SaveDType { kCheckpoint, kFp32, kBf16 };  // checkpoint: the dtype of the model that was loaded
+
+struct ModelSettings {
+  std::string model_name_or_path;
+  std::string tokenizer_name_or_path;          // empty: model_name_or_path
+  std::optional<double> router_aux_loss_coef;  // none: the checkpoint's own
+  RouterLossType router_aux_loss_type = RouterLossType::kHuggingface;
+};
+
+struct DataSettings {
+  std::vector<std::string> train_file;
+  std::string validation_file;
+  double validation_split_percentage = 0;
+  DatasetFormat dataset_format = DatasetFormat::kAuto;
+  bool train_on_prompt = false;
+  LongDocuments long_documents = LongDocuments::kAuto;
+  bool packing = false;
+  bool shuffle = true;
+  int64_t max_seq_length = 2048;
+};
+
+struct BatchSettings {
+  int64_t per_device_train_batch_size = 8;
+  int64_t gradient_accumulation_steps = 1;
+};
+
+struct OptimizerSettings {
+  double learning_rate = 5e-5;
+  Schedule lr_scheduler_type = Schedule::kLinear;
+  int64_t warmup_steps = 0;
+  double warmup_ratio = 0;
+  double adam_beta1 = 0.9;
+  double adam_beta2 = 0.999;
+  double adam_epsilon = 1e-8;
+  double weight_decay = 0;
+  double max_grad_norm = 1;
+};
+
+struct RunSettings {
+  std::string output_dir;
+  bool overwrite_output_dir = false;
+  int64_t max_steps = -1;  // > 0 overrides num_train_epochs
+  double num_train_epochs = 3;
+  int64_t eval_steps = 0;        // 0: only at the end, if there is validation data
+  int64_t save_steps = 500;      // 0: only at the end
+  int64_t save_total_limit = 0;  // 0: keep all
+  SaveDType save_dtype = SaveDType::kCheckpoint;
+  std::string max_shard_size = "5GB";
+  int64_t logging_steps = 1;
+  uint64_t seed = 42;
+  DeviceChoice device = DeviceChoice::kAuto;
+  Precision precision = Precision::kFp32;
+};
+
+struct Config {
+  ModelSettings model;
+  DataSettings data;
+  BatchSettings batch;
+  OptimizerSettings optimizer;
+  RunSettings run;
+};
+
+}  // namespace mixtune

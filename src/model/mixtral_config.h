@@ -1,0 +1,43 @@
+// The shape of a Mixtral model: what config.json says, checked.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace mixtune {
+
+struct MixtralConfig {
+  int64_t vocab_size = 0;
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t num_hidden_layers = 0;
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;
+  int64_t head_dim = 0;  // hidden_size / num_attention_heads where config.json has none
+  int64_t num_local_experts = 0;
+  int64_t num_experts_per_tok = 0;
+  int64_t max_position_embeddings = 0;
+  int64_t sliding_window = 0;  // 0: none
+  double rope_theta = 0;
+  double rms_norm_eps = 0;
+  double initializer_range = 0;
+  double router_aux_loss_coef = 0;
+  bool tie_word_embeddings = false;
+  std::optional<int64_t> bos_token_id, eos_token_id, pad_token_id;
+
+  int64_t query_size() const { return num_attention_heads * head_dim; }
+  int64_t kv_size() const { return num_key_value_heads * head_dim; }
+  int64_t qkv_size() const { return query_size() + 2 * kv_size(); }
+};
+
+// Parses the text of a config.json, in transformers 4's dialect or 5's. `where` names it in messages. A missing key
+// takes transformers' default. Throws UserError for what is malformed, impossible, or changes the maths and is not
+// implemented.
+MixtralConfig parse_mixtral_config(std::string_view json, const std::string& where);
+
+// Reads FOLDER/config.json.
+MixtralConfig load_mixtral_config(const std::string& folder);
+
+}  // namespace mixtune

@@ -1,0 +1,80 @@
+// State: the one owner of weights, gradients and optimizer moments.
+//
+// A parameter is the tensor a kernel reads (say, gate_up of all experts of a layer). It is put together from slices of
+// Hugging Face tensors, the only names used on disk.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tensor/memory.h"
+
+namespace mixtune {
+
+// Rows [begin, begin + rows) of the first dimension of the Hugging Face tensor `name`, which has shape `shape`. They
+// stand in the parameter contiguously from element `offset` on.
+struct HfSlice {
+  std::string name;
+  Shape shape;
+  int64_t begin = 0;
+  int64_t rows = 0;
+  int64_t offset = 0;
+
+  int64_t elements() const { return shape[0] == 0 ? 0 : shape.elements() / shape[0] * rows; }
+};
+
+struct ParamSpec {
+  std::string name;  // for messages and reports; never on disk
+  Shape shape;
+  std::vector<HfSlice> slices;  // in the order of their offsets, without holes
+  bool trainable = true;
+};
+
+class State {
+ public:
+  enum class Purpose { kInference, kTraining };  // inference: weights only
+
+  State(std::vector<ParamSpec> specs, Device device, DType dtype, Purpose purpose);
+
+  int size() const { return static_cast<int>(specs_.size()); }
+  const ParamSpec& spec(int param) const { return specs_[param]; }
+  DType dtype() const { return dtype_; }
+  int64_t elements() const;
+
+  // The weight, ready to be read by an op; valid until release. prefetch says that a get comes soon.
+  void prefetch(int param);
+  Tensor get(int param);
+  void release(int param);
+  // The weight, to be written (load, initialise, optimizer step).
+  Tensor weight(int param) const { return weights_[param]; }
+
+  struct Gradient {
+    Tensor tensor;    // empty where the parameter is not trained
+    bool accumulate;  // false: write over what is there (the first of a step); true: add to it
+  };
+  // Where this micro-batch's gradient of `param` goes. The writer calls notify when it is complete.
+  Gradient gradient(int param);
+  void notify(int param);
+  // Forgets the gradients: the next ones are written, not added.
+  void begin_step();
+  // The finished gradient: zero where no micro-batch of the step wrote one.
+  Tensor finished_gradient(int param);
+
+  Tensor first_moment(int param) const { return first_moments_[param]; }
+  Tensor second_moment(int param) const { return second_moments_[param]; }
+
+  const std::vector<std::unique_ptr<Arena>>& arenas() const { return arenas_; }
+
+ private:
+  Arena& add_arena(const char* name, size_t bytes);
+
+  std::vector<ParamSpec> specs_;
+  DType dtype_;
+  Device device_;
+  std::vector<std::unique_ptr<Arena>> arenas_;
+  std::vector<Tensor> weights_, gradients_, first_moments_, second_moments_;
+  std::vector<bool> written_;  // since begin_step
+};
+
+}  // namespace mixtune

@@ -1,0 +1,68 @@
+#include "tensor/memory.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+
+#include "base/log.h"
+
+namespace mixtune {
+
+Memory::Memory(std::string name, Device device, size_t bytes)
+    : name_(std::move(name)), device_(device), bytes_(align_up(std::max<size_t>(bytes, 1), 4096)) {
+  MT_CHECK(device.type == DeviceType::kCpu);
+  void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED)
+    throw Error(name_, fmt::format("the system refuses {} of memory: {}", format_bytes(bytes_), std::strerror(errno)),
+                "use a smaller model or a machine with more memory");
+  data_ = static_cast<char*>(p);
+  madvise(data_, bytes_, MADV_HUGEPAGE);
+}
+
+Memory::~Memory() {
+  munmap(data_, bytes_);
+}
+
+Tensor Arena::allocate(std::string_view name, Shape shape, DType dtype) {
+  const Tensor tensor{memory_.data() + used_, shape, dtype, memory_.device()};
+  const size_t bytes = align_up(tensor.bytes());
+  if (bytes > memory_.bytes() - used_)
+    throw Error(memory_.name(), fmt::format("no room for {} ({})", name, format_bytes(bytes)), "please report this");
+  used_ += bytes;
+  allocations_.push_back({std::string(name), bytes});
+  return tensor;
+}
+
+Tensor Stack::push(const char* name, Shape shape, DType dtype) {
+  const Tensor tensor{memory_.data() + used_, shape, dtype, memory_.device()};
+  const size_t bytes = align_up(tensor.bytes());
+  if (bytes > memory_.bytes() - used_)
+    throw Error("out of memory",
+                fmt::format("{} needs {}, {} of {} are in use by activations", name, format_bytes(bytes),
+                            format_bytes(used_), format_bytes(memory_.bytes())),
+                "lower per_device_train_batch_size (and raise gradient_accumulation_steps), or max_seq_length");
+  used_ += bytes;
+  peak_ = std::max(peak_, used_);
+  return tensor;
+}
+
+void Stack::release(size_t mark) {
+  MT_CHECK(mark <= used_);
+  used_ = mark;
+}
+
+size_t available_memory(Device device) {
+  MT_CHECK(device.type == DeviceType::kCpu);
+  std::ifstream meminfo("/proc/meminfo");
+  std::string key;
+  size_t kib = 0;
+  for (std::string rest; meminfo >> key >> kib && std::getline(meminfo, rest);)
+    if (key == "MemAvailable:") return kib * 1024;
+  throw Error("/proc/meminfo", "no MemAvailable line", "mixtune needs Linux 3.14 or newer");
+}
+
+}  // namespace mixtune

@@ -1,0 +1,96 @@
+// The owners of memory: Arena for what lives as long as the run, Stack for activations.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace mixtune {
+
+// One reservation of address space on a device; pages are taken when first touched. Zero when fresh.
+class Memory {
+ public:
+  Memory(std::string name, Device device, size_t bytes);
+  ~Memory();
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  char* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+  const std::string& name() const { return name_; }
+  Device device() const { return device_; }
+
+ private:
+  std::string name_;
+  Device device_;
+  size_t bytes_;
+  char* data_ = nullptr;
+};
+
+constexpr size_t kAlignment = 256;  // of every tensor, in bytes
+constexpr size_t align_up(size_t bytes, size_t alignment = kAlignment) {
+  return (bytes + alignment - 1) / alignment * alignment;
+}
+
+// Tensors that are never freed one by one. Every allocation has a name, for the memory report.
+class Arena {
+ public:
+  struct Allocation {
+    std::string name;
+    size_t bytes;
+  };
+
+  Arena(std::string name, Device device, size_t bytes) : memory_(std::move(name), device, bytes) {}
+
+  // Zeroed. Throws Error when the arena is full.
+  Tensor allocate(std::string_view name, Shape shape, DType dtype);
+
+  size_t used() const { return used_; }
+  const std::vector<Allocation>& allocations() const { return allocations_; }
+  const std::string& name() const { return memory_.name(); }
+
+ private:
+  Memory memory_;
+  size_t used_ = 0;
+  std::vector<Allocation> allocations_;
+};
+
+// Activations: pushed in the order of the forward pass, released by going back to a mark. Never moves, never grows:
+// a push allocates nothing.
+class Stack {
+ public:
+  Stack(std::string name, Device device, size_t capacity) : memory_(std::move(name), device, capacity) {}
+
+  // Not zeroed. Throws Error when the stack is full; `name` goes into that message.
+  Tensor push(const char* name, Shape shape, DType dtype);
+
+  size_t mark() const { return used_; }
+  void release(size_t mark);
+  size_t peak() const { return peak_; }
+  size_t capacity() const { return memory_.bytes(); }
+
+  // Releases what was pushed in a scope.
+  class Frame {
+   public:
+    explicit Frame(Stack& stack) : stack_(stack), mark_(stack.mark()) {}
+    ~Frame() { stack_.release(mark_); }
+    Frame(const Frame&) = delete;
+    Frame& operator=(const Frame&) = delete;
+
+   private:
+    Stack& stack_;
+    size_t mark_;
+  };
+
+ private:
+  Memory memory_;
+  size_t used_ = 0;
+  size_t peak_ = 0;
+};
+
+// Memory of the device that can still be taken, in bytes.
+size_t available_memory(Device device);
+
+}  // namespace mixtune

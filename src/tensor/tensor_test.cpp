@@ -1,0 +1,55 @@
+#include <gtest/gtest.h>
+
+#include "tensor/ctx.h"
+
+namespace mixtune {
+namespace {
+
+TEST(Tensor, SliceRowView) {
+  float data[12];
+  for (int i = 0; i < 12; ++i) data[i] = static_cast<float>(i);
+  const Tensor t = host_tensor(data, {3, 2, 2});
+  EXPECT_EQ(t.slice(1, 2).as<float>()[0], 4);
+  EXPECT_EQ(t.slice(1, 2).shape, Shape({2, 2, 2}));
+  EXPECT_EQ(t.row(2).shape, Shape({2, 2}));
+  EXPECT_EQ(t.row(2).as<float>()[3], 11);
+  EXPECT_EQ(t.view({4, 3}).shape.str(), "[4, 3]");
+  EXPECT_THROW(t.slice(2, 2), std::logic_error);
+  EXPECT_THROW(t.view({5}), std::logic_error);
+  EXPECT_THROW(t.as<double>(), std::logic_error);
+}
+
+TEST(Stack, FramesReleaseAndPeakStays) {
+  Stack stack("activations", {}, 1 << 20);
+  const size_t start = stack.mark();
+  {
+    Stack::Frame frame(stack);
+    const Tensor a = stack.push("a", {3}, DType::kF32);
+    const Tensor b = stack.push("b", {3}, DType::kF32);
+    EXPECT_EQ(static_cast<char*>(b.data) - static_cast<char*>(a.data), static_cast<ptrdiff_t>(kAlignment));
+  }
+  EXPECT_EQ(stack.mark(), start);
+  EXPECT_EQ(stack.peak(), 2 * kAlignment);
+}
+
+TEST(Stack, FullNamesTheAllocationAndTheSettings) {
+  Stack stack("activations", {}, 4096);
+  try {
+    stack.push("gate_up", {1 << 20}, DType::kF32);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("gate_up needs 4.0 MiB"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("per_device_train_batch_size"), std::string::npos);
+  }
+}
+
+TEST(Arena, ZeroedNamedAndBounded) {
+  Arena arena("weights", {}, 8192);
+  const Tensor t = arena.allocate("w", {16}, DType::kF32);
+  EXPECT_EQ(t.as<float>()[15], 0);
+  EXPECT_EQ(arena.allocations().at(0).name, "w");
+  EXPECT_THROW(arena.allocate("x", {4096}, DType::kF32), Error);
+}
+
+}  // namespace
+}  // namespace mixtune
