@@ -1,15 +1,13 @@
 // Batch: the model's only input. Built in src/data, the one place that shifts targets.
 #pragma once
 
+#include "kernels/cross_entropy.h"
 #include "tensor/tensor.h"
 
 namespace mixtune {
 
-constexpr int32_t kIgnoreTarget = -100;
-constexpr int64_t kRowAlignment = 128;  // T is a multiple of this
-
-// T packed tokens. Rows [live_tokens, T) are a dead tail: id 0, target -100, position 0, in no document; the model
-// routes them nowhere and counts them nowhere.
+// T packed tokens, T a multiple of kRowAlignment. Rows [live_tokens, T) are a dead tail: id 0, target -100, position 0,
+// in no document; the model routes them nowhere and counts them nowhere.
 struct Batch {
   Tensor ids;          // [T] int32, in [0, vocab)
   Tensor targets;      // [T] int32: the token after this one in its document, or -100

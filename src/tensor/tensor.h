@@ -11,6 +11,9 @@
 
 namespace mixtune {
 
+// Token rows of a batch, and rows of each expert, come in multiples of this.
+constexpr int64_t kRowAlignment = 128;
+
 enum class DeviceType : uint8_t { kCpu, kCuda };
 
 struct Device {

@@ -1,0 +1,27 @@
+// Causal self-attention over packed documents, with grouped-query heads and an optional sliding window.
+#pragma once
+
+#include "tensor/ctx.h"
+
+namespace mixtune {
+
+// What forward and backward share. qkv [T, (q_heads + 2 kv_heads) * D] holds a token's query heads, key heads, value
+// heads; query head h reads key-value head h / (q_heads / kv_heads). Query i of a document sees its keys j with
+// i - window < j <= i (window 0: all j <= i). Scores are scaled by 1 / sqrt(D). doc_offsets [docs + 1] int32, host.
+struct AttentionShape {
+  int64_t q_heads, kv_heads, head_dim;
+  int64_t window;
+  Tensor doc_offsets;
+};
+
+// out [T, q_heads * D]; lse [T, q_heads]: log-sum-exp of each query's scaled scores. Rows in no document: out = 0, lse
+// is not written.
+void attention_forward(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv, const Tensor& out, const Tensor& lse);
+
+// dqkv = gradient of qkv (written, zero for rows in no document), from dout and what forward saved.
+struct AttentionBackward {
+  Tensor qkv, out, lse, dout, dqkv;
+};
+void attention_backward(Ctx& ctx, const AttentionShape& shape, const AttentionBackward& args);
+
+}  // namespace mixtune

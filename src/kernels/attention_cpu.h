@@ -1,0 +1,235 @@
+// CPU twins of attention.h: blocks of queries against all the keys they see, as serial matrix products, documents and
+// heads over threads.
+#pragma once
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/attention.h"
+#include "kernels/cpu_math.h"
+#include "kernels/gemm_cpu.h"
+
+namespace mixtune::cpu {
+
+constexpr int64_t kQueryBlock = 64;
+
+// Queries [q0, q0 + queries) of a document and the keys [k0, k0 + keys) that at least one of them sees; rows of T.
+struct AttentionBlock {
+  int64_t q0, queries, k0, keys;
+};
+
+inline AttentionBlock attention_block(int64_t doc_begin, int64_t doc_end, int64_t q0, int64_t window) {
+  const int64_t queries = std::min(kQueryBlock, doc_end - q0);
+  const int64_t k0 = window > 0 ? std::max(doc_begin, q0 - window + 1) : doc_begin;
+  return {q0, queries, k0, q0 + queries - k0};
+}
+
+// The keys of query i of a block, as a range of the block's columns.
+struct KeyRange {
+  int64_t begin, end;
+};
+inline KeyRange keys_seen(const AttentionBlock& block, int64_t i, int64_t window) {
+  const int64_t end = block.q0 + i + 1 - block.k0;
+  return {window > 0 ? std::max<int64_t>(0, end - window) : 0, end};
+}
+
+// Scores of a block before scaling: Q K^T, [queries, keys].
+template <class S>
+void multiply_keys(const AttentionBlock& block, const S* queries, const S* keys, int64_t width, int64_t d, S* scores) {
+  multiply_serial(Product<S>{.m = block.queries,
+                             .n = block.keys,
+                             .k = d,
+                             .a = queries + block.q0 * width,
+                             .lda = width,
+                             .trans_a = false,
+                             .b = keys + block.k0 * width,
+                             .ldb = width,
+                             .trans_b = true,
+                             .c = scores,
+                             .ldc = block.keys,
+                             .accumulate = false});
+}
+
+// In place: softmax of the scaled scores of one query over the keys it sees, zero elsewhere. Returns log-sum-exp.
+template <class S>
+S softmax_row(S* scores, int64_t keys, KeyRange seen, S scale) {
+  S highest = scores[seen.begin];
+#pragma omp simd reduction(max : highest)
+  for (int64_t j = seen.begin; j < seen.end; ++j) highest = std::max(highest, scores[j]);
+  S sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t j = seen.begin; j < seen.end; ++j) {
+    scores[j] = cpu::exp((scores[j] - highest) * scale);
+    sum += scores[j];
+  }
+  const S inverse = 1 / sum;
+  for (int64_t j = seen.begin; j < seen.end; ++j) scores[j] *= inverse;
+  std::fill(scores, scores + seen.begin, S(0));
+  std::fill(scores + seen.end, scores + keys, S(0));
+  return highest * scale + std::log(sum);
+}
+
+inline int64_t longest_document(const AttentionShape& shape) {
+  const int32_t* offsets = shape.doc_offsets.as<int32_t>();
+  int64_t longest = 0;
+  for (int64_t d = 0; d + 1 < shape.doc_offsets.rows(); ++d)
+    longest = std::max<int64_t>(longest, offsets[d + 1] - offsets[d]);
+  return longest;
+}
+
+template <class S>
+void clear_dead_rows(const AttentionShape& shape, const Tensor& x) {
+  const int64_t live = shape.doc_offsets.as<int32_t>()[shape.doc_offsets.rows() - 1];
+  std::fill(x.as<S>() + live * x.row_elements(), x.as<S>() + x.elements(), S(0));
+}
+
+template <class S>
+void attention_forward(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv, const Tensor& out, const Tensor& lse) {
+  const int64_t d = shape.head_dim, width = qkv.shape[1], group = shape.q_heads / shape.kv_heads;
+  const int64_t docs = shape.doc_offsets.rows() - 1;
+  const int32_t* offsets = shape.doc_offsets.as<int32_t>();
+  const S scale = 1 / std::sqrt(static_cast<S>(d));
+  const Stack::Frame frame(ctx.stack);
+  const Tensor scratch =
+      ctx.stack.push("attention scores", {omp_get_max_threads(), kQueryBlock, longest_document(shape)}, qkv.dtype);
+  clear_dead_rows<S>(shape, out);
+#pragma omp parallel for collapse(2) schedule(dynamic, 1)
+  for (int64_t doc = 0; doc < docs; ++doc)
+    for (int64_t head = 0; head < shape.q_heads; ++head) {
+      S* scores = scratch.as<S>() + omp_get_thread_num() * scratch.row_elements();
+      const S* q = qkv.as<S>() + head * d;
+      const S* k = qkv.as<S>() + (shape.q_heads + head / group) * d;
+      const S* v = k + shape.kv_heads * d;
+      for (int64_t q0 = offsets[doc]; q0 < offsets[doc + 1]; q0 += kQueryBlock) {
+        const AttentionBlock block = attention_block(offsets[doc], offsets[doc + 1], q0, shape.window);
+        multiply_keys(block, q, k, width, d, scores);
+        for (int64_t i = 0; i < block.queries; ++i)
+          lse.as<S>()[(q0 + i) * shape.q_heads + head] =
+              softmax_row(scores + i * block.keys, block.keys, keys_seen(block, i, shape.window), scale);
+        multiply_serial(Product<S>{.m = block.queries,
+                                   .n = d,
+                                   .k = block.keys,
+                                   .a = scores,
+                                   .lda = block.keys,
+                                   .trans_a = false,
+                                   .b = v + block.k0 * width,
+                                   .ldb = width,
+                                   .trans_b = false,
+                                   .c = out.as<S>() + q0 * shape.q_heads * d + head * d,
+                                   .ldc = shape.q_heads * d,
+                                   .accumulate = false});
+      }
+    }
+}
+
+// In place, for one query: scores -> probabilities, dprobabilities -> dscores = p * (dp - sum_j p_j dp_j) * scale.
+// `delta` is that sum: dout . out.
+template <class S>
+void softmax_backward_row(S* p, S* dp, int64_t keys, KeyRange seen, S scale, S lse, S delta) {
+#pragma omp simd
+  for (int64_t j = seen.begin; j < seen.end; ++j) {
+    p[j] = cpu::exp(p[j] * scale - lse);
+    dp[j] = p[j] * (dp[j] - delta) * scale;
+  }
+  for (S* row : {p, dp}) {
+    std::fill(row, row + seen.begin, S(0));
+    std::fill(row + seen.end, row + keys, S(0));
+  }
+}
+
+// One block of one query head: adds to dk and dv, writes dq.
+template <class S>
+void attention_backward_block(const AttentionShape& shape, const AttentionBackward& args, const AttentionBlock& block,
+                              int64_t head, S* p, S* dp) {
+  const int64_t d = shape.head_dim, width = args.qkv.shape[1], out_width = shape.q_heads * d;
+  const S scale = 1 / std::sqrt(static_cast<S>(d));
+  const int64_t kv_column = (shape.q_heads + head / (shape.q_heads / shape.kv_heads)) * d;
+  const S *q = args.qkv.as<S>() + head * d, *k = args.qkv.as<S>() + kv_column, *v = k + shape.kv_heads * d;
+  S *dq = args.dqkv.as<S>() + head * d, *dk = args.dqkv.as<S>() + kv_column, *dv = dk + shape.kv_heads * d;
+  const S *out = args.out.as<S>() + head * d, *dout = args.dout.as<S>() + head * d;
+
+  multiply_keys(block, q, k, width, d, p);
+  const Product<S> dprobabilities = {.m = block.queries,
+                                     .n = block.keys,
+                                     .k = d,
+                                     .a = dout + block.q0 * out_width,
+                                     .lda = out_width,
+                                     .trans_a = false,
+                                     .b = v + block.k0 * width,
+                                     .ldb = width,
+                                     .trans_b = true,
+                                     .c = dp,
+                                     .ldc = block.keys,
+                                     .accumulate = false};
+  multiply_serial(dprobabilities);
+  for (int64_t i = 0; i < block.queries; ++i) {
+    const int64_t t = block.q0 + i;
+    S delta = 0;
+#pragma omp simd reduction(+ : delta)
+    for (int64_t c = 0; c < d; ++c) delta += out[t * out_width + c] * dout[t * out_width + c];
+    softmax_backward_row(p + i * block.keys, dp + i * block.keys, block.keys, keys_seen(block, i, shape.window), scale,
+                         args.lse.as<S>()[t * shape.q_heads + head], delta);
+  }
+  // dK += dS^T Q and dV += P^T dO, [keys, d]; dQ = dS K, [queries, d].
+  Product<S> to_keys = {.m = block.keys,
+                        .n = d,
+                        .k = block.queries,
+                        .a = dp,
+                        .lda = block.keys,
+                        .trans_a = true,
+                        .b = q + block.q0 * width,
+                        .ldb = width,
+                        .trans_b = false,
+                        .c = dk + block.k0 * width,
+                        .ldc = width,
+                        .accumulate = true};
+  multiply_serial(to_keys);
+  to_keys.a = p;
+  to_keys.b = dout + block.q0 * out_width;
+  to_keys.ldb = out_width;
+  to_keys.c = dv + block.k0 * width;
+  multiply_serial(to_keys);
+  multiply_serial(Product<S>{.m = block.queries,
+                             .n = d,
+                             .k = block.keys,
+                             .a = dp,
+                             .lda = block.keys,
+                             .trans_a = false,
+                             .b = k + block.k0 * width,
+                             .ldb = width,
+                             .trans_b = false,
+                             .c = dq + block.q0 * width,
+                             .ldc = width,
+                             .accumulate = false});
+}
+
+// A task is a document and a key-value head, whose query heads add to dK and dV in a fixed order.
+template <class S>
+void attention_backward(Ctx& ctx, const AttentionShape& shape, const AttentionBackward& args) {
+  const int64_t d = shape.head_dim, width = args.qkv.shape[1], group = shape.q_heads / shape.kv_heads;
+  const int64_t docs = shape.doc_offsets.rows() - 1;
+  const int32_t* offsets = shape.doc_offsets.as<int32_t>();
+  const Stack::Frame frame(ctx.stack);
+  const Tensor scratch = ctx.stack.push(
+      "attention gradients", {omp_get_max_threads(), 2, kQueryBlock, longest_document(shape)}, args.qkv.dtype);
+  clear_dead_rows<S>(shape, args.dqkv);
+#pragma omp parallel for collapse(2) schedule(dynamic, 1)
+  for (int64_t doc = 0; doc < docs; ++doc)
+    for (int64_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head) {
+      S* p = scratch.as<S>() + omp_get_thread_num() * scratch.row_elements();
+      S* dp = p + scratch.row_elements() / 2;
+      for (int64_t t = offsets[doc]; t < offsets[doc + 1]; ++t) {
+        S* dk = args.dqkv.as<S>() + t * width + (shape.q_heads + kv_head) * d;
+        std::fill_n(dk, d, S(0));
+        std::fill_n(dk + shape.kv_heads * d, d, S(0));
+      }
+      for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
+        for (int64_t q0 = offsets[doc]; q0 < offsets[doc + 1]; q0 += kQueryBlock)
+          attention_backward_block(shape, args, attention_block(offsets[doc], offsets[doc + 1], q0, shape.window), head,
+                                   p, dp);
+    }
+}
+
+}  // namespace mixtune::cpu

@@ -1,0 +1,34 @@
+// Scalar helpers of the CPU twins.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+namespace mixtune::cpu {
+
+inline double exp(double x) {
+  return std::exp(x);
+}
+
+// e^x within 2 ulp, in a form that compilers vectorise: 2^n * e^r with |r| <= ln(2)/2 and a Taylor polynomial of degree
+// 7. Below -87 the result is flushed to that of -87 (about 1.6e-38); above 88 to that of 88.
+inline float exp(float x) {
+  x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+  constexpr float kRound = 0x1.8p23f;  // adding it leaves the nearest integer in the low mantissa bits
+  const float shifted = x * 1.44269504f + kRound;
+  const float n = shifted - kRound;
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln(2) in two parts
+  float p = 1.98412698e-4f;
+  p = p * r + 1.38888889e-3f;
+  p = p * r + 8.33333333e-3f;
+  p = p * r + 4.16666667e-2f;
+  p = p * r + 1.66666667e-1f;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  const auto exponent = std::bit_cast<uint32_t>(shifted) << 23;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(p) + exponent);
+}
+
+}  // namespace mixtune::cpu

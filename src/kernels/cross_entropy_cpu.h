@@ -1,0 +1,44 @@
+// CPU twin of cross_entropy.h.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu_math.h"
+#include "kernels/cross_entropy.h"
+
+namespace mixtune::cpu {
+
+template <class S>
+void cross_entropy(const CrossEntropy& args) {
+  const int64_t rows = args.logits.rows(), vocab = args.logits.shape[1];
+#pragma omp parallel for
+  for (int64_t t = 0; t < rows; ++t) {
+    const int32_t target = args.targets.as<int32_t>()[t];
+    S* logits = args.logits.as<S>() + t * vocab;
+    double& loss = args.losses.as<double>()[t];
+    if (target == kIgnoreTarget) {
+      loss = 0;
+      if (args.gradient) std::fill_n(logits, vocab, S(0));
+      continue;
+    }
+    S highest = logits[0];
+#pragma omp simd reduction(max : highest)
+    for (int64_t v = 0; v < vocab; ++v) highest = std::max(highest, logits[v]);
+    const S target_logit = logits[target];
+    S sum = 0;
+    if (args.gradient) {
+#pragma omp simd reduction(+ : sum)
+      for (int64_t v = 0; v < vocab; ++v) sum += logits[v] = cpu::exp(logits[v] - highest);
+      const S factor = static_cast<S>(args.scale) / sum;
+      for (int64_t v = 0; v < vocab; ++v) logits[v] *= factor;
+      logits[target] -= static_cast<S>(args.scale);
+    } else {
+#pragma omp simd reduction(+ : sum)
+      for (int64_t v = 0; v < vocab; ++v) sum += cpu::exp(logits[v] - highest);
+    }
+    loss = std::log(static_cast<double>(sum)) + static_cast<double>(highest) - static_cast<double>(target_logit);
+  }
+}
+
+}  // namespace mixtune::cpu

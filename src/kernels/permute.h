@@ -1,0 +1,33 @@
+// Moving tokens to rows grouped by expert, and back. T tokens, k slots a token, R rows, E experts, H columns.
+//
+// Rows are ordered by (expert, token). Each expert's rows begin at a multiple of kRowAlignment; the gap rows between
+// hold no token.
+#pragma once
+
+#include "tensor/ctx.h"
+
+namespace mixtune {
+
+// From experts [T, k] int32 (-1: no expert): begin and count [E] int32, the rows of each expert; and
+// row_of_slot [T, k] int32, the row of each pair or -1. Returns R, a multiple of kRowAlignment.
+struct PermuteMap {
+  Tensor experts;
+  Tensor begin, count, row_of_slot;
+};
+int64_t permute_map(Ctx& ctx, const PermuteMap& args);
+
+// slot_of_row [R] int32: the flat pair t * k + slot that stands in each row, -1 in gap rows.
+void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row);
+
+// rows [R, H]: row r = x[slot_of_row[r] / k], gap rows 0.
+void permute_rows(Ctx& ctx, const Tensor& x, const Tensor& slot_of_row, int64_t k, const Tensor& rows);
+
+// y[t] = sum over slots of rows[row_of_slot[t, slot]], in the order of slots, plus residual[t] where that is given.
+// y may be residual.
+void unpermute_rows(Ctx& ctx, const Tensor& rows, const Tensor& row_of_slot, const Tensor& residual, const Tensor& y);
+
+// Routing weights by row, [R] from [T, k]; 0 in gap rows. And back: absent pairs get 0.
+void permute_weights(Ctx& ctx, const Tensor& weights, const Tensor& slot_of_row, const Tensor& row_weights);
+void unpermute_weights(Ctx& ctx, const Tensor& row_weights, const Tensor& row_of_slot, const Tensor& weights);
+
+}  // namespace mixtune

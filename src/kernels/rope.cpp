@@ -1,0 +1,17 @@
+#include "kernels/rope.h"
+
+#include "kernels/dispatch.h"
+#include "kernels/rope_cpu.h"
+
+namespace mixtune {
+
+void rope_table(Ctx& ctx, const Tensor& positions, double theta, const Tensor& table) {
+  on_device(ctx, table.dtype, [&]<class S>(S) { cpu::rope_table<S>(positions, theta, table); });
+}
+
+void rope(Ctx& ctx, const RopeArgs& args) {
+  MT_CHECK(args.qkv.shape[1] == (args.q_heads + 2 * args.kv_heads) * args.table.shape[1]);
+  on_device(ctx, args.qkv.dtype, [&]<class S>(S) { cpu::rope<S>(args); });
+}
+
+}  // namespace mixtune

@@ -1,0 +1,30 @@
+// The router: softmax over all experts, top-k, renormalise (docs/design.md, section 4).
+#pragma once
+
+#include "tensor/ctx.h"
+
+namespace mixtune {
+
+// Rows [0, live) of logits [T, E]: experts [T, k] int32 holds the k largest logits' indices, largest first, ties to the
+// lower index; weights [T, k] their probabilities, renormalised to sum 1 (= softmax over the k logits). Dead rows:
+// experts -1, weights 0. stats [2, E] fp64 = for each expert, its routed pairs; the sum of its probabilities over live
+// rows.
+struct RouterForward {
+  Tensor logits;
+  int64_t live;
+  Tensor experts, weights, stats;
+};
+void router_forward(Ctx& ctx, const RouterForward& args);
+
+// dlogits [T, E] = the gradient through the top-k softmax from dweights [T, k], plus p_e (g_e - sum_j p_j g_j), where p
+// is the softmax over all experts and g = prob_grad [E] fp64, the gradient of an auxiliary loss with respect to every
+// live token's probabilities (empty: none). Dead rows: 0.
+struct RouterBackward {
+  Tensor logits, experts, weights, dweights;
+  Tensor prob_grad;
+  int64_t live;
+  Tensor dlogits;
+};
+void router_backward(Ctx& ctx, const RouterBackward& args);
+
+}  // namespace mixtune
