@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace mixtune {
@@ -27,7 +29,7 @@ struct ModelSettings {
 struct DataSettings {
   std::vector<std::string> train_file;
   std::string validation_file;
-  double validation_split_percentage = 0;
+  double validation_split_percentage = 0;  // of the documents of train_file
   DatasetFormat dataset_format = DatasetFormat::kAuto;
   bool train_on_prompt = false;
   LongDocuments long_documents = LongDocuments::kAuto;
@@ -44,13 +46,13 @@ struct BatchSettings {
 struct OptimizerSettings {
   double learning_rate = 5e-5;
   Schedule lr_scheduler_type = Schedule::kLinear;
-  int64_t warmup_steps = 0;
-  double warmup_ratio = 0;
+  int64_t warmup_steps = 0;  // > 0 overrides warmup_ratio
+  double warmup_ratio = 0;   // of all steps, rounded up
   double adam_beta1 = 0.9;
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
   double weight_decay = 0;
-  double max_grad_norm = 1;
+  double max_grad_norm = 1;  // 0: no clipping
 };
 
 struct RunSettings {
@@ -75,6 +77,10 @@ struct Config {
   BatchSettings batch;
   OptimizerSettings optimizer;
   RunSettings run;
+  std::map<std::string, std::string, std::less<>> origins;  // of the keys that were set: "run.yaml:3", "--seed"
+
+  // Where `key` was set, for messages about its value: "run.yaml:3: seed", "--seed", or "seed" where it was not.
+  std::string where(std::string_view key) const;
 };
 
 }  // namespace mixtune

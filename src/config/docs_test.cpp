@@ -1,0 +1,35 @@
+// docs/configuration.md lists the keys as the table in keys.cpp has them.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "config/keys.h"
+
+namespace mixtune {
+namespace {
+
+// The row that docs/configuration.md has for `key`.
+std::string doc_row(const Key& key) {
+  const Value value = key.get(Config());
+  const std::string shown = key.type == KeyType::kChoice ? std::get<std::string>(value) : format_value(value);
+  return fmt::format("| `{}` | `{}` | {}{} |", key.name, shown, key.help,
+                     key.type == KeyType::kChoice && key.choices.size() > 1
+                         ? fmt::format(" (`{}`)", fmt::join(key.choices, "`, `"))
+                         : "");
+}
+
+TEST(Docs, KeysDefaultsAndMeaningsAgree) {
+  std::ifstream file(MIXTUNE_SOURCE_DIR "/docs/configuration.md");
+  ASSERT_TRUE(file);
+  std::vector<std::string> rows;
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with("| `") && rows.size() < keys().size()) rows.push_back(line);
+  ASSERT_EQ(rows.size(), keys().size());
+  for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(rows[i], doc_row(keys()[i]));
+}
+
+}  // namespace
+}  // namespace mixtune

@@ -1,0 +1,290 @@
+#include "config/keys.h"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include "base/error.h"
+
+namespace mixtune {
+
+namespace {
+
+// One list of names per enum, in the order of its values.
+template <class Enum>
+std::vector<std::string_view> names();
+template <>
+std::vector<std::string_view> names<DatasetFormat>() {
+  return {"auto", "messages", "instruction", "text", "tokenized"};
+}
+template <>
+std::vector<std::string_view> names<LongDocuments>() {
+  return {"auto", "truncate", "split", "error"};
+}
+template <>
+std::vector<std::string_view> names<Schedule>() {
+  return {"constant", "linear", "cosine", "constant_with_warmup"};
+}
+template <>
+std::vector<std::string_view> names<RouterLossType>() {
+  return {"huggingface"};
+}
+template <>
+std::vector<std::string_view> names<DeviceChoice>() {
+  return {"auto", "cpu", "cuda"};
+}
+template <>
+std::vector<std::string_view> names<Precision>() {
+  return {"fp32", "bf16"};
+}
+template <>
+std::vector<std::string_view> names<SaveDType>() {
+  return {"checkpoint", "fp32", "bf16"};
+}
+
+// How a field of type T is held in a Value.
+template <class T>
+struct Field {  // enums
+  static constexpr KeyType kType = KeyType::kChoice;
+  static Value to_value(T field) { return std::string(names<T>()[static_cast<size_t>(field)]); }
+  static T from_value(const Value& value) {
+    const auto all = names<T>();
+    return static_cast<T>(std::find(all.begin(), all.end(), std::get<std::string>(value)) - all.begin());
+  }
+};
+
+template <class T, KeyType type>
+struct PlainField {
+  static constexpr KeyType kType = type;
+  static Value to_value(const T& field) { return field; }
+  static T from_value(const Value& value) {
+    return std::holds_alternative<std::monostate>(value) ? T{} : std::get<T>(value);
+  }
+};
+template <>
+struct Field<bool> : PlainField<bool, KeyType::kBoolean> {};
+template <>
+struct Field<int64_t> : PlainField<int64_t, KeyType::kInteger> {};
+template <>
+struct Field<double> : PlainField<double, KeyType::kNumber> {};
+template <>
+struct Field<std::vector<std::string>> : PlainField<std::vector<std::string>, KeyType::kTextList> {
+  static Value to_value(const std::vector<std::string>& field) { return field.empty() ? Value() : Value(field); }
+};
+template <>
+struct Field<std::string> : PlainField<std::string, KeyType::kText> {
+  static Value to_value(const std::string& field) { return field.empty() ? Value() : Value(field); }
+};
+template <>
+struct Field<uint64_t> {
+  static constexpr KeyType kType = KeyType::kInteger;
+  static Value to_value(uint64_t field) { return static_cast<int64_t>(field); }
+  static uint64_t from_value(const Value& value) { return static_cast<uint64_t>(std::get<int64_t>(value)); }
+};
+template <>
+struct Field<std::optional<double>> {
+  static constexpr KeyType kType = KeyType::kNumber;
+  static Value to_value(std::optional<double> field) { return field ? Value(*field) : Value(); }
+  static std::optional<double> from_value(const Value& value) {
+    return std::holds_alternative<double>(value) ? std::optional(std::get<double>(value)) : std::nullopt;
+  }
+};
+
+// What some keys need besides their name, group and help line.
+struct Extra {
+  Bounds bounds = {};
+  bool nullable = false;
+};
+
+class Table {
+ public:
+  void group(std::string_view name) { group_ = name; }
+
+  template <class Section, class T>
+  void add(std::string_view name, Section Config::*section, T Section::*field, std::string_view help,
+           Extra extra = {}) {
+    std::vector<std::string_view> choices;
+    if constexpr (std::is_enum_v<T>) choices = names<T>();
+    keys_.push_back({.name = name,
+                     .group = group_,
+                     .help = help,
+                     .type = Field<T>::kType,
+                     .nullable = extra.nullable,
+                     .bounds = extra.bounds,
+                     .choices = std::move(choices),
+                     .set = [=](Config& config, const Value& v) { config.*section.*field = Field<T>::from_value(v); },
+                     .get =
+                         [=](const Config& config) {
+                           return Field<T>::to_value(config.*section.*field);
+                         }});
+  }
+
+  Key& last() { return keys_.back(); }
+  std::vector<Key> take() { return std::move(keys_); }
+
+ private:
+  std::string_view group_;
+  std::vector<Key> keys_;
+};
+
+constexpr double kMany = 1e12;  // steps, files: more is a slip of the pen
+constexpr Extra kNullable = {.bounds = {}, .nullable = true};
+
+void add_model_keys(Table& table) {
+  using M = ModelSettings;
+  table.group("Model");
+  table.add("model_name_or_path", &Config::model, &M::model_name_or_path,
+            "folder of the checkpoint to start from (required)", kNullable);
+  table.add("tokenizer_name_or_path", &Config::model, &M::tokenizer_name_or_path,
+            "folder with `tokenizer.model`; null: `model_name_or_path`", kNullable);
+  table.add("router_aux_loss_coef", &Config::model, &M::router_aux_loss_coef,
+            "weight of the router's load-balancing loss; null: the checkpoint's own, 0: off",
+            {.bounds = {0, 100}, .nullable = true});
+  table.add("router_aux_loss_type", &Config::model, &M::router_aux_loss_type,
+            "how that loss is computed: `huggingface` pools the layers as transformers does");
+}
+
+void add_data_keys(Table& table) {
+  using D = DataSettings;
+  table.group("Data");
+  table.add("train_file", &Config::data, &D::train_file, "JSONL file to train on, or a list of them (required)",
+            kNullable);
+  table.add("validation_file", &Config::data, &D::validation_file, "JSONL file to evaluate on", kNullable);
+  table.add("validation_split_percentage", &Config::data, &D::validation_split_percentage,
+            "share of `train_file`'s documents held out for evaluation, in percent; 0: none",
+            {.bounds = {0, 100, Bounds::kOpenHigh}, .nullable = true});
+  table.add("dataset_format", &Config::data, &D::dataset_format, "form of the records; `auto`: told from the first");
+  table.add("train_on_prompt", &Config::data, &D::train_on_prompt,
+            "train on prompts too, not only on answers (`messages` and `instruction`)");
+  table.add("long_documents", &Config::data, &D::long_documents,
+            "what becomes of a document longer than `max_seq_length`; `auto`: `split` for `text`, else `truncate`");
+  table.add("packing", &Config::data, &D::packing,
+            "fill rows of `max_seq_length` tokens with several documents, which never see each other");
+  table.add("shuffle", &Config::data, &D::shuffle, "shuffle the documents anew in each epoch");
+  table.add("max_seq_length", &Config::data, &D::max_seq_length, "tokens of the longest row", {.bounds = {2, 1 << 20}});
+}
+
+void add_batch_keys(Table& table) {
+  using B = BatchSettings;
+  table.group("Batch and length of the run");
+  table.add("per_device_train_batch_size", &Config::batch, &B::per_device_train_batch_size, "rows of a micro-batch",
+            {.bounds = {1, 1 << 16}});
+  table.add("gradient_accumulation_steps", &Config::batch, &B::gradient_accumulation_steps,
+            "micro-batches of an optimizer step", {.bounds = {1, 1 << 20}});
+  table.add("num_train_epochs", &Config::run, &RunSettings::num_train_epochs,
+            "passes over the training data; may be a fraction", {.bounds = {0, 1e6, Bounds::kOpenLow}});
+  table.add("max_steps", &Config::run, &RunSettings::max_steps,
+            "optimizer steps; overrides `num_train_epochs`; -1: not set", {.bounds = {-1, kMany}});
+}
+
+void add_optimizer_keys(Table& table) {
+  using O = OptimizerSettings;
+  table.group("Optimizer");
+  table.add("learning_rate", &Config::optimizer, &O::learning_rate, "AdamW's peak learning rate", {.bounds = {0, 100}});
+  table.add("lr_scheduler_type", &Config::optimizer, &O::lr_scheduler_type, "course of the learning rate");
+  table.add("warmup_ratio", &Config::optimizer, &O::warmup_ratio,
+            "share of all steps, rounded up, over which the learning rate rises from 0", {.bounds = {0, 1}});
+  table.add("warmup_steps", &Config::optimizer, &O::warmup_steps,
+            "the same in steps, which overrides `warmup_ratio`; below 1: a ratio", {.bounds = {0, kMany}});
+  table.last().type = KeyType::kIntegerOrShare;
+  table.last().set = [](Config& config, const Value& value) {
+    const double steps = std::get<double>(value);
+    config.optimizer.warmup_steps = static_cast<int64_t>(steps);
+    if (steps > 0 && steps < 1) config.optimizer.warmup_ratio = steps;
+  };
+  table.add("adam_beta1", &Config::optimizer, &O::adam_beta1, "decay of AdamW's first moment",
+            {.bounds = {0, 1, Bounds::kOpenHigh}});
+  table.add("adam_beta2", &Config::optimizer, &O::adam_beta2, "decay of AdamW's second moment",
+            {.bounds = {0, 1, Bounds::kOpenHigh}});
+  table.add("adam_epsilon", &Config::optimizer, &O::adam_epsilon, "AdamW's epsilon",
+            {.bounds = {0, 1, Bounds::kOpenLow}});
+  table.add("weight_decay", &Config::optimizer, &O::weight_decay, "decoupled weight decay; norms are spared",
+            {.bounds = {0, 100}});
+  table.add("max_grad_norm", &Config::optimizer, &O::max_grad_norm, "clip the gradient to this norm; 0: never",
+            {.bounds = {0, 1e6}});
+}
+
+void add_run_keys(Table& table) {
+  using R = RunSettings;
+  constexpr Extra kEvery = {.bounds = {0, kMany}, .nullable = true};
+  table.group("Output");
+  table.add("output_dir", &Config::run, &R::output_dir, "folder for checkpoints and metrics (required)", kNullable);
+  table.add("overwrite_output_dir", &Config::run, &R::overwrite_output_dir,
+            "replace what an earlier run left in `output_dir`");
+  table.add("eval_steps", &Config::run, &R::eval_steps,
+            "evaluate every so many steps; 0: once at the end, where there is validation data", kEvery);
+  table.add("save_steps", &Config::run, &R::save_steps, "save every so many steps, and at the end; 0: only at the end",
+            {.bounds = {0, kMany}});
+  table.add("save_total_limit", &Config::run, &R::save_total_limit, "checkpoints kept, the newest; 0: all", kEvery);
+  table.add("save_dtype", &Config::run, &R::save_dtype,
+            "element type of saved weights; `checkpoint`: that of the model that was loaded");
+  table.add("max_shard_size", &Config::run, &R::max_shard_size, "size of the largest weight file of a checkpoint");
+  table.add("logging_steps", &Config::run, &R::logging_steps,
+            "print every so many steps (`metrics.jsonl` has them all)", {.bounds = {1, kMany}});
+  table.group("Machine");
+  table.add("seed", &Config::run, &R::seed, "seed of every random choice", {.bounds = {0, 0xFFFFFFFF}});
+  table.add("device", &Config::run, &R::device, "where to compute");
+  table.add("precision", &Config::run, &R::precision, "arithmetic of the model");
+}
+
+std::vector<Key> make_table() {
+  Table table;
+  add_model_keys(table);
+  add_data_keys(table);
+  add_batch_keys(table);
+  add_optimizer_keys(table);
+  add_run_keys(table);
+  return table.take();
+}
+
+struct Foreign {
+  std::string_view name, instead;
+};
+
+// Keys that users of other trainers know, and what to write here.
+constexpr std::array kForeign = {
+    Foreign{"resume_from_checkpoint", "checkpoints hold no optimizer state yet, so a run cannot be resumed"},
+    Foreign{"bf16", "use 'precision: bf16'"},
+    Foreign{"fp16", "mixtune trains in fp32 or bf16: use 'precision'"},
+    Foreign{"use_cpu", "use 'device: cpu'"},
+    Foreign{"no_cuda", "use 'device: cpu'"},
+    Foreign{"max_length", "use 'max_seq_length'"},
+    Foreign{"block_size", "use 'max_seq_length'"},
+    Foreign{"per_device_eval_batch_size", "evaluation uses 'per_device_train_batch_size'"},
+    Foreign{"eval_strategy", "use 'eval_steps' alone (0: only at the end)"},
+    Foreign{"save_strategy", "use 'save_steps' alone (0: only at the end)"},
+    Foreign{"logging_strategy", "use 'logging_steps' alone"},
+    Foreign{"optim", "the optimizer is always AdamW; remove the key"},
+    Foreign{"gradient_checkpointing", "not needed here; remove the key"},
+    Foreign{"dataset_name", "give a JSONL file as 'train_file'"},
+};
+
+}  // namespace
+
+std::span<const Key> keys() {
+  static const std::vector<Key> table = make_table();
+  return table;
+}
+
+const Key* find_key(std::string_view name) {
+  const auto key = std::ranges::find(keys(), name, &Key::name);
+  return key == keys().end() ? nullptr : &*key;
+}
+
+std::vector<std::string> key_names() {
+  std::vector<std::string> names;
+  for (const Key& key : keys()) names.emplace_back(key.name);
+  return names;
+}
+
+void throw_unknown_key(std::string_view where, std::string_view name) {
+  const std::string what = "unknown key '" + printable(name) + "'";
+  if (const auto foreign = std::ranges::find(kForeign, name, &Foreign::name); foreign != kForeign.end())
+    throw UserError(where, what, foreign->instead);
+  const std::string near = nearest(name.substr(0, 100), key_names());
+  throw UserError(where, what, near.empty() ? "'mixtune train --help' lists the keys" : "did you mean '" + near + "'?");
+}
+
+}  // namespace mixtune

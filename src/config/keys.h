@@ -1,0 +1,58 @@
+// The table of configuration keys: the one place that says what a key is called, where it lives, what it may be and
+// what it means. Reading, checking, printing, --help and the table in docs/configuration.md all follow it.
+#pragma once
+
+#include <functional>
+#include <limits>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "config/config.h"
+
+namespace mixtune {
+
+// `null` (monostate) is allowed only where Key::nullable says so. A choice is held by its text.
+using Value = std::variant<std::monostate, bool, int64_t, double, std::string, std::vector<std::string>>;
+
+enum class KeyType { kBoolean, kInteger, kNumber, kIntegerOrShare, kChoice, kText, kTextList };  // share: in (0, 1)
+
+struct Bounds {
+  double low = 0;
+  double high = 0;
+  enum { kClosed, kOpenLow, kOpenHigh } ends = kClosed;
+};
+
+struct Key {
+  std::string_view name;
+  std::string_view group;  // a heading of --help and of the docs
+  std::string_view help;
+  KeyType type;
+  bool nullable;                                   // null is a value of its own: "none"
+  Bounds bounds;                                   // of an integer or a number
+  std::vector<std::string_view> choices;           // of a choice
+  std::function<void(Config&, const Value&)> set;  // takes what parse_value gives
+  std::function<Value(const Config&)> get;
+};
+
+std::span<const Key> keys();  // in the order of the docs, groups together
+const Key* find_key(std::string_view name);
+
+std::vector<std::string> key_names();
+
+// "unknown key 'x'" with the nearest key, or what mixtune has in the place of a key that other tools have.
+[[noreturn]] void throw_unknown_key(std::string_view where, std::string_view name);
+
+// The value that `text` spells for `key`, checked against its type and bounds. `where` names its place in messages.
+Value parse_value(const Key& key, std::string_view text, std::string_view where);
+// Whether `text` spells a boolean: true/false, yes/no, on/off, 1/0 in any case.
+bool is_boolean(std::string_view text);
+
+// As YAML (and JSON) spell it; it reads back as the same value.
+std::string format_value(const Value& value);
+// "INTEGER", "a|b|c": for --help.
+std::string type_name(const Key& key);
+
+}  // namespace mixtune

@@ -1,0 +1,186 @@
+#include "config/load.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <map>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "config/keys.h"
+#include "config/yaml.h"
+
+namespace mixtune {
+
+namespace {
+
+constexpr size_t kMaxFile = 1 << 20;
+
+struct Setting {
+  Value value;
+  std::string where;  // file:line: key, or --key
+};
+using Settings = std::map<std::string, Setting, std::less<>>;
+
+std::string read_file(const std::string& path) {
+  const std::string where = printable(path, 200);
+  const int file = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  if (file < 0) throw UserError(where, fmt::format("cannot be opened ({})", std::strerror(errno)), "give a YAML file");
+  struct stat info = {};
+  std::string text(kMaxFile + 1, '\0');
+  const bool regular = fstat(file, &info) == 0 && S_ISREG(info.st_mode);
+  size_t size = 0;
+  ssize_t got = 0;
+  while (regular && size < text.size() && (got = read(file, text.data() + size, text.size() - size)) > 0)
+    size += static_cast<size_t>(got);
+  const int read_error = got < 0 ? errno : 0;
+  close(file);
+  if (!regular)
+    throw UserError(where, S_ISDIR(info.st_mode) ? "is a folder" : "is not a regular file", "give a YAML file");
+  if (read_error != 0) throw Error(where, fmt::format("cannot be read ({})", std::strerror(read_error)), "");
+  if (size > kMaxFile) throw UserError(where, "is larger than 1 MiB", "this is not a config of mixtune");
+  text.resize(size);
+  return text;
+}
+
+Value list_value(const Key& key, const YamlEntry& entry, const std::string& where) {
+  if (key.type != KeyType::kTextList) throw UserError(where, "takes one value, not a list", "write one value");
+  if (entry.values.empty()) throw UserError(where, "the list is empty", "give at least one item");
+  std::vector<std::string> items;
+  for (const std::string& text : entry.values) {
+    const Value value = parse_value(key, text, where);
+    if (std::holds_alternative<std::monostate>(value))
+      throw UserError(where, "an item of the list is empty", "remove it");
+    items.push_back(std::get<std::vector<std::string>>(value).front());
+  }
+  return items;
+}
+
+Settings file_settings(std::string_view text, std::string_view file) {
+  const std::string shown = printable(file, 200);
+  Settings settings;
+  for (const YamlEntry& entry : parse_flat_yaml(text, shown)) {
+    const Key* key = find_key(entry.key);
+    if (key == nullptr) throw_unknown_key(fmt::format("{}:{}", shown, entry.line), entry.key);
+    const std::string where = fmt::format("{}:{}: {}", shown, entry.line, key->name);
+    settings[entry.key] = {
+        entry.is_list ? list_value(*key, entry, where) : parse_value(*key, entry.values.front(), where), where};
+  }
+  if (settings.empty()) throw UserError(shown, "is empty", "write one 'key: value' a line");
+  return settings;
+}
+
+Settings flag_settings(const Overrides& overrides) {
+  Settings settings;
+  for (const auto& [name, text] : overrides) {
+    const Key* key = find_key(name);
+    const std::string where = "--" + printable(name);
+    if (key == nullptr) throw_unknown_key("command line", name);
+    Value value = parse_value(*key, text, where);
+    const auto [known, is_new] = settings.try_emplace(name, Setting{value, where});
+    if (is_new) continue;
+    auto* items = std::get_if<std::vector<std::string>>(&known->second.value);
+    const auto* more = std::get_if<std::vector<std::string>>(&value);
+    if (items == nullptr || more == nullptr) throw UserError(where, "is given twice", "give it once");
+    items->push_back(more->front());
+  }
+  return settings;
+}
+
+void check_validation(const Config& config) {
+  const bool file = !config.data.validation_file.empty();
+  const bool split = config.data.validation_split_percentage > 0;
+  if (file && split)
+    throw UserError(config.where("validation_split_percentage"), "there is a validation_file too",
+                    "keep one of the two");
+  if (config.run.eval_steps > 0 && !file && !split)
+    throw UserError(config.where("eval_steps"), "there is no validation data",
+                    "set validation_file or validation_split_percentage, or remove eval_steps");
+}
+
+void check_lengths(const Config& config) {
+  constexpr int64_t kMaxTokens = 1 << 30;  // rows and offsets of a batch are 32-bit
+  const int64_t rows = config.batch.per_device_train_batch_size;
+  if (rows * config.data.max_seq_length > kMaxTokens)
+    throw UserError(
+        config.where("max_seq_length"),
+        fmt::format("{} rows of {} tokens are too many for one micro-batch", rows, config.data.max_seq_length),
+        "lower it or per_device_train_batch_size");
+  if (config.run.max_steps == 0)
+    throw UserError(config.where("max_steps"), "there is nothing to train in 0 steps",
+                    "set -1 to go by num_train_epochs, or at least 1");
+}
+
+void warn_of_overruled(const Config& config) {
+  const OptimizerSettings& o = config.optimizer;
+  if (o.warmup_steps > 0 && o.warmup_ratio > 0) log_warning("warmup_steps overrides warmup_ratio");
+  if (o.lr_scheduler_type == Schedule::kConstant && (o.warmup_steps > 0 || o.warmup_ratio > 0))
+    log_warning("{}: no effect with lr_scheduler_type constant; use constant_with_warmup",
+                config.where(o.warmup_steps > 0 ? "warmup_steps" : "warmup_ratio"));
+}
+
+// In the order of the table, which is that of precedence where one key sets another's field.
+Config build(const Settings& settings) {
+  Config config;
+  for (const Key& key : keys()) {
+    const auto setting = settings.find(key.name);
+    if (setting == settings.end()) continue;
+    key.set(config, setting->second.value);
+    config.origins.emplace(key.name, setting->second.where);
+  }
+  check_validation(config);
+  check_lengths(config);
+  warn_of_overruled(config);
+  return config;
+}
+
+}  // namespace
+
+std::string Config::where(std::string_view key) const {
+  const auto origin = origins.find(key);
+  return origin == origins.end() ? std::string(key) : origin->second;
+}
+
+Config parse_config(std::string_view text, std::string_view where, const Overrides& overrides) {
+  Settings settings = flag_settings(overrides);
+  settings.merge(file_settings(text, where));
+  return build(settings);
+}
+
+Config load_config(const std::optional<std::string>& path, const Overrides& overrides) {
+  return path ? parse_config(read_file(*path), *path, overrides) : build(flag_settings(overrides));
+}
+
+std::string print_config(const Config& config) {
+  std::string out;
+  for (const Key& key : keys()) {
+    const Value value = key.get(config);
+    out += fmt::format("{}: {}\n", key.name,
+                       key.type == KeyType::kChoice ? std::get<std::string>(value) : format_value(value));
+  }
+  return out;
+}
+
+void require_keys(const Config& config, std::initializer_list<std::string_view> names) {
+  for (const std::string_view name : names) {
+    const Key* key = find_key(name);
+    MT_CHECK(key != nullptr);
+    if (std::holds_alternative<std::monostate>(key->get(config)))
+      throw UserError(config.where(name), "is required but not set",
+                      fmt::format("add '{}: ...' to the config or --{} to the command", name, name));
+  }
+}
+
+void check_device(const Config& config) {
+  if (config.run.device == DeviceChoice::kCuda)
+    throw UserError(config.where("device"), "this build has no CUDA", "set device to cpu or auto");
+  if (config.run.precision == Precision::kBf16)
+    throw UserError(config.where("precision"), "this build computes in fp32 only on the CPU", "set precision to fp32");
+}
+
+}  // namespace mixtune

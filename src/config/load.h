@@ -1,0 +1,33 @@
+// Reads a Config: a flat YAML mapping of the keys of keys.h, overridden by the command line.
+#pragma once
+
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "config/config.h"
+
+namespace mixtune {
+
+using Overrides = std::vector<std::pair<std::string, std::string>>;  // key, value; a list's key once for each item
+
+// Reads `path` (if any), then applies `overrides`. Everything that can be told from the settings alone is checked.
+// Throws UserError naming file:line or --key.
+Config load_config(const std::optional<std::string>& path, const Overrides& overrides);
+
+// The same for the text of a config file; `where` names it in messages.
+Config parse_config(std::string_view text, std::string_view where, const Overrides& overrides = {});
+
+// All keys, as a YAML file that reads back as the same config.
+std::string print_config(const Config& config);
+
+// Throws UserError for the first of `names` that is not set.
+void require_keys(const Config& config, std::initializer_list<std::string_view> names);
+
+// Throws UserError where this build cannot compute as `device` and `precision` ask.
+void check_device(const Config& config);
+
+}  // namespace mixtune

@@ -1,0 +1,143 @@
+#include "config/yaml.h"
+
+#include <fmt/format.h>
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/exceptions.h>
+#include <yaml-cpp/parser.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+
+namespace mixtune {
+
+namespace {
+
+constexpr size_t kMaxEntries = 1000;
+
+std::string place(std::string_view where, int line) {
+  return fmt::format("{}:{}", where, line);
+}
+
+// Nothing of the document is kept but its entries, so that no alias or nesting can make it grow.
+class FlatHandler : public YAML::EventHandler {
+ public:
+  explicit FlatHandler(std::string_view where) : where_(where) {}
+
+  std::vector<YamlEntry> take() { return std::move(entries_); }
+
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { scalar(mark, "?", anchor, "null"); }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
+    fail(mark, "an alias (*name) is not allowed", "write the value out");
+  }
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                const std::string& value) override {
+    scalar(mark, tag, anchor, value);
+  }
+
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value) override {
+    check_plain(mark, tag, anchor);
+    if (!in_map_ || in_list_ || expect_key_) nested(mark);
+    entries_.back().is_list = in_list_ = true;
+  }
+  void OnSequenceEnd() override {
+    in_list_ = false;
+    expect_key_ = true;
+  }
+
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
+    check_plain(mark, tag, anchor);
+    if (in_map_) nested(mark);
+    in_map_ = expect_key_ = true;
+  }
+  void OnMapEnd() override {}
+
+ private:
+  [[noreturn]] void fail(const YAML::Mark& mark, std::string_view what, std::string_view mend) const {
+    throw UserError(place(where_, mark.line + 1), what, mend);
+  }
+
+  [[noreturn]] void nested(const YAML::Mark& mark) const {
+    fail(mark, in_map_ ? "nested values are not allowed" : "a config is a mapping of keys to values",
+         "write one 'key: value' a line, and close every bracket");
+  }
+
+  void check_plain(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) const {
+    if (anchor != 0) fail(mark, "an anchor (&name) is not allowed", "remove it");
+    if (!tag.empty() && tag != "?" && tag != "!")
+      fail(mark, fmt::format("the tag '{}' is not allowed", printable(tag)), "remove it");
+  }
+
+  void scalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) {
+    check_plain(mark, tag, anchor);
+    if (!in_map_) nested(mark);
+    if (expect_key_) {
+      start_entry(mark, value);
+      return;
+    }
+    if (entries_.back().values.size() >= kMaxEntries) fail(mark, "the list is too long", "shorten it");
+    entries_.back().values.push_back(value);
+    expect_key_ = !in_list_;
+  }
+
+  void start_entry(const YAML::Mark& mark, const std::string& key) {
+    if (entries_.size() >= kMaxEntries) fail(mark, "too many keys", "this is not a config of mixtune");
+    if (const auto first = std::ranges::find(entries_, key, &YamlEntry::key); first != entries_.end())
+      fail(mark, fmt::format("the key '{}' is repeated", printable(key)),
+           fmt::format("it stands in line {} already: keep one of the two", first->line));
+    entries_.push_back({.key = key, .values = {}, .line = mark.line + 1});
+    expect_key_ = false;
+  }
+
+  std::string where_;
+  std::vector<YamlEntry> entries_;
+  bool in_map_ = false, in_list_ = false, expect_key_ = false;
+};
+
+// nlohmann's serialiser is strict about UTF-8.
+bool is_utf8(std::string_view text) {
+  try {
+    static_cast<void>(nlohmann::json(text).dump());
+    return true;
+  } catch (const nlohmann::json::type_error&) {
+    return false;
+  }
+}
+
+void check_encoding(std::string_view text, std::string_view where) {
+  int line = 1;
+  for (size_t begin = 0; begin < text.size(); ++line) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view content = text.substr(begin, end - begin);
+    if (!is_utf8(content) || content.find('\0') != content.npos)
+      throw UserError(place(where, line), "not UTF-8 text", "save the file as plain UTF-8");
+    begin = end + 1;
+  }
+}
+
+}  // namespace
+
+std::vector<YamlEntry> parse_flat_yaml(std::string_view text, std::string_view where) {
+  check_encoding(text, where);
+  FlatHandler handler(where);
+  try {
+    std::istringstream stream{std::string(text)};
+    YAML::Parser parser(stream);
+    parser.HandleNextDocument(handler);
+    if (parser) throw UserError(where, "holds more than one YAML document", "keep one and remove the '---' lines");
+  } catch (const YAML::Exception& error) {
+    throw UserError(place(where, error.mark.line + 1), fmt::format("bad YAML: {}", printable(error.msg)),
+                    "write one 'key: value' a line");
+  }
+  return handler.take();
+}
+
+}  // namespace mixtune

@@ -1,0 +1,21 @@
+// The part of YAML that a config is written in: one flat mapping of scalars, and of lists of scalars.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace mixtune {
+
+struct YamlEntry {
+  std::string key;
+  std::vector<std::string> values;  // one, unless it is a list; a null reads "null"
+  bool is_list = false;
+  int line = 0;
+};
+
+// The entries in the order of the file. Throws UserError naming `where`:line for bad YAML, and for everything beyond
+// that part: nesting, anchors, aliases, merge keys, tags, several documents, repeated keys, text that is not UTF-8.
+std::vector<YamlEntry> parse_flat_yaml(std::string_view text, std::string_view where);
+
+}  // namespace mixtune

@@ -1,0 +1,91 @@
+#include "metrics/console_sink.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace mixtune {
+
+namespace {
+
+constexpr const char* kClearLine = "\r\x1b[K";
+
+// "1,234,567"
+std::string grouped(double number) {
+  if (!std::isfinite(number)) return "-";
+  std::string digits = fmt::format("{:.0f}", number);
+  for (auto i = static_cast<int64_t>(digits.size()) - 3; i > (number < 0 ? 1 : 0); i -= 3)
+    digits.insert(static_cast<size_t>(i), 1, ',');
+  return digits;
+}
+
+// A step's time with about three digits.
+std::string step_time(double milliseconds) {
+  return milliseconds < 10 ? fmt::format("{:.1f}", milliseconds) : grouped(milliseconds);
+}
+
+// "4:05", "1:02:03", "2d 03:04"
+std::string duration(double seconds) {
+  if (!(seconds < 1e9)) return "-";
+  const auto s = std::llround(std::max(seconds, 0.0));
+  if (s >= 86400) return fmt::format("{}d {:02}:{:02}", s / 86400, s / 3600 % 24, s / 60 % 60);
+  if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  return fmt::format("{}:{:02}", s / 60, s % 60);
+}
+
+std::string progress(int64_t step, int64_t total) {
+  return fmt::format("step {:>{}}/{}", step, fmt::formatted_size("{}", total), total);
+}
+
+// Rounded down: 100% is for the last step.
+double percent(const StepRecord& r) {
+  return std::floor(1000.0 * static_cast<double>(r.step) / static_cast<double>(std::max<int64_t>(r.total_steps, 1))) /
+         10;
+}
+
+}  // namespace
+
+void ConsoleSink::step(const StepRecord& r) {
+  constexpr double kSmoothing = 0.1;
+  smooth_milliseconds_ += (smooth_milliseconds_ == 0 ? 1 : kSmoothing) * (r.milliseconds - smooth_milliseconds_);
+  total_steps_ = r.total_steps;
+  const double left = static_cast<double>(r.total_steps - r.step) * smooth_milliseconds_ / 1000;
+  const bool logged = r.step == 1 || r.step % options_.logging_steps == 0 || r.step == r.total_steps;
+  if (!logged && !options_.terminal) return;
+  print(fmt::format("{}  {:5.1f}%  loss {:8.4f}  grad {:9.3g}  lr {:.3e}  {:>9} tok/s  {:>7} ms  ETA {:>7}",
+                    progress(r.step, r.total_steps), percent(r), r.loss, r.grad_norm, r.learning_rate,
+                    grouped(r.tokens_per_second), step_time(r.milliseconds), duration(left)),
+        !logged);
+}
+
+void ConsoleSink::evaluation(const EvalRecord& r) {
+  print(fmt::format("{}  evaluation: loss {:.4f}  perplexity {:.4g}  on {} tokens",
+                    total_steps_ > 0 ? progress(r.step, total_steps_) : fmt::format("step {}", r.step), r.eval_loss,
+                    r.eval_perplexity, grouped(static_cast<double>(r.eval_tokens))),
+        false);
+}
+
+void ConsoleSink::finish() {
+  if (live_) std::fputs(kClearLine, out_);
+  live_ = false;
+  std::fflush(out_);
+}
+
+void ConsoleSink::print(std::string line, bool live) {
+  if (live && options_.columns > 1) line.resize(std::min(line.size(), static_cast<size_t>(options_.columns - 1)));
+  fmt::print(out_, "{}{}{}", live_ ? kClearLine : "", line, live ? "" : "\n");
+  std::fflush(out_);
+  live_ = live;
+}
+
+ConsoleSink::Options stdout_options(int64_t logging_steps) {
+  winsize size = {};
+  const bool terminal = isatty(STDOUT_FILENO) != 0;
+  if (terminal) static_cast<void>(ioctl(STDOUT_FILENO, TIOCGWINSZ, &size));
+  return {.logging_steps = logging_steps, .terminal = terminal, .columns = size.ws_col};
+}
+
+}  // namespace mixtune

@@ -1,0 +1,38 @@
+// One readable line a step, for the person who watches.
+#pragma once
+
+#include <cstdio>
+#include <string>
+
+#include "metrics/metric_sink.h"
+
+namespace mixtune {
+
+class ConsoleSink : public MetricSink {
+ public:
+  struct Options {
+    int64_t logging_steps = 1;  // lines are printed for these multiples, the first step and the last
+    bool terminal = false;      // keep a live line between them
+    int columns = 0;            // of the terminal; 0: unlimited
+  };
+
+  ConsoleSink(std::FILE* out, Options options) : out_(out), options_(options) {}
+
+  void step(const StepRecord& record) override;
+  void evaluation(const EvalRecord& record) override;
+  void finish() override;
+
+ private:
+  void print(std::string line, bool live);
+
+  std::FILE* out_;
+  Options options_;
+  int64_t total_steps_ = 0;
+  double smooth_milliseconds_ = 0;  // of a step, for the ETA
+  bool live_ = false;               // the terminal shows a line that is to be replaced
+};
+
+// For standard output, as it is now: a terminal or not.
+ConsoleSink::Options stdout_options(int64_t logging_steps);
+
+}  // namespace mixtune

@@ -1,0 +1,40 @@
+// What a run reports: typed records, and the sinks that take them.
+#pragma once
+
+#include <cstdint>
+
+namespace mixtune {
+
+struct StepRecord {
+  int64_t step = 0;         // from 1
+  int64_t total_steps = 0;  // of the run
+  double epoch = 0;         // passes over the data, this step included
+  double loss = 0;          // lm_loss + router_aux_loss_coef * aux_loss
+  double lm_loss = 0;
+  double aux_loss = 0;
+  double grad_norm = 0;      // before clipping
+  double learning_rate = 0;  // the one the step used
+  int64_t tokens = 0;        // live ones
+  int64_t target_tokens = 0;
+  double tokens_per_second = 0;
+  double milliseconds = 0;
+};
+
+struct EvalRecord {
+  int64_t step = 0;  // the last one before the evaluation; 0: before training
+  double eval_loss = 0;
+  double eval_perplexity = 0;
+  int64_t eval_tokens = 0;  // targets
+  double milliseconds = 0;
+};
+
+class MetricSink {
+ public:
+  virtual ~MetricSink() = default;
+  virtual void step(const StepRecord& record) = 0;
+  virtual void evaluation(const EvalRecord& record) = 0;
+  // Called once after the last record; throws Error where something could not be written.
+  virtual void finish() = 0;
+};
+
+}  // namespace mixtune

@@ -1,0 +1,198 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "metrics/console_sink.h"
+#include "metrics/jsonl_sink.h"
+
+namespace mixtune {
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+std::string read(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+class TempFile {
+ public:
+  TempFile() : path_(fmt::format("{}mixtune_metrics_{}", testing::TempDir(), getpid())) {}
+  ~TempFile() { std::filesystem::remove(path_); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+StepRecord record(int64_t step) {
+  return {.step = step,
+          .total_steps = 500,
+          .epoch = 0.25,
+          .loss = 3.4567,
+          .lm_loss = 3.4,
+          .aux_loss = 2.835,
+          .grad_norm = 1.25,
+          .learning_rate = 4.9e-5,
+          .tokens = 2048,
+          .target_tokens = 2000,
+          .tokens_per_second = 12345.6,
+          .milliseconds = 100};
+}
+
+TEST(JsonlSink, FieldsRoundTripAndAreOnDiskAtOnce) {
+  const TempFile file;
+  JsonlSink sink(file.path());
+  StepRecord r = record(12);
+  r.loss = 0.1 + 0.2;
+  r.learning_rate = 1.2345678901234567e-5;
+  sink.step(r);
+  const auto object = nlohmann::json::parse(read(file.path()));
+  EXPECT_EQ(object["step"], 12);
+  EXPECT_EQ(object["loss"].get<double>(), r.loss);
+  EXPECT_EQ(object["lm_loss"].get<double>(), r.lm_loss);
+  EXPECT_EQ(object["aux_loss"].get<double>(), r.aux_loss);
+  EXPECT_EQ(object["grad_norm"].get<double>(), r.grad_norm);
+  EXPECT_EQ(object["learning_rate"].get<double>(), r.learning_rate);
+  EXPECT_EQ(object["tokens"], 2048);
+  EXPECT_EQ(object["target_tokens"], 2000);
+  EXPECT_EQ(object["tokens_per_second"].get<double>(), r.tokens_per_second);
+  EXPECT_EQ(object["epoch"].get<double>(), r.epoch);
+  EXPECT_EQ(object["total_steps"], 500);
+  EXPECT_EQ(object["milliseconds"].get<double>(), 100);
+}
+
+TEST(JsonlSink, NonFiniteIsNull) {
+  const TempFile file;
+  JsonlSink sink(file.path());
+  StepRecord r = record(1);
+  r.loss = kNaN;
+  r.grad_norm = std::numeric_limits<double>::infinity();
+  sink.step(r);
+  const auto object = nlohmann::json::parse(read(file.path()));
+  EXPECT_TRUE(object["loss"].is_null());
+  EXPECT_TRUE(object["grad_norm"].is_null());
+}
+
+TEST(JsonlSink, OneLineARecordAndEvaluationsHaveNoLoss) {
+  const TempFile file;
+  JsonlSink sink(file.path());
+  sink.step(record(1));
+  sink.evaluation({.step = 1, .eval_loss = 2, .eval_perplexity = 7.4, .eval_tokens = 10, .milliseconds = 5});
+  sink.step(record(2));
+  sink.finish();
+  std::ifstream in(file.path());
+  std::vector<nlohmann::json> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_EQ(lines[1]["eval_loss"], 2.0);
+  EXPECT_EQ(lines[1]["eval_perplexity"], 7.4);
+  EXPECT_EQ(lines[1]["eval_tokens"], 10);
+  EXPECT_FALSE(lines[1].contains("loss"));
+  EXPECT_EQ(lines[2]["step"], 2);
+}
+
+TEST(JsonlSink, UnwritablePlaces) {
+  EXPECT_THROW(JsonlSink("/nonexistent/metrics.jsonl"), Error);
+  if (std::filesystem::exists("/dev/full")) {
+    JsonlSink full("/dev/full");
+    EXPECT_THROW(full.step(record(1)), Error);
+  }
+}
+
+// What a console prints for `use`.
+template <class Use>
+std::string printed(ConsoleSink::Options options, Use use) {
+  const TempFile file;
+  std::FILE* out = std::fopen(file.path().c_str(), "w");
+  ConsoleSink sink(out, options);
+  use(sink);
+  std::fclose(out);
+  return read(file.path());
+}
+
+TEST(ConsoleSink, LineOfAStep) {
+  const std::string line = printed({}, [](ConsoleSink& sink) { sink.step(record(12)); });
+  EXPECT_EQ(
+      line,
+      "step  12/500    2.4%  loss   3.4567  grad      1.25  lr 4.900e-05     12,346 tok/s      100 ms  ETA    0:49\n");
+}
+
+TEST(ConsoleSink, LinesAlign) {
+  const std::string text = printed({}, [](ConsoleSink& sink) {
+    StepRecord r = record(1);
+    sink.step(r);
+    r = record(500);
+    r.tokens_per_second = 1234567;
+    r.milliseconds = 12345;
+    r.grad_norm = 1.23e-7;
+    sink.step(r);
+  });
+  const size_t first = text.find('\n');
+  EXPECT_EQ(text.size(), 2 * (first + 1));
+  EXPECT_NE(text.find("100.0%"), std::string::npos);
+  EXPECT_NE(text.find("1,234,567 tok/s"), std::string::npos);
+}
+
+TEST(ConsoleSink, LoggingStepsThinALogButKeepFirstAndLast) {
+  const std::string text = printed({.logging_steps = 200}, [](ConsoleSink& sink) {
+    for (int64_t step = 1; step <= 500; ++step) sink.step(record(step));
+  });
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 4);
+  for (const char* step : {"step   1/500", "step 200/500", "step 400/500", "step 500/500"})
+    EXPECT_NE(text.find(step), std::string::npos) << step;
+  EXPECT_EQ(text.find('\x1b'), std::string::npos);
+}
+
+TEST(ConsoleSink, TerminalHasALiveLineThatIsReplaced) {
+  const std::string text = printed({.logging_steps = 3, .terminal = true, .columns = 20}, [](ConsoleSink& sink) {
+    for (int64_t step = 1; step <= 4; ++step) sink.step(record(step));
+    sink.evaluation({.step = 4, .eval_loss = 1, .eval_perplexity = 2.718, .eval_tokens = 12345});
+    sink.step(record(5));
+    sink.finish();
+  });
+  const std::string live = "step   2/500    0.4%";  // cut to the terminal's width, less one
+  EXPECT_NE(text.find("\n" + live.substr(0, 19) + "\r\x1b[Kstep   3/500"), std::string::npos);
+  EXPECT_NE(text.find("\r\x1b[Kstep   4/500  evaluation: loss 1.0000  perplexity 2.718  on 12,345 tokens\n"),
+            std::string::npos);
+  EXPECT_TRUE(text.ends_with("\r\x1b[K"));
+}
+
+TEST(ConsoleSink, OddNumbersDoNotBreakTheLine) {
+  const std::string text = printed({}, [](ConsoleSink& sink) {
+    StepRecord r = record(1);
+    r.loss = r.grad_norm = r.tokens_per_second = r.milliseconds = kNaN;
+    sink.step(r);
+    r = record(2);
+    r.total_steps = 100'000'000;
+    r.milliseconds = 3.6e6;
+    sink.step(r);
+  });
+  EXPECT_NE(text.find("nan"), std::string::npos);
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 2);
+}
+
+TEST(ConsoleSink, EtaOfLongRuns) {
+  const auto eta = [](double milliseconds) {
+    return printed({}, [=](ConsoleSink& sink) {
+      StepRecord r = record(400);
+      r.milliseconds = milliseconds;
+      sink.step(r);
+    });
+  };
+  EXPECT_NE(eta(37'230).find("ETA 1:02:03\n"), std::string::npos);
+  EXPECT_NE(eta(1'838'400).find("ETA 2d 03:04\n"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace mixtune
