@@ -77,4 +77,19 @@ class State {
   std::vector<bool> written_;  // since begin_step
 };
 
+// A weight while ops read it: got here, released at the end of the scope.
+class WeightUse {
+ public:
+  WeightUse(State& state, int param) : state_(state), param_(param), tensor_(state.get(param)) {}
+  ~WeightUse() { state_.release(param_); }
+  WeightUse(const WeightUse&) = delete;
+  WeightUse& operator=(const WeightUse&) = delete;
+  const Tensor& operator*() const { return tensor_; }
+
+ private:
+  State& state_;
+  int param_;
+  Tensor tensor_;
+};
+
 }  // namespace mixtune

@@ -1,0 +1,57 @@
+// Recipe: in what precision the large matrix products of the model run. Callers never ask which recipe it is.
+#pragma once
+
+#include <memory>
+
+#include "config/config.h"
+#include "kernels/gemm.h"
+
+namespace mixtune {
+
+// Where a weight gradient goes; an empty tensor: nowhere.
+struct WeightGradient {
+  Tensor tensor;
+  bool accumulate = false;
+};
+
+// T tokens, R routed rows, E experts, H hidden, F ffn.
+class Recipe {
+ public:
+  virtual ~Recipe() = default;
+
+  // y [T, N] = x [T, K] weight^T, weight [N, K].
+  virtual void linear(Ctx& ctx, const Tensor& x, const Tensor& weight, const Tensor& y) const = 0;
+
+  // dx [T, K] = dy weight (or +=, with accumulate_dx), dweight = or += dy^T x.
+  struct LinearBackward {
+    Tensor x, weight, dy;
+    Tensor dx;
+    bool accumulate_dx = false;
+    WeightGradient dweight;
+  };
+  virtual void linear_backward(Ctx& ctx, const LinearBackward& args) const = 0;
+
+  // The expert MLP of the rows of each group: gate_up [R, 2F] = x gate_up_weight_e^T (saved for backward),
+  // y [R, H] = (silu(gate) * up * row_weights) down_weight_e^T.
+  struct ExpertMlp {
+    Tensor x, gate_up_weight, down_weight, row_weights;  // [R, H], [E, 2F, H], [E, H, F], [R]
+    RowGroups groups;
+    Tensor gate_up, y;
+  };
+  virtual void expert_mlp(Ctx& ctx, const ExpertMlp& args) const = 0;
+
+  // From dy [R, H]. gate_up is overwritten.
+  struct ExpertMlpBackward {
+    Tensor x, gate_up_weight, down_weight, row_weights;
+    RowGroups groups;
+    Tensor gate_up, dy;
+    Tensor dx, drow_weights;  // [R, H], [R]
+    WeightGradient dgate_up_weight, ddown_weight;
+  };
+  virtual void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const = 0;
+};
+
+// A recipe that computes in the dtype of its operands.
+std::unique_ptr<Recipe> make_plain_recipe();
+
+}  // namespace mixtune

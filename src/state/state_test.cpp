@@ -1,0 +1,96 @@
+#include "state/state.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "state/adamw.h"
+
+namespace mixtune {
+namespace {
+
+// A matrix of two Hugging Face tensors, a frozen matrix, and a norm.
+std::vector<ParamSpec> specs() {
+  return {
+      {.name = "pair",
+       .shape = {4, 3},
+       .slices = {{.name = "a", .shape = {1, 3}, .rows = 1}, {.name = "b", .shape = {3, 3}, .rows = 3, .offset = 3}}},
+      {.name = "frozen", .shape = {2, 2}, .slices = {{.name = "c", .shape = {2, 2}, .rows = 2}}, .trainable = false},
+      {.name = "norm", .shape = {3}, .slices = {{.name = "d", .shape = {3}, .rows = 3}}}};
+}
+
+struct Fixture : testing::Test {
+  State state{specs(), {}, DType::kF32, State::Purpose::kTraining};
+  Stack stack{"test", {}, 1 << 20};
+  Ctx ctx{{}, stack};
+
+  void fill(const Tensor& tensor, float value) { std::fill_n(tensor.as<float>(), tensor.elements(), value); }
+};
+
+using StateTest = Fixture;
+
+TEST_F(StateTest, GradientsAreWrittenFirstThenAdded) {
+  state.begin_step();
+  EXPECT_FALSE(state.gradient(0).accumulate);
+  state.notify(0);
+  EXPECT_TRUE(state.gradient(0).accumulate);
+  state.begin_step();
+  EXPECT_FALSE(state.gradient(0).accumulate);
+}
+
+TEST_F(StateTest, AGradientThatNobodyWroteIsZero) {
+  state.begin_step();
+  fill(state.gradient(0).tensor, 7);
+  state.notify(0);
+  fill(state.gradient(2).tensor, 7);  // left over from an earlier step
+  EXPECT_EQ(state.finished_gradient(0).as<float>()[0], 7);
+  EXPECT_EQ(state.finished_gradient(2).as<float>()[0], 0);
+}
+
+TEST_F(StateTest, AFrozenParameterHasAWeightAlone) {
+  EXPECT_TRUE(state.get(1));
+  EXPECT_FALSE(state.gradient(1).tensor);
+  EXPECT_FALSE(state.first_moment(1));
+  EXPECT_THROW(state.notify(1), std::logic_error);
+}
+
+TEST_F(StateTest, InferenceHoldsWeightsAlone) {
+  const State inference(specs(), {}, DType::kF32, State::Purpose::kInference);
+  size_t used = 0;
+  for (const auto& arena : inference.arenas()) used += arena->used();
+  EXPECT_EQ(used, 3 * kAlignment);
+}
+
+TEST_F(StateTest, SlicesMustFillTheirParameter) {
+  std::vector<ParamSpec> bad = specs();
+  bad[0].slices[1].offset = 4;
+  EXPECT_THROW(State(bad, {}, DType::kF32, State::Purpose::kInference), std::logic_error);
+}
+
+TEST_F(StateTest, AdamWDecaysMatricesAndLeavesNormsAndFrozenAlone) {
+  for (int p = 0; p < 3; ++p) fill(state.weight(p), 1);
+  state.begin_step();  // all gradients zero: only decay moves weights
+  adamw_step(ctx, state, {.weight_decay = 0.5}, {.step = 1, .learning_rate = 0.1, .grad_scale = 1});
+  EXPECT_FLOAT_EQ(state.weight(0).as<float>()[0], 0.95f);
+  EXPECT_EQ(state.weight(1).as<float>()[0], 1);
+  EXPECT_EQ(state.weight(2).as<float>()[0], 1);
+}
+
+TEST_F(StateTest, GradientNormCountsEachParameterOnce) {
+  state.begin_step();
+  fill(state.gradient(0).tensor, 2);
+  state.notify(0);
+  fill(state.gradient(2).tensor, 4);
+  state.notify(2);
+  EXPECT_DOUBLE_EQ(gradient_norm(ctx, state), std::sqrt(12 * 4.0 + 3 * 16.0));
+}
+
+TEST(ClipScale, AsTorchHasIt) {
+  EXPECT_EQ(clip_scale(0.5, 1), 1);
+  EXPECT_DOUBLE_EQ(clip_scale(4, 1), 1 / (4 + 1e-6));
+  EXPECT_EQ(clip_scale(100, 0), 1);  // off
+}
+
+}  // namespace
+}  // namespace mixtune
