@@ -1,0 +1,83 @@
+#include "data/chat_template.h"
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+
+namespace mixtune {
+
+namespace {
+
+constexpr const char* kJoin = "\n\n";
+
+void check(const Conversation& conversation, Role last, const std::string& where) {
+  if (conversation.empty()) throw UserError(where, "a conversation without a turn", "remove the record");
+  for (size_t i = 0; i < conversation.size(); ++i) {
+    const auto& [role, text] = conversation[i];
+    if (role == Role::kAssistant && text.empty())
+      throw UserError(where, fmt::format("turn {}: an empty answer", i + 1), "remove the turn or the record");
+    if (role == Role::kSystem && i > 0 && conversation[i - 1].role != Role::kSystem)
+      throw UserError(where, fmt::format("turn {}: a system turn after the conversation began", i + 1),
+                      "put system text first");
+  }
+  if (conversation.back().role != last)
+    throw UserError(where, fmt::format("the last turn is not the {}'s", last == Role::kUser ? "user" : "assistant"),
+                    "remove what follows the last turn of that role");
+  if (conversation.size() == 1 && last == Role::kAssistant)
+    throw UserError(where, "an answer without a turn before it", "add the user's turn (it may be empty)");
+}
+
+// Turns of one role in a row become one; empty texts leave no trace.
+Conversation joined(const Conversation& conversation) {
+  Conversation turns;
+  for (const auto& [role, text] : conversation) {
+    if (turns.empty() || turns.back().role != role) turns.push_back({role, ""});
+    std::string& whole = turns.back().text;
+    if (!whole.empty() && !text.empty()) whole += kJoin;
+    whole += text;
+  }
+  return turns;
+}
+
+// User and assistant in alternation, the user first, the system's text put before the user's.
+Conversation normalised(const Conversation& conversation) {
+  Conversation turns = joined(conversation);
+  std::string system;
+  if (turns.front().role == Role::kSystem) {
+    system = std::move(turns.front().text);
+    turns.erase(turns.begin());
+  }
+  if (turns.front().role != Role::kUser) turns.insert(turns.begin(), {Role::kUser, ""});
+  if (!system.empty()) turns.front().text = system + kJoin + turns.front().text;
+  return turns;
+}
+
+TokenSequence encode(const Tokenizer& tokenizer, const Conversation& conversation, bool train_on_prompt) {
+  TokenSequence document;
+  document.append({tokenizer.bos()}, false);
+  for (const auto& [role, text] : normalised(conversation)) {
+    if (role == Role::kAssistant) {
+      document.append(tokenizer.encode(text), true);
+      document.append({tokenizer.eos()}, true);
+    } else {
+      document.append(tokenizer.encode(fmt::format("[INST] {} [/INST]", text)), train_on_prompt);
+    }
+  }
+  return document;
+}
+
+}  // namespace
+
+TokenSequence encode_conversation(const Tokenizer& tokenizer, const Conversation& conversation, bool train_on_prompt,
+                                  const std::string& where) {
+  check(conversation, Role::kAssistant, where);
+  return encode(tokenizer, conversation, train_on_prompt);
+}
+
+std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const Conversation& conversation,
+                                   const std::string& where) {
+  check(conversation, Role::kUser, where);
+  return encode(tokenizer, conversation, false).ids;
+}
+
+}  // namespace mixtune

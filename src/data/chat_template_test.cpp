@@ -1,0 +1,92 @@
+#include "data/chat_template.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "data/formats.h"
+#include "data/test_folder.h"
+
+namespace mixtune {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+// Fixtures that mistral-common made, and nothing but it: scripts/make_tokenizer_fixtures.py.
+json fixture(const std::string& name) {
+  json cases = json::parse(TestFolder::read(kTokenizerFixtures + "/" + name));
+  EXPECT_FALSE(cases.empty());
+  return cases;
+}
+
+Conversation conversation(const json& record) {
+  return std::get<Conversation>(parse_record(record, DatasetFormat::kMessages, "fixture"));
+}
+
+class ChatTemplateTest : public testing::Test {
+ protected:
+  TokenSequence encode(const Conversation& turns, bool train_on_prompt = false) {
+    return encode_conversation(tokenizer_, turns, train_on_prompt, "a.jsonl:7");
+  }
+
+  std::string refusal(const Conversation& turns) {
+    return user_error([&] { encode(turns); });
+  }
+
+  const Tokenizer tokenizer_{kTokenizerFixtures};
+};
+
+TEST_F(ChatTemplateTest, TokensAndTrainedTokensAreMistralCommons) {
+  for (const json& item : fixture("conversations.json")) {
+    const TokenSequence sequence = encode(conversation(item));
+    EXPECT_EQ(sequence.ids, item["ids"].get<std::vector<int32_t>>()) << item["messages"];
+    std::vector<int> trained;
+    for (size_t i = 0; i < sequence.labels.size(); ++i) {
+      trained.push_back(sequence.labels[i] != kIgnoreTarget);
+      EXPECT_EQ(sequence.labels[i], trained.back() ? sequence.ids[i] : kIgnoreTarget);
+    }
+    EXPECT_EQ(trained, item["trained"].get<std::vector<int>>()) << item["messages"];
+  }
+}
+
+TEST_F(ChatTemplateTest, RefusesWhatMistralCommonRefuses) {
+  for (const json& item : fixture("refused.json"))
+    EXPECT_THAT(refusal(conversation(item)), HasSubstr("a.jsonl:7: ")) << item;
+}
+
+TEST_F(ChatTemplateTest, PromptsAreMistralCommons) {
+  for (const json& item : fixture("prompts.json"))
+    EXPECT_EQ(encode_prompt(tokenizer_, conversation(item), ""), item["ids"].get<std::vector<int32_t>>())
+        << item["messages"];
+}
+
+TEST_F(ChatTemplateTest, ShapeOfATurn) {
+  const TokenSequence sequence = encode({{Role::kUser, "Hi"}, {Role::kAssistant, "Yo"}});
+  EXPECT_EQ(sequence.ids.front(), tokenizer_.bos());
+  EXPECT_EQ(sequence.ids.back(), tokenizer_.eos());
+  EXPECT_EQ(sequence.labels.back(), tokenizer_.eos());
+  EXPECT_EQ(tokenizer_.decode(sequence.ids), "[INST] Hi [/INST] Yo");
+}
+
+TEST_F(ChatTemplateTest, TrainOnPromptTrainsAllButBos) {
+  const TokenSequence sequence = encode({{Role::kUser, "Hi"}, {Role::kAssistant, "Yo"}}, true);
+  EXPECT_EQ(sequence.labels.front(), kIgnoreTarget);
+  EXPECT_TRUE(std::equal(sequence.ids.begin() + 1, sequence.ids.end(), sequence.labels.begin() + 1));
+}
+
+TEST_F(ChatTemplateTest, SaysWhyItRefuses) {
+  EXPECT_THAT(refusal({{Role::kUser, "a"}, {Role::kAssistant, ""}}), HasSubstr("turn 2: an empty answer"));
+  EXPECT_THAT(refusal({{Role::kUser, "a"}, {Role::kSystem, "b"}, {Role::kAssistant, "c"}}),
+              HasSubstr("turn 2: a system turn after"));
+  EXPECT_THAT(refusal({{Role::kUser, "a"}}), HasSubstr("the last turn is not the assistant's"));
+  EXPECT_THAT(refusal({}), HasSubstr("without a turn"));
+  EXPECT_THAT(user_error([&] {
+                encode_prompt(tokenizer_, {{Role::kUser, "a"}, {Role::kAssistant, "b"}}, "here");
+              }),
+              HasSubstr("here: the last turn is not the user's"));
+}
+
+}  // namespace
+}  // namespace mixtune

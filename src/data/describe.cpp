@@ -1,0 +1,80 @@
+#include "data/describe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "data/formats.h"
+#include "data/input_file.h"
+#include "data/jsonl.h"
+
+namespace mixtune {
+
+namespace {
+
+struct Lengths {
+  int64_t documents = 0, tokens = 0, targets = 0, max = 0;
+  int64_t min = std::numeric_limits<int64_t>::max();
+
+  void add(const TokenSequence& sequence) {
+    const auto length = static_cast<int64_t>(sequence.ids.size());
+    ++documents;
+    tokens += length;
+    min = std::min(min, length);
+    max = std::max(max, length);
+    for (size_t i = 1; i < sequence.labels.size(); ++i) targets += sequence.labels[i] != kIgnoreTarget;
+  }
+
+  double mean() const { return static_cast<double>(tokens) / static_cast<double>(documents); }
+};
+
+std::string keys_of(const nlohmann::json& record) {
+  std::string keys;
+  for (const auto& item : record.items()) keys += fmt::format("{}{}", keys.empty() ? "" : ", ", printable(item.key()));
+  return printable(keys, 300);
+}
+
+}  // namespace
+
+std::string describe_data_file(const std::string& path, DatasetFormat format, const Tokenizer* tokenizer) {
+  JsonlReader reader(path);
+  std::string keys;
+  int64_t records = 0;
+  Lengths lengths;
+  for (nlohmann::json json; reader.next(json); ++records) {
+    const std::string where = reader.where();
+    if (records == 0) {
+      keys = keys_of(json);
+      if (format == DatasetFormat::kAuto) format = detect_format(json, where);
+    }
+    Record record = parse_record(json, format, where);
+    if (tokenizer || format == DatasetFormat::kTokenized)
+      lengths.add(encode_record(std::move(record), tokenizer, false, where));
+  }
+  if (records == 0) throw UserError(printable(path, 200), "holds no records", "name a JSONL file with data");
+
+  std::string text =
+      fmt::format("format: {}\nrecords: {}\nkeys of the first record: {}\n", format_name(format), records, keys);
+  if (lengths.documents > 0)
+    text += fmt::format("tokens: {}\ntargets: {}\ntokens a record: min {}, mean {:.1f}, max {}\n", lengths.tokens,
+                        lengths.targets, lengths.min, lengths.mean(), lengths.max);
+  return text;
+}
+
+std::string describe_tokenizer(const std::string& path) {
+  const Tokenizer tokenizer(path);
+  std::string text = fmt::format("tokenizer: sentencepiece, {} ({})\npieces: {}\n", printable(tokenizer.path(), 200),
+                                 format_bytes(InputFile(tokenizer.path()).size()), tokenizer.vocab_size());
+  const auto add = [&](const char* name, int32_t id) {
+    if (id >= 0) text += fmt::format("{}: {} ({})\n", name, id, printable(tokenizer.piece(id)));
+  };
+  add("BOS", tokenizer.bos());
+  add("EOS", tokenizer.eos());
+  add("unknown", tokenizer.unk());
+  return text;
+}
+
+}  // namespace mixtune

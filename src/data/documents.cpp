@@ -1,0 +1,203 @@
+#include "data/documents.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "data/formats.h"
+#include "data/jsonl.h"
+
+namespace mixtune {
+
+namespace {
+
+struct Counts {
+  int64_t records = 0, truncated = 0, split = 0, dropped = 0;
+};
+
+LongDocuments long_policy(LongDocuments asked, DatasetFormat format) {
+  if (asked != LongDocuments::kAuto) return asked;
+  return format == DatasetFormat::kText ? LongDocuments::kSplit : LongDocuments::kTruncate;
+}
+
+void check_ids(const TokenSequence& sequence, int64_t vocab_size, const std::string& where) {
+  const auto refuse = [&](int32_t id, size_t i, const char* list) {
+    throw UserError(where, fmt::format("{}[{}] is {}, outside the model's vocabulary of {}", list, i, id, vocab_size),
+                    "use the tokenizer that belongs to this model");
+  };
+  for (size_t i = 0; i < sequence.ids.size(); ++i) {
+    const int32_t id = sequence.ids[i], label = sequence.labels[i];
+    if (id < 0 || id >= vocab_size) refuse(id, i, "input_ids");
+    if (label != kIgnoreTarget && (label < 0 || label >= vocab_size)) refuse(label, i, "labels");
+  }
+}
+
+// Appends a record's tokens, made to fit max_seq_length.
+void append_fitted(Documents& documents, const TokenSequence& sequence, LongDocuments policy, int64_t max_seq_length,
+                   const std::string& where, Counts& counts) {
+  const auto length = static_cast<int64_t>(sequence.ids.size());
+  const bool is_long = length > max_seq_length;
+  if (is_long && policy == LongDocuments::kError)
+    throw UserError(where,
+                    fmt::format("the document of {} tokens is longer than max_seq_length {}", length, max_seq_length),
+                    "raise max_seq_length, or set long_documents to truncate or split");
+  const bool split = is_long && policy == LongDocuments::kSplit;
+  counts.truncated += is_long && !split;
+  counts.split += split;
+  const std::span<const int32_t> ids = sequence.ids, labels = sequence.labels;
+  int64_t begin = 0;
+  do {
+    const auto count = static_cast<size_t>(std::min(max_seq_length, length - begin));
+    counts.dropped += !documents.append(ids.subspan(begin, count), labels.subspan(begin, count));
+    begin += max_seq_length;
+  } while (split && begin < length);
+}
+
+// Lines that are tokenised together, on all threads.
+struct Block {
+  static constexpr size_t kMaxLines = 4096;
+  static constexpr size_t kMaxBytes = size_t{8} << 20;  // a line more may exceed it
+
+  std::vector<std::string> lines, wheres;
+
+  bool read(JsonlReader& reader) {
+    lines.clear();
+    wheres.clear();
+    size_t bytes = 0;
+    for (std::string_view text; lines.size() < kMaxLines && bytes < kMaxBytes && reader.next_text(text);) {
+      lines.emplace_back(text);
+      wheres.push_back(reader.where());
+      bytes += text.size();
+    }
+    return !lines.empty();
+  }
+};
+
+struct Source {
+  const DataSettings& settings;
+  const Tokenizer* tokenizer;
+  int64_t vocab_size;
+};
+
+std::vector<TokenSequence> encode(const Block& block, DatasetFormat format, const Source& source) {
+  std::vector<TokenSequence> sequences(block.lines.size());
+  std::vector<std::exception_ptr> errors(block.lines.size());
+#pragma omp parallel for schedule(dynamic)
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    try {
+      const std::string& where = block.wheres[i];
+      Record record = parse_record(parse_json_object(block.lines[i], where), format, where);
+      sequences[i] = encode_record(std::move(record), source.tokenizer, source.settings.train_on_prompt, where);
+      check_ids(sequences[i], source.vocab_size, where);
+    } catch (...) {
+      errors[i] = std::current_exception();
+    }
+  }
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);
+  return sequences;
+}
+
+void load_file(Documents& documents, const std::string& file, const Source& source, Counts& counts) {
+  const DataSettings& settings = source.settings;
+  JsonlReader reader(file);
+  DatasetFormat format = settings.dataset_format;
+  const int64_t records_before = counts.records;
+  for (Block block; block.read(reader);) {
+    if (format == DatasetFormat::kAuto)
+      format = detect_format(parse_json_object(block.lines[0], block.wheres[0]), block.wheres[0]);
+    const LongDocuments policy = long_policy(settings.long_documents, format);
+    const std::vector<TokenSequence> sequences = encode(block, format, source);
+    for (size_t i = 0; i < sequences.size(); ++i)
+      append_fitted(documents, sequences[i], policy, settings.max_seq_length, block.wheres[i], counts);
+    counts.records += static_cast<int64_t>(sequences.size());
+  }
+  if (counts.records == records_before)
+    throw UserError(printable(file, 200), "holds no records", "name a JSONL file with data");
+}
+
+std::string list_names(std::span<const std::string> files) {
+  const std::string first = printable(files[0], 200);
+  return files.size() == 1 ? first : fmt::format("{} and {} more", first, files.size() - 1);
+}
+
+void report(const std::string& name, const Documents& documents, const Counts& counts, int64_t max_seq_length) {
+  log_info("{}: {} records, {} documents, {} tokens, {} of them targets", name, counts.records, documents.size(),
+           documents.tokens(), documents.targets());
+  std::string cuts;
+  const auto add = [&](int64_t count, const std::string& what) {
+    if (count > 0) cuts += fmt::format("{}{} {}", cuts.empty() ? "" : ", ", count, what);
+  };
+  add(counts.truncated, fmt::format("longer than max_seq_length {} and truncated", max_seq_length));
+  add(counts.split, fmt::format("longer than max_seq_length {} and split", max_seq_length));
+  add(counts.dropped, "left without a target and dropped");
+  if (!cuts.empty()) log_warning("{}: documents: {}", name, cuts);
+}
+
+}  // namespace
+
+bool Documents::append(std::span<const int32_t> ids, std::span<const int32_t> labels) {
+  MT_CHECK(ids.size() == labels.size());
+  if (ids.empty()) return false;
+  const auto targets = std::ranges::count_if(labels.subspan(1), [](int32_t label) { return label != kIgnoreTarget; });
+  if (targets == 0) return false;
+  ids_.insert(ids_.end(), ids.begin(), ids.end());
+  labels_.insert(labels_.end(), labels.begin(), labels.end());
+  offsets_.push_back(static_cast<int64_t>(ids_.size()));
+  targets_ += targets;
+  max_length_ = std::max(max_length_, static_cast<int64_t>(ids.size()));
+  return true;
+}
+
+bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
+  const auto has_text = [&](const std::string& file) {
+    if (format != DatasetFormat::kAuto) return format != DatasetFormat::kTokenized;
+    JsonlReader reader(file);
+    nlohmann::json record;
+    return reader.next(record) && detect_format(record, reader.where()) != DatasetFormat::kTokenized;
+  };
+  return std::ranges::any_of(files, has_text);
+}
+
+Documents load_documents(std::span<const std::string> files, const DataSettings& settings, const Tokenizer* tokenizer,
+                         int64_t vocab_size) {
+  MT_CHECK(!files.empty() && settings.max_seq_length > 0);
+  Documents documents;
+  Counts counts;
+  for (const std::string& file : files) load_file(documents, file, {settings, tokenizer, vocab_size}, counts);
+  const std::string name = list_names(files);
+  if (documents.size() == 0)
+    throw UserError(name, fmt::format("data without a single target in {} records", counts.records),
+                    "check the labels, and that max_seq_length leaves room for the answers");
+  report(name, documents, counts, settings.max_seq_length);
+  return documents;
+}
+
+Split split_validation(const Documents& all, double percentage, uint64_t seed) {
+  MT_CHECK(percentage > 0);
+  const double share = static_cast<double>(all.size()) * std::min(percentage, 100.0) / 100;
+  const int64_t count = std::max<int64_t>(1, std::llround(share));
+  if (count >= all.size())
+    throw UserError("validation_split_percentage",
+                    fmt::format("{}% of {} documents leaves none to train on", percentage, all.size()),
+                    "lower it, or set validation_file");
+
+  const uint64_t key = random_key(seed, "validation split");
+  std::vector<std::pair<uint64_t, int64_t>> order(all.size());
+  for (int64_t d = 0; d < all.size(); ++d) order[d] = {random_bits(key, d), d};
+  std::ranges::nth_element(order, order.begin() + count);
+  std::vector<bool> chosen(all.size());
+  for (int64_t i = 0; i < count; ++i) chosen[order[i].second] = true;
+
+  Split split;
+  for (int64_t d = 0; d < all.size(); ++d)
+    (chosen[d] ? split.validation : split.train).append(all.ids(d), all.labels(d));
+  return split;
+}
+
+}  // namespace mixtune

@@ -1,0 +1,48 @@
+// JsonlReader: the records of a JSONL file, one JSON object a line.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "data/input_file.h"
+
+namespace mixtune {
+
+constexpr size_t kMaxLineBytes = size_t{64} << 20;
+constexpr int kMaxJsonDepth = 64;
+
+// Parses one JSON object. Throws UserError (at `where`) for anything else, and for invalid UTF-8, a repeated key or
+// nesting deeper than kMaxJsonDepth.
+nlohmann::json parse_json_object(std::string_view text, const std::string& where);
+
+// Streams a file: memory is that of the longest line. Blank lines, CRLF, a byte order mark and a last line without an
+// end are fine. Every error is a UserError that names the line.
+class JsonlReader {
+ public:
+  explicit JsonlReader(const std::string& path) : file_(path) {}
+
+  // The next record goes to `record`; false at the end of the file.
+  bool next(nlohmann::json& record);
+  // The same before it is parsed: a line that is not blank, valid until the next call.
+  bool next_text(std::string_view& text);
+
+  int64_t line() const { return line_; }  // of the latest record, from 1
+  std::string where() const;              // "file.jsonl:12"
+
+ private:
+  std::string place(int64_t line) const;
+  bool next_line(std::string_view& line);
+  void refill();
+
+  InputFile file_;
+  std::vector<char> buffer_ = std::vector<char>(size_t{1} << 18);
+  size_t begin_ = 0, end_ = 0;  // what is read and not yet used
+  bool at_end_ = false;
+  int64_t line_ = 0;
+};
+
+}  // namespace mixtune

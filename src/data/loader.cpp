@@ -1,0 +1,116 @@
+#include "data/loader.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "base/error.h"
+
+namespace mixtune {
+
+namespace {
+
+constexpr int64_t kShortestDocument = 2;  // one token to see, one to predict
+
+int64_t checked_product(int64_t a, int64_t b, int64_t limit, const char* what) {
+  int64_t product;
+  if (__builtin_mul_overflow(a, b, &product) || product > limit)
+    throw UserError("per_device_train_batch_size", fmt::format("{} x {} {} are too many", a, b, what),
+                    "lower per_device_train_batch_size, gradient_accumulation_steps or max_seq_length");
+  return product;
+}
+
+constexpr int64_t round_up(int64_t tokens) {
+  return (tokens + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
+}
+
+// Writes a document at `row` of the batch; returns the number of its targets.
+int64_t put_document(std::span<const int32_t> ids, std::span<const int32_t> labels, int64_t row, int32_t* to_ids,
+                     int32_t* to_targets, int32_t* to_positions) {
+  const auto length = static_cast<int64_t>(ids.size());
+  std::ranges::copy(ids, to_ids + row);
+  std::ranges::copy(labels.subspan(1), to_targets + row);
+  to_targets[row + length - 1] = kIgnoreTarget;
+  for (int64_t i = 0; i < length; ++i) to_positions[row + i] = static_cast<int32_t>(i);
+  return std::ranges::count_if(labels.subspan(1), [](int32_t label) { return label != kIgnoreTarget; });
+}
+
+}  // namespace
+
+Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t rows_per_micro_batch,
+               int64_t micro_batches)
+    : documents_(documents), rows_(documents, options), rows_per_micro_batch_(rows_per_micro_batch) {
+  MT_CHECK(rows_per_micro_batch > 0 && micro_batches > 0);
+  rows_per_step_ = checked_product(rows_per_micro_batch, micro_batches, RowSequence::kEndless, "rows");
+  steps_ = rows_.rows() / rows_per_step_ + (rows_.rows() % rows_per_step_ > 0);
+
+  const int64_t longest_row =
+      options.packing ? std::min(options.max_seq_length, documents.tokens()) : documents.max_length();
+  const int64_t most_rows = std::min(rows_per_micro_batch, std::max<int64_t>(rows_.rows(), 1));
+  constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max() - kRowAlignment;
+  max_tokens_ = round_up(checked_product(most_rows, longest_row, kMaxTokens, "tokens of a micro-batch"));
+  const int64_t max_documents = options.packing ? max_tokens_ / kShortestDocument : most_rows;
+
+  const int64_t batches = std::min(micro_batches, (rows_.rows() - 1) / rows_per_micro_batch + 1);
+  const auto bytes = [](int64_t n) {
+    return align_up(static_cast<size_t>(n) * sizeof(int32_t));
+  };
+  const size_t batch_bytes = 3 * bytes(max_tokens_) + bytes(max_documents + 1);
+  constexpr int64_t kMaxBytes = int64_t{1} << 46;
+  const int64_t all_bytes =
+      checked_product(batches, static_cast<int64_t>(batch_bytes), kMaxBytes, "bytes of host memory for a step");
+  arena_ = std::make_unique<Arena>("batches", Device{}, static_cast<size_t>(all_bytes));
+  const auto allocate = [&](const char* name, int64_t n) {
+    return arena_->allocate(name, {n}, DType::kI32).as<int32_t>();
+  };
+  for (int64_t i = 0; i < batches; ++i)
+    buffers_.push_back({.ids = allocate("ids", max_tokens_),
+                        .targets = allocate("targets", max_tokens_),
+                        .positions = allocate("positions", max_tokens_),
+                        .doc_offsets = allocate("document offsets", max_documents + 1)});
+  batches_.reserve(buffers_.size());
+}
+
+const Step& Loader::load(int64_t step) {
+  MT_CHECK(step >= 0 && step < steps_);
+  const int64_t first = step * rows_per_step_;
+  const int64_t last = first + std::min(rows_per_step_, rows_.rows() - first);
+  step_ = {};
+  batches_.clear();
+  for (int64_t row = first; row < last; row += rows_per_micro_batch_) {
+    const int64_t count = std::min(rows_per_micro_batch_, last - row);
+    const Batch& batch = batches_.emplace_back(fill(buffers_[batches_.size()], row, count));
+    step_.live_tokens += batch.live_tokens;
+    step_.target_tokens += batch.target_tokens;
+    step_.documents += batch.doc_offsets.elements() - 1;
+  }
+  step_.micro_batches = batches_;
+  step_.epoch = rows_.epochs_done(last);
+  return step_;
+}
+
+Batch Loader::fill(const Buffers& buffers, int64_t first_row, int64_t row_count) {
+  int64_t live = 0, targets = 0, documents = 0;
+  buffers.doc_offsets[0] = 0;
+  for (int64_t row = first_row; row < first_row + row_count; ++row) {
+    for (const int64_t d : rows_.row(row)) {
+      targets +=
+          put_document(documents_.ids(d), documents_.labels(d), live, buffers.ids, buffers.targets, buffers.positions);
+      live += documents_.length(d);
+      buffers.doc_offsets[++documents] = static_cast<int32_t>(live);
+    }
+  }
+  const int64_t rows = round_up(live);
+  std::fill(buffers.ids + live, buffers.ids + rows, 0);
+  std::fill(buffers.targets + live, buffers.targets + rows, kIgnoreTarget);
+  std::fill(buffers.positions + live, buffers.positions + rows, 0);
+  return {.ids = host_tensor(buffers.ids, {rows}),
+          .targets = host_tensor(buffers.targets, {rows}),
+          .positions = host_tensor(buffers.positions, {rows}),
+          .doc_offsets = host_tensor(buffers.doc_offsets, {documents + 1}),
+          .live_tokens = live,
+          .target_tokens = targets};
+}
+
+}  // namespace mixtune

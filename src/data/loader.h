@@ -1,0 +1,60 @@
+// Loader: the batches of a run, by the number of the step.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "data/batch.h"
+#include "data/documents.h"
+#include "data/plan.h"
+#include "tensor/memory.h"
+
+namespace mixtune {
+
+// What one optimizer step trains on.
+struct Step {
+  std::span<const Batch> micro_batches;  // those that hold a row; valid until the next load
+  int64_t live_tokens = 0;
+  int64_t target_tokens = 0;
+  int64_t documents = 0;
+  double epoch = 0;  // epochs done after this step
+};
+
+// Step g takes rows [g * B, (g + 1) * B) of the plan, B = rows_per_micro_batch * micro_batches, or what is left of
+// them at the end. A micro-batch is its rows' documents one after the other; targets are shifted here and nowhere else.
+class Loader {
+ public:
+  // `documents` outlives the loader and is not empty. Throws UserError for a micro-batch of 2^31 tokens or more.
+  Loader(const Documents& documents, const PlanOptions& options, int64_t rows_per_micro_batch, int64_t micro_batches);
+
+  // In the epochs of the options; where they are infinite, more than a run can take.
+  int64_t steps() const { return steps_; }
+
+  // Any step in [0, steps()), in any order. Allocates nothing but an epoch's plan.
+  const Step& load(int64_t step);
+
+  // The largest T of any micro-batch.
+  int64_t max_batch_tokens() const { return max_tokens_; }
+
+ private:
+  struct Buffers {
+    int32_t *ids, *targets, *positions, *doc_offsets;
+  };
+
+  Batch fill(const Buffers& buffers, int64_t first_row, int64_t row_count);
+
+  const Documents& documents_;
+  RowSequence rows_;
+  int64_t rows_per_micro_batch_;
+  int64_t rows_per_step_;
+  int64_t steps_;
+  int64_t max_tokens_;
+  std::unique_ptr<Arena> arena_;
+  std::vector<Buffers> buffers_;  // of each micro-batch
+  std::vector<Batch> batches_;
+  Step step_;
+};
+
+}  // namespace mixtune

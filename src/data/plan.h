@@ -1,0 +1,68 @@
+// The plan of batches: which documents stand in which row, epoch after epoch. It depends on the documents' lengths, the
+// seed and the epoch alone, not on how rows are spread over micro-batches or ranks.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "data/documents.h"
+
+namespace mixtune {
+
+struct PlanOptions {
+  int64_t max_seq_length = 0;  // of a packed row; no document is longer
+  bool packing = false;        // off: one document a row
+  bool shuffle = false;
+  uint64_t seed = 0;
+  double epochs = std::numeric_limits<double>::infinity();  // where the rows end; may be fractional
+};
+
+// The rows of one epoch. Row r holds documents[row_offsets[r]] to documents[row_offsets[r + 1] - 1].
+struct EpochPlan {
+  std::vector<int64_t> documents;
+  std::vector<int64_t> row_offsets;
+
+  int64_t rows() const { return static_cast<int64_t>(row_offsets.size()) - 1; }
+  std::span<const int64_t> row(int64_t r) const {
+    return {documents.data() + row_offsets[r], static_cast<size_t>(row_offsets[r + 1] - row_offsets[r])};
+  }
+};
+
+// Shuffles the documents, packs each into the fullest of at most 64 open rows that has room, shuffles the rows.
+EpochPlan plan_epoch(const Documents& documents, const PlanOptions& options, int64_t epoch);
+
+// The rows of all epochs, one after the other.
+class RowSequence {
+ public:
+  static constexpr int64_t kEndless = std::numeric_limits<int64_t>::max();
+
+  // `documents` outlives the sequence and is not empty.
+  RowSequence(const Documents& documents, const PlanOptions& options);
+
+  // ceil(fraction * rows of the last epoch) + the rows of the epochs before it; kEndless where epochs is infinite.
+  int64_t rows() const { return rows_; }
+
+  // The documents of a row, in [0, rows()); valid until the next call. Plans an epoch when the row is not of the one
+  // planned last.
+  std::span<const int64_t> row(int64_t index);
+
+  // The epochs that are done when the first `count` rows are.
+  double epochs_done(int64_t count);
+
+ private:
+  int64_t epoch_of(int64_t row);
+  void count_next_epoch();
+  int64_t epoch_rows(int64_t epoch);
+  void enter(int64_t epoch);
+
+  const Documents& documents_;
+  PlanOptions options_;
+  std::vector<int64_t> epoch_begin_ = {0};  // first row of each epoch whose predecessors are counted
+  EpochPlan plan_;
+  int64_t planned_epoch_ = -1;
+  int64_t rows_ = kEndless;
+};
+
+}  // namespace mixtune

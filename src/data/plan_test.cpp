@@ -1,0 +1,150 @@
+#include "data/plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/random.h"
+#include "data/test_folder.h"
+
+namespace mixtune {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+Documents documents_of(const std::vector<int64_t>& lengths) {
+  Documents documents;
+  for (const int64_t length : lengths) {
+    const std::vector<int32_t> ids(length, 1);
+    documents.append(ids, ids);
+  }
+  return documents;
+}
+
+std::vector<int64_t> random_lengths(int64_t count, int64_t longest, uint64_t seed) {
+  std::vector<int64_t> lengths(count);
+  for (int64_t i = 0; i < count; ++i) lengths[i] = 2 + static_cast<int64_t>(random_below(seed, i, longest - 1));
+  return lengths;
+}
+
+std::vector<std::vector<int64_t>> rows_of(const EpochPlan& plan) {
+  std::vector<std::vector<int64_t>> rows;
+  for (int64_t r = 0; r < plan.rows(); ++r) rows.emplace_back(plan.row(r).begin(), plan.row(r).end());
+  return rows;
+}
+
+TEST(PlanEpoch, EveryDocumentOnceAndNoRowTooLong) {
+  for (const uint64_t seed : {1, 2, 3}) {
+    const Documents documents = documents_of(random_lengths(2000, 100, seed));
+    for (const bool packing : {false, true}) {
+      for (const bool shuffle : {false, true}) {
+        const PlanOptions options{.max_seq_length = 100, .packing = packing, .shuffle = shuffle, .seed = seed};
+        std::vector<int> seen(documents.size());
+        for (const auto& row : rows_of(plan_epoch(documents, options, 5))) {
+          int64_t tokens = 0;
+          for (const int64_t d : row) {
+            ++seen[d];
+            tokens += documents.length(d);
+          }
+          EXPECT_LE(tokens, 100);
+          EXPECT_GE(row.size(), 1u);
+          EXPECT_TRUE(packing || row.size() == 1);
+        }
+        EXPECT_EQ(std::ranges::count(seen, 1), documents.size());
+      }
+    }
+  }
+}
+
+TEST(PlanEpoch, PackingWastesLittle) {
+  const Documents documents = documents_of(random_lengths(5000, 200, 9));
+  const auto plan = plan_epoch(documents, {.max_seq_length = 1024, .packing = true, .shuffle = true, .seed = 1}, 0);
+  EXPECT_LT(plan.rows() * 1024, documents.tokens() * 102 / 100);
+}
+
+TEST(PlanEpoch, KeepsTheOrderWithoutShuffle) {
+  const Documents documents = documents_of({6, 6, 4, 3, 4});
+  EXPECT_THAT(rows_of(plan_epoch(documents, {.max_seq_length = 10}, 0)),
+              ElementsAre(ElementsAre(0), ElementsAre(1), ElementsAre(2), ElementsAre(3), ElementsAre(4)));
+  EXPECT_THAT(rows_of(plan_epoch(documents, {.max_seq_length = 10, .packing = true}, 0)),
+              ElementsAre(ElementsAre(0, 2), ElementsAre(1, 3), ElementsAre(4)));
+}
+
+TEST(PlanEpoch, PacksInTheFullestOpenRowAndHoldsAtMost64) {
+  EXPECT_THAT(rows_of(plan_epoch(documents_of({5, 8, 2, 5}), {.max_seq_length = 10, .packing = true}, 0)),
+              ElementsAre(ElementsAre(0, 3), ElementsAre(1, 2)));
+  std::vector<int64_t> lengths(65, 6);
+  lengths[64] = 7;  // the 65th row closes the first, which then has no more room to give
+  lengths.insert(lengths.end(), 65, 4);
+  const auto rows = rows_of(plan_epoch(documents_of(lengths), {.max_seq_length = 10, .packing = true}, 0));
+  ASSERT_EQ(rows.size(), 66u);
+  EXPECT_THAT(rows[0], ElementsAre(0));
+  EXPECT_THAT(rows[1], ElementsAre(1, 65));
+  EXPECT_THAT(rows[64], ElementsAre(64));
+  EXPECT_THAT(rows[65], ElementsAre(128, 129));
+}
+
+TEST(PlanEpoch, SeedAndEpochDecide) {
+  const Documents documents = documents_of(random_lengths(100, 20, 4));
+  const auto rows = [&](uint64_t seed, int64_t epoch) {
+    return rows_of(
+        plan_epoch(documents, {.max_seq_length = 64, .packing = true, .shuffle = true, .seed = seed}, epoch));
+  };
+  EXPECT_EQ(rows(1, 0), rows(1, 0));
+  EXPECT_NE(rows(1, 0), rows(1, 1));
+  EXPECT_NE(rows(1, 0), rows(2, 0));
+  EXPECT_NE(rows(1, 1), rows(2, 0));
+}
+
+TEST(PlanEpoch, ShufflesEvenly) {
+  const Documents documents = documents_of({2, 2, 2, 2});
+  std::vector<std::vector<int>> seen(4, std::vector<int>(4));
+  for (int64_t epoch = 0; epoch < 4000; ++epoch) {
+    const auto plan = plan_epoch(documents, {.max_seq_length = 2, .shuffle = true, .seed = 7}, epoch);
+    for (int64_t r = 0; r < 4; ++r) ++seen[plan.row(r)[0]][r];
+  }
+  for (const auto& places : seen)
+    for (const int count : places) EXPECT_NEAR(count, 1000, 150);  // 5.5 standard deviations
+}
+
+TEST(RowSequence, ConcatenatesEpochs) {
+  const Documents documents = documents_of(random_lengths(50, 20, 4));
+  const PlanOptions options{.max_seq_length = 32, .packing = true, .shuffle = true, .seed = 3, .epochs = 3};
+  std::vector<std::vector<int64_t>> expected;
+  for (int64_t epoch = 0; epoch < 3; ++epoch)
+    for (auto& row : rows_of(plan_epoch(documents, options, epoch))) expected.push_back(row);
+  RowSequence sequence(documents, options);
+  ASSERT_EQ(sequence.rows(), static_cast<int64_t>(expected.size()));
+  for (int64_t r = 0; r < sequence.rows(); ++r) EXPECT_THAT(sequence.row(r), testing::ElementsAreArray(expected[r]));
+  for (int64_t r = sequence.rows() - 1; r >= 0; --r)
+    EXPECT_THAT(sequence.row(r), testing::ElementsAreArray(expected[r]));
+}
+
+TEST(RowSequence, FractionalEpochs) {
+  const Documents documents = documents_of({2, 2, 2, 2, 2, 2, 2, 2, 2, 2});
+  const auto rows = [&](double epochs) {
+    return RowSequence(documents, {.max_seq_length = 2, .shuffle = true, .epochs = epochs}).rows();
+  };
+  EXPECT_EQ(rows(0), 0);
+  EXPECT_EQ(rows(0.01), 1);
+  EXPECT_EQ(rows(0.5), 5);
+  EXPECT_EQ(rows(1), 10);
+  EXPECT_EQ(rows(2.55), 26);
+  EXPECT_EQ(rows(std::numeric_limits<double>::infinity()), RowSequence::kEndless);
+  EXPECT_THAT(user_error([&] { rows(1e18); }), HasSubstr("num_train_epochs"));
+}
+
+TEST(RowSequence, CountsEpochsDone) {
+  const Documents documents = documents_of({2, 2, 2, 2});
+  RowSequence sequence(documents, {.max_seq_length = 2, .shuffle = true});
+  EXPECT_EQ(sequence.epochs_done(0), 0);
+  EXPECT_EQ(sequence.epochs_done(1), 0.25);
+  EXPECT_EQ(sequence.epochs_done(4), 1);
+  EXPECT_EQ(sequence.epochs_done(10), 2.5);
+}
+
+}  // namespace
+}  // namespace mixtune

@@ -1,0 +1,24 @@
+// What `mixtune preprocess` does with loaded documents: writes them, and shows them.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <string>
+
+#include "data/documents.h"
+#include "data/tokenizer.h"
+
+namespace mixtune {
+
+// Throws UserError where write_tokenized could not create `path`: it exists (unless `overwrite`, and it is a file), or
+// its folder is missing or not writable.
+void check_output_file(const std::string& path, bool overwrite);
+
+// Writes format `tokenized`, a document a line; load_documents reads the same Documents back. `path` appears when all
+// of it is on disk, or not at all.
+void write_tokenized(const Documents& documents, const std::string& path, bool overwrite);
+
+// Prints the first `samples` documents, a token a line: position, id, label, piece. `tokenizer` may be null: no pieces.
+void print_samples(const Documents& documents, const Tokenizer* tokenizer, int64_t samples, std::FILE* to);
+
+}  // namespace mixtune

@@ -1,0 +1,117 @@
+#include "data/preprocess.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "data/describe.h"
+#include "data/test_folder.h"
+
+namespace mixtune {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr const char* kConversations =
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"},{\"role\":\"assistant\",\"content\":\"Hello there\"}]}\n"
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"\xF0\x9F\xA4\x97\"},{\"role\":\"assistant\",\"content\":\"\\n\"}]}"
+    "\n";
+
+class PreprocessTest : public testing::Test {
+ protected:
+  Documents load(const std::string& path) {
+    const std::vector<std::string> files = {path};
+    return load_documents(files, settings_, &tokenizer_, tokenizer_.vocab_size());
+  }
+
+  std::string samples(const Documents& documents, int64_t count, const Tokenizer* tokenizer) {
+    const std::string path = folder_.path("samples");
+    std::FILE* file = std::fopen(path.c_str(), "w");
+    print_samples(documents, tokenizer, count, file);
+    std::fclose(file);
+    return TestFolder::read(path);
+  }
+
+  int files_in_folder() {
+    const std::filesystem::directory_iterator entries(folder_.path());
+    return static_cast<int>(std::distance(begin(entries), end(entries)));
+  }
+
+  TestFolder folder_;
+  DataSettings settings_;
+  const Tokenizer tokenizer_{kTokenizerFixtures};
+};
+
+TEST_F(PreprocessTest, WhatIsWrittenReadsBackTheSame) {
+  settings_.max_seq_length = 12;
+  const std::string text = folder_.write("t.jsonl", "{\"text\":\"" + std::string(300, 'z') + " one two three\"}\n");
+  const std::string chat = folder_.write("c.jsonl", kConversations);
+  const std::vector<std::string> files = {text, chat};
+  const Documents documents = load_documents(files, settings_, &tokenizer_, tokenizer_.vocab_size());
+  ASSERT_GT(documents.size(), 5);
+  write_tokenized(documents, folder_.path("out.jsonl"), false);
+  EXPECT_EQ(load(folder_.path("out.jsonl")), documents);
+}
+
+TEST_F(PreprocessTest, WritesOneObjectALine) {
+  Documents documents;
+  documents.append(std::vector{1, 5, 2}, std::vector{-100, 5, 2});
+  documents.append(std::vector{1, 6}, std::vector{1, 6});
+  write_tokenized(documents, folder_.path("out.jsonl"), false);
+  EXPECT_EQ(TestFolder::read(folder_.path("out.jsonl")),
+            "{\"input_ids\":[1,5,2],\"labels\":[-100,5,2]}\n{\"input_ids\":[1,6],\"labels\":[1,6]}\n");
+  EXPECT_EQ(files_in_folder(), 1);
+}
+
+TEST_F(PreprocessTest, OverwritesOnlyWhenTold) {
+  Documents documents;
+  documents.append(std::vector{1, 6}, std::vector{1, 6});
+  const std::string path = folder_.write("out.jsonl", "precious");
+  EXPECT_THAT(user_error([&] { write_tokenized(documents, path, false); }), HasSubstr("exists already"));
+  EXPECT_EQ(TestFolder::read(path), "precious");
+  write_tokenized(documents, path, true);
+  EXPECT_THAT(TestFolder::read(path), HasSubstr("input_ids"));
+  EXPECT_EQ(files_in_folder(), 1);
+}
+
+TEST_F(PreprocessTest, RefusesOutputsThatCannotBe) {
+  const auto message = [&](const std::string& path) {
+    return user_error([&] { check_output_file(path, true); });
+  };
+  EXPECT_THAT(message(folder_.path()), HasSubstr("is a folder"));
+  EXPECT_THAT(message("/dev/null"), HasSubstr("is not a regular file"));
+  EXPECT_THAT(message(folder_.path("none/out.jsonl")), HasSubstr("none: is not a folder"));
+  EXPECT_EQ(message(folder_.path("out.jsonl")), "");
+}
+
+TEST_F(PreprocessTest, SamplesShowPieceLabelAndPosition) {
+  const Documents documents = load(folder_.write("c.jsonl", kConversations));
+  const std::string text = samples(documents, 1, &tokenizer_);
+  EXPECT_THAT(text, HasSubstr("document 1 of 2: "));
+  EXPECT_THAT(text, Not(HasSubstr("document 2")));
+  EXPECT_THAT(text, HasSubstr("\n       0        1     -100  <s>\n"));
+  EXPECT_THAT(text, HasSubstr("\n       1      733     -100  \xE2\x96\x81[\n"));
+  EXPECT_THAT(text, HasSubstr("    22557    22557  \xE2\x96\x81Hello\n"));
+  EXPECT_THAT(samples(documents, 9, nullptr), HasSubstr("document 2 of 2"));
+}
+
+TEST_F(PreprocessTest, DescribesDataFiles) {
+  const std::string path = folder_.write("c.jsonl", kConversations);
+  const std::string plain = describe_data_file(path, DatasetFormat::kAuto, nullptr);
+  EXPECT_THAT(plain, HasSubstr("format: messages\nrecords: 2\nkeys of the first record: messages\n"));
+  EXPECT_THAT(plain, Not(HasSubstr("tokens")));
+  EXPECT_THAT(describe_data_file(path, DatasetFormat::kAuto, &tokenizer_), HasSubstr("tokens a record: min "));
+  const std::string ids = folder_.write("i.jsonl", "{\"input_ids\":[1,2,3]}\n{\"input_ids\":[1,2,3,4]}\n");
+  EXPECT_THAT(describe_data_file(ids, DatasetFormat::kAuto, nullptr),
+              HasSubstr("tokens: 7\ntargets: 5\ntokens a record: min 3, mean 3.5, max 4\n"));
+  const std::string empty = folder_.write("e.jsonl", "");
+  EXPECT_THAT(user_error([&] { describe_data_file(empty, DatasetFormat::kAuto, nullptr); }), HasSubstr("no records"));
+}
+
+TEST_F(PreprocessTest, DescribesTokenizers) {
+  const std::string text = describe_tokenizer(kTokenizerFixtures);
+  EXPECT_THAT(text, HasSubstr("pieces: 32000\nBOS: 1 (<s>)\nEOS: 2 (</s>)\nunknown: 0 (<unk>)\n"));
+}
+
+}  // namespace
+}  // namespace mixtune

@@ -1,0 +1,60 @@
+// What the tests of this folder share: a folder that goes away, and the committed tokeniser.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace mixtune {
+
+inline const std::string kTokenizerFixtures = MIXTUNE_SOURCE_DIR "/tests/fixtures/tokenizer";
+
+class TestFolder {
+ public:
+  TestFolder() {
+    std::string path = testing::TempDir() + "/mixtune_XXXXXX";
+    if (!mkdtemp(path.data())) throw std::runtime_error("no temporary folder");
+    path_ = path;
+  }
+  ~TestFolder() { std::filesystem::remove_all(path_); }
+  TestFolder(const TestFolder&) = delete;
+  TestFolder& operator=(const TestFolder&) = delete;
+
+  std::string path(std::string_view name = "") const { return (path_ / name).string(); }
+
+  // Writes a file and returns its path.
+  std::string write(std::string_view name, std::string_view content) const {
+    std::ofstream(path(name), std::ios::binary) << content;
+    return path(name);
+  }
+
+  static std::string read(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// The message of the UserError that `action` throws, "" where it throws none.
+template <class Action>
+std::string user_error(Action action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), ExitCode::kUserError) << error.what();
+    EXPECT_EQ(std::string_view(error.what()).find('\n'), std::string_view::npos) << "more than a line";
+    return error.what();
+  }
+  return "";
+}
+
+}  // namespace mixtune
