@@ -1,0 +1,357 @@
+#include "model/mixtral_config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <set>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "data/input_file.h"
+
+namespace mixtune {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMaxBytes = 1 << 20;
+constexpr int kMaxDepth = 16;
+constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
+constexpr double kMaxParameters = 1e15;  // far from what overflows, in elements or bytes
+
+// Strict: one object, no repeated key, bounded depth.
+json parse_object(std::string_view text, const std::string& where) {
+  std::vector<std::set<std::string>> keys(kMaxDepth + 1);
+  const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
+    if (depth >= kMaxDepth)
+      throw UserError(where, fmt::format("nests deeper than {} levels", kMaxDepth), "check that it is a config.json");
+    if (event == json::parse_event_t::object_start) keys[depth + 1].clear();
+    if (event == json::parse_event_t::key && !keys[depth].insert(parsed.get<std::string>()).second)
+      throw UserError(where, fmt::format("the key '{}' stands twice", printable(parsed.get<std::string>())),
+                      "remove one of them");
+    return true;
+  };
+  try {
+    json object = json::parse(text, check);
+    if (object.is_object()) return object;
+  } catch (const json::parse_error& error) {
+    throw UserError(where, fmt::format("is not valid JSON at byte {}", error.byte), "mend the file or get it again");
+  } catch (const json::exception&) {
+    throw UserError(where, "holds a number that is too large", "mend the file or get it again");
+  }
+  throw UserError(where, "is not a JSON object", "check that it is a config.json");
+}
+
+// A short, printable form of a value from the file.
+std::string shown(const json& value) {
+  return printable(value.dump(-1, ' ', false, json::error_handler_t::replace), 60);
+}
+
+// Typed, bounded access to the keys of one object.
+class Reader {
+ public:
+  Reader(const json& object, std::string where) : object_(object), where_(std::move(where)) {}
+
+  const json* find(const char* key) const {
+    const auto found = object_.find(key);
+    return found == object_.end() ? nullptr : &*found;
+  }
+
+  // None where the key is missing or null.
+  std::optional<int64_t> optional_integer(const char* key, int64_t least, int64_t most) const {
+    const json* value = find(key);
+    if (value == nullptr || value->is_null()) return {};
+    return checked_integer(key, *value, least, most);
+  }
+
+  int64_t integer(const char* key, int64_t fallback, int64_t most) const {
+    const json* value = find(key);
+    return value == nullptr ? fallback : checked_integer(key, *value, 1, most);
+  }
+
+  double number(const char* key, double fallback, double least, double most) const {
+    const json* value = find(key);
+    if (value == nullptr) return fallback;
+    if (!value->is_number()) fail(key, *value, "must be a number");
+    const double x = value->get<double>();
+    if (!(x >= least && x <= most)) fail(key, *value, fmt::format("must be between {} and {}", least, most));
+    return x;
+  }
+
+  bool boolean(const char* key, bool fallback) const {
+    const json* value = find(key);
+    if (value == nullptr) return fallback;
+    if (!value->is_boolean()) fail(key, *value, "must be true or false");
+    return value->get<bool>();
+  }
+
+  int64_t checked_integer(const char* key, const json& value, int64_t least, int64_t most) const {
+    if (!value.is_number_integer()) fail(key, value, "must be a whole number");
+    const bool too_large = value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(most);
+    if (too_large || value.get<int64_t>() < least || value.get<int64_t>() > most)
+      fail(key, value, fmt::format("must be between {} and {}", least, most));
+    return value.get<int64_t>();
+  }
+
+  [[noreturn]] void fail(const char* key, const json& value, const std::string& what) const {
+    throw UserError(where_, fmt::format("{} is {}, but {}", key, shown(value), what), "mend the file");
+  }
+
+  [[noreturn]] void fail(const std::string& what) const { throw UserError(where_, what, "mend the file"); }
+
+  const json& object() const { return object_; }
+  const std::string& where() const { return where_; }
+
+ private:
+  const json& object_;
+  std::string where_;
+};
+
+// Keys that would change the maths if they were anything but what mixtune computes (null is always neutral).
+struct Fixed {
+  const char* key;
+  std::vector<json> neutral;
+};
+
+const std::vector<Fixed>& fixed_keys() {
+  static const std::vector<Fixed> keys = {
+      {"hidden_act", {"silu", "swish"}},
+      {"attention_dropout", {0}},
+      {"hidden_dropout", {0}},
+      {"hidden_dropout_prob", {0}},
+      {"residual_dropout", {0}},
+      {"resid_pdrop", {0}},
+      {"attn_pdrop", {0}},
+      {"embd_pdrop", {0}},
+      {"router_jitter_noise", {0}},
+      {"input_jitter_noise", {0}},
+      {"attention_bias", {false}},
+      {"qkv_bias", {false}},
+      {"mlp_bias", {false}},
+      {"use_qk_norm", {false}},
+      {"qk_norm", {false}},
+      {"norm_topk_prob", {true}},
+      {"scoring_func", {"softmax"}},
+      {"routed_scaling_factor", {1}},
+      {"n_shared_experts", {0}},
+      {"num_shared_experts", {0}},
+      {"shared_expert_intermediate_size", {0}},
+      {"first_k_dense_replace", {0}},
+      {"decoder_sparse_step", {1}},
+      {"moe_layer_freq", {1}},
+      {"mlp_only_layers", {json::array()}},
+      {"partial_rotary_factor", {1}},
+      {"quantization_config", {}},
+      {"attn_logit_softcapping", {}},
+      {"final_logit_softcapping", {}},
+      {"logit_scale", {1}},
+      {"logits_scaling", {1}},
+      {"embedding_multiplier", {1}},
+      {"residual_multiplier", {1}},
+      {"attention_multiplier", {}},
+      {"layer_types", {}},
+      {"per_layer_config", {}},
+      {"pruned_heads", {json::object()}},
+      {"is_encoder_decoder", {false}},
+      {"add_cross_attention", {false}},
+  };
+  return keys;
+}
+
+// Keys that have no part in the maths of training, and those that are read below. Others draw a warning.
+constexpr std::string_view kHarmless =
+    " _attn_implementation_autoset _name_or_path architectures bad_words_ids begin_suppress_tokens "
+    "chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype "
+    "early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task "
+    "forced_bos_token_id forced_eos_token_id id2label is_decoder label2id length_penalty max_length "
+    "max_new_tokens min_length model_type name_or_path no_repeat_ngram_size num_beam_groups num_beams num_labels "
+    "num_return_sequences output_attentions output_hidden_states output_router_logits output_scores prefix "
+    "pretraining_tp problem_type remove_invalid_values repetition_penalty return_dict return_dict_in_generate "
+    "sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder "
+    "tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p use_bfloat16 use_cache ";
+
+constexpr std::string_view kRead =
+    " bos_token_id eos_token_id head_dim hidden_size initializer_range intermediate_size max_position_embeddings "
+    "num_attention_heads num_experts num_experts_per_tok num_hidden_layers num_key_value_heads num_local_experts "
+    "pad_token_id rms_norm_eps rope_parameters rope_scaling rope_theta router_aux_loss_coef sliding_window "
+    "tie_word_embeddings vocab_size ";
+
+void check_architecture(const Reader& reader) {
+  const json* type = reader.find("model_type");
+  if (type == nullptr || *type != "mixtral")
+    throw UserError(reader.where(), fmt::format("model_type is {}", type == nullptr ? "missing" : shown(*type)),
+                    "mixtune trains models of model_type \"mixtral\"");
+  const json* names = reader.find("architectures");
+  if (names == nullptr || names->is_null() || (names->is_array() && names->empty())) return;
+  if (!names->is_array() || std::ranges::find(*names, json("MixtralForCausalLM")) == names->end())
+    throw UserError(reader.where(), fmt::format("architectures is {}", shown(*names)),
+                    "mixtune trains MixtralForCausalLM");
+}
+
+void check_fixed(const Reader& reader) {
+  for (const Fixed& fixed : fixed_keys()) {
+    const json* value = reader.find(fixed.key);
+    if (value == nullptr || value->is_null()) continue;
+    if (std::ranges::find(fixed.neutral, *value) == fixed.neutral.end())
+      throw UserError(
+          reader.where(), fmt::format("{} is {}, which mixtune does not implement", fixed.key, shown(*value)),
+          fixed.neutral.empty() ? std::string("use a model without it")
+                                : fmt::format("it can train models where it is {}", shown(fixed.neutral[0])));
+  }
+}
+
+void warn_of_unknown(const Reader& reader) {
+  std::vector<std::string> unknown;
+  for (const auto& [key, value] : reader.object().items()) {
+    const std::string word = fmt::format(" {} ", key);
+    const bool known = kHarmless.find(word) != std::string_view::npos || kRead.find(word) != std::string_view::npos ||
+                       std::ranges::any_of(fixed_keys(), [&key = key](const Fixed& f) { return key == f.key; });
+    if (!known && unknown.size() < 8) unknown.push_back(printable(key, 40));
+  }
+  if (!unknown.empty())
+    log_warning("{}: keys that mixtune does not know are ignored: {}", reader.where(), fmt::join(unknown, ", "));
+}
+
+constexpr double kMaxTheta = 1e18;
+
+// rope_theta from the dictionary of transformers 5, `rope_parameters`, or of transformers 4, `rope_scaling`.
+std::optional<double> read_rope(const Reader& reader, const char* key) {
+  const json* value = reader.find(key);
+  if (value == nullptr || value->is_null()) return {};
+  if (!value->is_object()) reader.fail(key, *value, "must be an object or null");
+  const Reader rope(*value, fmt::format("{}: {}", reader.where(), key));
+  for (const auto& [name, item] : value->items()) {
+    const bool type = name == "rope_type" || name == "type";
+    if (name == "rope_theta" || (type && item == "default") || (name == "partial_rotary_factor" && item == 1)) continue;
+    throw UserError(rope.where(),
+                    fmt::format("{} is {}, which mixtune does not implement", printable(name), shown(item)),
+                    "it can train models with the default RoPE");
+  }
+  if (rope.find("rope_theta") == nullptr) return {};
+  return rope.number("rope_theta", 0, std::numeric_limits<double>::min(), kMaxTheta);
+}
+
+double read_rope_theta(const Reader& reader) {
+  constexpr double kDefault = 1e6;
+  std::optional<double> theta;
+  const auto merge = [&](std::optional<double> other) {
+    if (theta && other && *theta != *other)
+      reader.fail(fmt::format("rope_theta is said to be {} and {}", *theta, *other));
+    if (other) theta = other;
+  };
+  merge(read_rope(reader, "rope_parameters"));
+  merge(read_rope(reader, "rope_scaling"));
+  if (reader.find("rope_theta") != nullptr)
+    merge(reader.number("rope_theta", 0, std::numeric_limits<double>::min(), kMaxTheta));
+  return theta.value_or(kDefault);
+}
+
+// transformers takes `num_experts` for the same thing.
+int64_t read_experts(const Reader& reader) {
+  constexpr int64_t kMost = 1 << 16;
+  const int64_t experts = reader.integer("num_local_experts", reader.integer("num_experts", 8, kMost), kMost);
+  if (reader.integer("num_experts", experts, kMost) != experts) reader.fail("num_experts and num_local_experts differ");
+  return experts;
+}
+
+// A list of ids is read as its first: the one that ends a turn, by the hub's custom.
+std::optional<int64_t> read_token(const Reader& reader, const char* key, std::optional<int64_t> fallback,
+                                  int64_t vocab_size) {
+  const json* value = reader.find(key);
+  if (value == nullptr) return fallback;
+  if (!value->is_array()) return reader.optional_integer(key, 0, vocab_size - 1);
+  if (value->empty()) return {};
+  return reader.checked_integer(key, value->front(), 0, vocab_size - 1);
+}
+
+int64_t read_head_dim(const Reader& reader, const MixtralConfig& config) {
+  const int64_t heads = config.num_attention_heads;
+  const auto given = reader.optional_integer("head_dim", 2, 1 << 16);
+  if (!given && config.hidden_size % heads != 0)
+    reader.fail(fmt::format("hidden_size {} is not a multiple of num_attention_heads {}", config.hidden_size, heads));
+  const int64_t head_dim = given.value_or(config.hidden_size / heads);
+  if (head_dim % 2 != 0) reader.fail(fmt::format("head_dim is {}, but RoPE needs an even one", head_dim));
+  return head_dim;
+}
+
+void check_shape(const Reader& reader, const MixtralConfig& c) {
+  if (c.num_attention_heads % c.num_key_value_heads != 0)
+    reader.fail(fmt::format("num_attention_heads {} is not a multiple of num_key_value_heads {}", c.num_attention_heads,
+                            c.num_key_value_heads));
+  if (c.num_experts_per_tok > c.num_local_experts)
+    reader.fail(
+        fmt::format("num_experts_per_tok is {}, but there are {} experts", c.num_experts_per_tok, c.num_local_experts));
+  const auto size = [](int64_t n) {
+    return static_cast<double>(n);
+  };
+  const double hidden = size(c.hidden_size);
+  const double attention = hidden * (2 * size(c.query_size()) + 2 * size(c.kv_size()));
+  const double experts = size(c.num_local_experts) * hidden * (3 * size(c.intermediate_size) + 1);
+  const double parameters = size(c.num_hidden_layers) * (attention + experts) + 2 * hidden * size(c.vocab_size);
+  if (parameters > kMaxParameters) reader.fail(fmt::format("describes a model of {:.0e} parameters", parameters));
+}
+
+}  // namespace
+
+MixtralConfig parse_mixtral_config(std::string_view text, const std::string& where) {
+  const json object = parse_object(text, where);
+  const Reader reader(object, where);
+  check_architecture(reader);
+  check_fixed(reader);
+  MixtralConfig c;
+  c.vocab_size = reader.integer("vocab_size", 32000, kMaxInt32);
+  c.hidden_size = reader.integer("hidden_size", 4096, 1 << 24);
+  c.intermediate_size = reader.integer("intermediate_size", 14336, 1 << 24);
+  c.num_hidden_layers = reader.integer("num_hidden_layers", 32, 1 << 16);
+  c.num_attention_heads = reader.integer("num_attention_heads", 32, 1 << 16);
+  const json* kv_heads = reader.find("num_key_value_heads");
+  c.num_key_value_heads = kv_heads != nullptr && kv_heads->is_null()
+                              ? c.num_attention_heads
+                              : reader.integer("num_key_value_heads", 8, 1 << 16);
+  c.head_dim = read_head_dim(reader, c);
+  c.num_local_experts = read_experts(reader);
+  c.num_experts_per_tok = reader.integer("num_experts_per_tok", 2, 1 << 16);
+  c.max_position_embeddings = reader.integer("max_position_embeddings", 4096 * 32, kMaxInt32);
+  c.sliding_window = reader.optional_integer("sliding_window", 1, kMaxInt32).value_or(0);
+  c.rope_theta = read_rope_theta(reader);
+  c.rms_norm_eps = reader.number("rms_norm_eps", 1e-5, 1e-30, 1);
+  c.initializer_range = reader.number("initializer_range", 0.02, 0, 1000);
+  c.router_aux_loss_coef = reader.number("router_aux_loss_coef", 0.001, 0, 1e6);
+  c.tie_word_embeddings = reader.boolean("tie_word_embeddings", false);
+  c.bos_token_id = read_token(reader, "bos_token_id", 1, c.vocab_size);
+  c.eos_token_id = read_token(reader, "eos_token_id", 2, c.vocab_size);
+  c.pad_token_id = read_token(reader, "pad_token_id", {}, c.vocab_size);
+  check_shape(reader, c);
+  warn_of_unknown(reader);
+  return c;
+}
+
+MixtralConfig load_mixtral_config(const std::string& folder) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::file_status status = fs::status(folder, error);
+  if (!fs::exists(status))
+    throw UserError(
+        printable(folder, 400), "there is no such model folder",
+        "give the path of a downloaded checkpoint ('hf download NAME --local-dir DIR' gets one from the hub)");
+  if (!fs::is_directory(status))
+    throw UserError(printable(folder, 400), "is not a folder", "give the folder that holds config.json");
+  InputFile file(folder + "/config.json");
+  const std::string where = printable(file.path(), 400);
+  if (file.size() > kMaxBytes) throw UserError(where, "is larger than 1 MiB", "check that it is a config.json");
+  std::string text(file.size(), '\0');
+  size_t size = 0;
+  for (size_t n = 1; n > 0 && size < text.size(); size += n) n = file.read(text.data() + size, text.size() - size);
+  text.resize(size);
+  return parse_mixtral_config(text, where);
+}
+
+}  // namespace mixtune

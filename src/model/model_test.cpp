@@ -1,0 +1,121 @@
+// The model's parts: layout of parameters, initial weights, dispatcher, router loss.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <set>
+
+#include "model/dispatcher.h"
+#include "model/params.h"
+#include "model/router_loss.h"
+#include "tensor/ctx.h"
+
+namespace mixtune {
+namespace {
+
+const MixtralConfig kConfig = {.vocab_size = 11,
+                               .hidden_size = 8,
+                               .intermediate_size = 6,
+                               .num_hidden_layers = 2,
+                               .num_attention_heads = 2,
+                               .num_key_value_heads = 1,
+                               .head_dim = 4,
+                               .num_local_experts = 3,
+                               .num_experts_per_tok = 2,
+                               .initializer_range = 0.02};
+
+TEST(Layout, HoldsEveryHubTensorOnce) {
+  const ModelLayout layout = make_layout(kConfig);
+  std::set<std::string> names;
+  for (const ParamSpec& spec : layout.specs)
+    for (const HfSlice& slice : spec.slices) EXPECT_TRUE(names.insert(slice.name).second) << slice.name;
+  EXPECT_EQ(names.size(), 3 + 2 * (2 + 4 + 1 + 3 * 3u));
+  EXPECT_TRUE(names.count("model.layers.1.block_sparse_moe.experts.2.w3.weight"));
+  EXPECT_TRUE(names.count("lm_head.weight"));
+}
+
+TEST(Layout, GateUpIsW1ThenW3OfEachExpert) {
+  const ModelLayout layout = make_layout(kConfig);
+  const ParamSpec& spec = layout.specs[layout.params.layers[1].gate_up];
+  EXPECT_EQ(spec.shape, Shape({3, 12, 8}));
+  EXPECT_EQ(spec.slices[2].name, "model.layers.1.block_sparse_moe.experts.1.w1.weight");
+  EXPECT_EQ(spec.slices[2].offset, 12 * 8);
+  EXPECT_EQ(spec.slices[3].name, "model.layers.1.block_sparse_moe.experts.1.w3.weight");
+}
+
+TEST(Layout, TiedHeadIsTheEmbedding) {
+  MixtralConfig tied = kConfig;
+  tied.tie_word_embeddings = true;
+  const ModelLayout layout = make_layout(tied);
+  EXPECT_EQ(layout.params.lm_head, layout.params.embedding);
+  for (const ParamSpec& spec : layout.specs) EXPECT_NE(spec.name, "lm_head.weight");
+}
+
+TEST(InitialiseWeights, NormalInMatricesOnesInNorms) {
+  MixtralConfig config = kConfig;
+  config.vocab_size = 5000;
+  const ModelLayout layout = make_layout(config);
+  State state(layout.specs, {}, DType::kF32, State::Purpose::kInference);
+  initialise_weights(config, 42, state);
+  EXPECT_EQ(state.weight(layout.params.final_norm).as<float>()[7], 1);
+  const Tensor table = state.weight(layout.params.embedding);
+  double sum = 0, squares = 0;
+  for (int64_t i = 0; i < table.elements(); ++i) {
+    sum += table.as<float>()[i];
+    squares += std::pow(table.as<float>()[i], 2);
+  }
+  const auto n = static_cast<double>(table.elements());
+  EXPECT_NEAR(sum / n, 0, 4 * 0.02 / std::sqrt(n));
+  EXPECT_NEAR(std::sqrt(squares / n), 0.02, 4 * 0.02 / std::sqrt(2 * n));
+  // Two experts, and two layers, are not alike.
+  const float* gate_up = state.weight(layout.params.layers[0].gate_up).as<float>();
+  EXPECT_NE(gate_up[0], gate_up[12 * 8]);
+  EXPECT_NE(gate_up[0], state.weight(layout.params.layers[1].gate_up).as<float>()[0]);
+}
+
+TEST(LocalDispatcher, CombineOfDispatchWeighsTokensByTheirSlots) {
+  Stack stack("test", {}, 1 << 22);
+  Ctx ctx{{}, stack};
+  constexpr int64_t kTokens = 6, kWidth = 2;
+  std::vector<int32_t> experts = {0, 1, 2, 0, 1, 2, 0, 2, 0, 1, -1, -1};
+  std::vector<double> weights(12), x(kTokens * kWidth), y(kTokens * kWidth), residual(kTokens * kWidth, 1);
+  for (int i = 0; i < 12; ++i) weights[i] = x[i] = i;
+  const auto dispatcher = make_local_dispatcher(3);
+  const DispatchHandle handle =
+      dispatcher->plan(ctx, {host_tensor(experts.data(), {kTokens, 2}), host_tensor(weights.data(), {kTokens, 2})});
+  const RowGroups groups = handle.groups();
+  EXPECT_EQ(groups.count[0] + groups.count[1] + groups.count[2], 10);
+  EXPECT_EQ(handle.rows, 3 * kRowAlignment);
+
+  const Tensor rows = dispatcher->dispatch(ctx, handle, host_tensor(x.data(), {kTokens, kWidth}));
+  for (int64_t r = 0; r < handle.rows; ++r)
+    for (int64_t i = 0; i < kWidth; ++i) rows.as<double>()[r * kWidth + i] *= handle.row_weights.as<double>()[r];
+  dispatcher->combine(ctx, handle, rows, host_tensor(residual.data(), {kTokens, kWidth}),
+                      host_tensor(y.data(), {kTokens, kWidth}));
+  for (int64_t t = 0; t < kTokens; ++t) {
+    const double weight = t == 5 ? 0 : weights[2 * t] + weights[2 * t + 1];
+    for (int64_t i = t * kWidth; i < (t + 1) * kWidth; ++i) EXPECT_EQ(y[i], 1 + weight * x[i]);
+  }
+}
+
+// stats [layers, 2, experts] for perfectly balanced top-2 routing of 8 tokens over 4 experts.
+TEST(RouterLoss, HuggingfaceIsKWhenBalancedAndItsGradientIsTheDerivative) {
+  std::vector<double> stats = {4, 4, 4, 4, 2, 2, 2, 2, 4, 4, 4, 4, 2, 2, 2, 2}, gradient(8);
+  const auto loss = [&](double scale) {
+    return router_loss({.type = RouterLossType::kHuggingface,
+                        .stats = host_tensor(stats.data(), {2, 2, 4}),
+                        .tokens = 8,
+                        .scale = scale,
+                        .prob_grad = host_tensor(gradient.data(), {2, 4})});
+  };
+  EXPECT_DOUBLE_EQ(loss(1), 2);
+  stats[0] += 4, stats[1] -= 4;  // expert 1 of layer 0 starves
+  stats[4] += 1, stats[5] -= 1;
+  const double uneven = loss(0.5);
+  EXPECT_GT(uneven, 2);
+  const double d = gradient[0];
+  stats[4] += 1e-3;
+  EXPECT_NEAR(0.5 * (loss(0.5) - uneven) / 1e-3, d, 1e-9);
+}
+
+}  // namespace
+}  // namespace mixtune

@@ -1,0 +1,98 @@
+#include "model/params.h"
+
+#include <fmt/format.h>
+
+#include "base/random.h"
+
+namespace mixtune {
+
+namespace {
+
+class LayoutBuilder {
+ public:
+  // A parameter that is one whole Hugging Face tensor.
+  int add(const std::string& name, Shape shape) { return add(name, shape, {{name, shape}}); }
+
+  struct Part {
+    std::string name;
+    Shape shape;
+  };
+  // A parameter of the given whole Hugging Face tensors, one behind the other.
+  int add(const std::string& name, Shape shape, const std::vector<Part>& parts) {
+    ParamSpec spec{.name = name, .shape = shape, .slices = {}};
+    int64_t offset = 0;
+    for (const Part& part : parts) {
+      spec.slices.push_back({.name = part.name, .shape = part.shape, .rows = part.shape[0], .offset = offset});
+      offset += part.shape.elements();
+    }
+    specs_.push_back(std::move(spec));
+    return static_cast<int>(specs_.size()) - 1;
+  }
+
+  std::vector<ParamSpec> take() { return std::move(specs_); }
+
+ private:
+  std::vector<ParamSpec> specs_;
+};
+
+LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, int64_t layer) {
+  const int64_t h = config.hidden_size, f = config.intermediate_size, experts = config.num_local_experts;
+  const std::string prefix = fmt::format("model.layers.{}.", layer);
+  const std::string attention = prefix + "self_attn.", moe = prefix + "block_sparse_moe.";
+  std::vector<LayoutBuilder::Part> gate_up, down;
+  for (int64_t e = 0; e < experts; ++e) {
+    const std::string expert = fmt::format("{}experts.{}.", moe, e);
+    gate_up.push_back({expert + "w1.weight", {f, h}});
+    gate_up.push_back({expert + "w3.weight", {f, h}});
+    down.push_back({expert + "w2.weight", {h, f}});
+  }
+  LayerParams p;
+  p.input_norm = builder.add(prefix + "input_layernorm.weight", {h});
+  p.qkv = builder.add(attention + "qkv_proj", {config.qkv_size(), h},
+                      {{attention + "q_proj.weight", {config.query_size(), h}},
+                       {attention + "k_proj.weight", {config.kv_size(), h}},
+                       {attention + "v_proj.weight", {config.kv_size(), h}}});
+  p.attention_out = builder.add(attention + "o_proj.weight", {h, config.query_size()});
+  p.post_norm = builder.add(prefix + "post_attention_layernorm.weight", {h});
+  p.router = builder.add(moe + "gate.weight", {experts, h});
+  p.gate_up = builder.add(moe + "experts.gate_up", {experts, 2 * f, h}, gate_up);
+  p.down = builder.add(moe + "experts.down", {experts, h, f}, down);
+  return p;
+}
+
+template <class S>
+void fill(const HfSlice& slice, S* values, uint64_t seed, double range) {
+  const uint64_t key = random_key(seed, slice.name);
+  const int64_t first = slice.begin * (slice.shape.elements() / slice.shape[0]);
+  const bool is_norm = slice.shape.rank() == 1;
+#pragma omp parallel for
+  for (int64_t i = 0; i < slice.elements(); ++i)
+    values[i] = is_norm ? S(1) : static_cast<S>(range * random_normal(key, first + i));
+}
+
+}  // namespace
+
+ModelLayout make_layout(const MixtralConfig& config) {
+  LayoutBuilder builder;
+  ModelParams params;
+  const Shape table = {config.vocab_size, config.hidden_size};
+  params.embedding = builder.add("model.embed_tokens.weight", table);
+  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
+    params.layers.push_back(add_layer(builder, config, layer));
+  params.final_norm = builder.add("model.norm.weight", {config.hidden_size});
+  params.lm_head = config.tie_word_embeddings ? params.embedding : builder.add("lm_head.weight", table);
+  return {builder.take(), std::move(params)};
+}
+
+void initialise_weights(const MixtralConfig& config, uint64_t seed, State& state) {
+  for (int p = 0; p < state.size(); ++p)
+    for (const HfSlice& slice : state.spec(p).slices) {
+      const Tensor weight = state.weight(p);
+      if (weight.dtype == DType::kF64)
+        fill(slice, weight.as<double>() + slice.offset, seed, config.initializer_range);
+      else
+        fill(slice, weight.as<float>() + slice.offset, seed, config.initializer_range);
+    }
+}
+
+}  // namespace mixtune

@@ -1,0 +1,39 @@
+// The parameters of a Mixtral model: how the tensors that kernels read are put together from Hugging Face's.
+#pragma once
+
+#include <vector>
+
+#include "model/mixtral_config.h"
+#include "state/state.h"
+
+namespace mixtune {
+
+struct LayerParams {
+  int input_norm;     // [H]
+  int qkv;            // [q + 2 kv, H]: q, k, v rows in turn
+  int attention_out;  // [H, q]
+  int post_norm;      // [H]
+  int router;         // [E, H]
+  int gate_up;        // [E, 2F, H]: w1's rows, then w3's
+  int down;           // [E, H, F]
+};
+
+// Indices into State.
+struct ModelParams {
+  int embedding;  // [V, H]
+  std::vector<LayerParams> layers;
+  int final_norm;  // [H]
+  int lm_head;     // [V, H]; the embedding itself where they are tied
+};
+
+struct ModelLayout {
+  std::vector<ParamSpec> specs;
+  ModelParams params;
+};
+ModelLayout make_layout(const MixtralConfig& config);
+
+// Fills every weight at random, as transformers does: normal(0, initializer_range), norms 1. Each value is a hash of
+// (seed, Hugging Face tensor name, element index). State's dtype fp32 or fp64.
+void initialise_weights(const MixtralConfig& config, uint64_t seed, State& state);
+
+}  // namespace mixtune
