@@ -1,0 +1,106 @@
+#include "checkpoint/convert.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace mixtune {
+
+namespace {
+
+constexpr int64_t kParallelFrom = 1 << 15;  // elements; fewer are not worth waking the threads
+
+inline float widen_one(float x) {
+  return x;
+}
+inline float widen_one(BF16 x) {
+  return to_float(x);
+}
+inline float widen_one(F16 x) {
+  return to_float(x);
+}
+
+inline void narrow_one(float x, float& y) {
+  y = x;
+}
+inline void narrow_one(float x, BF16& y) {
+  y = to_bf16(x);
+}
+inline void narrow_one(float x, F16& y) {
+  y = to_f16(x);
+}
+
+// By bits, so that no compiler flag can assume it away.
+inline bool not_finite(float x) {
+  return (std::bit_cast<uint32_t>(x) & 0x7F800000u) == 0x7F800000u;
+}
+
+template <class From, class To>
+bool widen_as(const std::byte* from, To* to, int64_t n) {
+  bool bad = false;
+#pragma omp parallel for simd reduction(|| : bad) if (n >= kParallelFrom)
+  for (int64_t i = 0; i < n; ++i) {
+    From x;
+    std::memcpy(&x, from + i * sizeof(From), sizeof(From));
+    const float y = widen_one(x);
+    bad = bad || not_finite(y);
+    to[i] = y;
+  }
+  return !bad;
+}
+
+template <class To>
+bool widen_to(const std::byte* from, DType from_dtype, To* to, int64_t n) {
+  if (from_dtype == DType::kBF16) return widen_as<BF16>(from, to, n);
+  if (from_dtype == DType::kF16) return widen_as<F16>(from, to, n);
+  return widen_as<float>(from, to, n);
+}
+
+template <class To>
+bool narrow_as(const float* from, std::byte* to, int64_t n) {
+  bool bad = false;
+#pragma omp parallel for simd reduction(|| : bad) if (n >= kParallelFrom)
+  for (int64_t i = 0; i < n; ++i) {
+    To y;
+    narrow_one(from[i], y);
+    bad = bad || (not_finite(widen_one(y)) && !not_finite(from[i]));
+    std::memcpy(to + i * sizeof(To), &y, sizeof(To));
+  }
+  return !bad;
+}
+
+}  // namespace
+
+bool is_weight_dtype(DType from) {
+  return from == DType::kF32 || from == DType::kBF16 || from == DType::kF16;
+}
+
+bool widen(std::span<const std::byte> from, DType from_dtype, const Tensor& to) {
+  const int64_t n = to.elements();
+  MT_CHECK(is_weight_dtype(from_dtype) && from.size() == n * dtype_size(from_dtype));
+  if (to.dtype == DType::kF64) return widen_to(from.data(), from_dtype, to.as<double>(), n);
+  return widen_to(from.data(), from_dtype, to.as<float>(), n);
+}
+
+bool narrow(std::span<const float> from, DType to_dtype, std::span<std::byte> to) {
+  const auto n = static_cast<int64_t>(from.size());
+  MT_CHECK(is_weight_dtype(to_dtype) && to.size() == from.size() * dtype_size(to_dtype));
+  if (to_dtype == DType::kBF16) return narrow_as<BF16>(from.data(), to.data(), n);
+  if (to_dtype == DType::kF16) return narrow_as<F16>(from.data(), to.data(), n);
+  return narrow_as<float>(from.data(), to.data(), n);
+}
+
+F16 to_f16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000);
+  const uint32_t magnitude = bits & 0x7FFFFFFF;
+  if (magnitude > 0x7F800000) return {static_cast<uint16_t>(sign | 0x7E00)};
+  if (magnitude >= 0x477FF000) return {static_cast<uint16_t>(sign | 0x7C00)};  // from 65,520 on
+  if (magnitude < 0x38800000) {  // subnormal: below 2^-14, in units of 2^-24, rounded by the addition's own rounding
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    return {static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(0.5f)))};
+  }
+  const uint32_t rounded = magnitude + 0xFFF + ((magnitude >> 13) & 1);
+  return {static_cast<uint16_t>(sign | ((rounded - (112u << 23)) >> 13))};
+}
+
+}  // namespace mixtune

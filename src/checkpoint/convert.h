@@ -1,0 +1,24 @@
+// Between the element types of files and those that are computed with, on all threads.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "tensor/tensor.h"
+
+namespace mixtune {
+
+// Whether `from` is a type of weights: fp32, bf16 or fp16, each exact in fp32.
+bool is_weight_dtype(DType from);
+
+// Fills `to` (fp32 or fp64) with `from`, which need not be aligned. False if a value is not finite.
+bool widen(std::span<const std::byte> from, DType from_dtype, const Tensor& to);
+
+// Fills `to` (fp32, bf16 or fp16, as large as it needs to be) with `from`, rounded to nearest, ties to even. False if
+// a finite value became infinite.
+bool narrow(std::span<const float> from, DType to_dtype, std::span<std::byte> to);
+
+// Round to nearest, ties to even; what is beyond 65,504 becomes infinite, a NaN stays a NaN.
+F16 to_f16(float x);
+
+}  // namespace mixtune

@@ -1,0 +1,209 @@
+#include "checkpoint/hf_folder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <set>
+
+#include "base/error.h"
+#include "checkpoint/convert.h"
+#include "checkpoint/index.h"
+
+namespace mixtune {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kReadBytes = 8 << 20;  // of a file, mapped at a time
+constexpr std::string_view kMoe = ".block_sparse_moe.";
+constexpr std::string_view kModelPrefix = "model.";
+
+// A name under which a hub tensor may be stored: whole, or as part `part` of the `parts` that each expert has.
+struct Alias {
+  std::string name;
+  std::optional<int64_t> expert;
+  int64_t part = 0, parts = 1;
+};
+
+// "experts.3.w1.weight" -> the packed tensor that holds it.
+std::optional<Alias> packed_expert(std::string_view head, std::string_view tail) {
+  constexpr std::string_view kExperts = "experts.", kWeight = ".weight";
+  if (!tail.starts_with(kExperts) || !tail.ends_with(kWeight)) return {};
+  tail = tail.substr(kExperts.size(), tail.size() - kExperts.size() - kWeight.size());
+  int64_t expert = 0;
+  const auto [end, error] = std::from_chars(tail.data(), tail.data() + tail.size(), expert);
+  const std::string_view matrix(end, static_cast<size_t>(tail.data() + tail.size() - end));
+  if (error != std::errc() || expert < 0) return {};
+  if (matrix == ".w1") return Alias{fmt::format("{}.mlp.experts.gate_up_proj", head), expert, 0, 2};
+  if (matrix == ".w3") return Alias{fmt::format("{}.mlp.experts.gate_up_proj", head), expert, 1, 2};
+  if (matrix == ".w2") return Alias{fmt::format("{}.mlp.experts.down_proj", head), expert, 0, 1};
+  return {};
+}
+
+std::vector<Alias> aliases(const std::string& hub_name) {
+  std::vector<Alias> result = {{hub_name, {}}};
+  if (const size_t moe = hub_name.find(kMoe); moe != std::string::npos) {
+    const std::string_view head = std::string_view(hub_name).substr(0, moe);
+    const std::string_view tail = std::string_view(hub_name).substr(moe + kMoe.size());
+    if (tail == "gate.weight") result.push_back({fmt::format("{}.mlp.gate.weight", head), {}});
+    if (auto packed = packed_expert(head, tail)) result.push_back(*std::move(packed));
+  }
+  const size_t with_prefix = result.size();
+  for (size_t i = 0; i < with_prefix; ++i)
+    if (result[i].name.starts_with(kModelPrefix)) {
+      result.push_back(result[i]);
+      result.back().name.erase(0, kModelPrefix.size());
+    }
+  return result;
+}
+
+bool fits(const Alias& alias, const Shape& stored, const Shape& wanted) {
+  if (!alias.expert) return stored == wanted;
+  return wanted.rank() == 2 && stored.rank() == 3 && *alias.expert < stored[0] &&
+         stored[1] == alias.parts * wanted[0] && stored[2] == wanted[1];
+}
+
+void check_folder(const std::string& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (fs::is_directory(status)) return;
+  if (fs::exists(status))
+    throw UserError(printable(path, 400), "is a file, not a model folder", "give the folder that holds config.json");
+  throw UserError(
+      printable(path, 400), "there is no such model folder",
+      "give the path of a downloaded checkpoint ('hf download NAME --local-dir DIR' gets one from the hub)");
+}
+
+std::vector<std::string> weight_files(const std::string& folder, WeightMap& weight_map) {
+  std::error_code ignored;
+  if (fs::exists(folder + "/" + kWeightsFile, ignored)) return {kWeightsFile};
+  const std::string index = folder + "/" + kIndexFile;
+  if (!fs::exists(index, ignored)) {
+    const bool pickled = fs::exists(folder + "/pytorch_model.bin", ignored) ||
+                         fs::exists(folder + "/pytorch_model.bin.index.json", ignored);
+    throw UserError(
+        printable(folder, 400),
+        fmt::format("has neither {} nor {}{}", kWeightsFile, kIndexFile, pickled ? ", only PyTorch's .bin files" : ""),
+        pickled ? "save the model with transformers' save_pretrained, which writes safetensors"
+                : "give the folder of a whole checkpoint");
+  }
+  weight_map = parse_index(read_small_file(index, kMaxIndexBytes), printable(index, 400));
+  std::set<std::string> names;
+  for (const auto& [tensor, file] : weight_map) names.insert(file);
+  return {names.begin(), names.end()};
+}
+
+// Index and files name the same tensors.
+void check_index(const WeightMap& weight_map, const std::vector<SafetensorsFile>& files) {
+  size_t found = 0;
+  for (const SafetensorsFile& file : files)
+    for (const auto& [name, tensor] : file.tensors()) {
+      const auto entry = weight_map.find(name);
+      if (entry == weight_map.end() || fs::path(file.path()).filename() != entry->second)
+        throw UserError(printable(file.path(), 400),
+                        fmt::format("holds tensor '{}', which {} does not place there", printable(name), kIndexFile),
+                        "the files are not of one checkpoint: get it again");
+      ++found;
+    }
+  if (found == weight_map.size()) return;
+  for (const auto& [name, file_name] : weight_map)
+    for (const SafetensorsFile& file : files)
+      if (fs::path(file.path()).filename() == file_name && file.find(name) == nullptr)
+        throw UserError(printable(file.path(), 400),
+                        fmt::format("lacks tensor '{}', which {} places there", printable(name), kIndexFile),
+                        "the files are not of one checkpoint: get it again");
+}
+
+}  // namespace
+
+HfFolder::HfFolder(const std::string& path) : path_(path) {
+  check_folder(path);
+  WeightMap weight_map;
+  for (const std::string& name : weight_files(path, weight_map)) files_.emplace_back(path + "/" + name);
+  if (!weight_map.empty()) check_index(weight_map, files_);
+}
+
+bool HfFolder::find(const std::string& stored_name, Found& found) const {
+  for (const SafetensorsFile& file : files_)
+    if (const auto tensor = file.tensors().find(stored_name); tensor != file.tensors().end()) {
+      found = {&file, tensor};
+      return true;
+    }
+  return false;
+}
+
+HfFolder::Location HfFolder::locate(const std::string& hub_name, const Shape& shape) const {
+  for (const Alias& alias : aliases(hub_name)) {
+    Found found{};
+    if (!find(alias.name, found)) continue;
+    const StoredTensor& stored = found.tensor->second;
+    const auto fail = [&](const std::string& what, std::string_view mend) {
+      throw UserError(printable(found.file->path(), 400), fmt::format("tensor '{}' {}", alias.name, what), mend);
+    };
+    if (!fits(alias, stored.shape, shape)) {
+      const std::string wanted =
+          alias.expert ? fmt::format("[E, {}, {}], E > {}", alias.parts * shape[0], shape[1], *alias.expert)
+                       : shape.str();
+      fail(fmt::format("has shape {}, but config.json asks for {}", stored.shape.str(), wanted),
+           "the weights and config.json are not of one model");
+    }
+    if (!stored.dtype || !is_weight_dtype(*stored.dtype))
+      fail(fmt::format("is of type {}", printable(stored.dtype_text)),
+           "mixtune reads F32, BF16 and F16: convert the checkpoint with transformers");
+    const int64_t part = alias.expert ? *alias.expert * alias.parts + alias.part : 0;
+    return {found.file, &found.tensor->first, &stored, part * shape.elements()};
+  }
+  throw UserError(printable(path_, 400), fmt::format("has no tensor '{}'", hub_name),
+                  "the checkpoint is incomplete, or config.json is of another model");
+}
+
+void HfFolder::read(const HfSlice& slice, const Tensor& rows) const {
+  const Location from = locate(slice.name, slice.shape);
+  const DType dtype = *from.stored->dtype;
+  const auto size = static_cast<int64_t>(dtype_size(dtype));
+  const int64_t n = slice.elements();
+  MT_CHECK(rows.elements() == n);
+  const int64_t begin = from.first + (n == 0 ? 0 : slice.begin * (n / slice.rows));
+  const auto bytes = from.file->bytes(*from.stored).subspan(begin * size, n * size);
+  const Tensor to = rows.view({n});
+  for (int64_t done = 0; done < n;) {
+    const int64_t count = std::min(n - done, kReadBytes / size);
+    const auto part = bytes.subspan(done * size, count * size);
+    if (!widen(part, dtype, to.slice(done, count)))
+      throw UserError(printable(from.file->path(), 400), fmt::format("tensor '{}' holds NaN or infinity", slice.name),
+                      "the checkpoint is damaged, or comes from a run that went bad: use another");
+    from.file->release(part);
+    done += count;
+  }
+}
+
+uint64_t HfFolder::bytes() const {
+  uint64_t sum = 0;
+  for (const SafetensorsFile& file : files_)
+    for (const auto& [name, tensor] : file.tensors()) sum += tensor.bytes();
+  return sum;
+}
+
+bool HfFolder::packed() const {
+  return std::ranges::any_of(files_, [](const SafetensorsFile& file) {
+    return std::ranges::any_of(file.tensors(), [](const auto& item) { return item.first.ends_with(".gate_up_proj"); });
+  });
+}
+
+DType HfFolder::stored_dtype() const {
+  std::map<DType, uint64_t> bytes;
+  for (const SafetensorsFile& file : files_)
+    for (const auto& [name, tensor] : file.tensors())
+      if (tensor.dtype && is_weight_dtype(*tensor.dtype)) bytes[*tensor.dtype] += tensor.bytes();
+  if (bytes.empty())
+    throw UserError(printable(path_, 400), "holds no F32, BF16 or F16 tensor",
+                    "convert the checkpoint with transformers");
+  return std::ranges::max_element(bytes, {}, [](const auto& item) { return item.second; })->first;
+}
+
+}  // namespace mixtune

@@ -1,0 +1,52 @@
+// HfFolder: the weights of a Hugging Face Mixtral folder, under the names that the hub uses.
+//
+// The folder may hold one file or shards with an index, tensors one per expert (the hub's layout) or packed as
+// transformers 5 has them in memory, names with or without the leading "model.".
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "checkpoint/safetensors.h"
+#include "state/state.h"
+
+namespace mixtune {
+
+class HfFolder {
+ public:
+  // Reads the headers of all files, no weights. Throws UserError for whatever is wrong with them.
+  explicit HfFolder(const std::string& path);
+
+  // Where the hub's tensor lies: it is the elements of `stored` from `first` on.
+  struct Location {
+    const SafetensorsFile* file;
+    const std::string* stored_name;
+    const StoredTensor* stored;
+    int64_t first;
+  };
+  // Throws UserError where the tensor is missing, has another shape, or a type that weights cannot have.
+  Location locate(const std::string& hub_name, const Shape& shape) const;
+
+  // Fills `rows` (fp32 or fp64, as many elements as the slice has) and leaves no page of the file in memory. Throws
+  // UserError as locate does, and where a value is not finite.
+  void read(const HfSlice& slice, const Tensor& rows) const;
+
+  const std::string& path() const { return path_; }
+  const std::vector<SafetensorsFile>& files() const { return files_; }
+  uint64_t bytes() const;      // of all tensors
+  bool packed() const;         // experts of a layer in one tensor
+  DType stored_dtype() const;  // that most of the bytes have
+
+ private:
+  struct Found {
+    const SafetensorsFile* file;
+    StoredTensors::const_iterator tensor;
+  };
+  bool find(const std::string& stored_name, Found& found) const;
+
+  std::string path_;
+  std::vector<SafetensorsFile> files_;
+};
+
+}  // namespace mixtune

@@ -1,0 +1,78 @@
+#include "checkpoint/load.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "base/error.h"
+
+namespace mixtune {
+
+namespace {
+
+// How many elements of each stored tensor the state asks for.
+using Uses = std::unordered_map<const StoredTensor*, int64_t>;
+
+Uses match(const HfFolder& folder, const State& state) {
+  Uses uses;
+  for (int param = 0; param < state.size(); ++param)
+    for (const HfSlice& slice : state.spec(param).slices)
+      uses[folder.locate(slice.name, slice.shape).stored] += slice.elements();
+  return uses;
+}
+
+std::string_view without_model_prefix(std::string_view name) {
+  constexpr std::string_view kPrefix = "model.";
+  return name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
+}
+
+// A checkpoint of a model with tied embeddings may still hold the head, if it is the same tensor.
+bool is_tied_head(const HfFolder& folder, const SafetensorsFile& file, const StoredTensors::value_type& item) {
+  if (item.first != "lm_head.weight") return false;
+  for (const SafetensorsFile& other : folder.files())
+    for (const auto& [name, tensor] : other.tensors()) {
+      if (without_model_prefix(name) != "embed_tokens.weight") continue;
+      const auto head = file.bytes(item.second), embedding = other.bytes(tensor);
+      const bool same = tensor.dtype_text == item.second.dtype_text && tensor.shape == item.second.shape &&
+                        std::ranges::equal(head, embedding);
+      file.release(head);
+      other.release(embedding);
+      return same;
+    }
+  return false;
+}
+
+void check_unused(const HfFolder& folder, const Uses& uses) {
+  for (const SafetensorsFile& file : folder.files())
+    for (const auto& item : file.tensors()) {
+      const auto& [name, tensor] = item;
+      const auto use = uses.find(&tensor);
+      if (use != uses.end() && use->second == tensor.shape.elements()) continue;
+      const std::string where = printable(file.path(), 400);
+      if (use != uses.end())
+        throw UserError(
+            where,
+            fmt::format("tensor '{}' has shape {}, more experts than config.json", printable(name), tensor.shape.str()),
+            "the weights and config.json are not of one model");
+      if (name.ends_with("rotary_emb.inv_freq") || is_tied_head(folder, file, item)) continue;
+      if (name == "lm_head.weight")
+        throw UserError(where, "tensor 'lm_head.weight' differs from the embedding that config.json ties it to",
+                        "set tie_word_embeddings to false in config.json");
+      throw UserError(where, fmt::format("tensor '{}' has no place in the model", printable(name)),
+                      "the weights and config.json are not of one model, or it is not a plain Mixtral");
+    }
+}
+
+}  // namespace
+
+void load_weights(const HfFolder& folder, State& state) {
+  check_unused(folder, match(folder, state));
+  for (int param = 0; param < state.size(); ++param) {
+    const Tensor weight = state.weight(param).view({state.spec(param).shape.elements()});
+    for (const HfSlice& slice : state.spec(param).slices)
+      folder.read(slice, weight.slice(slice.offset, slice.elements()));
+  }
+}
+
+}  // namespace mixtune

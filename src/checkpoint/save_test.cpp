@@ -1,0 +1,254 @@
+#include "checkpoint/save.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <iterator>
+#include <thread>
+
+#include "checkpoint/file.h"
+#include "checkpoint/index.h"
+#include "checkpoint/load.h"
+#include "checkpoint/side_files.h"
+#include "checkpoint/staged_folder.h"
+#include "checkpoint/test_model.h"
+
+namespace mixtune {
+namespace {
+
+constexpr const char* kConfig = "{\n  \"a\": {\"dtype\": \"float32\"},\n  \"torch_dtype\" : \"float32\"\n}\n";
+
+// A source folder with weights of `dtype` and side files.
+void make_source(const std::string& path, DType dtype) {
+  State state = small_state();
+  fill(state, dtype);
+  save_checkpoint(state, {.out_folder = path, .config_json = kConfig, .dtype = dtype});
+  put(path + "/tokenizer.model", std::string("\0\xff\n binary", 10));
+  put(path + "/LICENSE", "");
+}
+
+class Save : public testing::Test {
+ protected:
+  State load(const std::string& path) {
+    State state = small_state();
+    load_weights(HfFolder(path), state);
+    return state;
+  }
+
+  TemporaryFolder folder_;
+  std::string source_ = folder_ / "source", out_ = folder_ / "out";
+};
+
+TEST_F(Save, UntouchedModelIsTheSameBits) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    make_source(source_, dtype);
+    save_checkpoint(load(source_), {.out_folder = out_, .source_folder = source_});
+    EXPECT_EQ(entries(out_), entries(source_));
+    for (const std::string& name : entries(source_))
+      EXPECT_EQ(get(out_ + "/" + name), get(source_ + "/" + name)) << name;
+    std::filesystem::remove_all(source_);
+    std::filesystem::remove_all(out_);
+  }
+}
+
+// Norms in fp32 beside bf16 matrices: each keeps its type, and the wide ones are aligned.
+TEST_F(Save, MixedTypesAreKept) {
+  State state = small_state();
+  fill(state, DType::kBF16);
+  make_source(source_, DType::kBF16);
+  std::vector<TensorEntry> table;
+  const HfFolder original(source_);
+  for (const auto& [name, tensor] : original.files()[0].tensors())
+    table.push_back({name, name.ends_with("norm.weight") ? DType::kF32 : DType::kBF16, tensor.shape});
+  const std::string mixed = folder_ / "mixed";
+  std::filesystem::create_directory(mixed);
+  put(mixed + "/config.json", kConfig);
+  SafetensorsWriter writer(mixed + "/" + kWeightsFile, table);
+  for (const TensorEntry& entry : table) {
+    std::vector<float> values(entry.shape.elements());
+    original.read({entry.name, entry.shape, 0, entry.shape[0], 0}, host_tensor(values.data(), entry.shape));
+    std::vector<BF16> narrow_values;
+    for (const float value : values) narrow_values.push_back(to_bf16(value));
+    writer.write(entry.dtype == DType::kF32 ? std::as_bytes(std::span(values))
+                                            : std::as_bytes(std::span(narrow_values)));
+  }
+  writer.finish();
+  save_checkpoint(load(mixed), {.out_folder = out_, .source_folder = mixed});
+  const SafetensorsFile before(mixed + "/" + kWeightsFile), after(out_ + "/" + kWeightsFile);
+  ASSERT_EQ(after.tensors().size(), before.tensors().size());
+  for (const auto& [name, tensor] : before.tensors()) {
+    const StoredTensor& saved = *after.find(name);
+    EXPECT_EQ(saved.dtype, tensor.dtype) << name;
+    EXPECT_TRUE(std::ranges::equal(after.bytes(saved), before.bytes(tensor))) << name;
+    EXPECT_EQ(saved.begin % dtype_size(*saved.dtype), 0u) << name;
+  }
+}
+
+TEST_F(Save, Shards) {
+  make_source(source_, DType::kF32);
+  const State state = load(source_);
+  const uint64_t all = static_cast<uint64_t>(state.elements()) * 4;
+  save_checkpoint(state, {.out_folder = out_, .source_folder = source_, .max_shard_size = all / 3});
+  EXPECT_FALSE(std::filesystem::exists(out_ + "/" + kWeightsFile));
+  const std::string index = get(out_ + "/" + kIndexFile);
+  EXPECT_NE(index.find(fmt::format("\"total_size\": {}", all)), std::string::npos);
+  const HfFolder saved(out_);
+  EXPECT_GE(saved.files().size(), 3u);
+  for (size_t i = 0; i < saved.files().size(); ++i)
+    EXPECT_EQ(saved.files()[i].path(),
+              fmt::format("{}/model-{:05}-of-{:05}.safetensors", out_, i + 1, saved.files().size()));
+  EXPECT_EQ(difference(load(out_), state), "");
+}
+
+TEST_F(Save, AShardHoldsAtLeastOneTensor) {
+  make_source(source_, DType::kF32);
+  save_checkpoint(load(source_), {.out_folder = out_, .source_folder = source_, .max_shard_size = 1});
+  const HfFolder saved(out_);
+  for (const SafetensorsFile& file : saved.files()) EXPECT_EQ(file.tensors().size(), 1u);
+  EXPECT_EQ(difference(load(out_), load(source_)), "");
+}
+
+TEST_F(Save, RoundsToNearestEvenAndSaysSoInTheConfig) {
+  make_source(source_, DType::kF32);
+  const State state = load(source_);
+  save_checkpoint(state, {.out_folder = out_, .source_folder = source_, .dtype = DType::kBF16});
+  const State saved = load(out_);
+  for (int param = 0; param < state.size(); ++param)
+    for (int64_t i = 0; i < state.weight(param).elements(); ++i)
+      ASSERT_EQ(saved.weight(param).as<float>()[i], to_float(to_bf16(state.weight(param).as<float>()[i])));
+  std::string config = kConfig;
+  EXPECT_EQ(get(out_ + "/config.json"), config.replace(config.rfind("float32"), 7, "bfloat16"));
+}
+
+TEST_F(Save, SideFiles) {
+  make_source(source_, DType::kF32);
+  std::filesystem::create_directory(source_ + "/original");
+  std::filesystem::create_symlink(source_ + "/LICENSE", source_ + "/link");
+  std::filesystem::create_symlink("/nowhere", source_ + "/dangling");
+  for (const char* name : {"pytorch_model-00001-of-00002.bin", "consolidated.00.pt", "model-q4.gguf", "optimizer.bin",
+                           "model.safetensors.index.json", "adapter.safetensors"})
+    put(source_ + "/" + name, "weights");
+  EXPECT_EQ(side_files(source_), (std::vector<std::string>{"LICENSE", "config.json", "link", "tokenizer.model"}));
+  save_checkpoint(load(source_), {.out_folder = out_, .source_folder = source_});
+  EXPECT_EQ(entries(out_),
+            (std::vector<std::string>{"LICENSE", "config.json", "link", "model.safetensors", "tokenizer.model"}));
+  EXPECT_FALSE(std::filesystem::is_symlink(out_ + "/link"));
+}
+
+TEST(WithDtype, ChangesOnlyTheValue) {
+  EXPECT_EQ(with_dtype(R"({"dtype":"float32","x":"dtype"})", DType::kBF16), R"({"dtype":"bfloat16","x":"dtype"})");
+  EXPECT_EQ(with_dtype(R"({"a":["dtype","b"],"torch_dtype" :  "float16"})", DType::kF32),
+            R"({"a":["dtype","b"],"torch_dtype" :  "float32"})");
+  for (const char* same : {R"({})", R"({"dtype": null})", R"({"a": {"dtype": "float32"}})",
+                           R"({"x\"dtype": "float32"})", R"({"a": "\\", "dtype": "bfloat16"})"})
+    EXPECT_EQ(with_dtype(same, DType::kBF16), same);
+}
+
+TEST_F(Save, NeverWritesOverAnything) {
+  make_source(source_, DType::kF32);
+  const State state = load(source_);
+  put(out_, "kept");
+  expect_user_error([&] { save_checkpoint(state, {.out_folder = out_, .source_folder = source_}); },
+                    {"exists already"});
+  expect_user_error([&] { save_checkpoint(state, {.out_folder = source_ + "/", .source_folder = source_}); },
+                    {"exists already"});
+  expect_user_error([&] { save_checkpoint(state, {.out_folder = folder_ / "no/out", .source_folder = source_}); },
+                    {"cannot be made"});
+  EXPECT_EQ(get(out_), "kept");
+}
+
+// A full disk: the kernel refuses the write.
+TEST_F(Save, LeavesNothingWhenAWriteFails) {
+  make_source(source_, DType::kF32);
+  const State state = load(source_);
+  rlimit old{};
+  getrlimit(RLIMIT_FSIZE, &old);
+  const rlimit small{4096, old.rlim_max};
+  signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &small);
+  std::string message;
+  try {
+    save_checkpoint(state, {.out_folder = out_, .source_folder = source_});
+  } catch (const Error& error) {
+    message = error.what();
+    EXPECT_EQ(error.exit_code(), ExitCode::kFailed);
+  }
+  setrlimit(RLIMIT_FSIZE, &old);
+  EXPECT_NE(message.find("model.safetensors: cannot be written: File too large"), std::string::npos) << message;
+  EXPECT_EQ(entries(folder_.path()), std::vector<std::string>{"source"});
+}
+
+TEST_F(Save, F16OverflowIsAnError) {
+  State state = small_state();
+  state.weight(0).as<float>()[0] = 1e6f;
+  EXPECT_THROW(save_checkpoint(state, {.out_folder = out_, .config_json = "{}", .dtype = DType::kF16}), Error);
+  EXPECT_TRUE(entries(folder_.path()).empty());
+}
+
+// Killed after each file: either no folder or a whole one; what is left beside goes with the next save.
+TEST_F(Save, KilledAtAnyInstant) {
+  make_source(source_, DType::kF32);
+  const State state = load(source_);
+  const SaveOptions options{.out_folder = out_, .source_folder = source_, .max_shard_size = 2000};
+  int killed = 0, whole = 0;
+  for (size_t files = 0; whole < 2; ++files) {
+    const pid_t child = fork();
+    if (child == 0) {
+      save_checkpoint(state, options);
+      _exit(0);
+    }
+    const std::string temporary = fmt::format("{}/.out.tmp-{}", folder_.path(), child);
+    const auto reached = [&] {
+      std::error_code error;
+      const std::filesystem::directory_iterator written(temporary, error);
+      return !error && static_cast<size_t>(std::distance(begin(written), end(written))) >= files;
+    };
+    while (!reached() && !std::filesystem::exists(out_)) std::this_thread::yield();
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    if (!std::filesystem::exists(out_)) {
+      ++killed;
+      continue;
+    }
+    ++whole;
+    EXPECT_EQ(difference(load(out_), state), "");
+    EXPECT_EQ(get(out_ + "/tokenizer.model"), get(source_ + "/tokenizer.model"));
+    std::filesystem::remove_all(out_);
+  }
+  EXPECT_GT(killed, 5);
+  save_checkpoint(state, options);
+  EXPECT_EQ(entries(folder_.path()), (std::vector<std::string>{"out", "source"}));
+}
+
+TEST(StagedFolderTest, LeavesWhatARunningProcessWrites) {
+  const TemporaryFolder folder;
+  const std::string foreign = fmt::format("{}/.out.tmp-{}", folder.path(), getppid());
+  std::filesystem::create_directory(foreign);
+  std::filesystem::create_directory(folder / ".out.tmp-999999999");
+  std::filesystem::create_directory(folder / ".out.tmp-x");
+  {
+    StagedFolder staged(folder / "out");
+    put(staged.path() + "/file", "text");
+    staged.commit();
+  }
+  EXPECT_EQ(entries(folder.path()),
+            (std::vector<std::string>{std::filesystem::path(foreign).filename(), ".out.tmp-x", "out"}));
+}
+
+TEST(ParseSize, HuggingFaceUnits) {
+  EXPECT_EQ(parse_size("5GB"), 5'000'000'000u);
+  EXPECT_EQ(parse_size("1TB"), 1'000'000'000'000u);
+  EXPECT_EQ(parse_size("500MB"), 500'000'000u);
+  EXPECT_EQ(parse_size("3KB"), 3'000u);
+  EXPECT_EQ(parse_size("2GiB"), 2ull << 30);
+  EXPECT_EQ(parse_size("7KiB"), 7u << 10);
+  EXPECT_EQ(parse_size("123"), 123u);
+  for (const char* bad : {"", "GB", "5 GB", "5gb", "5Gb", "1.5GB", "-5GB", "0", "0GB", "5GBx", "99999999999999999999",
+                          "99999999TiB", "nan", "1e9"})
+    expect_user_error([&] { parse_size(bad); }, {fmt::format("'{}' is not a size", bad), "5GB"});
+}
+
+}  // namespace
+}  // namespace mixtune
