@@ -1,0 +1,43 @@
+#include "train/evaluate.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "checkpoint/load.h"
+#include "train/run_data.h"
+#include "train/step.h"
+
+namespace mixtune {
+
+Evaluator::Evaluator(Instance& instance, const Documents& documents, int64_t max_seq_length, bool packing, int64_t rows)
+    : instance_(instance),
+      loader_(documents, {.max_seq_length = max_seq_length, .packing = packing, .epochs = 1}, rows, 1),
+      saved_(instance.model().make_saved()) {}
+
+EvalRecord Evaluator::evaluate(int64_t step) {
+  const auto start = std::chrono::steady_clock::now();
+  EvalRecord record{.step = step};
+  double sum = 0;
+  for (int64_t i = 0; i < loader_.steps(); ++i) {
+    const Step& rows = loader_.load(i);
+    for (const Batch& batch : rows.micro_batches)
+      sum += forward_loss(instance_.ctx(), instance_.model(), batch, saved_);
+    record.eval_tokens += rows.target_tokens;
+  }
+  record.eval_loss = sum / static_cast<double>(record.eval_tokens);
+  record.eval_perplexity = std::exp(record.eval_loss);
+  record.milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return record;
+}
+
+EvalRecord evaluate(const Config& config) {
+  const MixtralConfig shape = load_mixtral_config(config.model.model_name_or_path);
+  const Documents documents = load_model_documents({config.data.validation_file}, config, shape);
+  Instance instance(shape, Device{}, DType::kF32, State::Purpose::kInference);
+  load_weights(HfFolder(config.model.model_name_or_path), instance.state());
+  return Evaluator(instance, documents, config.data.max_seq_length, config.data.packing,
+                   config.batch.per_device_train_batch_size)
+      .evaluate(0);
+}
+
+}  // namespace mixtune

@@ -1,0 +1,28 @@
+// The loss of a data set under the current weights.
+#pragma once
+
+#include "config/config.h"
+#include "data/loader.h"
+#include "metrics/metric_sink.h"
+#include "model/instance.h"
+
+namespace mixtune {
+
+class Evaluator {
+ public:
+  // Both outlive the evaluator. Batches are `rows` rows of the documents in their order.
+  Evaluator(Instance& instance, const Documents& documents, int64_t max_seq_length, bool packing, int64_t rows);
+
+  // The mean over all targets; `step` goes into the record.
+  EvalRecord evaluate(int64_t step);
+
+ private:
+  Instance& instance_;
+  Loader loader_;
+  Saved saved_;
+};
+
+// The model of config.model on config.data.validation_file.
+EvalRecord evaluate(const Config& config);
+
+}  // namespace mixtune

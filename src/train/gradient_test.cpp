@@ -1,0 +1,111 @@
+// The whole model's gradients: the float64 oracle against finite differences, and the product against the oracle.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/random.h"
+#include "train/testing.h"
+
+namespace mixtune {
+namespace {
+
+struct Case {
+  const char* name;
+  MixtralConfig config;
+  double router_scale;
+};
+
+MixtralConfig shape(int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t experts, int64_t k, int64_t window,
+                    bool tied) {
+  MixtralConfig config = testing_config();
+  config.num_attention_heads = heads;
+  config.num_key_value_heads = kv_heads;
+  config.head_dim = head_dim;
+  config.num_local_experts = experts;
+  config.num_experts_per_tok = k;
+  config.sliding_window = window;
+  config.tie_word_embeddings = tied;
+  return config;
+}
+
+class Gradient : public testing::TestWithParam<Case> {
+ protected:
+  static constexpr double kTokenScale = 0.03;
+
+  double loss(TestModel& test, const Batch& batch) {
+    Saved saved = test.model().make_saved();
+    test.state().begin_step();
+    const MicroBatchLoss parts = forward_backward(
+        test.ctx(), test.model(), batch, saved, {.token_scale = kTokenScale, .router_scale = GetParam().router_scale});
+    return kTokenScale * parts.token_sum + GetParam().router_scale * parts.router;
+  }
+};
+
+TEST_P(Gradient, OracleMatchesFiniteDifferences) {
+  TestModel test(GetParam().config, DType::kF64);
+  TestData data(GetParam().config.vocab_size, {9, 1, 23, 70});
+  const Batch batch = data.batch();
+  loss(test, batch);
+  std::vector<std::vector<double>> gradients;
+  for (int p = 0; p < test.state().size(); ++p)
+    gradients.emplace_back(test.gradient(p), test.gradient(p) + test.state().spec(p).shape.elements());
+  for (int p = 0; p < test.state().size(); ++p) {
+    SCOPED_TRACE(test.state().spec(p).name);
+    const std::vector<double>& gradient = gradients[p];
+    const auto n = static_cast<int64_t>(gradient.size());
+    double* weight = test.state().weight(p).as<double>();
+    const std::vector<double> start(weight, weight + n);
+    const uint64_t key = random_key(7, test.state().spec(p).name);
+    constexpr double kStep = 1e-5;
+    double expected = 0, squares = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      expected += gradient[i] * random_normal(key, i);
+      squares += gradient[i] * gradient[i];
+    }
+    double sides[2];
+    for (const int side : {0, 1}) {
+      for (int64_t i = 0; i < n; ++i) weight[i] = start[i] + (side ? kStep : -kStep) * random_normal(key, i);
+      sides[side] = loss(test, batch);
+    }
+    std::copy(start.begin(), start.end(), weight);
+    // Truncation is of order kStep^2, rounding of order 1e-16 * loss / kStep.
+    EXPECT_NEAR((sides[1] - sides[0]) / (2 * kStep), expected, 1e-6 * std::sqrt(squares) + 1e-9);
+  }
+}
+
+TEST_P(Gradient, ProductMatchesOracle) {
+  TestModel oracle(GetParam().config, DType::kF64), product(GetParam().config, DType::kF32);
+  TestData data(GetParam().config.vocab_size, {9, 1, 23, 70});
+  const Batch batch = data.batch();
+  const double oracle_loss = loss(oracle, batch);
+  EXPECT_NEAR(loss(product, batch), oracle_loss, 1e-6 * oracle_loss);
+  double global = 0;
+  for (int p = 0; p < oracle.state().size(); ++p)
+    for (int64_t i = 0; i < oracle.state().spec(p).shape.elements(); ++i)
+      global += oracle.gradient(p)[i] * oracle.gradient(p)[i];
+  for (int p = 0; p < oracle.state().size(); ++p) {
+    SCOPED_TRACE(oracle.state().spec(p).name);
+    const Tensor gradient = product.state().finished_gradient(p);
+    double error = 0, squares = 0;
+    for (int64_t i = 0; i < gradient.elements(); ++i) {
+      error += std::pow(gradient.as<float>()[i] - oracle.gradient(p)[i], 2);
+      squares += std::pow(oracle.gradient(p)[i], 2);
+    }
+    // A top-1 router without auxiliary loss has no gradient: checked against the global norm.
+    const bool zero = squares < 1e-24 * global;
+    EXPECT_LE(std::sqrt(error), zero ? 1e-6 * std::sqrt(global) : 5e-6 * std::sqrt(squares));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Gradient,
+                         testing::Values(Case{"Top2", shape(4, 2, 8, 4, 2, 0, false), 0},
+                                         Case{"Top2Aux", shape(4, 2, 8, 4, 2, 0, false), 0.02},
+                                         Case{"Top1Window", shape(2, 1, 10, 3, 1, 5, false), 0.1},
+                                         Case{"Top1NoAux", shape(2, 2, 16, 3, 1, 0, true), 0},
+                                         Case{"Top3Tied", shape(6, 3, 4, 6, 3, 64, true), 0.02},
+                                         Case{"AllExperts", shape(4, 4, 8, 2, 2, 1, false), 0.02},
+                                         Case{"OneExpert", shape(4, 1, 8, 1, 1, 0, false), 0.02}),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+}  // namespace
+}  // namespace mixtune

@@ -1,0 +1,13 @@
+// A fine-tuning run from its settings to the last checkpoint.
+#pragma once
+
+#include "config/config.h"
+
+namespace mixtune {
+
+// Trains as `config` says (design.md, section 4, for the arithmetic). Everything that can be wrong with the settings,
+// the model and the data is found before output_dir is touched. Throws UserError then; later Error, with
+// ExitCode::kWentBad where the loss or the gradients stopped being finite.
+void train(const Config& config);
+
+}  // namespace mixtune

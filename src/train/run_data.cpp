@@ -1,0 +1,41 @@
+#include "train/run_data.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace mixtune {
+
+Documents load_model_documents(const std::vector<std::string>& files, const Config& config,
+                               const MixtralConfig& shape) {
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (needs_tokenizer(files, config.data.dataset_format)) {
+    const std::string& named = config.model.tokenizer_name_or_path;
+    tokenizer = std::make_unique<Tokenizer>(named.empty() ? config.model.model_name_or_path : named);
+    if (tokenizer->vocab_size() > shape.vocab_size)
+      throw UserError(tokenizer->path(),
+                      fmt::format("the tokeniser has {} tokens, the model's vocab_size is {}", tokenizer->vocab_size(),
+                                  shape.vocab_size),
+                      "use the tokeniser that belongs to the model");
+  }
+  return load_documents(files, config.data, tokenizer.get(), shape.vocab_size);
+}
+
+RunData load_run_data(const Config& config, const MixtralConfig& shape) {
+  if (config.data.max_seq_length > shape.max_position_embeddings)
+    log_warning("max_seq_length {} is beyond the model's max_position_embeddings, {}", config.data.max_seq_length,
+                shape.max_position_embeddings);
+  Documents all = load_model_documents(config.data.train_file, config, shape);
+  if (!config.data.validation_file.empty())
+    return {std::move(all), load_model_documents({config.data.validation_file}, config, shape)};
+  if (config.data.validation_split_percentage > 0) {
+    Split split = split_validation(all, config.data.validation_split_percentage, config.run.seed);
+    return {std::move(split.train), std::move(split.validation)};
+  }
+  return {std::move(all), {}};
+}
+
+}  // namespace mixtune

@@ -1,0 +1,90 @@
+// What tests of the model share: a small model with random weights, and documents of given lengths.
+#pragma once
+
+#include <vector>
+
+#include "base/random.h"
+#include "model/instance.h"
+#include "train/step.h"
+
+namespace mixtune {
+
+inline MixtralConfig testing_config() {
+  return {.vocab_size = 37,
+          .hidden_size = 24,
+          .intermediate_size = 20,
+          .num_hidden_layers = 2,
+          .num_attention_heads = 4,
+          .num_key_value_heads = 2,
+          .head_dim = 6,
+          .num_local_experts = 4,
+          .num_experts_per_tok = 2,
+          .max_position_embeddings = 128,
+          .rope_theta = 1e4,
+          .rms_norm_eps = 1e-5,
+          .initializer_range = 0.2};
+}
+
+// Weights are the same in every dtype: fp32 values. Norms are made uneven, so that their gradients are tested.
+class TestModel : public Instance {
+ public:
+  TestModel(const MixtralConfig& config, DType dtype)
+      : Instance(config, Device{}, dtype, State::Purpose::kTraining, size_t{1} << 30) {
+    for (int p = 0; p < state().size(); ++p) {
+      const Tensor weight = state().weight(p);
+      const bool norm = weight.shape.rank() == 1;
+      const uint64_t key = random_key(1, state().spec(p).name);
+      for (int64_t i = 0; i < weight.elements(); ++i) {
+        const auto value = static_cast<float>(norm + config.initializer_range * random_normal(key, i));
+        if (dtype == DType::kF64)
+          weight.as<double>()[i] = value;
+        else
+          weight.as<float>()[i] = value;
+      }
+    }
+  }
+
+  const double* gradient(int param) { return state().finished_gradient(param).as<double>(); }
+};
+
+// Random documents of the given lengths; about a third of the labels are ignored. A document of one token, which has
+// no target, is joined to nothing: it stands in the batch for its positions and routing alone.
+class TestData {
+ public:
+  TestData(int64_t vocab, const std::vector<int64_t>& lengths) {
+    const uint64_t key = random_key(3, "documents");
+    uint64_t index = 0;
+    for (const int64_t length : lengths) {
+      offsets_.push_back(static_cast<int32_t>(ids_.size()));
+      for (int64_t i = 0; i < length; ++i, ++index) {
+        ids_.push_back(static_cast<int32_t>(random_below(key, 3 * index, vocab)));
+        positions_.push_back(static_cast<int32_t>(i));
+        const bool has_target = i + 1 < length && random_below(key, 3 * index + 1, 3) > 0;
+        targets_.push_back(has_target ? static_cast<int32_t>(random_below(key, 3 * index + 2, vocab)) : kIgnoreTarget);
+        target_tokens_ += has_target;
+      }
+    }
+    live_tokens_ = static_cast<int64_t>(ids_.size());
+    offsets_.push_back(static_cast<int32_t>(live_tokens_));
+    const int64_t rows = (live_tokens_ + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
+    ids_.resize(rows, 0);
+    positions_.resize(rows, 0);
+    targets_.resize(rows, kIgnoreTarget);
+  }
+
+  Batch batch() const {
+    const auto rows = static_cast<int64_t>(ids_.size());
+    return {.ids = host_tensor(ids_.data(), {rows}),
+            .targets = host_tensor(targets_.data(), {rows}),
+            .positions = host_tensor(positions_.data(), {rows}),
+            .doc_offsets = host_tensor(offsets_.data(), {static_cast<int64_t>(offsets_.size())}),
+            .live_tokens = live_tokens_,
+            .target_tokens = target_tokens_};
+  }
+
+ private:
+  std::vector<int32_t> ids_, targets_, positions_, offsets_;
+  int64_t live_tokens_ = 0, target_tokens_ = 0;
+};
+
+}  // namespace mixtune

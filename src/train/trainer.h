@@ -1,0 +1,60 @@
+// Trainer: what a training run holds, and the things it does in a step.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/output_folder.h"
+#include "config/config.h"
+#include "metrics/metric_sink.h"
+#include "train/evaluate.h"
+#include "train/run_data.h"
+
+namespace mixtune {
+
+class Trainer {
+ public:
+  // Reads the model and the data; writes nothing.
+  explicit Trainer(const Config& config);
+
+  // Claims output_dir and begins the records there.
+  void open_output();
+
+  int64_t total_steps() const { return total_steps_; }
+  Instance& instance() { return instance_; }
+
+  // Optimizer step `step`, counted from 1: forward and backward of every micro-batch, clipping, AdamW. Throws Error
+  // (kWentBad), with the weights as they were, where the loss or the gradient norm is not finite.
+  StepRecord step(int64_t step);
+
+  bool evaluation_due(int64_t step) const;
+  EvalRecord evaluate(int64_t step);
+
+  bool save_due(int64_t step) const;
+  // Writes checkpoint-`step` and makes `latest` name it.
+  void save(int64_t step);
+
+  void report(const StepRecord& record);
+  void report(const EvalRecord& record);
+  void finish();
+
+ private:
+  void announce() const;
+  void check_finite(const StepRecord& record);
+
+  Config config_;
+  MixtralConfig shape_;
+  RunData data_;
+  double router_coefficient_;
+  Instance instance_;
+  Saved saved_;
+  Loader loader_;
+  std::optional<Evaluator> evaluator_;
+  int64_t total_steps_;
+  std::optional<OutputFolder> output_;
+  std::vector<std::unique_ptr<MetricSink>> sinks_;
+};
+
+}  // namespace mixtune

@@ -1,0 +1,189 @@
+// Training as transformers and PyTorch do it: the fixtures of scripts/make_hf_fixtures.py, through the library and
+// through the command line.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include <nlohmann/json.hpp>
+
+#include "checkpoint/load.h"
+#include "config/load.h"
+#include "sameness.h"
+#include "train/trainer.h"
+
+namespace mixtune {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr double kLossOnEqualWeights = 1e-6, kLossOverSteps = 1e-5, kTensors = 1e-4, kWeights = 1e-3, kLogits = 1e-5;
+
+json read_json(const std::string& path) {
+  std::ifstream file(path);
+  return json::parse(file);
+}
+
+class HfParity : public testing::TestWithParam<std::string> {
+ protected:
+  HfParity()
+      : folder_(std::string(MIXTUNE_SOURCE_DIR) + "/tests/fixtures/hf/" + GetParam()),
+        out_(fs::temp_directory_path() / fmt::format("mixtune-parity-{}-{}", GetParam(), getpid())),
+        expected_(read_json(folder_ + "/expected.json")),
+        tensors_(folder_ + "/expected.safetensors") {}
+  ~HfParity() override { fs::remove_all(out_); }
+
+  Overrides paths() const {
+    return {{"model_name_or_path", folder_}, {"train_file", folder_ + "/train.jsonl"}, {"output_dir", out_.string()}};
+  }
+
+  Tensor expected(const std::string& name, int64_t elements) const {
+    const StoredTensor* stored = tensors_.find(name);
+    if (!stored) throw std::runtime_error("the fixture has no " + name);
+    MT_CHECK(stored->shape.elements() == elements && stored->dtype == DType::kF32);
+    return {const_cast<std::byte*>(tensors_.bytes(*stored).data()), {elements}, DType::kF32, {}};
+  }
+
+  // The loss's parts and the norm of step records; the first step ran on identical weights.
+  template <class Record>
+  void expect_step(int64_t step, const Record& actual) {
+    const json& want = expected_["steps"][step - 1];
+    for (const char* name : {"loss", "lm_loss", "aux_loss", "grad_norm", "learning_rate"}) {
+      const double reference = want[name], bound = step == 1 ? kLossOnEqualWeights : kLossOverSteps;
+      EXPECT_NEAR(actual[name].template get<double>(), reference, bound * std::abs(reference))
+          << name << " of step " << step;
+    }
+    EXPECT_EQ(actual["tokens"], want["tokens"]);
+  }
+
+  // The error of all weights together against the whole update from the starting weights. A tensor whose gradient is
+  // exactly zero moves by noise: it is left out.
+  template <class ActualOf, class StartOf>
+  void expect_weights(const State& state, const ActualOf& actual_of, const StartOf& start_of) {
+    double error = 0, update = 0;
+    for_each_hub_tensor(state, start_of, [&](const HfSlice& slice, const Tensor& start) {
+      const int64_t n = slice.elements();
+      const Tensor want = expected("weight." + slice.name, n), gradient = expected("grad." + slice.name, n);
+      const Tensor actual = actual_of(slice);
+      double squares = 0;
+      for (int64_t i = 0; i < n; ++i) squares += std::pow(element(gradient, i), 2);
+      const double norm = expected_["steps"][0]["grad_norm"];
+      if (std::sqrt(squares) < 1e-6 * norm) return;
+      for (int64_t i = 0; i < n; ++i) {
+        error += std::pow(element(actual, i) - element(want, i), 2);
+        update += std::pow(element(want, i) - element(start, i), 2);
+      }
+    });
+    ASSERT_GT(update, 0);
+    EXPECT_LT(std::sqrt(error / update), kWeights);
+  }
+
+  std::string folder_;
+  fs::path out_;
+  json expected_;
+  SafetensorsFile tensors_;
+};
+
+TEST_P(HfParity, Logits) {
+  Instance instance(load_mixtral_config(folder_), {}, DType::kF32, State::Purpose::kInference);
+  load_weights(HfFolder(folder_), instance.state());
+  const MixtralConfig& shape = instance.model().config();
+  const Config config = load_config(folder_ + "/train.yaml", paths());
+  const Documents documents = load_run_data(config, shape).train;
+  Loader loader(documents, {.max_seq_length = documents.max_length(), .epochs = 1}, 1, 1);
+  const Batch& batch = loader.load(0).micro_batches[0];
+  Saved saved = instance.model().make_saved();
+  Ctx& ctx = instance.ctx();
+  const Tensor h = instance.model().layers(ctx, batch, instance.model().all_layers(),
+                                           instance.model().embed(ctx, batch, saved), saved, false);
+  const Tensor logits = ctx.stack.push("logits", {batch.live_tokens, shape.vocab_size}, DType::kF32);
+  instance.model().head_logits(ctx, h.slice(0, batch.live_tokens), logits);
+  const Tensor want = expected("logits", logits.elements());
+  for (int64_t i = 0; i < logits.elements(); ++i)
+    ASSERT_NEAR(element(logits, i), element(want, i), kLogits) << "token " << i / shape.vocab_size;
+}
+
+TEST_P(HfParity, FiveSteps) {
+  const Config config = load_config(folder_ + "/train.yaml", paths());
+  Trainer trainer(config);
+  State& state = trainer.instance().state();
+  std::vector<std::vector<float>> start;
+  for (int p = 0; p < state.size(); ++p)
+    start.emplace_back(state.weight(p).as<float>(), state.weight(p).as<float>() + state.weight(p).elements());
+  ASSERT_EQ(trainer.total_steps(), static_cast<int64_t>(expected_["steps"].size()));
+
+  for (int64_t step = 1; step <= trainer.total_steps(); ++step) {
+    const StepRecord r = trainer.step(step);
+    expect_step(step, json{{"loss", r.loss},
+                           {"lm_loss", r.lm_loss},
+                           {"aux_loss", r.aux_loss},
+                           {"grad_norm", r.grad_norm},
+                           {"learning_rate", r.learning_rate},
+                           {"tokens", r.tokens}});
+    if (step == 1)
+      expect_tensors_same(
+          "gradient", state, [&](int p) { return state.finished_gradient(p); },
+          [&](const HfSlice& slice) { return expected("grad." + slice.name, slice.elements()); }, kTensors);
+  }
+  expect_tensors_same(
+      "first moment", state, [&](int p) { return state.first_moment(p); },
+      [&](const HfSlice& slice) { return expected("exp_avg." + slice.name, slice.elements()); }, kTensors);
+  expect_tensors_same(
+      "second moment", state, [&](int p) { return state.second_moment(p); },
+      [&](const HfSlice& slice) { return expected("exp_avg_sq." + slice.name, slice.elements()); }, kTensors);
+  std::map<std::string, Tensor> actual;
+  for_each_hub_tensor(
+      state, [&](int p) { return state.weight(p); },
+      [&](const HfSlice& slice, const Tensor& tensor) { actual[slice.name] = tensor; });
+  expect_weights(
+      state, [&](const HfSlice& slice) { return actual.at(slice.name); },
+      [&](int p) { return host_tensor(start[p].data(), {static_cast<int64_t>(start[p].size())}); });
+}
+
+TEST_P(HfParity, CommandLine) {
+  std::string command = fmt::format("{} train {}/train.yaml", MIXTUNE_PROGRAM, folder_);
+  for (const auto& [key, value] : paths()) command += fmt::format(" --{} {}", key, value);
+  ASSERT_EQ(std::system((command + " > /dev/null 2>&1").c_str()), 0) << command;
+
+  std::ifstream metrics(out_ / "metrics.jsonl");
+  int64_t steps = 0;
+  for (std::string line; std::getline(metrics, line);) expect_step(++steps, json::parse(line));
+  ASSERT_EQ(steps, static_cast<int64_t>(expected_["steps"].size()));
+
+  std::string latest;
+  std::ifstream(out_ / "latest") >> latest;
+  ASSERT_EQ(latest, fmt::format("checkpoint-{}", steps));
+  const MixtralConfig shape = load_mixtral_config(folder_);
+  State before(make_layout(shape).specs, {}, DType::kF32, State::Purpose::kInference);
+  State after(make_layout(load_mixtral_config(out_ / latest)).specs, {}, DType::kF32, State::Purpose::kInference);
+  load_weights(HfFolder(folder_), before);
+  load_weights(HfFolder(out_ / latest), after);
+  std::map<std::string, Tensor> actual;
+  for_each_hub_tensor(
+      after, [&](int p) { return after.weight(p); },
+      [&](const HfSlice& slice, const Tensor& tensor) { actual[slice.name] = tensor; });
+  expect_weights(
+      before, [&](const HfSlice& slice) { return actual.at(slice.name); }, [&](int p) { return before.weight(p); });
+}
+
+TEST_P(HfParity, GreedyTokens) {
+  for (const json& sample : expected_["greedy"]) {
+    const std::vector<int> prompt = sample["prompt"], want = sample["tokens"];
+    const std::string command = fmt::format("{} generate {} --ids {} --max-new-tokens {}", MIXTUNE_PROGRAM, folder_,
+                                            fmt::join(prompt, ","), want.size());
+    std::unique_ptr<FILE, int (*)(FILE*)> output(popen(command.c_str(), "r"), pclose);
+    std::vector<int> got;
+    for (int id; std::fscanf(output.get(), "%d", &id) == 1;) got.push_back(id);
+    EXPECT_EQ(got, want) << command;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Fixtures, HfParity,
+                         testing::Values("packed", "plain", "sharded_bf16", "tied", "top1", "top3_window"),
+                         [](const auto& fixture) { return fixture.param; });
+
+}  // namespace
+}  // namespace mixtune

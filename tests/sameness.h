@@ -1,0 +1,61 @@
+// Criteria of sameness (docs/design.md, section 4) between tensors of two trainings.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <string>
+
+#include "state/state.h"
+
+namespace mixtune {
+
+inline double element(const Tensor& t, int64_t i) {
+  return t.dtype == DType::kF64 ? t.as<double>()[i] : t.as<float>()[i];
+}
+
+// Squared 2-norms of a difference and of the reference it is measured by.
+struct NormError {
+  double difference = 0, reference = 0;
+
+  void add(const Tensor& actual, const Tensor& expected) {
+    for (int64_t i = 0; i < expected.elements(); ++i) {
+      difference += std::pow(element(actual, i) - element(expected, i), 2);
+      reference += std::pow(element(expected, i), 2);
+    }
+  }
+  double relative() const { return std::sqrt(difference / reference); }
+};
+
+// Calls check(hub name, slice of tensor_of(param)) for every Hugging Face tensor of a State.
+inline void for_each_hub_tensor(const State& state, const std::function<Tensor(int)>& tensor_of,
+                                const std::function<void(const HfSlice&, const Tensor&)>& check) {
+  for (int p = 0; p < state.size(); ++p)
+    for (const HfSlice& slice : state.spec(p).slices) {
+      const Tensor whole = tensor_of(p);
+      check(slice, whole.view({whole.elements()}).slice(slice.offset, slice.elements()));
+    }
+}
+
+// One kind of tensor (gradients, moments) of a whole model: every tensor within `bound` relative norm, and one whose
+// exact value is zero within 1e-6 of the global norm.
+inline void expect_tensors_same(const std::string& what, const State& state, const std::function<Tensor(int)>& actual,
+                                const std::function<Tensor(const HfSlice&)>& expected, double bound) {
+  double global = 0;
+  for_each_hub_tensor(state, actual, [&](const HfSlice& slice, const Tensor&) {
+    const Tensor reference = expected(slice);
+    for (int64_t i = 0; i < reference.elements(); ++i) global += std::pow(element(reference, i), 2);
+  });
+  for_each_hub_tensor(state, actual, [&](const HfSlice& slice, const Tensor& tensor) {
+    NormError error;
+    error.add(tensor, expected(slice));
+    if (error.reference < 1e-14 * global)
+      EXPECT_LT(std::sqrt(error.difference), 1e-6 * std::sqrt(global))
+          << what << " of " << slice.name << ", exactly zero";
+    else
+      EXPECT_LT(error.relative(), bound) << what << " of " << slice.name;
+  });
+}
+
+}  // namespace mixtune
