@@ -1,0 +1,146 @@
+#include "cli/arguments.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.h"
+#include "config/keys.h"
+
+namespace mixtune {
+
+namespace {
+
+// Help lines are written for the docs; a terminal shows no `code`.
+std::string plain(std::string_view markdown) {
+  std::string text(markdown);
+  std::erase(text, '`');
+  return text;
+}
+
+// --max-steps becomes --max_steps, and a boolean key that stands alone, or before its value, --packing=VALUE.
+std::vector<std::string> with_keys_spelled_out(const std::vector<std::string>& args) {
+  std::vector<std::string> out;
+  for (size_t i = 0; i < args.size(); ++i) {
+    const std::string& arg = args[i];
+    const size_t equals = std::min(arg.find('='), arg.size());
+    std::string name = arg.starts_with("--") ? arg.substr(2, equals - 2) : "";
+    std::ranges::replace(name, '-', '_');
+    const Key* key = find_key(name);
+    if (key == nullptr) {
+      out.push_back(arg);
+      continue;
+    }
+    out.push_back("--" + name + arg.substr(equals));
+    if (key->type != KeyType::kBoolean || equals != arg.size()) continue;
+    const bool has_value = i + 1 < args.size() && is_boolean(args[i + 1]);
+    out.back() += "=" + (has_value ? args[++i] : "true");
+  }
+  return out;
+}
+
+std::vector<std::string> flag_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back(name);
+  return names;
+}
+
+[[noreturn]] void throw_unknown_flag(const CLI::App& app, std::string_view arg) {
+  const std::string_view name = arg.substr(0, arg.find('='));
+  const std::string bare(name.substr(std::min(name.find_first_not_of('-'), name.size())));
+  const std::string near = nearest(bare.substr(0, 100), flag_names(app));
+  const bool takes_keys = app.get_option_no_throw("--train_file") != nullptr;
+  if (near.empty() && takes_keys && find_key(bare) == nullptr) throw_unknown_key("command line", bare);
+  throw UserError("command line", fmt::format("unknown flag '{}'", printable(name)),
+                  near.empty() ? fmt::format("'mixtune {} --help' lists the flags", app.get_name())
+                               : fmt::format("did you mean '--{}'?", near));
+}
+
+void check_extras(const CLI::App& app) {
+  const std::vector<std::string> extras = app.remaining();
+  const auto flag = std::ranges::find_if(extras, [](const std::string& arg) { return arg.starts_with("-"); });
+  if (flag != extras.end()) throw_unknown_flag(app, *flag);
+  if (!extras.empty())
+    throw UserError("command line", fmt::format("unexpected argument '{}'", printable(extras.front())),
+                    fmt::format("see 'mixtune {} --help'", app.get_name()));
+}
+
+// CLI11's messages start with the flag's name and a colon.
+[[noreturn]] void throw_mismatch(const std::string& message) {
+  const std::string flag = printable(message.substr(0, message.find(':')));
+  if (message.find("At Most") != message.npos) throw UserError(flag, "is given twice", "give it once");
+  throw UserError(flag, "needs a value", fmt::format("write {} VALUE", flag));
+}
+
+[[noreturn]] void throw_unknown_command(const std::vector<Command>& commands, std::string_view word) {
+  std::vector<std::string> names;
+  for (const Command& command : commands) names.push_back(command.app->get_name());
+  const std::string near = nearest(word.substr(0, 100), names);
+  throw UserError(
+      "command line", word.empty() ? "no command is given" : fmt::format("unknown command '{}'", printable(word)),
+      near.empty() ? fmt::format("use one of: {}", fmt::join(names, ", ")) : fmt::format("did you mean '{}'?", near));
+}
+
+}  // namespace
+
+KeyFlags::KeyFlags(CLI::App& app, std::initializer_list<std::string_view> some)
+    : flags_(std::make_shared<std::vector<Flag>>()) {
+  const auto chosen = [&](std::string_view name) {
+    return std::ranges::find(some, name) != some.end();
+  };
+  flags_->reserve(keys().size());
+  for (const Key& key : keys()) {
+    if (some.size() > 0 && !chosen(key.group) && !chosen(key.name)) continue;
+    Flag& flag = flags_->emplace_back(Flag{std::string(key.name), {}});
+    const Value value = key.get(Config());
+    app.add_option("--" + flag.key, flag.values, plain(key.help))
+        ->expected(1)
+        ->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+        ->group(std::string(key.group))
+        ->type_name(type_name(key))
+        ->default_str(key.type == KeyType::kChoice ? std::get<std::string>(value) : format_value(value));
+  }
+}
+
+Overrides KeyFlags::overrides() const {
+  Overrides overrides;
+  for (const Flag& flag : *flags_) {
+    for (const std::string& value : flag.values) {
+      if (value.starts_with("--"))
+        throw UserError("--" + flag.key, "needs a value", fmt::format("write --{} VALUE", flag.key));
+      overrides.emplace_back(flag.key, value);
+    }
+  }
+  return overrides;
+}
+
+const Command* parse_arguments(CLI::App& program, const std::vector<Command>& commands, std::vector<std::string> args) {
+  const auto is_named = [&](const Command& command) {
+    return command.app->get_name() == args.front();
+  };
+  if (!args.empty() && !args.front().starts_with("-") && std::ranges::none_of(commands, is_named))
+    throw_unknown_command(commands, args.front());
+  args = with_keys_spelled_out(args);
+  std::ranges::reverse(args);  // as CLI11 takes them
+  for (const Command& command : commands) command.app->allow_extras();
+  try {
+    program.parse(std::move(args));
+  } catch (const CLI::Success& help) {
+    program.exit(help);
+    return nullptr;
+  } catch (const CLI::ArgumentMismatch& error) {
+    throw_mismatch(error.what());
+  } catch (const CLI::ParseError& error) {
+    throw UserError("command line", printable(error.what(), 300), "see 'mixtune --help'");
+  }
+  const auto command = std::ranges::find_if(commands, [](const Command& c) { return c.app->parsed(); });
+  if (command == commands.end()) throw_unknown_command(commands, "");
+  check_extras(*command->app);
+  return &*command;
+}
+
+}  // namespace mixtune

@@ -1,0 +1,37 @@
+// What CLI11 leaves to us: our one-line errors, and configuration keys as flags.
+#pragma once
+
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cli/command.h"
+#include "config/load.h"
+
+namespace mixtune {
+
+// Configuration keys as flags of a subcommand, in the groups of the table.
+class KeyFlags {
+ public:
+  // Of all keys, or of those whose group or name is in `some`.
+  explicit KeyFlags(CLI::App& app, std::initializer_list<std::string_view> some = {});
+
+  // What was given, in the order of the table. Throws UserError for a flag without its value.
+  Overrides overrides() const;
+
+ private:
+  struct Flag {
+    std::string key;
+    std::vector<std::string> values;
+  };
+  std::shared_ptr<std::vector<Flag>> flags_;  // shared, as the parser keeps pointers into it
+};
+
+// Parses the program's arguments and returns the subcommand that they name; none where --help was asked for, and
+// answered. Throws UserError for whatever else is wrong with them.
+const Command* parse_arguments(CLI::App& program, const std::vector<Command>& commands, std::vector<std::string> args);
+
+}  // namespace mixtune

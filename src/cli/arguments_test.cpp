@@ -1,0 +1,124 @@
+#include "cli/arguments.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.h"
+
+namespace mixtune {
+namespace {
+
+// A program with one subcommand that takes every key, and a flag and a positional of its own.
+class Arguments : public testing::Test {
+ protected:
+  Arguments() : program_("test", "mixtune"), app_(program_.add_subcommand("train", "")), flags_(*app_) {
+    app_->add_option("CONFIG", config_, "");
+    app_->add_flag("--dry-run", dry_run_, "");
+    commands_ = {{app_, [] {
+                  }}};
+  }
+
+  Overrides parse(std::vector<std::string> args) {
+    args.insert(args.begin(), "train");
+    EXPECT_EQ(parse_arguments(program_, commands_, std::move(args)), commands_.data());
+    return flags_.overrides();
+  }
+
+  std::string error(std::vector<std::string> args) {
+    try {
+      if (parse_arguments(program_, commands_, std::move(args)) != nullptr) flags_.overrides();
+      return "";
+    } catch (const UserError& user_error) {
+      return user_error.what();
+    }
+  }
+
+  CLI::App program_;
+  CLI::App* app_;
+  std::string config_;
+  bool dry_run_ = false;
+  KeyFlags flags_;
+  std::vector<Command> commands_;
+};
+
+TEST_F(Arguments, BothWaysToGiveAValue) {
+  EXPECT_EQ(parse({"run.yaml", "--seed", "7", "--learning_rate=1e-4", "--dry-run"}),
+            (Overrides{{"learning_rate", "1e-4"}, {"seed", "7"}}));
+  EXPECT_EQ(config_, "run.yaml");
+  EXPECT_TRUE(dry_run_);
+}
+
+TEST_F(Arguments, ConfigMayStandAnywhere) {
+  EXPECT_EQ(parse({"--seed", "7", "run.yaml", "--max_steps=2"}), (Overrides{{"max_steps", "2"}, {"seed", "7"}}));
+  EXPECT_EQ(config_, "run.yaml");
+}
+
+TEST_F(Arguments, HyphensForUnderscores) {
+  EXPECT_EQ(parse({"--max-steps", "3", "--output-dir=a-b"}), (Overrides{{"max_steps", "3"}, {"output_dir", "a-b"}}));
+}
+
+TEST_F(Arguments, NegativeNumbersAreValues) {
+  EXPECT_EQ(parse({"--max_steps", "-1", "--weight_decay", "-0.5"}),
+            (Overrides{{"max_steps", "-1"}, {"weight_decay", "-0.5"}}));
+}
+
+TEST_F(Arguments, BooleansWithAndWithoutValue) {
+  EXPECT_EQ(parse({"--packing", "run.yaml", "--shuffle", "false"}),
+            (Overrides{{"packing", "true"}, {"shuffle", "false"}}));
+  EXPECT_EQ(config_, "run.yaml");
+}
+
+TEST_F(Arguments, LastBooleanAndExplicitTrue) {
+  EXPECT_EQ(parse({"--train_on_prompt=no", "--packing"}), (Overrides{{"train_on_prompt", "no"}, {"packing", "true"}}));
+}
+
+TEST_F(Arguments, RepeatedFilesAreAList) {
+  EXPECT_EQ(parse({"--train_file", "a", "--train_file", "b"}), (Overrides{{"train_file", "a"}, {"train_file", "b"}}));
+}
+
+TEST_F(Arguments, UnknownFlag) {
+  EXPECT_EQ(error({"train", "--learing_rate", "1"}),
+            "command line: unknown flag '--learing_rate'; did you mean '--learning_rate'?");
+  EXPECT_EQ(error({"train", "--dry-rum"}), "command line: unknown flag '--dry-rum'; did you mean '--dry-run'?");
+  EXPECT_EQ(error({"train", "-x"}), "command line: unknown key 'x'; 'mixtune train --help' lists the keys");
+  EXPECT_NE(error({"train", "--resume_from_checkpoint", "x"}).find("hold no optimizer state"), std::string::npos);
+}
+
+TEST_F(Arguments, MissingValue) {
+  EXPECT_EQ(error({"train", "--seed"}), "--seed: needs a value; write --seed VALUE");
+  EXPECT_EQ(error({"train", "--output_dir", "--seed", "1"}), "--output_dir: needs a value; write --output_dir VALUE");
+}
+
+TEST_F(Arguments, TooManyWords) {
+  EXPECT_EQ(error({"train", "a.yaml", "b.yaml"}),
+            "command line: unexpected argument 'b.yaml'; see 'mixtune train --help'");
+}
+
+TEST_F(Arguments, UnknownOrNoCommand) {
+  EXPECT_EQ(error({"tran"}), "command line: unknown command 'tran'; did you mean 'train'?");
+  EXPECT_EQ(error({"zzzzzz"}), "command line: unknown command 'zzzzzz'; use one of: train");
+  EXPECT_EQ(error({}), "command line: no command is given; use one of: train");
+}
+
+TEST_F(Arguments, HelpNamesEveryKeyAndEndsWell) {
+  testing::internal::CaptureStdout();
+  EXPECT_EQ(parse_arguments(program_, commands_, {"train", "--help"}), nullptr);
+  const std::string help = testing::internal::GetCapturedStdout();
+  for (const char* text : {"--learning_rate NUMBER", "--packing true|false", "Optimizer:", "5e-05"})
+    EXPECT_NE(help.find(text), std::string::npos) << text;
+}
+
+TEST(KeyFlags, OnlyTheChosenGroupsAndNames) {
+  CLI::App app("test", "mixtune");
+  const KeyFlags flags(app, {"Data", "seed"});
+  EXPECT_NE(app.get_option_no_throw("--packing"), nullptr);
+  EXPECT_NE(app.get_option_no_throw("--seed"), nullptr);
+  EXPECT_EQ(app.get_option_no_throw("--learning_rate"), nullptr);
+}
+
+}  // namespace
+}  // namespace mixtune

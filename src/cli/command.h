@@ -1,0 +1,25 @@
+// The subcommands. Each add_ function registers one with its flags; what it does is called after parsing.
+#pragma once
+
+#include <functional>
+
+namespace CLI {
+class App;
+}
+
+namespace mixtune {
+
+struct Command {
+  CLI::App* app;
+  std::function<void()> run;
+};
+
+Command add_train(CLI::App& program);
+Command add_evaluate(CLI::App& program);
+Command add_generate(CLI::App& program);
+Command add_preprocess(CLI::App& program);
+Command add_init(CLI::App& program);
+Command add_inspect(CLI::App& program);
+Command add_version(CLI::App& program);
+
+}  // namespace mixtune

@@ -1,0 +1,29 @@
+// A model that continues a document.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/instance.h"
+
+namespace mixtune {
+
+// Computes the whole document at every call: nothing is cached yet.
+class Decoder {
+ public:
+  // Reads the weights of `folder`. Documents have at most `max_tokens` tokens.
+  Decoder(const MixtralConfig& config, const std::string& folder, int64_t max_tokens);
+
+  // [count, V] logits after each of the last `count` tokens of `ids`, a document with at least as many.
+  std::vector<float> logits(const std::vector<int32_t>& ids, int64_t count);
+
+ private:
+  Batch batch(const std::vector<int32_t>& ids);
+
+  Instance instance_;
+  Saved saved_;
+  std::vector<int32_t> ids_, targets_, positions_, doc_offsets_;
+};
+
+}  // namespace mixtune

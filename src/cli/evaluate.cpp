@@ -1,0 +1,56 @@
+#include "train/evaluate.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "cli/arguments.h"
+#include "cli/preflight.h"
+
+namespace mixtune {
+
+namespace {
+
+struct EvaluateArguments {
+  std::string model, file;
+  bool json = false;
+};
+
+void run_evaluate(const EvaluateArguments& arguments, Overrides overrides) {
+  overrides.emplace_back("model_name_or_path", arguments.model);
+  overrides.emplace_back("validation_file", arguments.file);
+  const Config config = load_config(std::nullopt, overrides);
+  check_device(config);
+  check_model(arguments.model, "MODEL");
+  check_data_files(config);
+  const EvalRecord result = evaluate(config);
+  if (arguments.json) {
+    const nlohmann::ordered_json object = {
+        {"loss", result.eval_loss}, {"perplexity", result.eval_perplexity}, {"tokens", result.eval_tokens}};
+    fmt::print("{}\n", object.dump());
+  } else {
+    fmt::print("loss        {:.6f}\nperplexity  {:.4f}\ntokens      {}\n", result.eval_loss, result.eval_perplexity,
+               result.eval_tokens);
+  }
+}
+
+}  // namespace
+
+Command add_evaluate(CLI::App& program) {
+  CLI::App* app = program.add_subcommand("evaluate", "Print a model's loss and perplexity on a data file");
+  const auto arguments = std::make_shared<EvaluateArguments>();
+  app->add_option("MODEL", arguments->model, "folder of a checkpoint")->type_name("FOLDER")->required();
+  app->add_option("--file", arguments->file, "JSONL file to evaluate on")->type_name("FILE")->required();
+  app->add_flag("--json", arguments->json, "Print one JSON object");
+  const KeyFlags flags(*app, {"tokenizer_name_or_path", "dataset_format", "train_on_prompt", "long_documents",
+                              "packing", "max_seq_length", "per_device_train_batch_size", "device", "precision"});
+  return {app, [arguments, flags] {
+            run_evaluate(*arguments, flags.overrides());
+          }};
+}
+
+}  // namespace mixtune

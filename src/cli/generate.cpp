@@ -1,0 +1,180 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.h"
+#include "checkpoint/safetensors.h"
+#include "cli/command.h"
+#include "cli/decoder.h"
+#include "cli/preflight.h"
+#include "cli/sampling.h"
+#include "data/chat_template.h"
+#include "data/preprocess.h"
+#include "data/tokenizer.h"
+
+namespace mixtune {
+
+namespace {
+
+struct GenerateArguments {
+  std::string model, tokenizer, ids, logits;
+  std::optional<std::string> prompt;
+  bool chat = false;
+  int64_t max_new_tokens = 128;
+  Sampling sampling;
+};
+
+// Appends tokens to `ids` until EOS or until there are `limit`.
+void extend(Decoder& decoder, std::vector<int32_t>& ids, int64_t limit, const Sampling& sampling,
+            std::optional<int64_t> eos) {
+  while (static_cast<int64_t>(ids.size()) < limit) {
+    ids.push_back(next_token(decoder.logits(ids, 1), sampling, static_cast<int64_t>(ids.size())));
+    if (ids.back() == eos) return;
+  }
+}
+
+// A safetensors file with `logits` [T, V]: what the model says after each token of the prompt.
+void write_logits(Decoder& decoder, const std::vector<int32_t>& ids, int64_t vocab, const std::string& path) {
+  const auto tokens = static_cast<int64_t>(ids.size());
+  const std::vector<float> logits = decoder.logits(ids, tokens);
+  const TensorEntry entry = {"logits", DType::kF32, {tokens, vocab}};
+  const std::string temporary = fmt::format("{}.tmp-{}", path, getpid());
+  try {
+    SafetensorsWriter writer(temporary, {&entry, 1});
+    writer.write(std::as_bytes(std::span(logits)));
+    writer.finish();
+    std::filesystem::rename(temporary, path);
+  } catch (...) {
+    std::error_code ignored;
+    std::filesystem::remove(temporary, ignored);
+    throw;
+  }
+}
+
+std::vector<int32_t> parse_ids(std::string_view text) {
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < text.size();) {
+    if (text[i] == ' ' || text[i] == ',') {
+      ++i;
+      continue;
+    }
+    int32_t id = 0;
+    const auto [end, error] = std::from_chars(text.data() + i, text.data() + text.size(), id);
+    if (error != std::errc())
+      throw UserError("--ids", fmt::format("'{}' is not a list of token ids", printable(text)), "write --ids 1,2,3");
+    ids.push_back(id);
+    i = static_cast<size_t>(end - text.data());
+  }
+  return ids;
+}
+
+void check_prompt(const std::vector<int32_t>& ids, const MixtralConfig& config) {
+  if (ids.empty()) throw UserError("--ids", "there is no id", "write --ids 1,2,3");
+  for (const int32_t id : ids)
+    if (id < 0 || id >= config.vocab_size)
+      throw UserError("prompt",
+                      fmt::format("token id {} is outside the model's vocabulary of {}", id, config.vocab_size),
+                      "use the tokenizer that belongs to this model");
+  if (static_cast<int64_t>(ids.size()) >= config.max_position_embeddings)
+    throw UserError("prompt",
+                    fmt::format("its {} tokens leave no room in the model's {} positions", ids.size(),
+                                config.max_position_embeddings),
+                    "shorten it");
+}
+
+std::vector<int32_t> encode(const Tokenizer& tokenizer, const GenerateArguments& arguments) {
+  if (arguments.chat) return encode_prompt(tokenizer, {{Role::kUser, *arguments.prompt}}, "--prompt");
+  std::vector<int32_t> ids = tokenizer.encode(*arguments.prompt);
+  ids.insert(ids.begin(), tokenizer.bos());
+  return ids;
+}
+
+// What the tokens after the first `prompt` ones say, with the space that may part it from the prompt.
+std::string continuation(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, size_t prompt, bool chat) {
+  const std::span<const int32_t> all(ids);
+  if (chat) return tokenizer.decode(all.subspan(prompt));
+  const std::string text = tokenizer.decode(all);
+  return text.substr(std::min(tokenizer.decode(all.first(prompt)).size(), text.size()));
+}
+
+void run_generate(const GenerateArguments& arguments) {
+  if (arguments.prompt.has_value() == !arguments.ids.empty())
+    throw UserError("command line", "one of --prompt and --ids is needed", "give --prompt TEXT");
+  check_model(arguments.model, "MODEL");
+  const MixtralConfig config = load_mixtral_config(arguments.model);
+  std::optional<Tokenizer> tokenizer;
+  if (arguments.prompt) tokenizer.emplace(arguments.tokenizer.empty() ? arguments.model : arguments.tokenizer);
+  std::vector<int32_t> ids = tokenizer ? encode(*tokenizer, arguments) : parse_ids(arguments.ids);
+  check_prompt(ids, config);
+  if (!arguments.logits.empty()) check_output_file(arguments.logits, false);
+  const size_t prompt = ids.size();
+
+  const int64_t limit =
+      std::min(static_cast<int64_t>(prompt) + arguments.max_new_tokens, config.max_position_embeddings);
+  Decoder decoder(config, arguments.model, limit);
+  if (!arguments.logits.empty()) write_logits(decoder, ids, config.vocab_size, arguments.logits);
+  extend(decoder, ids, limit, arguments.sampling, tokenizer ? tokenizer->eos() : config.eos_token_id);
+  if (tokenizer) {
+    std::erase_if(ids, [&](int32_t id) { return id >= tokenizer->vocab_size(); });  // a padded vocabulary's
+    fmt::print("{}\n", continuation(*tokenizer, ids, prompt, arguments.chat));
+  } else {
+    fmt::print("{}\n", fmt::join(ids.begin() + static_cast<int64_t>(prompt), ids.end(), " "));
+  }
+}
+
+// CLI::Range lets a NaN pass.
+CLI::Validator number_within(double low, double high) {
+  const auto check = [=](std::string& text) {
+    double number = 0;
+    const bool good = CLI::detail::lexical_cast(text, number) && number >= low && number <= high;
+    return good ? std::string() : fmt::format("'{}' is not a number from {} to {}", printable(text), low, high);
+  };
+  return CLI::Validator(check, "");
+}
+
+}  // namespace
+
+Command add_generate(CLI::App& program) {
+  CLI::App* app = program.add_subcommand("generate", "Continue a prompt");
+  const auto arguments = std::make_shared<GenerateArguments>();
+  app->add_option("MODEL", arguments->model, "folder of a checkpoint")->type_name("FOLDER")->required();
+  app->add_option("--prompt", arguments->prompt, "text to continue")->type_name("TEXT");
+  app->add_flag("--chat", arguments->chat, "The prompt is a user's turn: wrap it as the chat template does");
+  app->add_option("--ids", arguments->ids, "token ids to continue, instead of text; ids are printed")
+      ->type_name("1,2,3");
+  app->add_option("--logits", arguments->logits, "write the prompt's logits to this new safetensors file")
+      ->type_name("FILE");
+  app->add_option("--max-new-tokens", arguments->max_new_tokens, "stop after so many tokens")
+      ->type_name("N")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
+  app->add_option("--temperature", arguments->sampling.temperature, "0: always the likeliest token")
+      ->type_name("NUMBER")
+      ->capture_default_str()
+      ->check(number_within(0, 100));
+  app->add_option("--top-p", arguments->sampling.top_p,
+                  "choose from the likeliest tokens with this probability together")
+      ->type_name("NUMBER")
+      ->capture_default_str()
+      ->check(number_within(0, 1));
+  app->add_option("--seed", arguments->sampling.seed, "seed of the choices")
+      ->type_name("INTEGER")
+      ->capture_default_str();
+  app->add_option("--tokenizer", arguments->tokenizer, "folder of the tokenizer; default: MODEL")->type_name("FOLDER");
+  return {app, [arguments] {
+            run_generate(*arguments);
+          }};
+}
+
+}  // namespace mixtune

@@ -1,0 +1,123 @@
+#include <fmt/format.h>
+
+#include <array>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.h"
+#include "checkpoint/file.h"
+#include "checkpoint/save.h"
+#include "checkpoint/staged_folder.h"
+#include "cli/command.h"
+#include "data/tokenizer.h"
+#include "model/mixtral_config.h"
+#include "model/params.h"
+
+namespace mixtune {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr size_t kMaxConfigBytes = 1 << 20;
+constexpr std::array kTokenizerFiles = {"tokenizer.model",         "tokenizer.json",    "tokenizer_config.json",
+                                        "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"};
+
+struct InitArguments {
+  std::string config_file, out, tokenizer;
+  std::string dtype = "fp32";
+  int64_t seed = 42;
+};
+
+void check_new(const std::string& out) {
+  std::error_code error;
+  if (fs::symlink_status(out, error).type() != fs::file_type::not_found)
+    throw UserError(printable(out, 200), error ? error.message() : "exists already", "name a new folder");
+}
+
+void make_parent(const std::string& out) {
+  const std::string parent = parent_folder(out);
+  std::error_code error;
+  fs::create_directories(parent, error);
+  if (error)
+    throw UserError(printable(parent, 200), fmt::format("cannot be made ({})", error.message()), "name another place");
+}
+
+void check_memory(const std::vector<ParamSpec>& specs) {
+  double bytes = 0;
+  for (const ParamSpec& spec : specs) bytes += static_cast<double>(spec.shape.elements()) * sizeof(float);
+  const auto available = static_cast<double>(available_memory(Device{}));
+  if (bytes > available)
+    throw UserError(
+        "MODEL", fmt::format("its weights need {:.1f} GB of memory, {:.1f} GB are free", bytes / 1e9, available / 1e9),
+        "make the model smaller");
+}
+
+std::string tokenizer_folder(const std::string& path, int64_t vocab_size) {
+  const Tokenizer tokenizer(path);
+  if (tokenizer.vocab_size() > vocab_size)
+    throw UserError(printable(path, 200), fmt::format("the tokenizer has {} tokens", tokenizer.vocab_size()),
+                    fmt::format("raise the model's vocab_size, which is {}", vocab_size));
+  return parent_folder(tokenizer.path());
+}
+
+void copy_tokenizer(const std::string& from, const std::string& to) {
+  for (const char* name : kTokenizerFiles)
+    if (fs::is_regular_file(fs::path(from) / name)) copy_file(fs::path(from) / name, fs::path(to) / name);
+}
+
+void run_init(const InitArguments& arguments) {
+  const std::string out = without_trailing_slash(arguments.out);
+  const std::string text = read_small_file(arguments.config_file, kMaxConfigBytes);
+  const MixtralConfig config = parse_mixtral_config(text, printable(arguments.config_file, 200));
+  const std::vector<ParamSpec> specs = make_layout(config).specs;
+  check_new(out);
+  check_memory(specs);
+  const bool with_tokenizer = !arguments.tokenizer.empty();
+  const std::string tokenizer = with_tokenizer ? tokenizer_folder(arguments.tokenizer, config.vocab_size) : "";
+
+  make_parent(out);
+  std::optional<StagedFolder> side;  // where save_checkpoint finds its side files; never committed, so gone at the end
+  if (with_tokenizer) {
+    side.emplace(parent_folder(out) + "/+" + fs::path(out).filename().string());
+    copy_tokenizer(tokenizer, side->path());
+  }
+  State state(specs, Device{}, DType::kF32, State::Purpose::kInference);
+  initialise_weights(config, static_cast<uint64_t>(arguments.seed), state);
+  save_checkpoint(state, {.out_folder = out,
+                          .source_folder = side ? side->path() : "",
+                          .config_json = text,
+                          .dtype = arguments.dtype == "bf16" ? DType::kBF16 : DType::kF32});
+  fmt::print("{}: {} parameters, {}\n", out, state.elements(), arguments.dtype);
+}
+
+}  // namespace
+
+Command add_init(CLI::App& program) {
+  CLI::App* app = program.add_subcommand("init", "Write a checkpoint with random weights");
+  const auto arguments = std::make_shared<InitArguments>();
+  app->add_option("MODEL", arguments->config_file, "a config.json: the shape of the model")
+      ->type_name("FILE")
+      ->required();
+  app->add_option("OUT", arguments->out, "folder to make")->type_name("FOLDER")->required();
+  app->add_option("--tokenizer", arguments->tokenizer, "folder whose tokenizer files are copied in")
+      ->type_name("FOLDER");
+  app->add_option("--dtype", arguments->dtype, "element type of the weights")
+      ->type_name("fp32|bf16")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"fp32", "bf16"}));
+  app->add_option("--seed", arguments->seed, "seed of the weights")
+      ->capture_default_str()
+      ->type_name("INTEGER")
+      ->check(CLI::Range(int64_t{0}, int64_t{0xFFFFFFFF}));
+  return {app, [arguments] {
+            run_init(*arguments);
+          }};
+}
+
+}  // namespace mixtune

@@ -1,0 +1,94 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.h"
+#include "checkpoint/describe.h"
+#include "checkpoint/file.h"
+#include "cli/command.h"
+#include "config/keys.h"
+#include "data/describe.h"
+#include "data/documents.h"
+
+namespace mixtune {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+struct InspectArguments {
+  std::string path, tokenizer, format = "auto";
+};
+
+bool has_file(const fs::path& folder, const char* name) {
+  std::error_code error;
+  return fs::is_regular_file(folder / name, error);
+}
+
+std::string describe_folder(const fs::path& folder) {
+  if (has_file(folder, "config.json")) return describe_checkpoint(folder);
+  if (has_file(folder, "tokenizer.model") || has_file(folder, "tokenizer.json")) return describe_tokenizer(folder);
+  throw UserError(printable(folder.string(), 200), "holds no config.json, tokenizer.model or finished run",
+                  "name a model folder, a tokenizer folder or an output folder");
+}
+
+// The checkpoint that `latest` names in the output folder of a run.
+fs::path latest_checkpoint(const fs::path& folder) {
+  constexpr size_t kMaxName = 256;
+  std::string name = read_small_file(folder / "latest", kMaxName);
+  std::erase(name, '\n');
+  if (name.empty() || name.find('/') != name.npos || name.starts_with(".") || name.find('\0') != name.npos)
+    throw UserError(printable((folder / "latest").string(), 200), "does not name a checkpoint",
+                    "inspect one of the checkpoint-N folders");
+  return folder / name;
+}
+
+std::string describe_data(const InspectArguments& arguments) {
+  const Key* key = find_key("dataset_format");
+  Config config;
+  key->set(config, parse_value(*key, arguments.format, "--format"));
+  std::optional<Tokenizer> tokenizer;
+  if (!arguments.tokenizer.empty()) tokenizer.emplace(arguments.tokenizer);
+  return describe_data_file(arguments.path, config.data.dataset_format, tokenizer ? &*tokenizer : nullptr);
+}
+
+std::string describe(const InspectArguments& arguments) {
+  const fs::path path = arguments.path;
+  std::error_code error;
+  if (!fs::exists(path, error))
+    throw UserError(printable(arguments.path, 200), "does not exist", "name a folder or a file");
+  if (fs::is_directory(path, error)) {
+    if (!has_file(path, "latest")) return describe_folder(path);
+    const fs::path checkpoint = latest_checkpoint(path);
+    return fmt::format("latest: {}\n{}", printable(checkpoint.string(), 200), describe_folder(checkpoint));
+  }
+  if (path.extension() == ".safetensors") return describe_safetensors(path);
+  if (path.extension() == ".model") return describe_tokenizer(path);
+  return describe_data(arguments);
+}
+
+}  // namespace
+
+Command add_inspect(CLI::App& program) {
+  CLI::App* app = program.add_subcommand("inspect", "Say what a checkpoint, tokenizer or data file holds");
+  const auto arguments = std::make_shared<InspectArguments>();
+  app->add_option("PATH", arguments->path,
+                  "a model, tokenizer or output folder; a .safetensors, tokenizer .model or JSONL file")
+      ->type_name("")
+      ->required();
+  app->add_option("--tokenizer", arguments->tokenizer, "folder of the tokenizer to count a data file's tokens with")
+      ->type_name("FOLDER");
+  app->add_option("--format", arguments->format, "form of a data file's records, as dataset_format")
+      ->type_name("TEXT")
+      ->capture_default_str();
+  return {app, [arguments] {
+            fmt::print("{}", describe(*arguments));
+          }};
+}
+
+}  // namespace mixtune

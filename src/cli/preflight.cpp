@@ -1,0 +1,81 @@
+#include "cli/preflight.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <string>
+
+#include "base/error.h"
+#include "checkpoint/hf_folder.h"
+#include "checkpoint/save.h"
+#include "model/params.h"
+
+namespace mixtune {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// "mistralai/Mixtral-8x7B-v0.1": what a name on the hub looks like.
+bool looks_like_hub_name(std::string_view name) {
+  const size_t slash = name.find('/');
+  return slash != name.npos && slash > 0 && name[0] != '.' && name.find('/', slash + 1) == name.npos &&
+         slash + 1 < name.size();
+}
+
+void check_file(const std::string& where, const std::string& path) {
+  struct stat info = {};
+  if (stat(path.c_str(), &info) != 0)
+    throw UserError(where, fmt::format("'{}' cannot be opened ({})", printable(path, 200), std::strerror(errno)),
+                    "give the path of a JSONL file");
+  if (!S_ISREG(info.st_mode))
+    throw UserError(
+        where,
+        fmt::format("'{}' is {}", printable(path, 200), S_ISDIR(info.st_mode) ? "a folder" : "not a regular file"),
+        "give the path of a JSONL file");
+  if (access(path.c_str(), R_OK) != 0)
+    throw UserError(where, fmt::format("'{}' may not be read", printable(path, 200)), "check its permissions");
+}
+
+void check_model_folder(const std::string& folder, const std::string& where) {
+  std::error_code error;
+  if (fs::is_regular_file(fs::path(folder) / "config.json", error)) return;
+  const std::string shown = printable(folder, 200);
+  if (fs::is_directory(folder, error))
+    throw UserError(where, fmt::format("the folder '{}' has no config.json", shown),
+                    "give a Hugging Face model folder");
+  if (fs::exists(folder, error))
+    throw UserError(where, fmt::format("'{}' is not a folder", shown), "give a Hugging Face model folder");
+  throw UserError(where, fmt::format("there is no folder '{}'", shown),
+                  looks_like_hub_name(folder)
+                      ? fmt::format("download it first: hf download {} --local-dir FOLDER", shown)
+                      : "give a Hugging Face model folder");
+}
+
+}  // namespace
+
+void check_model(const std::string& folder, const std::string& where) {
+  check_model_folder(folder, where);
+  const HfFolder weights(folder);
+  for (const ParamSpec& spec : make_layout(load_mixtral_config(folder)).specs)
+    for (const HfSlice& slice : spec.slices) weights.locate(slice.name, slice.shape);
+}
+
+void check_data_files(const Config& config) {
+  for (const std::string& path : config.data.train_file) check_file(config.where("train_file"), path);
+  if (!config.data.validation_file.empty()) check_file(config.where("validation_file"), config.data.validation_file);
+}
+
+void check_shard_size(const Config& config) {
+  try {
+    parse_size(config.run.max_shard_size);
+  } catch (const UserError& error) {
+    throw UserError(config.where("max_shard_size"), error.what(), "");
+  }
+}
+
+}  // namespace mixtune

@@ -1,0 +1,69 @@
+#include "data/preprocess.h"
+
+#include <cstdio>
+#include <limits>
+#include <memory>
+#include <optional>
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.h"
+#include "cli/arguments.h"
+#include "cli/preflight.h"
+#include "data/documents.h"
+
+namespace mixtune {
+
+namespace {
+
+struct PreprocessArguments {
+  std::string config_file, output;
+  bool overwrite = false;
+  int64_t debug = 0;
+};
+
+std::optional<Tokenizer> open_tokenizer(const Config& config) {
+  if (!needs_tokenizer(config.data.train_file, config.data.dataset_format) &&
+      config.model.tokenizer_name_or_path.empty())
+    return std::nullopt;
+  if (config.model.tokenizer_name_or_path.empty() && config.model.model_name_or_path.empty())
+    require_keys(config, {"tokenizer_name_or_path"});
+  return Tokenizer(config.model.tokenizer_name_or_path.empty() ? config.model.model_name_or_path
+                                                               : config.model.tokenizer_name_or_path);
+}
+
+void run_preprocess(const PreprocessArguments& arguments, const Overrides& overrides) {
+  const Config config =
+      load_config(arguments.config_file.empty() ? std::nullopt : std::optional(arguments.config_file), overrides);
+  require_keys(config, {"train_file"});
+  if (arguments.output.empty() && arguments.debug == 0)
+    throw UserError("command line", "there is nothing to do", "give --output FILE, --debug N or both");
+  check_data_files(config);
+  if (!arguments.output.empty()) check_output_file(arguments.output, arguments.overwrite);
+
+  const std::optional<Tokenizer> tokenizer = open_tokenizer(config);
+  const Tokenizer* known = tokenizer ? &*tokenizer : nullptr;
+  const Documents documents = load_documents(config.data.train_file, config.data, known,
+                                             known ? known->vocab_size() : std::numeric_limits<int32_t>::max());
+  print_samples(documents, known, arguments.debug, stdout);
+  if (!arguments.output.empty()) write_tokenized(documents, arguments.output, arguments.overwrite);
+}
+
+}  // namespace
+
+Command add_preprocess(CLI::App& program) {
+  CLI::App* app = program.add_subcommand("preprocess", "Turn text into token ids and labels, as train would");
+  const auto arguments = std::make_shared<PreprocessArguments>();
+  app->add_option("CONFIG", arguments->config_file, "YAML file of keys; flags override it")->type_name("");
+  app->add_option("--output", arguments->output, "JSONL file to write, of format `tokenized`")->type_name("FILE");
+  app->add_flag("--overwrite", arguments->overwrite, "Replace the output file");
+  app->add_option("--debug", arguments->debug, "Print the first N documents: token, label, position")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
+  const KeyFlags flags(*app, {"Data", "model_name_or_path", "tokenizer_name_or_path", "seed"});
+  return {app, [arguments, flags] {
+            run_preprocess(*arguments, flags.overrides());
+          }};
+}
+
+}  // namespace mixtune

@@ -1,0 +1,181 @@
+// The subcommands at work, through the program itself.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "program.h"
+
+namespace mixtune {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Each test has a folder with a small random model and a data file.
+class Commands : public testing::Test {
+ protected:
+  void SetUp() override {
+    make_model(path("model"));
+    std::string text;
+    for (int i = 0; i < 12; ++i) text += "{\"input\": \"Define: otter\", \"output\": \"an animal that swims\"}\n";
+    write(path("data.jsonl"), text);
+  }
+
+  fs::path path(const std::string& name) const { return work_.path() / name; }
+
+  Outcome run(const std::vector<std::string>& args) const {
+    Outcome outcome = run_mixtune(args, work_.path());
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return outcome;
+  }
+
+  std::vector<std::string> train(std::vector<std::string> more) const {
+    more.insert(more.begin(), {"train", "--model_name_or_path=model", "--train_file=data.jsonl", "--output_dir=out",
+                               "--per_device_train_batch_size=2", "--learning_rate=1e-2", "--max_seq_length=64"});
+    return more;
+  }
+
+  std::vector<nlohmann::json> metrics() const {
+    std::vector<nlohmann::json> records;
+    std::istringstream lines(read(path("out/metrics.jsonl")));
+    for (std::string line; std::getline(lines, line);) records.push_back(nlohmann::json::parse(line));
+    return records;
+  }
+
+  TempFolder work_;
+};
+
+TEST_F(Commands, VersionAndHelp) {
+  EXPECT_TRUE(run({"version"}).out.starts_with("mixtune "));
+  EXPECT_NE(run({"--help"}).out.find("preprocess"), std::string::npos);
+  EXPECT_NE(run({"train", "--help"}).out.find("--lr_scheduler_type"), std::string::npos);
+}
+
+TEST_F(Commands, DryRunPrintsTheResolvedConfigAndWritesNothing) {
+  write(path("run.yaml"), "model_name_or_path: model\ntrain_file: data.jsonl\noutput_dir: out\nseed: 3\n");
+  const Outcome outcome = run({"train", "run.yaml", "--seed", "4", "--packing", "--dry-run"});
+  EXPECT_EQ(outcome.err, "");
+  EXPECT_NE(outcome.out.find("seed: 4\n"), std::string::npos);
+  EXPECT_NE(outcome.out.find("packing: true\n"), std::string::npos);
+  EXPECT_FALSE(fs::exists(path("out")));
+  write(path("resolved.yaml"), outcome.out);
+  EXPECT_EQ(run({"train", "resolved.yaml", "--dry-run"}).out, outcome.out);
+}
+
+TEST_F(Commands, TrainWritesMetricsCheckpointAndLatest) {
+  const Outcome outcome = run(train({"--max_steps=4", "--logging_steps=3", "--validation_split_percentage=10"}));
+  EXPECT_NE(outcome.out.find("step 1/4"), std::string::npos);
+  EXPECT_EQ(outcome.out.find("step 2/4"), std::string::npos);  // thinned
+  EXPECT_NE(outcome.out.find("evaluation: loss"), std::string::npos);
+  const auto records = metrics();
+  ASSERT_EQ(records.size(), 5u);  // not thinned, and the evaluation at the end
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(records[i]["step"], i + 1);
+    for (const char* field : {"loss", "lm_loss", "aux_loss", "grad_norm", "learning_rate", "tokens_per_second"})
+      EXPECT_TRUE(records[i][field].is_number_float()) << field;
+    EXPECT_GT(records[i]["tokens"], 0);
+    EXPECT_NEAR(records[i]["loss"], records[i]["lm_loss"].get<double>() + 0.02 * records[i]["aux_loss"].get<double>(),
+                1e-6);
+  }
+  EXPECT_LT(records[3]["loss"], records[0]["loss"]);
+  EXPECT_TRUE(records[4].contains("eval_loss"));
+  EXPECT_EQ(read(path("out/latest")), "checkpoint-4\n");
+  EXPECT_TRUE(fs::exists(path("out/checkpoint-4/model.safetensors")));
+  EXPECT_EQ(read(path("out/checkpoint-4/tokenizer.model")), read(path("model/tokenizer.model")));
+  EXPECT_NE(read(path("out/config.resolved.yaml")).find("max_steps: 4\n"), std::string::npos);
+  EXPECT_NE(run({"inspect", "out"}).out.find("latest: out/checkpoint-4"), std::string::npos);
+}
+
+TEST_F(Commands, SameSeedSameRun) {
+  run(train({"--max_steps=3"}));
+  const std::string weights = read(path("out/checkpoint-3/model.safetensors"));
+  run(train({"--max_steps=3", "--overwrite_output_dir"}));
+  EXPECT_EQ(read(path("out/checkpoint-3/model.safetensors")), weights);
+}
+
+TEST_F(Commands, EvaluateAgreesWithTheRun) {
+  run(train({"--max_steps=2", "--validation_file=data.jsonl"}));
+  const double in_run = metrics().back()["eval_loss"];
+  const Outcome outcome =
+      run({"evaluate", "out/checkpoint-2", "--file=data.jsonl", "--max_seq_length=64", "--packing", "--json"});
+  const auto result = nlohmann::json::parse(outcome.out);
+  EXPECT_NEAR(result["loss"].get<double>(), in_run, 1e-5);
+  EXPECT_NEAR(result["perplexity"].get<double>(), std::exp(in_run), 1e-4 * std::exp(in_run));
+  EXPECT_GT(result["tokens"], 0);
+}
+
+TEST_F(Commands, PreprocessedDataTrainsTheSame) {
+  run({"preprocess", "--train_file=data.jsonl", "--tokenizer_name_or_path=model", "--output=tokens.jsonl"});
+  run(train({"--max_steps=2"}));
+  const auto from_text = metrics();
+  run({"train", "--model_name_or_path=model", "--train_file=tokens.jsonl", "--output_dir=out", "--max_steps=2",
+       "--per_device_train_batch_size=2", "--learning_rate=1e-2", "--max_seq_length=64", "--overwrite_output_dir"});
+  const auto from_tokens = metrics();
+  EXPECT_EQ(from_text[1]["loss"], from_tokens[1]["loss"]);
+}
+
+TEST_F(Commands, PreprocessShowsSamples) {
+  const Outcome outcome =
+      run({"preprocess", "--train_file=data.jsonl", "--tokenizer_name_or_path=model", "--debug", "1"});
+  EXPECT_NE(outcome.out.find("INST"), std::string::npos);
+  EXPECT_NE(outcome.out.find("-100"), std::string::npos);
+}
+
+TEST_F(Commands, GenerateIsDeterministicAndSampledBySeed) {
+  const auto ids = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"generate", "model", "--ids=1,5,9", "--max-new-tokens=6"});
+    return run(more).out;
+  };
+  EXPECT_EQ(ids({}), ids({}));
+  EXPECT_EQ(ids({"--temperature=1", "--seed=1"}), ids({"--temperature=1", "--seed=1"}));
+  EXPECT_NE(ids({"--temperature=1", "--seed=1"}), ids({"--temperature=1", "--seed=2"}));
+  EXPECT_EQ(ids({"--temperature=1", "--top-p=1e-9"}), ids({}));  // the likeliest alone
+}
+
+TEST_F(Commands, GenerateWritesThePromptsLogits) {
+  run({"generate", "model", "--ids=1,5,9", "--max-new-tokens=1", "--logits=logits.safetensors"});
+  EXPECT_NE(run({"inspect", "logits.safetensors"}).out.find("[3, 4096]"), std::string::npos);
+}
+
+TEST_F(Commands, GenerateStopsAtTheModelsLastPosition) {
+  std::istringstream ids(run({"generate", "model", "--ids=1,5,9", "--max-new-tokens=1000"}).out);
+  int count = 0;
+  for (int id; ids >> id;) ++count;
+  EXPECT_LE(count, 125);  // 128 positions
+}
+
+TEST_F(Commands, GenerateText) {
+  EXPECT_FALSE(run({"generate", "model", "--prompt", "Define: otter", "--chat", "--max-new-tokens=4"}).out.empty());
+}
+
+TEST_F(Commands, InitIsTheSameForASeed) {
+  run({"init", "model/config.json", "a", "--seed=7"});
+  run({"init", "model/config.json", "b", "--seed=7"});
+  run({"init", "model/config.json", "c", "--seed=8"});
+  EXPECT_EQ(read(path("a/model.safetensors")), read(path("b/model.safetensors")));
+  EXPECT_NE(read(path("a/model.safetensors")), read(path("c/model.safetensors")));
+  EXPECT_FALSE(fs::exists(path("a/tokenizer.model")));
+}
+
+TEST_F(Commands, InitInBf16SaysSoInItsConfig) {
+  run({"init", "model/config.json", "half", "--dtype=bf16", "--tokenizer=model"});
+  EXPECT_LT(fs::file_size(path("half/model.safetensors")), fs::file_size(path("model/model.safetensors")) * 6 / 10);
+  EXPECT_NE(read(path("half/config.json")).find("bfloat16"), std::string::npos);
+  for (const auto& entry : fs::directory_iterator(work_.path()))
+    EXPECT_FALSE(entry.path().filename().string().starts_with(".")) << entry.path();  // no temporary left
+}
+
+TEST_F(Commands, InspectsWhatItIsGiven) {
+  EXPECT_NE(run({"inspect", "model"}).out.find("experts"), std::string::npos);
+  EXPECT_NE(run({"inspect", "model/model.safetensors"}).out.find("lm_head.weight"), std::string::npos);
+  EXPECT_NE(run({"inspect", "model/tokenizer.model"}).out.find("4096"), std::string::npos);
+  EXPECT_NE(run({"inspect", "data.jsonl", "--tokenizer=model"}).out.find("records: 12"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace mixtune

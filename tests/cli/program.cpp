@@ -1,0 +1,113 @@
+#include "program.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <fstream>
+#include <stdexcept>
+#include <thread>
+
+namespace mixtune {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kModel = R"({
+  "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "vocab_size": 4096, "hidden_size": 16,
+  "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
+  "num_local_experts": 2, "num_experts_per_tok": 1, "max_position_embeddings": 128, "rope_theta": 10000.0,
+  "rms_norm_eps": 1e-05, "router_aux_loss_coef": 0.02, "bos_token_id": 1, "eos_token_id": 2,
+  "tie_word_embeddings": false, "torch_dtype": "float32"
+})";
+
+pid_t spawn(std::vector<std::string> args, const fs::path& folder, const fs::path& out, const fs::path& err) {
+  args.insert(args.begin(), MIXTUNE_PROGRAM);
+  std::vector<char*> argv;
+  for (std::string& arg : args) argv.push_back(arg.data());
+  argv.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  posix_spawn_file_actions_addchdir_np(&actions, folder.c_str());
+  pid_t child = 0;
+  const int error = posix_spawn(&child, MIXTUNE_PROGRAM, &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  if (error != 0) throw std::runtime_error(fmt::format("cannot start {}", MIXTUNE_PROGRAM));
+  return child;
+}
+
+}  // namespace
+
+Outcome run_mixtune(const std::vector<std::string>& args, const fs::path& folder, double limit) {
+  using Clock = std::chrono::steady_clock;
+  const TempFolder output;
+  const auto start = Clock::now();
+  const auto elapsed = [&] {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  const pid_t child = spawn(args, folder, output.path() / "out", output.path() / "err");
+  int status = 0;
+  while (waitpid(child, &status, WNOHANG) == 0) {
+    if (elapsed() > limit) {
+      kill(child, SIGKILL);
+      waitpid(child, &status, 0);
+      break;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return {.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+          .out = read(output.path() / "out"),
+          .err = read(output.path() / "err"),
+          .seconds = elapsed()};
+}
+
+std::map<std::string, std::string> snapshot(const fs::path& folder) {
+  std::map<std::string, std::string> files;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder))
+    files[entry.path().string()] = entry.is_regular_file() ? read(entry.path())
+                                   : entry.is_directory()  ? "folder"
+                                                           : "other";
+  return files;
+}
+
+TempFolder::TempFolder() {
+  std::string name = (fs::temp_directory_path() / "mixtune-test-XXXXXX").string();
+  if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make a temporary folder");
+  path_ = name;
+}
+
+TempFolder::~TempFolder() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+void write(const fs::path& path, const std::string& content) {
+  std::ofstream file(path, std::ios::binary);
+  file << content;
+  if (!file.flush()) throw std::runtime_error(fmt::format("cannot write {}", path.string()));
+}
+
+std::string read(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void make_model(const fs::path& folder) {
+  const TempFolder shape;
+  write(shape.path() / "model.json", kModel);
+  const Outcome outcome = run_mixtune({"init", (shape.path() / "model.json").string(), folder.string(), "--tokenizer",
+                                       MIXTUNE_SOURCE_DIR "/examples/quickstart"},
+                                      shape.path());
+  if (outcome.code != 0) throw std::runtime_error("mixtune init failed: " + outcome.err);
+}
+
+}  // namespace mixtune

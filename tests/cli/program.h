@@ -1,0 +1,42 @@
+// Runs the built program and says what it did.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace mixtune {
+
+struct Outcome {
+  int code = -1;  // of exit; -1: ended by a signal or out of time
+  std::string out, err;
+  double seconds = 0;
+};
+
+// Runs `mixtune args...` in `folder`, for at most `limit` seconds.
+Outcome run_mixtune(const std::vector<std::string>& args, const std::filesystem::path& folder, double limit = 60);
+
+// The content of every file below `folder`, by its path; folders and special files are there with what they are.
+std::map<std::string, std::string> snapshot(const std::filesystem::path& folder);
+
+// A new folder, removed at the end.
+class TempFolder {
+ public:
+  TempFolder();
+  ~TempFolder();
+  TempFolder(const TempFolder&) = delete;
+  TempFolder& operator=(const TempFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+void write(const std::filesystem::path& path, const std::string& content);
+std::string read(const std::filesystem::path& path);
+
+// Makes `folder` a checkpoint with random weights and examples/quickstart's tokenizer.
+void make_model(const std::filesystem::path& folder);
+
+}  // namespace mixtune
