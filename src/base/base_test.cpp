@@ -53,6 +53,14 @@ TEST(Error, PrintableHidesControlBytes) {
   EXPECT_EQ(printable(std::string(200, 'x')).size(), 83u);
 }
 
+TEST(Error, Utf8) {
+  EXPECT_TRUE(is_utf8(""));
+  EXPECT_TRUE(is_utf8("a\xc2\x80\xed\x9f\xbf\xee\x80\x80\xf0\x90\x80\x80\xf4\x8f\xbf\xbf"));
+  for (const char* text : {"\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80",
+                           "\xf5\x80\x80\x80", "\xe2\x82", "\xc3(", "a\xff"})
+    EXPECT_FALSE(is_utf8(text)) << printable(text);
+}
+
 TEST(Error, NearestKey) {
   const std::array<std::string, 3> keys = {"learning_rate", "lr_scheduler_type", "seed"};
   EXPECT_EQ(nearest("learing_rate", keys), "learning_rate");

@@ -17,14 +17,17 @@ std::string one_line(std::string_view where, std::string_view what, std::string_
   return line;
 }
 
-// Bytes of the well-formed UTF-8 sequence that starts at text[i], or 0.
+// Bytes of the well-formed UTF-8 sequence that starts at text[i], or 0 (table 3-7 of the Unicode standard).
 size_t utf8_length(std::string_view text, size_t i) {
   const auto byte = [&](size_t j) {
     return j < text.size() ? static_cast<unsigned char>(text[j]) : 0u;
   };
-  const unsigned lead = byte(i);
-  const size_t n = lead >= 0xF0 && lead < 0xF5 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC2 ? 2 : 0;
-  if (n == 0 || lead >= 0xF5) return 0;
+  const unsigned lead = byte(i), second = byte(i + 1);
+  if (lead < 0x80) return 1;
+  if (lead < 0xC2 || lead > 0xF4) return 0;
+  if ((lead == 0xE0 && second < 0xA0) || (lead == 0xF0 && second < 0x90)) return 0;  // longer than it need be
+  if ((lead == 0xED && second > 0x9F) || (lead == 0xF4 && second > 0x8F)) return 0;  // surrogate, beyond Unicode
+  const size_t n = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
   for (size_t j = 1; j < n; ++j)
     if ((byte(i + j) & 0xC0) != 0x80) return 0;
   return n;
@@ -40,17 +43,23 @@ std::string printable(std::string_view text, size_t limit) {
   for (size_t i = 0; i < text.size();) {
     if (out.size() >= limit) return out + "...";
     const auto c = static_cast<unsigned char>(text[i]);
-    if (c >= 0x20 && c < 0x7F) {
-      out += text[i++];
-    } else if (const size_t n = utf8_length(text, i); n > 0) {
+    const size_t n = c < 0x20 || c == 0x7F ? 0 : utf8_length(text, i);
+    if (n > 0)
       out += text.substr(i, n);
-      i += n;
-    } else {
+    else
       out += fmt::format("\\x{:02x}", c);
-      ++i;
-    }
+    i += std::max<size_t>(n, 1);
   }
   return out;
+}
+
+bool is_utf8(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const size_t n = utf8_length(text, i);
+    if (n == 0) return false;
+    i += n;
+  }
+  return true;
 }
 
 size_t edit_distance(std::string_view a, std::string_view b) {

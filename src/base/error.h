@@ -31,6 +31,8 @@ class UserError : public Error {
 // message, whatever file it came from.
 std::string printable(std::string_view text, size_t limit = 80);
 
+bool is_utf8(std::string_view text);
+
 // The candidate nearest to `word` by edit distance, or "" when none is close enough to suggest.
 template <class Candidates>
 std::string nearest(std::string_view word, const Candidates& candidates);

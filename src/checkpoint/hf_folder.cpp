@@ -92,7 +92,7 @@ std::vector<std::string> weight_files(const std::string& folder, WeightMap& weig
         pickled ? "save the model with transformers' save_pretrained, which writes safetensors"
                 : "give the folder of a whole checkpoint");
   }
-  weight_map = parse_index(read_small_file(index, kMaxIndexBytes), printable(index, 400));
+  weight_map = parse_index(read_small_file(index, kMaxIndexBytes, "get the checkpoint again"), printable(index, 400));
   std::set<std::string> names;
   for (const auto& [tensor, file] : weight_map) names.insert(file);
   return {names.begin(), names.end()};

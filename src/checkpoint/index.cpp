@@ -5,11 +5,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "checkpoint/json_stream.h"
+#include "base/json.h"
 
 namespace mixtune {
 
 namespace {
+
+constexpr const char* kGetAgain = "the file is damaged: get it again";
 
 bool plain_file_name(std::string_view name) {
   return name.ends_with(".safetensors") && name.find_first_of(std::string_view("/\\\0", 3)) == std::string_view::npos;
@@ -27,7 +29,7 @@ class IndexVisitor : public JsonVisitor {
     }
   }
 
-  void scalar(const JsonPath& path, bool, const JsonScalar& value) override {
+  void scalar(const JsonPath& path, bool, JsonScalar& value) override {
     if (path.empty()) malformed("is not a JSON object");
     if (path[0] != "weight_map") return;
     const auto* file = std::get_if<std::string>(&value);
@@ -44,9 +46,7 @@ class IndexVisitor : public JsonVisitor {
   }
 
  private:
-  [[noreturn]] void malformed(std::string_view what) const {
-    throw UserError(where_, what, "the file is damaged: get it again");
-  }
+  [[noreturn]] void malformed(std::string_view what) const { throw UserError(where_, what, kGetAgain); }
 
   const std::string& where_;
   WeightMap& weight_map_;
@@ -58,8 +58,8 @@ class IndexVisitor : public JsonVisitor {
 WeightMap parse_index(std::string_view json, const std::string& where) {
   WeightMap weight_map;
   IndexVisitor visitor(where, weight_map);
-  read_json(json, where, 4, visitor);
-  if (weight_map.empty()) throw UserError(where, "names no tensor", "the file is damaged: get it again");
+  read_json(json, where, kGetAgain, 4, visitor);
+  if (weight_map.empty()) throw UserError(where, "names no tensor", kGetAgain);
   return weight_map;
 }
 

@@ -16,7 +16,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "checkpoint/file.h"
+#include "checkpoint/output_file.h"
 #include "checkpoint/staged_folder.h"
 
 namespace mixtune {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/file.h"
+#include "base/file.h"
 
 namespace mixtune {
 

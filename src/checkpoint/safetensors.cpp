@@ -13,7 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "checkpoint/json_stream.h"
+#include "base/json.h"
 
 namespace mixtune {
 
@@ -76,7 +76,7 @@ class HeaderVisitor : public JsonVisitor {
     if (!list || (path[1] != "shape" && path[1] != "data_offsets")) malformed(path);
   }
 
-  void scalar(const JsonPath& path, bool in_array, const JsonScalar& value) override {
+  void scalar(const JsonPath& path, bool in_array, JsonScalar& value) override {
     if (path.size() != 2) malformed(path);
     const auto* text = std::get_if<std::string>(&value);
     if (!in_array) {
@@ -205,7 +205,7 @@ StoredTensors parse_safetensors(std::string_view file, const std::string& where)
   const uint64_t length = header_length(file, where);
   StoredTensors tensors;
   HeaderVisitor visitor(where, tensors);
-  read_json(file.substr(sizeof(length), length), where, 3, visitor);
+  read_json(file.substr(sizeof(length), length), where, kGetAgain, 3, visitor);
   const uint64_t start = sizeof(length) + length;
   check_layout(tensors, file.size() - start, where);
   for (auto& [name, tensor] : tensors) {

@@ -7,7 +7,8 @@
 #include <string>
 #include <string_view>
 
-#include "checkpoint/file.h"
+#include "base/file.h"
+#include "checkpoint/output_file.h"
 #include "tensor/tensor.h"
 
 namespace mixtune {

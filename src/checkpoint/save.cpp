@@ -140,7 +140,9 @@ void write_side_files(const SaveOptions& options, const std::string& folder) {
     for (const std::string& name : side_files(options.source_folder))
       if (name != kConfigFile) copy_file(options.source_folder + "/" + name, folder + "/" + name);
   std::string config = options.config_json;
-  if (config.empty()) config = read_small_file(options.source_folder + "/" + kConfigFile, kMaxConfigBytes);
+  if (config.empty())
+    config =
+        read_small_file(options.source_folder + "/" + kConfigFile, kMaxConfigBytes, "check that it is a config.json");
   write_file(folder + "/" + kConfigFile, options.dtype ? with_dtype(std::move(config), *options.dtype) : config);
 }
 

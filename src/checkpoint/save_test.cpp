@@ -1,16 +1,17 @@
 #include "checkpoint/save.h"
 
 #include <signal.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <functional>
 #include <iterator>
-#include <thread>
 
-#include "checkpoint/file.h"
 #include "checkpoint/index.h"
 #include "checkpoint/load.h"
+#include "checkpoint/output_file.h"
 #include "checkpoint/side_files.h"
 #include "checkpoint/staged_folder.h"
 #include "checkpoint/test_model.h"
@@ -187,37 +188,50 @@ TEST_F(Save, F16OverflowIsAnError) {
   EXPECT_TRUE(entries(folder_.path()).empty());
 }
 
-// Killed after each file: either no folder or a whole one; what is left beside goes with the next save.
+// Runs `save` in a child process that is killed at its `stops`th entry to or exit from a system call. False if it ended
+// before.
+bool killed_at(int stops, const std::function<void()>& save) {
+  const pid_t child = fork();
+  if (child == 0) {
+    ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+    raise(SIGSTOP);
+    save();
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  for (int i = 0; i < stops; ++i) {
+    ptrace(PTRACE_SYSCALL, child, nullptr, nullptr);
+    waitpid(child, &status, 0);
+    if (WIFEXITED(status)) {
+      EXPECT_EQ(WEXITSTATUS(status), 0);
+      return false;
+    }
+  }
+  kill(child, SIGKILL);
+  waitpid(child, &status, 0);
+  return true;
+}
+
+// Either no folder or a whole one; what is left beside goes with the next save.
 TEST_F(Save, KilledAtAnyInstant) {
   make_source(source_, DType::kF32);
   const State state = load(source_);
   const SaveOptions options{.out_folder = out_, .source_folder = source_, .max_shard_size = 2000};
-  int killed = 0, whole = 0;
-  for (size_t files = 0; whole < 2; ++files) {
-    const pid_t child = fork();
-    if (child == 0) {
-      save_checkpoint(state, options);
-      _exit(0);
-    }
-    const std::string temporary = fmt::format("{}/.out.tmp-{}", folder_.path(), child);
-    const auto reached = [&] {
-      std::error_code error;
-      const std::filesystem::directory_iterator written(temporary, error);
-      return !error && static_cast<size_t>(std::distance(begin(written), end(written))) >= files;
-    };
-    while (!reached() && !std::filesystem::exists(out_)) std::this_thread::yield();
-    kill(child, SIGKILL);
-    waitpid(child, nullptr, 0);
+  int without = 0, whole = 0, stops = 0;
+  while (killed_at(++stops, [&] { save_checkpoint(state, options); })) {
     if (!std::filesystem::exists(out_)) {
-      ++killed;
+      ++without;
       continue;
     }
     ++whole;
-    EXPECT_EQ(difference(load(out_), state), "");
+    EXPECT_EQ(difference(load(out_), state), "") << "killed at stop " << stops;
     EXPECT_EQ(get(out_ + "/tokenizer.model"), get(source_ + "/tokenizer.model"));
     std::filesystem::remove_all(out_);
   }
-  EXPECT_GT(killed, 5);
+  EXPECT_GT(without, 100);
+  EXPECT_GT(whole, 0);
+  std::filesystem::remove_all(out_);
   save_checkpoint(state, options);
   EXPECT_EQ(entries(folder_.path()), (std::vector<std::string>{"out", "source"}));
 }

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "checkpoint/file.h"
+#include "checkpoint/output_file.h"
 
 namespace mixtune {
 

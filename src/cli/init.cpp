@@ -10,7 +10,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/error.h"
-#include "checkpoint/file.h"
+#include "checkpoint/output_file.h"
 #include "checkpoint/save.h"
 #include "checkpoint/staged_folder.h"
 #include "cli/command.h"
@@ -73,7 +73,7 @@ void copy_tokenizer(const std::string& from, const std::string& to) {
 
 void run_init(const InitArguments& arguments) {
   const std::string out = without_trailing_slash(arguments.out);
-  const std::string text = read_small_file(arguments.config_file, kMaxConfigBytes);
+  const std::string text = read_small_file(arguments.config_file, kMaxConfigBytes, "give a config.json");
   const MixtralConfig config = parse_mixtral_config(text, printable(arguments.config_file, 200));
   const std::vector<ParamSpec> specs = make_layout(config).specs;
   check_new(out);

@@ -8,8 +8,8 @@
 #include <CLI/CLI.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "checkpoint/describe.h"
-#include "checkpoint/file.h"
 #include "cli/command.h"
 #include "config/keys.h"
 #include "data/describe.h"
@@ -40,7 +40,7 @@ std::string describe_folder(const fs::path& folder) {
 // The checkpoint that `latest` names in the output folder of a run.
 fs::path latest_checkpoint(const fs::path& folder) {
   constexpr size_t kMaxName = 256;
-  std::string name = read_small_file(folder / "latest", kMaxName);
+  std::string name = read_small_file(folder / "latest", kMaxName, "inspect one of the checkpoint-N folders");
   std::erase(name, '\n');
   if (name.empty() || name.find('/') != name.npos || name.starts_with(".") || name.find('\0') != name.npos)
     throw UserError(printable((folder / "latest").string(), 200), "does not name a checkpoint",

@@ -1,16 +1,11 @@
 #include "config/load.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <map>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "config/keys.h"
 #include "config/yaml.h"
@@ -26,27 +21,6 @@ struct Setting {
   std::string where;  // file:line: key, or --key
 };
 using Settings = std::map<std::string, Setting, std::less<>>;
-
-std::string read_file(const std::string& path) {
-  const std::string where = printable(path, 200);
-  const int file = open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-  if (file < 0) throw UserError(where, fmt::format("cannot be opened ({})", std::strerror(errno)), "give a YAML file");
-  struct stat info = {};
-  std::string text(kMaxFile + 1, '\0');
-  const bool regular = fstat(file, &info) == 0 && S_ISREG(info.st_mode);
-  size_t size = 0;
-  ssize_t got = 0;
-  while (regular && size < text.size() && (got = read(file, text.data() + size, text.size() - size)) > 0)
-    size += static_cast<size_t>(got);
-  const int read_error = got < 0 ? errno : 0;
-  close(file);
-  if (!regular)
-    throw UserError(where, S_ISDIR(info.st_mode) ? "is a folder" : "is not a regular file", "give a YAML file");
-  if (read_error != 0) throw Error(where, fmt::format("cannot be read ({})", std::strerror(read_error)), "");
-  if (size > kMaxFile) throw UserError(where, "is larger than 1 MiB", "this is not a config of mixtune");
-  text.resize(size);
-  return text;
-}
 
 Value list_value(const Key& key, const YamlEntry& entry, const std::string& where) {
   if (key.type != KeyType::kTextList) throw UserError(where, "takes one value, not a list", "write one value");
@@ -153,7 +127,8 @@ Config parse_config(std::string_view text, std::string_view where, const Overrid
 }
 
 Config load_config(const std::optional<std::string>& path, const Overrides& overrides) {
-  return path ? parse_config(read_file(*path), *path, overrides) : build(flag_settings(overrides));
+  return path ? parse_config(read_small_file(*path, kMaxFile, "give a YAML file of mixtune's keys"), *path, overrides)
+              : build(flag_settings(overrides));
 }
 
 std::string print_config(const Config& config) {

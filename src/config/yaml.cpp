@@ -8,8 +8,6 @@
 #include <algorithm>
 #include <sstream>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
 
 namespace mixtune {
@@ -101,16 +99,6 @@ class FlatHandler : public YAML::EventHandler {
   std::vector<YamlEntry> entries_;
   bool in_map_ = false, in_list_ = false, expect_key_ = false;
 };
-
-// nlohmann's serialiser is strict about UTF-8.
-bool is_utf8(std::string_view text) {
-  try {
-    static_cast<void>(nlohmann::json(text).dump());
-    return true;
-  } catch (const nlohmann::json::type_error&) {
-    return false;
-  }
-}
 
 void check_encoding(std::string_view text, std::string_view where) {
   int line = 1;

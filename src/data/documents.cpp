@@ -91,7 +91,7 @@ std::vector<TokenSequence> encode(const Block& block, DatasetFormat format, cons
   for (size_t i = 0; i < sequences.size(); ++i) {
     try {
       const std::string& where = block.wheres[i];
-      Record record = parse_record(parse_json_object(block.lines[i], where), format, where);
+      Record record = parse_record(parse_json_line(block.lines[i], where), format, where);
       sequences[i] = encode_record(std::move(record), source.tokenizer, source.settings.train_on_prompt, where);
       check_ids(sequences[i], source.vocab_size, where);
     } catch (...) {
@@ -110,7 +110,7 @@ void load_file(Documents& documents, const std::string& file, const Source& sour
   const int64_t records_before = counts.records;
   for (Block block; block.read(reader);) {
     if (format == DatasetFormat::kAuto)
-      format = detect_format(parse_json_object(block.lines[0], block.wheres[0]), block.wheres[0]);
+      format = detect_format(parse_json_line(block.lines[0], block.wheres[0]), block.wheres[0]);
     const LongDocuments policy = long_policy(settings.long_documents, format);
     const std::vector<TokenSequence> sequences = encode(block, format, source);
     for (size_t i = 0; i < sequences.size(); ++i)

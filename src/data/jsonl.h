@@ -4,23 +4,22 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include <nlohmann/json.hpp>
 
-#include "data/input_file.h"
+#include "base/file.h"
 
 namespace mixtune {
 
 constexpr size_t kMaxLineBytes = size_t{64} << 20;
 constexpr int kMaxJsonDepth = 64;
 
-// Parses one JSON object. Throws UserError (at `where`) for anything else, and for invalid UTF-8, a repeated key or
-// nesting deeper than kMaxJsonDepth.
-nlohmann::json parse_json_object(std::string_view text, const std::string& where);
+// Parses the JSON object of one line. Throws UserError (at `where`) for anything else, and for invalid UTF-8, a
+// repeated key or nesting deeper than kMaxJsonDepth.
+nlohmann::json parse_json_line(std::string_view text, const std::string& where);
 
-// Streams a file: memory is that of the longest line. Blank lines, CRLF, a byte order mark and a last line without an
-// end are fine. Every error is a UserError that names the line.
+// Scans a mapped file: memory is that of the longest line. Blank lines, CRLF, a byte order mark and a last line
+// without an end are fine. Every error is a UserError that names the line.
 class JsonlReader {
  public:
   explicit JsonlReader(const std::string& path) : file_(path) {}
@@ -36,12 +35,11 @@ class JsonlReader {
  private:
   std::string place(int64_t line) const;
   bool next_line(std::string_view& line);
-  void refill();
+  void release_read();
 
-  InputFile file_;
-  std::vector<char> buffer_ = std::vector<char>(size_t{1} << 18);
-  size_t begin_ = 0, end_ = 0;  // what is read and not yet used
-  bool at_end_ = false;
+  MappedFile file_;
+  size_t begin_ = 0;     // of the next line
+  size_t released_ = 0;  // what is before is no longer mapped
   int64_t line_ = 0;
 };
 

@@ -80,13 +80,13 @@ TEST_F(JsonlTest, ManyLinesAcrossBufferEdges) {
 }
 
 TEST_F(JsonlTest, NamesTheBadLine) {
-  EXPECT_THAT(error_of("{\"a\":1}\n\n{\"a\":\n"), StartsWith("data.jsonl:3: not valid JSON at byte 6: "));
-  EXPECT_THAT(error_of("{\"a\":1} x\n"), StartsWith("data.jsonl:1: not valid JSON"));
-  EXPECT_THAT(error_of("{\"a\":1}{\"a\":1}\n"), StartsWith("data.jsonl:1: not valid JSON"));
-  EXPECT_THAT(error_of("{'a':1}\n"), StartsWith("data.jsonl:1: not valid JSON"));
-  EXPECT_THAT(error_of("{\"a\":NaN}\n"), StartsWith("data.jsonl:1: not valid JSON"));
+  EXPECT_THAT(error_of("{\"a\":1}\n\n{\"a\":\n"), StartsWith("data.jsonl:3: is not valid JSON at byte 6: "));
+  EXPECT_THAT(error_of("{\"a\":1} x\n"), StartsWith("data.jsonl:1: is not valid JSON"));
+  EXPECT_THAT(error_of("{\"a\":1}{\"a\":1}\n"), StartsWith("data.jsonl:1: is not valid JSON"));
+  EXPECT_THAT(error_of("{'a':1}\n"), StartsWith("data.jsonl:1: is not valid JSON"));
+  EXPECT_THAT(error_of("{\"a\":NaN}\n"), StartsWith("data.jsonl:1: is not valid JSON"));
   EXPECT_THAT(error_of("{\"a\":1e999}\n"), HasSubstr("number overflow"));
-  EXPECT_THAT(error_of("\x1f\x8b\x08\n"), StartsWith("data.jsonl:1: not valid JSON"));
+  EXPECT_THAT(error_of("\x1f\x8b\x08\n"), StartsWith("data.jsonl:1: is not valid JSON"));
 }
 
 TEST_F(JsonlTest, RefusesWhatIsNotAnObject) {
@@ -96,16 +96,16 @@ TEST_F(JsonlTest, RefusesWhatIsNotAnObject) {
 
 TEST_F(JsonlTest, RefusesBadText) {
   using namespace std::string_literals;
-  EXPECT_THAT(error_of("{\"a\":\"\xff\"}\n"), HasSubstr("data.jsonl:1: not valid JSON"));
+  EXPECT_THAT(error_of("{\"a\":\"\xff\"}\n"), HasSubstr("data.jsonl:1: is not valid JSON"));
   EXPECT_THAT(error_of("{\"a\":\"\xed\xa0\x80\"}\n"), HasSubstr("not valid JSON"));  // a surrogate
   EXPECT_THAT(error_of("{\"a\":\"\\ud800\"}\n"), HasSubstr("not valid JSON"));
   EXPECT_THAT(error_of("{\"a\":\"x\0y\"}\n"s), HasSubstr("not valid JSON"));
-  EXPECT_THAT(error_of("{\"a\":1}\n\0\n"s), HasSubstr("data.jsonl:2: not valid JSON"));
+  EXPECT_THAT(error_of("{\"a\":1}\n\0\n"s), HasSubstr("data.jsonl:2: is not valid JSON"));
 }
 
 TEST_F(JsonlTest, RefusesRepeatedKeysAtAnyDepth) {
-  EXPECT_THAT(error_of("{\"a\":1,\"a\":2}"), HasSubstr("data.jsonl:1: the key 'a' is repeated"));
-  EXPECT_THAT(error_of("{\"a\":[{\"b\":1,\"b\":1}]}"), HasSubstr("the key 'b' is repeated"));
+  EXPECT_THAT(error_of("{\"a\":1,\"a\":2}"), HasSubstr("data.jsonl:1: the key 'a' stands twice in one object"));
+  EXPECT_THAT(error_of("{\"a\":[{\"b\":1,\"b\":1}]}"), HasSubstr("the key 'b' stands twice in one object"));
   EXPECT_EQ(error_of("{\"a\":{\"a\":1},\"b\":{\"a\":1}}"), "elsewhere: ");
 }
 
@@ -114,8 +114,8 @@ TEST_F(JsonlTest, RefusesNestingBombs) {
     return "{\"a\":" + std::string(depth - 1, '[') + std::string(depth - 1, ']') + "}";
   };
   EXPECT_EQ(error_of(nested(kMaxJsonDepth)), "elsewhere: ");
-  EXPECT_THAT(error_of(nested(kMaxJsonDepth + 1)), HasSubstr("data.jsonl:1: nested deeper than 64 levels"));
-  EXPECT_THAT(error_of("{\"a\":" + std::string(1 << 20, '[')), HasSubstr("nested deeper than 64 levels"));
+  EXPECT_THAT(error_of(nested(kMaxJsonDepth + 1)), HasSubstr("data.jsonl:1: nests deeper than 64 levels"));
+  EXPECT_THAT(error_of("{\"a\":" + std::string(1 << 20, '[')), HasSubstr("nests deeper than 64 levels"));
 }
 
 TEST_F(JsonlTest, MessagesShowNoRawBytesAndStayShort) {

@@ -8,8 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/log.h"
-#include "data/input_file.h"
+#include "base/file.h"
 
 namespace mixtune {
 
@@ -17,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kMaxModelBytes = uint64_t{64} << 20;
+constexpr size_t kMaxModelBytes = size_t{64} << 20;
 
 std::string model_path(const std::string& path) {
   std::error_code ignored;
@@ -36,19 +35,6 @@ std::string model_path(const std::string& path) {
   throw UserError(printable(path, 200), "has no tokenizer.model", "set tokenizer_name_or_path to a folder that has it");
 }
 
-std::string read_model(const std::string& path) {
-  InputFile file(path);
-  if (file.size() > kMaxModelBytes)
-    throw UserError(printable(path, 200),
-                    fmt::format("of {} is too large for a sentencepiece model", format_bytes(file.size())),
-                    "name a tokenizer.model");
-  std::string bytes(file.size(), '\0');
-  size_t done = 0;
-  while (const size_t n = file.read(bytes.data() + done, bytes.size() - done)) done += n;
-  bytes.resize(done);
-  return bytes;
-}
-
 }  // namespace
 
 struct Tokenizer::Model {
@@ -57,7 +43,7 @@ struct Tokenizer::Model {
 
 Tokenizer::Tokenizer(const std::string& path) : path_(model_path(path)), model_(std::make_unique<Model>()) {
   auto& processor = model_->processor;
-  const std::string bytes = read_model(path_);
+  const std::string bytes = read_small_file(path_, kMaxModelBytes, "name a tokenizer.model of sentencepiece");
   if (bytes.empty() || !processor.LoadFromSerializedProto(bytes).ok())
     throw UserError(printable(path_, 200), "is not a sound sentencepiece model",
                     "fetch it again from the model's hub page");

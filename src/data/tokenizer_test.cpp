@@ -74,7 +74,7 @@ TEST_F(TokenizerTest, RefusesCorruptModels) {
   EXPECT_THAT(message(std::string_view(model).substr(1)), HasSubstr("is not a sound"));
   const std::string large = folder_.write("tokenizer.model", model);
   std::filesystem::resize_file(large, uint64_t{65} << 20);
-  EXPECT_THAT(user_error([&] { const Tokenizer tokenizer(large); }), HasSubstr("too large"));
+  EXPECT_THAT(user_error([&] { const Tokenizer tokenizer(large); }), HasSubstr("is larger than 64 MiB"));
 }
 
 }  // namespace

@@ -7,14 +7,14 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
-#include <set>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
-#include "data/input_file.h"
 
 namespace mixtune {
 
@@ -26,29 +26,6 @@ constexpr size_t kMaxBytes = 1 << 20;
 constexpr int kMaxDepth = 16;
 constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
 constexpr double kMaxParameters = 1e15;  // far from what overflows, in elements or bytes
-
-// Strict: one object, no repeated key, bounded depth.
-json parse_object(std::string_view text, const std::string& where) {
-  std::vector<std::set<std::string>> keys(kMaxDepth + 1);
-  const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
-    if (depth >= kMaxDepth)
-      throw UserError(where, fmt::format("nests deeper than {} levels", kMaxDepth), "check that it is a config.json");
-    if (event == json::parse_event_t::object_start) keys[depth + 1].clear();
-    if (event == json::parse_event_t::key && !keys[depth].insert(parsed.get<std::string>()).second)
-      throw UserError(where, fmt::format("the key '{}' stands twice", printable(parsed.get<std::string>())),
-                      "remove one of them");
-    return true;
-  };
-  try {
-    json object = json::parse(text, check);
-    if (object.is_object()) return object;
-  } catch (const json::parse_error& error) {
-    throw UserError(where, fmt::format("is not valid JSON at byte {}", error.byte), "mend the file or get it again");
-  } catch (const json::exception&) {
-    throw UserError(where, "holds a number that is too large", "mend the file or get it again");
-  }
-  throw UserError(where, "is not a JSON object", "check that it is a config.json");
-}
 
 // A short, printable form of a value from the file.
 std::string shown(const json& value) {
@@ -302,7 +279,7 @@ void check_shape(const Reader& reader, const MixtralConfig& c) {
 }  // namespace
 
 MixtralConfig parse_mixtral_config(std::string_view text, const std::string& where) {
-  const json object = parse_object(text, where);
+  const json object = parse_json_object(text, where, "mend the file or get it again", kMaxDepth);
   const Reader reader(object, where);
   check_architecture(reader);
   check_fixed(reader);
@@ -344,14 +321,9 @@ MixtralConfig load_mixtral_config(const std::string& folder) {
         "give the path of a downloaded checkpoint ('hf download NAME --local-dir DIR' gets one from the hub)");
   if (!fs::is_directory(status))
     throw UserError(printable(folder, 400), "is not a folder", "give the folder that holds config.json");
-  InputFile file(folder + "/config.json");
-  const std::string where = printable(file.path(), 400);
-  if (file.size() > kMaxBytes) throw UserError(where, "is larger than 1 MiB", "check that it is a config.json");
-  std::string text(file.size(), '\0');
-  size_t size = 0;
-  for (size_t n = 1; n > 0 && size < text.size(); size += n) n = file.read(text.data() + size, text.size() - size);
-  text.resize(size);
-  return parse_mixtral_config(text, where);
+  const std::string path = folder + "/config.json";
+  return parse_mixtral_config(read_small_file(path, kMaxBytes, "give the folder of a whole checkpoint"),
+                              printable(path, 400));
 }
 
 }  // namespace mixtune

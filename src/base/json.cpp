@@ -1,0 +1,147 @@
+#include "base/json.h"
+
+#include <fmt/format.h>
+
+#include <unordered_set>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+
+namespace mixtune {
+
+namespace {
+
+using nlohmann::json;
+using Container = JsonVisitor::Container;
+
+// "[json.exception.parse_error.101] parse error at line 1, column 9: syntax error ...": the library's words without
+// its own names and places.
+std::string reason(std::string_view message) {
+  for (const std::string_view before : {"column ", "] "}) {
+    size_t at = message.find(before);
+    if (at == message.npos) continue;
+    if (before == "column ") at = message.find(": ", at);
+    if (at != message.npos) return printable(message.substr(at + 2), 160);
+  }
+  return printable(message, 160);
+}
+
+class Sax : public nlohmann::json_sax<json> {
+ public:
+  Sax(const std::string& where, std::string_view mend, int max_depth, JsonVisitor& visitor)
+      : where_(where), mend_(mend), max_depth_(max_depth), visitor_(visitor) {}
+
+  bool null() override { return scalar(nullptr); }
+  bool boolean(bool value) override { return scalar(value); }
+  bool number_integer(number_integer_t value) override { return scalar(int64_t{value}); }
+  bool number_unsigned(number_unsigned_t value) override { return scalar(uint64_t{value}); }
+  bool number_float(number_float_t value, const string_t&) override { return scalar(value); }
+  bool string(string_t& value) override { return scalar(std::move(value)); }
+  bool binary(binary_t&) override { return false; }
+
+  bool start_object(size_t) override { return open(Container::kObject); }
+  bool end_object() override { return close(); }
+  bool start_array(size_t) override { return open(Container::kArray); }
+  bool end_array() override { return close(); }
+
+  bool key(string_t& key) override {
+    Level& level = levels_.back();
+    if (!level.keys.insert(key).second) fail(fmt::format("the key '{}' stands twice in one object", printable(key)));
+    if (level.keys.size() > 1) path_.pop_back();
+    path_.push_back(std::move(key));
+    return true;
+  }
+
+  bool parse_error(size_t position, const std::string&, const json::exception& error) override {
+    fail(fmt::format("is not valid JSON at byte {}: {}", position, reason(error.what())));
+  }
+
+ private:
+  struct Level {
+    explicit Level(Container kind) : container(kind) {}
+    Container container;
+    std::unordered_set<std::string> keys;
+  };
+
+  [[noreturn]] void fail(const std::string& what) const { throw UserError(where_, what, mend_); }
+
+  bool open(Container container) {
+    if (levels_.size() == static_cast<size_t>(max_depth_)) fail(fmt::format("nests deeper than {} levels", max_depth_));
+    visitor_.open(path_, container);
+    levels_.emplace_back(container);
+    return true;
+  }
+
+  bool close() {
+    const Container container = levels_.back().container;
+    if (!levels_.back().keys.empty()) path_.pop_back();
+    levels_.pop_back();
+    visitor_.close(path_, container);
+    return true;
+  }
+
+  bool scalar(JsonScalar value) {
+    const bool in_array = !levels_.empty() && levels_.back().container == Container::kArray;
+    visitor_.scalar(path_, in_array, value);
+    return true;
+  }
+
+  const std::string& where_;
+  const std::string_view mend_;
+  const int max_depth_;
+  JsonVisitor& visitor_;
+  JsonPath path_;
+  std::vector<Level> levels_;
+};
+
+class TreeBuilder : public JsonVisitor {
+ public:
+  TreeBuilder(json& root, const std::string& where, std::string_view mend) : root_(root), where_(where), mend_(mend) {}
+
+  void open(const JsonPath& path, Container container) override {
+    const bool object = container == Container::kObject;
+    if (open_.empty() && !object) refuse();
+    open_.push_back(place(path, object ? json::object() : json::array()));
+  }
+
+  void scalar(const JsonPath& path, bool, JsonScalar& value) override {
+    if (open_.empty()) refuse();
+    std::visit([&](auto& x) { place(path, std::move(x)); }, value);
+  }
+
+  void close(const JsonPath&, Container) override { open_.pop_back(); }
+
+ private:
+  [[noreturn]] void refuse() const { throw UserError(where_, "is not a JSON object", mend_); }
+
+  template <class Value>
+  json* place(const JsonPath& path, Value&& value) {
+    if (open_.empty()) return &(root_ = std::forward<Value>(value));
+    if (auto* list = open_.back()->get_ptr<json::array_t*>()) return &list->emplace_back(std::forward<Value>(value));
+    return &*open_.back()->emplace(path.back(), std::forward<Value>(value)).first;
+  }
+
+  json& root_;
+  const std::string& where_;
+  const std::string_view mend_;
+  std::vector<json*> open_;  // stable: a container is not touched while one inside it is open
+};
+
+}  // namespace
+
+void read_json(std::string_view text, const std::string& where, std::string_view mend, int max_depth,
+               JsonVisitor& visitor) {
+  Sax sax(where, mend, max_depth, visitor);
+  json::sax_parse(text.begin(), text.end(), &sax);
+}
+
+json parse_json_object(std::string_view text, const std::string& where, std::string_view mend, int max_depth) {
+  json object;
+  TreeBuilder builder(object, where, mend);
+  read_json(text, where, mend, max_depth, builder);
+  return object;
+}
+
+}  // namespace mixtune

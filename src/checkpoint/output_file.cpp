@@ -1,0 +1,65 @@
+#include "checkpoint/output_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "base/error.h"
+
+namespace mixtune {
+
+namespace {
+
+[[noreturn]] void fail_write(const std::string& path, int error) {
+  throw Error(path, fmt::format("cannot be written: {}", std::strerror(error)),
+              error == ENOSPC || error == EDQUOT ? "free some space on this disk or write to another"
+                                                 : "choose a place that can be written");
+}
+
+}  // namespace
+
+OutputFile::OutputFile(const std::string& path)
+    : path_(path), fd_(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)) {
+  if (fd_.get() < 0) fail_write(path_, errno);
+}
+
+void OutputFile::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(fd_.get(), bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail_write(path_, errno);
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+}
+
+void OutputFile::finish() {
+  if (fsync(fd_.get()) != 0) fail_write(path_, errno);
+  if (!fd_.close()) fail_write(path_, errno);
+}
+
+void write_file(const std::string& path, std::string_view content) {
+  OutputFile file(path);
+  file.write(content);
+  file.finish();
+}
+
+void copy_file(const std::string& from, const std::string& to) {
+  const MappedFile source(from);
+  write_file(to, source.bytes());
+}
+
+void sync_folder(const std::string& path) {
+  const Fd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fd.get() < 0 || fsync(fd.get()) != 0) fail_write(path, errno);
+}
+
+std::string parent_folder(const std::string& path) {
+  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
+  return parent.empty() ? "." : parent.string();
+}
+
+}  // namespace mixtune

@@ -1,0 +1,41 @@
+// Writing files and folders, and when they are on the disk.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/file.h"
+
+namespace mixtune {
+
+// A new file, written from its first byte to its last. Whoever makes one puts it in a folder that is removed on
+// failure.
+class OutputFile {
+ public:
+  explicit OutputFile(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+  // Returns when the content is on the disk.
+  void finish();
+
+ private:
+  std::string path_;
+  Fd fd_;
+};
+
+void write_file(const std::string& path, std::string_view content);
+
+// Byte for byte.
+void copy_file(const std::string& from, const std::string& to);
+
+// Returns when the folder's entries (new files, renames) are on the disk.
+void sync_folder(const std::string& path);
+
+// The folder that holds `path`, never "".
+std::string parent_folder(const std::string& path);
+
+}  // namespace mixtune
