@@ -11,7 +11,6 @@ Decoder::Decoder(const MixtralConfig& config, const std::string& folder, int64_t
     : instance_(config, Device{}, DType::kF32, State::Purpose::kInference), saved_(instance_.model().make_saved()) {
   const size_t rows = align_up(static_cast<size_t>(max_tokens), kRowAlignment);
   ids_.resize(rows);
-  targets_.assign(rows, kIgnoreTarget);
   positions_.resize(rows);
   std::iota(positions_.begin(), positions_.end(), 0);
   doc_offsets_.resize(2);
@@ -38,7 +37,6 @@ Batch Decoder::batch(const std::vector<int32_t>& ids) {
   doc_offsets_[1] = static_cast<int32_t>(live);
   // Positions run on into the dead tail, where nothing reads them.
   return {.ids = host_tensor(ids_.data(), {rows}),
-          .targets = host_tensor(targets_.data(), {rows}),
           .positions = host_tensor(positions_.data(), {rows}),
           .doc_offsets = host_tensor(doc_offsets_.data(), {2}),
           .live_tokens = live};

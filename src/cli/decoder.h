@@ -23,7 +23,7 @@ class Decoder {
 
   Instance instance_;
   Saved saved_;
-  std::vector<int32_t> ids_, targets_, positions_, doc_offsets_;
+  std::vector<int32_t> ids_, positions_, doc_offsets_;
 };
 
 }  // namespace mixtune

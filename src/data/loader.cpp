@@ -25,17 +25,6 @@ constexpr int64_t round_up(int64_t tokens) {
   return (tokens + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
 }
 
-// Writes a document at `row` of the batch; returns the number of its targets.
-int64_t put_document(std::span<const int32_t> ids, std::span<const int32_t> labels, int64_t row, int32_t* to_ids,
-                     int32_t* to_targets, int32_t* to_positions) {
-  const auto length = static_cast<int64_t>(ids.size());
-  std::ranges::copy(ids, to_ids + row);
-  std::ranges::copy(labels.subspan(1), to_targets + row);
-  to_targets[row + length - 1] = kIgnoreTarget;
-  for (int64_t i = 0; i < length; ++i) to_positions[row + i] = static_cast<int32_t>(i);
-  return std::ranges::count_if(labels.subspan(1), [](int32_t label) { return label != kIgnoreTarget; });
-}
-
 }  // namespace
 
 Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t rows_per_micro_batch,
@@ -56,7 +45,7 @@ Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t r
   const auto bytes = [](int64_t n) {
     return align_up(static_cast<size_t>(n) * sizeof(int32_t));
   };
-  const size_t batch_bytes = 3 * bytes(max_tokens_) + bytes(max_documents + 1);
+  const size_t batch_bytes = 4 * bytes(max_tokens_) + bytes(max_documents + 1);
   constexpr int64_t kMaxBytes = int64_t{1} << 46;
   const int64_t all_bytes =
       checked_product(batches, static_cast<int64_t>(batch_bytes), kMaxBytes, "bytes of host memory for a step");
@@ -68,6 +57,7 @@ Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t r
     buffers_.push_back({.ids = allocate("ids", max_tokens_),
                         .targets = allocate("targets", max_tokens_),
                         .positions = allocate("positions", max_tokens_),
+                        .target_rows = allocate("target rows", max_tokens_),
                         .doc_offsets = allocate("document offsets", max_documents + 1)});
   batches_.reserve(buffers_.size());
 }
@@ -82,7 +72,7 @@ const Step& Loader::load(int64_t step) {
     const int64_t count = std::min(rows_per_micro_batch_, last - row);
     const Batch& batch = batches_.emplace_back(fill(buffers_[batches_.size()], row, count));
     step_.live_tokens += batch.live_tokens;
-    step_.target_tokens += batch.target_tokens;
+    step_.target_tokens += batch.target_tokens();
     step_.documents += batch.doc_offsets.elements() - 1;
   }
   step_.micro_batches = batches_;
@@ -92,25 +82,29 @@ const Step& Loader::load(int64_t step) {
 
 Batch Loader::fill(const Buffers& buffers, int64_t first_row, int64_t row_count) {
   int64_t live = 0, targets = 0, documents = 0;
-  buffers.doc_offsets[0] = 0;
-  for (int64_t row = first_row; row < first_row + row_count; ++row) {
-    for (const int64_t d : rows_.row(row)) {
-      targets +=
-          put_document(documents_.ids(d), documents_.labels(d), live, buffers.ids, buffers.targets, buffers.positions);
-      live += documents_.length(d);
-      buffers.doc_offsets[++documents] = static_cast<int32_t>(live);
+  const auto put = [&](std::span<const int32_t> ids, std::span<const int32_t> labels) {
+    const auto length = static_cast<int64_t>(ids.size());
+    for (int64_t i = 0; i < length; ++i, ++live) {
+      buffers.ids[live] = ids[i];
+      buffers.positions[live] = static_cast<int32_t>(i);
+      if (i + 1 == length || labels[i + 1] == kIgnoreTarget) continue;
+      buffers.target_rows[targets] = static_cast<int32_t>(live);
+      buffers.targets[targets++] = labels[i + 1];
     }
-  }
+    buffers.doc_offsets[++documents] = static_cast<int32_t>(live);
+  };
+  buffers.doc_offsets[0] = 0;
+  for (int64_t row = first_row; row < first_row + row_count; ++row)
+    for (const int64_t d : rows_.row(row)) put(documents_.ids(d), documents_.labels(d));
   const int64_t rows = round_up(live);
   std::fill(buffers.ids + live, buffers.ids + rows, 0);
-  std::fill(buffers.targets + live, buffers.targets + rows, kIgnoreTarget);
   std::fill(buffers.positions + live, buffers.positions + rows, 0);
   return {.ids = host_tensor(buffers.ids, {rows}),
-          .targets = host_tensor(buffers.targets, {rows}),
           .positions = host_tensor(buffers.positions, {rows}),
+          .target_rows = host_tensor(buffers.target_rows, {targets}),
+          .targets = host_tensor(buffers.targets, {targets}),
           .doc_offsets = host_tensor(buffers.doc_offsets, {documents + 1}),
-          .live_tokens = live,
-          .target_tokens = targets};
+          .live_tokens = live};
 }
 
 }  // namespace mixtune

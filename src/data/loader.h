@@ -40,7 +40,7 @@ class Loader {
 
  private:
   struct Buffers {
-    int32_t *ids, *targets, *positions, *doc_offsets;
+    int32_t *ids, *targets, *positions, *target_rows, *doc_offsets;
   };
 
   Batch fill(const Buffers& buffers, int64_t first_row, int64_t row_count);

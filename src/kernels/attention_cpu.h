@@ -15,9 +15,18 @@ namespace mixtune::cpu {
 
 constexpr int64_t kQueryBlock = 64;
 
+// Rows of a block's scores are padded to this many columns, so that loops over a row have no remainder.
+constexpr int64_t kScoreLanes = 16;
+
+constexpr int64_t score_stride(int64_t keys) {
+  return (keys + kScoreLanes - 1) / kScoreLanes * kScoreLanes;
+}
+
 // Queries [q0, q0 + queries) of a document and the keys [k0, k0 + keys) that at least one of them sees; rows of T.
 struct AttentionBlock {
   int64_t q0, queries, k0, keys;
+
+  int64_t stride() const { return score_stride(keys); }  // of its scores
 };
 
 inline AttentionBlock attention_block(int64_t doc_begin, int64_t doc_end, int64_t q0, int64_t window) {
@@ -28,11 +37,11 @@ inline AttentionBlock attention_block(int64_t doc_begin, int64_t doc_end, int64_
 
 // The keys of query i of a block, as a range of the block's columns.
 struct KeyRange {
-  int64_t begin, end;
+  int32_t begin, end;
 };
 inline KeyRange keys_seen(const AttentionBlock& block, int64_t i, int64_t window) {
   const int64_t end = block.q0 + i + 1 - block.k0;
-  return {window > 0 ? std::max<int64_t>(0, end - window) : 0, end};
+  return {static_cast<int32_t>(window > 0 ? std::max<int64_t>(0, end - window) : 0), static_cast<int32_t>(end)};
 }
 
 // Scores of a block before scaling: Q K^T, [queries, keys].
@@ -48,26 +57,23 @@ void multiply_keys(const AttentionBlock& block, const S* queries, const S* keys,
                              .ldb = width,
                              .trans_b = true,
                              .c = scores,
-                             .ldc = block.keys,
+                             .ldc = block.stride(),
                              .accumulate = false});
 }
 
 // In place: softmax of the scaled scores of one query over the keys it sees, zero elsewhere. Returns log-sum-exp.
 template <class S>
-S softmax_row(S* scores, int64_t keys, KeyRange seen, S scale) {
-  S highest = scores[seen.begin];
-#pragma omp simd reduction(max : highest)
-  for (int64_t j = seen.begin; j < seen.end; ++j) highest = std::max(highest, scores[j]);
+S softmax_row(S* scores, int64_t stride, KeyRange seen, S scale) {
+  const S highest = max_of(scores + seen.begin, seen.end - seen.begin);
   S sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t j = seen.begin; j < seen.end; ++j) {
-    scores[j] = cpu::exp((scores[j] - highest) * scale);
+  for (int32_t j = 0; j < static_cast<int32_t>(stride); ++j) {
+    const S p = cpu::exp((scores[j] - highest) * scale);
+    scores[j] = j >= seen.begin && j < seen.end ? p : S(0);
     sum += scores[j];
   }
   const S inverse = 1 / sum;
-  for (int64_t j = seen.begin; j < seen.end; ++j) scores[j] *= inverse;
-  std::fill(scores, scores + seen.begin, S(0));
-  std::fill(scores + seen.end, scores + keys, S(0));
+  for (int64_t j = 0; j < stride; ++j) scores[j] *= inverse;
   return highest * scale + std::log(sum);
 }
 
@@ -92,8 +98,8 @@ void attention_forward(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv,
   const int32_t* offsets = shape.doc_offsets.as<int32_t>();
   const S scale = 1 / std::sqrt(static_cast<S>(d));
   const Stack::Frame frame(ctx.stack);
-  const Tensor scratch =
-      ctx.stack.push("attention scores", {omp_get_max_threads(), kQueryBlock, longest_document(shape)}, qkv.dtype);
+  const Tensor scratch = ctx.stack.push(
+      "attention scores", {omp_get_max_threads(), kQueryBlock, score_stride(longest_document(shape))}, qkv.dtype);
   clear_dead_rows<S>(shape, out);
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
   for (int64_t doc = 0; doc < docs; ++doc)
@@ -107,12 +113,12 @@ void attention_forward(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv,
         multiply_keys(block, q, k, width, d, scores);
         for (int64_t i = 0; i < block.queries; ++i)
           lse.as<S>()[(q0 + i) * shape.q_heads + head] =
-              softmax_row(scores + i * block.keys, block.keys, keys_seen(block, i, shape.window), scale);
+              softmax_row(scores + i * block.stride(), block.stride(), keys_seen(block, i, shape.window), scale);
         multiply_serial(Product<S>{.m = block.queries,
                                    .n = d,
                                    .k = block.keys,
                                    .a = scores,
-                                   .lda = block.keys,
+                                   .lda = block.stride(),
                                    .trans_a = false,
                                    .b = v + block.k0 * width,
                                    .ldb = width,
@@ -124,18 +130,17 @@ void attention_forward(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv,
     }
 }
 
-// In place, for one query: scores -> probabilities, dprobabilities -> dscores = p * (dp - sum_j p_j dp_j) * scale.
-// `delta` is that sum: dout . out.
+// In place, for one query: scores -> probabilities, dprobabilities -> dscores = p * (dp - sum_j p_j dp_j) * scale, zero
+// for keys it does not see. `delta` is that sum: dout . out.
 template <class S>
-void softmax_backward_row(S* p, S* dp, int64_t keys, KeyRange seen, S scale, S lse, S delta) {
+void softmax_backward_row(S* p, S* dp, int64_t stride, KeyRange seen, S scale, S lse, S delta) {
 #pragma omp simd
-  for (int64_t j = seen.begin; j < seen.end; ++j) {
-    p[j] = cpu::exp(p[j] * scale - lse);
-    dp[j] = p[j] * (dp[j] - delta) * scale;
-  }
-  for (S* row : {p, dp}) {
-    std::fill(row, row + seen.begin, S(0));
-    std::fill(row + seen.end, row + keys, S(0));
+  for (int32_t j = 0; j < static_cast<int32_t>(stride); ++j) {
+    const bool sees = j >= seen.begin && j < seen.end;
+    const S probability = cpu::exp(p[j] * scale - lse);
+    const S dscore = probability * (dp[j] - delta) * scale;
+    p[j] = sees ? probability : S(0);
+    dp[j] = sees ? dscore : S(0);
   }
 }
 
@@ -161,7 +166,7 @@ void attention_backward_block(const AttentionShape& shape, const AttentionBackwa
                                      .ldb = width,
                                      .trans_b = true,
                                      .c = dp,
-                                     .ldc = block.keys,
+                                     .ldc = block.stride(),
                                      .accumulate = false};
   multiply_serial(dprobabilities);
   for (int64_t i = 0; i < block.queries; ++i) {
@@ -169,15 +174,15 @@ void attention_backward_block(const AttentionShape& shape, const AttentionBackwa
     S delta = 0;
 #pragma omp simd reduction(+ : delta)
     for (int64_t c = 0; c < d; ++c) delta += out[t * out_width + c] * dout[t * out_width + c];
-    softmax_backward_row(p + i * block.keys, dp + i * block.keys, block.keys, keys_seen(block, i, shape.window), scale,
-                         args.lse.as<S>()[t * shape.q_heads + head], delta);
+    softmax_backward_row(p + i * block.stride(), dp + i * block.stride(), block.stride(),
+                         keys_seen(block, i, shape.window), scale, args.lse.as<S>()[t * shape.q_heads + head], delta);
   }
   // dK += dS^T Q and dV += P^T dO, [keys, d]; dQ = dS K, [queries, d].
   Product<S> to_keys = {.m = block.keys,
                         .n = d,
                         .k = block.queries,
                         .a = dp,
-                        .lda = block.keys,
+                        .lda = block.stride(),
                         .trans_a = true,
                         .b = q + block.q0 * width,
                         .ldb = width,
@@ -195,7 +200,7 @@ void attention_backward_block(const AttentionShape& shape, const AttentionBackwa
                              .n = d,
                              .k = block.keys,
                              .a = dp,
-                             .lda = block.keys,
+                             .lda = block.stride(),
                              .trans_a = false,
                              .b = k + block.k0 * width,
                              .ldb = width,
@@ -212,8 +217,9 @@ void attention_backward(Ctx& ctx, const AttentionShape& shape, const AttentionBa
   const int64_t docs = shape.doc_offsets.rows() - 1;
   const int32_t* offsets = shape.doc_offsets.as<int32_t>();
   const Stack::Frame frame(ctx.stack);
-  const Tensor scratch = ctx.stack.push(
-      "attention gradients", {omp_get_max_threads(), 2, kQueryBlock, longest_document(shape)}, args.qkv.dtype);
+  const Tensor scratch =
+      ctx.stack.push("attention gradients",
+                     {omp_get_max_threads(), 2, kQueryBlock, score_stride(longest_document(shape))}, args.qkv.dtype);
   clear_dead_rows<S>(shape, args.dqkv);
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
   for (int64_t doc = 0; doc < docs; ++doc)

@@ -1,6 +1,7 @@
 // Scalar helpers of the CPU twins.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -29,6 +30,20 @@ inline float exp(float x) {
   p = p * r + 1.0f;
   const auto exponent = std::bit_cast<uint32_t>(shifted) << 23;
   return std::bit_cast<float>(std::bit_cast<uint32_t>(p) + exponent);
+}
+
+// The largest of n > 0 values. In lanes: compilers keep the order of comparisons (because of NaN) and so leave a plain
+// max reduction scalar.
+template <class S>
+S max_of(const S* x, int64_t n) {
+  constexpr int64_t kLanes = 16;
+  S lanes[kLanes];
+  std::fill_n(lanes, kLanes, x[0]);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int64_t l = 0; l < kLanes; ++l) lanes[l] = x[i + l] > lanes[l] ? x[i + l] : lanes[l];
+  for (; i < n; ++i) lanes[0] = x[i] > lanes[0] ? x[i] : lanes[0];
+  return *std::max_element(lanes, lanes + kLanes);
 }
 
 }  // namespace mixtune::cpu

@@ -5,11 +5,9 @@
 
 namespace mixtune {
 
-constexpr int32_t kIgnoreTarget = -100;
-
-// losses[t] = logsumexp(logits[t]) - logits[t, targets[t]], fp64; 0 where the target is kIgnoreTarget.
-// With `gradient`, logits become dlogits: (softmax(logits[t]) - onehot(targets[t])) * scale, 0 where ignored.
-// logits [T, V], targets [T] int32, losses [T] fp64.
+// losses[n] = logsumexp(logits[n]) - logits[n, targets[n]], fp64.
+// With `gradient`, logits become dlogits: (softmax(logits[n]) - onehot(targets[n])) * scale.
+// logits [N, V], targets [N] int32 in [0, V), losses [N] fp64.
 struct CrossEntropy {
   Tensor logits, targets, losses;
   bool gradient = false;

@@ -16,15 +16,7 @@ void cross_entropy(const CrossEntropy& args) {
   for (int64_t t = 0; t < rows; ++t) {
     const int32_t target = args.targets.as<int32_t>()[t];
     S* logits = args.logits.as<S>() + t * vocab;
-    double& loss = args.losses.as<double>()[t];
-    if (target == kIgnoreTarget) {
-      loss = 0;
-      if (args.gradient) std::fill_n(logits, vocab, S(0));
-      continue;
-    }
-    S highest = logits[0];
-#pragma omp simd reduction(max : highest)
-    for (int64_t v = 0; v < vocab; ++v) highest = std::max(highest, logits[v]);
+    const S highest = max_of(logits, vocab);
     const S target_logit = logits[target];
     S sum = 0;
     if (args.gradient) {
@@ -37,7 +29,8 @@ void cross_entropy(const CrossEntropy& args) {
 #pragma omp simd reduction(+ : sum)
       for (int64_t v = 0; v < vocab; ++v) sum += cpu::exp(logits[v] - highest);
     }
-    loss = std::log(static_cast<double>(sum)) + static_cast<double>(highest) - static_cast<double>(target_logit);
+    args.losses.as<double>()[t] =
+        std::log(static_cast<double>(sum)) + static_cast<double>(highest) - static_cast<double>(target_logit);
   }
 }
 

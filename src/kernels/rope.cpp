@@ -6,7 +6,7 @@
 namespace mixtune {
 
 void rope_table(Ctx& ctx, const Tensor& positions, double theta, const Tensor& table) {
-  on_device(ctx, table.dtype, [&]<class S>(S) { cpu::rope_table<S>(positions, theta, table); });
+  on_device(ctx, table.dtype, [&]<class S>(S) { cpu::rope_table<S>(ctx, positions, theta, table); });
 }
 
 void rope(Ctx& ctx, const RopeArgs& args) {

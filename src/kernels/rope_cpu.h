@@ -8,11 +8,11 @@
 namespace mixtune::cpu {
 
 template <class S>
-void rope_table(const Tensor& positions, double theta, const Tensor& table) {
+void rope_table(Ctx& ctx, const Tensor& positions, double theta, const Tensor& table) {
   const int64_t rows = table.rows(), d = table.shape[1], half = d / 2;
+  const Stack::Frame frame(ctx.stack);
   // Frequencies as transformers rounds them: each step in S.
-  S frequency[1024];
-  MT_CHECK(half <= 1024);
+  S* frequency = ctx.stack.push("rope frequencies", {half}, table.dtype).as<S>();
   for (int64_t i = 0; i < half; ++i)
     frequency[i] = S(1) / std::pow(static_cast<S>(theta), static_cast<S>(2 * i) / static_cast<S>(d));
 #pragma omp parallel for

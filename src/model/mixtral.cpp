@@ -5,6 +5,7 @@
 
 #include "kernels/cross_entropy.h"
 #include "kernels/embedding.h"
+#include "kernels/permute.h"
 #include "kernels/rope.h"
 
 namespace mixtune {
@@ -62,50 +63,63 @@ void Mixtral::layers_backward(Ctx& ctx, const Batch& batch, LayerRange range, co
 }
 
 double Mixtral::head_loss(Ctx& ctx, const Batch& batch, const HeadLoss& args) const {
+  const int64_t n = batch.target_tokens(), h = config_.hidden_size;
+  const bool backward = static_cast<bool>(args.dh);
+  const Stack::Frame frame(ctx.stack);
+  const Tensor x = push(ctx, "rows with a target", {n, h});
+  const Tensor normed = push(ctx, "final norm", {n, h}), rstd = push(ctx, "final rstd", {n});
+  const Tensor dnormed = backward ? push(ctx, "final norm gradient", {n, h}) : Tensor{};
+  permute_rows(ctx, args.h, batch.target_rows, 1, x);
+  final_norm(ctx, x, normed, rstd);
+  const double loss = chunked_loss(ctx, {normed, batch.targets, dnormed, args.scale});
+  if (!backward) return loss;
+
+  const Tensor dx = push(ctx, "gradient of rows with a target", {n, h});
+  std::memset(dx.data, 0, dx.bytes());
+  norm_backward(ctx, params_.final_norm, {.r = x, .rstd = rstd, .dy = dnormed, .dr = dx});
+  const Tensor place = ctx.stack.push("place of each row", {args.h.rows(), 1}, DType::kI32);
+  permute_invert(ctx, batch.target_rows, place);
+  unpermute_rows(ctx, dx, place, {}, args.dh);
+  return loss;
+}
+
+double Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
   // Enough rows to fill the matrix products, few enough that a chunk of logits stays small.
   constexpr int64_t kChunkBytes = 16 << 20;
-  const int64_t tokens = args.h.rows(), row_bytes = config_.vocab_size * static_cast<int64_t>(dtype_size(args.h.dtype));
+  const int64_t rows = args.normed.rows();
+  const int64_t row_bytes = config_.vocab_size * static_cast<int64_t>(dtype_size(args.normed.dtype));
   const int64_t chunk = std::max(kRowAlignment, kChunkBytes / row_bytes / kRowAlignment * kRowAlignment);
-  const bool backward = static_cast<bool>(args.dh);
-
-  const Stack::Frame frame(ctx.stack);
-  const Tensor normed = push(ctx, "final norm", args.h.shape), rstd = push(ctx, "final rstd", {tokens});
-  const Tensor losses = ctx.stack.push("token losses", {tokens}, DType::kF64);
-  const Tensor all_logits = push(ctx, "logits", {std::min(chunk, tokens), config_.vocab_size});
-  const Tensor dnormed = backward ? push(ctx, "final norm gradient", args.h.shape) : Tensor{};
-  rms_norm_forward(ctx, {.x = args.h,
-                         .weight = *WeightUse(state_, params_.final_norm),
-                         .eps = config_.rms_norm_eps,
-                         .y = normed,
-                         .rstd = rstd});
-  for (int64_t begin = 0; begin < tokens; begin += chunk) {
-    const int64_t rows = std::min(chunk, tokens - begin);
-    const Tensor logits = all_logits.slice(0, rows), x = normed.slice(begin, rows);
+  const Tensor losses = ctx.stack.push("token losses", {rows}, DType::kF64);
+  const Tensor all_logits = push(ctx, "logits", {std::min(chunk, rows), config_.vocab_size});
+  for (int64_t begin = 0; begin < rows; begin += chunk) {
+    const int64_t count = std::min(chunk, rows - begin);
+    const Tensor logits = all_logits.slice(0, count), x = args.normed.slice(begin, count);
     linear(ctx, params_.lm_head, x, logits);
     cross_entropy(ctx, {.logits = logits,
-                        .targets = batch.targets.slice(begin, rows),
-                        .losses = losses.slice(begin, rows),
-                        .gradient = backward,
+                        .targets = args.targets.slice(begin, count),
+                        .losses = losses.slice(begin, count),
+                        .gradient = static_cast<bool>(args.dnormed),
                         .scale = args.scale});
-    if (backward) linear_backward(ctx, params_.lm_head, {.x = x, .dy = logits, .dx = dnormed.slice(begin, rows)});
-  }
-  if (backward) {
-    std::memset(args.dh.data, 0, args.dh.bytes());
-    norm_backward(ctx, params_.final_norm, {.r = args.h, .rstd = rstd, .dy = dnormed, .dr = args.dh});
+    if (args.dnormed)
+      linear_backward(ctx, params_.lm_head, {.x = x, .dy = logits, .dx = args.dnormed.slice(begin, count)});
   }
   double sum = 0;
-  for (int64_t t = 0; t < batch.live_tokens; ++t) sum += losses.as<double>()[t];
+  for (int64_t t = 0; t < rows; ++t) sum += losses.as<double>()[t];
   return sum;
 }
 
-void Mixtral::head_logits(Ctx& ctx, const Tensor& h, const Tensor& logits) const {
-  const Stack::Frame frame(ctx.stack);
-  const Tensor normed = push(ctx, "final norm", h.shape), rstd = push(ctx, "final rstd", {h.rows()});
+void Mixtral::final_norm(Ctx& ctx, const Tensor& h, const Tensor& normed, const Tensor& rstd) const {
   rms_norm_forward(ctx, {.x = h,
                          .weight = *WeightUse(state_, params_.final_norm),
                          .eps = config_.rms_norm_eps,
                          .y = normed,
                          .rstd = rstd});
+}
+
+void Mixtral::head_logits(Ctx& ctx, const Tensor& h, const Tensor& logits) const {
+  const Stack::Frame frame(ctx.stack);
+  const Tensor normed = push(ctx, "final norm", h.shape), rstd = push(ctx, "final rstd", {h.rows()});
+  final_norm(ctx, h, normed, rstd);
   linear(ctx, params_.lm_head, normed, logits);
 }
 

@@ -66,7 +66,8 @@ class Mixtral {
                        Saved& saved) const;
 
   // Sum of the batch's token losses from h [T, H], the output of the last layer. With dh: h's gradient, and the head's
-  // weight gradients, both times `scale`. dh may not be h. Logits exist for a chunk of rows at a time.
+  // weight gradients, both times `scale`. dh may not be h. Only rows with a target are computed, and logits exist for a
+  // chunk of them at a time.
   struct HeadLoss {
     Tensor h;
     Tensor dh;
@@ -89,6 +90,14 @@ class Mixtral {
                                 const LayerSaved& saved, const Tensor& dh) const;
   void expert_backward_block(Ctx& ctx, const Batch& batch, const LayerParams& p, const Tensor& prob_grad,
                              const LayerSaved& saved, const Tensor& dh) const;
+
+  // Sum of the losses of normed rows [N, H]; with dnormed, their gradient and the LM head's.
+  struct ChunkedLoss {
+    Tensor normed, targets, dnormed;
+    double scale;
+  };
+  double chunked_loss(Ctx& ctx, const ChunkedLoss& args) const;
+  void final_norm(Ctx& ctx, const Tensor& h, const Tensor& normed, const Tensor& rstd) const;
 
   AttentionShape attention_shape(const Batch& batch) const;
   Tensor push(Ctx& ctx, const char* name, Shape shape) const { return ctx.stack.push(name, shape, state_.dtype()); }

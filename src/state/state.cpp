@@ -1,6 +1,10 @@
 #include "state/state.h"
 
+#include <fmt/format.h>
+
 #include <cstring>
+
+#include "base/log.h"
 
 namespace mixtune {
 
@@ -26,6 +30,11 @@ State::State(std::vector<ParamSpec> specs, Device device, DType dtype, Purpose p
     all += bytes;
     if (spec.trainable && purpose == Purpose::kTraining) trained += bytes;
   }
+  if (const size_t needed = all + 3 * trained, available = available_memory(device); needed > available)
+    throw UserError("out of memory",
+                    fmt::format("the model needs {} ({}), {} are available", format_bytes(needed),
+                                trained > 0 ? "weights, gradients and moments" : "weights", format_bytes(available)),
+                    "use a smaller model or a machine with more memory");
   const auto fill = [&](const char* name, size_t bytes, std::vector<Tensor>& tensors, bool for_training) {
     Arena& arena = add_arena(name, bytes);
     for (const ParamSpec& spec : specs_) {
@@ -50,7 +59,6 @@ int64_t State::elements() const {
 }
 
 // Weights live on the device all the time: nothing to fetch, nothing to give back.
-void State::prefetch(int) {}
 Tensor State::get(int param) {
   return weights_[param];
 }

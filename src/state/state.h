@@ -35,6 +35,7 @@ class State {
  public:
   enum class Purpose { kInference, kTraining };  // inference: weights only
 
+  // Zeroed. Throws UserError where the device has not enough memory for it.
   State(std::vector<ParamSpec> specs, Device device, DType dtype, Purpose purpose);
 
   int size() const { return static_cast<int>(specs_.size()); }
@@ -42,8 +43,7 @@ class State {
   DType dtype() const { return dtype_; }
   int64_t elements() const;
 
-  // The weight, ready to be read by an op; valid until release. prefetch says that a get comes soon.
-  void prefetch(int param);
+  // The weight, ready to be read by an op; valid until release.
   Tensor get(int param);
   void release(int param);
   // The weight, to be written (load, initialise, optimizer step).

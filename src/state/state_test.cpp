@@ -62,6 +62,19 @@ TEST_F(StateTest, InferenceHoldsWeightsAlone) {
   EXPECT_EQ(used, 3 * kAlignment);
 }
 
+TEST_F(StateTest, AModelTooLargeForTheMachineIsOneClearLine) {
+  const int64_t rows = int64_t{1} << 40;
+  try {
+    State({{.name = "huge", .shape = {rows, 64}, .slices = {{.name = "huge", .shape = {rows, 64}, .rows = rows}}}}, {},
+          DType::kF32, State::Purpose::kTraining);
+    FAIL();
+  } catch (const UserError& error) {
+    EXPECT_NE(std::string(error.what()).find("the model needs 1024.0 TiB (weights, gradients and moments)"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
 TEST_F(StateTest, SlicesMustFillTheirParameter) {
   std::vector<ParamSpec> bad = specs();
   bad[0].slices[1].offset = 4;

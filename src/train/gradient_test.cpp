@@ -1,7 +1,9 @@
 // The whole model's gradients: the float64 oracle against finite differences, and the product against the oracle.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "base/random.h"
 #include "train/testing.h"
@@ -94,6 +96,36 @@ TEST_P(Gradient, ProductMatchesOracle) {
     // A top-1 router without auxiliary loss has no gradient: checked against the global norm.
     const bool zero = squares < 1e-24 * global;
     EXPECT_LE(std::sqrt(error), zero ? 1e-6 * std::sqrt(global) : 5e-6 * std::sqrt(squares));
+  }
+}
+
+// Each weight gradient is optional: freezing some leaves the bits of the others.
+TEST(Frozen, LeavesTheOtherGradientsAsTheyAre) {
+  const MixtralConfig config = testing_config();
+  TestModel full(config, DType::kF32);
+  const TestData data(config.vocab_size, {9, 23, 70});
+  const Batch batch = data.batch();
+  for (const char* trained : {"experts", "self_attn", "layernorm", "embed_tokens", "gate.weight"}) {
+    ModelLayout layout = make_layout(config);
+    for (ParamSpec& spec : layout.specs) spec.trainable = spec.name.find(trained) != spec.name.npos;
+    State state(layout.specs, {}, DType::kF32, State::Purpose::kTraining);
+    for (int p = 0; p < state.size(); ++p)
+      std::copy_n(full.state().weight(p).as<float>(), state.weight(p).elements(), state.weight(p).as<float>());
+    const auto recipe = make_plain_recipe();
+    const auto dispatcher = make_local_dispatcher(config.num_local_experts);
+    const Mixtral frozen(config, layout.params, state, *recipe, *dispatcher);
+    Saved saved = frozen.make_saved();
+    for (const Mixtral* model : {&full.model(), &frozen})
+      forward_backward(full.ctx(), *model, batch, saved, {.token_scale = 0.1, .router_scale = 0.02});
+    int compared = 0;
+    for (int p = 0; p < state.size(); ++p) {
+      const Tensor gradient = state.finished_gradient(p), expected = full.state().finished_gradient(p);
+      if (!gradient) continue;
+      EXPECT_EQ(std::memcmp(gradient.data, expected.data, gradient.bytes()), 0) << state.spec(p).name;
+      ++compared;
+    }
+    EXPECT_GT(compared, 0) << trained;
+    full.state().begin_step();
   }
 }
 

@@ -47,8 +47,8 @@ class TestModel : public Instance {
   const double* gradient(int param) { return state().finished_gradient(param).as<double>(); }
 };
 
-// Random documents of the given lengths; about a third of the labels are ignored. A document of one token, which has
-// no target, is joined to nothing: it stands in the batch for its positions and routing alone.
+// Random documents of the given lengths; about a third of the tokens have no target. A document of one token, which has
+// none, stands in the batch for its position and routing alone.
 class TestData {
  public:
   TestData(int64_t vocab, const std::vector<int64_t>& lengths) {
@@ -57,11 +57,12 @@ class TestData {
     for (const int64_t length : lengths) {
       offsets_.push_back(static_cast<int32_t>(ids_.size()));
       for (int64_t i = 0; i < length; ++i, ++index) {
+        if (i + 1 < length && random_below(key, 3 * index + 1, 3) > 0) {
+          target_rows_.push_back(static_cast<int32_t>(ids_.size()));
+          targets_.push_back(static_cast<int32_t>(random_below(key, 3 * index + 2, vocab)));
+        }
         ids_.push_back(static_cast<int32_t>(random_below(key, 3 * index, vocab)));
         positions_.push_back(static_cast<int32_t>(i));
-        const bool has_target = i + 1 < length && random_below(key, 3 * index + 1, 3) > 0;
-        targets_.push_back(has_target ? static_cast<int32_t>(random_below(key, 3 * index + 2, vocab)) : kIgnoreTarget);
-        target_tokens_ += has_target;
       }
     }
     live_tokens_ = static_cast<int64_t>(ids_.size());
@@ -69,22 +70,24 @@ class TestData {
     const int64_t rows = (live_tokens_ + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
     ids_.resize(rows, 0);
     positions_.resize(rows, 0);
-    targets_.resize(rows, kIgnoreTarget);
   }
 
   Batch batch() const {
-    const auto rows = static_cast<int64_t>(ids_.size());
-    return {.ids = host_tensor(ids_.data(), {rows}),
-            .targets = host_tensor(targets_.data(), {rows}),
-            .positions = host_tensor(positions_.data(), {rows}),
-            .doc_offsets = host_tensor(offsets_.data(), {static_cast<int64_t>(offsets_.size())}),
-            .live_tokens = live_tokens_,
-            .target_tokens = target_tokens_};
+    return {.ids = view(ids_),
+            .positions = view(positions_),
+            .target_rows = view(target_rows_),
+            .targets = view(targets_),
+            .doc_offsets = view(offsets_),
+            .live_tokens = live_tokens_};
   }
 
  private:
-  std::vector<int32_t> ids_, targets_, positions_, offsets_;
-  int64_t live_tokens_ = 0, target_tokens_ = 0;
+  static Tensor view(const std::vector<int32_t>& values) {
+    return host_tensor(values.data(), {static_cast<int64_t>(values.size())});
+  }
+
+  std::vector<int32_t> ids_, positions_, target_rows_, targets_, offsets_;
+  int64_t live_tokens_ = 0;
 };
 
 }  // namespace mixtune

@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <sstream>
 #include <string>
@@ -89,6 +91,24 @@ TEST_F(Commands, TrainWritesMetricsCheckpointAndLatest) {
   EXPECT_EQ(read(path("out/checkpoint-4/tokenizer.model")), read(path("model/tokenizer.model")));
   EXPECT_NE(read(path("out/config.resolved.yaml")).find("max_steps: 4\n"), std::string::npos);
   EXPECT_NE(run({"inspect", "out"}).out.find("latest: out/checkpoint-4"), std::string::npos);
+}
+
+// Weights so large that the first gradients are not finite.
+TEST_F(Commands, ARunThatGoesBadStopsAndSavesNothing) {
+  std::string weights = read(path("model/model.safetensors"));
+  uint64_t header = 0;
+  std::memcpy(&header, weights.data(), sizeof(header));
+  const float huge = 1e30f;
+  for (size_t i = sizeof(header) + header; i + sizeof(huge) <= weights.size(); i += sizeof(huge))
+    std::memcpy(weights.data() + i, &huge, sizeof(huge));
+  write(path("model/model.safetensors"), weights);
+  const Outcome outcome = run_mixtune(train({"--max_steps=3", "--save_steps=1"}), work_.path());
+  EXPECT_EQ(outcome.code, 17) << outcome.err;
+  EXPECT_NE(outcome.err.find("step 1: training went bad"), std::string::npos) << outcome.err;
+  ASSERT_EQ(metrics().size(), 1u);
+  EXPECT_TRUE(metrics()[0]["grad_norm"].is_null());
+  EXPECT_FALSE(fs::exists(path("out/checkpoint-1")));
+  EXPECT_FALSE(fs::exists(path("out/latest")));
 }
 
 TEST_F(Commands, SameSeedSameRun) {
