@@ -81,6 +81,13 @@ bool widen(std::span<const std::byte> from, DType from_dtype, const Tensor& to) 
   return widen_to(from.data(), from_dtype, to.as<float>(), n);
 }
 
+bool all_finite(std::span<const float> values) {
+  bool bad = false;
+#pragma omp parallel for simd reduction(|| : bad) if (values.size() >= kParallelFrom)
+  for (size_t i = 0; i < values.size(); ++i) bad = bad || not_finite(values[i]);
+  return !bad;
+}
+
 bool narrow(std::span<const float> from, DType to_dtype, std::span<std::byte> to) {
   const auto n = static_cast<int64_t>(from.size());
   MT_CHECK(is_weight_dtype(to_dtype) && to.size() == from.size() * dtype_size(to_dtype));

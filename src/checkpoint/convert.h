@@ -14,6 +14,8 @@ bool is_weight_dtype(DType from);
 // Fills `to` (fp32 or fp64) with `from`, which need not be aligned. False if a value is not finite.
 bool widen(std::span<const std::byte> from, DType from_dtype, const Tensor& to);
 
+bool all_finite(std::span<const float> values);
+
 // Fills `to` (fp32, bf16 or fp16, as large as it needs to be) with `from`, rounded to nearest, ties to even. False if
 // a finite value became infinite.
 bool narrow(std::span<const float> from, DType to_dtype, std::span<std::byte> to);

@@ -66,8 +66,12 @@ void check_unused(const HfFolder& folder, const Uses& uses) {
 
 }  // namespace
 
-void load_weights(const HfFolder& folder, State& state) {
+void check_weights(const HfFolder& folder, const State& state) {
   check_unused(folder, match(folder, state));
+}
+
+void load_weights(const HfFolder& folder, State& state) {
+  check_weights(folder, state);
   for (int param = 0; param < state.size(); ++param) {
     const Tensor weight = state.weight(param).view({state.spec(param).shape.elements()});
     for (const HfSlice& slice : state.spec(param).slices)

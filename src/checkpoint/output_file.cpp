@@ -47,11 +47,6 @@ void write_file(const std::string& path, std::string_view content) {
   file.finish();
 }
 
-void copy_file(const std::string& from, const std::string& to) {
-  const MappedFile source(from);
-  write_file(to, source.bytes());
-}
-
 void sync_folder(const std::string& path) {
   const Fd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (fd.get() < 0 || fsync(fd.get()) != 0) fail_write(path, errno);

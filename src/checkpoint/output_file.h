@@ -29,9 +29,6 @@ class OutputFile {
 
 void write_file(const std::string& path, std::string_view content);
 
-// Byte for byte.
-void copy_file(const std::string& from, const std::string& to);
-
 // Returns when the folder's entries (new files, renames) are on the disk.
 void sync_folder(const std::string& path);
 

@@ -41,6 +41,7 @@ std::optional<int64_t> checkpoint_step(std::string_view name) {
   int64_t step = 0;
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
   if (error != std::errc() || end != name.data() + name.size() || step < 0) return {};
+  if (std::to_string(step) != name) return {};  // "007" is no name of ours
   return step;
 }
 
@@ -95,6 +96,10 @@ void check_inputs(const OutputRequest& request) {
     if (fs::is_directory(input, error) && is_within(request.path, input))
       throw UserError(shown(request.path), fmt::format("lies in {}, which the run reads", shown(input)),
                       "choose an output_dir of its own");
+    for (const char* file : kFiles)
+      if (fs::equivalent(input, request.path + "/" + file, error))
+        throw UserError(shown(request.path), fmt::format("the run reads {}, which it would replace", shown(input)),
+                        "choose another output_dir");
     for (const int64_t step : checkpoint_steps(request.path))
       if (is_within(input, request.path + "/" + checkpoint_name(step)))
         throw UserError(shown(request.path), fmt::format("the run reads {}, which it would remove", shown(input)),

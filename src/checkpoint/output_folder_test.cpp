@@ -5,7 +5,6 @@
 
 #include <memory>
 
-#include "checkpoint/describe.h"
 #include "checkpoint/save.h"
 #include "checkpoint/test_model.h"
 
@@ -27,6 +26,7 @@ class Output : public testing::Test {
   void make_results() {
     fs::create_directories(out_ + "/checkpoint-5");
     fs::create_directories(out_ + "/checkpoint-best");
+    fs::create_directories(out_ + "/checkpoint-007");
     put(out_ + "/checkpoint-5/model.safetensors", "x");
     for (const char* name : {"metrics.jsonl", "latest", "config.resolved.yaml", "notes.txt"})
       put(out_ + "/" + name, "x");
@@ -60,7 +60,7 @@ TEST_F(Output, RefusesResultsUnlessToldToOverwrite) {
   expect_refused({.path = out_}, {"results of another run", "another output_dir", "overwrite_output_dir: true"});
   EXPECT_EQ(entries(out_), before);
   const OutputFolder output({.path = out_, .overwrite = true});
-  EXPECT_EQ(entries(out_), (std::vector<std::string>{".lock", "checkpoint-best", "notes.txt"}));
+  EXPECT_EQ(entries(out_), (std::vector<std::string>{".lock", "checkpoint-007", "checkpoint-best", "notes.txt"}));
 }
 
 TEST_F(Output, TakesAFolderOfOtherThings) {
@@ -107,6 +107,8 @@ TEST_F(Output, NeverInOrOverItsInputs) {
   expect_refused({.path = out_, .overwrite = true, .inputs = {out_ + "/checkpoint-5"}}, {"which it would remove"});
   expect_refused({.path = out_, .overwrite = true, .inputs = {out_ + "/checkpoint-5/tokenizer.model"}},
                  {"would remove"});
+  put(out_ + "/metrics.jsonl", "{}");
+  expect_refused({.path = out_, .overwrite = true, .inputs = {out_ + "/metrics.jsonl"}}, {"which it would replace"});
   EXPECT_TRUE(fs::exists(out_ + "/checkpoint-5/model.safetensors"));
   check_output_folder({.path = folder_ / "model-2", .inputs = {model}});  // a longer name is not inside
   check_output_folder({.path = folder_.path() + "/new", .inputs = {folder_ / "train.jsonl"}});
@@ -140,28 +142,6 @@ TEST_F(Output, RemovesWhatKilledRunsLeft) {
   put(out_ + "/.latest.tmp-999999999", "x");
   const OutputFolder output({.path = out_});
   EXPECT_EQ(entries(out_), (std::vector<std::string>{".lock", ".mine.tmp-999999999"}));
-}
-
-constexpr const char* kConfig = R"({"model_type": "mixtral", "vocab_size": 10, "hidden_size": 8, "intermediate_size": 6,
-  "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 3})";
-
-TEST(Describe, Checkpoint) {
-  const TemporaryFolder folder;
-  State state = small_state();
-  fill(state);
-  save_checkpoint(state, {.out_folder = folder / "model", .config_json = kConfig, .dtype = DType::kBF16});
-  put(folder / "model/tokenizer.json", "{}");
-  const std::string text = describe_checkpoint(folder / "model");
-  const int64_t active = state.elements() - 2 * 3 * 8 * 6;
-  for (const std::string& fragment : {std::string("2 layers, hidden 8"), std::string("3 a layer, 2 for a token"),
-                                      fmt::format("{}, {} active for a token", state.elements(), active),
-                                      std::string("35 x BF16 (hub layout)"), std::string("in model.safetensors\n"),
-                                      std::string("config.json, tokenizer.json"), std::string("tokenizer.json only")})
-    EXPECT_NE(text.find(fragment), std::string::npos) << fragment << " in\n" << text;
-  EXPECT_NE(
-      describe_safetensors(folder / "model/model.safetensors").find("BF16     [10, 8]              lm_head.weight\n"),
-      std::string::npos);
-  expect_user_error([&] { describe_checkpoint(folder.path()); }, {"config.json"});
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <filesystem>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -67,9 +68,8 @@ void choose_dtypes(std::vector<HubTensor>& tensors, const SaveOptions& options) 
     for (HubTensor& tensor : tensors) tensor.entry.dtype = *options.dtype;
     return;
   }
-  const HfFolder source(options.source_folder);
   for (HubTensor& tensor : tensors)
-    tensor.entry.dtype = *source.locate(tensor.entry.name, tensor.entry.shape).stored->dtype;
+    tensor.entry.dtype = *options.source->locate(tensor.entry.name, tensor.entry.shape).stored->dtype;
 }
 
 std::vector<Shard> split(std::vector<HubTensor> tensors, uint64_t max_shard_size) {
@@ -95,6 +95,9 @@ std::vector<Shard> split(std::vector<HubTensor> tensors, uint64_t max_shard_size
 void write_tensor(SafetensorsWriter& writer, const HubTensor& tensor, std::vector<std::byte>& buffer) {
   const DType dtype = tensor.entry.dtype;
   for (const HubTensor::Piece& piece : tensor.pieces) {
+    if (!all_finite(piece.values))
+      throw Error(tensor.entry.name, "holds NaN or infinity: training went bad, nothing is saved",
+                  "lower learning_rate or raise adam_epsilon; earlier checkpoints are intact", ExitCode::kWentBad);
     if (dtype == DType::kF32) {
       writer.write(std::as_bytes(piece.values));
       continue;
@@ -136,19 +139,27 @@ void write_weights(const std::vector<Shard>& shards, const std::string& folder) 
 }
 
 void write_side_files(const SaveOptions& options, const std::string& folder) {
-  if (!options.source_folder.empty())
-    for (const std::string& name : side_files(options.source_folder))
-      if (name != kConfigFile) copy_file(options.source_folder + "/" + name, folder + "/" + name);
-  std::string config = options.config_json;
-  if (config.empty())
-    config =
-        read_small_file(options.source_folder + "/" + kConfigFile, kMaxConfigBytes, "check that it is a config.json");
-  write_file(folder + "/" + kConfigFile, options.dtype ? with_dtype(std::move(config), *options.dtype) : config);
+  for (const MappedFile& file : options.side_files)
+    write_file(folder + "/" + std::filesystem::path(file.path()).filename().string(), file.bytes());
+  write_file(folder + "/" + kConfigFile,
+             options.dtype ? with_dtype(options.config_json, *options.dtype) : options.config_json);
 }
 
 }  // namespace
 
+ModelFolder::ModelFolder(const std::string& path)
+    : weights_(path),
+      config_json_(read_small_file(path + "/" + kConfigFile, kMaxConfigBytes, "check that it is a config.json")) {
+  for (const std::string& name : side_files(path))
+    if (name != kConfigFile) side_files_.emplace_back(path + "/" + name);
+}
+
+SaveOptions ModelFolder::save_options(const std::string& out_folder) const {
+  return {.out_folder = out_folder, .config_json = config_json_, .side_files = side_files_, .source = &weights_};
+}
+
 void save_checkpoint(const State& state, const SaveOptions& options) {
+  MT_CHECK(options.dtype || options.source);
   std::vector<HubTensor> tensors = hub_tensors(state);
   choose_dtypes(tensors, options);
   StagedFolder folder(options.out_folder);

@@ -3,23 +3,46 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "checkpoint/hf_folder.h"
 #include "state/state.h"
 
 namespace mixtune {
 
 struct SaveOptions {
-  std::string out_folder;      // must not exist; the folder it is in must
-  std::string source_folder;   // its side files are copied byte for byte; empty: none
-  std::string config_json;     // text of config.json; empty: source_folder's
-  std::optional<DType> dtype;  // of every tensor; none: each tensor's own in source_folder, so nothing is lost
+  std::string out_folder;                  // must not exist; the folder it is in must
+  std::string config_json;                 // text of config.json
+  std::span<const MappedFile> side_files;  // copied byte for byte under their own names
+  std::optional<DType> dtype;              // of every tensor; none: each tensor's own in `source`, so nothing is lost
+  const HfFolder* source = nullptr;
   uint64_t max_shard_size = 5'000'000'000;  // bytes of tensors in one file; a larger tensor has a file of its own
 };
 
+// The folder that a model came from, opened once: what is saved does not depend on what becomes of the folder during a
+// run.
+class ModelFolder {
+ public:
+  explicit ModelFolder(const std::string& path);
+
+  const HfFolder& weights() const { return weights_; }
+  const std::string& config_json() const { return config_json_; }
+
+  // For a checkpoint with this folder's configuration, side files and types.
+  SaveOptions save_options(const std::string& out_folder) const;
+
+ private:
+  HfFolder weights_;
+  std::string config_json_;
+  std::vector<MappedFile> side_files_;
+};
+
 // Writes the weights (fp32, on the CPU) in the hub's layout, an index if there is more than one file, and the side
-// files. The folder appears under its name complete, or not at all.
+// files. The folder appears under its name complete, or not at all. Throws Error (kWentBad) where a weight is not
+// finite.
 void save_checkpoint(const State& state, const SaveOptions& options);
 
 // "5GB" -> 5'000'000'000: a whole number and no unit, KB, MB, GB, TB (powers of 1000) or KiB, MiB, GiB, TiB. Throws

@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <iterator>
+#include <limits>
 
 #include "checkpoint/index.h"
 #include "checkpoint/load.h"
@@ -20,6 +21,11 @@ namespace mixtune {
 namespace {
 
 constexpr const char* kConfig = "{\n  \"a\": {\"dtype\": \"float32\"},\n  \"torch_dtype\" : \"float32\"\n}\n";
+
+SaveOptions with_shards(SaveOptions options, uint64_t max_shard_size) {
+  options.max_shard_size = max_shard_size;
+  return options;
+}
 
 // A source folder with weights of `dtype` and side files.
 void make_source(const std::string& path, DType dtype) {
@@ -45,7 +51,7 @@ class Save : public testing::Test {
 TEST_F(Save, UntouchedModelIsTheSameBits) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     make_source(source_, dtype);
-    save_checkpoint(load(source_), {.out_folder = out_, .source_folder = source_});
+    save_checkpoint(load(source_), ModelFolder(source_).save_options(out_));
     EXPECT_EQ(entries(out_), entries(source_));
     for (const std::string& name : entries(source_))
       EXPECT_EQ(get(out_ + "/" + name), get(source_ + "/" + name)) << name;
@@ -76,7 +82,7 @@ TEST_F(Save, MixedTypesAreKept) {
                                             : std::as_bytes(std::span(narrow_values)));
   }
   writer.finish();
-  save_checkpoint(load(mixed), {.out_folder = out_, .source_folder = mixed});
+  save_checkpoint(load(mixed), ModelFolder(mixed).save_options(out_));
   const SafetensorsFile before(mixed + "/" + kWeightsFile), after(out_ + "/" + kWeightsFile);
   ASSERT_EQ(after.tensors().size(), before.tensors().size());
   for (const auto& [name, tensor] : before.tensors()) {
@@ -91,7 +97,7 @@ TEST_F(Save, Shards) {
   make_source(source_, DType::kF32);
   const State state = load(source_);
   const uint64_t all = static_cast<uint64_t>(state.elements()) * 4;
-  save_checkpoint(state, {.out_folder = out_, .source_folder = source_, .max_shard_size = all / 3});
+  save_checkpoint(state, with_shards(ModelFolder(source_).save_options(out_), all / 3));
   EXPECT_FALSE(std::filesystem::exists(out_ + "/" + kWeightsFile));
   const std::string index = get(out_ + "/" + kIndexFile);
   EXPECT_NE(index.find(fmt::format("\"total_size\": {}", all)), std::string::npos);
@@ -105,7 +111,8 @@ TEST_F(Save, Shards) {
 
 TEST_F(Save, AShardHoldsAtLeastOneTensor) {
   make_source(source_, DType::kF32);
-  save_checkpoint(load(source_), {.out_folder = out_, .source_folder = source_, .max_shard_size = 1});
+  const ModelFolder source(source_);
+  save_checkpoint(load(source_), with_shards(source.save_options(out_), 1));
   const HfFolder saved(out_);
   for (const SafetensorsFile& file : saved.files()) EXPECT_EQ(file.tensors().size(), 1u);
   EXPECT_EQ(difference(load(out_), load(source_)), "");
@@ -114,7 +121,10 @@ TEST_F(Save, AShardHoldsAtLeastOneTensor) {
 TEST_F(Save, RoundsToNearestEvenAndSaysSoInTheConfig) {
   make_source(source_, DType::kF32);
   const State state = load(source_);
-  save_checkpoint(state, {.out_folder = out_, .source_folder = source_, .dtype = DType::kBF16});
+  const ModelFolder source(source_);
+  SaveOptions options = source.save_options(out_);
+  options.dtype = DType::kBF16;
+  save_checkpoint(state, options);
   const State saved = load(out_);
   for (int param = 0; param < state.size(); ++param)
     for (int64_t i = 0; i < state.weight(param).elements(); ++i)
@@ -132,7 +142,7 @@ TEST_F(Save, SideFiles) {
                            "model.safetensors.index.json", "adapter.safetensors"})
     put(source_ + "/" + name, "weights");
   EXPECT_EQ(side_files(source_), (std::vector<std::string>{"LICENSE", "config.json", "link", "tokenizer.model"}));
-  save_checkpoint(load(source_), {.out_folder = out_, .source_folder = source_});
+  save_checkpoint(load(source_), ModelFolder(source_).save_options(out_));
   EXPECT_EQ(entries(out_),
             (std::vector<std::string>{"LICENSE", "config.json", "link", "model.safetensors", "tokenizer.model"}));
   EXPECT_FALSE(std::filesystem::is_symlink(out_ + "/link"));
@@ -149,20 +159,19 @@ TEST(WithDtype, ChangesOnlyTheValue) {
 
 TEST_F(Save, NeverWritesOverAnything) {
   make_source(source_, DType::kF32);
+  const ModelFolder source(source_);
   const State state = load(source_);
   put(out_, "kept");
-  expect_user_error([&] { save_checkpoint(state, {.out_folder = out_, .source_folder = source_}); },
-                    {"exists already"});
-  expect_user_error([&] { save_checkpoint(state, {.out_folder = source_ + "/", .source_folder = source_}); },
-                    {"exists already"});
-  expect_user_error([&] { save_checkpoint(state, {.out_folder = folder_ / "no/out", .source_folder = source_}); },
-                    {"cannot be made"});
+  expect_user_error([&] { save_checkpoint(state, source.save_options(out_)); }, {"exists already"});
+  expect_user_error([&] { save_checkpoint(state, source.save_options(source_ + "/")); }, {"exists already"});
+  expect_user_error([&] { save_checkpoint(state, source.save_options(folder_ / "no/out")); }, {"cannot be made"});
   EXPECT_EQ(get(out_), "kept");
 }
 
 // A full disk: the kernel refuses the write.
 TEST_F(Save, LeavesNothingWhenAWriteFails) {
   make_source(source_, DType::kF32);
+  const ModelFolder source(source_);
   const State state = load(source_);
   rlimit old{};
   getrlimit(RLIMIT_FSIZE, &old);
@@ -171,7 +180,7 @@ TEST_F(Save, LeavesNothingWhenAWriteFails) {
   setrlimit(RLIMIT_FSIZE, &small);
   std::string message;
   try {
-    save_checkpoint(state, {.out_folder = out_, .source_folder = source_});
+    save_checkpoint(state, source.save_options(out_));
   } catch (const Error& error) {
     message = error.what();
     EXPECT_EQ(error.exit_code(), ExitCode::kFailed);
@@ -179,6 +188,33 @@ TEST_F(Save, LeavesNothingWhenAWriteFails) {
   setrlimit(RLIMIT_FSIZE, &old);
   EXPECT_NE(message.find("model.safetensors: cannot be written: File too large"), std::string::npos) << message;
   EXPECT_EQ(entries(folder_.path()), std::vector<std::string>{"source"});
+}
+
+// What is saved is what was opened: a run does not pick up what becomes of the folder meanwhile.
+TEST_F(Save, TheFolderMayChangeOrVanish) {
+  make_source(source_, DType::kBF16);
+  const State state = load(source_);
+  const std::string config = get(source_ + "/config.json"), tokenizer = get(source_ + "/tokenizer.model");
+  const ModelFolder source(source_);
+  std::filesystem::remove_all(source_);
+  save_checkpoint(state, source.save_options(out_));
+  EXPECT_EQ(get(out_ + "/config.json"), config);
+  EXPECT_EQ(get(out_ + "/tokenizer.model"), tokenizer);
+  EXPECT_EQ(difference(load(out_), state), "");
+}
+
+TEST_F(Save, WeightsThatAreNotFiniteAreNotSaved) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    State state = small_state();
+    state.weight(0).as<float>()[1] = std::numeric_limits<float>::quiet_NaN();
+    try {
+      save_checkpoint(state, {.out_folder = out_, .config_json = "{}", .dtype = dtype});
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit_code(), ExitCode::kWentBad);
+    }
+    EXPECT_TRUE(entries(folder_.path()).empty());
+  }
 }
 
 TEST_F(Save, F16OverflowIsAnError) {
@@ -217,7 +253,8 @@ bool killed_at(int stops, const std::function<void()>& save) {
 TEST_F(Save, KilledAtAnyInstant) {
   make_source(source_, DType::kF32);
   const State state = load(source_);
-  const SaveOptions options{.out_folder = out_, .source_folder = source_, .max_shard_size = 2000};
+  const ModelFolder source(source_);
+  const SaveOptions options = with_shards(source.save_options(out_), 2000);
   int without = 0, whole = 0, stops = 0;
   while (killed_at(++stops, [&] { save_checkpoint(state, options); })) {
     if (!std::filesystem::exists(out_)) {

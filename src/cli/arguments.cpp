@@ -53,7 +53,7 @@ std::vector<std::string> flag_names(const CLI::App& app) {
   const std::string bare(name.substr(std::min(name.find_first_not_of('-'), name.size())));
   const std::string near = nearest(bare.substr(0, 100), flag_names(app));
   const bool takes_keys = app.get_option_no_throw("--train_file") != nullptr;
-  if (near.empty() && takes_keys && find_key(bare) == nullptr) throw_unknown_key("command line", bare);
+  if (near.empty() && takes_keys && find_key(bare) == nullptr) throw_unknown_key("command line", bare, app.get_name());
   throw UserError("command line", fmt::format("unknown flag '{}'", printable(name)),
                   near.empty() ? fmt::format("'mixtune {} --help' lists the flags", app.get_name())
                                : fmt::format("did you mean '--{}'?", near));
@@ -119,11 +119,15 @@ Overrides KeyFlags::overrides() const {
 }
 
 const Command* parse_arguments(CLI::App& program, const std::vector<Command>& commands, std::vector<std::string> args) {
+  if (!args.empty() && args.front() == "--version") args.front() = "version";
+  if (!args.empty() && args.front() == "help") args.front() = "--help";
   const auto is_named = [&](const Command& command) {
     return command.app->get_name() == args.front();
   };
   if (!args.empty() && !args.front().starts_with("-") && std::ranges::none_of(commands, is_named))
     throw_unknown_command(commands, args.front());
+  const bool has_command = !args.empty() && std::ranges::any_of(commands, is_named);
+  const std::string help_command = fmt::format("mixtune{} --help", has_command ? " " + args.front() : "");
   args = with_keys_spelled_out(args);
   std::ranges::reverse(args);  // as CLI11 takes them
   for (const Command& command : commands) command.app->allow_extras();
@@ -135,7 +139,7 @@ const Command* parse_arguments(CLI::App& program, const std::vector<Command>& co
   } catch (const CLI::ArgumentMismatch& error) {
     throw_mismatch(error.what());
   } catch (const CLI::ParseError& error) {
-    throw UserError("command line", printable(error.what(), 300), "see 'mixtune --help'");
+    throw UserError("command line", printable(error.what(), 300), fmt::format("see '{}'", help_command));
   }
   const auto command = std::ranges::find_if(commands, [](const Command& c) { return c.app->parsed(); });
   if (command == commands.end()) throw_unknown_command(commands, "");

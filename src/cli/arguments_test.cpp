@@ -1,5 +1,6 @@
 #include "cli/arguments.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <string>
@@ -102,6 +103,18 @@ TEST_F(Arguments, UnknownOrNoCommand) {
   EXPECT_EQ(error({"tran"}), "command line: unknown command 'tran'; did you mean 'train'?");
   EXPECT_EQ(error({"zzzzzz"}), "command line: unknown command 'zzzzzz'; use one of: train");
   EXPECT_EQ(error({}), "command line: no command is given; use one of: train");
+}
+
+TEST_F(Arguments, ErrorsPointAtTheCommandsHelp) {
+  app_->add_option("--need", dry_run_, "")->required();
+  EXPECT_THAT(error({"train"}), testing::EndsWith("see 'mixtune train --help'"));
+  EXPECT_THAT(error({"--need"}), testing::EndsWith("see 'mixtune --help'"));
+}
+
+TEST_F(Arguments, HelpAsAWord) {
+  testing::internal::CaptureStdout();
+  EXPECT_EQ(parse_arguments(program_, commands_, {"help"}), nullptr);
+  EXPECT_NE(testing::internal::GetCapturedStdout().find("train"), std::string::npos);
 }
 
 TEST_F(Arguments, HelpNamesEveryKeyAndEndsWell) {

@@ -20,10 +20,12 @@ struct EvaluateArguments {
   bool json = false;
 };
 
-void run_evaluate(const EvaluateArguments& arguments, Overrides overrides) {
-  overrides.emplace_back("model_name_or_path", arguments.model);
-  overrides.emplace_back("validation_file", arguments.file);
-  const Config config = load_config(std::nullopt, overrides);
+void run_evaluate(const EvaluateArguments& arguments, const Overrides& overrides) {
+  Config config = load_config(std::nullopt, overrides);
+  config.model.model_name_or_path = arguments.model;
+  config.data.validation_file = arguments.file;
+  config.origins["model_name_or_path"] = "MODEL";
+  config.origins["validation_file"] = "--file";
   check_device(config);
   check_model(arguments.model, "MODEL");
   check_data_files(config);

@@ -31,6 +31,7 @@ struct GenerateArguments {
   std::string model, tokenizer, ids, logits;
   std::optional<std::string> prompt;
   bool chat = false;
+  bool has_temperature = false, has_top_p = false;  // given, whatever their values
   int64_t max_new_tokens = 128;
   Sampling sampling;
 };
@@ -108,9 +109,19 @@ std::string continuation(const Tokenizer& tokenizer, const std::vector<int32_t>&
   return text.substr(std::min(tokenizer.decode(all.first(prompt)).size(), text.size()));
 }
 
-void run_generate(const GenerateArguments& arguments) {
+void check_flags(const GenerateArguments& arguments) {
   if (arguments.prompt.has_value() == !arguments.ids.empty())
     throw UserError("command line", "one of --prompt and --ids is needed", "give --prompt TEXT");
+  if (!arguments.prompt && arguments.chat)
+    throw UserError("--chat", "has no effect with --ids", "remove it, or give --prompt TEXT");
+  if (!arguments.prompt && !arguments.tokenizer.empty())
+    throw UserError("--tokenizer", "has no effect with --ids", "remove it, or give --prompt TEXT");
+  if (arguments.has_top_p && !arguments.has_temperature)
+    throw UserError("--top-p", "has no effect without --temperature", "remove it, or add --temperature 1");
+}
+
+void run_generate(const GenerateArguments& arguments) {
+  check_flags(arguments);
   check_model(arguments.model, "MODEL");
   const MixtralConfig config = load_mixtral_config(arguments.model);
   std::optional<Tokenizer> tokenizer;
@@ -159,20 +170,23 @@ Command add_generate(CLI::App& program) {
       ->type_name("N")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
-  app->add_option("--temperature", arguments->sampling.temperature, "0: always the likeliest token")
-      ->type_name("NUMBER")
-      ->capture_default_str()
-      ->check(number_within(0, 100));
-  app->add_option("--top-p", arguments->sampling.top_p,
-                  "choose from the likeliest tokens with this probability together")
-      ->type_name("NUMBER")
-      ->capture_default_str()
-      ->check(number_within(0, 1));
+  const CLI::Option* temperature =
+      app->add_option("--temperature", arguments->sampling.temperature, "0: always the likeliest token")
+          ->type_name("NUMBER")
+          ->capture_default_str()
+          ->check(number_within(0, 100));
+  const CLI::Option* top_p = app->add_option("--top-p", arguments->sampling.top_p,
+                                             "choose from the likeliest tokens with this probability together")
+                                 ->type_name("NUMBER")
+                                 ->capture_default_str()
+                                 ->check(number_within(0, 1));
   app->add_option("--seed", arguments->sampling.seed, "seed of the choices")
       ->type_name("INTEGER")
       ->capture_default_str();
   app->add_option("--tokenizer", arguments->tokenizer, "folder of the tokenizer; default: MODEL")->type_name("FOLDER");
-  return {app, [arguments] {
+  return {app, [arguments, temperature, top_p] {
+            arguments->has_temperature = temperature->count() > 0;
+            arguments->has_top_p = top_p->count() > 0;
             run_generate(*arguments);
           }};
 }

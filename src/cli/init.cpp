@@ -3,7 +3,6 @@
 #include <array>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +34,7 @@ struct InitArguments {
 };
 
 void check_new(const std::string& out) {
+  if (out.empty()) throw UserError("OUT", "is empty", "name a new folder");
   std::error_code error;
   if (fs::symlink_status(out, error).type() != fs::file_type::not_found)
     throw UserError(printable(out, 200), error ? error.message() : "exists already", "name a new folder");
@@ -48,16 +48,6 @@ void make_parent(const std::string& out) {
     throw UserError(printable(parent, 200), fmt::format("cannot be made ({})", error.message()), "name another place");
 }
 
-void check_memory(const std::vector<ParamSpec>& specs) {
-  double bytes = 0;
-  for (const ParamSpec& spec : specs) bytes += static_cast<double>(spec.shape.elements()) * sizeof(float);
-  const auto available = static_cast<double>(available_memory(Device{}));
-  if (bytes > available)
-    throw UserError(
-        "MODEL", fmt::format("its weights need {:.1f} GB of memory, {:.1f} GB are free", bytes / 1e9, available / 1e9),
-        "make the model smaller");
-}
-
 std::string tokenizer_folder(const std::string& path, int64_t vocab_size) {
   const Tokenizer tokenizer(path);
   if (tokenizer.vocab_size() > vocab_size)
@@ -66,34 +56,29 @@ std::string tokenizer_folder(const std::string& path, int64_t vocab_size) {
   return parent_folder(tokenizer.path());
 }
 
-void copy_tokenizer(const std::string& from, const std::string& to) {
+std::vector<MappedFile> tokenizer_files(const std::string& folder) {
+  std::vector<MappedFile> files;
   for (const char* name : kTokenizerFiles)
-    if (fs::is_regular_file(fs::path(from) / name)) copy_file(fs::path(from) / name, fs::path(to) / name);
+    if (fs::is_regular_file(fs::path(folder) / name)) files.emplace_back(folder + "/" + name);
+  return files;
 }
 
 void run_init(const InitArguments& arguments) {
   const std::string out = without_trailing_slash(arguments.out);
   const std::string text = read_small_file(arguments.config_file, kMaxConfigBytes, "give a config.json");
   const MixtralConfig config = parse_mixtral_config(text, printable(arguments.config_file, 200));
-  const std::vector<ParamSpec> specs = make_layout(config).specs;
   check_new(out);
-  check_memory(specs);
-  const bool with_tokenizer = !arguments.tokenizer.empty();
-  const std::string tokenizer = with_tokenizer ? tokenizer_folder(arguments.tokenizer, config.vocab_size) : "";
-
-  make_parent(out);
-  std::optional<StagedFolder> side;  // where save_checkpoint finds its side files; never committed, so gone at the end
-  if (with_tokenizer) {
-    side.emplace(parent_folder(out) + "/+" + fs::path(out).filename().string());
-    copy_tokenizer(tokenizer, side->path());
-  }
-  State state(specs, Device{}, DType::kF32, State::Purpose::kInference);
+  std::vector<MappedFile> side_files;
+  if (!arguments.tokenizer.empty())
+    side_files = tokenizer_files(tokenizer_folder(arguments.tokenizer, config.vocab_size));
+  State state(make_layout(config).specs, Device{}, DType::kF32, State::Purpose::kInference);
   initialise_weights(config, static_cast<uint64_t>(arguments.seed), state);
+  make_parent(out);
   save_checkpoint(state, {.out_folder = out,
-                          .source_folder = side ? side->path() : "",
                           .config_json = text,
+                          .side_files = side_files,
                           .dtype = arguments.dtype == "bf16" ? DType::kBF16 : DType::kF32});
-  fmt::print("{}: {} parameters, {}\n", out, state.elements(), arguments.dtype);
+  fmt::print("{}: {} parameters, {}\n", printable(out, 400), state.elements(), arguments.dtype);
 }
 
 }  // namespace

@@ -9,8 +9,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "checkpoint/describe.h"
 #include "cli/command.h"
+#include "cli/describe_model.h"
 #include "config/keys.h"
 #include "data/describe.h"
 #include "data/documents.h"
@@ -58,6 +58,7 @@ std::string describe_data(const InspectArguments& arguments) {
 }
 
 std::string describe(const InspectArguments& arguments) {
+  if (arguments.path.empty()) throw UserError("PATH", "is empty", "name a folder or a file");
   const fs::path path = arguments.path;
   std::error_code error;
   if (!fs::exists(path, error))

@@ -1,6 +1,9 @@
+#include <fcntl.h>
 #include <fmt/format.h>
 
+#include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string>
@@ -12,9 +15,19 @@
 #include "base/log.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
+#include "cli/threads.h"
 
 namespace mixtune {
 namespace {
+
+// A write that cannot be done is an error to report, not a signal to die of; and no file that is opened later becomes
+// standard output or error because the caller had closed those.
+void prepare_process() {
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+  for (int fd = 0; fd <= 2; ++fd)  // open() takes the lowest that is free
+    if (fcntl(fd, F_GETFD) == -1 && open("/dev/null", O_RDWR) != fd) std::_Exit(static_cast<int>(ExitCode::kFailed));
+}
 
 void run(std::vector<std::string> args) {
   CLI::App program("Fine-tunes Mixtral models: from a Hugging Face folder to a Hugging Face folder.", "mixtune");
@@ -30,16 +43,21 @@ int fail(ExitCode code, std::string_view message) {
   return static_cast<int>(code);
 }
 
+constexpr std::string_view kOutputFailed =
+    "standard output: cannot be written in full; check where it goes for a full disk or a closed pipe";
+
 int run_and_report(std::vector<std::string> args) {
   try {
     run(std::move(args));
-    if (std::fflush(stdout) != 0) return fail(ExitCode::kFailed, "standard output cannot be written");
+    // A flush after the one that failed succeeds; the stream remembers.
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return fail(ExitCode::kFailed, kOutputFailed);
     return static_cast<int>(ExitCode::kDone);
   } catch (const Error& error) {
     return fail(error.exit_code(), error.what());
   } catch (const std::bad_alloc&) {
     return fail(ExitCode::kFailed, "out of memory; use a smaller batch, shorter rows or a smaller model");
   } catch (const std::exception& error) {
+    if (std::ferror(stdout) != 0) return fail(ExitCode::kFailed, kOutputFailed);
     return fail(ExitCode::kFailed, printable(error.what(), 400));
   } catch (...) {
     return fail(ExitCode::kFailed, "internal error: an unknown exception; please report this");
@@ -50,5 +68,7 @@ int run_and_report(std::vector<std::string> args) {
 }  // namespace mixtune
 
 int main(int argc, char** argv) {
+  mixtune::let_threads_sleep(argv);
+  mixtune::prepare_process();
   return mixtune::run_and_report({argv + 1, argv + argc});
 }

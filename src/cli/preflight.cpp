@@ -10,9 +10,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "checkpoint/hf_folder.h"
 #include "checkpoint/save.h"
-#include "model/params.h"
 
 namespace mixtune {
 
@@ -41,7 +39,9 @@ void check_file(const std::string& where, const std::string& path) {
     throw UserError(where, fmt::format("'{}' may not be read", printable(path, 200)), "check its permissions");
 }
 
-void check_model_folder(const std::string& folder, const std::string& where) {
+}  // namespace
+
+void check_model(const std::string& folder, const std::string& where) {
   std::error_code error;
   if (fs::is_regular_file(fs::path(folder) / "config.json", error)) return;
   const std::string shown = printable(folder, 200);
@@ -54,15 +54,6 @@ void check_model_folder(const std::string& folder, const std::string& where) {
                   looks_like_hub_name(folder)
                       ? fmt::format("download it first: hf download {} --local-dir FOLDER", shown)
                       : "give a Hugging Face model folder");
-}
-
-}  // namespace
-
-void check_model(const std::string& folder, const std::string& where) {
-  check_model_folder(folder, where);
-  const HfFolder weights(folder);
-  for (const ParamSpec& spec : make_layout(load_mixtral_config(folder)).specs)
-    for (const HfSlice& slice : spec.slices) weights.locate(slice.name, slice.shape);
 }
 
 void check_data_files(const Config& config) {

@@ -1,13 +1,19 @@
 #include "data/preprocess.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <cstdio>
 #include <limits>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "cli/arguments.h"
 #include "cli/preflight.h"
 #include "data/documents.h"
@@ -32,6 +38,15 @@ std::optional<Tokenizer> open_tokenizer(const Config& config) {
                                                                : config.model.tokenizer_name_or_path);
 }
 
+// Keys that preprocess accepts, because one config serves train too, but that say nothing about single documents.
+void warn_of_ineffective(const Config& config) {
+  std::vector<std::string> given;
+  for (const char* key : {"validation_file", "validation_split_percentage", "packing", "shuffle", "seed"})
+    if (config.origins.contains(key)) given.push_back(config.where(key));
+  if (!given.empty())
+    log_warning("{}: no effect on what preprocess writes; set in the run that trains on it", fmt::join(given, ", "));
+}
+
 void run_preprocess(const PreprocessArguments& arguments, const Overrides& overrides) {
   const Config config =
       load_config(arguments.config_file.empty() ? std::nullopt : std::optional(arguments.config_file), overrides);
@@ -40,6 +55,7 @@ void run_preprocess(const PreprocessArguments& arguments, const Overrides& overr
     throw UserError("command line", "there is nothing to do", "give --output FILE, --debug N or both");
   check_data_files(config);
   if (!arguments.output.empty()) check_output_file(arguments.output, arguments.overwrite);
+  warn_of_ineffective(config);
 
   const std::optional<Tokenizer> tokenizer = open_tokenizer(config);
   const Tokenizer* known = tokenizer ? &*tokenizer : nullptr;

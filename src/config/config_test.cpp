@@ -169,7 +169,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadText{"learning_rate: _1\n", "is not a number"}, BadText{"learning_rate: 1__0\n", "is not a number"},
         BadText{"learning_rate:\n", "'null' is not a number"}, BadText{"learning_rate: [1]\n", "takes one value"},
         BadText{"adam_beta1: 1\n", "run.yaml:1: adam_beta1: 1 is out of range; write a number at least 0 and below 1"},
-        BadText{"adam_beta2: 1.0\n", "out of range"}, BadText{"adam_epsilon: 0\n", "above 0 and at most 1"},
+        BadText{"adam_beta2: 1.0\n", "out of range"}, BadText{"adam_epsilon: 0\n", "from 1e-37 to 1"},
         BadText{"warmup_ratio: 1.5\n", "out of range"}, BadText{"weight_decay: -0.1\n", "out of range"},
         BadText{"max_grad_norm: -1\n", "out of range"}, BadText{"router_aux_loss_coef: -1\n", "out of range"},
         BadText{"per_device_train_batch_size: 0\n", "0 is out of range"},

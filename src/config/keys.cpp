@@ -1,5 +1,7 @@
 #include "config/keys.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -199,7 +201,7 @@ void add_optimizer_keys(Table& table) {
   table.add("adam_beta2", &Config::optimizer, &O::adam_beta2, "decay of AdamW's second moment",
             {.bounds = {0, 1, Bounds::kOpenHigh}});
   table.add("adam_epsilon", &Config::optimizer, &O::adam_epsilon, "AdamW's epsilon",
-            {.bounds = {0, 1, Bounds::kOpenLow}});
+            {.bounds = {1e-37, 1}});  // a smaller one may be 0 in fp32
   table.add("weight_decay", &Config::optimizer, &O::weight_decay, "decoupled weight decay; norms are spared",
             {.bounds = {0, 100}});
   table.add("max_grad_norm", &Config::optimizer, &O::max_grad_norm, "clip the gradient to this norm; 0: never",
@@ -279,12 +281,14 @@ std::vector<std::string> key_names() {
   return names;
 }
 
-void throw_unknown_key(std::string_view where, std::string_view name) {
+void throw_unknown_key(std::string_view where, std::string_view name, std::string_view command) {
   const std::string what = "unknown key '" + printable(name) + "'";
   if (const auto foreign = std::ranges::find(kForeign, name, &Foreign::name); foreign != kForeign.end())
     throw UserError(where, what, foreign->instead);
   const std::string near = nearest(name.substr(0, 100), key_names());
-  throw UserError(where, what, near.empty() ? "'mixtune train --help' lists the keys" : "did you mean '" + near + "'?");
+  throw UserError(
+      where, what,
+      near.empty() ? fmt::format("'mixtune {} --help' lists the keys", command) : "did you mean '" + near + "'?");
 }
 
 }  // namespace mixtune

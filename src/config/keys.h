@@ -43,7 +43,8 @@ const Key* find_key(std::string_view name);
 std::vector<std::string> key_names();
 
 // "unknown key 'x'" with the nearest key, or what mixtune has in the place of a key that other tools have.
-[[noreturn]] void throw_unknown_key(std::string_view where, std::string_view name);
+// `command` is the one whose --help the message may point at.
+[[noreturn]] void throw_unknown_key(std::string_view where, std::string_view name, std::string_view command = "train");
 
 // The value that `text` spells for `key`, checked against its type and bounds. `where` names its place in messages.
 Value parse_value(const Key& key, std::string_view text, std::string_view where);

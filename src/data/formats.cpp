@@ -118,6 +118,14 @@ Record parse_instruction(const json& record, const std::string& where) {
   return Conversation{{Role::kUser, std::move(prompt)}, {Role::kAssistant, fields.text("output")}};
 }
 
+void check_mask(const json& mask, size_t ids, const std::string& where) {
+  if (mask.size() != ids)
+    throw UserError(where, fmt::format("'attention_mask' has {} entries for {} input_ids", mask.size(), ids),
+                    "remove it: every token is seen");
+  for (const json& seen : mask)
+    if (seen != 1) throw UserError(where, "'attention_mask' has entries that are not 1", "remove padding tokens");
+}
+
 Record parse_tokenized(const json& record, const std::string& where) {
   const Fields fields(record, where);
   TokenSequence tokens;
@@ -126,9 +134,7 @@ Record parse_tokenized(const json& record, const std::string& where) {
   if (tokens.labels.size() != tokens.ids.size())
     throw UserError(where, fmt::format("{} labels for {} input_ids", tokens.labels.size(), tokens.ids.size()),
                     "give each token its own label (-100: not trained); they are not shifted");
-  if (fields.has("attention_mask"))
-    for (const json& seen : fields.list("attention_mask"))
-      if (seen != 1) throw UserError(where, "'attention_mask' has entries that are not 1", "remove padding tokens");
+  if (fields.has("attention_mask")) check_mask(fields.list("attention_mask"), tokens.ids.size(), where);
   return tokens;
 }
 

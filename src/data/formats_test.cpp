@@ -119,7 +119,10 @@ TEST(Formats, TokenizedRefused) {
   EXPECT_THAT(refusal(R"({"input_ids": [-9223372036854775808]})"), HasSubstr("holds -9223372036854775808"));
   EXPECT_THAT(refusal(R"({"input_ids": [1, 2], "labels": [1]})"), HasSubstr("1 labels for 2 input_ids"));
   EXPECT_THAT(refusal(R"({"input_ids": [1], "labels": null})"), HasSubstr("'labels' is a null, not a list"));
-  EXPECT_THAT(refusal(R"({"input_ids": [1, 0], "attention_mask": [1, 0]})"), HasSubstr("'attention_mask'"));
+  EXPECT_THAT(refusal(R"({"input_ids": [1, 0], "attention_mask": [1, 0]})"), HasSubstr("entries that are not 1"));
+  EXPECT_THAT(refusal(R"({"input_ids": [1, 5], "attention_mask": [1]})"),
+              HasSubstr("'attention_mask' has 1 entries for 2 input_ids"));
+  EXPECT_THAT(refusal(R"({"input_ids": [1], "attention_mask": [1, 1]})"), HasSubstr("2 entries for 1 input_ids"));
 }
 
 TEST(Formats, EncodesText) {

@@ -85,7 +85,10 @@ RowSequence::RowSequence(const Documents& documents, const PlanOptions& options)
   const double fraction = options.epochs - static_cast<double>(whole);
   while (static_cast<int64_t>(epoch_begin_.size()) <= whole) count_next_epoch();
   rows_ = epoch_begin_[whole];
-  if (fraction > 0) rows_ += static_cast<int64_t>(std::ceil(fraction * static_cast<double>(epoch_rows(whole))));
+  // The slack is for decimals such as 1.1, whose fraction in binary is a little more than 0.1.
+  constexpr double kSlack = 1e-9;
+  if (fraction > 0)
+    rows_ += static_cast<int64_t>(std::ceil(fraction * static_cast<double>(epoch_rows(whole)) * (1 - kSlack)));
 }
 
 std::span<const int64_t> RowSequence::row(int64_t index) {

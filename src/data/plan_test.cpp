@@ -137,6 +137,13 @@ TEST(RowSequence, FractionalEpochs) {
   EXPECT_THAT(user_error([&] { rows(1e18); }), HasSubstr("num_train_epochs"));
 }
 
+// Decimals are not what they look like in binary: 1.1 - 1 is more than 0.1.
+TEST(RowSequence, DecimalEpochsTakeNoRowTooMany) {
+  const Documents documents = documents_of(std::vector<int64_t>(10, 4));
+  for (const auto& [epochs, rows] : {std::pair(0.3, 3), std::pair(1.1, 11), std::pair(2.1, 21), std::pair(1.15, 12)})
+    EXPECT_EQ(RowSequence(documents, {.max_seq_length = 4, .epochs = epochs}).rows(), rows) << epochs;
+}
+
 TEST(RowSequence, CountsEpochsDone) {
   const Documents documents = documents_of({2, 2, 2, 2});
   RowSequence sequence(documents, {.max_seq_length = 2, .shuffle = true});

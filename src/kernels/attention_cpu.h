@@ -91,43 +91,53 @@ void clear_dead_rows(const AttentionShape& shape, const Tensor& x) {
   std::fill(x.as<S>() + live * x.row_elements(), x.as<S>() + x.elements(), S(0));
 }
 
+// One query head of the document [begin, end).
+template <class S>
+void attention_forward_head(const AttentionShape& shape, const Tensor& qkv, const Tensor& out, const Tensor& lse,
+                            int64_t begin, int64_t end, int64_t head, S* scores) {
+  const int64_t d = shape.head_dim, width = qkv.shape[1];
+  const S scale = 1 / std::sqrt(static_cast<S>(d));
+  const S* q = qkv.as<S>() + head * d;
+  const S* k = qkv.as<S>() + (shape.q_heads + head / (shape.q_heads / shape.kv_heads)) * d;
+  const S* v = k + shape.kv_heads * d;
+  for (int64_t q0 = begin; q0 < end; q0 += kQueryBlock) {
+    const AttentionBlock block = attention_block(begin, end, q0, shape.window);
+    multiply_keys(block, q, k, width, d, scores);
+    for (int64_t i = 0; i < block.queries; ++i)
+      lse.as<S>()[(q0 + i) * shape.q_heads + head] =
+          softmax_row(scores + i * block.stride(), block.stride(), keys_seen(block, i, shape.window), scale);
+    multiply_serial(Product<S>{.m = block.queries,
+                               .n = d,
+                               .k = block.keys,
+                               .a = scores,
+                               .lda = block.stride(),
+                               .trans_a = false,
+                               .b = v + block.k0 * width,
+                               .ldb = width,
+                               .trans_b = false,
+                               .c = out.as<S>() + q0 * shape.q_heads * d + head * d,
+                               .ldc = shape.q_heads * d,
+                               .accumulate = false});
+  }
+}
+
 template <class S>
 void attention_forward(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv, const Tensor& out, const Tensor& lse) {
-  const int64_t d = shape.head_dim, width = qkv.shape[1], group = shape.q_heads / shape.kv_heads;
   const int64_t docs = shape.doc_offsets.rows() - 1;
   const int32_t* offsets = shape.doc_offsets.as<int32_t>();
-  const S scale = 1 / std::sqrt(static_cast<S>(d));
   const Stack::Frame frame(ctx.stack);
   const Tensor scratch = ctx.stack.push(
       "attention scores", {omp_get_max_threads(), kQueryBlock, score_stride(longest_document(shape))}, qkv.dtype);
   clear_dead_rows<S>(shape, out);
+  ParallelError error;
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
   for (int64_t doc = 0; doc < docs; ++doc)
-    for (int64_t head = 0; head < shape.q_heads; ++head) {
-      S* scores = scratch.as<S>() + omp_get_thread_num() * scratch.row_elements();
-      const S* q = qkv.as<S>() + head * d;
-      const S* k = qkv.as<S>() + (shape.q_heads + head / group) * d;
-      const S* v = k + shape.kv_heads * d;
-      for (int64_t q0 = offsets[doc]; q0 < offsets[doc + 1]; q0 += kQueryBlock) {
-        const AttentionBlock block = attention_block(offsets[doc], offsets[doc + 1], q0, shape.window);
-        multiply_keys(block, q, k, width, d, scores);
-        for (int64_t i = 0; i < block.queries; ++i)
-          lse.as<S>()[(q0 + i) * shape.q_heads + head] =
-              softmax_row(scores + i * block.stride(), block.stride(), keys_seen(block, i, shape.window), scale);
-        multiply_serial(Product<S>{.m = block.queries,
-                                   .n = d,
-                                   .k = block.keys,
-                                   .a = scores,
-                                   .lda = block.stride(),
-                                   .trans_a = false,
-                                   .b = v + block.k0 * width,
-                                   .ldb = width,
-                                   .trans_b = false,
-                                   .c = out.as<S>() + q0 * shape.q_heads * d + head * d,
-                                   .ldc = shape.q_heads * d,
-                                   .accumulate = false});
-      }
-    }
+    for (int64_t head = 0; head < shape.q_heads; ++head)
+      error.run([&] {
+        attention_forward_head<S>(shape, qkv, out, lse, offsets[doc], offsets[doc + 1], head,
+                                  scratch.as<S>() + omp_get_thread_num() * scratch.row_elements());
+      });
+  error.rethrow();
 }
 
 // In place, for one query: scores -> probabilities, dprobabilities -> dscores = p * (dp - sum_j p_j dp_j) * scale, zero
@@ -210,10 +220,23 @@ void attention_backward_block(const AttentionShape& shape, const AttentionBackwa
                              .accumulate = false});
 }
 
-// A task is a document and a key-value head, whose query heads add to dK and dV in a fixed order.
+// One key-value head of the document [begin, end); its query heads add to dK and dV in a fixed order.
+template <class S>
+void attention_backward_group(const AttentionShape& shape, const AttentionBackward& args, int64_t begin, int64_t end,
+                              int64_t kv_head, S* p, S* dp) {
+  const int64_t d = shape.head_dim, width = args.qkv.shape[1], group = shape.q_heads / shape.kv_heads;
+  for (int64_t t = begin; t < end; ++t) {
+    S* dk = args.dqkv.as<S>() + t * width + (shape.q_heads + kv_head) * d;
+    std::fill_n(dk, d, S(0));
+    std::fill_n(dk + shape.kv_heads * d, d, S(0));
+  }
+  for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
+    for (int64_t q0 = begin; q0 < end; q0 += kQueryBlock)
+      attention_backward_block(shape, args, attention_block(begin, end, q0, shape.window), head, p, dp);
+}
+
 template <class S>
 void attention_backward(Ctx& ctx, const AttentionShape& shape, const AttentionBackward& args) {
-  const int64_t d = shape.head_dim, width = args.qkv.shape[1], group = shape.q_heads / shape.kv_heads;
   const int64_t docs = shape.doc_offsets.rows() - 1;
   const int32_t* offsets = shape.doc_offsets.as<int32_t>();
   const Stack::Frame frame(ctx.stack);
@@ -221,21 +244,16 @@ void attention_backward(Ctx& ctx, const AttentionShape& shape, const AttentionBa
       ctx.stack.push("attention gradients",
                      {omp_get_max_threads(), 2, kQueryBlock, score_stride(longest_document(shape))}, args.qkv.dtype);
   clear_dead_rows<S>(shape, args.dqkv);
+  ParallelError error;
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
   for (int64_t doc = 0; doc < docs; ++doc)
-    for (int64_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head) {
-      S* p = scratch.as<S>() + omp_get_thread_num() * scratch.row_elements();
-      S* dp = p + scratch.row_elements() / 2;
-      for (int64_t t = offsets[doc]; t < offsets[doc + 1]; ++t) {
-        S* dk = args.dqkv.as<S>() + t * width + (shape.q_heads + kv_head) * d;
-        std::fill_n(dk, d, S(0));
-        std::fill_n(dk + shape.kv_heads * d, d, S(0));
-      }
-      for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
-        for (int64_t q0 = offsets[doc]; q0 < offsets[doc + 1]; q0 += kQueryBlock)
-          attention_backward_block(shape, args, attention_block(offsets[doc], offsets[doc + 1], q0, shape.window), head,
-                                   p, dp);
-    }
+    for (int64_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head)
+      error.run([&] {
+        S* p = scratch.as<S>() + omp_get_thread_num() * scratch.row_elements();
+        attention_backward_group(shape, args, offsets[doc], offsets[doc + 1], kv_head, p,
+                                 p + scratch.row_elements() / 2);
+      });
+  error.rethrow();
 }
 
 }  // namespace mixtune::cpu

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernels/gemm.h"
+#include "kernels/parallel_error.h"
 
 namespace mixtune::cpu {
 
@@ -39,7 +40,8 @@ inline void multiply_serial(const Product<double>& p) {
     }
 }
 
-// oneDNN; on one thread where the caller is in a parallel region.
+// oneDNN; on one thread where the caller is in a parallel region. It takes scratch memory of its own for a product's
+// packed operands and gives it back: the one thing that a step allocates.
 inline void multiply_serial(const Product<float>& p) {
   if (p.m == 0 || p.n == 0) return;
   if (p.k == 0) {
@@ -79,12 +81,14 @@ template <class ProductOf>
 void multiply_all(int64_t count, const ProductOf& product) {
   int64_t tiles = 0;
   for (int64_t g = 0; g < count; ++g) tiles += tile_count(product(g).m, product(g).n);
+  ParallelError error;
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t t = 0; t < tiles; ++t) {
     int64_t g = 0, local = t;
     for (int64_t here; local >= (here = tile_count(product(g).m, product(g).n)); ++g) local -= here;
-    multiply_serial(tile_of(product(g), local));
+    error.run([&] { multiply_serial(tile_of(product(g), local)); });
   }
+  error.rethrow();
 }
 
 // Zeroes the rows of y [rows, n] that are in no group.

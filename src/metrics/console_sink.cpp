@@ -76,7 +76,8 @@ void ConsoleSink::finish() {
 
 void ConsoleSink::print(std::string line, bool live) {
   if (live && options_.columns > 1) line.resize(std::min(line.size(), static_cast<size_t>(options_.columns - 1)));
-  fmt::print(out_, "{}{}{}", live_ ? kClearLine : "", line, live ? "" : "\n");
+  const std::string text = fmt::format("{}{}{}", live_ ? kClearLine : "", line, live ? "" : "\n");
+  std::fwrite(text.data(), 1, text.size(), out_);  // a failure stays in the stream's state; the run goes on
   std::fflush(out_);
   live_ = live;
 }

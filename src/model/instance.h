@@ -9,7 +9,7 @@ namespace mixtune {
 
 class Instance {
  public:
-  // Weights are zero until they are loaded or initialised. stack_bytes 0: what the device has left.
+  // Weights are zero until they are loaded or initialised. stack_bytes 0: what the device has left beside State.
   Instance(const MixtralConfig& config, Device device, DType dtype, State::Purpose purpose, size_t stack_bytes = 0);
 
   State& state() { return state_; }

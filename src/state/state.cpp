@@ -58,6 +58,12 @@ int64_t State::elements() const {
   return n;
 }
 
+size_t State::bytes() const {
+  size_t sum = 0;
+  for (const auto& arena : arenas_) sum += arena->used();
+  return sum;
+}
+
 // Weights live on the device all the time: nothing to fetch, nothing to give back.
 Tensor State::get(int param) {
   return weights_[param];

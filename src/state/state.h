@@ -42,6 +42,7 @@ class State {
   const ParamSpec& spec(int param) const { return specs_[param]; }
   DType dtype() const { return dtype_; }
   int64_t elements() const;
+  size_t bytes() const;  // of all that it holds
 
   // The weight, ready to be read by an op; valid until release.
   Tensor get(int param);

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <limits>
 
 #include "base/log.h"
 
@@ -55,13 +56,29 @@ void Stack::release(size_t mark) {
   used_ = mark;
 }
 
+namespace {
+
+// A number in a file of one line; the largest one where there is none ("max").
+size_t read_number(const char* path) {
+  size_t number = 0;
+  return std::ifstream(path) >> number ? number : std::numeric_limits<size_t>::max();
+}
+
+// What the control group (a container's, say) leaves.
+size_t available_in_group() {
+  const size_t limit = read_number("/sys/fs/cgroup/memory.max"), used = read_number("/sys/fs/cgroup/memory.current");
+  return limit > used ? limit - used : limit;
+}
+
+}  // namespace
+
 size_t available_memory(Device device) {
   MT_CHECK(device.type == DeviceType::kCpu);
   std::ifstream meminfo("/proc/meminfo");
   std::string key;
   size_t kib = 0;
   for (std::string rest; meminfo >> key >> kib && std::getline(meminfo, rest);)
-    if (key == "MemAvailable:") return kib * 1024;
+    if (key == "MemAvailable:") return std::min(kib * 1024, available_in_group());
   throw Error("/proc/meminfo", "no MemAvailable line", "mixtune needs Linux 3.14 or newer");
 }
 

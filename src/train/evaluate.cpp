@@ -32,9 +32,11 @@ EvalRecord Evaluator::evaluate(int64_t step) {
 
 EvalRecord evaluate(const Config& config) {
   const MixtralConfig shape = load_mixtral_config(config.model.model_name_or_path);
-  const Documents documents = load_model_documents({config.data.validation_file}, config, shape);
   Instance instance(shape, Device{}, DType::kF32, State::Purpose::kInference);
-  load_weights(HfFolder(config.model.model_name_or_path), instance.state());
+  const HfFolder folder(config.model.model_name_or_path);
+  check_weights(folder, instance.state());
+  const Documents documents = load_model_documents({config.data.validation_file}, config, shape);
+  load_weights(folder, instance.state());
   return Evaluator(instance, documents, config.data.max_seq_length, config.data.packing,
                    config.batch.per_device_train_batch_size)
       .evaluate(0);

@@ -99,6 +99,49 @@ TEST_P(Gradient, ProductMatchesOracle) {
   }
 }
 
+// A vocabulary so large that the head takes its rows in several chunks.
+TEST(Head, ChunksOfLogitsAddUp) {
+  MixtralConfig config = testing_config();
+  config.vocab_size = 40000;
+  config.hidden_size = 8;
+  config.num_hidden_layers = 1;
+  const TestData data(config.vocab_size, {200, 129, 100});
+  const Batch batch = data.batch();
+  ASSERT_GT(batch.target_tokens(), 2 * kRowAlignment);
+  TestModel oracle(config, DType::kF64), product(config, DType::kF32);
+  double losses[2];
+  for (TestModel* test : {&oracle, &product}) {
+    Saved saved = test->model().make_saved();
+    losses[test == &product] =
+        forward_backward(test->ctx(), test->model(), batch, saved, {.token_scale = 0.01}).token_sum;
+  }
+  EXPECT_NEAR(losses[1], losses[0], 1e-6 * losses[0]);
+  for (int p = 0; p < oracle.state().size(); ++p) {
+    const Tensor gradient = product.state().finished_gradient(p);
+    double error = 0, squares = 0;
+    for (int64_t i = 0; i < gradient.elements(); ++i) {
+      error += std::pow(gradient.as<float>()[i] - oracle.gradient(p)[i], 2);
+      squares += std::pow(oracle.gradient(p)[i], 2);
+    }
+    EXPECT_LE(std::sqrt(error), 5e-6 * std::sqrt(squares)) << oracle.state().spec(p).name;
+  }
+
+  // The definition of the loss, row by row, from the logits.
+  Stack::Frame frame(oracle.ctx().stack);
+  Saved saved = oracle.model().make_saved();
+  const Tensor h = oracle.model().layers(oracle.ctx(), batch, oracle.model().all_layers(),
+                                         oracle.model().embed(oracle.ctx(), batch, saved), saved, false);
+  const Tensor logits = oracle.ctx().stack.push("logits", {1, config.vocab_size}, DType::kF64);
+  double sum = 0;
+  for (int64_t i = 0; i < batch.target_tokens(); ++i) {
+    oracle.model().head_logits(oracle.ctx(), h.slice(batch.target_rows.as<int32_t>()[i], 1), logits);
+    double all = 0;
+    for (int64_t v = 0; v < config.vocab_size; ++v) all += std::exp(logits.as<double>()[v]);
+    sum += std::log(all) - logits.as<double>()[batch.targets.as<int32_t>()[i]];
+  }
+  EXPECT_NEAR(losses[0], sum, 1e-10 * sum);
+}
+
 // Each weight gradient is optional: freezing some leaves the bits of the others.
 TEST(Frozen, LeavesTheOtherGradientsAsTheyAre) {
   const MixtralConfig config = testing_config();

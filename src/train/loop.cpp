@@ -7,12 +7,16 @@ namespace mixtune {
 void train(const Config& config) {
   Trainer trainer(config);
   trainer.open_output();
-  for (int64_t step = 1; step <= trainer.total_steps(); ++step) {
-    trainer.report(trainer.step(step));
-    if (trainer.evaluation_due(step)) trainer.report(trainer.evaluate(step));
-    if (trainer.save_due(step)) trainer.save(step);
+  try {
+    for (int64_t step = 1; step <= trainer.total_steps(); ++step) {
+      trainer.report(trainer.step(step));
+      if (trainer.evaluation_due(step)) trainer.report(trainer.evaluate(step));
+      if (trainer.save_due(step)) trainer.save(step);
+    }
+    trainer.finish();
+  } catch (const UserError& error) {
+    throw Error("", error.what(), "");  // found after the first step: no longer what exit code 2 means
   }
-  trainer.finish();
 }
 
 }  // namespace mixtune

@@ -31,9 +31,15 @@ OutputRequest output_request(const Config& config) {
   return request;
 }
 
-MixtralConfig checked_shape(const Config& config) {
+// The model's folder, once output_dir is known to be usable.
+ModelFolder open_model(const Config& config) {
   check_output_folder(output_request(config));
-  return load_mixtral_config(config.model.model_name_or_path);
+  return ModelFolder(config.model.model_name_or_path);
+}
+
+RunData checked_data(const Config& config, const ModelFolder& folder, const Mixtral& model, const State& state) {
+  check_weights(folder.weights(), state);  // a matter of headers: before the data, which takes longer
+  return load_run_data(config, model.config());
 }
 
 PlanOptions plan_options(const Config& config) {
@@ -45,7 +51,8 @@ PlanOptions plan_options(const Config& config) {
   return options;
 }
 
-void write_resolved_config(const Config& config, const std::string& path) {
+void write_resolved_config(Config config, double router_coefficient, const std::string& path) {
+  config.model.router_aux_loss_coef = router_coefficient;
   std::ofstream file(path);
   file << print_config(config);
   if (!file.flush()) throw Error(path, "cannot be written", "check the disk's free space and the folder's permissions");
@@ -55,23 +62,24 @@ void write_resolved_config(const Config& config, const std::string& path) {
 
 Trainer::Trainer(const Config& config)
     : config_(config),
-      shape_(checked_shape(config)),
-      data_(load_run_data(config, shape_)),
-      router_coefficient_(config.model.router_aux_loss_coef.value_or(shape_.router_aux_loss_coef)),
-      instance_(shape_, Device{}, DType::kF32, State::Purpose::kTraining),
+      folder_(open_model(config)),
+      instance_(parse_mixtral_config(folder_.config_json(), config.model.model_name_or_path + "/config.json"), Device{},
+                DType::kF32, State::Purpose::kTraining),
       saved_(instance_.model().make_saved()),
+      data_(checked_data(config, folder_, instance_.model(), instance_.state())),
+      router_coefficient_(config.model.router_aux_loss_coef.value_or(instance_.model().config().router_aux_loss_coef)),
       loader_(data_.train, plan_options(config), config.batch.per_device_train_batch_size,
               config.batch.gradient_accumulation_steps),
       total_steps_(config.run.max_steps > 0 ? config.run.max_steps : loader_.steps()) {
   if (data_.validation.size() > 0)
     evaluator_.emplace(instance_, data_.validation, config.data.max_seq_length, config.data.packing,
                        config.batch.per_device_train_batch_size);
-  load_weights(HfFolder(config.model.model_name_or_path), instance_.state());
+  load_weights(folder_.weights(), instance_.state());
 }
 
 void Trainer::open_output() {
   output_.emplace(output_request(config_));
-  write_resolved_config(config_, output_->file("config.resolved.yaml"));
+  write_resolved_config(config_, router_coefficient_, output_->file("config.resolved.yaml"));
   sinks_.push_back(std::make_unique<JsonlSink>(output_->file("metrics.jsonl")));
   sinks_.push_back(std::make_unique<ConsoleSink>(stdout, stdout_options(config_.run.logging_steps)));
   announce();
@@ -147,9 +155,8 @@ bool Trainer::save_due(int64_t step) const {
 }
 
 void Trainer::save(int64_t step) {
-  SaveOptions options{.out_folder = output_->checkpoint_path(step),
-                      .source_folder = config_.model.model_name_or_path,
-                      .max_shard_size = parse_size(config_.run.max_shard_size)};
+  SaveOptions options = folder_.save_options(output_->checkpoint_path(step));
+  options.max_shard_size = parse_size(config_.run.max_shard_size);
   if (config_.run.save_dtype != SaveDType::kCheckpoint)
     options.dtype = config_.run.save_dtype == SaveDType::kFp32 ? DType::kF32 : DType::kBF16;
   save_checkpoint(instance_.state(), options);

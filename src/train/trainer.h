@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "checkpoint/output_folder.h"
+#include "checkpoint/save.h"
 #include "config/config.h"
 #include "metrics/metric_sink.h"
 #include "train/evaluate.h"
@@ -45,11 +46,11 @@ class Trainer {
   void check_finite(const StepRecord& record);
 
   Config config_;
-  MixtralConfig shape_;
-  RunData data_;
-  double router_coefficient_;
+  ModelFolder folder_;
   Instance instance_;
   Saved saved_;
+  RunData data_;
+  double router_coefficient_;
   Loader loader_;
   std::optional<Evaluator> evaluator_;
   int64_t total_steps_;

@@ -1,6 +1,7 @@
 // What users get wrong, through the program itself: one clear line, the right exit code, soon, and nothing written.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -153,6 +154,7 @@ std::vector<BadInput> flag_cases() {
       {"MistypedFlag", train({"--max_grad_norm=a"}), {"--max_grad_norm", "'a'"}},
       {"ControlCharacters", train({"--seed=\x1b[31m\n1"}), {"--seed", "\\x1b[31m\\x0a1"}},
       {"EmptyValue", train({"--train_file="}), {"--train_file", "needs a value"}},
+      {"BadFlagPointsAtItsHelp", {"generate", "model", "--ids=1", "--top-p=x"}, {"'mixtune generate --help'"}},
       {"StrayWord", {"train", "a.yaml", "b.yaml"}, {"'b.yaml'"}},
   };
 }
@@ -198,6 +200,10 @@ std::string tensor(const std::string& name, const std::string& shape, int begin,
   return fmt::format(R"("{}": {{"dtype": "F32", "shape": [{}], "data_offsets": [{}, {}]}})", name, shape, begin, end);
 }
 
+std::string object(const std::vector<std::string>& members) {
+  return fmt::format("{{{}}}", fmt::join(members, ","));
+}
+
 std::vector<BadInput> model_cases() {
   const auto truncate = [](const fs::path& folder) {
     fs::resize_file(folder / "model.safetensors", fs::file_size(folder / "model.safetensors") / 2);
@@ -233,10 +239,10 @@ std::vector<BadInput> model_cases() {
       model("EmptyWeights", [](const fs::path& f) { write(f / "model.safetensors", ""); }, {file_name}),
       model("HeaderLongerThanFile", [](const fs::path& f) { write(f / "model.safetensors", std::string(64, '\x7f')); },
             {file_name}),
-      header("Overlap", "{" + tensor("a", "8", 0, 32) + "," + tensor("b", "12", 16, 64) + "}", {file_name}),
-      header("Oversized", "{" + tensor("a", "1024", 0, 4096) + "}", {file_name}),
-      header("ShapeOverflows", "{" + tensor("a", "4294967296, 4294967296", 0, 64) + "}", {file_name}),
-      header("DuplicateName", "{" + tensor("a", "8", 0, 32) + "," + tensor("a", "8", 32, 64) + "}", {file_name}),
+      header("Overlap", object({tensor("a", "8", 0, 32), tensor("b", "12", 16, 64)}), {file_name}),
+      header("Oversized", object({tensor("a", "1024", 0, 4096)}), {file_name}),
+      header("ShapeOverflows", object({tensor("a", "4294967296, 4294967296", 0, 64)}), {file_name}),
+      header("DuplicateName", object({tensor("a", "8", 0, 32), tensor("a", "8", 32, 64)}), {file_name}),
       header("DeepHeader", std::string(1 << 20, '['), {file_name}),
       model("IndexLeavesTheFolder", index("../outside.safetensors"), {"index.json"}),
       model("IndexIsAbsolute", index("/etc/passwd"), {"index.json"}),
@@ -276,6 +282,8 @@ std::vector<BadInput> data_cases() {
       data("NegativeId", "{\"input_ids\": [1, -5]}\n", {"bad.jsonl:1", "-5"}),
       data("NoTarget", "{\"input_ids\": [1, 2, 3], \"labels\": [-100, -100, -100]}\n", {"target"}),
       data("LabelsOfOtherLength", "{\"input_ids\": [1, 2, 3], \"labels\": [1]}\n", {"bad.jsonl:1", "labels"}),
+      data("MaskOfOtherLength", "{\"input_ids\": [1, 2], \"attention_mask\": [1]}\n",
+           {"bad.jsonl:1", "1 entries for 2"}),
       data("UnknownRole", "{\"messages\": [{\"role\": \"robot\", \"content\": \"x\"}]}\n", {"bad.jsonl:1", "robot"}),
       data("UserHasTheLastWord", "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n", {"bad.jsonl:1"}),
       data("LongDocument", "{\"input_ids\": [1, 2, 3, 4, 5]}\n", {"bad.jsonl:1", "max_seq_length"},
@@ -314,12 +322,14 @@ std::vector<BadInput> other_command_cases() {
       {"PreprocessWithoutTokenizer",
        {"preprocess", "--train_file=good.jsonl", "--output=x.jsonl"},
        {"tokenizer_name_or_path", "required"}},
+      {"PreprocessUnknownFlag", {"preprocess", "--zzzzzzzz=1"}, {"'mixtune preprocess --help'"}},
       {"PreprocessWithoutData", {"preprocess", "--output=x.jsonl"}, {"train_file", "required"}},
       {"InitWithoutShape", {"init", "none.json", "new"}, {"none.json"}},
       {"InitOfOtherFile", {"init", "good.jsonl", "new"}, {"good.jsonl"}},
       {"InitBadDtype", {"init", "model/config.json", "new", "--dtype=fp8"}, {"--dtype", "fp8"}},
       {"InitBadTokenizer", {"init", "model/config.json", "new/model", "--tokenizer=."}, {"tokenizer"}},
       {"InspectNothing", {"inspect", "none"}, {"none", "does not exist"}},
+      {"InspectEmptyPath", {"inspect", ""}, {"PATH", "is empty"}},
       {"InspectEmptyFolder",
        {"inspect", "empty"},
        {"empty", "config.json"},
@@ -343,11 +353,14 @@ std::vector<BadInput> other_command_cases() {
       {"GenerateColderThanCold", {"generate", "model", "--ids=1", "--temperature=-1"}, {"--temperature"}},
       {"GenerateNaN", {"generate", "model", "--ids=1", "--temperature=nan"}, {"--temperature"}},
       {"GenerateTopP", {"generate", "model", "--ids=1", "--top-p=1.5"}, {"--top-p"}},
+      {"GenerateTopPAlone", {"generate", "model", "--ids=1", "--top-p=0.9"}, {"--top-p", "without --temperature"}},
+      {"GenerateChatOfIds", {"generate", "model", "--ids=1", "--chat"}, {"--chat", "no effect with --ids"}},
+      {"GenerateTokenizerOfIds", {"generate", "model", "--ids=1", "--tokenizer=model"}, {"--tokenizer", "no effect"}},
       {"GenerateLogitsExist", {"generate", "model", "--ids=1", "--logits=good.jsonl"}, {"good.jsonl", "exists"}},
       {"GenerateWithoutModel", {"generate", "--ids=1"}, {"MODEL", "required"}},
       {"EvaluateWithoutFile", {"evaluate", "model"}, {"--file", "required"}},
-      {"EvaluateMissingFile", {"evaluate", "model", "--file=none"}, {"none"}},
-      {"EvaluateMissingModel", {"evaluate", "none", "--file=good.jsonl"}, {"none"}},
+      {"EvaluateMissingFile", {"evaluate", "model", "--file=none"}, {"error: --file: 'none'"}},
+      {"EvaluateMissingModel", {"evaluate", "none", "--file=good.jsonl"}, {"error: MODEL: ", "'none'"}},
   };
 }
 

@@ -1,5 +1,6 @@
 // The subcommands at work, through the program itself.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cmath>
 #include <cstdint>
@@ -54,6 +55,8 @@ class Commands : public testing::Test {
 
 TEST_F(Commands, VersionAndHelp) {
   EXPECT_TRUE(run({"version"}).out.starts_with("mixtune "));
+  EXPECT_EQ(run({"--version"}).out, run({"version"}).out);
+  EXPECT_EQ(run({"help"}).out, run({"--help"}).out);
   EXPECT_NE(run({"--help"}).out.find("preprocess"), std::string::npos);
   EXPECT_NE(run({"train", "--help"}).out.find("--lr_scheduler_type"), std::string::npos);
 }
@@ -139,11 +142,56 @@ TEST_F(Commands, PreprocessedDataTrainsTheSame) {
   EXPECT_EQ(from_text[1]["loss"], from_tokens[1]["loss"]);
 }
 
+TEST_F(Commands, PreprocessNamesTheKeysThatItDoesNotUse) {
+  write(path("run.yaml"), "train_file: data.jsonl\nmodel_name_or_path: model\nlearning_rate: 1e-3\nshuffle: false\n");
+  const std::string warning = "mixtune: warning: ";
+  const Outcome warned = run({"preprocess", "run.yaml", "--packing", "--output=a.jsonl"});
+  EXPECT_NE(warned.err.find(warning + "--packing, run.yaml:4: shuffle: no effect"), std::string::npos) << warned.err;
+  const Outcome quiet =
+      run({"preprocess", "--train_file=data.jsonl", "--model_name_or_path=model", "--output=b.jsonl"});
+  EXPECT_EQ(quiet.err.find(warning), std::string::npos) << quiet.err;
+  EXPECT_EQ(read(path("a.jsonl")), read(path("b.jsonl")));
+}
+
 TEST_F(Commands, PreprocessShowsSamples) {
   const Outcome outcome =
       run({"preprocess", "--train_file=data.jsonl", "--tokenizer_name_or_path=model", "--debug", "1"});
   EXPECT_NE(outcome.out.find("INST"), std::string::npos);
   EXPECT_NE(outcome.out.find("-100"), std::string::npos);
+}
+
+const std::string kTrain =
+    "\"$0\" train --model_name_or_path=model --train_file=data.jsonl --output_dir=out --max_steps=2 "
+    "--max_seq_length=64";
+const std::string kNoOutput = "mixtune: error: standard output: cannot be written";
+
+TEST_F(Commands, ARunWithoutRoomForItsOutputTrainsAndThenFails) {
+  const Outcome outcome = run_shell(kTrain + " > /dev/full", work_.path());
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_NE(outcome.err.find(kNoOutput), std::string::npos) << outcome.err;
+  EXPECT_EQ(read(path("out/latest")), "checkpoint-2\n");
+}
+
+TEST_F(Commands, AClosedPipeDoesNotEndTheRun) {
+  mkfifo(path("go").c_str(), 0600);  // opened by the run's side only after the reader has gone
+  const Outcome outcome = run_shell(
+      "{ read line < go; " + kTrain + "; echo $? > code; } | { exec <&-; echo > go; }; cat code", work_.path());
+  EXPECT_EQ(outcome.out, "1\n");
+  EXPECT_NE(outcome.err.find(kNoOutput), std::string::npos) << outcome.err;
+  EXPECT_EQ(read(path("out/latest")), "checkpoint-2\n");
+}
+
+TEST_F(Commands, AFileThatMayNotGrowIsAnError) {
+  const Outcome outcome = run_shell("{ ulimit -f 0; \"$0\" version > file; echo code $?; } 2>&1 | cat", work_.path());
+  EXPECT_NE(outcome.out.find(kNoOutput), std::string::npos) << outcome.out;
+  EXPECT_NE(outcome.out.find("code 1\n"), std::string::npos) << outcome.out;
+}
+
+TEST_F(Commands, NoFileTakesThePlaceOfAClosedStream) {
+  EXPECT_EQ(run_shell(kTrain + " <&- >&- 2>&-", work_.path()).code, 0);
+  EXPECT_EQ(metrics().size(), 2u);
+  EXPECT_EQ(read(path("out/checkpoint-2/model.safetensors")).find("mixtune: "), std::string::npos);
+  EXPECT_EQ(run_shell("\"$0\" inspect out >&-", work_.path()).code, 0);
 }
 
 TEST_F(Commands, GenerateIsDeterministicAndSampledBySeed) {

@@ -27,8 +27,8 @@ constexpr const char* kModel = R"({
   "tie_word_embeddings": false, "torch_dtype": "float32"
 })";
 
+// args[0]: the program's path.
 pid_t spawn(std::vector<std::string> args, const fs::path& folder, const fs::path& out, const fs::path& err) {
-  args.insert(args.begin(), MIXTUNE_PROGRAM);
   std::vector<char*> argv;
   for (std::string& arg : args) argv.push_back(arg.data());
   argv.push_back(nullptr);
@@ -39,15 +39,13 @@ pid_t spawn(std::vector<std::string> args, const fs::path& folder, const fs::pat
   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   posix_spawn_file_actions_addchdir_np(&actions, folder.c_str());
   pid_t child = 0;
-  const int error = posix_spawn(&child, MIXTUNE_PROGRAM, &actions, nullptr, argv.data(), environ);
+  const int error = posix_spawn(&child, argv[0], &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
-  if (error != 0) throw std::runtime_error(fmt::format("cannot start {}", MIXTUNE_PROGRAM));
+  if (error != 0) throw std::runtime_error(fmt::format("cannot start {}", args[0]));
   return child;
 }
 
-}  // namespace
-
-Outcome run_mixtune(const std::vector<std::string>& args, const fs::path& folder, double limit) {
+Outcome run_program(const std::vector<std::string>& args, const fs::path& folder, double limit) {
   using Clock = std::chrono::steady_clock;
   const TempFolder output;
   const auto start = Clock::now();
@@ -68,6 +66,17 @@ Outcome run_mixtune(const std::vector<std::string>& args, const fs::path& folder
           .out = read(output.path() / "out"),
           .err = read(output.path() / "err"),
           .seconds = elapsed()};
+}
+
+}  // namespace
+
+Outcome run_mixtune(std::vector<std::string> args, const fs::path& folder, double limit) {
+  args.insert(args.begin(), MIXTUNE_PROGRAM);
+  return run_program(args, folder, limit);
+}
+
+Outcome run_shell(const std::string& script, const fs::path& folder, double limit) {
+  return run_program({"/bin/sh", "-c", script, MIXTUNE_PROGRAM}, folder, limit);
 }
 
 std::map<std::string, std::string> snapshot(const fs::path& folder) {

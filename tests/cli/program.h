@@ -15,7 +15,10 @@ struct Outcome {
 };
 
 // Runs `mixtune args...` in `folder`, for at most `limit` seconds.
-Outcome run_mixtune(const std::vector<std::string>& args, const std::filesystem::path& folder, double limit = 60);
+Outcome run_mixtune(std::vector<std::string> args, const std::filesystem::path& folder, double limit = 60);
+
+// The same for a script of the shell in which "$0" is mixtune: for what only a caller can do, such as closing a file.
+Outcome run_shell(const std::string& script, const std::filesystem::path& folder, double limit = 60);
 
 // The content of every file below `folder`, by its path; folders and special files are there with what they are.
 std::map<std::string, std::string> snapshot(const std::filesystem::path& folder);

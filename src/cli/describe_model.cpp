@@ -1,4 +1,4 @@
-#include "checkpoint/describe.h"
+#include "cli/describe_model.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
