@@ -1,12 +1,19 @@
 # Compiler flags shared by all targets, and the two ways to declare one.
 add_library(mixtune_flags INTERFACE)
 target_include_directories(mixtune_flags INTERFACE ${PROJECT_SOURCE_DIR}/src)
-target_compile_options(mixtune_flags INTERFACE -Wall -Wextra -Wpedantic -Werror -Wshadow -Wno-unknown-pragmas
-                       -Wno-missing-field-initializers
-                       # GCC 12 sees overlaps in std::string concatenation that are none (its bug 105651).
-                       $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
-                       -march=${MIXTUNE_MARCH} -fno-math-errno -fno-trapping-math -ffp-contract=fast)
+set(cxx_flags -Wall -Wextra -Wpedantic -Werror -Wshadow -Wno-unknown-pragmas -Wno-missing-field-initializers
+    # GCC 12 sees overlaps in std::string concatenation that are none (its bug 105651).
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
+    -march=${MIXTUNE_MARCH} -fno-math-errno -fno-trapping-math -ffp-contract=fast)
+target_compile_options(mixtune_flags INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${cxx_flags}>")
 target_link_libraries(mixtune_flags INTERFACE OpenMP::OpenMP_CXX)
+if(MIXTUNE_HAS_CUDA)
+  # Host functions that are constexpr may be called on the device.
+  set(cuda_flags --expt-relaxed-constexpr -lineinfo --Werror=all-warnings
+      -Xcompiler=-Wall,-Wextra,-Wno-unknown-pragmas,-Wno-missing-field-initializers)
+  target_compile_options(mixtune_flags INTERFACE "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_flags}>")
+  target_include_directories(mixtune_flags SYSTEM INTERFACE ${MIXTUNE_CUDA_INCLUDES})
+endif()
 # clang warns of each 'omp simd' that it does not vectorise.
 target_compile_options(mixtune_flags INTERFACE $<$<CXX_COMPILER_ID:Clang>:-Wno-pass-failed>)
 if(MIXTUNE_SANITIZE)
@@ -15,12 +22,19 @@ if(MIXTUNE_SANITIZE)
   target_link_options(mixtune_flags INTERFACE -fsanitize=${MIXTUNE_SANITIZE})
 endif()
 
-# mixtune_layer(NAME SOURCES... [LINK libraries...]): the library of one folder of src/.
+# mixtune_layer(NAME SOURCES... [CUDA sources...] [NO_CUDA sources...] [LINK libraries...]): the library of one folder
+# of src/. A build for CUDA takes the sources after CUDA, another one those after NO_CUDA.
 function(mixtune_layer name)
-  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
-  add_library(mixtune_${name} STATIC ${ARG_UNPARSED_ARGUMENTS})
+  cmake_parse_arguments(ARG "" "" "CUDA;NO_CUDA;LINK" ${ARGN})
+  if(MIXTUNE_HAS_CUDA)
+    add_library(mixtune_${name} STATIC ${ARG_UNPARSED_ARGUMENTS} ${ARG_CUDA})
+  else()
+    add_library(mixtune_${name} STATIC ${ARG_UNPARSED_ARGUMENTS} ${ARG_NO_CUDA})
+  endif()
   target_link_libraries(mixtune_${name} PUBLIC mixtune_flags ${ARG_LINK})
 endfunction()
+
+set(MIXTUNE_TEST_ROOT ${PROJECT_SOURCE_DIR} CACHE STRING "Where test programs find the repository when they run")
 
 # mixtune_test(NAME SOURCES... [LINK libraries...]): one GoogleTest program, a ctest entry for each of its tests.
 function(mixtune_test name)
@@ -30,7 +44,7 @@ function(mixtune_test name)
   cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
   add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
   target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest_main)
-  target_compile_definitions(${name} PRIVATE MIXTUNE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_compile_definitions(${name} PRIVATE MIXTUNE_SOURCE_DIR="${MIXTUNE_TEST_ROOT}")
   # Passive waiting: tests run side by side, and threads that spin at OpenMP's barriers would starve each other.
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300 ENVIRONMENT "OMP_WAIT_POLICY=passive")
 endfunction()

@@ -47,6 +47,7 @@ struct Training {
   Training(const MixtralConfig& config, DType dtype, const Layout& layout, double router_coefficient)
       : model(config, dtype) {
     Saved saved = model.model().make_saved();
+    AdamW optimizer(model.state(), kOptimizer, 0);
     for (int64_t step = 1; step <= kSteps; ++step) {
       const Documents documents = documents_of_step(step, config.vocab_size);
       Loader loader(documents, {.max_seq_length = kMaxLength, .packing = layout.packing, .epochs = 1},
@@ -60,21 +61,22 @@ struct Training {
       double loss = 0;
       for (const Batch& batch : rows.micro_batches) {
         const MicroBatchLoss part =
-            forward_backward(model.ctx(), model.model(), batch, saved,
-                             {.token_scale = 1 / targets, .router_scale = router_coefficient / micro_batches});
+            run_micro_batch(model.ctx(), model.model(), batch, saved,
+                            {.token_scale = 1 / targets, .router_scale = router_coefficient / micro_batches});
         loss += part.token_sum / targets + router_coefficient / micro_batches * part.router;
       }
       losses.push_back(loss);
-      norms.push_back(gradient_norm(model.ctx(), model.state()));
+      norms.push_back(gradient_norm(model.ctx(), optimizer));
       if (step == 1) keep_gradients();
-      adamw_step(model.ctx(), model.state(), kOptimizer,
-                 {.step = step, .learning_rate = kOptimizer.learning_rate, .grad_scale = clip_scale(norms.back(), 1)});
+      double scale = std::min(1.0, 1 / (norms.back() + 1e-6));
+      optimizer.step(model.ctx(),
+                     {.step = step, .learning_rate = kOptimizer.learning_rate, .grad_scale = host_tensor(&scale, {1})});
     }
   }
 
   void keep_gradients() {
     for (int p = 0; p < model.state().size(); ++p) {
-      const Tensor gradient = model.state().finished_gradient(p);
+      const Tensor gradient = model.state().finished_gradient(model.ctx(), p);
       auto& kept = first_gradients.emplace_back(gradient.elements());
       for (int64_t i = 0; i < gradient.elements(); ++i) kept[i] = element(gradient, i);
     }

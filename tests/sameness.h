@@ -5,7 +5,9 @@
 
 #include <cmath>
 #include <functional>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "state/state.h"
 
@@ -14,6 +16,46 @@ namespace mixtune {
 inline double element(const Tensor& t, int64_t i) {
   return t.dtype == DType::kF64 ? t.as<double>()[i] : t.as<float>()[i];
 }
+
+// A tensor of any device and float dtype, in host memory as fp32 (fp64 stays).
+class HostCopy {
+ public:
+  HostCopy(Ctx& ctx, const Tensor& from) : tensor_(from) {
+    if (!from) return;
+    bytes_.resize(from.bytes());
+    tensor_.data = bytes_.data();
+    tensor_.device = {};
+    copy(ctx, from, tensor_);
+    wait(ctx);
+    if (from.dtype == DType::kBF16) widen();
+  }
+  const Tensor& tensor() const { return tensor_; }
+
+ private:
+  void widen() {
+    std::vector<char> wide(tensor_.elements() * sizeof(float));
+    for (int64_t i = 0; i < tensor_.elements(); ++i)
+      reinterpret_cast<float*>(wide.data())[i] = to_float(tensor_.as<BF16>()[i]);
+    bytes_ = std::move(wide);
+    tensor_.data = bytes_.data();
+    tensor_.dtype = DType::kF32;
+  }
+
+  std::vector<char> bytes_;
+  Tensor tensor_;
+};
+
+// One kind of tensor of a whole State.
+class HostCopies {
+ public:
+  HostCopies(Ctx& ctx, const State& state, const std::function<Tensor(int)>& tensor_of) {
+    for (int p = 0; p < state.size(); ++p) copies_.push_back(std::make_unique<HostCopy>(ctx, tensor_of(p)));
+  }
+  const Tensor& operator[](int param) const { return copies_[param]->tensor(); }
+
+ private:
+  std::vector<std::unique_ptr<HostCopy>> copies_;
+};
 
 // Squared 2-norms of a difference and of the reference it is measured by.
 struct NormError {

@@ -14,6 +14,11 @@ enum class DType : uint8_t { kF64, kF32, kBF16, kF16, kI64, kI32, kU8 };
 size_t dtype_size(DType dtype);
 std::string_view dtype_name(DType dtype);  // "fp32", "bf16", ...
 
+// In what a model of this dtype holds statistics (norms, softmax, router): never in less than fp32.
+constexpr DType statistics_dtype(DType dtype) {
+  return dtype == DType::kF64 ? DType::kF64 : DType::kF32;
+}
+
 // The upper half of an fp32.
 struct BF16 {
   uint16_t bits;
@@ -35,6 +40,15 @@ inline BF16 to_bf16(float x) {
   const auto bits = std::bit_cast<uint32_t>(x);
   if (std::isnan(x)) return {static_cast<uint16_t>((bits >> 16) | 0x40)};
   return {static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)};
+}
+
+// Stochastic rounding: up (in magnitude) with the probability of what is cut off, in units of 2^-16 of the last place;
+// `bits` are 16 random ones, higher ones are ignored. The mean over them is x. Above the largest bf16 it may reach
+// infinity; a NaN stays a NaN.
+constexpr uint16_t stochastic_bf16_bits(uint32_t fp32_bits, uint32_t bits) {
+  const uint32_t magnitude = fp32_bits & 0x7FFFFFFF;
+  if (magnitude >= 0x7F800000) return static_cast<uint16_t>((fp32_bits >> 16) | (magnitude > 0x7F800000 ? 0x40 : 0));
+  return static_cast<uint16_t>((fp32_bits + (bits & 0xFFFF)) >> 16);
 }
 
 template <class T>

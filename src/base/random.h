@@ -7,14 +7,26 @@
 namespace mixtune {
 
 // SplitMix64's finaliser (Steele, Lea, Flood 2014): a bijection of 64 bits with full avalanche.
-inline uint64_t mix_bits(uint64_t x) {
+constexpr uint64_t mix_bits(uint64_t x) {
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
   x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
   return x ^ (x >> 31);
 }
 
-inline uint64_t random_bits(uint64_t key, uint64_t index) {
-  return mix_bits(mix_bits(key + 0x9E3779B97F4A7C15ull) ^ (index * 0x9E3779B97F4A7C15ull + 0xD1B54A32D192ED03ull));
+// random_bits(key, index) = mixed_bits(mix_key(key), index): a loop over indices mixes the key once.
+constexpr uint64_t mix_key(uint64_t key) {
+  return mix_bits(key + 0x9E3779B97F4A7C15ull);
+}
+constexpr uint64_t mixed_bits(uint64_t mixed_key, uint64_t index) {
+  return mix_bits(mixed_key ^ (index * 0x9E3779B97F4A7C15ull + 0xD1B54A32D192ED03ull));
+}
+constexpr uint64_t random_bits(uint64_t key, uint64_t index) {
+  return mixed_bits(mix_key(key), index);
+}
+
+// 32 bits for the rounding of element `index`: half of random_bits(key, index / 2), the lower half for an even index.
+constexpr uint32_t rounding_bits(uint64_t key, uint64_t index) {
+  return static_cast<uint32_t>(random_bits(key, index >> 1) >> (32 * (index & 1)));
 }
 
 // A key for the bits of one purpose: a name (FNV-1a hashed) under a seed.

@@ -1,5 +1,6 @@
 #include "checkpoint/convert.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -32,6 +33,19 @@ inline void narrow_one(float x, F16& y) {
 // By bits, so that no compiler flag can assume it away.
 inline bool not_finite(float x) {
   return (std::bit_cast<uint32_t>(x) & 0x7F800000u) == 0x7F800000u;
+}
+
+// Whether no value's magnitude, as bits, reaches that of infinity.
+template <class Bits>
+bool all_below(const std::byte* values, int64_t n, Bits magnitude, Bits infinity) {
+  Bits largest = 0;
+#pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < n; ++i) {
+    Bits bits;
+    std::memcpy(&bits, values + i * sizeof(Bits), sizeof(Bits));
+    largest = std::max<Bits>(largest, bits & magnitude);
+  }
+  return largest < infinity;
 }
 
 template <class From, class To>
@@ -81,10 +95,21 @@ bool widen(std::span<const std::byte> from, DType from_dtype, const Tensor& to) 
   return widen_to(from.data(), from_dtype, to.as<float>(), n);
 }
 
-bool all_finite(std::span<const float> values) {
+bool all_finite(std::span<const std::byte> values, DType dtype) {
+  MT_CHECK(is_weight_dtype(dtype));
+  const auto n = static_cast<int64_t>(values.size() / dtype_size(dtype));
+  if (dtype == DType::kBF16) return all_below<uint16_t>(values.data(), n, 0x7FFF, 0x7F80);
+  if (dtype == DType::kF16) return all_below<uint16_t>(values.data(), n, 0x7FFF, 0x7C00);
+  return all_below<uint32_t>(values.data(), n, 0x7FFFFFFF, 0x7F800000);
+}
+
+bool all_finite(const Tensor& values) {
+  const Tensor flat = values.view({values.elements()});
+  const int64_t n = flat.elements();
   bool bad = false;
-#pragma omp parallel for simd reduction(|| : bad) if (values.size() >= kParallelFrom)
-  for (size_t i = 0; i < values.size(); ++i) bad = bad || not_finite(values[i]);
+#pragma omp parallel for reduction(|| : bad) if (n >= kParallelFrom)
+  for (int64_t begin = 0; begin < n; begin += kParallelFrom)
+    bad = bad || !all_finite(bytes_of(flat.slice(begin, std::min(kParallelFrom, n - begin))), values.dtype);
   return !bad;
 }
 

@@ -1,4 +1,4 @@
-// Between the element types of files and those that are computed with, on all threads.
+// Between the element types of files and those that are computed with, on all threads unless said.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +14,15 @@ bool is_weight_dtype(DType from);
 // Fills `to` (fp32 or fp64) with `from`, which need not be aligned. False if a value is not finite.
 bool widen(std::span<const std::byte> from, DType from_dtype, const Tensor& to);
 
-bool all_finite(std::span<const float> values);
+// The bytes of a tensor in host memory.
+inline std::span<const std::byte> bytes_of(const Tensor& tensor) {
+  return {static_cast<const std::byte*>(tensor.data), tensor.bytes()};
+}
+
+// Of fp32, bf16 or fp16, which need not be aligned; on the calling thread alone.
+bool all_finite(std::span<const std::byte> values, DType dtype);
+// The same on all threads.
+bool all_finite(const Tensor& values);
 
 // Fills `to` (fp32, bf16 or fp16, as large as it needs to be) with `from`, rounded to nearest, ties to even. False if
 // a finite value became infinite.

@@ -162,24 +162,32 @@ HfFolder::Location HfFolder::locate(const std::string& hub_name, const Shape& sh
                   "the checkpoint is incomplete, or config.json is of another model");
 }
 
-void HfFolder::read(const HfSlice& slice, const Tensor& rows) const {
+HfFolder::Place HfFolder::place(const HfSlice& slice) const {
   const Location from = locate(slice.name, slice.shape);
   const DType dtype = *from.stored->dtype;
-  const auto size = static_cast<int64_t>(dtype_size(dtype));
+  const int64_t first = from.first + (slice.rows == 0 ? 0 : slice.begin * (slice.elements() / slice.rows));
+  return {from.file, from.stored->begin + first * dtype_size(dtype), dtype};
+}
+
+void HfFolder::read(const HfSlice& slice, const Tensor& rows) const {
+  const Place from = place(slice);
+  const auto size = static_cast<int64_t>(dtype_size(from.dtype));
   const int64_t n = slice.elements();
   MT_CHECK(rows.elements() == n);
-  const int64_t begin = from.first + (n == 0 ? 0 : slice.begin * (n / slice.rows));
-  const auto bytes = from.file->bytes(*from.stored).subspan(begin * size, n * size);
+  const auto bytes = from.file->bytes(from.begin, n * size);
   const Tensor to = rows.view({n});
   for (int64_t done = 0; done < n;) {
     const int64_t count = std::min(n - done, kReadBytes / size);
     const auto part = bytes.subspan(done * size, count * size);
-    if (!widen(part, dtype, to.slice(done, count)))
-      throw UserError(printable(from.file->path(), 400), fmt::format("tensor '{}' holds NaN or infinity", slice.name),
-                      "the checkpoint is damaged, or comes from a run that went bad: use another");
+    if (!widen(part, from.dtype, to.slice(done, count))) throw_not_finite(*from.file, slice.name);
     from.file->release(part);
     done += count;
   }
+}
+
+void throw_not_finite(const SafetensorsFile& file, const std::string& tensor) {
+  throw UserError(printable(file.path(), 400), fmt::format("tensor '{}' holds NaN or infinity", tensor),
+                  "the checkpoint is damaged, or comes from a run that went bad: use another");
 }
 
 uint64_t HfFolder::bytes() const {

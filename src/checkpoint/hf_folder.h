@@ -28,6 +28,14 @@ class HfFolder {
   // Throws UserError where the tensor is missing, has another shape, or a type that weights cannot have.
   Location locate(const std::string& hub_name, const Shape& shape) const;
 
+  // Where the rows of a slice lie in a file, one after the other. Throws as locate does.
+  struct Place {
+    const SafetensorsFile* file;
+    uint64_t begin;  // byte
+    DType dtype;
+  };
+  Place place(const HfSlice& slice) const;
+
   // Fills `rows` (fp32 or fp64, as many elements as the slice has) and leaves no page of the file in memory. Throws
   // UserError as locate does, and where a value is not finite.
   void read(const HfSlice& slice, const Tensor& rows) const;
@@ -48,5 +56,8 @@ class HfFolder {
   std::string path_;
   std::vector<SafetensorsFile> files_;
 };
+
+// A UserError: `tensor` of `file` cannot be used.
+[[noreturn]] void throw_not_finite(const SafetensorsFile& file, const std::string& tensor);
 
 }  // namespace mixtune

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <unordered_map>
 
 #include "base/error.h"
+#include "checkpoint/stream_weights.h"
 
 namespace mixtune {
 
@@ -64,19 +66,35 @@ void check_unused(const HfFolder& folder, const Uses& uses) {
     }
 }
 
+void read_weights(const HfFolder& folder, State& state) {
+  for (int param = 0; param < state.size(); ++param) {
+    const Tensor weight = state.primary(param).view({state.spec(param).shape.elements()});
+    for (const HfSlice& slice : state.spec(param).slices)
+      folder.read(slice, weight.slice(slice.offset, slice.elements()));
+  }
+}
+
 }  // namespace
 
 void check_weights(const HfFolder& folder, const State& state) {
   check_unused(folder, match(folder, state));
 }
 
-void load_weights(const HfFolder& folder, State& state) {
+std::string LoadReport::str() const {
+  const double gigabytes = static_cast<double>(bytes) / 1e9;
+  return fmt::format("{:.2f} GB in {:.2f} s, {:.2f} GB/s", gigabytes, seconds, gigabytes / seconds);
+}
+
+LoadReport load_weights(Ctx& ctx, const HfFolder& folder, State& state) {
+  const auto start = std::chrono::steady_clock::now();
   check_weights(folder, state);
-  for (int param = 0; param < state.size(); ++param) {
-    const Tensor weight = state.weight(param).view({state.spec(param).shape.elements()});
-    for (const HfSlice& slice : state.spec(param).slices)
-      folder.read(slice, weight.slice(slice.offset, slice.elements()));
-  }
+  if (ctx.on_gpu())
+    stream_weights(ctx, folder, state);
+  else
+    read_weights(folder, state);
+  for (int param = 0; param < state.size(); ++param) state.publish(ctx, param);
+  wait(ctx);
+  return {folder.bytes(), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
 }
 
 }  // namespace mixtune

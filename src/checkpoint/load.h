@@ -1,6 +1,8 @@
 // Weights from a Hugging Face folder into a State.
 #pragma once
 
+#include <string>
+
 #include "checkpoint/hf_folder.h"
 #include "state/state.h"
 
@@ -11,7 +13,14 @@ namespace mixtune {
 // stored, and a `lm_head.weight` that equals the embedding it is tied to.
 void check_weights(const HfFolder& folder, const State& state);
 
-// Fills every weight of `state`, once they are checked as above.
-void load_weights(const HfFolder& folder, State& state);
+struct LoadReport {
+  uint64_t bytes = 0;  // of the folder's tensors
+  double seconds = 0;
+
+  std::string str() const;  // "93.41 GB in 51.24 s, 1.82 GB/s"
+};
+
+// Fills every weight of `state` and its master, once they are checked as above; they are there when it returns.
+LoadReport load_weights(Ctx& ctx, const HfFolder& folder, State& state);
 
 }  // namespace mixtune

@@ -4,64 +4,13 @@
 
 #include <limits>
 
-#include "checkpoint/convert.h"
 #include "checkpoint/index.h"
 #include "checkpoint/save.h"
-#include "checkpoint/test_model.h"
+#include "checkpoint/test_tensors.h"
+#include "kernels/testing.h"
 
 namespace mixtune {
 namespace {
-
-struct TestTensor {
-  TensorEntry entry;
-  std::vector<float> values;
-};
-
-void write_tensors(const std::string& path, const std::vector<TestTensor>& tensors) {
-  std::vector<TensorEntry> table;
-  for (const TestTensor& tensor : tensors) table.push_back(tensor.entry);
-  SafetensorsWriter writer(path, table);
-  for (const TestTensor& tensor : tensors) {
-    std::vector<std::byte> bytes(tensor.entry.bytes());
-    narrow(tensor.values, tensor.entry.dtype, bytes);
-    writer.write(bytes);
-  }
-  writer.finish();
-}
-
-// The tensors of a state as the hub has them.
-std::vector<TestTensor> hub_form(const State& state, DType dtype = DType::kF32) {
-  std::vector<TestTensor> tensors;
-  for (int param = 0; param < state.size(); ++param)
-    for (const HfSlice& slice : state.spec(param).slices) {
-      const float* begin = state.weight(param).as<float>() + slice.offset;
-      tensors.push_back({{slice.name, dtype, slice.shape}, {begin, begin + slice.elements()}});
-    }
-  return tensors;
-}
-
-// As transformers 5 has them in memory: the parameters of experts are its packed tensors.
-std::vector<TestTensor> packed_form(const State& state) {
-  std::vector<TestTensor> tensors;
-  for (TestTensor& tensor : hub_form(state))
-    if (const size_t moe = tensor.entry.name.find(".block_sparse_moe."); moe == std::string::npos) {
-      tensors.push_back(std::move(tensor));
-    } else if (tensor.entry.name.ends_with(".gate.weight")) {
-      tensor.entry.name.replace(moe, std::string_view(".block_sparse_moe").size(), ".mlp");
-      tensors.push_back(std::move(tensor));
-    }
-  for (int param = 0; param < state.size(); ++param) {
-    const ParamSpec& spec = state.spec(param);
-    const bool gate_up = spec.name.ends_with(".gate_up");
-    if (!gate_up && !spec.name.ends_with(".down")) continue;
-    const std::string layer = spec.name.substr(0, spec.name.rfind('.'));
-    const TensorEntry entry{layer + (gate_up ? ".mlp.experts.gate_up_proj" : ".mlp.experts.down_proj"), DType::kF32,
-                            spec.shape};
-    const float* begin = state.weight(param).as<float>();
-    tensors.push_back({entry, {begin, begin + spec.shape.elements()}});
-  }
-  return tensors;
-}
 
 class Load : public testing::Test {
  protected:
@@ -71,14 +20,14 @@ class Load : public testing::Test {
   void expect_loads(const std::vector<TestTensor>& tensors) {
     write(tensors);
     State loaded = small_state();
-    load_weights(HfFolder(folder_.path()), loaded);
+    load_weights(ctx_, HfFolder(folder_.path()), loaded);
     EXPECT_EQ(difference(state_, loaded), "");
   }
 
   void expect_fails(const std::vector<TestTensor>& tensors, const std::vector<std::string>& fragments) {
     write(tensors);
     State loaded = small_state();
-    expect_user_error([&] { load_weights(HfFolder(folder_.path()), loaded); }, fragments);
+    expect_user_error([&] { load_weights(ctx_, HfFolder(folder_.path()), loaded); }, fragments);
   }
 
   void write(const std::vector<TestTensor>& tensors) {
@@ -86,10 +35,7 @@ class Load : public testing::Test {
     write_tensors(folder_ / kWeightsFile, tensors);
   }
 
-  static TestTensor& named(std::vector<TestTensor>& tensors, std::string_view name) {
-    return *std::ranges::find(tensors, name, [](const TestTensor& t) { return t.entry.name; });
-  }
-
+  TestCtx ctx_;
   TemporaryFolder folder_;
   State state_ = small_state();
 };
@@ -123,7 +69,7 @@ TEST_F(Load, NarrowTypesAreExact) {
 TEST_F(Load, ToDouble) {
   write(hub_form(state_));
   State loaded = small_state({}, DType::kF64);
-  load_weights(HfFolder(folder_.path()), loaded);
+  load_weights(ctx_, HfFolder(folder_.path()), loaded);
   for (int param = 0; param < loaded.size(); ++param)
     for (int64_t i = 0; i < loaded.weight(param).elements(); ++i)
       ASSERT_EQ(loaded.weight(param).as<double>()[i], state_.weight(param).as<float>()[i]);
@@ -188,7 +134,7 @@ TEST_F(Load, AnotherNumberOfExperts) {
   expect_fails(hub, {"experts.3.w", "has no place"});
   expect_fails(packed, {"has shape [4, ", "more experts"});
   write(packed_form(state_));
-  expect_user_error([&] { load_weights(HfFolder(folder_.path()), more); }, {"has shape [3, "});
+  expect_user_error([&] { load_weights(ctx_, HfFolder(folder_.path()), more); }, {"has shape [3, "});
 }
 
 TEST_F(Load, WrongTypes) {
@@ -203,7 +149,8 @@ TEST_F(Load, WrongTypes) {
     for (const TensorEntry& entry : table) writer.write(std::vector<std::byte>(entry.bytes()));
     writer.finish();
     State loaded = small_state();
-    expect_user_error([&] { load_weights(HfFolder(folder_.path()), loaded); }, {"'model.norm.weight' is of type"});
+    expect_user_error([&] { load_weights(ctx_, HfFolder(folder_.path()), loaded); },
+                      {"'model.norm.weight' is of type"});
   }
 }
 
@@ -222,11 +169,11 @@ TEST_F(Load, HeadOfTiedEmbeddings) {
   tensors.push_back(tensors[0]);
   tensors.back().entry.name = "lm_head.weight";
   write(tensors);
-  load_weights(HfFolder(folder_.path()), loaded);
+  load_weights(ctx_, HfFolder(folder_.path()), loaded);
   EXPECT_EQ(difference(tied, loaded), "");
   tensors.back().values[3] += 1;
   write(tensors);
-  expect_user_error([&] { load_weights(HfFolder(folder_.path()), loaded); }, {"'lm_head.weight' differs"});
+  expect_user_error([&] { load_weights(ctx_, HfFolder(folder_.path()), loaded); }, {"'lm_head.weight' differs"});
 }
 
 class Sharded : public Load {
@@ -252,7 +199,7 @@ class Sharded : public Load {
 TEST_F(Sharded, Loads) {
   write_index();
   State loaded = small_state();
-  load_weights(HfFolder(folder_.path()), loaded);
+  load_weights(ctx_, HfFolder(folder_.path()), loaded);
   EXPECT_EQ(difference(state_, loaded), "");
 }
 
@@ -305,14 +252,18 @@ TEST(LoadMemory, StaysUnderTheSizeOfTheCheckpoint) {
     State state = small_state(model);
     for (int param = 0; param < state.size(); ++param)
       std::fill_n(state.weight(param).as<float>(), state.weight(param).elements(), 0.5f);
-    save_checkpoint(state, {.out_folder = folder / "model", .config_json = "{}", .dtype = DType::kF32});
+    TestCtx ctx;
+    save_checkpoint(ctx, state, {.out_folder = folder / "model", .config_json = "{}", .dtype = DType::kF32});
   }
   const int64_t before = status_bytes("VmRSS:");
   std::ofstream("/proc/self/clear_refs") << "5";  // VmHWM starts again
   if (status_bytes("VmHWM:") > before + (8 << 20)) GTEST_SKIP() << "VmHWM cannot be reset here";
   State state = small_state(model);
   const HfFolder source(folder / "model");
-  load_weights(source, state);
+  TestCtx ctx;
+  const LoadReport report = load_weights(ctx, source, state);
+  EXPECT_EQ(report.bytes, source.bytes());
+  EXPECT_GT(report.seconds, 0);
   const auto size = static_cast<double>(source.bytes());
   const auto peak = static_cast<double>(status_bytes("VmHWM:") - before);
   EXPECT_GT(size, 150e6);

@@ -16,8 +16,8 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "checkpoint/output_file.h"
-#include "checkpoint/staged_folder.h"
+#include "base/output_file.h"
+#include "base/staged.h"
 
 namespace mixtune {
 
@@ -181,13 +181,9 @@ std::string OutputFolder::checkpoint_path(int64_t step) const {
 }
 
 void OutputFolder::write_latest(int64_t step) const {
-  const std::string temporary = fmt::format("{}/.{}.tmp-{}", path_, kLatest, getpid());
-  std::error_code error;
-  fs::remove(temporary, error);
-  write_file(temporary, checkpoint_name(step) + "\n");
-  fs::rename(temporary, file(kLatest), error);
-  if (error) throw Error(file(kLatest), fmt::format("cannot be written: {}", error.message()), "check the disk");
-  sync_folder(path_);
+  StagedPath latest(file(kLatest));
+  write_file(latest.path(), checkpoint_name(step) + "\n");
+  latest.commit();
 }
 
 void OutputFolder::prune(int64_t save_total_limit) const {

@@ -216,17 +216,13 @@ StoredTensors parse_safetensors(std::string_view file, const std::string& where)
 }
 
 SafetensorsFile::SafetensorsFile(const std::string& path)
-    : file_(path), tensors_(parse_safetensors(file_.bytes(), printable(path, 400))) {
+    : stamp_(file_stamp(path)), file_(path), tensors_(parse_safetensors(file_.bytes(), printable(path, 400))) {
   file_.release(std::as_bytes(std::span(file_.bytes())));
 }
 
 const StoredTensor* SafetensorsFile::find(std::string_view name) const {
   const auto found = tensors_.find(name);
   return found == tensors_.end() ? nullptr : &found->second;
-}
-
-std::span<const std::byte> SafetensorsFile::bytes(const StoredTensor& tensor) const {
-  return std::as_bytes(std::span(file_.bytes())).subspan(tensor.begin, tensor.bytes());
 }
 
 SafetensorsWriter::SafetensorsWriter(const std::string& path, std::span<const TensorEntry> entries) : file_(path) {

@@ -8,7 +8,8 @@
 #include <string_view>
 
 #include "base/file.h"
-#include "checkpoint/output_file.h"
+#include "base/output_file.h"
+#include "checkpoint/file_stamp.h"
 #include "tensor/tensor.h"
 
 namespace mixtune {
@@ -33,12 +34,18 @@ class SafetensorsFile {
   explicit SafetensorsFile(const std::string& path);
 
   const std::string& path() const { return file_.path(); }
+  const MappedFile& mapped() const { return file_; }
+  const FileStamp& stamp() const { return stamp_; }  // when it was opened
   const StoredTensors& tensors() const { return tensors_; }
   const StoredTensor* find(std::string_view name) const;  // null: no such tensor
-  std::span<const std::byte> bytes(const StoredTensor& tensor) const;
+  std::span<const std::byte> bytes(const StoredTensor& tensor) const { return bytes(tensor.begin, tensor.bytes()); }
+  std::span<const std::byte> bytes(uint64_t begin, uint64_t size) const {
+    return std::as_bytes(std::span(file_.bytes())).subspan(begin, size);
+  }
   void release(std::span<const std::byte> part) const { file_.release(part); }
 
  private:
+  FileStamp stamp_;
   MappedFile file_;
   StoredTensors tensors_;
 };

@@ -11,11 +11,12 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/staged.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/hf_folder.h"
 #include "checkpoint/index.h"
+#include "checkpoint/readback.h"
 #include "checkpoint/side_files.h"
-#include "checkpoint/staged_folder.h"
 
 namespace mixtune {
 
@@ -23,13 +24,12 @@ namespace {
 
 constexpr const char* kConfigFile = "config.json";
 constexpr size_t kMaxConfigBytes = 1 << 20;
-constexpr int64_t kChunk = 4 << 20;  // elements converted at a time
 
 // A Hugging Face tensor and the parts of parameters that it is made of, in the order of its rows.
 struct HubTensor {
   struct Piece {
     int64_t begin;
-    std::span<const float> values;
+    Tensor values;
   };
   TensorEntry entry;
   std::vector<Piece> pieces;
@@ -41,7 +41,7 @@ void check_whole(const HubTensor& tensor) {
   int64_t next = 0;
   for (const HubTensor::Piece& piece : tensor.pieces) {
     MT_CHECK(piece.begin * (tensor.entry.shape.elements() / tensor.entry.shape[0]) == next);
-    next += static_cast<int64_t>(piece.values.size());
+    next += piece.values.elements();
   }
   MT_CHECK(next == tensor.entry.shape.elements());
 }
@@ -49,13 +49,14 @@ void check_whole(const HubTensor& tensor) {
 std::vector<HubTensor> hub_tensors(const State& state) {
   std::vector<HubTensor> tensors;
   std::unordered_map<std::string, size_t> places;
-  for (int param = 0; param < state.size(); ++param)
+  for (int param = 0; param < state.size(); ++param) {
+    const Tensor all = state.primary(param).view({state.spec(param).shape.elements()});
     for (const HfSlice& slice : state.spec(param).slices) {
       const auto [place, is_new] = places.emplace(slice.name, tensors.size());
       if (is_new) tensors.push_back({{slice.name, DType::kF32, slice.shape}, {}});
-      const float* values = state.weight(param).as<float>() + slice.offset;
-      tensors[place->second].pieces.push_back({slice.begin, {values, static_cast<size_t>(slice.elements())}});
+      tensors[place->second].pieces.push_back({slice.begin, all.slice(slice.offset, slice.elements())});
     }
+  }
   for (HubTensor& tensor : tensors) {
     std::ranges::sort(tensor.pieces, {}, &HubTensor::Piece::begin);
     check_whole(tensor);
@@ -92,44 +93,67 @@ std::vector<Shard> split(std::vector<HubTensor> tensors, uint64_t max_shard_size
   return shards;
 }
 
-void write_tensor(SafetensorsWriter& writer, const HubTensor& tensor, std::vector<std::byte>& buffer) {
-  const DType dtype = tensor.entry.dtype;
-  for (const HubTensor::Piece& piece : tensor.pieces) {
-    if (!all_finite(piece.values))
-      throw Error(tensor.entry.name, "holds NaN or infinity: training went bad, nothing is saved",
+// Chunks of weights as the bytes of a file's type.
+class Converter {
+ public:
+  // Valid until the next call. Throws Error where a value is not finite or too large for `dtype`.
+  std::span<const std::byte> operator()(const Tensor& chunk, DType dtype, const std::string& name) {
+    if (!all_finite(chunk))
+      throw Error(name, "holds NaN or infinity: training went bad, nothing is saved",
                   "lower learning_rate or raise adam_epsilon; earlier checkpoints are intact", ExitCode::kWentBad);
-    if (dtype == DType::kF32) {
-      writer.write(std::as_bytes(piece.values));
-      continue;
-    }
-    for (size_t done = 0; done < piece.values.size();) {
-      const auto part = piece.values.subspan(done, std::min<size_t>(kChunk, piece.values.size() - done));
-      buffer.resize(part.size() * dtype_size(dtype));
-      if (!narrow(part, dtype, buffer))
-        throw Error(tensor.entry.name, fmt::format("holds a value too large for {}", dtype_name(dtype)),
-                    "set save_dtype: fp32");
-      writer.write(buffer);
-      done += part.size();
-    }
+    if (chunk.dtype == dtype) return bytes_of(chunk);
+    const std::span<const float> values = wide(chunk);
+    if (dtype == DType::kF32) return std::as_bytes(values);
+    narrow_.resize(values.size() * dtype_size(dtype));
+    if (!narrow(values, dtype, narrow_))
+      throw Error(name, fmt::format("holds a value too large for {}", dtype_name(dtype)), "set save_dtype: fp32");
+    return narrow_;
   }
-}
 
-void write_shard(const Shard& shard, const std::string& path) {
+ private:
+  std::span<const float> wide(const Tensor& chunk) {
+    const auto n = static_cast<size_t>(chunk.elements());
+    if (chunk.dtype == DType::kF32) return {chunk.as<float>(), n};
+    wide_.resize(n);
+    widen(bytes_of(chunk), chunk.dtype, host_tensor(wide_.data(), {chunk.elements()}));
+    return wide_;
+  }
+
+  std::vector<float> wide_;
+  std::vector<std::byte> narrow_;
+};
+
+// Readback has the pieces of all shards in the order in which they are written here.
+void write_shard(const Shard& shard, Readback& readback, const std::string& path) {
   std::vector<TensorEntry> entries;
   for (const HubTensor& tensor : shard) entries.push_back(tensor.entry);
   SafetensorsWriter writer(path, entries);
-  std::vector<std::byte> buffer;
-  for (const HubTensor& tensor : shard) write_tensor(writer, tensor, buffer);
+  Converter converted;
+  for (const auto& [entry, pieces] : shard)
+    for (int64_t left = entry.shape.elements(); left > 0;) {
+      const Tensor chunk = readback.next();
+      writer.write(converted(chunk, entry.dtype, entry.name));
+      left -= chunk.elements();
+    }
   writer.finish();
 }
 
-void write_weights(const std::vector<Shard>& shards, const std::string& folder) {
-  if (shards.size() == 1) return write_shard(shards[0], folder + "/" + kWeightsFile);
+Readback read_back(Ctx& ctx, const std::vector<Shard>& shards) {
+  std::vector<Tensor> pieces;
+  for (const Shard& shard : shards)
+    for (const HubTensor& tensor : shard)
+      for (const HubTensor::Piece& piece : tensor.pieces) pieces.push_back(piece.values);
+  return Readback(ctx, std::move(pieces), ctx.on_gpu() ? Readback::Buffers::kTwo : Readback::Buffers::kNone);
+}
+
+void write_weights(Ctx& ctx, const std::vector<Shard>& shards, const std::string& folder) {
+  Readback readback = read_back(ctx, shards);
+  if (shards.size() == 1) return write_shard(shards[0], readback, folder + "/" + kWeightsFile);
   WeightMap weight_map;
   uint64_t total_size = 0;
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    write_shard(shards[i], folder + "/" + name);
+    write_shard(shards[i], readback, folder + "/" + name);
     for (const HubTensor& tensor : shards[i]) {
       weight_map.emplace(tensor.entry.name, name);
       total_size += tensor.entry.bytes();
@@ -158,13 +182,13 @@ SaveOptions ModelFolder::save_options(const std::string& out_folder) const {
   return {.out_folder = out_folder, .config_json = config_json_, .side_files = side_files_, .source = &weights_};
 }
 
-void save_checkpoint(const State& state, const SaveOptions& options) {
+void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options) {
   MT_CHECK(options.dtype || options.source);
   std::vector<HubTensor> tensors = hub_tensors(state);
   choose_dtypes(tensors, options);
   StagedFolder folder(options.out_folder);
   write_side_files(options, folder.path());
-  write_weights(split(std::move(tensors), options.max_shard_size), folder.path());
+  write_weights(ctx, split(std::move(tensors), options.max_shard_size), folder.path());
   folder.commit();
 }
 

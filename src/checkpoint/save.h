@@ -40,10 +40,10 @@ class ModelFolder {
   std::vector<MappedFile> side_files_;
 };
 
-// Writes the weights (fp32, on the CPU) in the hub's layout, an index if there is more than one file, and the side
-// files. The folder appears under its name complete, or not at all. Throws Error (kWentBad) where a weight is not
-// finite.
-void save_checkpoint(const State& state, const SaveOptions& options);
+// Writes the weights (their masters, where they have some) in the hub's layout, an index if there is more than one
+// file, and the side files. The folder appears under its name complete, or not at all. Throws Error (kWentBad) where a
+// weight is not finite.
+void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options);
 
 // "5GB" -> 5'000'000'000: a whole number and no unit, KB, MB, GB, TB (powers of 1000) or KiB, MiB, GiB, TiB. Throws
 // UserError, without a place: the caller knows which key it came from.

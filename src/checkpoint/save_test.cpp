@@ -10,12 +10,13 @@
 #include <iterator>
 #include <limits>
 
+#include "base/output_file.h"
 #include "checkpoint/index.h"
 #include "checkpoint/load.h"
-#include "checkpoint/output_file.h"
 #include "checkpoint/side_files.h"
-#include "checkpoint/staged_folder.h"
 #include "checkpoint/test_model.h"
+#include "kernels/cast.h"
+#include "kernels/testing.h"
 
 namespace mixtune {
 namespace {
@@ -31,7 +32,8 @@ SaveOptions with_shards(SaveOptions options, uint64_t max_shard_size) {
 void make_source(const std::string& path, DType dtype) {
   State state = small_state();
   fill(state, dtype);
-  save_checkpoint(state, {.out_folder = path, .config_json = kConfig, .dtype = dtype});
+  TestCtx ctx;
+  save_checkpoint(ctx, state, {.out_folder = path, .config_json = kConfig, .dtype = dtype});
   put(path + "/tokenizer.model", std::string("\0\xff\n binary", 10));
   put(path + "/LICENSE", "");
 }
@@ -40,10 +42,11 @@ class Save : public testing::Test {
  protected:
   State load(const std::string& path) {
     State state = small_state();
-    load_weights(HfFolder(path), state);
+    load_weights(ctx_, HfFolder(path), state);
     return state;
   }
 
+  TestCtx ctx_;
   TemporaryFolder folder_;
   std::string source_ = folder_ / "source", out_ = folder_ / "out";
 };
@@ -51,7 +54,7 @@ class Save : public testing::Test {
 TEST_F(Save, UntouchedModelIsTheSameBits) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     make_source(source_, dtype);
-    save_checkpoint(load(source_), ModelFolder(source_).save_options(out_));
+    save_checkpoint(ctx_, load(source_), ModelFolder(source_).save_options(out_));
     EXPECT_EQ(entries(out_), entries(source_));
     for (const std::string& name : entries(source_))
       EXPECT_EQ(get(out_ + "/" + name), get(source_ + "/" + name)) << name;
@@ -82,7 +85,7 @@ TEST_F(Save, MixedTypesAreKept) {
                                             : std::as_bytes(std::span(narrow_values)));
   }
   writer.finish();
-  save_checkpoint(load(mixed), ModelFolder(mixed).save_options(out_));
+  save_checkpoint(ctx_, load(mixed), ModelFolder(mixed).save_options(out_));
   const SafetensorsFile before(mixed + "/" + kWeightsFile), after(out_ + "/" + kWeightsFile);
   ASSERT_EQ(after.tensors().size(), before.tensors().size());
   for (const auto& [name, tensor] : before.tensors()) {
@@ -97,7 +100,7 @@ TEST_F(Save, Shards) {
   make_source(source_, DType::kF32);
   const State state = load(source_);
   const uint64_t all = static_cast<uint64_t>(state.elements()) * 4;
-  save_checkpoint(state, with_shards(ModelFolder(source_).save_options(out_), all / 3));
+  save_checkpoint(ctx_, state, with_shards(ModelFolder(source_).save_options(out_), all / 3));
   EXPECT_FALSE(std::filesystem::exists(out_ + "/" + kWeightsFile));
   const std::string index = get(out_ + "/" + kIndexFile);
   EXPECT_NE(index.find(fmt::format("\"total_size\": {}", all)), std::string::npos);
@@ -112,7 +115,7 @@ TEST_F(Save, Shards) {
 TEST_F(Save, AShardHoldsAtLeastOneTensor) {
   make_source(source_, DType::kF32);
   const ModelFolder source(source_);
-  save_checkpoint(load(source_), with_shards(source.save_options(out_), 1));
+  save_checkpoint(ctx_, load(source_), with_shards(source.save_options(out_), 1));
   const HfFolder saved(out_);
   for (const SafetensorsFile& file : saved.files()) EXPECT_EQ(file.tensors().size(), 1u);
   EXPECT_EQ(difference(load(out_), load(source_)), "");
@@ -124,13 +127,41 @@ TEST_F(Save, RoundsToNearestEvenAndSaysSoInTheConfig) {
   const ModelFolder source(source_);
   SaveOptions options = source.save_options(out_);
   options.dtype = DType::kBF16;
-  save_checkpoint(state, options);
+  save_checkpoint(ctx_, state, options);
   const State saved = load(out_);
   for (int param = 0; param < state.size(); ++param)
     for (int64_t i = 0; i < state.weight(param).elements(); ++i)
       ASSERT_EQ(saved.weight(param).as<float>()[i], to_float(to_bf16(state.weight(param).as<float>()[i])));
   std::string config = kConfig;
   EXPECT_EQ(get(out_ + "/config.json"), config.replace(config.rfind("float32"), 7, "bfloat16"));
+}
+
+State bf16_state(bool masters) {
+  return State(small_specs({}), {}, {.weights = DType::kBF16, .masters = masters}, State::Purpose::kTraining);
+}
+
+TEST_F(Save, Bf16Weights) {
+  State wide = small_state(), state = bf16_state(false);
+  fill(wide, DType::kF16);  // exact in bf16 too
+  for (int param = 0; param < state.size(); ++param) cast(ctx_, wide.weight(param), state.weight(param));
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    save_checkpoint(ctx_, state, {.out_folder = out_, .config_json = "{}", .dtype = dtype});
+    EXPECT_EQ(difference(load(out_), wide), "");
+    std::filesystem::remove_all(out_);
+  }
+  state.weight(2).as<BF16>()[1] = to_bf16(std::numeric_limits<float>::infinity());
+  EXPECT_THROW(save_checkpoint(ctx_, state, {.out_folder = out_, .config_json = "{}", .dtype = DType::kBF16}), Error);
+}
+
+TEST_F(Save, MastersRatherThanBf16Weights) {
+  State wide = small_state(), state = bf16_state(true);
+  fill(wide);
+  for (int param = 0; param < state.size(); ++param) {
+    copy(ctx_, wide.weight(param), state.master(param));
+    state.publish(ctx_, param);
+  }
+  save_checkpoint(ctx_, state, {.out_folder = out_, .config_json = "{}", .dtype = DType::kF32});
+  EXPECT_EQ(difference(load(out_), wide), "");
 }
 
 TEST_F(Save, SideFiles) {
@@ -142,7 +173,7 @@ TEST_F(Save, SideFiles) {
                            "model.safetensors.index.json", "adapter.safetensors"})
     put(source_ + "/" + name, "weights");
   EXPECT_EQ(side_files(source_), (std::vector<std::string>{"LICENSE", "config.json", "link", "tokenizer.model"}));
-  save_checkpoint(load(source_), ModelFolder(source_).save_options(out_));
+  save_checkpoint(ctx_, load(source_), ModelFolder(source_).save_options(out_));
   EXPECT_EQ(entries(out_),
             (std::vector<std::string>{"LICENSE", "config.json", "link", "model.safetensors", "tokenizer.model"}));
   EXPECT_FALSE(std::filesystem::is_symlink(out_ + "/link"));
@@ -162,9 +193,9 @@ TEST_F(Save, NeverWritesOverAnything) {
   const ModelFolder source(source_);
   const State state = load(source_);
   put(out_, "kept");
-  expect_user_error([&] { save_checkpoint(state, source.save_options(out_)); }, {"exists already"});
-  expect_user_error([&] { save_checkpoint(state, source.save_options(source_ + "/")); }, {"exists already"});
-  expect_user_error([&] { save_checkpoint(state, source.save_options(folder_ / "no/out")); }, {"cannot be made"});
+  expect_user_error([&] { save_checkpoint(ctx_, state, source.save_options(out_)); }, {"exists already"});
+  expect_user_error([&] { save_checkpoint(ctx_, state, source.save_options(source_ + "/")); }, {"exists already"});
+  expect_user_error([&] { save_checkpoint(ctx_, state, source.save_options(folder_ / "no/out")); }, {"cannot be made"});
   EXPECT_EQ(get(out_), "kept");
 }
 
@@ -180,7 +211,7 @@ TEST_F(Save, LeavesNothingWhenAWriteFails) {
   setrlimit(RLIMIT_FSIZE, &small);
   std::string message;
   try {
-    save_checkpoint(state, source.save_options(out_));
+    save_checkpoint(ctx_, state, source.save_options(out_));
   } catch (const Error& error) {
     message = error.what();
     EXPECT_EQ(error.exit_code(), ExitCode::kFailed);
@@ -197,7 +228,7 @@ TEST_F(Save, TheFolderMayChangeOrVanish) {
   const std::string config = get(source_ + "/config.json"), tokenizer = get(source_ + "/tokenizer.model");
   const ModelFolder source(source_);
   std::filesystem::remove_all(source_);
-  save_checkpoint(state, source.save_options(out_));
+  save_checkpoint(ctx_, state, source.save_options(out_));
   EXPECT_EQ(get(out_ + "/config.json"), config);
   EXPECT_EQ(get(out_ + "/tokenizer.model"), tokenizer);
   EXPECT_EQ(difference(load(out_), state), "");
@@ -208,7 +239,7 @@ TEST_F(Save, WeightsThatAreNotFiniteAreNotSaved) {
     State state = small_state();
     state.weight(0).as<float>()[1] = std::numeric_limits<float>::quiet_NaN();
     try {
-      save_checkpoint(state, {.out_folder = out_, .config_json = "{}", .dtype = dtype});
+      save_checkpoint(ctx_, state, {.out_folder = out_, .config_json = "{}", .dtype = dtype});
       FAIL();
     } catch (const Error& error) {
       EXPECT_EQ(error.exit_code(), ExitCode::kWentBad);
@@ -220,7 +251,7 @@ TEST_F(Save, WeightsThatAreNotFiniteAreNotSaved) {
 TEST_F(Save, F16OverflowIsAnError) {
   State state = small_state();
   state.weight(0).as<float>()[0] = 1e6f;
-  EXPECT_THROW(save_checkpoint(state, {.out_folder = out_, .config_json = "{}", .dtype = DType::kF16}), Error);
+  EXPECT_THROW(save_checkpoint(ctx_, state, {.out_folder = out_, .config_json = "{}", .dtype = DType::kF16}), Error);
   EXPECT_TRUE(entries(folder_.path()).empty());
 }
 
@@ -256,7 +287,7 @@ TEST_F(Save, KilledAtAnyInstant) {
   const ModelFolder source(source_);
   const SaveOptions options = with_shards(source.save_options(out_), 2000);
   int without = 0, whole = 0, stops = 0;
-  while (killed_at(++stops, [&] { save_checkpoint(state, options); })) {
+  while (killed_at(++stops, [&] { save_checkpoint(ctx_, state, options); })) {
     if (!std::filesystem::exists(out_)) {
       ++without;
       continue;
@@ -269,23 +300,8 @@ TEST_F(Save, KilledAtAnyInstant) {
   EXPECT_GT(without, 100);
   EXPECT_GT(whole, 0);
   std::filesystem::remove_all(out_);
-  save_checkpoint(state, options);
+  save_checkpoint(ctx_, state, options);
   EXPECT_EQ(entries(folder_.path()), (std::vector<std::string>{"out", "source"}));
-}
-
-TEST(StagedFolderTest, LeavesWhatARunningProcessWrites) {
-  const TemporaryFolder folder;
-  const std::string foreign = fmt::format("{}/.out.tmp-{}", folder.path(), getppid());
-  std::filesystem::create_directory(foreign);
-  std::filesystem::create_directory(folder / ".out.tmp-999999999");
-  std::filesystem::create_directory(folder / ".out.tmp-x");
-  {
-    StagedFolder staged(folder / "out");
-    put(staged.path() + "/file", "text");
-    staged.commit();
-  }
-  EXPECT_EQ(entries(folder.path()),
-            (std::vector<std::string>{std::filesystem::path(foreign).filename(), ".out.tmp-x", "out"}));
 }
 
 TEST(ParseSize, HuggingFaceUnits) {

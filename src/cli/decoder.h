@@ -13,7 +13,7 @@ namespace mixtune {
 class Decoder {
  public:
   // Reads the weights of `folder`. Documents have at most `max_tokens` tokens.
-  Decoder(const MixtralConfig& config, const std::string& folder, int64_t max_tokens);
+  Decoder(const MixtralConfig& config, const std::string& folder, int64_t max_tokens, const InstanceOptions& options);
 
   // [count, V] logits after each of the last `count` tokens of `ids`, a document with at least as many.
   std::vector<float> logits(const std::vector<int32_t>& ids, int64_t count);

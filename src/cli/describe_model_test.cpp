@@ -13,7 +13,9 @@ TEST(Describe, Checkpoint) {
   const TemporaryFolder folder;
   State state = small_state();
   fill(state);
-  save_checkpoint(state, {.out_folder = folder / "model", .config_json = kConfig, .dtype = DType::kBF16});
+  Stack stack("test", {}, 1 << 20);
+  Ctx ctx{{}, stack, stack};
+  save_checkpoint(ctx, state, {.out_folder = folder / "model", .config_json = kConfig, .dtype = DType::kBF16});
   put(folder / "model/tokenizer.json", "{}");
   const std::string text = describe_checkpoint(folder / "model");
   const int64_t active = state.elements() - 2 * 3 * 8 * 6;

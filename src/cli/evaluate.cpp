@@ -10,6 +10,7 @@
 
 #include "cli/arguments.h"
 #include "cli/preflight.h"
+#include "train/device.h"
 
 namespace mixtune {
 
@@ -26,7 +27,7 @@ void run_evaluate(const EvaluateArguments& arguments, const Overrides& overrides
   config.data.validation_file = arguments.file;
   config.origins["model_name_or_path"] = "MODEL";
   config.origins["validation_file"] = "--file";
-  check_device(config);
+  instance_options(config, State::Purpose::kInference);  // the keys fit the machine
   check_model(arguments.model, "MODEL");
   check_data_files(config);
   const EvalRecord result = evaluate(config);

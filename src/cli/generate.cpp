@@ -1,10 +1,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -14,14 +12,17 @@
 #include <CLI/CLI.hpp>
 
 #include "base/error.h"
+#include "base/staged.h"
 #include "checkpoint/safetensors.h"
 #include "cli/command.h"
 #include "cli/decoder.h"
 #include "cli/preflight.h"
 #include "cli/sampling.h"
+#include "config/load.h"
 #include "data/chat_template.h"
 #include "data/preprocess.h"
 #include "data/tokenizer.h"
+#include "train/device.h"
 
 namespace mixtune {
 
@@ -33,6 +34,7 @@ struct GenerateArguments {
   bool chat = false;
   bool has_temperature = false, has_top_p = false;  // given, whatever their values
   int64_t max_new_tokens = 128;
+  std::string device = "auto", precision = "fp32";
   Sampling sampling;
 };
 
@@ -50,17 +52,11 @@ void write_logits(Decoder& decoder, const std::vector<int32_t>& ids, int64_t voc
   const auto tokens = static_cast<int64_t>(ids.size());
   const std::vector<float> logits = decoder.logits(ids, tokens);
   const TensorEntry entry = {"logits", DType::kF32, {tokens, vocab}};
-  const std::string temporary = fmt::format("{}.tmp-{}", path, getpid());
-  try {
-    SafetensorsWriter writer(temporary, {&entry, 1});
-    writer.write(std::as_bytes(std::span(logits)));
-    writer.finish();
-    std::filesystem::rename(temporary, path);
-  } catch (...) {
-    std::error_code ignored;
-    std::filesystem::remove(temporary, ignored);
-    throw;
-  }
+  StagedPath file(path);
+  SafetensorsWriter writer(file.path(), {&entry, 1});
+  writer.write(std::as_bytes(std::span(logits)));
+  writer.finish();
+  file.commit();
 }
 
 std::vector<int32_t> parse_ids(std::string_view text) {
@@ -133,7 +129,8 @@ void run_generate(const GenerateArguments& arguments) {
 
   const int64_t limit =
       std::min(static_cast<int64_t>(prompt) + arguments.max_new_tokens, config.max_position_embeddings);
-  Decoder decoder(config, arguments.model, limit);
+  const Config run = load_config(std::nullopt, {{"device", arguments.device}, {"precision", arguments.precision}});
+  Decoder decoder(config, arguments.model, limit, instance_options(run, State::Purpose::kInference));
   if (!arguments.logits.empty()) write_logits(decoder, ids, config.vocab_size, arguments.logits);
   extend(decoder, ids, limit, arguments.sampling, tokenizer ? tokenizer->eos() : config.eos_token_id);
   if (tokenizer) {
@@ -182,6 +179,12 @@ Command add_generate(CLI::App& program) {
                                  ->check(number_within(0, 1));
   app->add_option("--seed", arguments->sampling.seed, "seed of the choices")
       ->type_name("INTEGER")
+      ->capture_default_str();
+  app->add_option("--device", arguments->device, "where to compute: auto, cpu or cuda")
+      ->type_name("NAME")
+      ->capture_default_str();
+  app->add_option("--precision", arguments->precision, "arithmetic: fp32 or bf16")
+      ->type_name("NAME")
       ->capture_default_str();
   app->add_option("--tokenizer", arguments->tokenizer, "folder of the tokenizer; default: MODEL")->type_name("FOLDER");
   return {app, [arguments, temperature, top_p] {

@@ -9,9 +9,9 @@
 #include <CLI/CLI.hpp>
 
 #include "base/error.h"
-#include "checkpoint/output_file.h"
+#include "base/output_file.h"
+#include "base/staged.h"
 #include "checkpoint/save.h"
-#include "checkpoint/staged_folder.h"
 #include "cli/command.h"
 #include "data/tokenizer.h"
 #include "model/mixtral_config.h"
@@ -74,10 +74,13 @@ void run_init(const InitArguments& arguments) {
   State state(make_layout(config).specs, Device{}, DType::kF32, State::Purpose::kInference);
   initialise_weights(config, static_cast<uint64_t>(arguments.seed), state);
   make_parent(out);
-  save_checkpoint(state, {.out_folder = out,
-                          .config_json = text,
-                          .side_files = side_files,
-                          .dtype = arguments.dtype == "bf16" ? DType::kBF16 : DType::kF32});
+  Stack stack("conversions", Device{}, 1 << 20);
+  Ctx ctx{{}, stack, stack};
+  save_checkpoint(ctx, state,
+                  {.out_folder = out,
+                   .config_json = text,
+                   .side_files = side_files,
+                   .dtype = arguments.dtype == "bf16" ? DType::kBF16 : DType::kF32});
   fmt::print("{}: {} parameters, {}\n", printable(out, 400), state.elements(), arguments.dtype);
 }
 

@@ -6,6 +6,7 @@
 
 #include "cli/arguments.h"
 #include "cli/preflight.h"
+#include "train/device.h"
 #include "train/loop.h"
 
 namespace mixtune {
@@ -21,7 +22,7 @@ void run_train(const TrainArguments& arguments, const Overrides& overrides) {
   const Config config =
       load_config(arguments.config_file.empty() ? std::nullopt : std::optional(arguments.config_file), overrides);
   require_keys(config, {"model_name_or_path", "train_file", "output_dir"});
-  check_device(config);
+  instance_options(config, State::Purpose::kTraining);  // the keys fit each other and the machine
   check_shard_size(config);
   if (arguments.dry_run) {
     fmt::print("{}", print_config(config));

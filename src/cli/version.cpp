@@ -3,13 +3,16 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/command.h"
+#include "tensor/device.h"
 
 namespace mixtune {
 
 Command add_version(CLI::App& program) {
   CLI::App* app = program.add_subcommand("version", "Print the version and what this build can do");
   return {app, [] {
-            fmt::print("mixtune {}\ndevices: cpu\nprecision: fp32\n", MIXTUNE_VERSION);
+            const bool cuda = built_with_cuda();
+            fmt::print("mixtune {}\ndevices: cpu{}\nprecision: fp32{}\n", MIXTUNE_VERSION, cuda ? ", cuda" : "",
+                       cuda ? ", bf16 (cuda)" : "");
           }};
 }
 

@@ -17,6 +17,10 @@ enum class Schedule { kConstant, kLinear, kCosine, kConstantWithWarmup };
 enum class RouterLossType { kHuggingface };
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 enum class Precision { kFp32, kBf16 };
+enum class StateDType { kFp32, kBf16 };
+enum class MasterWeights { kFp32, kNone };
+enum class Recompute { kNone, kSelective, kFull };
+enum class ExpertsImplementation { kLoop, kGrouped };
 enum class SaveDType { kCheckpoint, kFp32, kBf16 };  // checkpoint: the dtype of the model that was loaded
 
 struct ModelSettings {
@@ -68,7 +72,13 @@ struct RunSettings {
   int64_t logging_steps = 1;
   uint64_t seed = 42;
   DeviceChoice device = DeviceChoice::kAuto;
+  bool deterministic = false;
   Precision precision = Precision::kFp32;
+  StateDType gradient_dtype = StateDType::kFp32;
+  StateDType optimizer_state_dtype = StateDType::kFp32;
+  MasterWeights master_weights = MasterWeights::kFp32;
+  Recompute recompute = Recompute::kNone;
+  ExpertsImplementation experts_implementation = ExpertsImplementation::kGrouped;
 };
 
 struct Config {

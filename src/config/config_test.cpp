@@ -261,12 +261,6 @@ TEST(Config, RequiredKeys) {
   }
 }
 
-TEST(Config, DeviceThatTheBuildLacks) {
-  EXPECT_NO_THROW(check_device(parse_config("device: cpu\n", "run.yaml")));
-  EXPECT_THROW(check_device(parse_config("device: cuda\n", "run.yaml")), UserError);
-  EXPECT_THROW(check_device(parse_config("precision: bf16\n", "run.yaml")), UserError);
-}
-
 class BadFile : public testing::Test {
  protected:
   std::string error(const std::string& path) {

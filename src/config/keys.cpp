@@ -42,6 +42,22 @@ std::vector<std::string_view> names<Precision>() {
   return {"fp32", "bf16"};
 }
 template <>
+std::vector<std::string_view> names<StateDType>() {
+  return {"fp32", "bf16"};
+}
+template <>
+std::vector<std::string_view> names<MasterWeights>() {
+  return {"fp32", "none"};
+}
+template <>
+std::vector<std::string_view> names<Recompute>() {
+  return {"none", "selective", "full"};
+}
+template <>
+std::vector<std::string_view> names<ExpertsImplementation>() {
+  return {"loop", "grouped"};
+}
+template <>
 std::vector<std::string_view> names<SaveDType>() {
   return {"checkpoint", "fp32", "bf16"};
 }
@@ -227,8 +243,25 @@ void add_run_keys(Table& table) {
             "print every so many steps (`metrics.jsonl` has them all)", {.bounds = {1, kMany}});
   table.group("Machine");
   table.add("seed", &Config::run, &R::seed, "seed of every random choice", {.bounds = {0, 0xFFFFFFFF}});
-  table.add("device", &Config::run, &R::device, "where to compute");
-  table.add("precision", &Config::run, &R::precision, "arithmetic of the model");
+  table.add("device", &Config::run, &R::device, "where to compute; `auto`: on a GPU where there is one");
+  table.add("deterministic", &Config::run, &R::deterministic,
+            "only kernels that give the same bits in every run, on a GPU too");
+  table.group("Precision and memory");
+  table.add("precision", &Config::run, &R::precision,
+            "arithmetic of the model; sums, norms, softmax and the router are fp32 in either. `bf16` needs a GPU");
+  table.add("master_weights", &Config::run, &R::master_weights,
+            "what the optimizer updates in `precision: bf16`: `fp32` copies of the weights, or the bf16 weights "
+            "themselves, rounded stochastically (`none`)");
+  table.add("gradient_dtype", &Config::run, &R::gradient_dtype,
+            "element type of weight gradients; `bf16` only without gradient accumulation");
+  table.add("optimizer_state_dtype", &Config::run, &R::optimizer_state_dtype,
+            "element type of AdamW's moments; `bf16` is rounded stochastically");
+  table.add(
+      "recompute", &Config::run, &R::recompute,
+      "what backward computes again instead of keeping it: `selective` the experts' gate-up output, `full` all of "
+      "a layer but its routing");
+  table.add("experts_implementation", &Config::run, &R::experts_implementation,
+            "the experts' matrix products: all together (`grouped`) or one after the other (`loop`)");
 }
 
 std::vector<Key> make_table() {
@@ -250,6 +283,7 @@ constexpr std::array kForeign = {
     Foreign{"resume_from_checkpoint", "checkpoints hold no optimizer state yet, so a run cannot be resumed"},
     Foreign{"bf16", "use 'precision: bf16'"},
     Foreign{"fp16", "mixtune trains in fp32 or bf16: use 'precision'"},
+    Foreign{"full_determinism", "use 'deterministic'"},
     Foreign{"use_cpu", "use 'device: cpu'"},
     Foreign{"no_cuda", "use 'device: cpu'"},
     Foreign{"max_length", "use 'max_seq_length'"},
@@ -259,7 +293,7 @@ constexpr std::array kForeign = {
     Foreign{"save_strategy", "use 'save_steps' alone (0: only at the end)"},
     Foreign{"logging_strategy", "use 'logging_steps' alone"},
     Foreign{"optim", "the optimizer is always AdamW; remove the key"},
-    Foreign{"gradient_checkpointing", "not needed here; remove the key"},
+    Foreign{"gradient_checkpointing", "use 'recompute'"},
     Foreign{"dataset_name", "give a JSONL file as 'train_file'"},
 };
 

@@ -151,11 +151,4 @@ void require_keys(const Config& config, std::initializer_list<std::string_view> 
   }
 }
 
-void check_device(const Config& config) {
-  if (config.run.device == DeviceChoice::kCuda)
-    throw UserError(config.where("device"), "this build has no CUDA", "set device to cpu or auto");
-  if (config.run.precision == Precision::kBf16)
-    throw UserError(config.where("precision"), "this build computes in fp32 only on the CPU", "set precision to fp32");
-}
-
 }  // namespace mixtune

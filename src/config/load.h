@@ -27,7 +27,4 @@ std::string print_config(const Config& config);
 // Throws UserError for the first of `names` that is not set.
 void require_keys(const Config& config, std::initializer_list<std::string_view> names);
 
-// Throws UserError where this build cannot compute as `device` and `precision` ask.
-void check_device(const Config& config);
-
 }  // namespace mixtune

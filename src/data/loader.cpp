@@ -28,7 +28,7 @@ constexpr int64_t round_up(int64_t tokens) {
 }  // namespace
 
 Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t rows_per_micro_batch,
-               int64_t micro_batches)
+               int64_t micro_batches, HostMemory memory)
     : documents_(documents), rows_(documents, options), rows_per_micro_batch_(rows_per_micro_batch) {
   MT_CHECK(rows_per_micro_batch > 0 && micro_batches > 0);
   rows_per_step_ = checked_product(rows_per_micro_batch, micro_batches, RowSequence::kEndless, "rows");
@@ -39,17 +39,17 @@ Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t r
   const int64_t most_rows = std::min(rows_per_micro_batch, std::max<int64_t>(rows_.rows(), 1));
   constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max() - kRowAlignment;
   max_tokens_ = round_up(checked_product(most_rows, longest_row, kMaxTokens, "tokens of a micro-batch"));
-  const int64_t max_documents = options.packing ? max_tokens_ / kShortestDocument : most_rows;
+  max_documents_ = options.packing ? max_tokens_ / kShortestDocument : most_rows;
 
   const int64_t batches = std::min(micro_batches, (rows_.rows() - 1) / rows_per_micro_batch + 1);
   const auto bytes = [](int64_t n) {
     return align_up(static_cast<size_t>(n) * sizeof(int32_t));
   };
-  const size_t batch_bytes = 4 * bytes(max_tokens_) + bytes(max_documents + 1);
+  const size_t batch_bytes = 6 * bytes(max_tokens_) + bytes(max_tokens_ + 1) + bytes(max_documents_ + 1);
   constexpr int64_t kMaxBytes = int64_t{1} << 46;
   const int64_t all_bytes =
       checked_product(batches, static_cast<int64_t>(batch_bytes), kMaxBytes, "bytes of host memory for a step");
-  arena_ = std::make_unique<Arena>("batches", Device{}, static_cast<size_t>(all_bytes));
+  arena_ = std::make_unique<Arena>("batches", Device{}, static_cast<size_t>(all_bytes), memory);
   const auto allocate = [&](const char* name, int64_t n) {
     return arena_->allocate(name, {n}, DType::kI32).as<int32_t>();
   };
@@ -58,8 +58,12 @@ Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t r
                         .targets = allocate("targets", max_tokens_),
                         .positions = allocate("positions", max_tokens_),
                         .target_rows = allocate("target rows", max_tokens_),
-                        .doc_offsets = allocate("document offsets", max_documents + 1)});
+                        .doc_offsets = allocate("document offsets", max_documents_ + 1),
+                        .sorted_ids = allocate("sorted ids", max_tokens_),
+                        .id_begins = allocate("begins by id", max_tokens_ + 1),
+                        .id_rows = allocate("rows by id", max_tokens_)});
   batches_.reserve(buffers_.size());
+  sorted_.resize(max_tokens_);
 }
 
 const Step& Loader::load(int64_t step) {
@@ -99,11 +103,17 @@ Batch Loader::fill(const Buffers& buffers, int64_t first_row, int64_t row_count)
   const int64_t rows = round_up(live);
   std::fill(buffers.ids + live, buffers.ids + rows, 0);
   std::fill(buffers.positions + live, buffers.positions + rows, 0);
+  const Tensor doc_offsets = host_tensor(buffers.doc_offsets, {documents + 1});
   return {.ids = host_tensor(buffers.ids, {rows}),
           .positions = host_tensor(buffers.positions, {rows}),
           .target_rows = host_tensor(buffers.target_rows, {targets}),
           .targets = host_tensor(buffers.targets, {targets}),
-          .doc_offsets = host_tensor(buffers.doc_offsets, {documents + 1}),
+          .doc_offsets = doc_offsets,
+          .rows_by_id = index_ids(host_tensor(buffers.ids, {live}),
+                                  {host_tensor(buffers.sorted_ids, {live}), host_tensor(buffers.id_begins, {live + 1}),
+                                   host_tensor(buffers.id_rows, {live})},
+                                  sorted_.data()),
+          .host_doc_offsets = doc_offsets,
           .live_tokens = live};
 }
 

@@ -26,8 +26,10 @@ struct Step {
 // them at the end. A micro-batch is its rows' documents one after the other; targets are shifted here and nowhere else.
 class Loader {
  public:
-  // `documents` outlives the loader and is not empty. Throws UserError for a micro-batch of 2^31 tokens or more.
-  Loader(const Documents& documents, const PlanOptions& options, int64_t rows_per_micro_batch, int64_t micro_batches);
+  // `documents` outlives the loader and is not empty; batches are kPinned for a GPU. Throws UserError for a micro-batch
+  // of 2^31 tokens or more.
+  Loader(const Documents& documents, const PlanOptions& options, int64_t rows_per_micro_batch, int64_t micro_batches,
+         HostMemory memory = HostMemory::kPageable);
 
   // In the epochs of the options; where they are infinite, more than a run can take.
   int64_t steps() const { return steps_; }
@@ -35,12 +37,14 @@ class Loader {
   // Any step in [0, steps()), in any order. Allocates nothing but an epoch's plan.
   const Step& load(int64_t step);
 
-  // The largest T of any micro-batch.
+  // The largest T of any micro-batch, and the most documents in one.
   int64_t max_batch_tokens() const { return max_tokens_; }
+  int64_t max_batch_documents() const { return max_documents_; }
 
  private:
   struct Buffers {
     int32_t *ids, *targets, *positions, *target_rows, *doc_offsets;
+    int32_t *sorted_ids, *id_begins, *id_rows;
   };
 
   Batch fill(const Buffers& buffers, int64_t first_row, int64_t row_count);
@@ -50,10 +54,11 @@ class Loader {
   int64_t rows_per_micro_batch_;
   int64_t rows_per_step_;
   int64_t steps_;
-  int64_t max_tokens_;
+  int64_t max_tokens_, max_documents_;
   std::unique_ptr<Arena> arena_;
   std::vector<Buffers> buffers_;  // of each micro-batch
   std::vector<Batch> batches_;
+  std::vector<uint64_t> sorted_;  // (id, row) of the batch being filled
   Step step_;
 };
 

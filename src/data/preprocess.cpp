@@ -4,13 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <iterator>
-#include <memory>
 
 #include "base/error.h"
+#include "base/output_file.h"
+#include "base/staged.h"
 
 namespace mixtune {
 
@@ -18,43 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A file under another name, which is removed unless it is published.
-class PendingFile {
- public:
-  explicit PendingFile(const std::string& path) : path_(path), pending_(fmt::format("{}.{}.part", path, getpid())) {
-    file_.reset(std::fopen(pending_.c_str(), "wbx"));
-    if (!file_) fail("cannot be created");
-  }
-  ~PendingFile() {
-    if (!pending_.empty()) unlink(pending_.c_str());
-  }
-  PendingFile(const PendingFile&) = delete;
-  PendingFile& operator=(const PendingFile&) = delete;
-
-  void write(std::string_view text) {
-    if (std::fwrite(text.data(), 1, text.size(), file_.get()) != text.size()) fail("cannot be written");
-  }
-
-  void publish() {
-    if (std::fflush(file_.get()) != 0 || fsync(fileno(file_.get())) != 0 || std::fclose(file_.release()) != 0)
-      fail("cannot be written");
-    if (std::rename(pending_.c_str(), path_.c_str()) != 0) fail("cannot be renamed to its final name");
-    pending_.clear();
-  }
-
- private:
-  [[noreturn]] void fail(const char* what) {
-    throw Error(printable(path_, 200), fmt::format("{}: {}", what, std::strerror(errno)),
-                "check the disk's free space and rights");
-  }
-
-  struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
-  };
-
-  std::string path_, pending_;
-  std::unique_ptr<std::FILE, Close> file_;
-};
+constexpr size_t kWriteBytes = 1 << 20;  // written at a time
 
 template <class Out>
 void format_list(Out out, std::span<const int32_t> values) {
@@ -81,19 +44,25 @@ void check_output_file(const std::string& path, bool overwrite) {
 
 void write_tokenized(const Documents& documents, const std::string& path, bool overwrite) {
   check_output_file(path, overwrite);
-  PendingFile file(path);
-  fmt::memory_buffer line;
+  StagedPath staged(path);
+  OutputFile file(staged.path());
+  fmt::memory_buffer lines;
+  const auto flush = [&] {
+    file.write({lines.data(), lines.size()});
+    lines.clear();
+  };
   for (int64_t d = 0; d < documents.size(); ++d) {
-    const auto out = std::back_inserter(line);
+    const auto out = std::back_inserter(lines);
     fmt::format_to(out, "{{\"input_ids\":");
     format_list(out, documents.ids(d));
     fmt::format_to(out, ",\"labels\":");
     format_list(out, documents.labels(d));
     fmt::format_to(out, "}}\n");
-    file.write({line.data(), line.size()});
-    line.clear();
+    if (lines.size() >= kWriteBytes) flush();
   }
-  file.publish();
+  flush();
+  file.finish();
+  staged.commit();
 }
 
 void print_samples(const Documents& documents, const Tokenizer* tokenizer, int64_t samples, std::FILE* to) {

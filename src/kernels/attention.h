@@ -7,11 +7,13 @@ namespace mixtune {
 
 // What forward and backward share. qkv [T, (q_heads + 2 kv_heads) * D] holds a token's query heads, key heads, value
 // heads; query head h reads key-value head h / (q_heads / kv_heads). Query i of a document sees its keys j with
-// i - window < j <= i (window 0: all j <= i). Scores are scaled by 1 / sqrt(D). doc_offsets [docs + 1] int32, host.
+// i - window < j <= i (window 0: all j <= i). Scores are scaled by 1 / sqrt(D). Document d is rows
+// [doc_offsets[d], doc_offsets[d + 1]); doc_offsets [docs + 1] int32 on the device, host_doc_offsets the same for the
+// host (on the CPU: the same tensor).
 struct AttentionShape {
   int64_t q_heads, kv_heads, head_dim;
   int64_t window;
-  Tensor doc_offsets;
+  Tensor doc_offsets, host_doc_offsets;
 };
 
 // out [T, q_heads * D]; lse [T, q_heads]: log-sum-exp of each query's scaled scores. Rows in no document: out = 0, lse

@@ -78,16 +78,16 @@ S softmax_row(S* scores, int64_t stride, KeyRange seen, S scale) {
 }
 
 inline int64_t longest_document(const AttentionShape& shape) {
-  const int32_t* offsets = shape.doc_offsets.as<int32_t>();
+  const int32_t* offsets = shape.host_doc_offsets.as<int32_t>();
   int64_t longest = 0;
-  for (int64_t d = 0; d + 1 < shape.doc_offsets.rows(); ++d)
+  for (int64_t d = 0; d + 1 < shape.host_doc_offsets.rows(); ++d)
     longest = std::max<int64_t>(longest, offsets[d + 1] - offsets[d]);
   return longest;
 }
 
 template <class S>
 void clear_dead_rows(const AttentionShape& shape, const Tensor& x) {
-  const int64_t live = shape.doc_offsets.as<int32_t>()[shape.doc_offsets.rows() - 1];
+  const int64_t live = shape.host_doc_offsets.as<int32_t>()[shape.host_doc_offsets.rows() - 1];
   std::fill(x.as<S>() + live * x.row_elements(), x.as<S>() + x.elements(), S(0));
 }
 
@@ -123,8 +123,8 @@ void attention_forward_head(const AttentionShape& shape, const Tensor& qkv, cons
 
 template <class S>
 void attention_forward(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv, const Tensor& out, const Tensor& lse) {
-  const int64_t docs = shape.doc_offsets.rows() - 1;
-  const int32_t* offsets = shape.doc_offsets.as<int32_t>();
+  const int64_t docs = shape.host_doc_offsets.rows() - 1;
+  const int32_t* offsets = shape.host_doc_offsets.as<int32_t>();
   const Stack::Frame frame(ctx.stack);
   const Tensor scratch = ctx.stack.push(
       "attention scores", {omp_get_max_threads(), kQueryBlock, score_stride(longest_document(shape))}, qkv.dtype);
@@ -237,8 +237,8 @@ void attention_backward_group(const AttentionShape& shape, const AttentionBackwa
 
 template <class S>
 void attention_backward(Ctx& ctx, const AttentionShape& shape, const AttentionBackward& args) {
-  const int64_t docs = shape.doc_offsets.rows() - 1;
-  const int32_t* offsets = shape.doc_offsets.as<int32_t>();
+  const int64_t docs = shape.host_doc_offsets.rows() - 1;
+  const int32_t* offsets = shape.host_doc_offsets.as<int32_t>();
   const Stack::Frame frame(ctx.stack);
   const Tensor scratch =
       ctx.stack.push("attention gradients",

@@ -1,5 +1,6 @@
 #include "kernels/attention.h"
 
+#include "kernels/attention_plans.h"
 #include "kernels/testing.h"
 
 namespace mixtune {
@@ -26,8 +27,8 @@ struct Attention {
   Buffer<S> out{{c.rows, out_width}, S(9)}, lse{{c.rows, c.q_heads}}, dqkv{{c.rows, width}, S(9)};
 
   AttentionShape shape() const {
-    return {c.q_heads, c.kv_heads, c.head_dim, c.window,
-            host_tensor(c.offsets.data(), {static_cast<int64_t>(c.offsets.size())})};
+    const Tensor offsets = host_tensor(c.offsets.data(), {static_cast<int64_t>(c.offsets.size())});
+    return {c.q_heads, c.kv_heads, c.head_dim, c.window, offsets, offsets};
   }
   void forward() { attention_forward(ctx, shape(), qkv, out, lse); }
   void backward() { attention_backward(ctx, shape(), {qkv, out, lse, dout, dqkv}); }
@@ -99,6 +100,65 @@ TEST(Attention, DocumentsDoNotSeeEachOther) {
   after.backward();
   for (int64_t i = 5 * before.out_width; i < before.out.size(); ++i) ASSERT_EQ(before.out[i], after.out[i]);
   for (int64_t i = 5 * before.width; i < before.dqkv.size(); ++i) ASSERT_EQ(before.dqkv[i], after.dqkv[i]);
+}
+
+constexpr AttentionShape kMixtral = {.q_heads = 32, .kv_heads = 8, .head_dim = 128, .window = 0};
+
+TEST(AttentionPlans, OneIsBuiltForBatchesLikeTheFirst) {
+  const AttentionPlanKey batch(Pass::kBackward, kMixtral, {.tokens = 5000, .longest_document = 700, .documents = 9});
+  const AttentionPlanKey plan = plan_around(batch);
+  EXPECT_TRUE(plan.serves(batch));
+  EXPECT_EQ(plan.documents, 16);
+  EXPECT_EQ(plan.longest, 1024);
+  EXPECT_EQ(plan.tokens, 5120);
+  const AttentionPlanKey smallest =
+      plan_around({Pass::kForward, kMixtral, {.tokens = 1, .longest_document = 1, .documents = 1}});
+  EXPECT_EQ(smallest.documents, 1);
+  EXPECT_EQ(smallest.longest, kRowAlignment);
+  EXPECT_EQ(smallest.tokens, kRowAlignment);
+}
+
+TEST(AttentionPlans, ServeWhatIsNoLarger) {
+  const AttentionPlanKey plan(Pass::kBackward, kMixtral, {.tokens = 4096, .longest_document = 1024, .documents = 16});
+  AttentionPlanKey batch = plan;
+  EXPECT_TRUE(plan.serves(batch));
+  for (int64_t AttentionPlanKey::*limit :
+       {&AttentionPlanKey::documents, &AttentionPlanKey::longest, &AttentionPlanKey::tokens}) {
+    batch = plan;
+    batch.*limit -= 1;
+    EXPECT_TRUE(plan.serves(batch));
+    batch.*limit += 2;
+    EXPECT_FALSE(plan.serves(batch));
+  }
+  batch = plan;
+  batch.window = 100;
+  EXPECT_FALSE(plan.serves(batch));
+  batch = plan;
+  batch.pass = Pass::kForward;
+  EXPECT_FALSE(plan.serves(batch));
+}
+
+TEST(AttentionPlans, WarmUpHasOneForEveryBatch) {
+  for (const BatchLimits& limits : {BatchLimits{16384, 4096, 300}, BatchLimits{8192, 8192, 1}, BatchLimits{128, 60, 2},
+                                    BatchLimits{65536, 32768, 5000}, BatchLimits{16384, 4096, 4}}) {
+    const std::vector<AttentionPlanKey> plans = warm_up_plans(kMixtral, limits);
+    EXPECT_LE(plans.size(), 50);
+    for (const Pass pass : {Pass::kForward, Pass::kBackward}) {
+      for (const BatchLimits& batch : {limits, BatchLimits{1, 1, 1}, BatchLimits{limits.tokens, 2, limits.documents}})
+        EXPECT_TRUE(std::any_of(plans.begin(), plans.end(), [&](const AttentionPlanKey& plan) {
+          return plan.serves({pass, kMixtral, batch});
+        }));
+      for (int64_t documents = 1; documents <= limits.documents; documents *= 3) {
+        // A full batch of equal documents: no plan is more than 4 by 4 times too large, and a little for rounding.
+        const int64_t longest = std::min(limits.longest_document, limits.tokens / documents);
+        if (documents * longest < limits.tokens / 2) continue;
+        int64_t rows = std::numeric_limits<int64_t>::max();
+        for (const AttentionPlanKey& plan : plans)
+          if (plan.serves({pass, kMixtral, {limits.tokens, longest, documents}})) rows = std::min(rows, plan.rows());
+        EXPECT_LE(rows, 20 * std::max(limits.tokens, documents * kRowAlignment)) << documents << " documents";
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -15,16 +15,17 @@ void cross_entropy(const CrossEntropy& args) {
 #pragma omp parallel for
   for (int64_t t = 0; t < rows; ++t) {
     const int32_t target = args.targets.as<int32_t>()[t];
-    S* logits = args.logits.as<S>() + t * vocab;
+    const S* logits = args.logits.as<S>() + t * vocab;
     const S highest = max_of(logits, vocab);
     const S target_logit = logits[target];
     S sum = 0;
-    if (args.gradient) {
+    if (args.dlogits) {
+      S* dlogits = args.dlogits.as<S>() + t * vocab;
 #pragma omp simd reduction(+ : sum)
-      for (int64_t v = 0; v < vocab; ++v) sum += logits[v] = cpu::exp(logits[v] - highest);
+      for (int64_t v = 0; v < vocab; ++v) sum += dlogits[v] = cpu::exp(logits[v] - highest);
       const S factor = static_cast<S>(args.scale) / sum;
-      for (int64_t v = 0; v < vocab; ++v) logits[v] *= factor;
-      logits[target] -= static_cast<S>(args.scale);
+      for (int64_t v = 0; v < vocab; ++v) dlogits[v] *= factor;
+      dlogits[target] -= static_cast<S>(args.scale);
     } else {
 #pragma omp simd reduction(+ : sum)
       for (int64_t v = 0; v < vocab; ++v) sum += cpu::exp(logits[v] - highest);

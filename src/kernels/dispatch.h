@@ -5,12 +5,14 @@
 
 namespace mixtune {
 
-template <class Op>
-void on_device(const Ctx& ctx, DType dtype, Op&& op) {
-  MT_CHECK(ctx.device.type == DeviceType::kCpu);
-  if (dtype == DType::kF64) return op(double{});
+// cpu_op(S{}) on the CPU; gpu_op(), the op's CUDA half, on a GPU.
+template <class CpuOp, class GpuOp>
+void on_device(const Ctx& ctx, DType dtype, CpuOp&& cpu_op, GpuOp&& gpu_op) {
+  if (ctx.is_meta()) return;
+  if (ctx.on_gpu()) return gpu_op();
+  if (dtype == DType::kF64) return cpu_op(double{});
   MT_CHECK(dtype == DType::kF32);
-  op(float{});
+  cpu_op(float{});
 }
 
 }  // namespace mixtune

@@ -80,16 +80,23 @@ TEST(Embedding, LooksUpAndSumsBack) {
   ids[0] = 5, ids[1] = 0, ids[2] = 5, ids[3] = 2;
   Buffer<float> table = Buffer<float>::random({kVocab, kWidth}, "table"), y({4, kWidth});
   embedding_forward(ctx, ids, table, y);
+  Buffer<int32_t> unique({3}), begin({4}), rows({4});
+  unique[0] = 0, unique[1] = 2, unique[2] = 5;
+  begin[1] = 1, begin[2] = 2, begin[3] = 4;
+  rows[0] = 1, rows[1] = 3, rows[2] = 0, rows[3] = 2;
   Buffer<float> dtable({kVocab, kWidth}, 9);
-  embedding_backward(ctx, ids, y, dtable, false);
+  EmbeddingBackward backward{.index = {unique, begin, rows}, .dy = y, .dtable = dtable};
+  embedding_backward(ctx, backward);
   for (int64_t i = 0; i < kWidth; ++i) {
     EXPECT_EQ(y[2 * kWidth + i], table[5 * kWidth + i]);
     EXPECT_EQ(dtable[5 * kWidth + i], 2 * table[5 * kWidth + i]);
     EXPECT_EQ(dtable[2 * kWidth + i], table[2 * kWidth + i]);
     EXPECT_EQ(dtable[1 * kWidth + i], 0);
   }
-  embedding_backward(ctx, ids, y, dtable, true);
+  backward.accumulate = true;
+  embedding_backward(ctx, backward);
   EXPECT_EQ(dtable[5 * kWidth], 4 * table[5 * kWidth]);
+  EXPECT_EQ(dtable[1 * kWidth], 0);
 }
 
 constexpr int64_t kVocab = 33;
@@ -104,6 +111,9 @@ struct Loss {
   Loss() {
     for (int64_t t = 0; t < kRows; ++t) targets[t] = static_cast<int32_t>(7 * t % kVocab);
   }
+  void gradient(const Tensor& dlogits) {
+    cross_entropy(ctx, {.logits = logits, .targets = targets, .losses = losses, .dlogits = dlogits, .scale = 0.5});
+  }
   double sum() {
     cross_entropy(ctx, {.logits = logits, .targets = targets, .losses = losses});
     double total = 0;
@@ -114,29 +124,31 @@ struct Loss {
 
 TEST(CrossEntropy, LossAndGradient) {
   Loss<double> oracle;
-  const Buffer<double> start = oracle.logits;
   const double sum = oracle.sum();
   double expected = 0;
   for (int64_t t = 0; t < kRows; ++t) {
     double all = 0;
-    for (int64_t v = 0; v < kVocab; ++v) all += std::exp(start[t * kVocab + v]);
-    expected -= std::log(std::exp(start[t * kVocab + oracle.targets[t]]) / all);
+    for (int64_t v = 0; v < kVocab; ++v) all += std::exp(oracle.logits[t * kVocab + v]);
+    expected -= std::log(std::exp(oracle.logits[t * kVocab + oracle.targets[t]]) / all);
   }
   EXPECT_NEAR(sum, expected, 1e-10);
 
-  cross_entropy(
-      oracle.ctx,
-      {.logits = oracle.logits, .targets = oracle.targets, .losses = oracle.losses, .gradient = true, .scale = 0.5});
-  Buffer<double> gradient = oracle.logits;
-  oracle.logits = start;
+  Buffer<double> gradient({kRows, kVocab});
+  oracle.gradient(gradient);
   expect_gradient(oracle.logits, gradient, [&] { return 0.5 * oracle.sum(); });
 
   Loss<float> product;
-  cross_entropy(
-      product.ctx,
-      {.logits = product.logits, .targets = product.targets, .losses = product.losses, .gradient = true, .scale = 0.5});
+  product.gradient(product.logits);
   expect_close(product.logits, gradient, 16);
   for (int64_t t = 0; t < kRows; ++t) EXPECT_NEAR(product.losses[t], oracle.losses[t], 2e-6);
+}
+
+TEST(CrossEntropy, GradientWorksInPlace) {
+  Loss<float> apart, together;
+  Buffer<float> gradient({kRows, kVocab});
+  apart.gradient(gradient);
+  together.gradient(together.logits);
+  for (int64_t i = 0; i < gradient.size(); ++i) ASSERT_EQ(together.logits[i], gradient[i]);
 }
 
 TEST(CrossEntropy, LargeLogits) {

@@ -5,6 +5,8 @@
 
 namespace mixtune {
 
+// On a GPU a and b are of one dtype, fp32 (exact: no TF32) or bf16; the result is of the same, or fp32.
+//
 // C [M, N] = op(A) op(B), or += with accumulate. op(A) is [M, K]: A itself, or with trans_a the transpose of A [K, M];
 // likewise op(B) [K, N]. C overlaps neither operand. K = 0 is allowed.
 struct GemmArgs {
@@ -16,6 +18,8 @@ struct GemmArgs {
 void gemm(Ctx& ctx, const GemmArgs& args);
 
 // Rows of group e in a tensor of R rows: [begin[e], begin[e] + count[e]). Host memory; E groups, each may be empty.
+// Groups are in the order of their rows, each begins at a multiple of kRowAlignment, R is a multiple of it, and the
+// rows of operands that are in no group are 0 (a GPU multiplies whole multiples of kRowAlignment rows).
 struct RowGroups {
   const int32_t* begin;
   const int32_t* count;
@@ -23,7 +27,7 @@ struct RowGroups {
 };
 
 // Y_e = X_e W_e^T (trans_w) or X_e W_e for every group e. X [R, K], Y [R, N], W [E, N, K] or [E, K, N].
-// Groups are in the order of their rows; the rows of Y that are in none are set to 0.
+// The rows of Y that are in no group are set to 0.
 struct GroupedGemmArgs {
   Tensor x, w, y;
   RowGroups groups;

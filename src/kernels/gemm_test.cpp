@@ -73,14 +73,30 @@ TEST(Gemm, RejectsShapesThatDoNotFit) {
   EXPECT_THROW(gemm(ctx, {.a = a, .b = b, .c = c}), std::logic_error);
 }
 
-// Three groups in 9 rows: rows 1-2, none, rows 4-8.
-constexpr int32_t kBegin[] = {1, 4, 4}, kCount[] = {2, 0, 5};
+// Three groups in 512 rows: rows 128-129, none, rows 256-385.
+constexpr int64_t kRows = 512;
+constexpr int32_t kBegin[] = {128, 256, 256}, kCount[] = {2, 0, 130};
 constexpr RowGroups kGroups = {kBegin, kCount, 3};
+
+int64_t group_of(int64_t row) {
+  for (int64_t e = 0; e < 3; ++e)
+    if (row >= kBegin[e] && row < kBegin[e] + kCount[e]) return e;
+  return -1;
+}
+
+// Random in the rows of groups, 0 in the others.
+template <class S>
+Buffer<S> random_rows(int64_t columns, std::string_view name) {
+  Buffer<S> rows = Buffer<S>::random({kRows, columns}, name);
+  for (int64_t i = 0; i < rows.size(); ++i)
+    if (group_of(i / columns) < 0) rows[i] = 0;
+  return rows;
+}
 
 template <class S>
 Buffer<S> grouped(bool trans_w) {
   TestCtx ctx;
-  Buffer<S> x = Buffer<S>::random({9, 6}, "x"), y({9, 4}, S(7));
+  Buffer<S> x = random_rows<S>(6, "x"), y({kRows, 4}, S(7));
   Buffer<S> w = Buffer<S>::random(trans_w ? Shape{3, 4, 6} : Shape{3, 6, 4}, "w");
   grouped_gemm(ctx, {.x = x, .w = w, .y = y, .groups = kGroups, .trans_w = trans_w});
   return y;
@@ -88,12 +104,12 @@ Buffer<S> grouped(bool trans_w) {
 
 TEST(GroupedGemm, EachGroupHasItsMatrixAndGapsAreZero) {
   for (const bool trans_w : {false, true}) {
-    const Buffer<double> y = grouped<double>(trans_w), x = Buffer<double>::random({9, 6}, "x"),
+    const Buffer<double> y = grouped<double>(trans_w), x = random_rows<double>(6, "x"),
                          w = Buffer<double>::random({3, 6, 4}, "w");
     expect_close(grouped<float>(trans_w), y, 8);
-    for (int64_t r = 0; r < 9; ++r)
+    for (int64_t r = 0; r < kRows; ++r)
       for (int64_t j = 0; j < 4; ++j) {
-        const int64_t e = r == 1 || r == 2 ? 0 : r >= 4 ? 2 : -1;
+        const int64_t e = group_of(r);
         double sum = 0;
         for (int64_t l = 0; e >= 0 && l < 6; ++l) sum += x[r * 6 + l] * w[e * 24 + (trans_w ? j * 6 + l : l * 4 + j)];
         EXPECT_NEAR(y[r * 4 + j], sum, 1e-12);
@@ -104,13 +120,13 @@ TEST(GroupedGemm, EachGroupHasItsMatrixAndGapsAreZero) {
 template <class S>
 Buffer<S> wgrad(bool accumulate) {
   TestCtx ctx;
-  Buffer<S> dy = Buffer<S>::random({9, 4}, "dy"), x = Buffer<S>::random({9, 6}, "x"), dw({3, 4, 6}, S(2));
+  Buffer<S> dy = random_rows<S>(4, "dy"), x = random_rows<S>(6, "x"), dw({3, 4, 6}, S(2));
   grouped_wgrad(ctx, {.dy = dy, .x = x, .dw = dw, .groups = kGroups, .accumulate = accumulate});
   return dw;
 }
 
 TEST(GroupedWgrad, SumsOverItsRowsAndEmptyGroupsGiveZero) {
-  const Buffer<double> dy = Buffer<double>::random({9, 4}, "dy"), x = Buffer<double>::random({9, 6}, "x");
+  const Buffer<double> dy = random_rows<double>(4, "dy"), x = random_rows<double>(6, "x");
   for (const bool accumulate : {false, true}) {
     const Buffer<double> dw = wgrad<double>(accumulate);
     expect_close(wgrad<float>(accumulate), dw, 8);

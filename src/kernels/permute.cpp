@@ -1,34 +1,60 @@
 #include "kernels/permute.h"
 
+#include "kernels/cuda_ops.h"
 #include "kernels/dispatch.h"
 #include "kernels/permute_cpu.h"
 
 namespace mixtune {
 
+namespace {
+
+// On kMeta, which has no routing: the most rows that there can be, or those of an even routing.
+int64_t supposed_rows(int64_t pairs, int64_t experts, bool worst_case) {
+  const int64_t most = (pairs + experts * (kRowAlignment - 1)) / kRowAlignment * kRowAlignment;
+  const int64_t each = (pairs + experts - 1) / experts;
+  const int64_t even = experts * ((each + kRowAlignment - 1) / kRowAlignment * kRowAlignment);
+  return worst_case ? most : std::min(most, even);
+}
+
+}  // namespace
+
 int64_t permute_map(Ctx& ctx, const PermuteMap& args) {
-  MT_CHECK(ctx.device.type == DeviceType::kCpu);
-  return cpu::permute_map(args, kRowAlignment);
+  MT_CHECK(args.row_of_slot.shape == args.experts.shape && args.begin.shape == args.count.shape);
+  if (ctx.is_meta()) return supposed_rows(args.experts.elements(), args.count.rows(), ctx.worst_case_routing);
+  return ctx.on_gpu() ? cuda::permute_map(ctx, args) : cpu::permute_map(args, kRowAlignment);
 }
 
 void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row) {
-  MT_CHECK(ctx.device.type == DeviceType::kCpu);
-  cpu::permute_invert(row_of_slot, slot_of_row);
+  if (ctx.is_meta()) return;
+  ctx.on_gpu() ? cuda::permute_invert(ctx, row_of_slot, slot_of_row) : cpu::permute_invert(row_of_slot, slot_of_row);
 }
 
 void permute_rows(Ctx& ctx, const Tensor& x, const Tensor& slot_of_row, int64_t k, const Tensor& rows) {
-  on_device(ctx, x.dtype, [&]<class S>(S) { cpu::permute_rows<S>(x, slot_of_row, k, rows); });
+  MT_CHECK(rows.rows() == slot_of_row.elements() && rows.shape[1] == x.shape[1]);
+  on_device(
+      ctx, x.dtype, [&]<class S>(S) { cpu::permute_rows<S>(x, slot_of_row, k, rows); },
+      [&] { cuda::permute_rows(ctx, x, slot_of_row, k, rows); });
 }
 
 void unpermute_rows(Ctx& ctx, const Tensor& rows, const Tensor& row_of_slot, const Tensor& residual, const Tensor& y) {
-  on_device(ctx, rows.dtype, [&]<class S>(S) { cpu::unpermute_rows<S>(rows, row_of_slot, residual, y); });
+  MT_CHECK(y.rows() == row_of_slot.rows() && y.shape[1] == rows.shape[1] && (!residual || residual.shape == y.shape));
+  on_device(
+      ctx, rows.dtype, [&]<class S>(S) { cpu::unpermute_rows<S>(rows, row_of_slot, residual, y); },
+      [&] { cuda::unpermute_rows(ctx, rows, row_of_slot, residual, y); });
 }
 
 void permute_weights(Ctx& ctx, const Tensor& weights, const Tensor& slot_of_row, const Tensor& row_weights) {
-  on_device(ctx, weights.dtype, [&]<class S>(S) { cpu::gather_scalars<S>(weights, slot_of_row, row_weights); });
+  MT_CHECK(row_weights.elements() == slot_of_row.elements());
+  on_device(
+      ctx, weights.dtype, [&]<class S>(S) { cpu::gather_scalars<S>(weights, slot_of_row, row_weights); },
+      [&] { cuda::permute_weights(ctx, weights, slot_of_row, row_weights); });
 }
 
 void unpermute_weights(Ctx& ctx, const Tensor& row_weights, const Tensor& row_of_slot, const Tensor& weights) {
-  on_device(ctx, weights.dtype, [&]<class S>(S) { cpu::gather_scalars<S>(row_weights, row_of_slot, weights); });
+  MT_CHECK(weights.elements() == row_of_slot.elements());
+  on_device(
+      ctx, weights.dtype, [&]<class S>(S) { cpu::gather_scalars<S>(row_weights, row_of_slot, weights); },
+      [&] { cuda::unpermute_weights(ctx, row_weights, row_of_slot, weights); });
 }
 
 }  // namespace mixtune

@@ -8,8 +8,9 @@
 
 namespace mixtune {
 
-// From experts [T, k] int32 (-1: no expert): begin and count [E] int32, the rows of each expert; and
-// row_of_slot [T, k] int32, the row of each pair or -1. Returns R, a multiple of kRowAlignment.
+// From experts [T, k] int32 (-1: no expert): begin and count [E] int32, the rows of each expert, in memory that the
+// host reads (ctx.host_stack); and row_of_slot [T, k] int32, the row of each pair or -1. Returns R, a multiple of
+// kRowAlignment: on a GPU the host waits here, by an event, for the counts.
 struct PermuteMap {
   Tensor experts;
   Tensor begin, count, row_of_slot;

@@ -75,11 +75,44 @@ TEST(Permute, RowsAndWeightsThereAndBack) {
   EXPECT_EQ(y[6 * kWidth], 0);
 }
 
+// How the rows that have a target leave a batch, and how their gradients come back.
+TEST(Permute, RowsByNumberAndBack) {
+  TestCtx ctx;
+  Buffer<int32_t> numbers({3}), place({6, 1});
+  numbers[0] = 4, numbers[1] = 0, numbers[2] = 5;
+  Buffer<float> x = Buffer<float>::random({6, kWidth}, "x"), some({3, kWidth}, 9), back({6, kWidth}, 9);
+  permute_rows(ctx, x, numbers, 1, some);
+  permute_invert(ctx, numbers, place);
+  unpermute_rows(ctx, some, place, {}, back);
+  for (int64_t r = 0; r < 6; ++r)
+    for (int64_t i = r * kWidth; i < (r + 1) * kWidth; ++i) EXPECT_EQ(back[i], r == 0 || r > 3 ? x[i] : 0);
+}
+
+TEST(Permute, OneExpertTakesAll) {
+  TestCtx ctx;
+  Buffer<int32_t> experts({200, 1}, 1), begin({3}), count({3}), row_of_slot({200, 1});
+  EXPECT_EQ(permute_map(ctx, {.experts = experts, .begin = begin, .count = count, .row_of_slot = row_of_slot}), 256);
+  EXPECT_EQ(count[1], 200);
+  EXPECT_EQ(begin[2], 256);
+  for (int32_t t = 0; t < 200; ++t) EXPECT_EQ(row_of_slot[t], t);
+}
+
 TEST(Permute, NothingRoutedGivesNoRows) {
   TestCtx ctx;
   Buffer<int32_t> experts({4, 2}, -1), begin({3}), count({3}), row_of_slot({4, 2});
   EXPECT_EQ(permute_map(ctx, {.experts = experts, .begin = begin, .count = count, .row_of_slot = row_of_slot}), 0);
   EXPECT_EQ(row_of_slot[7], -1);
+}
+
+TEST(Permute, MetaSupposesRows) {
+  TestCtx ctx;
+  ctx.device.type = DeviceType::kMeta;
+  Buffer<int32_t> experts({1000, 2}), begin({8}), count({8}), row_of_slot({1000, 2});
+  const PermuteMap map = {.experts = experts, .begin = begin, .count = count, .row_of_slot = row_of_slot};
+  EXPECT_EQ(permute_map(ctx, map), 8 * 256);
+  ctx.worst_case_routing = true;
+  EXPECT_EQ(permute_map(ctx, map),
+            23 * kRowAlignment);  // each expert's rows end one past a multiple, as far as it goes
 }
 
 }  // namespace

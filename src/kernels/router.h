@@ -5,6 +5,17 @@
 
 namespace mixtune {
 
+// logits [T, E] = x [T, H] weight^T, weight [E, H]. On a GPU logits are fp32, accumulated in fp32.
+void router_logits(Ctx& ctx, const Tensor& x, const Tensor& weight, const Tensor& logits);
+
+// dx [T, H] += dlogits weight; dweight [E, H] = dlogits^T x, or += with accumulate (skipped where dweight is empty).
+struct RouterLogitsBackward {
+  Tensor x, weight, dlogits;
+  Tensor dx, dweight;
+  bool accumulate = false;
+};
+void router_logits_backward(Ctx& ctx, const RouterLogitsBackward& args);
+
 // Rows [0, live) of logits [T, E]: experts [T, k] int32 holds the k largest logits' indices, largest first, ties to the
 // lower index; weights [T, k] their probabilities, renormalised to sum 1 (= softmax over the k logits). Dead rows:
 // experts -1, weights 0. stats [2, E] fp64 = for each expert, its routed pairs; the sum of its probabilities over live
@@ -13,6 +24,7 @@ struct RouterForward {
   Tensor logits;
   int64_t live;
   Tensor experts, weights, stats;
+  bool forced = false;  // experts is given, k different ones for each live row, -1 for dead ones
 };
 void router_forward(Ctx& ctx, const RouterForward& args);
 

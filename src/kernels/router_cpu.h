@@ -28,10 +28,12 @@ void top_k(const S* logits, int64_t experts, int64_t k, int32_t* chosen) {
   }
 }
 
+// weights = softmax over the chosen logits.
 template <class S>
 void renormalise(const S* logits, const int32_t* chosen, int64_t k, S* weights) {
-  S sum = 0;
-  for (int64_t slot = 0; slot < k; ++slot) sum += weights[slot] = std::exp(logits[chosen[slot]] - logits[chosen[0]]);
+  S highest = logits[chosen[0]], sum = 0;
+  for (int64_t slot = 1; slot < k; ++slot) highest = std::max(highest, logits[chosen[slot]]);
+  for (int64_t slot = 0; slot < k; ++slot) sum += weights[slot] = std::exp(logits[chosen[slot]] - highest);
   for (int64_t slot = 0; slot < k; ++slot) weights[slot] /= sum;
 }
 
@@ -45,13 +47,13 @@ void router_forward(Ctx& ctx, const RouterForward& args) {
     int32_t* chosen = args.experts.as<int32_t>() + t * k;
     S* weights = args.weights.as<S>() + t * k;
     if (t >= args.live) {
-      std::fill_n(chosen, k, -1);
+      if (!args.forced) std::fill_n(chosen, k, -1);
       std::fill_n(weights, k, S(0));
       continue;
     }
     const S* logits = args.logits.as<S>() + t * experts;
     softmax(logits, experts, probabilities.as<S>() + t * experts);
-    top_k(logits, experts, k, chosen);
+    if (!args.forced) top_k(logits, experts, k, chosen);
     renormalise(logits, chosen, k, weights);
   }
   double* counts = args.stats.as<double>();

@@ -41,7 +41,7 @@ class Buffer {
 };
 
 struct TestCtx : Ctx {
-  TestCtx() : Ctx{{}, memory}, memory("test", {}, 1 << 28) {}
+  TestCtx() : Ctx{{}, memory, memory}, memory("test", {}, 1 << 28) {}
   Stack memory;
 };
 

@@ -35,6 +35,7 @@ void JsonlSink::step(const StepRecord& r) {
                                          {"learning_rate", r.learning_rate},
                                          {"tokens", r.tokens},
                                          {"target_tokens", r.target_tokens},
+                                         {"recomputed_layers", r.recomputed_layers},
                                          {"tokens_per_second", r.tokens_per_second},
                                          {"milliseconds", r.milliseconds}};
   write(object.dump());

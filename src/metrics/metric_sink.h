@@ -16,6 +16,7 @@ struct StepRecord {
   double learning_rate = 0;  // the one the step used
   int64_t tokens = 0;        // live ones
   int64_t target_tokens = 0;
+  int64_t recomputed_layers = 0;  // whose activations did not fit, over all micro-batches
   double tokens_per_second = 0;
   double milliseconds = 0;
 };

@@ -13,12 +13,12 @@ struct Routing {
   Tensor experts, weights;
 };
 
-// What dispatch, combine and their backwards share; its tensors live on the stack of the plan() that made it.
+// What dispatch, combine and their backwards share; its tensors live on the stacks of the reserve() that made it.
 struct DispatchHandle {
-  Tensor begin, count;  // [E] int32: the rows of each expert here
+  Tensor begin, count;  // [E] int32: the rows of each expert here; the host reads them
   Tensor row_of_slot;   // [T, k] int32
   Tensor slot_of_row;   // [R] int32
-  Tensor row_weights;   // [R]
+  Tensor row_weights;   // [R], of the dtype of the routing weights
   int64_t rows = 0;     // R, a multiple of kRowAlignment
 
   RowGroups groups() const { return {begin.as<int32_t>(), count.as<int32_t>(), count.rows()}; }
@@ -28,8 +28,10 @@ class Dispatcher {
  public:
   virtual ~Dispatcher() = default;
 
-  // Decides which row every (token, slot) goes to; pushes the handle's tensors.
-  virtual DispatchHandle plan(Ctx& ctx, const Routing& routing) const = 0;
+  // Pushes a handle for `routing`, which need not be known yet.
+  virtual DispatchHandle reserve(Ctx& ctx, const Routing& routing) const = 0;
+  // Decides which row every (token, slot) goes to.
+  virtual void plan(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const = 0;
   // x [T, H] -> rows [R, H], pushed on the stack; gap rows are 0. Backward calls it again for the same x.
   virtual Tensor dispatch(Ctx& ctx, const DispatchHandle& handle, const Tensor& x) const = 0;
   // y [T, H] = residual + the sum of each token's rows, in the order of slots. y may be residual.

@@ -4,24 +4,39 @@ namespace mixtune {
 
 namespace {
 
-// State's pages are not taken yet, so they are still counted as available. A little is left to everything else.
+// What the host reads of one micro-batch: counts of each layer's experts, losses.
+constexpr size_t kPinnedBytes = size_t{4} << 20;
+
+// Host pages of State are not taken yet, so they are still counted as available; a little is left to everything else.
 size_t what_is_left(const State& state, Device device) {
   const size_t available = available_memory(device);
+  if (device.type == DeviceType::kMeta) return available;
+  if (device.type == DeviceType::kCuda) return available > kGpuLibraryBytes ? available - kGpuLibraryBytes : 1;
   return available > state.bytes() ? (available - state.bytes()) / 100 * 95 : 1;
+}
+
+// Beside a GPU: pinned. Beside kMeta: of the same size. The CPU needs none.
+std::unique_ptr<Stack> make_host_stack(Device device) {
+  if (device.type == DeviceType::kCpu) return nullptr;
+  return std::make_unique<Stack>("host side", Device{}, kPinnedBytes,
+                                 device.type == DeviceType::kCuda ? HostMemory::kPinned : HostMemory::kPageable);
 }
 
 }  // namespace
 
-Instance::Instance(const MixtralConfig& config, Device device, DType dtype, State::Purpose purpose, size_t stack_bytes)
-    : Instance(config, make_layout(config), device, dtype, purpose, stack_bytes) {}
+Instance::Instance(const MixtralConfig& config, const InstanceOptions& options)
+    : Instance(config, make_layout(config), options) {}
 
-Instance::Instance(const MixtralConfig& config, ModelLayout layout, Device device, DType dtype, State::Purpose purpose,
-                   size_t stack_bytes)
-    : state_(std::move(layout.specs), device, dtype, purpose),
-      recipe_(make_plain_recipe()),
+Instance::Instance(const MixtralConfig& config, ModelLayout layout, const InstanceOptions& options)
+    : options_(options),
+      gpu_(options.device.type == DeviceType::kCuda ? make_gpu(options.device, options.gpu) : nullptr),
+      state_(std::move(layout.specs), options.device, options.types, options.purpose),
+      recipe_(make_plain_recipe(options.experts)),
       dispatcher_(make_local_dispatcher(config.num_local_experts)),
-      model_(config, layout.params, state_, *recipe_, *dispatcher_),
-      stack_("activations", device, stack_bytes > 0 ? stack_bytes : what_is_left(state_, device)),
-      ctx_{device, stack_} {}
+      model_(config, layout.params, state_, *recipe_, *dispatcher_, options.recompute),
+      stack_("activations", options.device,
+             options.stack_bytes > 0 ? options.stack_bytes : what_is_left(state_, options.device)),
+      host_stack_(make_host_stack(options.device)),
+      ctx_{options.device, stack_, host_stack_ ? *host_stack_ : stack_, gpu_.get()} {}
 
 }  // namespace mixtune

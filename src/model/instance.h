@@ -1,4 +1,4 @@
-// A model with everything it stands on: weights, recipe, dispatcher, activation stack.
+// A model with everything it stands on: device, weights, recipe, dispatcher, activation stacks.
 #pragma once
 
 #include <memory>
@@ -7,25 +7,44 @@
 
 namespace mixtune {
 
+// Left on a GPU to libraries, for what they allocate and load themselves, and to mixtune's own workspaces.
+constexpr size_t kGpuLibraryBytes = size_t{1} << 30;
+
+struct InstanceOptions {
+  Device device;
+  StateTypes types;
+  State::Purpose purpose = State::Purpose::kInference;
+  Recompute recompute = Recompute::kNone;
+  ExpertsImplementation experts = ExpertsImplementation::kGrouped;
+  GpuOptions gpu;
+  size_t stack_bytes = 0;  // of activations; 0: what the device has left beside State
+};
+
 class Instance {
  public:
-  // Weights are zero until they are loaded or initialised. stack_bytes 0: what the device has left beside State.
-  Instance(const MixtralConfig& config, Device device, DType dtype, State::Purpose purpose, size_t stack_bytes = 0);
+  // Weights are zero until they are loaded or initialised.
+  Instance(const MixtralConfig& config, const InstanceOptions& options);
 
   State& state() { return state_; }
   const State& state() const { return state_; }
   const Mixtral& model() const { return model_; }
+  Mixtral& model() { return model_; }
   Ctx& ctx() { return ctx_; }
+  const InstanceOptions& options() const { return options_; }
+  // Of host memory that the device is to copy from.
+  HostMemory host_memory() const { return gpu_ ? HostMemory::kPinned : HostMemory::kPageable; }
 
  private:
-  Instance(const MixtralConfig& config, ModelLayout layout, Device device, DType dtype, State::Purpose purpose,
-           size_t stack_bytes);
+  Instance(const MixtralConfig& config, ModelLayout layout, const InstanceOptions& options);
 
+  InstanceOptions options_;
+  std::shared_ptr<Gpu> gpu_;
   State state_;
   std::unique_ptr<Recipe> recipe_;
   std::unique_ptr<Dispatcher> dispatcher_;
   Mixtral model_;
   Stack stack_;
+  std::unique_ptr<Stack> host_stack_;
   Ctx ctx_;
 };
 

@@ -1,5 +1,6 @@
 #include "kernels/permute.h"
 #include "model/dispatcher.h"
+#include "tensor/profiler.h"
 
 namespace mixtune {
 
@@ -9,19 +10,23 @@ class LocalDispatcher : public Dispatcher {
  public:
   explicit LocalDispatcher(int64_t experts) : experts_(experts) {}
 
-  DispatchHandle plan(Ctx& ctx, const Routing& routing) const override {
-    DispatchHandle handle;
-    handle.begin = ctx.stack.push("expert row begins", {experts_}, DType::kI32);
-    handle.count = ctx.stack.push("expert row counts", {experts_}, DType::kI32);
-    handle.row_of_slot = ctx.stack.push("row of slot", routing.experts.shape, DType::kI32);
+  DispatchHandle reserve(Ctx& ctx, const Routing& routing) const override {
+    const int64_t most = most_rows(routing.experts.elements());
+    return {.begin = ctx.host_stack.push("expert row begins", {experts_}, DType::kI32),
+            .count = ctx.host_stack.push("expert row counts", {experts_}, DType::kI32),
+            .row_of_slot = ctx.stack.push("row of slot", routing.experts.shape, DType::kI32),
+            .slot_of_row = ctx.stack.push("slot of row", {most}, DType::kI32),
+            .row_weights = ctx.stack.push("row weights", {most}, routing.weights.dtype)};
+  }
+
+  void plan(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const override {
     handle.rows = permute_map(
         ctx,
         {.experts = routing.experts, .begin = handle.begin, .count = handle.count, .row_of_slot = handle.row_of_slot});
-    handle.slot_of_row = ctx.stack.push("slot of row", {handle.rows}, DType::kI32);
+    handle.slot_of_row = handle.slot_of_row.slice(0, handle.rows);
+    handle.row_weights = handle.row_weights.slice(0, handle.rows);
     permute_invert(ctx, handle.row_of_slot, handle.slot_of_row);
-    handle.row_weights = ctx.stack.push("row weights", {handle.rows}, routing.weights.dtype);
     permute_weights(ctx, routing.weights, handle.slot_of_row, handle.row_weights);
-    return handle;
   }
 
   Tensor dispatch(Ctx& ctx, const DispatchHandle& handle, const Tensor& x) const override {
@@ -30,6 +35,7 @@ class LocalDispatcher : public Dispatcher {
 
   void combine(Ctx& ctx, const DispatchHandle& handle, const Tensor& rows, const Tensor& residual,
                const Tensor& y) const override {
+    const Range range(ctx, "combine");
     unpermute_rows(ctx, rows, handle.row_of_slot, residual, y);
   }
 
@@ -39,15 +45,23 @@ class LocalDispatcher : public Dispatcher {
 
   void dispatch_backward(Ctx& ctx, const DispatchHandle& handle, const Tensor& drows, const Tensor& drow_weights,
                          const Tensor& dx, const Tensor& dweights) const override {
+    const Range range(ctx, "dispatch, backward");
     unpermute_rows(ctx, drows, handle.row_of_slot, {}, dx);
     unpermute_weights(ctx, drow_weights, handle.row_of_slot, dweights);
   }
 
  private:
   static Tensor gather(Ctx& ctx, const DispatchHandle& handle, const Tensor& x, const char* name) {
+    const Range range(ctx, "dispatch");
     const Tensor rows = ctx.stack.push(name, {handle.rows, x.shape[1]}, x.dtype);
     permute_rows(ctx, x, handle.slot_of_row, handle.row_of_slot.shape[1], rows);
     return rows;
+  }
+
+  // Every expert's rows may end with a gap.
+  int64_t most_rows(int64_t pairs) const {
+    const int64_t rows = pairs + experts_ * (kRowAlignment - 1);
+    return (rows + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
   }
 
   int64_t experts_;

@@ -1,18 +1,20 @@
 #include "model/mixtral.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "kernels/cross_entropy.h"
 #include "kernels/embedding.h"
 #include "kernels/permute.h"
+#include "kernels/reduce.h"
 #include "kernels/rope.h"
 
 namespace mixtune {
 
 Tensor Mixtral::embed(Ctx& ctx, const Batch& batch, Saved& saved) const {
   const int64_t tokens = batch.ids.rows();
-  saved.rope_table = push(ctx, "rope table", {tokens, config_.head_dim});
+  const Range range(ctx, "embedding");
+  saved.dropped = 0;
+  saved.rope_table = push_statistics(ctx, "rope table", {tokens, config_.head_dim});
   rope_table(ctx, batch.positions, config_.rope_theta, saved.rope_table);
   saved.router_stats =
       ctx.stack.push("router stats", {config_.num_hidden_layers, 2, config_.num_local_experts}, DType::kF64);
@@ -24,7 +26,9 @@ Tensor Mixtral::embed(Ctx& ctx, const Batch& batch, Saved& saved) const {
 void Mixtral::embed_backward(Ctx& ctx, const Batch& batch, const Tensor& dh) const {
   const WeightGradient gradient = weight_gradient(params_.embedding);
   if (!gradient.tensor) return;
-  embedding_backward(ctx, batch.ids, dh, gradient.tensor, gradient.accumulate);
+  const Range range(ctx, "embedding, backward");
+  embedding_backward(
+      ctx, {.index = batch.rows_by_id, .dy = dh, .dtable = gradient.tensor, .accumulate = gradient.accumulate});
   state_.notify(params_.embedding);
 }
 
@@ -32,80 +36,107 @@ Tensor Mixtral::layers(Ctx& ctx, const Batch& batch, LayerRange range, const Ten
   Tensor in = h;
   Tensor spare;
   for (int64_t l = range.begin; l < range.end; ++l) {
+    // `out` holds the normed input of either block until the last op writes the layer's output there.
     const Tensor out = spare ? spare : push(ctx, "layer output", h.shape);
-    LayerSaved& layer_saved = saved.layers[l];
-    layer_saved.input = in;
-    const size_t mark = ctx.stack.mark();
-    layer(ctx, batch, params_.layers[l], saved.rope_table, saved.router_stats.row(l), layer_saved, out);
+    const LayerParams& p = params_.layers[l];
+    LayerSaved& layer = saved.layers[l];
+    layer.input = in;
+    const size_t host_mark = ctx.host_stack.mark(), mark = ctx.stack.mark();
+    push_routing(ctx, layer);
+    const size_t kept_by_full = ctx.stack.mark();
+    push_attention(ctx, layer);
+    attention_forward_block(ctx, batch, p, saved.rope_table, layer, out);
+    route(ctx, batch, p, saved.router_stats.row(l), layer, out, saved.forced.empty() ? Tensor{} : saved.forced[l]);
+    const bool keep_gate_up = keep && recompute_ == Recompute::kNone;
+    layer.gate_up = {};
+    layer.mark = ctx.stack.mark();
+    if (keep_gate_up && !push_gate_up(ctx, l, layer)) ++saved.dropped;
+    expert_forward_block(ctx, p, layer, out);
     if (!keep) {
       ctx.stack.release(mark);
+      ctx.host_stack.release(host_mark);
       if (l > range.begin) spare = in;
+    } else if (recompute_ == Recompute::kFull) {
+      ctx.stack.release(kept_by_full);
     }
     in = out;
   }
   return in;
 }
 
-void Mixtral::layer(Ctx& ctx, const Batch& batch, const LayerParams& p, const Tensor& rope_table, const Tensor& stats,
-                    LayerSaved& saved, const Tensor& out) const {
-  // `out` holds the normed input of either block until the last op writes the layer's output there.
-  attention_forward_block(ctx, batch, p, rope_table, saved, out);
-  expert_forward_block(ctx, batch, p, stats, saved, out);
-}
-
 void Mixtral::layers_backward(Ctx& ctx, const Batch& batch, LayerRange range, const Tensor& dh, const Tensor& prob_grad,
                               Saved& saved) const {
   for (int64_t l = range.end - 1; l >= range.begin; --l) {
-    const Tensor layer_prob_grad = prob_grad ? prob_grad.row(l) : Tensor{};
-    expert_backward_block(ctx, batch, params_.layers[l], layer_prob_grad, saved.layers[l], dh);
-    attention_backward_block(ctx, batch, params_.layers[l], saved.rope_table, saved.layers[l], dh);
+    const Frame frame(ctx);
+    const LayerParams& p = params_.layers[l];
+    LayerSaved& layer = saved.layers[l];
+    if (recompute_ == Recompute::kFull) {
+      push_attention(ctx, layer);
+      const Frame normed_frame(ctx);
+      attention_forward_block(ctx, batch, p, saved.rope_table, layer, push(ctx, "residual norm", dh.shape));
+    }
+    expert_backward_block(ctx, batch, p, prob_grad ? prob_grad.row(l) : Tensor{}, layer, dh);
+    attention_backward_block(ctx, batch, p, saved.rope_table, layer, dh);
   }
 }
 
-double Mixtral::head_loss(Ctx& ctx, const Batch& batch, const HeadLoss& args) const {
+void Mixtral::head_loss(Ctx& ctx, const Batch& batch, const HeadLoss& args) const {
   const int64_t n = batch.target_tokens(), h = config_.hidden_size;
   const bool backward = static_cast<bool>(args.dh);
-  const Stack::Frame frame(ctx.stack);
+  const Frame frame(ctx);
+  const Range range(ctx, "LM head and loss");
   const Tensor x = push(ctx, "rows with a target", {n, h});
-  const Tensor normed = push(ctx, "final norm", {n, h}), rstd = push(ctx, "final rstd", {n});
+  const Tensor normed = push(ctx, "final norm", {n, h}), rstd = push_statistics(ctx, "final rstd", {n});
   const Tensor dnormed = backward ? push(ctx, "final norm gradient", {n, h}) : Tensor{};
   permute_rows(ctx, args.h, batch.target_rows, 1, x);
   final_norm(ctx, x, normed, rstd);
-  const double loss = chunked_loss(ctx, {normed, batch.targets, dnormed, args.scale});
-  if (!backward) return loss;
+  chunked_loss(ctx, {normed, batch.targets, args.loss, dnormed, args.scale});
+  if (!backward) return;
 
   const Tensor dx = push(ctx, "gradient of rows with a target", {n, h});
-  std::memset(dx.data, 0, dx.bytes());
+  zero(ctx, dx);
   norm_backward(ctx, params_.final_norm, {.r = x, .rstd = rstd, .dy = dnormed, .dr = dx});
   const Tensor place = ctx.stack.push("place of each row", {args.h.rows(), 1}, DType::kI32);
   permute_invert(ctx, batch.target_rows, place);
   unpermute_rows(ctx, dx, place, {}, args.dh);
-  return loss;
 }
 
-double Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
-  // Enough rows to fill the matrix products, few enough that a chunk of logits stays small.
-  constexpr int64_t kChunkBytes = 16 << 20;
-  const int64_t rows = args.normed.rows();
-  const int64_t row_bytes = config_.vocab_size * static_cast<int64_t>(dtype_size(args.normed.dtype));
-  const int64_t chunk = std::max(kRowAlignment, kChunkBytes / row_bytes / kRowAlignment * kRowAlignment);
+namespace {
+
+// Bytes of logits at a time: enough rows to fill the matrix products, few enough that they stay small.
+int64_t logits_chunk_bytes(const Ctx& ctx) {
+  return ctx.on_gpu() ? int64_t{512} << 20 : int64_t{16} << 20;
+}
+
+}  // namespace
+
+void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
+  const int64_t rows = args.normed.rows(), vocab = config_.vocab_size;
+  const DType dtype = state_.dtype(), logits_dtype = statistics_dtype(dtype);
+  const int64_t row_bytes = vocab * static_cast<int64_t>(dtype_size(logits_dtype));
+  const int64_t chunk = std::max(kRowAlignment, logits_chunk_bytes(ctx) / row_bytes / kRowAlignment * kRowAlignment);
+  const Shape shape = {std::min(chunk, rows), vocab};
   const Tensor losses = ctx.stack.push("token losses", {rows}, DType::kF64);
-  const Tensor all_logits = push(ctx, "logits", {std::min(chunk, rows), config_.vocab_size});
+  const Tensor all_logits = ctx.stack.push("logits", shape, logits_dtype);
+  const Tensor all_dlogits = dtype == logits_dtype ? all_logits : ctx.stack.push("logits gradient", shape, dtype);
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t count = std::min(chunk, rows - begin);
     const Tensor logits = all_logits.slice(0, count), x = args.normed.slice(begin, count);
-    linear(ctx, params_.lm_head, x, logits);
-    cross_entropy(ctx, {.logits = logits,
-                        .targets = args.targets.slice(begin, count),
-                        .losses = losses.slice(begin, count),
-                        .gradient = static_cast<bool>(args.dnormed),
-                        .scale = args.scale});
-    if (args.dnormed)
-      linear_backward(ctx, params_.lm_head, {.x = x, .dy = logits, .dx = args.dnormed.slice(begin, count)});
+    const Tensor dlogits = args.dnormed ? all_dlogits.slice(0, count) : Tensor{};
+    linear(ctx, {params_.lm_head, "LM head"}, x, logits);
+    {
+      const Range range(ctx, "cross-entropy");
+      cross_entropy(ctx, {.logits = logits,
+                          .targets = args.targets.slice(begin, count),
+                          .losses = losses.slice(begin, count),
+                          .dlogits = dlogits,
+                          .scale = args.scale});
+    }
+    if (dlogits)
+      linear_backward(ctx, {params_.lm_head, "LM head, backward"},
+                      {.x = x, .dy = dlogits, .dx = args.dnormed.slice(begin, count)});
   }
-  double sum = 0;
-  for (int64_t t = 0; t < rows; ++t) sum += losses.as<double>()[t];
-  return sum;
+  add_sum(ctx, losses, args.loss);
 }
 
 void Mixtral::final_norm(Ctx& ctx, const Tensor& h, const Tensor& normed, const Tensor& rstd) const {
@@ -117,10 +148,10 @@ void Mixtral::final_norm(Ctx& ctx, const Tensor& h, const Tensor& normed, const 
 }
 
 void Mixtral::head_logits(Ctx& ctx, const Tensor& h, const Tensor& logits) const {
-  const Stack::Frame frame(ctx.stack);
-  const Tensor normed = push(ctx, "final norm", h.shape), rstd = push(ctx, "final rstd", {h.rows()});
+  const Frame frame(ctx);
+  const Tensor normed = push(ctx, "final norm", h.shape), rstd = push_statistics(ctx, "final rstd", {h.rows()});
   final_norm(ctx, h, normed, rstd);
-  linear(ctx, params_.lm_head, normed, logits);
+  linear(ctx, {params_.lm_head, "LM head"}, normed, logits);
 }
 
 AttentionShape Mixtral::attention_shape(const Batch& batch) const {
@@ -128,7 +159,8 @@ AttentionShape Mixtral::attention_shape(const Batch& batch) const {
           .kv_heads = config_.num_key_value_heads,
           .head_dim = config_.head_dim,
           .window = config_.sliding_window,
-          .doc_offsets = batch.doc_offsets};
+          .doc_offsets = batch.doc_offsets,
+          .host_doc_offsets = batch.host_doc_offsets};
 }
 
 WeightGradient Mixtral::weight_gradient(int param) const {
@@ -136,19 +168,22 @@ WeightGradient Mixtral::weight_gradient(int param) const {
   return {gradient.tensor, gradient.accumulate};
 }
 
-void Mixtral::linear(Ctx& ctx, int param, const Tensor& x, const Tensor& y) const {
-  recipe_.linear(ctx, x, *WeightUse(state_, param), y);
+void Mixtral::linear(Ctx& ctx, const Projection& p, const Tensor& x, const Tensor& y) const {
+  const Range range(ctx, p.name);
+  recipe_.linear(ctx, x, *WeightUse(state_, p.param), y);
 }
 
-void Mixtral::linear_backward(Ctx& ctx, int param, Recipe::LinearBackward args) const {
-  const WeightUse weight(state_, param);
+void Mixtral::linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackward args) const {
+  const Range range(ctx, p.name);
+  const WeightUse weight(state_, p.param);
   args.weight = *weight;
-  args.dweight = weight_gradient(param);
+  args.dweight = weight_gradient(p.param);
   recipe_.linear_backward(ctx, args);
-  if (args.dweight.tensor) state_.notify(param);
+  if (args.dweight.tensor) state_.notify(p.param);
 }
 
 void Mixtral::norm_backward(Ctx& ctx, int param, RmsNormBackward args) const {
+  const Range range(ctx, "norm, backward");
   const WeightUse weight(state_, param);
   const WeightGradient gradient = weight_gradient(param);
   args.weight = *weight;

@@ -6,7 +6,6 @@
 
 #include "model/dispatcher.h"
 #include "model/params.h"
-#include "model/router_loss.h"
 #include "tensor/ctx.h"
 
 namespace mixtune {
@@ -74,14 +73,15 @@ TEST(InitialiseWeights, NormalInMatricesOnesInNorms) {
 
 TEST(LocalDispatcher, CombineOfDispatchWeighsTokensByTheirSlots) {
   Stack stack("test", {}, 1 << 22);
-  Ctx ctx{{}, stack};
+  Ctx ctx{{}, stack, stack};
   constexpr int64_t kTokens = 6, kWidth = 2;
   std::vector<int32_t> experts = {0, 1, 2, 0, 1, 2, 0, 2, 0, 1, -1, -1};
   std::vector<double> weights(12), x(kTokens * kWidth), y(kTokens * kWidth), residual(kTokens * kWidth, 1);
   for (int i = 0; i < 12; ++i) weights[i] = x[i] = i;
   const auto dispatcher = make_local_dispatcher(3);
-  const DispatchHandle handle =
-      dispatcher->plan(ctx, {host_tensor(experts.data(), {kTokens, 2}), host_tensor(weights.data(), {kTokens, 2})});
+  const Routing routing = {host_tensor(experts.data(), {kTokens, 2}), host_tensor(weights.data(), {kTokens, 2})};
+  DispatchHandle handle = dispatcher->reserve(ctx, routing);
+  dispatcher->plan(ctx, routing, handle);
   const RowGroups groups = handle.groups();
   EXPECT_EQ(groups.count[0] + groups.count[1] + groups.count[2], 10);
   EXPECT_EQ(handle.rows, 3 * kRowAlignment);
@@ -95,26 +95,6 @@ TEST(LocalDispatcher, CombineOfDispatchWeighsTokensByTheirSlots) {
     const double weight = t == 5 ? 0 : weights[2 * t] + weights[2 * t + 1];
     for (int64_t i = t * kWidth; i < (t + 1) * kWidth; ++i) EXPECT_EQ(y[i], 1 + weight * x[i]);
   }
-}
-
-// stats [layers, 2, experts] for perfectly balanced top-2 routing of 8 tokens over 4 experts.
-TEST(RouterLoss, HuggingfaceIsKWhenBalancedAndItsGradientIsTheDerivative) {
-  std::vector<double> stats = {4, 4, 4, 4, 2, 2, 2, 2, 4, 4, 4, 4, 2, 2, 2, 2}, gradient(8);
-  const auto loss = [&](double scale) {
-    return router_loss({.type = RouterLossType::kHuggingface,
-                        .stats = host_tensor(stats.data(), {2, 2, 4}),
-                        .tokens = 8,
-                        .scale = scale,
-                        .prob_grad = host_tensor(gradient.data(), {2, 4})});
-  };
-  EXPECT_DOUBLE_EQ(loss(1), 2);
-  stats[0] += 4, stats[1] -= 4;  // expert 1 of layer 0 starves
-  stats[4] += 1, stats[5] -= 1;
-  const double uneven = loss(0.5);
-  EXPECT_GT(uneven, 2);
-  const double d = gradient[0];
-  stats[4] += 1e-3;
-  EXPECT_NEAR(0.5 * (loss(0.5) - uneven) / 1e-3, d, 1e-9);
 }
 
 }  // namespace

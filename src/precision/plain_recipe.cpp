@@ -22,45 +22,112 @@ class PlainRecipe : public Recipe {
   }
 
   void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override {
-    const Stack::Frame frame(ctx.stack);
+    const Frame frame(ctx);
     const Tensor act = ctx.stack.push("expert activation", {args.x.rows(), args.down_weight.shape[2]}, args.x.dtype);
-    grouped_gemm(ctx,
-                 {.x = args.x, .w = args.gate_up_weight, .y = args.gate_up, .groups = args.groups, .trans_w = true});
-    swiglu_forward(ctx, args.gate_up, args.row_weights, act);
+    expert_gate_up(ctx, args.x, args.gate_up_weight, args.groups, args.gate_up);
+    {
+      const Range range(ctx, "SwiGLU");
+      swiglu_forward(ctx, args.gate_up, args.row_weights, act);
+    }
+    const Range range(ctx, "down");
     grouped_gemm(ctx, {.x = act, .w = args.down_weight, .y = args.y, .groups = args.groups, .trans_w = true});
   }
 
+  void expert_gate_up(Ctx& ctx, const Tensor& x, const Tensor& gate_up_weight, const RowGroups& groups,
+                      const Tensor& gate_up) const override {
+    const Range range(ctx, "gate-up");
+    grouped_gemm(ctx, {.x = x, .w = gate_up_weight, .y = gate_up, .groups = groups, .trans_w = true});
+  }
+
   void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const override {
-    const Stack::Frame frame(ctx.stack);
+    const Frame frame(ctx);
     const Tensor dact =
         ctx.stack.push("expert activation gradient", {args.x.rows(), args.down_weight.shape[2]}, args.x.dtype);
     const Tensor act = dact, dgate_up = args.gate_up;
-    grouped_gemm(ctx, {.x = args.dy, .w = args.down_weight, .y = dact, .groups = args.groups});
-    swiglu_backward(ctx, {.gate_up = args.gate_up,
-                          .row_weights = args.row_weights,
-                          .dact = dact,
-                          .dgate_up = dgate_up,
-                          .drow_weights = args.drow_weights,
-                          .act = act});
-    if (args.ddown_weight.tensor)
-      grouped_wgrad(ctx, {.dy = args.dy,
-                          .x = act,
-                          .dw = args.ddown_weight.tensor,
-                          .groups = args.groups,
-                          .accumulate = args.ddown_weight.accumulate});
-    grouped_gemm(ctx, {.x = dgate_up, .w = args.gate_up_weight, .y = args.dx, .groups = args.groups});
-    if (args.dgate_up_weight.tensor)
-      grouped_wgrad(ctx, {.dy = dgate_up,
-                          .x = args.x,
-                          .dw = args.dgate_up_weight.tensor,
-                          .groups = args.groups,
-                          .accumulate = args.dgate_up_weight.accumulate});
+    {
+      const Range range(ctx, "down, data gradient");
+      grouped_gemm(ctx, {.x = args.dy, .w = args.down_weight, .y = dact, .groups = args.groups});
+    }
+    {
+      const Range range(ctx, "SwiGLU, backward");
+      swiglu_backward(ctx, {.gate_up = args.gate_up,
+                            .row_weights = args.row_weights,
+                            .dact = dact,
+                            .dgate_up = dgate_up,
+                            .drow_weights = args.drow_weights,
+                            .act = act});
+    }
+    weight_gradient(ctx, "down, weight gradient", args.dy, act, args.groups, args.ddown_weight);
+    {
+      const Range range(ctx, "gate-up, data gradient");
+      grouped_gemm(ctx, {.x = dgate_up, .w = args.gate_up_weight, .y = args.dx, .groups = args.groups});
+    }
+    weight_gradient(ctx, "gate-up, weight gradient", dgate_up, args.x, args.groups, args.dgate_up_weight);
+  }
+
+ private:
+  static void weight_gradient(Ctx& ctx, const char* name, const Tensor& dy, const Tensor& x, const RowGroups& groups,
+                              const WeightGradient& dw) {
+    if (!dw.tensor) return;
+    const Range range(ctx, name);
+    grouped_wgrad(ctx, {.dy = dy, .x = x, .dw = dw.tensor, .groups = groups, .accumulate = dw.accumulate});
+  }
+};
+
+// One expert after the other.
+class LoopRecipe : public PlainRecipe {
+ public:
+  void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override {
+    for_each_expert(ctx, args.groups, args.y, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
+      PlainRecipe::expert_mlp(ctx, {.x = args.x.slice(begin, rows),
+                                    .gate_up_weight = args.gate_up_weight.slice(e, 1),
+                                    .down_weight = args.down_weight.slice(e, 1),
+                                    .row_weights = args.row_weights.slice(begin, rows),
+                                    .groups = group,
+                                    .gate_up = args.gate_up.slice(begin, rows),
+                                    .y = args.y.slice(begin, rows)});
+    });
+  }
+
+  void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const override {
+    const auto part = [](const WeightGradient& gradient, int64_t e) -> WeightGradient {
+      return {gradient.tensor ? gradient.tensor.slice(e, 1) : Tensor{}, gradient.accumulate};
+    };
+    for_each_expert(ctx, args.groups, args.dx, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
+      PlainRecipe::expert_mlp_backward(ctx, {.x = args.x.slice(begin, rows),
+                                             .gate_up_weight = args.gate_up_weight.slice(e, 1),
+                                             .down_weight = args.down_weight.slice(e, 1),
+                                             .row_weights = args.row_weights.slice(begin, rows),
+                                             .groups = group,
+                                             .gate_up = args.gate_up.slice(begin, rows),
+                                             .dy = args.dy.slice(begin, rows),
+                                             .dx = args.dx.slice(begin, rows),
+                                             .drow_weights = args.drow_weights.slice(begin, rows),
+                                             .dgate_up_weight = part(args.dgate_up_weight, e),
+                                             .ddown_weight = part(args.ddown_weight, e)});
+    });
+  }
+
+ private:
+  // run(expert, its first row, its rows and gap, the expert as the only group of those rows). Rows of `y` behind the
+  // last expert's are zeroed.
+  template <class Run>
+  static void for_each_expert(Ctx& ctx, const RowGroups& groups, const Tensor& y, const Run& run) {
+    int64_t end = 0;
+    for (int64_t e = 0; e < groups.groups; ++e) {
+      const int32_t begin = 0, count = groups.count[e];
+      const int64_t rows = (count + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
+      run(e, groups.begin[e], rows, RowGroups{&begin, &count, 1});
+      end = groups.begin[e] + rows;
+    }
+    if (end < y.rows()) zero(ctx, y.slice(end, y.rows() - end));
   }
 };
 
 }  // namespace
 
-std::unique_ptr<Recipe> make_plain_recipe() {
+std::unique_ptr<Recipe> make_plain_recipe(ExpertsImplementation experts) {
+  if (experts == ExpertsImplementation::kLoop) return std::make_unique<LoopRecipe>();
   return std::make_unique<PlainRecipe>();
 }
 

@@ -5,6 +5,7 @@
 
 #include "config/config.h"
 #include "kernels/gemm.h"
+#include "tensor/profiler.h"
 
 namespace mixtune {
 
@@ -40,6 +41,10 @@ class Recipe {
   };
   virtual void expert_mlp(Ctx& ctx, const ExpertMlp& args) const = 0;
 
+  // gate_up alone, again, where forward did not keep it.
+  virtual void expert_gate_up(Ctx& ctx, const Tensor& x, const Tensor& gate_up_weight, const RowGroups& groups,
+                              const Tensor& gate_up) const = 0;
+
   // From dy [R, H]. gate_up is overwritten.
   struct ExpertMlpBackward {
     Tensor x, gate_up_weight, down_weight, row_weights;
@@ -51,7 +56,8 @@ class Recipe {
   virtual void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const = 0;
 };
 
-// A recipe that computes in the dtype of its operands.
-std::unique_ptr<Recipe> make_plain_recipe();
+// A recipe that computes in the dtype of its operands. kLoop takes one expert after the other, as the tutorial's first
+// step does; kGrouped takes them together.
+std::unique_ptr<Recipe> make_plain_recipe(ExpertsImplementation experts = ExpertsImplementation::kGrouped);
 
 }  // namespace mixtune

@@ -1,40 +1,64 @@
 #include "state/adamw.h"
 
-#include <algorithm>
 #include <cmath>
 
-#include "kernels/optimizer.h"
+#include "base/random.h"
 
 namespace mixtune {
 
-double gradient_norm(Ctx& ctx, State& state) {
-  double squares = 0;
-  for (int p = 0; p < state.size(); ++p)
-    if (const Tensor gradient = state.finished_gradient(p)) squares += sum_of_squares(ctx, gradient);
-  return std::sqrt(squares);
+namespace {
+
+// Elements [offset, offset + count) of a tensor; empty stays empty.
+Tensor elements(const Tensor& tensor, int64_t offset, int64_t count) {
+  return tensor ? tensor.view({tensor.elements()}).slice(offset, count) : tensor;
 }
 
-void adamw_step(Ctx& ctx, State& state, const OptimizerSettings& settings, const OptimizerStep& args) {
+}  // namespace
+
+AdamW::AdamW(State& state, const OptimizerSettings& settings, uint64_t seed) : state_(state), settings_(settings) {
   for (int p = 0; p < state.size(); ++p) {
-    const Tensor gradient = state.finished_gradient(p);
+    const Tensor gradient = state.gradient(p).tensor;
     if (!gradient) continue;
-    const bool decays = state.spec(p).slices.front().shape.rank() >= 2;
-    adamw(ctx, {.weight = state.weight(p),
-                .grad = gradient,
-                .m = state.first_moment(p),
-                .v = state.second_moment(p),
-                .grad_scale = args.grad_scale,
-                .learning_rate = args.learning_rate,
-                .beta1 = settings.adam_beta1,
-                .beta2 = settings.adam_beta2,
-                .epsilon = settings.adam_epsilon,
-                .weight_decay = decays ? settings.weight_decay : 0,
-                .step = args.step});
+    gradients_.push_back(gradient);
+    for (const HfSlice& slice : state.spec(p).slices) {
+      const int64_t offset = slice.offset, count = slice.elements();
+      tensors_.push_back({.weight = elements(state.weight(p), offset, count),
+                          .master = elements(state.master(p), offset, count),
+                          .grad = elements(gradient, offset, count),
+                          .m = elements(state.first_moment(p), offset, count),
+                          .v = elements(state.second_moment(p), offset, count),
+                          .weight_decay = slice.shape.rank() >= 2 ? settings.weight_decay : 0,
+                          .first = slice.begin * (slice.shape.elements() / slice.shape[0])});
+      keys_.push_back(random_key(seed, slice.name));
+    }
   }
 }
 
-double clip_scale(double norm, double max_norm) {
-  return max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
+void AdamW::gradient_squares(Ctx& ctx, const Tensor& squares) {
+  for (int p = 0; p < state_.size(); ++p) state_.finished_gradient(ctx, p);
+  sum_of_squares(ctx, gradients_, squares);
+}
+
+void AdamW::step(Ctx& ctx, const Step& args) {
+  for (int p = 0; p < state_.size(); ++p) state_.finished_gradient(ctx, p);
+  for (size_t i = 0; i < tensors_.size(); ++i) tensors_[i].key = random_bits(keys_[i], args.step);
+  adamw(ctx, tensors_,
+        {.learning_rate = args.learning_rate,
+         .beta1 = settings_.adam_beta1,
+         .beta2 = settings_.adam_beta2,
+         .epsilon = settings_.adam_epsilon,
+         .step = args.step,
+         .grad_scale = args.grad_scale});
+}
+
+double gradient_norm(Ctx& ctx, AdamW& optimizer) {
+  const Frame frame(ctx);
+  const Tensor squares = ctx.stack.push("gradient squares", {1}, DType::kF64);
+  const Tensor here = ctx.host_stack.push("gradient squares", {1}, DType::kF64);
+  optimizer.gradient_squares(ctx, squares);
+  copy(ctx, squares, here);
+  wait(ctx);
+  return std::sqrt(*here.as<double>());
 }
 
 }  // namespace mixtune

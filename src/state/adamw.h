@@ -1,25 +1,41 @@
-// The optimizer step over a State, tensor by tensor.
+// AdamW over a State. Norm and scale stay on the device: a step waits for nothing.
 #pragma once
 
+#include <vector>
+
 #include "config/config.h"
+#include "kernels/optimizer.h"
 #include "state/state.h"
-#include "tensor/ctx.h"
 
 namespace mixtune {
 
-// The 2-norm of all finished gradients; each parameter counts once.
-double gradient_norm(Ctx& ctx, State& state);
+class AdamW {
+ public:
+  // `state` outlives this. Weight decay applies to tensors of two or more dimensions on disk (projections, experts,
+  // router, embeddings), not to norms. seed: of the stochastic rounding of bf16 state.
+  AdamW(State& state, const OptimizerSettings& settings, uint64_t seed);
 
-// Updates every trained weight with the finished gradients times grad_scale. Weight decay applies to tensors of two or
-// more dimensions on disk (projections, experts, router, embeddings), not to norms. step counts from 1.
-struct OptimizerStep {
-  int64_t step;
-  double learning_rate;
-  double grad_scale;
+  // squares [1] fp64 = the sum of the squares of all finished gradients; each parameter counts once.
+  void gradient_squares(Ctx& ctx, const Tensor& squares);
+
+  // Updates every trained weight with the finished gradients times grad_scale [1] fp64 (NaN: nothing changes). step
+  // counts from 1.
+  struct Step {
+    int64_t step;
+    double learning_rate;
+    Tensor grad_scale;
+  };
+  void step(Ctx& ctx, const Step& args);
+
+ private:
+  State& state_;
+  OptimizerSettings settings_;
+  std::vector<AdamWTensor> tensors_;  // one for each slice of a Hugging Face tensor
+  std::vector<uint64_t> keys_;        // of (seed, name)
+  std::vector<Tensor> gradients_;     // one for each trained parameter
 };
-void adamw_step(Ctx& ctx, State& state, const OptimizerSettings& settings, const OptimizerStep& args);
 
-// What clipping multiplies gradients with (as torch's clip_grad_norm_: max_norm / (norm + 1e-6), at most 1).
-double clip_scale(double norm, double max_norm);
+// The 2-norm of all finished gradients, on the host.
+double gradient_norm(Ctx& ctx, AdamW& optimizer);
 
 }  // namespace mixtune

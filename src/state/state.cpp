@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
-
 #include "base/log.h"
+#include "kernels/cast.h"
 
 namespace mixtune {
 
@@ -21,31 +20,42 @@ void check_slices(const ParamSpec& spec) {
 
 }  // namespace
 
-State::State(std::vector<ParamSpec> specs, Device device, DType dtype, Purpose purpose)
-    : specs_(std::move(specs)), dtype_(dtype), device_(device), written_(specs_.size(), false) {
-  size_t all = 0, trained = 0;
-  for (const ParamSpec& spec : specs_) {
-    check_slices(spec);
-    const size_t bytes = align_up(spec.shape.elements() * dtype_size(dtype));
-    all += bytes;
-    if (spec.trainable && purpose == Purpose::kTraining) trained += bytes;
-  }
-  if (const size_t needed = all + 3 * trained, available = available_memory(device); needed > available)
+State::State(std::vector<ParamSpec> specs, Device device, const StateTypes& types, Purpose purpose)
+    : specs_(std::move(specs)), types_(types), device_(device), purpose_(purpose), written_(specs_.size(), false) {
+  const bool training = is_training();
+  const auto is_wanted = [&](const ParamSpec& spec, bool for_training) {
+    return !for_training || (spec.trainable && training);
+  };
+  const auto total = [&](DType dtype, bool for_training) {
+    size_t bytes = 0;
+    for (const ParamSpec& spec : specs_)
+      if (is_wanted(spec, for_training)) bytes += align_up(spec.shape.elements() * dtype_size(dtype));
+    return bytes;
+  };
+  const bool masters = types.masters && types.weights != DType::kF32;
+  for (const ParamSpec& spec : specs_) check_slices(spec);
+  const size_t weights = total(types.weights, false), gradients = total(types.gradients, true),
+               moments = total(types.moments, true), master = masters ? total(DType::kF32, true) : 0;
+  if (const size_t needed = weights + gradients + 2 * moments + master, available = available_memory(device);
+      needed > available)
     throw UserError("out of memory",
                     fmt::format("the model needs {} ({}), {} are available", format_bytes(needed),
-                                trained > 0 ? "weights, gradients and moments" : "weights", format_bytes(available)),
-                    "use a smaller model or a machine with more memory");
-  const auto fill = [&](const char* name, size_t bytes, std::vector<Tensor>& tensors, bool for_training) {
+                                training ? "weights, gradients and moments" : "weights", format_bytes(available)),
+                    training ? "use a smaller model or a device with more memory, or see mixtune estimate"
+                             : "use a smaller model or a device with more memory");
+  const auto fill = [&](const char* name, size_t bytes, std::vector<Tensor>& tensors, DType dtype, bool for_training) {
     Arena& arena = add_arena(name, bytes);
-    for (const ParamSpec& spec : specs_) {
-      const bool wanted = !for_training || (spec.trainable && purpose == Purpose::kTraining);
-      tensors.push_back(wanted ? arena.allocate(spec.name, spec.shape, dtype) : Tensor{});
-    }
+    for (const ParamSpec& spec : specs_)
+      tensors.push_back(is_wanted(spec, for_training) ? arena.allocate(spec.name, spec.shape, dtype) : Tensor{});
   };
-  fill("weights", all, weights_, false);
-  fill("gradients", trained, gradients_, true);
-  fill("first moments", trained, first_moments_, true);
-  fill("second moments", trained, second_moments_, true);
+  fill("weights", weights, weights_, types.weights, false);
+  if (masters)
+    fill("master weights", master, masters_, DType::kF32, true);
+  else
+    masters_.resize(specs_.size());
+  fill("gradients", gradients, gradients_, types.gradients, true);
+  fill("first moments", moments, first_moments_, types.moments, true);
+  fill("second moments", moments, second_moments_, types.moments, true);
 }
 
 Arena& State::add_arena(const char* name, size_t bytes) {
@@ -83,10 +93,14 @@ void State::begin_step() {
   written_.assign(written_.size(), false);
 }
 
-Tensor State::finished_gradient(int param) {
+void State::publish(Ctx& ctx, int param) {
+  if (masters_[param]) cast(ctx, masters_[param], weights_[param]);
+}
+
+Tensor State::finished_gradient(Ctx& ctx, int param) {
   const Tensor gradient = gradients_[param];
   if (gradient && !written_[param]) {
-    std::memset(gradient.data, 0, gradient.bytes());
+    zero(ctx, gradient);
     written_[param] = true;
   }
   return gradient;

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "tensor/memory.h"
+#include "tensor/ctx.h"
 
 namespace mixtune {
 
@@ -31,24 +31,44 @@ struct ParamSpec {
   bool trainable = true;
 };
 
+// In what each part of the state is held. A weight of another dtype than fp32 may have an fp32 master.
+struct StateTypes {
+  DType weights = DType::kF32;
+  DType gradients = DType::kF32;
+  DType moments = DType::kF32;
+  bool masters = false;
+
+  static StateTypes all(DType dtype) { return {dtype, dtype, dtype, false}; }
+};
+
 class State {
  public:
   enum class Purpose { kInference, kTraining };  // inference: weights only
 
   // Zeroed. Throws UserError where the device has not enough memory for it.
-  State(std::vector<ParamSpec> specs, Device device, DType dtype, Purpose purpose);
+  State(std::vector<ParamSpec> specs, Device device, const StateTypes& types, Purpose purpose);
+  State(std::vector<ParamSpec> specs, Device device, DType dtype, Purpose purpose)
+      : State(std::move(specs), device, StateTypes::all(dtype), purpose) {}
 
   int size() const { return static_cast<int>(specs_.size()); }
   const ParamSpec& spec(int param) const { return specs_[param]; }
-  DType dtype() const { return dtype_; }
+  DType dtype() const { return types_.weights; }
+  const StateTypes& types() const { return types_; }
+  Device device() const { return device_; }
+  bool is_training() const { return purpose_ == Purpose::kTraining; }
   int64_t elements() const;
   size_t bytes() const;  // of all that it holds
 
   // The weight, ready to be read by an op; valid until release.
   Tensor get(int param);
   void release(int param);
-  // The weight, to be written (load, initialise, optimizer step).
+  // The weight, to be written by the optimizer step; and its fp32 master, empty where there is none.
   Tensor weight(int param) const { return weights_[param]; }
+  Tensor master(int param) const { return masters_[param]; }
+  // What load and initialise write, and save reads: the master where there is one, else the weight. After a write,
+  // publish brings the weight in line.
+  Tensor primary(int param) const { return masters_[param] ? masters_[param] : weights_[param]; }
+  void publish(Ctx& ctx, int param);
 
   struct Gradient {
     Tensor tensor;    // empty where the parameter is not trained
@@ -60,7 +80,7 @@ class State {
   // Forgets the gradients: the next ones are written, not added.
   void begin_step();
   // The finished gradient: zero where no micro-batch of the step wrote one.
-  Tensor finished_gradient(int param);
+  Tensor finished_gradient(Ctx& ctx, int param);
 
   Tensor first_moment(int param) const { return first_moments_[param]; }
   Tensor second_moment(int param) const { return second_moments_[param]; }
@@ -71,10 +91,11 @@ class State {
   Arena& add_arena(const char* name, size_t bytes);
 
   std::vector<ParamSpec> specs_;
-  DType dtype_;
+  StateTypes types_;
   Device device_;
+  Purpose purpose_;
   std::vector<std::unique_ptr<Arena>> arenas_;
-  std::vector<Tensor> weights_, gradients_, first_moments_, second_moments_;
+  std::vector<Tensor> weights_, masters_, gradients_, first_moments_, second_moments_;
   std::vector<bool> written_;  // since begin_step
 };
 

@@ -10,12 +10,24 @@
 #include <limits>
 
 #include "base/log.h"
+#include "tensor/cuda_memory.h"
+#include "tensor/device.h"
 
 namespace mixtune {
 
-Memory::Memory(std::string name, Device device, size_t bytes)
-    : name_(std::move(name)), device_(device), bytes_(align_up(std::max<size_t>(bytes, 1), 4096)) {
-  MT_CHECK(device.type == DeviceType::kCpu);
+Memory::Memory(std::string name, Device device, size_t bytes, HostMemory host_memory)
+    : name_(std::move(name)),
+      device_(device),
+      bytes_(align_up(std::max<size_t>(bytes, 1), 4096)),
+      host_memory_(host_memory) {
+  if (device.type == DeviceType::kMeta) {
+    data_ = reinterpret_cast<char*>(uintptr_t{1} << 40);  // never read, but not null
+    return;
+  }
+  if (device.type == DeviceType::kCuda || host_memory == HostMemory::kPinned) {
+    data_ = static_cast<char*>(cuda::allocate(name_, device, bytes_));
+    return;
+  }
   void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED)
     throw Error(name_, fmt::format("the system refuses {} of memory: {}", format_bytes(bytes_), std::strerror(errno)),
@@ -25,7 +37,11 @@ Memory::Memory(std::string name, Device device, size_t bytes)
 }
 
 Memory::~Memory() {
-  munmap(data_, bytes_);
+  if (device_.type == DeviceType::kMeta) return;
+  if (device_.type == DeviceType::kCuda || host_memory_ == HostMemory::kPinned)
+    cuda::release(device_, data_);
+  else
+    munmap(data_, bytes_);
 }
 
 Tensor Arena::allocate(std::string_view name, Shape shape, DType dtype) {
@@ -51,6 +67,10 @@ Tensor Stack::push(const char* name, Shape shape, DType dtype) {
   return tensor;
 }
 
+Tensor Stack::rest() const {
+  return {memory_.data() + used_, {static_cast<int64_t>(memory_.bytes() - used_)}, DType::kU8, memory_.device()};
+}
+
 void Stack::release(size_t mark) {
   MT_CHECK(mark <= used_);
   used_ = mark;
@@ -73,7 +93,8 @@ size_t available_in_group() {
 }  // namespace
 
 size_t available_memory(Device device) {
-  MT_CHECK(device.type == DeviceType::kCpu);
+  if (device.type == DeviceType::kMeta) return size_t{1} << 50;
+  if (device.type == DeviceType::kCuda) return gpu_info(device.index).free_memory;
   std::ifstream meminfo("/proc/meminfo");
   std::string key;
   size_t kib = 0;

@@ -9,10 +9,14 @@
 
 namespace mixtune {
 
-// One reservation of address space on a device; pages are taken when first touched. Zero when fresh.
+// What host memory is for: kPinned is what a GPU copies from and to, and may read and write itself.
+enum class HostMemory { kPageable, kPinned };
+
+// One allocation on a device. Of pageable host memory, address space is reserved and pages are taken when first
+// touched. Zero when fresh.
 class Memory {
  public:
-  Memory(std::string name, Device device, size_t bytes);
+  Memory(std::string name, Device device, size_t bytes, HostMemory host_memory = HostMemory::kPageable);
   ~Memory();
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
@@ -26,6 +30,7 @@ class Memory {
   std::string name_;
   Device device_;
   size_t bytes_;
+  HostMemory host_memory_;
   char* data_ = nullptr;
 };
 
@@ -42,7 +47,8 @@ class Arena {
     size_t bytes;
   };
 
-  Arena(std::string name, Device device, size_t bytes) : memory_(std::move(name), device, bytes) {}
+  Arena(std::string name, Device device, size_t bytes, HostMemory host_memory = HostMemory::kPageable)
+      : memory_(std::move(name), device, bytes, host_memory) {}
 
   // Zeroed. Throws Error when the arena is full.
   Tensor allocate(std::string_view name, Shape shape, DType dtype);
@@ -61,15 +67,20 @@ class Arena {
 // a push allocates nothing.
 class Stack {
  public:
-  Stack(std::string name, Device device, size_t capacity) : memory_(std::move(name), device, capacity) {}
+  Stack(std::string name, Device device, size_t capacity, HostMemory host_memory = HostMemory::kPageable)
+      : memory_(std::move(name), device, capacity, host_memory) {}
 
   // Not zeroed. Throws Error when the stack is full; `name` goes into that message.
   Tensor push(const char* name, Shape shape, DType dtype);
+
+  // All that is left, without taking it: scratch for warm-up.
+  Tensor rest() const;
 
   size_t mark() const { return used_; }
   void release(size_t mark);
   size_t peak() const { return peak_; }
   size_t capacity() const { return memory_.bytes(); }
+  size_t left() const { return memory_.bytes() - used_; }
 
   // Releases what was pushed in a scope.
   class Frame {

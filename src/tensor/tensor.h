@@ -14,7 +14,8 @@ namespace mixtune {
 // Token rows of a batch, and rows of each expert, come in multiples of this.
 constexpr int64_t kRowAlignment = 128;
 
-enum class DeviceType : uint8_t { kCpu, kCuda };
+// kMeta has no memory and computes nothing: what runs there only counts the memory that a GPU would need.
+enum class DeviceType : uint8_t { kCpu, kCuda, kMeta };
 
 struct Device {
   DeviceType type = DeviceType::kCpu;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "checkpoint/load.h"
+#include "train/device.h"
 #include "train/run_data.h"
 #include "train/step.h"
 
@@ -11,17 +12,22 @@ namespace mixtune {
 
 Evaluator::Evaluator(Instance& instance, const Documents& documents, int64_t max_seq_length, bool packing, int64_t rows)
     : instance_(instance),
-      loader_(documents, {.max_seq_length = max_seq_length, .packing = packing, .epochs = 1}, rows, 1),
-      saved_(instance.model().make_saved()) {}
+      loader_(documents, {.max_seq_length = max_seq_length, .packing = packing, .epochs = 1}, rows, 1,
+              instance.host_memory()),
+      saved_(instance.model().make_saved()),
+      token_sum_(instance.ctx(), "evaluation loss", 1) {}
 
 EvalRecord Evaluator::evaluate(int64_t step) {
   const auto start = std::chrono::steady_clock::now();
   EvalRecord record{.step = step};
+  Ctx& ctx = instance_.ctx();
   double sum = 0;
   for (int64_t i = 0; i < loader_.steps(); ++i) {
     const Step& rows = loader_.load(i);
+    token_sum_.clear(ctx);
     for (const Batch& batch : rows.micro_batches)
-      sum += forward_loss(instance_.ctx(), instance_.model(), batch, saved_);
+      forward_loss(ctx, instance_.model(), batch, saved_, token_sum_.slice(0));
+    sum += *token_sum_.read(ctx);
     record.eval_tokens += rows.target_tokens;
   }
   record.eval_loss = sum / static_cast<double>(record.eval_tokens);
@@ -32,11 +38,11 @@ EvalRecord Evaluator::evaluate(int64_t step) {
 
 EvalRecord evaluate(const Config& config) {
   const MixtralConfig shape = load_mixtral_config(config.model.model_name_or_path);
-  Instance instance(shape, Device{}, DType::kF32, State::Purpose::kInference);
+  Instance instance(shape, instance_options(config, State::Purpose::kInference));
   const HfFolder folder(config.model.model_name_or_path);
   check_weights(folder, instance.state());
   const Documents documents = load_model_documents({config.data.validation_file}, config, shape);
-  load_weights(folder, instance.state());
+  load_weights(instance.ctx(), folder, instance.state());
   return Evaluator(instance, documents, config.data.max_seq_length, config.data.packing,
                    config.batch.per_device_train_batch_size)
       .evaluate(0);

@@ -5,6 +5,7 @@
 #include "data/loader.h"
 #include "metrics/metric_sink.h"
 #include "model/instance.h"
+#include "train/scalars.h"
 
 namespace mixtune {
 
@@ -16,10 +17,13 @@ class Evaluator {
   // The mean over all targets; `step` goes into the record.
   EvalRecord evaluate(int64_t step);
 
+  int64_t max_batch_tokens() const { return loader_.max_batch_tokens(); }
+
  private:
   Instance& instance_;
   Loader loader_;
   Saved saved_;
+  Scalars token_sum_;
 };
 
 // The model of config.model on config.data.validation_file.

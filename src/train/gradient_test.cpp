@@ -37,8 +37,8 @@ class Gradient : public testing::TestWithParam<Case> {
   double loss(TestModel& test, const Batch& batch) {
     Saved saved = test.model().make_saved();
     test.state().begin_step();
-    const MicroBatchLoss parts = forward_backward(
-        test.ctx(), test.model(), batch, saved, {.token_scale = kTokenScale, .router_scale = GetParam().router_scale});
+    const MicroBatchLoss parts = run_micro_batch(test.ctx(), test.model(), batch, saved,
+                                                 {.token_scale = kTokenScale, .router_scale = GetParam().router_scale});
     return kTokenScale * parts.token_sum + GetParam().router_scale * parts.router;
   }
 };
@@ -87,7 +87,7 @@ TEST_P(Gradient, ProductMatchesOracle) {
       global += oracle.gradient(p)[i] * oracle.gradient(p)[i];
   for (int p = 0; p < oracle.state().size(); ++p) {
     SCOPED_TRACE(oracle.state().spec(p).name);
-    const Tensor gradient = product.state().finished_gradient(p);
+    const Tensor gradient = product.state().finished_gradient(product.ctx(), p);
     double error = 0, squares = 0;
     for (int64_t i = 0; i < gradient.elements(); ++i) {
       error += std::pow(gradient.as<float>()[i] - oracle.gradient(p)[i], 2);
@@ -113,11 +113,11 @@ TEST(Head, ChunksOfLogitsAddUp) {
   for (TestModel* test : {&oracle, &product}) {
     Saved saved = test->model().make_saved();
     losses[test == &product] =
-        forward_backward(test->ctx(), test->model(), batch, saved, {.token_scale = 0.01}).token_sum;
+        run_micro_batch(test->ctx(), test->model(), batch, saved, {.token_scale = 0.01}).token_sum;
   }
   EXPECT_NEAR(losses[1], losses[0], 1e-6 * losses[0]);
   for (int p = 0; p < oracle.state().size(); ++p) {
-    const Tensor gradient = product.state().finished_gradient(p);
+    const Tensor gradient = product.state().finished_gradient(product.ctx(), p);
     double error = 0, squares = 0;
     for (int64_t i = 0; i < gradient.elements(); ++i) {
       error += std::pow(gradient.as<float>()[i] - oracle.gradient(p)[i], 2);
@@ -127,7 +127,7 @@ TEST(Head, ChunksOfLogitsAddUp) {
   }
 
   // The definition of the loss, row by row, from the logits.
-  Stack::Frame frame(oracle.ctx().stack);
+  const Frame frame(oracle.ctx());
   Saved saved = oracle.model().make_saved();
   const Tensor h = oracle.model().layers(oracle.ctx(), batch, oracle.model().all_layers(),
                                          oracle.model().embed(oracle.ctx(), batch, saved), saved, false);
@@ -158,11 +158,12 @@ TEST(Frozen, LeavesTheOtherGradientsAsTheyAre) {
     const auto dispatcher = make_local_dispatcher(config.num_local_experts);
     const Mixtral frozen(config, layout.params, state, *recipe, *dispatcher);
     Saved saved = frozen.make_saved();
-    for (const Mixtral* model : {&full.model(), &frozen})
-      forward_backward(full.ctx(), *model, batch, saved, {.token_scale = 0.1, .router_scale = 0.02});
+    for (const Mixtral* model : std::initializer_list<const Mixtral*>{&full.model(), &frozen})
+      run_micro_batch(full.ctx(), *model, batch, saved, {.token_scale = 0.1, .router_scale = 0.02});
     int compared = 0;
     for (int p = 0; p < state.size(); ++p) {
-      const Tensor gradient = state.finished_gradient(p), expected = full.state().finished_gradient(p);
+      const Tensor gradient = state.finished_gradient(full.ctx(), p);
+      const Tensor expected = full.state().finished_gradient(full.ctx(), p);
       if (!gradient) continue;
       EXPECT_EQ(std::memcmp(gradient.data, expected.data, gradient.bytes()), 0) << state.spec(p).name;
       ++compared;

@@ -2,25 +2,22 @@
 #pragma once
 
 #include "config/config.h"
-#include "model/mixtral.h"
+#include "model/instance.h"
 
 namespace mixtune {
 
-struct MicroBatchLoss {
-  double token_sum = 0;  // sum of token losses
-  double router = 0;     // auxiliary loss of this accumulation step, unscaled
-};
-
-// The losses, and the gradients of token_scale * token_sum + router_scale * router, written or added to State.
+// losses [2] fp64 on the device += the sum of token losses; the auxiliary loss of this accumulation step, unscaled. The
+// gradients of token_scale * (the first) + router_scale * (the second) are written or added to State. `batch` is in
+// host memory and stays as it is until a wait.
 struct LossScales {
   RouterLossType router_loss_type = RouterLossType::kHuggingface;
   double token_scale = 1;
   double router_scale = 0;
 };
-MicroBatchLoss forward_backward(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved,
-                                const LossScales& scales);
+void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const LossScales& scales,
+                      const Tensor& losses);
 
-// The sum of token losses alone.
-double forward_loss(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved);
+// token_sum [1] fp64 on the device += the sum of token losses.
+void forward_loss(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const Tensor& token_sum);
 
 }  // namespace mixtune

@@ -29,7 +29,9 @@ inline MixtralConfig testing_config() {
 class TestModel : public Instance {
  public:
   TestModel(const MixtralConfig& config, DType dtype)
-      : Instance(config, Device{}, dtype, State::Purpose::kTraining, size_t{1} << 30) {
+      : Instance(
+            config,
+            {.types = StateTypes::all(dtype), .purpose = State::Purpose::kTraining, .stack_bytes = size_t{1} << 30}) {
     for (int p = 0; p < state().size(); ++p) {
       const Tensor weight = state().weight(p);
       const bool norm = weight.shape.rank() == 1;
@@ -44,8 +46,19 @@ class TestModel : public Instance {
     }
   }
 
-  const double* gradient(int param) { return state().finished_gradient(param).as<double>(); }
+  const double* gradient(int param) { return state().finished_gradient(ctx(), param).as<double>(); }
 };
+
+// forward_backward on the CPU, and its losses.
+struct MicroBatchLoss {
+  double token_sum = 0, router = 0;
+};
+inline MicroBatchLoss run_micro_batch(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved,
+                                      const LossScales& scales) {
+  double losses[2] = {};
+  forward_backward(ctx, model, batch, saved, scales, host_tensor(losses, {2}));
+  return {losses[0], losses[1]};
+}
 
 // Random documents of the given lengths; about a third of the tokens have no target. A document of one token, which has
 // none, stands in the batch for its position and routing alone.
@@ -70,6 +83,9 @@ class TestData {
     const int64_t rows = (live_tokens_ + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
     ids_.resize(rows, 0);
     positions_.resize(rows, 0);
+    std::vector<uint64_t> sorted(live_tokens_);
+    unique_.resize(live_tokens_), begins_.resize(live_tokens_ + 1), rows_.resize(live_tokens_);
+    index_ = index_ids(view(ids_).slice(0, live_tokens_), {view(unique_), view(begins_), view(rows_)}, sorted.data());
   }
 
   Batch batch() const {
@@ -78,6 +94,8 @@ class TestData {
             .target_rows = view(target_rows_),
             .targets = view(targets_),
             .doc_offsets = view(offsets_),
+            .rows_by_id = index_,
+            .host_doc_offsets = view(offsets_),
             .live_tokens = live_tokens_};
   }
 
@@ -86,7 +104,8 @@ class TestData {
     return host_tensor(values.data(), {static_cast<int64_t>(values.size())});
   }
 
-  std::vector<int32_t> ids_, positions_, target_rows_, targets_, offsets_;
+  std::vector<int32_t> ids_, positions_, target_rows_, targets_, offsets_, unique_, begins_, rows_;
+  IdIndex index_;
   int64_t live_tokens_ = 0;
 };
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <fstream>
@@ -12,9 +13,8 @@
 #include "config/load.h"
 #include "metrics/console_sink.h"
 #include "metrics/jsonl_sink.h"
-#include "state/adamw.h"
 #include "train/schedule.h"
-#include "train/step.h"
+#include "train/warm_up.h"
 
 namespace mixtune {
 
@@ -63,18 +63,23 @@ void write_resolved_config(Config config, double router_coefficient, const std::
 Trainer::Trainer(const Config& config)
     : config_(config),
       folder_(open_model(config)),
-      instance_(parse_mixtral_config(folder_.config_json(), config.model.model_name_or_path + "/config.json"), Device{},
-                DType::kF32, State::Purpose::kTraining),
-      saved_(instance_.model().make_saved()),
+      options_(instance_options(config, State::Purpose::kTraining)),
+      instance_(parse_mixtral_config(folder_.config_json(), config.model.model_name_or_path + "/config.json"),
+                options_),
+      runner_(instance_, config.optimizer, config.run.seed),
       data_(checked_data(config, folder_, instance_.model(), instance_.state())),
       router_coefficient_(config.model.router_aux_loss_coef.value_or(instance_.model().config().router_aux_loss_coef)),
       loader_(data_.train, plan_options(config), config.batch.per_device_train_batch_size,
-              config.batch.gradient_accumulation_steps),
+              config.batch.gradient_accumulation_steps, instance_.host_memory()),
       total_steps_(config.run.max_steps > 0 ? config.run.max_steps : loader_.steps()) {
   if (data_.validation.size() > 0)
     evaluator_.emplace(instance_, data_.validation, config.data.max_seq_length, config.data.packing,
                        config.batch.per_device_train_batch_size);
-  load_weights(folder_.weights(), instance_.state());
+  load_weights(instance_.ctx(), folder_.weights(), instance_.state());
+  const int64_t tokens = std::max(loader_.max_batch_tokens(), evaluator_ ? evaluator_->max_batch_tokens() : int64_t{0});
+  warm_up(instance_, {.tokens = tokens,
+                      .longest_document = std::min(tokens, config.data.max_seq_length),
+                      .documents = loader_.max_batch_documents()});
 }
 
 void Trainer::open_output() {
@@ -85,8 +90,11 @@ void Trainer::open_output() {
   announce();
 }
 
-void Trainer::announce() const {
-  log_info("{} parameters in fp32 on the CPU, {} steps", instance_.state().elements(), total_steps_);
+void Trainer::announce() {
+  log_info("{} parameters on {}, {} steps", instance_.state().elements(), describe(options_), total_steps_);
+  if (options_.device.type == DeviceType::kCuda)
+    log_info("attention: {}",
+             attention_backend(instance_.ctx(), instance_.model().attention_shape({}), options_.types.weights));
   log_info("router loss: huggingface, coefficient {} ({})", router_coefficient_,
            config_.model.router_aux_loss_coef ? "from the configuration" : "the checkpoint's own");
 }
@@ -95,36 +103,23 @@ StepRecord Trainer::step(int64_t step) {
   const auto start = Clock::now();
   const Step& rows = loader_.load(step - 1);
   MT_CHECK(rows.target_tokens > 0);  // no document is without a target
-  State& state = instance_.state();
-  Ctx& ctx = instance_.ctx();
-
-  const double micro_batches = static_cast<double>(rows.micro_batches.size());
-  const double targets = static_cast<double>(rows.target_tokens);
-  state.begin_step();
-  MicroBatchLoss total;
-  for (const Batch& batch : rows.micro_batches) {
-    const MicroBatchLoss loss = forward_backward(ctx, instance_.model(), batch, saved_,
-                                                 {.router_loss_type = config_.model.router_aux_loss_type,
-                                                  .token_scale = 1 / targets,
-                                                  .router_scale = router_coefficient_ / micro_batches});
-    total.token_sum += loss.token_sum;
-    total.router += loss.router;
-  }
+  const double rate = learning_rate(config_.optimizer, step - 1, total_steps_);
+  runner_.forward_backward(rows.micro_batches, {.router_loss_type = config_.model.router_aux_loss_type,
+                                                .router_coefficient = router_coefficient_});
+  runner_.update({.step = step, .learning_rate = rate, .max_norm = config_.optimizer.max_grad_norm});
+  const StepRunner::Result result = runner_.read();
   StepRecord record{.step = step,
                     .total_steps = total_steps_,
                     .epoch = rows.epoch,
-                    .lm_loss = total.token_sum / targets,
-                    .aux_loss = total.router / micro_batches,
-                    .grad_norm = gradient_norm(ctx, state),
-                    .learning_rate = learning_rate(config_.optimizer, step - 1, total_steps_),
+                    .lm_loss = result.token_loss / static_cast<double>(rows.target_tokens),
+                    .aux_loss = result.router_loss / static_cast<double>(rows.micro_batches.size()),
+                    .grad_norm = result.grad_norm,
+                    .learning_rate = rate,
                     .tokens = rows.live_tokens,
-                    .target_tokens = rows.target_tokens};
+                    .target_tokens = rows.target_tokens,
+                    .recomputed_layers = result.dropped};
   record.loss = record.lm_loss + router_coefficient_ * record.aux_loss;
   check_finite(record);
-  adamw_step(ctx, state, config_.optimizer,
-             {.step = step,
-              .learning_rate = record.learning_rate,
-              .grad_scale = clip_scale(record.grad_norm, config_.optimizer.max_grad_norm)});
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   record.milliseconds = seconds * 1e3;
   record.tokens_per_second = static_cast<double>(record.tokens) / seconds;
@@ -159,7 +154,7 @@ void Trainer::save(int64_t step) {
   options.max_shard_size = parse_size(config_.run.max_shard_size);
   if (config_.run.save_dtype != SaveDType::kCheckpoint)
     options.dtype = config_.run.save_dtype == SaveDType::kFp32 ? DType::kF32 : DType::kBF16;
-  save_checkpoint(instance_.state(), options);
+  save_checkpoint(instance_.ctx(), instance_.state(), options);
   output_->write_latest(step);
   output_->prune(config_.run.save_total_limit);
   log_info("saved {}", options.out_folder);

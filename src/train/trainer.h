@@ -10,8 +10,10 @@
 #include "checkpoint/save.h"
 #include "config/config.h"
 #include "metrics/metric_sink.h"
+#include "train/device.h"
 #include "train/evaluate.h"
 #include "train/run_data.h"
+#include "train/step_runner.h"
 
 namespace mixtune {
 
@@ -42,13 +44,14 @@ class Trainer {
   void finish();
 
  private:
-  void announce() const;
+  void announce();
   void check_finite(const StepRecord& record);
 
   Config config_;
   ModelFolder folder_;
+  InstanceOptions options_;
   Instance instance_;
-  Saved saved_;
+  StepRunner runner_;
   RunData data_;
   double router_coefficient_;
   Loader loader_;

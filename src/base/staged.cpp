@@ -1,4 +1,4 @@
-#include "checkpoint/staged_folder.h"
+#include "base/staged.h"
 
 #include <fmt/format.h>
 #include <signal.h>
@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "checkpoint/output_file.h"
+#include "base/output_file.h"
 
 namespace mixtune {
 
@@ -47,28 +47,35 @@ void move(const std::string& from, const std::string& to) {
 
 }  // namespace
 
-StagedFolder::StagedFolder(const std::string& final_path)
+StagedPath::StagedPath(const std::string& final_path)
     : final_path_(without_trailing_slash(final_path)), path_(temporary_name(final_path_)) {
-  std::error_code error;
-  if (fs::exists(fs::symlink_status(final_path_, error)))
-    throw UserError(printable(final_path_, 400), "exists already", "choose another name or remove it");
-  remove_stale(parent_folder(final_path_), fs::path(final_path_).filename().string());
-  fs::create_directory(path_, error);
-  if (error)
-    throw UserError(printable(final_path_, 400), fmt::format("cannot be made: {}", error.message()),
-                    "choose a place that exists and can be written");
+  remove_stale(parent_folder(final_path_), fmt::format("{}{}", fs::path(final_path_).filename().string(), kMark));
 }
 
-StagedFolder::~StagedFolder() {
+StagedPath::~StagedPath() {
   std::error_code ignored;
   if (!committed_) fs::remove_all(path_, ignored);
 }
 
-void StagedFolder::commit() {
-  sync_folder(path_);
+void StagedPath::commit() {
   move(path_, final_path_);
   committed_ = true;
   sync_folder(parent_folder(final_path_));
+}
+
+StagedFolder::StagedFolder(const std::string& final_path) : staged_(final_path) {
+  std::error_code error;
+  if (fs::exists(fs::symlink_status(without_trailing_slash(final_path), error)))
+    throw UserError(printable(final_path, 400), "exists already", "choose another name or remove it");
+  fs::create_directory(path(), error);
+  if (error)
+    throw UserError(printable(final_path, 400), fmt::format("cannot be made: {}", error.message()),
+                    "choose a place that exists and can be written");
+}
+
+void StagedFolder::commit() {
+  sync_folder(path());
+  staged_.commit();
 }
 
 void remove_whole(const std::string& path) {

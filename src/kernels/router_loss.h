@@ -2,13 +2,13 @@
 #pragma once
 
 #include "config/config.h"
-#include "tensor/tensor.h"
+#include "tensor/ctx.h"
 
 namespace mixtune {
 
 // stats [L, 2, E] fp64: for each layer and expert, routed pairs n and summed probabilities P over `tokens` tokens.
-// Writes prob_grad [L, E] fp64 = scale * d(loss) / d(probability of a token for the expert), equal for all tokens.
-// Returns the loss, unscaled.
+// prob_grad [L, E] fp64 = scale * d(loss) / d(probability of a token for the expert), equal for all tokens.
+// loss [1] fp64 += the loss, unscaled.
 //   huggingface: E * sum_e f_e p_e with f_e, p_e the means of n and P over the tokens of all layers pooled
 //   (transformers' load_balancing_loss_func; equals k at perfect balance).
 struct RouterLoss {
@@ -16,8 +16,8 @@ struct RouterLoss {
   Tensor stats;
   int64_t tokens;
   double scale;
-  Tensor prob_grad;
+  Tensor prob_grad, loss;
 };
-double router_loss(const RouterLoss& args);
+void router_loss(Ctx& ctx, const RouterLoss& args);
 
 }  // namespace mixtune

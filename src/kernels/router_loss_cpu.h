@@ -1,9 +1,11 @@
-#include "model/router_loss.h"
+// CPU twin of router_loss.h.
+#pragma once
 
-namespace mixtune {
+#include "kernels/router_loss.h"
 
-double router_loss(const RouterLoss& args) {
-  MT_CHECK(args.type == RouterLossType::kHuggingface);
+namespace mixtune::cpu {
+
+inline void router_loss(const RouterLoss& args) {
   const int64_t layers = args.stats.shape[0], experts = args.stats.shape[2];
   const double* stats = args.stats.as<double>();
   const double pooled = static_cast<double>(layers * args.tokens);
@@ -19,7 +21,7 @@ double router_loss(const RouterLoss& args) {
     for (int64_t l = 0; l < layers; ++l)
       args.prob_grad.as<double>()[l * experts + e] = args.scale * static_cast<double>(experts) * f / pooled;
   }
-  return loss;
+  *args.loss.as<double>() += loss;
 }
 
-}  // namespace mixtune
+}  // namespace mixtune::cpu

@@ -1,0 +1,176 @@
+#include "checkpoint/read_ahead.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <deque>
+
+#include "checkpoint/test_model.h"
+#include "tensor/memory.h"
+
+namespace mixtune {
+namespace {
+
+constexpr size_t kBlock = UncachedFile::kBlock;
+constexpr size_t kBufferBytes = 4 * kBlock;
+
+std::string random_bytes(size_t size, uint64_t key) {
+  std::string bytes(size, '\0');
+  for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(random_bits(key, i));
+  return bytes;
+}
+
+// Drops what the page cache holds of a file, where the file system has a disk below it.
+void evict(const std::string& path) {
+  const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  fsync(fd.get());
+  posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED);
+}
+
+size_t cached_pages(const MappedFile& file) {
+  std::vector<unsigned char> pages(file.bytes().size() / kBlock + 1);
+  mincore(const_cast<char*>(file.bytes().data()), file.bytes().size(), pages.data());
+  return static_cast<size_t>(std::ranges::count_if(pages, [](unsigned char page) { return (page & 1) != 0; }));
+}
+
+class ReadAheadTest : public testing::Test {
+ protected:
+  const UncachedFile& add_file(size_t size) {
+    contents_.push_back(random_bytes(size, 1000 * contents_.size()));
+    const std::string path = folder_ / fmt::format("file{}", contents_.size());
+    put(path, contents_.back());
+    mapped_.emplace_back(path);
+    return files_.emplace_back(mapped_.back());
+  }
+
+  ReadPlan plan(std::vector<Stretch> stretches, size_t buffers, int threads) {
+    return {.stretches = std::move(stretches),
+            .memory = {reinterpret_cast<std::byte*>(memory_.data()), buffers * kBufferBytes},
+            .buffer_bytes = kBufferBytes,
+            .threads = threads};
+  }
+
+  std::string expected(const Stretch& stretch) const {
+    const size_t file = static_cast<size_t>(
+        std::ranges::find(files_, stretch.file, [](const UncachedFile& f) { return &f; }) - files_.begin());
+    return contents_[file].substr(stretch.begin, stretch.end - stretch.begin);
+  }
+
+  static std::string text(std::span<const std::byte> bytes) {
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  }
+
+  // Up to `held` stretches are in use at a time.
+  void expect_reads(const std::vector<Stretch>& stretches, size_t buffers, int threads, size_t held) {
+    ReadAhead ahead(plan(stretches, buffers, threads));
+    std::deque<std::span<const std::byte>> in_use;
+    size_t first = 0;
+    for (size_t i = 0; i < stretches.size(); ++i) {
+      if (in_use.size() == held) {
+        ASSERT_TRUE(text(in_use.front()) == expected(stretches[first])) << "stretch " << first;
+        in_use.pop_front();
+        ++first;
+        ahead.release();
+      }
+      in_use.push_back(ahead.next());
+      ASSERT_TRUE(text(in_use.back()) == expected(stretches[i])) << "stretch " << i;
+    }
+  }
+
+  // Any offsets and lengths that a buffer has room for.
+  std::vector<Stretch> odd_stretches(const UncachedFile& file, size_t size, uint64_t key) const {
+    std::vector<Stretch> stretches = {{&file, 0, 1}, {&file, size - 1, size}, {&file, size, size}};
+    for (uint64_t i = 0; i < 200; ++i) {
+      const uint64_t begin = random_bits(key, 2 * i) % size;
+      const uint64_t room = begin / kBlock * kBlock + kBufferBytes - begin;
+      stretches.push_back({&file, begin, std::min(size, begin + random_bits(key, 2 * i + 1) % (room + 1))});
+    }
+    return stretches;
+  }
+
+  TemporaryFolder folder_;
+  Memory memory_{"test", {}, 64 * kBufferBytes};
+  std::vector<std::string> contents_;
+  std::deque<MappedFile> mapped_;
+  std::deque<UncachedFile> files_;
+};
+
+TEST_F(ReadAheadTest, AnyStretchesOfSeveralFiles) {
+  std::vector<Stretch> stretches;
+  for (const size_t size : {size_t{1}, kBlock, 100 * kBlock, 50 * kBlock + 1, 70 * kBlock - 3})
+    for (const Stretch& stretch : odd_stretches(add_file(size), size, size)) stretches.push_back(stretch);
+  for (const bool cached : {true, false})
+    for (const auto& [buffers, threads, held] :
+         {std::array<size_t, 3>{1, 1, 1}, {1, 4, 1}, {3, 1, 2}, {2, 8, 2}, {16, 8, 3}}) {
+      for (const MappedFile& file : mapped_)
+        if (!cached) evict(file.path());
+      expect_reads(stretches, buffers, static_cast<int>(threads), held);
+    }
+}
+
+// Neither what is not in the page cache is brought there, nor what is there driven out.
+TEST_F(ReadAheadTest, LeavesThePageCacheAsItWas) {
+  constexpr size_t kSize = 256 * kBlock;
+  const UncachedFile& file = add_file(kSize);
+  std::vector<Stretch> stretches;
+  for (size_t begin = 0; begin < kSize; begin += kBufferBytes)
+    stretches.push_back({&file, begin, begin + kBufferBytes});
+  expect_reads(stretches, 8, 4, 1);
+  EXPECT_EQ(cached_pages(mapped_[0]), kSize / kBlock);
+  evict(mapped_[0].path());
+  if (cached_pages(mapped_[0]) > 0) GTEST_SKIP() << "this file system lives in the page cache";
+  expect_reads(stretches, 8, 4, 1);
+  EXPECT_EQ(cached_pages(mapped_[0]), 0u);
+}
+
+TEST_F(ReadAheadTest, ErrorsReachTheUserOfTheirStretch) {
+  const UncachedFile& file = add_file(100 * kBlock);
+  std::vector<Stretch> stretches;
+  for (size_t i = 0; i < 20; ++i) stretches.push_back({&file, i * kBlock, (i + 1) * kBlock});
+  ReadPlan faulty = plan(stretches, 4, 3);
+  faulty.inspect = [&](size_t stretch, std::span<const std::byte> bytes) {
+    EXPECT_EQ(text(bytes), expected(stretches[stretch]));
+    if (stretch == 11) throw UserError("here", "is bad", "mend it");
+  };
+  ReadAhead ahead(std::move(faulty));
+  for (size_t i = 0; i < 11; ++i) {
+    EXPECT_EQ(text(ahead.next()), expected(stretches[i]));
+    ahead.release();
+  }
+  expect_user_error([&] { ahead.next(); }, {"here: is bad"});
+}
+
+TEST_F(ReadAheadTest, ACutFileIsAnErrorThatNamesThePlace) {
+  const UncachedFile& file = add_file(100 * kBlock);
+  std::filesystem::resize_file(mapped_[0].path(), 50 * kBlock + 7);
+  ReadAhead ahead(plan({{&file, 48 * kBlock, 50 * kBlock}, {&file, 50 * kBlock, 53 * kBlock}}, 2, 2));
+  EXPECT_EQ(text(ahead.next()), contents_[0].substr(48 * kBlock, 2 * kBlock));
+  try {
+    ahead.next();
+    FAIL();
+  } catch (const Error& error) {
+    const std::string line = error.what();
+    EXPECT_NE(line.find(fmt::format("{}: ends at byte {} of {}", mapped_[0].path(), 50 * kBlock + 7, 100 * kBlock)),
+              std::string::npos)
+        << line;
+  }
+}
+
+TEST_F(ReadAheadTest, EndsWithReadsUnderWay) {
+  const UncachedFile& file = add_file(100 * kBlock);
+  std::vector<Stretch> stretches(1000, {&file, 0, kBufferBytes});
+  for (int i = 0; i < 20; ++i) {
+    ReadAhead ahead(plan(stretches, 8, 8));
+    if (i % 2 == 0) ahead.next();
+  }
+}
+
+TEST_F(ReadAheadTest, AMissingFile) {
+  add_file(1);
+  std::filesystem::remove(mapped_[0].path());
+  expect_user_error([&] { UncachedFile{mapped_[0]}; }, {mapped_[0].path() + ": cannot be opened"});
+}
+
+}  // namespace
+}  // namespace mixtune

@@ -1,0 +1,15 @@
+// Weights from files to a device at the speed of the disk, through a ring of host buffers.
+#pragma once
+
+#include "checkpoint/hf_folder.h"
+#include "tensor/ctx.h"
+
+namespace mixtune {
+
+// Fills state.primary of every parameter from a folder that has all of them; they are there when it returns. The ring,
+// 256 MiB whatever the size of the model, is all the host memory that it takes; of the ctx's stack it takes a buffer's
+// worth (16 MiB) where types differ. Throws UserError where a value is not finite, and Error where a file cannot be
+// read or has changed since `folder` was made.
+void stream_weights(Ctx& ctx, const HfFolder& folder, State& state);
+
+}  // namespace mixtune

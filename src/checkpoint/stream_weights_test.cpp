@@ -1,0 +1,134 @@
+#include "checkpoint/stream_weights.h"
+
+#include "checkpoint/index.h"
+#include "checkpoint/test_tensors.h"
+#include "kernels/cast.h"
+#include "kernels/testing.h"
+
+namespace mixtune {
+namespace {
+
+// Larger than a buffer: its tensors are cut.
+constexpr SmallModel kLarge = {.layers = 1, .hidden = 512, .ffn = 64, .experts = 2, .kv = 128, .vocab = 12'345};
+
+// The device is the CPU: its copies are as on a GPU, but for their memory and their time.
+class Stream : public testing::Test {
+ protected:
+  void write(const std::vector<TestTensor>& tensors) {
+    std::filesystem::remove(weights_);
+    write_tensors(weights_, tensors);
+  }
+
+  // Tensors at offsets that are multiples of nothing.
+  void shift(size_t bytes) {
+    std::string file = get(weights_);
+    uint64_t length = 0;
+    std::memcpy(&length, file.data(), sizeof(length));
+    file.insert(sizeof(length) + length, bytes, ' ');
+    length += bytes;
+    std::memcpy(file.data(), &length, sizeof(length));
+    put(weights_, file);
+  }
+
+  // That every weight of a state of these types is what `wide` has, rounded.
+  void expect_streams(const State& wide, const SmallModel& model, const StateTypes& types) {
+    State state(small_specs(model), {}, types, State::Purpose::kTraining);
+    stream_weights(ctx_, HfFolder(folder_.path()), state);
+    for (int param = 0; param < state.size(); ++param) {
+      const Stack::Frame frame(ctx_.stack);
+      const Tensor streamed = state.primary(param);
+      const Tensor expected = ctx_.stack.push("expected", streamed.shape, streamed.dtype);
+      cast(ctx_, wide.weight(param), expected);
+      ASSERT_EQ(std::memcmp(streamed.data, expected.data, expected.bytes()), 0) << state.spec(param).name;
+    }
+  }
+
+  void expect_fails(
+      const std::vector<std::string>& fragments, const std::function<void()>& before = [] {}) {
+    const HfFolder folder(folder_.path());
+    State state = small_state();
+    before();
+    try {
+      stream_weights(ctx_, folder, state);
+      FAIL();
+    } catch (const Error& error) {
+      for (const std::string& fragment : fragments)
+        EXPECT_NE(std::string(error.what()).find(fragment), std::string::npos) << error.what();
+    }
+  }
+
+  TestCtx ctx_;
+  TemporaryFolder folder_;
+  std::string weights_ = folder_ / kWeightsFile;
+};
+
+constexpr StateTypes kBf16{.weights = DType::kBF16};
+constexpr StateTypes kMasters{.weights = DType::kBF16, .masters = true};
+
+TEST_F(Stream, EveryTypeIntoEveryType) {
+  for (const DType stored : {DType::kF32, DType::kBF16, DType::kF16}) {
+    State wide = small_state();
+    fill(wide, stored);
+    write(hub_form(wide, stored));
+    for (const StateTypes& types : {StateTypes{}, StateTypes::all(DType::kF64), kBf16, kMasters})
+      expect_streams(wide, {}, types);
+  }
+}
+
+TEST_F(Stream, TensorsLargerThanABufferAtOddOffsets) {
+  for (const DType stored : {DType::kF32, DType::kBF16}) {
+    State wide = small_state(kLarge);
+    fill(wide, stored);
+    write(hub_form(wide, stored));
+    for (const StateTypes& types : {StateTypes{}, kBf16}) expect_streams(wide, kLarge, types);
+    shift(3);
+    for (const StateTypes& types : {StateTypes{}, kBf16}) expect_streams(wide, kLarge, types);
+  }
+}
+
+TEST_F(Stream, PackedLayout) {
+  State wide = small_state();
+  fill(wide);
+  write(packed_form(wide));
+  expect_streams(wide, {}, {});
+}
+
+TEST_F(Stream, Shards) {
+  State wide = small_state();
+  fill(wide, DType::kBF16);
+  const auto tensors = hub_form(wide, DType::kBF16);
+  WeightMap weight_map;
+  for (size_t i = 0; i < 7; ++i) {
+    std::vector<TestTensor> shard;
+    for (size_t t = i; t < tensors.size(); t += 7) {
+      weight_map[tensors[t].entry.name] = fmt::format("{}.safetensors", i);
+      shard.push_back(tensors[t]);
+    }
+    write_tensors(folder_ / fmt::format("{}.safetensors", i), shard);
+  }
+  put(folder_ / kIndexFile, format_index(weight_map, 1));
+  for (const StateTypes& types : {StateTypes{}, kBf16, kMasters}) expect_streams(wide, {}, types);
+}
+
+TEST_F(Stream, Errors) {
+  State wide = small_state();
+  fill(wide);
+  auto tensors = hub_form(wide);
+  write(tensors);
+  const std::string good = get(weights_);
+  expect_fails({weights_, "has changed"}, [&] { put(weights_, good + "x"); });
+  put(weights_, good);
+  expect_fails({weights_, "has changed"}, [&] { put(weights_, good.substr(0, good.size() / 2)); });
+  put(weights_, good);
+  expect_fails({weights_, "cannot be opened"}, [&] { std::filesystem::remove(weights_); });
+  named(tensors, "model.layers.1.block_sparse_moe.experts.1.w2.weight").values[17] =
+      std::numeric_limits<float>::quiet_NaN();
+  for (const DType stored : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (TestTensor& tensor : tensors) tensor.entry.dtype = stored;
+    write(tensors);
+    expect_fails({weights_, "'model.layers.1.block_sparse_moe.experts.1.w2.weight' holds NaN or infinity"});
+  }
+}
+
+}  // namespace
+}  // namespace mixtune

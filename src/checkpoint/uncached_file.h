@@ -1,0 +1,39 @@
+// Large files read once: past the page cache, which would only cost time and memory.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "base/file.h"
+
+namespace mixtune {
+
+// A file that is also mapped, which must stay so. What the page cache holds of it already is read from there. Where the
+// file system refuses direct reads, pages are read through the cache and given back at once.
+class UncachedFile {
+ public:
+  static constexpr uint64_t kBlock = 4096;  // direct reads begin and end at its multiples
+
+  // Throws UserError where the file cannot be opened.
+  explicit UncachedFile(const MappedFile& mapped);
+
+  // Reads bytes [begin, end) on the calling thread, any number of which may do so at once. `buffer` begins at a
+  // multiple of kBlock and has room for all blocks that [begin, end) touches; the result lies in it. Throws Error.
+  std::span<const std::byte> read(uint64_t begin, uint64_t end, std::span<std::byte> buffer) const;
+
+ private:
+  bool is_cached(uint64_t begin, size_t size) const;
+  // Both fill `buffer` from byte `begin` on; read_direct stops where it cannot go on, and returns what it read.
+  size_t read_direct(uint64_t begin, size_t size, std::byte* buffer) const;
+  void read_buffered(uint64_t begin, size_t size, std::byte* buffer, bool keep) const;
+
+  const MappedFile& mapped_;
+  Fd buffered_, direct_;
+  bool shows_cache_;  // the kernel tells this user what is cached
+  mutable std::atomic<bool> direct_works_;
+};
+
+}  // namespace mixtune

@@ -1,0 +1,89 @@
+// How a StepBenchResult is printed.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "cli/bench_step.h"
+
+namespace mixtune {
+
+namespace {
+
+const char* mode_name(BenchMode mode) {
+  constexpr const char* kNames[] = {"forward", "forward-backward", "step"};
+  return kNames[static_cast<int>(mode)];
+}
+
+const char* recompute_name(Recompute recompute) {
+  constexpr const char* kNames[] = {"none", "selective", "full"};
+  return kNames[static_cast<int>(recompute)];
+}
+
+}  // namespace
+
+std::string print_table(const StepBench& bench, const StepBenchResult& r) {
+  std::string out =
+      fmt::format("{}: {} of {} x {} tokens, documents of {}, {} layers, {}\n", r.device, mode_name(bench.mode),
+                  bench.accumulate, bench.tokens, bench.sequence_length / bench.documents_per_row,
+                  bench.model.num_hidden_layers, dtype_name(bench.options.types.weights));
+  const auto row = [&](std::string_view name, const std::string& value) {
+    out += fmt::format("  {:<34} {:>14}\n", name, value);
+  };
+  row("milliseconds (median)", fmt::format("{:.2f}", r.milliseconds));
+  row("tokens a second", fmt::format("{:.0f}", r.tokens_per_second));
+  row("model TFLOP/s", fmt::format("{:.1f}", r.tflops));
+  row("GEMM TFLOP/s, same run", fmt::format("{:.1f}", r.gemm_tflops));
+  row("fraction of it", fmt::format("{:.1f}%", 100 * r.tflops / r.gemm_tflops));
+  row("state", format_bytes(r.state_bytes));
+  row("activations, peak", format_bytes(r.activation_bytes));
+  row("recomputed layers", fmt::format("{}", r.recomputed_layers));
+  row("host waits a step", fmt::format("{:.1f}", r.waits_per_step));
+  row("plans built after warm-up", fmt::format("{}", r.late_plans));
+  row("loss", fmt::format("{:.4f}", r.loss));
+  double sum = 0;
+  for (const StepBenchResult::Part& part : r.parts) sum += part.milliseconds;
+  out += "  parts\n";
+  for (const StepBenchResult::Part& part : r.parts)
+    out +=
+        fmt::format("    {:<32} {:>11.3f} ms {:>6.1f}%\n", part.name, part.milliseconds, 100 * part.milliseconds / sum);
+  return out;
+}
+
+std::string print_json(const StepBench& bench, const StepBenchResult& r) {
+  nlohmann::ordered_json parts;
+  for (const StepBenchResult::Part& part : r.parts) parts[part.name] = part.milliseconds;
+  const StateTypes& types = bench.options.types;
+  const nlohmann::ordered_json object = {
+      {"device", r.device},
+      {"mode", mode_name(bench.mode)},
+      {"layers", bench.model.num_hidden_layers},
+      {"hidden_size", bench.model.hidden_size},
+      {"tokens", bench.tokens},
+      {"accumulate", bench.accumulate},
+      {"document_tokens", bench.sequence_length / bench.documents_per_row},
+      {"weights", dtype_name(types.weights)},
+      {"master_weights", types.masters},
+      {"gradients", dtype_name(types.gradients)},
+      {"moments", dtype_name(types.moments)},
+      {"max_grad_norm", bench.max_grad_norm},
+      {"recompute", recompute_name(bench.options.recompute)},
+      {"experts", bench.options.experts == ExpertsImplementation::kLoop ? "loop" : "grouped"},
+      {"deterministic", bench.options.gpu.deterministic},
+      {"balanced", bench.balanced},
+      {"milliseconds", r.milliseconds},
+      {"tokens_per_second", r.tokens_per_second},
+      {"model_tflops", r.tflops},
+      {"gemm_tflops", r.gemm_tflops},
+      {"state_bytes", r.state_bytes},
+      {"activation_bytes", r.activation_bytes},
+      {"recomputed_layers", r.recomputed_layers},
+      {"waits_per_step", r.waits_per_step},
+      {"late_plans", r.late_plans},
+      {"loss", r.loss},
+      {"parts_milliseconds", parts},
+  };
+  return object.dump(2) + "\n";
+}
+
+}  // namespace mixtune

@@ -1,0 +1,250 @@
+#include "cli/bench_step.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+
+#include "base/random.h"
+#include "data/random_batch.h"
+#include "kernels/fill.h"
+#include "kernels/gemm.h"
+#include "tensor/profiler.h"
+#include "train/memory_plan.h"
+#include "train/step_runner.h"
+#include "train/warm_up.h"
+
+namespace mixtune {
+
+namespace {
+
+constexpr uint64_t kSeed = 1;
+constexpr int kProfiledSteps = 3;
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
+void fill_weights(Instance& instance) {
+  State& state = instance.state();
+  Ctx& ctx = instance.ctx();
+  const double deviation = instance.model().config().initializer_range;
+  for (int p = 0; p < state.size(); ++p) {
+    const bool norm = state.spec(p).shape.rank() == 1;
+    fill_normal(ctx, {.tensor = state.primary(p),
+                      .key = random_key(kSeed, state.spec(p).name),
+                      .mean = norm ? 1.0 : 0.0,
+                      .deviation = norm ? 0 : deviation});
+    state.publish(ctx, p);
+  }
+}
+
+// Slot s of token t goes to expert (t * k + s) % E.
+class BalancedRouting {
+ public:
+  BalancedRouting(Instance& instance, int64_t tokens, int64_t live)
+      : host_("balanced routing", Device{}, bytes(instance, tokens), instance.host_memory()),
+        device_("balanced routing", instance.ctx().device, bytes(instance, tokens)) {
+    const MixtralConfig& config = instance.model().config();
+    const int64_t k = config.num_experts_per_tok;
+    const Tensor host = host_.allocate("experts", {tokens, k}, DType::kI32);
+    experts_ = device_.allocate("experts", {tokens, k}, DType::kI32);
+    for (int64_t i = 0; i < tokens * k; ++i)
+      host.as<int32_t>()[i] = i < live * k ? static_cast<int32_t>(i % config.num_local_experts) : -1;
+    copy(instance.ctx(), host, experts_);
+    wait(instance.ctx());
+  }
+
+  const Tensor& experts() const { return experts_; }
+
+ private:
+  static size_t bytes(Instance& instance, int64_t tokens) {
+    return align_up(static_cast<size_t>(tokens * instance.model().config().num_experts_per_tok) * sizeof(int32_t));
+  }
+
+  Arena host_, device_;
+  Tensor experts_;
+};
+
+// The steps of a bench, one after the other.
+class Steps {
+ public:
+  Steps(const StepBench& bench, Instance& instance)
+      : bench_(bench), instance_(instance), runner_(instance, OptimizerSettings{}, kSeed) {
+    const int64_t length = bench.sequence_length / bench.documents_per_row;
+    for (int64_t i = 0; i < bench.accumulate; ++i) {
+      random_.push_back(std::make_unique<RandomBatch>(bench.tokens, length, bench.model.vocab_size, kSeed + i,
+                                                      instance.host_memory()));
+      batches_.push_back(random_.back()->batch());
+    }
+    if (bench.balanced) {
+      routing_ = std::make_unique<BalancedRouting>(instance, batches_[0].ids.rows(), bench.tokens);
+      runner_.saved().forced.assign(bench.model.num_hidden_layers, routing_->experts());
+    }
+  }
+
+  void run() {
+    ++step_;
+    if (bench_.mode == BenchMode::kForward) return runner_.forward(batches_);
+    runner_.forward_backward(batches_, {.router_coefficient = bench_.model.router_aux_loss_coef});
+    if (bench_.mode == BenchMode::kForwardBackward) return;
+    runner_.update({.step = step_,
+                    .learning_rate = 1e-6,
+                    .max_norm = bench_.max_grad_norm,
+                    .with_norm = bench_.max_grad_norm > 0});
+  }
+
+  StepRunner::Result read() { return runner_.read(); }
+  int64_t targets() const {
+    int64_t sum = 0;
+    for (const Batch& batch : batches_) sum += batch.target_tokens();
+    return sum;
+  }
+
+ private:
+  const StepBench& bench_;
+  Instance& instance_;
+  StepRunner runner_;
+  std::vector<std::unique_ptr<RandomBatch>> random_;
+  std::vector<Batch> batches_;
+  std::unique_ptr<BalancedRouting> routing_;
+  int64_t step_ = 0;
+};
+
+// Milliseconds of each of `count` runs of `run`, by the device's own clock.
+template <class Run>
+std::vector<double> times(Ctx& ctx, int count, const Run& run) {
+  const auto clock = make_stamp_clock(ctx);
+  std::vector<double> result;
+  for (int i = 0; i < count; ++i) {
+    clock->reset();
+    const int begin = clock->stamp();
+    run();
+    const int end = clock->stamp();
+    wait(ctx);
+    result.push_back(clock->milliseconds(begin, end));
+  }
+  return result;
+}
+
+template <class Run>
+void run_for(Ctx& ctx, double seconds, const Run& run) {
+  const auto start = std::chrono::steady_clock::now();
+  do {
+    run();
+    wait(ctx);
+  } while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds);
+}
+
+// The rate of one large product in the model's dtype, for a second, as far as the stack has room.
+double gemm_tflops(Instance& instance) {
+  Ctx& ctx = instance.ctx();
+  const Frame frame(ctx);
+  const DType dtype = instance.state().dtype();
+  int64_t n = 8192;
+  while (n > 256 && 4 * n * n * dtype_size(dtype) > ctx.stack.left()) n /= 2;
+  if (!ctx.on_gpu()) n = std::min<int64_t>(n, 2048);
+  const Tensor a = ctx.stack.push("a", {n, n}, dtype), b = ctx.stack.push("b", {n, n}, dtype),
+               c = ctx.stack.push("c", {n, n}, dtype);
+  fill_normal(ctx, {.tensor = a, .key = 1});
+  fill_normal(ctx, {.tensor = b, .key = 2});
+  const auto product = [&] {
+    gemm(ctx, {.a = a, .b = b, .c = c, .trans_b = true});
+  };
+  run_for(ctx, 1, product);
+  const auto n3 = static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n);
+  return 2 * n3 / (median(times(ctx, 20, product)) * 1e9);
+}
+
+// Each part's own time, without that of the parts inside it.
+std::vector<StepBenchResult::Part> own_times(const std::vector<Profiler::Part>& parts, int steps) {
+  std::map<std::string, double> sums;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    double inside = 0;
+    for (size_t j = i + 1; j < parts.size() && parts[j].depth > parts[i].depth; ++j)
+      if (parts[j].depth == parts[i].depth + 1) inside += parts[j].duration;
+    sums[parts[i].name] += (parts[i].duration - inside) / steps;
+  }
+  std::vector<StepBenchResult::Part> result;
+  for (const auto& [name, milliseconds] : sums) result.push_back({name, milliseconds});
+  std::ranges::sort(result, std::ranges::greater{}, &StepBenchResult::Part::milliseconds);
+  return result;
+}
+
+std::vector<StepBenchResult::Part> profile(Ctx& ctx, Steps& steps) {
+  Profiler profiler(ctx);
+  ctx.profiler = &profiler;
+  profiler.start();
+  for (int i = 0; i < kProfiledSteps; ++i) {
+    const Range range(ctx, "everything else");
+    steps.run();
+  }
+  ctx.profiler = nullptr;
+  return own_times(profiler.collect(ctx), kProfiledSteps);
+}
+
+}  // namespace
+
+StepBenchResult bench_step(const StepBench& bench) {
+  InstanceOptions options = bench.options;
+  options.purpose = bench.mode == BenchMode::kForward ? State::Purpose::kInference : State::Purpose::kTraining;
+  const BatchLimits limits = {.tokens = bench.tokens,
+                              .longest_document = bench.sequence_length / bench.documents_per_row,
+                              .documents = bench.tokens / (bench.sequence_length / bench.documents_per_row)};
+  Instance instance(bench.model, options);
+  Ctx& ctx = instance.ctx();
+  fill_weights(instance);
+  warm_up(instance, limits);
+  Steps steps(bench, instance);
+  run_for(ctx, bench.settle, [&] { steps.run(); });
+
+  StepBenchResult result;
+  const int64_t waits = device_waits(ctx);
+  result.milliseconds = median(times(ctx, bench.steps, [&] { steps.run(); }));
+  result.waits_per_step =
+      static_cast<double>(device_waits(ctx) - waits) / bench.steps - 1;  // times() itself waits once
+  const double tokens = static_cast<double>(bench.tokens * bench.accumulate);
+  result.tokens_per_second = tokens / (result.milliseconds / 1e3);
+  result.tflops = tokens *
+                  model_flops_per_token(bench.model, limits.longest_document, bench.mode == BenchMode::kForward) /
+                  (result.milliseconds * 1e9);
+  const StepRunner::Result numbers = steps.read();
+  result.loss = numbers.token_loss / static_cast<double>(steps.targets());
+  result.recomputed_layers = numbers.dropped;
+  result.parts = profile(ctx, steps);
+  result.late_plans = late_plans(ctx);
+  result.gemm_tflops = gemm_tflops(instance);
+  result.state_bytes = instance.state().bytes();
+  result.activation_bytes = ctx.stack.peak();
+  result.device = ctx.on_gpu() ? gpu_info(ctx.device.index).name : "CPU";
+  return result;
+}
+
+double model_flops_per_token(const MixtralConfig& c, int64_t length, bool forward_only) {
+  const auto d = [](int64_t x) {
+    return static_cast<double>(x);
+  };
+  const double h = d(c.hidden_size), q = d(c.query_size()), kv = d(c.kv_size());
+  const double layer =
+      h * (q + 2 * kv) + q * d(length) + q * h + 3 * d(c.num_experts_per_tok) * h * d(c.intermediate_size);
+  return (forward_only ? 2 : 6) * (d(c.num_hidden_layers) * layer + h * d(c.vocab_size));
+}
+
+MixtralConfig mixtral_8x7b(int64_t layers) {
+  return {.vocab_size = 32000,
+          .hidden_size = 4096,
+          .intermediate_size = 14336,
+          .num_hidden_layers = layers,
+          .num_attention_heads = 32,
+          .num_key_value_heads = 8,
+          .head_dim = 128,
+          .num_local_experts = 8,
+          .num_experts_per_tok = 2,
+          .max_position_embeddings = 32768,
+          .rope_theta = 1e6,
+          .rms_norm_eps = 1e-5,
+          .initializer_range = 0.02,
+          .router_aux_loss_coef = 0.02};
+}
+
+}  // namespace mixtune

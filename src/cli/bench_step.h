@@ -1,0 +1,51 @@
+// 'mixtune bench step': the speed of a training step on random weights and tokens.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "model/instance.h"
+
+namespace mixtune {
+
+enum class BenchMode { kForward, kForwardBackward, kStep };
+
+struct StepBench {
+  MixtralConfig model;
+  InstanceOptions options;
+  int64_t tokens = 8192, sequence_length = 4096, documents_per_row = 1, accumulate = 1;
+  BenchMode mode = BenchMode::kStep;
+  bool balanced = false;     // every expert gets the same number of tokens, whatever the router says
+  double max_grad_norm = 0;  // 0: no norm, no clipping
+  int steps = 20;            // the median of which is taken
+  double settle = 5;         // seconds of steps before those, for the clocks
+};
+
+struct StepBenchResult {
+  std::string device;
+  double milliseconds = 0, tokens_per_second = 0;
+  double tflops = 0;       // the model's operations (docs/design.md, section 6) by the time
+  double gemm_tflops = 0;  // of one large product in the same run
+  size_t state_bytes = 0, activation_bytes = 0;
+  int64_t recomputed_layers = 0, late_plans = 0;
+  double waits_per_step = 0;  // of the host for the device
+  double loss = 0;
+  struct Part {
+    std::string name;
+    double milliseconds;  // a step
+  };
+  std::vector<Part> parts;  // longest first
+};
+
+// Floating-point operations of the model for one token of documents of `length` tokens.
+double model_flops_per_token(const MixtralConfig& config, int64_t length, bool forward_only);
+
+// Mixtral 8x7B's shape with `layers` layers.
+MixtralConfig mixtral_8x7b(int64_t layers);
+
+StepBenchResult bench_step(const StepBench& bench);
+std::string print_table(const StepBench& bench, const StepBenchResult& result);
+std::string print_json(const StepBench& bench, const StepBenchResult& result);
+
+}  // namespace mixtune

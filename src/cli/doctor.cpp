@@ -1,0 +1,118 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+#include <CLI/CLI.hpp>
+
+#include "base/library.h"
+#include "base/log.h"
+#include "cli/command.h"
+#include "kernels/fill.h"
+#include "kernels/gemm.h"
+#include "tensor/profiler.h"
+
+namespace mixtune {
+
+namespace {
+
+void print_row(std::string_view name, std::string_view value) {
+  fmt::print("{:<10} {}\n", name, value);
+}
+
+// Part `index` of a version, "9.19.0".
+int number(std::string_view version, int index) {
+  for (; index > 0; --index) version.remove_prefix(std::min(version.find('.'), version.size() - 1) + 1);
+  return std::atoi(std::string(version).c_str());
+}
+
+std::string cuda_version(int version) {
+  return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+// Opens it, as a run would; `oldest` is the version from which on it is used.
+void report_library(CudaLibrary which, std::string_view oldest, std::string_view without) {
+  const std::string_view name = library_name(which);
+  if (!find_library(which)) return print_row(name, fmt::format("not found: {}", without));
+  try {
+    const Library library = open_library(which);
+    const std::string version = library_version(which, library);
+    const bool old =
+        std::pair(number(version, 0), number(version, 1)) < std::pair(number(oldest, 0), number(oldest, 1));
+    print_row(name, fmt::format("{} ({}){}", version, library.path(),
+                                old ? fmt::format(": older than {}: {}", oldest, without) : ""));
+  } catch (const Error& error) {
+    print_row(name, error.what());
+  }
+}
+
+// Milliseconds of one run, the best of ten.
+template <class Run>
+double best_time(Ctx& ctx, const Run& run) {
+  const auto clock = make_stamp_clock(ctx);
+  double best = 1e9;
+  for (int i = 0; i < 10; ++i) {
+    clock->reset();
+    const int begin = clock->stamp();
+    run();
+    const int end = clock->stamp();
+    wait(ctx);
+    best = std::min(best, clock->milliseconds(begin, end));
+  }
+  return best;
+}
+
+void measure(Device device) {
+  constexpr int64_t kSize = 8192;
+  constexpr int64_t kCopy = int64_t{1} << 28;
+  const auto gpu = make_gpu(device, {});
+  Stack stack("measurements", device, (size_t{3} << 28) + (size_t{1} << 26));
+  Ctx ctx{device, stack, stack, gpu.get()};
+  {
+    const Frame frame(ctx);
+    const Tensor from = stack.push("from", {kCopy}, DType::kU8), to = stack.push("to", {kCopy}, DType::kU8);
+    const double ms = best_time(ctx, [&] { copy(ctx, from, to); });
+    print_row("copy", fmt::format("{:.2f} TB/s, reads and writes", 2.0 * kCopy / ms / 1e9));
+  }
+  const Tensor a = stack.push("a", {kSize, kSize}, DType::kBF16), b = stack.push("b", {kSize, kSize}, DType::kBF16),
+               c = stack.push("c", {kSize, kSize}, DType::kBF16);
+  fill_normal(ctx, {.tensor = a, .key = 1});
+  fill_normal(ctx, {.tensor = b, .key = 2});
+  const double ms = best_time(ctx, [&] { gemm(ctx, {.a = a, .b = b, .c = c, .trans_b = true}); });
+  print_row("GEMM", fmt::format("{:.0f} TFLOP/s, bf16, {} cubed", 2.0 * kSize * kSize * kSize / ms / 1e9, kSize));
+}
+
+void run_doctor() {
+  print_row("build", built_with_cuda() ? "with CUDA" : "without CUDA: mixtune computes on the CPU alone");
+  if (!built_with_cuda()) return;
+  const int count = gpu_count();
+  if (count == 0) {
+    print_row("GPU", "none that CUDA can use: is there an NVIDIA driver for CUDA 13 (nvidia-smi)?");
+    return;
+  }
+  for (int i = 0; i < count; ++i) {
+    const GpuInfo info = gpu_info(i);
+    if (i == 0) {
+      print_row("driver", fmt::format("CUDA {}", cuda_version(info.driver)));
+      print_row("runtime", fmt::format("CUDA {}{}", cuda_version(info.runtime),
+                                       info.driver < info.runtime ? ": newer than the driver; update the driver" : ""));
+      report_library(CudaLibrary::kCublasLt, "13.0", "matrix products need it; install CUDA 13 or PyTorch for it");
+      report_library(CudaLibrary::kCudnn, "9.19", "attention uses mixtune's own kernels, which are slower");
+      report_library(CudaLibrary::kNccl, "2.28", "training on several GPUs needs it");
+    }
+    print_row(fmt::format("GPU {}", i),
+              fmt::format("{}, sm_{}, {} multiprocessors, {} free of {}", info.name, info.compute_capability,
+                          info.multiprocessors, format_bytes(info.free_memory), format_bytes(info.memory)));
+  }
+  measure({DeviceType::kCuda, 0});
+}
+
+}  // namespace
+
+Command add_doctor(CLI::App& program) {
+  CLI::App* app = program.add_subcommand("doctor", "Check this machine: GPUs, driver, libraries, a copy and a product");
+  return {app, run_doctor};
+}
+
+}  // namespace mixtune

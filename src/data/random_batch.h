@@ -1,0 +1,21 @@
+// A batch of random tokens: for warm-up and benchmarks.
+#pragma once
+
+#include "data/batch.h"
+
+namespace mixtune {
+
+class RandomBatch {
+ public:
+  // Documents of document_tokens each (the last may be shorter), `tokens` in all; every row but the last of a document
+  // has a target. kPinned for a GPU.
+  RandomBatch(int64_t tokens, int64_t document_tokens, int64_t vocab_size, uint64_t seed, HostMemory memory);
+
+  const Batch& batch() const { return batch_; }
+
+ private:
+  Arena arena_;
+  Batch batch_;
+};
+
+}  // namespace mixtune

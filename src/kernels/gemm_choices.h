@@ -1,0 +1,67 @@
+// Which algorithm of the GEMM library computes which products: the classes of products that share one, and the file
+// that keeps the choices for later runs. Knows no GPU.
+#pragma once
+
+#include <array>
+#include <compare>
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "tensor/tensor.h"
+
+namespace mixtune {
+
+// A product C [m, n] = op(A) op(B) (gemm.h) as far as an algorithm depends on it. One of its sizes counts tokens: the
+// rows of C, or with trans_a (a weight's gradient) the length of the sums.
+struct GemmKey {
+  int64_t m = 0, n = 0, k = 0;
+  DType operands = DType::kF32, result = DType::kF32;
+  bool trans_a = false, trans_b = false, accumulate = false;
+  int alignment = 256;  // in bytes, of all three matrices: 256, 16 or a smaller power of two
+
+  int64_t tokens() const { return trans_a ? k : m; }
+  GemmKey with_tokens(int64_t tokens) const;
+  // With both transposed the tokens are B's row length, on whose alignment algorithms depend: each number has its own.
+  bool has_buckets() const { return !(trans_a && trans_b); }
+  // The key under which an algorithm is kept: the tokens rounded up to those that share one.
+  GemmKey bucket() const;
+
+  auto operator<=>(const GemmKey&) const = default;
+  std::string str() const;  // "bf16 fp32 tn 28672x4096x6144 += 256"
+};
+
+// Buckets of tokens, two an octave: 128, 256, 384, 512, 768, 1024, 1536, ... The smallest that is not below `tokens`.
+int64_t token_bucket(int64_t tokens);
+
+// The class of alignment of an address.
+int alignment_class(uintptr_t address);
+
+// An algorithm as cuBLASLt keeps it: opaque, and only good for one version of it on one kind of GPU.
+using GemmAlgorithm = std::array<uint64_t, 8>;
+
+struct GemmChoice {
+  GemmAlgorithm algorithm{};
+  double microseconds = 0;  // 0: not measured
+};
+using GemmChoices = std::map<GemmKey, GemmChoice>;
+
+// The text of a file of choices. `machine` names GPU and library; a reader on another one ignores the file.
+std::string format_choices(std::string_view machine, const GemmChoices& choices);
+
+struct ReadChoices {
+  GemmChoices choices;
+  int bad_lines = 0;             // damaged, and left out
+  bool of_this_machine = false;  // if not, there are no choices
+};
+ReadChoices parse_choices(std::string_view text, std::string_view machine);
+
+// What `path` holds, nothing where there is no such file. A file that is damaged, of another machine or too large is
+// told of in a warning. Ask CublasLt::fits before an algorithm is used: any 64 bytes can stand in a file.
+GemmChoices read_choices(const std::string& path, std::string_view machine);
+
+// Replaces the file at once: no reader sees half of it. Makes its folder. A failure is a warning, since the choices can
+// be made again.
+void write_choices(const std::string& path, std::string_view machine, const GemmChoices& choices);
+
+}  // namespace mixtune

@@ -1,0 +1,122 @@
+// How GEMM algorithms are chosen, kept and reused. Needs a GPU; that products are right is the conformance tests' part.
+#include "kernels/gemm_plans.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+
+#include "kernels/gemm.h"
+#include "tensor/device.h"
+
+namespace mixtune {
+namespace {
+
+constexpr Device kDevice = {DeviceType::kCuda, 0};
+constexpr int64_t kN = 4096, kK = 2048, kMaxTokens = 4096;
+
+class GemmPlansTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (gpu_count() == 0) GTEST_SKIP() << "skipped: no GPU";
+    folder_ = testing::TempDir() + "mixtune.XXXXXX";
+    if (mkdtemp(folder_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
+  }
+  void TearDown() override {
+    if (!folder_.empty()) std::filesystem::remove_all(folder_);
+  }
+
+  std::string folder_;
+};
+
+// A GPU as a process has it.
+struct Session {
+  explicit Session(const GpuOptions& options) : gpu(make_gpu(kDevice, options)) {
+    plans().set_max_tokens(kMaxTokens, kMaxTokens);
+  }
+
+  GemmPlans& plans() { return gpu->part<GemmPlans>(); }
+
+  // C = A B^T of zeros; choices do not look at the values.
+  void multiply(int64_t tokens, bool accumulate = false) {
+    const Stack::Frame frame(stack);
+    const Tensor a = stack.push("a", {tokens, kK}, DType::kBF16), b = stack.push("b", {kN, kK}, DType::kBF16),
+                 c = stack.push("c", {tokens, kN}, DType::kBF16);
+    for (const Tensor& tensor : {a, b, c}) zero(ctx, tensor);
+    gemm(ctx, {.a = a, .b = b, .c = c, .trans_b = true, .accumulate = accumulate});
+    wait(ctx);
+  }
+
+  std::shared_ptr<Gpu> gpu;
+  Stack stack{"test", kDevice, size_t{512} << 20};
+  Stack pinned{"test", {}, 1 << 20, HostMemory::kPinned};
+  Ctx ctx{kDevice, stack, pinned, gpu.get()};
+};
+
+std::string file_in(const std::string& folder) {
+  return std::filesystem::directory_iterator(folder)->path().string();
+}
+
+TEST_F(GemmPlansTest, TheFirstProductOfAShapeMakesTheChoicesForAllSizes) {
+  Session session({});
+  session.multiply(300);
+  EXPECT_EQ(session.plans().chosen().size(), 10u);  // 128 ... 4096
+  EXPECT_EQ(session.plans().measured(), 10);
+  session.gpu->finish_warm_up();
+  for (const int64_t tokens : {1, 100, 128, 129, 1025, 2048, 3071, 4096}) session.multiply(tokens);
+  EXPECT_EQ(session.gpu->late_plans(), 0);
+  EXPECT_EQ(session.plans().chosen().size(), 10u);
+}
+
+TEST_F(GemmPlansTest, LateChoicesAreCounted) {
+  Session session({});
+  session.multiply(300);
+  session.gpu->finish_warm_up();
+  session.multiply(5000);
+  EXPECT_EQ(session.gpu->late_plans(), 1);
+  session.multiply(5001);
+  EXPECT_EQ(session.gpu->late_plans(), 1);
+  session.multiply(300, true);
+  EXPECT_EQ(session.gpu->late_plans(), 2);
+}
+
+TEST_F(GemmPlansTest, LaterRunsTakeTheChoicesOfTheFile) {
+  Session first({.plan_cache = folder_}), second({.plan_cache = folder_});
+  first.multiply(300);
+  first.plans().save();
+  Session third({.plan_cache = folder_});
+  third.multiply(300);
+  EXPECT_EQ(third.plans().measured(), 0);
+  EXPECT_EQ(third.plans().chosen().size(), 10u);
+  second.multiply(300);  // began before there was a file
+  EXPECT_EQ(second.plans().measured(), 10);
+}
+
+TEST_F(GemmPlansTest, StoredAlgorithmsThatDoNotFitAreNotUsed) {
+  Session first({.plan_cache = folder_});
+  first.multiply(300);
+  first.plans().save();
+  const std::string machine = gpu_info(0).name + ", cuBLASLt " + CublasLt().version();
+  GemmChoices stored = read_choices(file_in(folder_), machine);
+  ASSERT_EQ(stored.size(), 10u);
+  uint64_t bits = 1;
+  for (auto& [key, choice] : stored)
+    for (uint64_t& word : choice.algorithm) word = bits *= 0x9E3779B97F4A7C15ull;
+  write_choices(file_in(folder_), machine, stored);
+
+  Session second({.plan_cache = folder_});
+  second.multiply(300);
+  EXPECT_EQ(second.plans().measured(), 10);
+}
+
+TEST_F(GemmPlansTest, DeterministicRunsMeasureNothing) {
+  Session session({.deterministic = true, .plan_cache = folder_});
+  session.multiply(300);
+  session.plans().save();
+  EXPECT_EQ(session.plans().measured(), 0);
+  EXPECT_EQ(session.plans().chosen().size(), 10u);
+  EXPECT_TRUE(std::filesystem::is_empty(folder_));
+}
+
+}  // namespace
+}  // namespace mixtune

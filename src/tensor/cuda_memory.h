@@ -1,0 +1,13 @@
+// Memory that CUDA gives: of a device, or of the host and pinned (device.type kCpu). Zeroed.
+#pragma once
+
+#include <string>
+
+#include "tensor/tensor.h"
+
+namespace mixtune::cuda {
+
+void* allocate(const std::string& name, Device device, size_t bytes);
+void release(Device device, void* data);
+
+}  // namespace mixtune::cuda

@@ -1,0 +1,49 @@
+// Devices, without any CUDA header: what is there, and moving bytes to and from it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace mixtune {
+
+class Gpu;  // gpu.h
+struct Ctx;
+
+struct GpuOptions {
+  bool deterministic = false;  // libraries' kernels that add in no fixed order are not used
+  std::string plan_cache;      // folder where chosen algorithms are kept; empty: nowhere
+};
+
+bool built_with_cuda();
+
+// CUDA devices of this machine; 0 without a driver, or in a build without CUDA.
+int gpu_count();
+
+struct GpuInfo {
+  std::string name;  // "NVIDIA H100 80GB HBM3"
+  int compute_capability = 0;
+  int multiprocessors = 0;
+  size_t memory = 0, free_memory = 0;  // bytes
+  int driver = 0, runtime = 0;         // CUDA versions: 13000 is 13.0
+};
+GpuInfo gpu_info(int index);
+
+// Throws Error where there is no such device.
+std::shared_ptr<Gpu> make_gpu(Device device, const GpuOptions& options);
+
+// The same elements, on any devices; dtype and element count are equal. In the order of the ctx's stream; the host side
+// of a copy must stay as it is until wait(). Pageable host memory makes the call wait.
+void copy(Ctx& ctx, const Tensor& from, const Tensor& to);
+void zero(Ctx& ctx, const Tensor& tensor);
+
+// The host waits for the device: all that was put on the ctx's stream is done. Nothing to wait for on the CPU.
+void wait(Ctx& ctx);
+
+// How often the host waited for the device, and how many library plans were built after warm-up; 0 on the CPU.
+int64_t device_waits(const Ctx& ctx);
+int64_t late_plans(const Ctx& ctx);
+
+}  // namespace mixtune

@@ -1,0 +1,134 @@
+#include "tensor/gpu.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "tensor/ctx.h"
+
+namespace mixtune {
+
+void check_cuda(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  throw Error(what, fmt::format("{} ({})", cudaGetErrorString(status), cudaGetErrorName(status)),
+              "run 'mixtune doctor'; if the GPU is well, please report this");
+}
+
+CudaStream make_stream() {
+  CudaStream stream;
+  check_cuda(cudaStreamCreateWithFlags(&stream.handle, cudaStreamNonBlocking), "stream");
+  return stream;
+}
+
+CudaEvent make_event(bool timing) {
+  CudaEvent event;
+  check_cuda(cudaEventCreateWithFlags(&event.handle, timing ? cudaEventDefault : cudaEventDisableTiming), "event");
+  return event;
+}
+
+namespace {
+
+int attribute(cudaDeviceAttr name, int device) {
+  int value = 0;
+  check_cuda(cudaDeviceGetAttribute(&value, name, device), "device attribute");
+  return value;
+}
+
+int capability(int device) {
+  return 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
+         attribute(cudaDevAttrComputeCapabilityMinor, device);
+}
+
+}  // namespace
+
+Gpu::Gpu(Device device, const GpuOptions& options)
+    : device_(device),
+      options_(options),
+      multiprocessors_(attribute(cudaDevAttrMultiProcessorCount, device.index)),
+      compute_capability_(capability(device.index)),
+      workspace_("library workspaces", device, (1 + kSideStreams) * kWorkspaceBytes) {
+  stream_ = make_stream();
+  forked_ = make_event();
+  waited_ = make_event();
+  for (Side& side : side_) side = {make_stream(), make_event()};
+}
+
+void Gpu::fork(int side_streams) {
+  check_cuda(cudaEventRecord(forked_.handle, stream()), "fork");
+  for (int i = 0; i < side_streams; ++i) check_cuda(cudaStreamWaitEvent(side_stream(i), forked_.handle), "fork");
+}
+
+void Gpu::join(int side_streams) {
+  for (int i = 0; i < side_streams; ++i) {
+    check_cuda(cudaEventRecord(side_[i].done.handle, side_stream(i)), "join");
+    check_cuda(cudaStreamWaitEvent(stream(), side_[i].done.handle), "join");
+  }
+}
+
+void Gpu::wait() {
+  check_cuda(cudaEventRecord(waited_.handle, stream()), "wait");
+  check_cuda(cudaEventSynchronize(waited_.handle), "wait");
+  ++waits_;
+}
+
+bool built_with_cuda() {
+  return true;
+}
+
+int gpu_count() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+GpuInfo gpu_info(int index) {
+  GpuInfo info;
+  cudaDeviceProp properties;
+  check_cuda(cudaSetDevice(index), "device");
+  check_cuda(cudaGetDeviceProperties(&properties, index), "device properties");
+  check_cuda(cudaMemGetInfo(&info.free_memory, &info.memory), "device memory");
+  check_cuda(cudaDriverGetVersion(&info.driver), "driver version");
+  check_cuda(cudaRuntimeGetVersion(&info.runtime), "runtime version");
+  info.name = properties.name;
+  info.compute_capability = capability(index);
+  info.multiprocessors = properties.multiProcessorCount;
+  return info;
+}
+
+std::shared_ptr<Gpu> make_gpu(Device device, const GpuOptions& options) {
+  if (device.index >= gpu_count())
+    throw UserError("device", fmt::format("there is no GPU {} that CUDA can use", device.index),
+                    "run 'mixtune doctor', or set device: cpu");
+  check_cuda(cudaSetDevice(device.index), "device");
+  return std::make_shared<Gpu>(device, options);
+}
+
+void copy(Ctx& ctx, const Tensor& from, const Tensor& to) {
+  MT_CHECK(from.dtype == to.dtype && from.elements() == to.elements());
+  if (from.elements() == 0 || ctx.is_meta()) return;
+  if (!ctx.on_gpu()) {
+    std::memcpy(to.data, from.data, from.bytes());
+    return;
+  }
+  check_cuda(cudaMemcpyAsync(to.data, from.data, from.bytes(), cudaMemcpyDefault, ctx.gpu->stream()), "copy");
+}
+
+void zero(Ctx& ctx, const Tensor& tensor) {
+  if (ctx.is_meta()) return;
+  if (ctx.on_gpu())
+    check_cuda(cudaMemsetAsync(tensor.data, 0, tensor.bytes(), ctx.gpu->stream()), "zero");
+  else
+    std::memset(tensor.data, 0, tensor.bytes());
+}
+
+void wait(Ctx& ctx) {
+  if (ctx.gpu) ctx.gpu->wait();
+}
+
+int64_t device_waits(const Ctx& ctx) {
+  return ctx.gpu ? ctx.gpu->waits() : 0;
+}
+int64_t late_plans(const Ctx& ctx) {
+  return ctx.gpu ? ctx.gpu->late_plans() : 0;
+}
+
+}  // namespace mixtune

@@ -1,0 +1,73 @@
+#include "train/memory_plan.h"
+
+#include <gtest/gtest.h>
+
+#include "train/testing.h"
+
+namespace mixtune {
+namespace {
+
+InstanceOptions bf16_options() {
+  InstanceOptions options;
+  options.types = {.weights = DType::kBF16, .gradients = DType::kF32, .moments = DType::kBF16, .masters = true};
+  return options;
+}
+
+constexpr BatchLimits kLimits = {.tokens = 4096, .longest_document = 512, .documents = 8};
+
+size_t part(const MemoryPlan& plan, std::string_view name) {
+  for (const MemoryPlan::Part& part : plan.state)
+    if (part.name == name) return part.bytes;
+  return 0;
+}
+
+TEST(MemoryPlan, CountsEachPartOfTheStateInItsDtype) {
+  const MemoryPlan plan = plan_memory(testing_config(), bf16_options(), kLimits, false);
+  const size_t slack = 64 * kAlignment;
+  const size_t weights = part(plan, "weights");
+  EXPECT_GT(weights, 0u);
+  EXPECT_NEAR(part(plan, "master weights"), 2 * weights, slack);
+  EXPECT_NEAR(part(plan, "gradients"), 2 * weights, slack);
+  EXPECT_NEAR(part(plan, "first moments"), weights, slack);
+  EXPECT_NEAR(part(plan, "second moments"), weights, slack);
+  EXPECT_GT(plan.total(), plan.activations + 7 * weights - 4 * slack);
+}
+
+TEST(MemoryPlan, RecomputeTakesLessAndLongerBatchesMore) {
+  InstanceOptions options = bf16_options();
+  const MixtralConfig config = testing_config();
+  const auto activations = [&](Recompute recompute, int64_t tokens) {
+    options.recompute = recompute;
+    return plan_memory(config, options, {tokens, 512, 8}, false).activations;
+  };
+  EXPECT_LT(activations(Recompute::kSelective, 4096), activations(Recompute::kNone, 4096));
+  EXPECT_LT(activations(Recompute::kFull, 4096), activations(Recompute::kSelective, 4096));
+  EXPECT_LT(activations(Recompute::kNone, 4096), activations(Recompute::kNone, 8192));
+}
+
+TEST(MemoryPlan, TheWorstCaseIsNoSmallerAndLaterLayersNeedLess) {
+  const MixtralConfig config = testing_config();
+  const MemoryPlan balanced = plan_memory(config, bf16_options(), kLimits, false);
+  const MemoryPlan worst = plan_memory(config, bf16_options(), kLimits, true);
+  EXPECT_GE(worst.activations, balanced.activations);
+  ASSERT_EQ(worst.still_needed.size(), 2u);
+  EXPECT_GT(worst.still_needed[0], worst.still_needed[1]);
+  EXPECT_LT(worst.still_needed[0], worst.activations);
+}
+
+// What the CPU's stack really took in fp32, whose tensors are those of an fp32 GPU but for the ops' own temporaries.
+TEST(MemoryPlan, CountsWhatARunTakes) {
+  const MixtralConfig config = testing_config();
+  InstanceOptions options;
+  const MemoryPlan plan = plan_memory(config, options, {512, 128, 4}, true);
+  TestModel model(config, DType::kF32);
+  const TestData data(config.vocab_size, {128, 128, 128, 128});
+  const Batch batch = data.batch();
+  Saved saved = model.model().make_saved();
+  run_micro_batch(model.ctx(), model.model(), batch, saved, {.router_scale = 1});
+  EXPECT_NEAR(static_cast<double>(model.ctx().stack.peak()), static_cast<double>(plan.activations),
+              0.15 * static_cast<double>(plan.activations));
+}
+
+}  // namespace
+}  // namespace mixtune

@@ -1,0 +1,57 @@
+#include "train/step_runner.h"
+
+#include <cmath>
+
+#include "tensor/profiler.h"
+
+namespace mixtune {
+
+StepRunner::StepRunner(Instance& instance, const OptimizerSettings& settings, uint64_t seed)
+    : instance_(instance),
+      optimizer_(instance.state(), settings, seed),
+      saved_(instance.model().make_saved()),
+      scalars_(instance.ctx(), "step scalars", 4),
+      losses_(scalars_.slice(0, 2)),
+      squares_(scalars_.slice(2)),
+      scale_(scalars_.slice(3)) {}
+
+void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Loss& loss) {
+  Ctx& ctx = instance_.ctx();
+  int64_t targets = 0;
+  for (const Batch& batch : micro_batches) targets += batch.target_tokens();
+  instance_.state().begin_step();
+  scalars_.clear(ctx);
+  dropped_ = 0;
+  for (const Batch& batch : micro_batches) {
+    mixtune::forward_backward(ctx, instance_.model(), batch, saved_,
+                              {.router_loss_type = loss.router_loss_type,
+                               .token_scale = 1 / static_cast<double>(targets),
+                               .router_scale = loss.router_coefficient / static_cast<double>(micro_batches.size())},
+                              losses_);
+    dropped_ += saved_.dropped;
+  }
+}
+
+void StepRunner::forward(std::span<const Batch> micro_batches) {
+  scalars_.clear(instance_.ctx());
+  for (const Batch& batch : micro_batches)
+    forward_loss(instance_.ctx(), instance_.model(), batch, saved_, losses_.slice(0, 1));
+}
+
+void StepRunner::update(const Update& args) {
+  Ctx& ctx = instance_.ctx();
+  if (args.with_norm) {
+    const Range range(ctx, "gradient norm");
+    optimizer_.gradient_squares(ctx, squares_);
+  }
+  const Range range(ctx, "optimizer");
+  clip_scale(ctx, {.squares = squares_, .guards = losses_, .scale = scale_, .max_norm = args.max_norm});
+  optimizer_.step(ctx, {.step = args.step, .learning_rate = args.learning_rate, .grad_scale = scale_});
+}
+
+StepRunner::Result StepRunner::read() {
+  const double* scalars = scalars_.read(instance_.ctx());
+  return {.token_loss = scalars[0], .router_loss = scalars[1], .grad_norm = std::sqrt(scalars[2]), .dropped = dropped_};
+}
+
+}  // namespace mixtune

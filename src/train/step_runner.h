@@ -1,0 +1,55 @@
+// StepRunner: an optimizer step put on the device without waiting for any of it.
+#pragma once
+
+#include <span>
+
+#include "state/adamw.h"
+#include "train/scalars.h"
+#include "train/step.h"
+
+namespace mixtune {
+
+class StepRunner {
+ public:
+  // `instance` outlives this.
+  StepRunner(Instance& instance, const OptimizerSettings& settings, uint64_t seed);
+
+  // Forward and backward of every micro-batch: gradients of the mean token loss + router_coefficient * the mean router
+  // loss. The batches stay as they are until read().
+  struct Loss {
+    RouterLossType router_loss_type = RouterLossType::kHuggingface;
+    double router_coefficient = 0;
+  };
+  void forward_backward(std::span<const Batch> micro_batches, const Loss& loss);
+
+  // The losses alone.
+  void forward(std::span<const Batch> micro_batches);
+
+  // Norm, clipping (max_norm 0: none) and AdamW. Where a loss or the norm is not finite, nothing changes.
+  // with_norm: false leaves the norm out (and with it the check of gradients), as a benchmark of the update alone.
+  struct Update {
+    int64_t step;
+    double learning_rate, max_norm;
+    bool with_norm = true;
+  };
+  void update(const Update& args);
+
+  // Waits for the device. Sums over the step's micro-batches.
+  struct Result {
+    double token_loss = 0, router_loss = 0, grad_norm = 0;
+    int64_t dropped = 0;  // gate-up outputs that did not fit and were recomputed
+  };
+  Result read();
+
+  Saved& saved() { return saved_; }
+
+ private:
+  Instance& instance_;
+  AdamW optimizer_;
+  Saved saved_;
+  Scalars scalars_;
+  Tensor losses_, squares_, scale_;  // [2] token losses and router losses, [1], [1]
+  int64_t dropped_ = 0;
+};
+
+}  // namespace mixtune

@@ -1,0 +1,29 @@
+#include "train/warm_up.h"
+
+#include "data/random_batch.h"
+#include "train/memory_plan.h"
+#include "train/scalars.h"
+#include "train/step.h"
+
+namespace mixtune {
+
+void warm_up(Instance& instance, const BatchLimits& limits) {
+  Ctx& ctx = instance.ctx();
+  if (!ctx.on_gpu()) return;
+  const MixtralConfig& config = instance.model().config();
+  const RandomBatch random(limits.tokens, limits.longest_document, config.vocab_size, 0, instance.host_memory());
+  begin_warm_up(ctx, instance.model().attention_shape(random.batch()), instance.state().dtype(), limits);
+  Scalars losses(ctx, "warm-up losses", 2);
+  Saved saved = instance.model().make_saved();
+  if (instance.state().is_training()) {
+    instance.model().set_still_needed(plan_memory(config, instance.options(), limits, true).still_needed);
+    instance.state().begin_step();
+    forward_backward(ctx, instance.model(), random.batch(), saved, {.router_scale = 1}, losses.slice(0, 2));
+  } else {
+    forward_loss(ctx, instance.model(), random.batch(), saved, losses.slice(0));
+  }
+  losses.read(ctx);
+  finish_warm_up(ctx);
+}
+
+}  // namespace mixtune

@@ -1,0 +1,13 @@
+// Before the first step: what layers must drop where memory is short, and one forward and backward of made-up tokens,
+// in which libraries choose their algorithms.
+#pragma once
+
+#include "kernels/warm_up.h"
+#include "model/instance.h"
+
+namespace mixtune {
+
+// Leaves weights and moments as they are; gradients are forgotten by the next begin_step. Nothing on the CPU.
+void warm_up(Instance& instance, const BatchLimits& limits);
+
+}  // namespace mixtune
