@@ -1,6 +1,6 @@
 # Finds what a build for CUDA needs: on the machine, else in .deps, where scripts/cuda puts what it lacks. Sets
 #   MIXTUNE_NVCC            a compiler of CUDA 13 or newer, with its headers and its static runtime beside it
-#   MIXTUNE_CUDA_INCLUDES   the headers of the toolkit, cuBLASLt and cuDNN
+#   MIXTUNE_CUDA_INCLUDES   the headers of the toolkit, cuBLASLt, cuDNN and NVRTC
 #   MIXTUNE_CUDNN_FRONTEND  the headers of cudnn-frontend
 #   MIXTUNE_CUDA_MISSING    the parts that are nowhere: cuda, libraries, cudnn-frontend (cmake/cuda-requirements.txt)
 # With MIXTUNE_CUDA_PINNED, what the machine has is passed over. As a script (cmake -P), this looks at the machine alone
@@ -61,10 +61,11 @@ list(PREPEND cuda_includes ${MIXTUNE_CUDA_ROOT}/include)
 find_path(MIXTUNE_CUBLASLT cublasLt.h NO_DEFAULT_PATH PATHS ${cuda_includes} ${cuda_deps}/libraries/nvidia/cu13/include)
 find_path(MIXTUNE_CUDNN cudnn.h VALIDATOR mixtune_check_cudnn NO_DEFAULT_PATH
           PATHS ${cuda_includes} ${cuda_deps}/libraries/nvidia/cudnn/include)
-if(NOT MIXTUNE_CUBLASLT OR NOT MIXTUNE_CUDNN)
+find_path(MIXTUNE_NVRTC nvrtc.h NO_DEFAULT_PATH PATHS ${cuda_includes} ${cuda_deps}/libraries/nvidia/cu13/include)
+if(NOT MIXTUNE_CUBLASLT OR NOT MIXTUNE_CUDNN OR NOT MIXTUNE_NVRTC)
   list(APPEND MIXTUNE_CUDA_MISSING libraries)
 endif()
-set(MIXTUNE_CUDA_INCLUDES ${MIXTUNE_CUDA_ROOT}/include ${MIXTUNE_CUBLASLT} ${MIXTUNE_CUDNN})
+set(MIXTUNE_CUDA_INCLUDES ${MIXTUNE_CUDA_ROOT}/include ${MIXTUNE_CUBLASLT} ${MIXTUNE_CUDNN} ${MIXTUNE_NVRTC})
 list(REMOVE_DUPLICATES MIXTUNE_CUDA_INCLUDES)
 
 find_path(MIXTUNE_CUDNN_FRONTEND cudnn_frontend.h NO_DEFAULT_PATH

@@ -81,23 +81,32 @@ inline void for_each_hub_tensor(const State& state, const std::function<Tensor(i
 }
 
 // One kind of tensor (gradients, moments) of a whole model: every tensor within `bound` relative norm, and one whose
-// exact value is zero within 1e-6 of the global norm.
-inline void expect_tensors_same(const std::string& what, const State& state, const std::function<Tensor(int)>& actual,
-                                const std::function<Tensor(const HfSlice&)>& expected, double bound) {
+// exact value is zero within 1e-6 of the global norm. Returns the tensor that is farthest off.
+struct FarthestTensor {
+  std::string name;
+  double relative = 0;
+};
+inline FarthestTensor expect_tensors_same(const std::string& what, const State& state,
+                                          const std::function<Tensor(int)>& actual,
+                                          const std::function<Tensor(const HfSlice&)>& expected, double bound) {
   double global = 0;
   for_each_hub_tensor(state, actual, [&](const HfSlice& slice, const Tensor&) {
     const Tensor reference = expected(slice);
     for (int64_t i = 0; i < reference.elements(); ++i) global += std::pow(element(reference, i), 2);
   });
+  FarthestTensor farthest;
   for_each_hub_tensor(state, actual, [&](const HfSlice& slice, const Tensor& tensor) {
     NormError error;
     error.add(tensor, expected(slice));
-    if (error.reference < 1e-14 * global)
+    if (error.reference < 1e-14 * global) {
       EXPECT_LT(std::sqrt(error.difference), 1e-6 * std::sqrt(global))
           << what << " of " << slice.name << ", exactly zero";
-    else
-      EXPECT_LT(error.relative(), bound) << what << " of " << slice.name;
+      return;
+    }
+    EXPECT_LT(error.relative(), bound) << what << " of " << slice.name;
+    if (error.relative() > farthest.relative) farthest = {slice.name, error.relative()};
   });
+  return farthest;
 }
 
 }  // namespace mixtune

@@ -29,7 +29,7 @@ constexpr std::string_view kCheckpoint = "checkpoint-";
 constexpr const char* kLatest = "latest";
 constexpr const char* kMetrics = "metrics.jsonl";
 constexpr const char* kLock = ".lock";
-constexpr std::array<const char*, 3> kFiles = {kLatest, kMetrics, "config.resolved.yaml"};
+constexpr std::array<const char*, 4> kFiles = {kLatest, kMetrics, "config.resolved.yaml", "trace.json"};
 
 std::string shown(const std::string& path) {
   return printable(path, 400);

@@ -1,7 +1,7 @@
 // OutputFolder: the output_dir of a run, used by one run at a time.
 //
-// It holds checkpoint-N folders, `latest` (one line: the name of the newest), metrics.jsonl, config.resolved.yaml and
-// .lock. Only these are ever removed.
+// It holds checkpoint-N folders, `latest` (one line: the name of the newest), metrics.jsonl, config.resolved.yaml,
+// trace.json and .lock. Only these are ever removed.
 #pragma once
 
 #include <cstdint>

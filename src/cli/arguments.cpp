@@ -41,6 +41,13 @@ std::vector<std::string> with_keys_spelled_out(const std::vector<std::string>& a
   return out;
 }
 
+// "bench step"
+std::string full_name(const CLI::App& app) {
+  const CLI::App* parent = app.get_parent();
+  if (parent == nullptr || parent->get_parent() == nullptr) return app.get_name();
+  return full_name(*parent) + " " + app.get_name();
+}
+
 std::vector<std::string> flag_names(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options())
@@ -53,9 +60,9 @@ std::vector<std::string> flag_names(const CLI::App& app) {
   const std::string bare(name.substr(std::min(name.find_first_not_of('-'), name.size())));
   const std::string near = nearest(bare.substr(0, 100), flag_names(app));
   const bool takes_keys = app.get_option_no_throw("--train_file") != nullptr;
-  if (near.empty() && takes_keys && find_key(bare) == nullptr) throw_unknown_key("command line", bare, app.get_name());
+  if (near.empty() && takes_keys && find_key(bare) == nullptr) throw_unknown_key("command line", bare, full_name(app));
   throw UserError("command line", fmt::format("unknown flag '{}'", printable(name)),
-                  near.empty() ? fmt::format("'mixtune {} --help' lists the flags", app.get_name())
+                  near.empty() ? fmt::format("'mixtune {} --help' lists the flags", full_name(app))
                                : fmt::format("did you mean '--{}'?", near));
 }
 
@@ -65,7 +72,7 @@ void check_extras(const CLI::App& app) {
   if (flag != extras.end()) throw_unknown_flag(app, *flag);
   if (!extras.empty())
     throw UserError("command line", fmt::format("unexpected argument '{}'", printable(extras.front())),
-                    fmt::format("see 'mixtune {} --help'", app.get_name()));
+                    fmt::format("see 'mixtune {} --help'", full_name(app)));
 }
 
 // CLI11's messages start with the flag's name and a colon.
@@ -82,6 +89,24 @@ void check_extras(const CLI::App& app) {
   throw UserError(
       "command line", word.empty() ? "no command is given" : fmt::format("unknown command '{}'", printable(word)),
       near.empty() ? fmt::format("use one of: {}", fmt::join(names, ", ")) : fmt::format("did you mean '{}'?", near));
+}
+
+// The command that the first words name, and those of which the next one may name one.
+struct Found {
+  const Command* command = nullptr;
+  const std::vector<Command>* choices;
+};
+Found find_command(const std::vector<Command>& commands, const std::vector<std::string>& args) {
+  Found found{.choices = &commands};
+  for (const std::string& word : args) {
+    if (found.choices->empty() || word.starts_with("-")) break;
+    const auto named = std::ranges::find(*found.choices, word, [](const Command& c) { return c.app->get_name(); });
+    if (named == found.choices->end()) throw_unknown_command(*found.choices, word);
+    found = {&*named, &named->subcommands};
+    named->app->require_subcommand(0, 1);  // a further word of such a name is an argument
+  }
+  if (found.choices->empty()) found.command->app->allow_extras();
+  return found;
 }
 
 }  // namespace
@@ -121,16 +146,11 @@ Overrides KeyFlags::overrides() const {
 const Command* parse_arguments(CLI::App& program, const std::vector<Command>& commands, std::vector<std::string> args) {
   if (!args.empty() && args.front() == "--version") args.front() = "version";
   if (!args.empty() && args.front() == "help") args.front() = "--help";
-  const auto is_named = [&](const Command& command) {
-    return command.app->get_name() == args.front();
-  };
-  if (!args.empty() && !args.front().starts_with("-") && std::ranges::none_of(commands, is_named))
-    throw_unknown_command(commands, args.front());
-  const bool has_command = !args.empty() && std::ranges::any_of(commands, is_named);
-  const std::string help_command = fmt::format("mixtune{} --help", has_command ? " " + args.front() : "");
+  program.require_subcommand(0, 1);
+  const auto [command, choices] = find_command(commands, args);
+  const std::string help_command = fmt::format("mixtune{} --help", command ? " " + full_name(*command->app) : "");
   args = with_keys_spelled_out(args);
   std::ranges::reverse(args);  // as CLI11 takes them
-  for (const Command& command : commands) command.app->allow_extras();
   try {
     program.parse(std::move(args));
   } catch (const CLI::Success& help) {
@@ -141,10 +161,9 @@ const Command* parse_arguments(CLI::App& program, const std::vector<Command>& co
   } catch (const CLI::ParseError& error) {
     throw UserError("command line", printable(error.what(), 300), fmt::format("see '{}'", help_command));
   }
-  const auto command = std::ranges::find_if(commands, [](const Command& c) { return c.app->parsed(); });
-  if (command == commands.end()) throw_unknown_command(commands, "");
+  if (!choices->empty()) throw_unknown_command(*choices, "");
   check_extras(*command->app);
-  return &*command;
+  return command;
 }
 
 }  // namespace mixtune

@@ -30,8 +30,8 @@ class KeyFlags {
   std::shared_ptr<std::vector<Flag>> flags_;  // shared, as the parser keeps pointers into it
 };
 
-// Parses the program's arguments and returns the subcommand that they name; none where --help was asked for, and
-// answered. Throws UserError for whatever else is wrong with them.
+// Parses the program's arguments and returns the command that their first words name (a subcommand, where it has some);
+// none where --help was asked for, and answered. Throws UserError for whatever else is wrong with them.
 const Command* parse_arguments(CLI::App& program, const std::vector<Command>& commands, std::vector<std::string> args);
 
 }  // namespace mixtune

@@ -111,6 +111,23 @@ TEST_F(Arguments, ErrorsPointAtTheCommandsHelp) {
   EXPECT_THAT(error({"--need"}), testing::EndsWith("see 'mixtune --help'"));
 }
 
+TEST_F(Arguments, Subcommands) {
+  CLI::App* group = program_.add_subcommand("bench", "");
+  CLI::App* leaf = group->add_subcommand("load", "");
+  std::string folder;
+  leaf->add_option("FOLDER", folder, "")->required();
+  group->add_subcommand("step", "");
+  commands_.push_back({group, {}, {{leaf, {}}}});
+  EXPECT_EQ(error({"bench"}), "command line: no command is given; use one of: load");
+  EXPECT_EQ(error({"bench", "loda"}), "command line: unknown command 'loda'; did you mean 'load'?");
+  EXPECT_THAT(error({"bench", "--layers", "2"}), testing::EndsWith("see 'mixtune bench --help'"));
+  EXPECT_THAT(error({"bench", "load"}), testing::EndsWith("see 'mixtune bench load --help'"));
+  EXPECT_EQ(error({"bench", "load", "x", "--yyyyyy"}),
+            "command line: unknown flag '--yyyyyy'; 'mixtune bench load --help' lists the flags");
+  EXPECT_EQ(parse_arguments(program_, commands_, {"bench", "load", "step"}), commands_[1].subcommands.data());
+  EXPECT_EQ(folder, "step");  // an argument, though it is the name of a command
+}
+
 TEST_F(Arguments, HelpAsAWord) {
   testing::internal::CaptureStdout();
   EXPECT_EQ(parse_arguments(program_, commands_, {"help"}), nullptr);

@@ -7,16 +7,63 @@
 
 #include "base/output_file.h"
 #include "cli/arguments.h"
+#include "cli/bench_kernels.h"
+#include "cli/bench_load.h"
 #include "cli/bench_step.h"
+#include "cli/preflight.h"
 #include "config/load.h"
+#include "data/preprocess.h"
 #include "train/device.h"
 
 namespace mixtune {
 
 namespace {
 
-struct BenchArguments {
-  std::string model_config, mode = "step", json;
+const CLI::Range kCount(int64_t{1}, int64_t{1} << 24);
+
+InstanceOptions options_of(const KeyFlags& flags, State::Purpose purpose) {
+  return instance_options(load_config(std::nullopt, flags.overrides()), purpose);
+}
+
+// The flags that a benchmark of a shape has: which shape, and where its figures go.
+struct Common {
+  std::string model_config, json;
+
+  void add_to(CLI::App& app) {
+    app.add_option("--model-config", model_config, "config.json of the shape; default: Mixtral 8x7B's")
+        ->type_name("FILE");
+    app.add_option("--json", json, "write the figures to this new file too")->type_name("FILE");
+  }
+
+  MixtralConfig model(int64_t layers) const {
+    if (model_config.empty()) return mixtral_8x7b(layers);
+    constexpr size_t kMaxConfigBytes = 1 << 20;
+    MixtralConfig model = parse_mixtral_config(read_small_file(model_config, kMaxConfigBytes, "give a config.json"),
+                                               printable(model_config, 200));
+    model.num_hidden_layers = layers;
+    return model;
+  }
+
+  // The file is known to be possible before anything is measured.
+  void check() const {
+    if (!json.empty()) check_output_file(json, false);
+  }
+
+  template <class Bench, class Result>
+  void report(const Bench& bench, const Result& result) const {
+    fmt::print("{}", print_table(bench, result));
+    if (!json.empty()) write_file(json, print_json(bench, result));
+  }
+};
+
+template <class Number>
+CLI::Option* add_number(CLI::App* app, const char* name, Number& number, const char* help, const char* type = "N") {
+  return app->add_option(name, number, help)->type_name(type)->capture_default_str();
+}
+
+struct StepArguments {
+  Common common;
+  std::string mode = "step";
   int64_t layers = 2;
   StepBench bench;
 };
@@ -33,68 +80,86 @@ void check_shape(const StepBench& bench) {
                     "make --tokens a multiple of --sequence-length, and that one of --documents-per-row");
 }
 
-void run_bench(BenchArguments arguments, const Overrides& overrides) {
-  const Config config = load_config(std::nullopt, overrides);
+void run_step(StepArguments arguments, const KeyFlags& flags) {
   StepBench& bench = arguments.bench;
+  bench.options = options_of(flags, State::Purpose::kTraining);
   bench.mode = parse_mode(arguments.mode);
-  bench.model = mixtral_8x7b(arguments.layers);
-  if (!arguments.model_config.empty()) {
-    constexpr size_t kMaxConfigBytes = 1 << 20;
-    bench.model = parse_mixtral_config(read_small_file(arguments.model_config, kMaxConfigBytes, "give a config.json"),
-                                       printable(arguments.model_config, 200));
-    bench.model.num_hidden_layers = arguments.layers;
-  }
+  bench.model = arguments.common.model(arguments.layers);
   check_shape(bench);
-  bench.options = instance_options(config, State::Purpose::kTraining);
-  const StepBenchResult result = bench_step(bench);
-  fmt::print("{}", print_table(bench, result));
-  if (!arguments.json.empty()) write_file(arguments.json, print_json(bench, result));
+  arguments.common.check();
+  arguments.common.report(bench, bench_step(bench));
+}
+
+Command add_step(CLI::App& group) {
+  CLI::App* app = group.add_subcommand("step", "A training step on random weights and tokens");
+  const auto arguments = std::make_shared<StepArguments>();
+  StepBench& bench = arguments->bench;
+  arguments->common.add_to(*app);
+  add_number(app, "--layers", arguments->layers, "layers")->check(kCount);
+  add_number(app, "--tokens", bench.tokens, "tokens of a micro-batch")->check(kCount);
+  add_number(app, "--sequence-length", bench.sequence_length, "tokens of a row")->check(kCount);
+  add_number(app, "--documents-per-row", bench.documents_per_row, "documents packed into a row")->check(kCount);
+  add_number(app, "--accumulate", bench.accumulate, "micro-batches of a step")->check(kCount);
+  add_number(app, "--mode", arguments->mode, "what is timed: forward, forward-backward or step", "NAME")
+      ->check(CLI::IsMember({"forward", "forward-backward", "step"}));
+  app->add_flag("--balanced", bench.balanced, "Give every expert the same number of tokens");
+  add_number(app, "--clip", bench.max_grad_norm, "compute the gradient's norm and clip to this; 0: neither", "NUMBER")
+      ->check(CLI::NonNegativeNumber);
+  add_number(app, "--steps", bench.steps, "steps to take the median of")->check(kCount);
+  add_number(app, "--settle", bench.settle, "seconds of steps before those", "SECONDS")->check(CLI::NonNegativeNumber);
+  const KeyFlags flags(*app, {"device", "deterministic", "precision", "master_weights", "gradient_dtype",
+                              "optimizer_state_dtype", "recompute", "experts_implementation"});
+  return {app, [arguments, flags] {
+            run_step(*arguments, flags);
+          }};
+}
+
+struct KernelArguments {
+  Common common;
+  KernelBench bench;
+};
+
+void run_kernels(KernelArguments arguments, const KeyFlags& flags) {
+  KernelBench& bench = arguments.bench;
+  bench.options = options_of(flags, State::Purpose::kInference);
+  bench.model = arguments.common.model(1);
+  arguments.common.check();
+  arguments.common.report(bench, bench_kernels(bench));
+}
+
+Command add_kernels(CLI::App& group) {
+  CLI::App* app = group.add_subcommand("kernels", "Each op by itself, against the device's copy and GEMM rates");
+  const auto arguments = std::make_shared<KernelArguments>();
+  KernelBench& bench = arguments->bench;
+  arguments->common.add_to(*app);
+  add_number(app, "--tokens", bench.tokens, "tokens of a micro-batch")->check(kCount);
+  add_number(app, "--document-tokens", bench.document_tokens, "tokens of a document")->check(kCount);
+  add_number(app, "--runs", bench.runs, "runs to take the median of")->check(kCount);
+  add_number(app, "--settle", bench.settle, "seconds of each op before those", "SECONDS")
+      ->check(CLI::NonNegativeNumber);
+  const KeyFlags flags(*app, {"device", "deterministic", "precision", "gradient_dtype"});
+  return {app, [arguments, flags] {
+            run_kernels(*arguments, flags);
+          }};
+}
+
+Command add_load(CLI::App& group) {
+  CLI::App* app = group.add_subcommand("load", "Reading a checkpoint's weights onto the device");
+  const auto folder = std::make_shared<std::string>();
+  app->add_option("FOLDER", *folder, "folder of a checkpoint")->type_name("")->required();
+  const KeyFlags flags(*app, {"device", "precision"});
+  return {app, [folder, flags] {
+            const InstanceOptions options = options_of(flags, State::Purpose::kInference);
+            check_model(*folder, "FOLDER");
+            fmt::print("{}", bench_load(*folder, options));
+          }};
 }
 
 }  // namespace
 
 Command add_bench(CLI::App& program) {
-  CLI::App* app = program.add_subcommand("bench", "Measure the speed of a training step on random weights and tokens");
-  const auto arguments = std::make_shared<BenchArguments>();
-  StepBench& bench = arguments->bench;
-  const auto count = CLI::Range(int64_t{1}, int64_t{1} << 24);
-  app->add_option("--model-config", arguments->model_config, "config.json of the shape; default: Mixtral 8x7B's")
-      ->type_name("FILE");
-  app->add_option("--layers", arguments->layers, "layers")->type_name("N")->capture_default_str()->check(count);
-  app->add_option("--tokens", bench.tokens, "tokens of a micro-batch")
-      ->type_name("N")
-      ->capture_default_str()
-      ->check(count);
-  app->add_option("--sequence-length", bench.sequence_length, "tokens of a row")
-      ->type_name("N")
-      ->capture_default_str()
-      ->check(count);
-  app->add_option("--documents-per-row", bench.documents_per_row, "documents packed into a row")
-      ->type_name("N")
-      ->capture_default_str()
-      ->check(count);
-  app->add_option("--accumulate", bench.accumulate, "micro-batches of a step")
-      ->type_name("N")
-      ->capture_default_str()
-      ->check(count);
-  app->add_option("--mode", arguments->mode, "what is timed: forward, forward-backward or step")
-      ->type_name("NAME")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"forward", "forward-backward", "step"}));
-  app->add_flag("--balanced", bench.balanced, "Give every expert the same number of tokens");
-  app->add_option("--clip", bench.max_grad_norm, "compute the gradient's norm and clip to this; 0: neither")
-      ->type_name("NUMBER")
-      ->capture_default_str();
-  app->add_option("--steps", bench.steps, "steps to take the median of")->type_name("N")->capture_default_str();
-  app->add_option("--settle", bench.settle, "seconds of steps before those")
-      ->type_name("SECONDS")
-      ->capture_default_str();
-  app->add_option("--json", arguments->json, "write the figures to this new file too")->type_name("FILE");
-  const KeyFlags flags(*app, {"device", "deterministic", "precision", "master_weights", "gradient_dtype",
-                              "optimizer_state_dtype", "recompute", "experts_implementation"});
-  return {app, [arguments, flags] {
-            run_bench(*arguments, flags.overrides());
-          }};
+  CLI::App* app = program.add_subcommand("bench", "Measure speed: of a training step, of each op, of loading weights");
+  return {app, {}, {add_step(*app), add_kernels(*app), add_load(*app)}};
 }
 
 }  // namespace mixtune

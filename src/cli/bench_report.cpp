@@ -20,6 +20,16 @@ const char* recompute_name(Recompute recompute) {
   return kNames[static_cast<int>(recompute)];
 }
 
+double used_of_plan(const StepBenchResult& r) {
+  return static_cast<double>(r.device_bytes) / static_cast<double>(r.planned_bytes);
+}
+
+// Null for what is not known.
+template <class Number>
+nlohmann::ordered_json known(Number number) {
+  return number > 0 ? nlohmann::ordered_json(number) : nlohmann::ordered_json();
+}
+
 }  // namespace
 
 std::string print_table(const StepBench& bench, const StepBenchResult& r) {
@@ -37,6 +47,12 @@ std::string print_table(const StepBench& bench, const StepBenchResult& r) {
   row("fraction of it", fmt::format("{:.1f}%", 100 * r.tflops / r.gemm_tflops));
   row("state", format_bytes(r.state_bytes));
   row("activations, peak", format_bytes(r.activation_bytes));
+  if (r.device_bytes > 0) row("device memory, as CUDA counts it", format_bytes(r.device_bytes));
+  if (r.planned_bytes > 0) {
+    row("planned, as by mixtune estimate", format_bytes(r.planned_bytes));
+    row("used of the plan", fmt::format("{:.1f}%", 100 * used_of_plan(r)));
+  }
+  if (r.routing_imbalance > 0) row("routing, largest expert / mean", fmt::format("{:.3f}", r.routing_imbalance));
   row("recomputed layers", fmt::format("{}", r.recomputed_layers));
   row("host waits a step", fmt::format("{:.1f}", r.waits_per_step));
   row("plans built after warm-up", fmt::format("{}", r.late_plans));
@@ -77,6 +93,10 @@ std::string print_json(const StepBench& bench, const StepBenchResult& r) {
       {"gemm_tflops", r.gemm_tflops},
       {"state_bytes", r.state_bytes},
       {"activation_bytes", r.activation_bytes},
+      {"device_bytes", known(r.device_bytes)},
+      {"planned_bytes", known(r.planned_bytes)},
+      {"used_of_plan", known(r.planned_bytes > 0 ? used_of_plan(r) : 0)},
+      {"routing_max_over_mean", known(r.routing_imbalance)},
       {"recomputed_layers", r.recomputed_layers},
       {"waits_per_step", r.waits_per_step},
       {"late_plans", r.late_plans},

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <numeric>
+#include <span>
 
 #include "base/random.h"
+#include "cli/measure.h"
 #include "data/random_batch.h"
 #include "kernels/fill.h"
-#include "kernels/gemm.h"
 #include "tensor/profiler.h"
 #include "train/memory_plan.h"
 #include "train/step_runner.h"
@@ -19,11 +21,6 @@ namespace {
 
 constexpr uint64_t kSeed = 1;
 constexpr int kProfiledSteps = 3;
-
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  return values[values.size() / 2];
-}
 
 void fill_weights(Instance& instance) {
   State& state = instance.state();
@@ -95,6 +92,7 @@ class Steps {
   }
 
   StepRunner::Result read() { return runner_.read(); }
+  const Saved& saved() { return runner_.saved(); }
   int64_t targets() const {
     int64_t sum = 0;
     for (const Batch& batch : batches_) sum += batch.target_tokens();
@@ -111,49 +109,15 @@ class Steps {
   int64_t step_ = 0;
 };
 
-// Milliseconds of each of `count` runs of `run`, by the device's own clock.
-template <class Run>
-std::vector<double> times(Ctx& ctx, int count, const Run& run) {
-  const auto clock = make_stamp_clock(ctx);
-  std::vector<double> result;
-  for (int i = 0; i < count; ++i) {
-    clock->reset();
-    const int begin = clock->stamp();
-    run();
-    const int end = clock->stamp();
-    wait(ctx);
-    result.push_back(clock->milliseconds(begin, end));
+// Once a step's numbers are read: its counts are still there, alone on the pinned stack.
+double routing_imbalance(const Saved& saved) {
+  double worst = 0;
+  for (const LayerSaved& layer : saved.layers) {
+    const std::span<const int32_t> counts(layer.dispatch.count.as<int32_t>(), layer.dispatch.count.rows());
+    const double mean = std::accumulate(counts.begin(), counts.end(), 0.0) / static_cast<double>(counts.size());
+    worst = std::max(worst, std::ranges::max(counts) / mean);
   }
-  return result;
-}
-
-template <class Run>
-void run_for(Ctx& ctx, double seconds, const Run& run) {
-  const auto start = std::chrono::steady_clock::now();
-  do {
-    run();
-    wait(ctx);
-  } while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds);
-}
-
-// The rate of one large product in the model's dtype, for a second, as far as the stack has room.
-double gemm_tflops(Instance& instance) {
-  Ctx& ctx = instance.ctx();
-  const Frame frame(ctx);
-  const DType dtype = instance.state().dtype();
-  int64_t n = 8192;
-  while (n > 256 && 4 * n * n * dtype_size(dtype) > ctx.stack.left()) n /= 2;
-  if (!ctx.on_gpu()) n = std::min<int64_t>(n, 2048);
-  const Tensor a = ctx.stack.push("a", {n, n}, dtype), b = ctx.stack.push("b", {n, n}, dtype),
-               c = ctx.stack.push("c", {n, n}, dtype);
-  fill_normal(ctx, {.tensor = a, .key = 1});
-  fill_normal(ctx, {.tensor = b, .key = 2});
-  const auto product = [&] {
-    gemm(ctx, {.a = a, .b = b, .c = c, .trans_b = true});
-  };
-  run_for(ctx, 1, product);
-  const auto n3 = static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n);
-  return 2 * n3 / (median(times(ctx, 20, product)) * 1e9);
+  return worst;
 }
 
 // Each part's own time, without that of the parts inside it.
@@ -183,6 +147,22 @@ std::vector<StepBenchResult::Part> profile(Ctx& ctx, Steps& steps) {
   return own_times(profiler.collect(ctx), kProfiledSteps);
 }
 
+size_t free_memory(Device device) {
+  return device.type == DeviceType::kCuda ? gpu_info(device.index).free_memory : 0;
+}
+
+// free_before: of the device, before there was an instance.
+void add_memory(StepBenchResult& result, Instance& instance, const BatchLimits& limits, size_t free_before) {
+  const Stack& stack = instance.ctx().stack;
+  const InstanceOptions& options = instance.options();
+  result.state_bytes = instance.state().bytes();
+  result.activation_bytes = stack.peak();
+  if (!instance.ctx().on_gpu()) return;
+  result.device_bytes = free_before - free_memory(options.device) - (stack.capacity() - stack.peak());
+  if (instance.state().is_training())
+    result.planned_bytes = plan_memory(instance.model().config(), options, limits, false).total();
+}
+
 }  // namespace
 
 StepBenchResult bench_step(const StepBench& bench) {
@@ -191,6 +171,7 @@ StepBenchResult bench_step(const StepBench& bench) {
   const BatchLimits limits = {.tokens = bench.tokens,
                               .longest_document = bench.sequence_length / bench.documents_per_row,
                               .documents = bench.tokens / (bench.sequence_length / bench.documents_per_row)};
+  const size_t free_before = free_memory(options.device);
   Instance instance(bench.model, options);
   Ctx& ctx = instance.ctx();
   fill_weights(instance);
@@ -201,8 +182,8 @@ StepBenchResult bench_step(const StepBench& bench) {
   StepBenchResult result;
   const int64_t waits = device_waits(ctx);
   result.milliseconds = median(times(ctx, bench.steps, [&] { steps.run(); }));
-  result.waits_per_step =
-      static_cast<double>(device_waits(ctx) - waits) / bench.steps - 1;  // times() itself waits once
+  if (ctx.on_gpu())  // times() itself waits once
+    result.waits_per_step = static_cast<double>(device_waits(ctx) - waits) / bench.steps - 1;
   const double tokens = static_cast<double>(bench.tokens * bench.accumulate);
   result.tokens_per_second = tokens / (result.milliseconds / 1e3);
   result.tflops = tokens *
@@ -211,12 +192,12 @@ StepBenchResult bench_step(const StepBench& bench) {
   const StepRunner::Result numbers = steps.read();
   result.loss = numbers.token_loss / static_cast<double>(steps.targets());
   result.recomputed_layers = numbers.dropped;
+  if (ctx.on_gpu()) result.routing_imbalance = routing_imbalance(steps.saved());
   result.parts = profile(ctx, steps);
   result.late_plans = late_plans(ctx);
-  result.gemm_tflops = gemm_tflops(instance);
-  result.state_bytes = instance.state().bytes();
-  result.activation_bytes = ctx.stack.peak();
-  result.device = ctx.on_gpu() ? gpu_info(ctx.device.index).name : "CPU";
+  add_memory(result, instance, limits, free_before);
+  result.gemm_tflops = gemm_rate(ctx, instance.state().dtype(), std::min(bench.settle, 1.0));
+  result.device = device_name(options.device);
   return result;
 }
 

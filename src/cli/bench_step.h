@@ -28,6 +28,11 @@ struct StepBenchResult {
   double tflops = 0;       // the model's operations (docs/design.md, section 6) by the time
   double gemm_tflops = 0;  // of one large product in the same run
   size_t state_bytes = 0, activation_bytes = 0;
+  // On a GPU, else 0: what CUDA's driver says that the run took, without the activations' memory that was never used;
+  // what was planned for training (plan_memory, balanced); and the rows of the largest expert over the mean, in the
+  // last micro-batch's worst layer (BenchMode::kForward: in its last layer).
+  size_t device_bytes = 0, planned_bytes = 0;
+  double routing_imbalance = 0;
   int64_t recomputed_layers = 0, late_plans = 0;
   double waits_per_step = 0;  // of the host for the device
   double loss = 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <vector>
 
 namespace CLI {
 class App;
@@ -12,6 +13,7 @@ namespace mixtune {
 struct Command {
   CLI::App* app;
   std::function<void()> run;
+  std::vector<Command> subcommands = {};  // where there are some, one of them is run instead
 };
 
 Command add_train(CLI::App& program);

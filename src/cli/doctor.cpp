@@ -9,9 +9,7 @@
 #include "base/library.h"
 #include "base/log.h"
 #include "cli/command.h"
-#include "kernels/fill.h"
-#include "kernels/gemm.h"
-#include "tensor/profiler.h"
+#include "cli/measure.h"
 
 namespace mixtune {
 
@@ -47,40 +45,12 @@ void report_library(CudaLibrary which, std::string_view oldest, std::string_view
   }
 }
 
-// Milliseconds of one run, the best of ten.
-template <class Run>
-double best_time(Ctx& ctx, const Run& run) {
-  const auto clock = make_stamp_clock(ctx);
-  double best = 1e9;
-  for (int i = 0; i < 10; ++i) {
-    clock->reset();
-    const int begin = clock->stamp();
-    run();
-    const int end = clock->stamp();
-    wait(ctx);
-    best = std::min(best, clock->milliseconds(begin, end));
-  }
-  return best;
-}
-
 void measure(Device device) {
-  constexpr int64_t kSize = 8192;
-  constexpr int64_t kCopy = int64_t{1} << 28;
   const auto gpu = make_gpu(device, {});
-  Stack stack("measurements", device, (size_t{3} << 28) + (size_t{1} << 26));
+  Stack stack("measurements", device, size_t{1} << 30);
   Ctx ctx{device, stack, stack, gpu.get()};
-  {
-    const Frame frame(ctx);
-    const Tensor from = stack.push("from", {kCopy}, DType::kU8), to = stack.push("to", {kCopy}, DType::kU8);
-    const double ms = best_time(ctx, [&] { copy(ctx, from, to); });
-    print_row("copy", fmt::format("{:.2f} TB/s, reads and writes", 2.0 * kCopy / ms / 1e9));
-  }
-  const Tensor a = stack.push("a", {kSize, kSize}, DType::kBF16), b = stack.push("b", {kSize, kSize}, DType::kBF16),
-               c = stack.push("c", {kSize, kSize}, DType::kBF16);
-  fill_normal(ctx, {.tensor = a, .key = 1});
-  fill_normal(ctx, {.tensor = b, .key = 2});
-  const double ms = best_time(ctx, [&] { gemm(ctx, {.a = a, .b = b, .c = c, .trans_b = true}); });
-  print_row("GEMM", fmt::format("{:.0f} TFLOP/s, bf16, {} cubed", 2.0 * kSize * kSize * kSize / ms / 1e9, kSize));
+  print_row("copy", fmt::format("{:.2f} TB/s, reads and writes", copy_rate(ctx)));
+  print_row("GEMM", fmt::format("{:.0f} TFLOP/s, bf16", gemm_rate(ctx, DType::kBF16, 0)));
 }
 
 void run_doctor() {

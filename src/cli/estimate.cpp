@@ -55,14 +55,14 @@ void run_estimate(const EstimateArguments& arguments, const Overrides& overrides
   check_model(config.model.model_name_or_path, config.where("model_name_or_path"));
   const MixtralConfig shape = load_mixtral_config(config.model.model_name_or_path);
   const InstanceOptions options = planned_options(config);
+  const size_t memory =
+      !arguments.memory.empty() ? parse_size(arguments.memory) : (gpu_count() > 0 ? gpu_info(0).memory : 0);
   const int64_t rows = config.batch.per_device_train_batch_size, length = config.data.max_seq_length;
   const BatchLimits limits = {.tokens = rows * length, .longest_document = length, .documents = rows};
   const MemoryPlan balanced = plan_memory(shape, options, limits, false);
   const MemoryPlan worst = plan_memory(shape, options, limits, true);
   fmt::print("memory of one GPU for micro-batches of {} x {} tokens\n", rows, length);
   print_plans(balanced, worst);
-  const size_t memory =
-      !arguments.memory.empty() ? parse_size(arguments.memory) : (gpu_count() > 0 ? gpu_info(0).memory : 0);
   if (memory > 0) fmt::print("a GPU of {}: {}\n", format_bytes(memory), verdict(balanced, worst, memory));
 }
 

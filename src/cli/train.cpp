@@ -15,7 +15,7 @@ namespace {
 
 struct TrainArguments {
   std::string config_file;
-  bool dry_run = false;
+  bool dry_run = false, profile = false;
 };
 
 void run_train(const TrainArguments& arguments, const Overrides& overrides) {
@@ -30,7 +30,7 @@ void run_train(const TrainArguments& arguments, const Overrides& overrides) {
   }
   check_model(config.model.model_name_or_path, config.where("model_name_or_path"));
   check_data_files(config);
-  train(config);
+  train(config, arguments.profile);
 }
 
 }  // namespace
@@ -40,6 +40,7 @@ Command add_train(CLI::App& program) {
   const auto arguments = std::make_shared<TrainArguments>();
   app->add_option("CONFIG", arguments->config_file, "YAML file of keys; flags override it")->type_name("");
   app->add_flag("--dry-run", arguments->dry_run, "Print the resolved configuration and stop");
+  app->add_flag("--profile", arguments->profile, "Write a trace of one step to output_dir/trace.json");
   app->footer("Every key is explained in docs/configuration.md. Resuming a run is not supported yet.");
   return {app, [arguments, flags = KeyFlags(*app)] {
             run_train(*arguments, flags.overrides());

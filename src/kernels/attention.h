@@ -16,8 +16,8 @@ struct AttentionShape {
   Tensor doc_offsets, host_doc_offsets;
 };
 
-// out [T, q_heads * D]; lse [T, q_heads]: log-sum-exp of each query's scaled scores. Rows in no document: out = 0, lse
-// is not written.
+// out [T, q_heads * D]; lse [T, q_heads]: log-sum-exp of each query's scaled scores, which a GPU may order otherwise
+// for its backward pass. Rows in no document: out = 0, lse is not written.
 void attention_forward(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv, const Tensor& out, const Tensor& lse);
 
 // dqkv = gradient of qkv (written, zero for rows in no document), from dout and what forward saved.

@@ -1,6 +1,7 @@
 // Attention on a GPU: by cuDNN or by mixtune's own kernels.
 #include "kernels/attention_backend.h"
 #include "kernels/attention_cudnn.h"
+#include "kernels/attention_cudnn_plan.h"
 #include "kernels/attention_flash.h"
 #include "kernels/cuda_ops.h"
 #include "tensor/gpu.h"

@@ -1,14 +1,9 @@
 // Attention by cuDNN's fused kernels. attention_cuda.cpp chooses them where they serve.
 #pragma once
 
-#include <string>
-
 #include "kernels/warm_up.h"
 
 namespace mixtune::cuda {
-
-// Of the cuDNN on this machine, "9.19.0"; empty where there is none that opens.
-std::string cudnn_version();
 
 // bf16, on a Hopper or a data-centre Blackwell, with a head_dim that cuDNN's kernels for packed documents take.
 bool cudnn_attention_supports(int compute_capability, const AttentionShape& shape, DType dtype);
@@ -22,5 +17,9 @@ void cudnn_attention_backward(Ctx& ctx, const AttentionShape& shape, const Atten
 // Builds the plans for all batches within the limits. Where that fails, warns, and cudnn_attention_works no more.
 void cudnn_attention_warm_up(Ctx& ctx, const AttentionShape& shape, const BatchLimits& limits);
 bool cudnn_attention_works(Gpu& gpu);
+
+// The shape's documents are of one length, and warm-up has built plans for just these. Both passes take them; between
+// the two, lse is [document][head][token].
+bool cudnn_attention_has_equal_plans(Gpu& gpu, const AttentionShape& shape);
 
 }  // namespace mixtune::cuda

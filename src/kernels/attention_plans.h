@@ -16,7 +16,8 @@ struct AttentionPlanKey {
   Pass pass;
   int64_t q_heads, kv_heads, head_dim, window;
   int64_t documents, longest;  // the longest document's rows
-  int64_t tokens;              // only in backward, whose workspace has something for every row of a batch
+  int64_t tokens;              // a plan's: only in backward, whose workspace has something for every row of a batch
+  bool equal = false;          // a plan's: it is for so many documents, all as long as the longest, and nothing else
 
   AttentionPlanKey(Pass the_pass, const AttentionShape& shape, const BatchLimits& limits)
       : pass(the_pass),
@@ -29,8 +30,11 @@ struct AttentionPlanKey {
         tokens(limits.tokens) {}
 
   bool serves(const AttentionPlanKey& batch) const {
-    return pass == batch.pass && q_heads == batch.q_heads && kv_heads == batch.kv_heads && head_dim == batch.head_dim &&
-           window == batch.window && documents >= batch.documents && longest >= batch.longest &&
+    if (pass != batch.pass || q_heads != batch.q_heads || kv_heads != batch.kv_heads || head_dim != batch.head_dim ||
+        window != batch.window)
+      return false;
+    if (equal) return documents == batch.documents && longest == batch.longest && batch.tokens == rows();
+    return documents >= batch.documents && longest >= batch.longest &&
            (pass == Pass::kForward || tokens >= batch.tokens);
   }
 
@@ -42,7 +46,8 @@ struct AttentionPlanKey {
   int64_t kv_width() const { return kv_heads * head_dim; }
 
   // What the backward pass takes from the stack. For each token: cuDNN's dq in fp32, as wide as it lies in dqkv, and dk
-  // and dv of every query head (bf16, in fp32's room); dout . out; dk and dv. And a little for every document.
+  // and dv of every query head (bf16, in fp32's room); dout . out; dk and dv. And a little for every document. A plan
+  // for equal documents takes less.
   int64_t backward_bytes() const {
     return tokens * (4 * (qkv_width() + 2 * out_width() + q_heads) + 4 * kv_width()) + 512 * documents + 4096;
   }
@@ -80,6 +85,21 @@ inline std::vector<AttentionPlanKey> warm_up_plans(const AttentionShape& shape, 
         if (2 * key.rows() >= key.tokens || (longest == limits.longest_document && key.documents == limits.documents))
           plans.push_back(key);
     }
+  }
+  return plans;
+}
+
+// For the largest batch of equal documents within the limits: rows cut to one length, or each of one document. cuDNN is
+// faster there. A document that does not fill a block of the kernel gains nothing.
+inline std::vector<AttentionPlanKey> warm_up_equal_plans(const AttentionShape& shape, const BatchLimits& limits) {
+  const int64_t length = limits.longest_document;
+  if (length < kRowAlignment || length > limits.tokens) return {};
+  std::vector<AttentionPlanKey> plans;
+  for (const Pass pass : {Pass::kForward, Pass::kBackward}) {
+    AttentionPlanKey& key = plans.emplace_back(pass, shape, limits);
+    key.documents = std::min(limits.documents, limits.tokens / length);
+    key.tokens = key.rows();
+    key.equal = true;
   }
   return plans;
 }

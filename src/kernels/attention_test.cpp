@@ -138,6 +138,22 @@ TEST(AttentionPlans, ServeWhatIsNoLarger) {
   EXPECT_FALSE(plan.serves(batch));
 }
 
+TEST(AttentionPlans, OfEqualDocumentsServeNothingElse) {
+  const BatchLimits limits = {.tokens = 2048, .longest_document = 500, .documents = 300};
+  const std::vector<AttentionPlanKey> plans = warm_up_equal_plans(kMixtral, limits);
+  ASSERT_EQ(plans.size(), 2u);
+  for (const AttentionPlanKey& plan : plans) {
+    EXPECT_TRUE(plan.serves({plan.pass, kMixtral, {.tokens = 2000, .longest_document = 500, .documents = 4}}));
+    EXPECT_FALSE(plan.serves({plan.pass, kMixtral, {.tokens = 1999, .longest_document = 500, .documents = 4}}));
+    EXPECT_FALSE(plan.serves({plan.pass, kMixtral, {.tokens = 2000, .longest_document = 501, .documents = 4}}));
+    EXPECT_FALSE(plan.serves({plan.pass, kMixtral, {.tokens = 1500, .longest_document = 500, .documents = 3}}));
+    EXPECT_FALSE(plan.serves({plan.pass, kMixtral, {.tokens = 2000, .longest_document = 400, .documents = 5}}));
+    EXPECT_LE(2000 * (8 * plan.out_width() + 4 * plan.q_heads) + 256, plan.backward_bytes());  // what cuDNN takes
+  }
+  EXPECT_EQ(warm_up_equal_plans(kMixtral, {4096, 1024, 3}).front().documents, 3);
+  EXPECT_TRUE(warm_up_equal_plans(kMixtral, {128, 60, 2}).empty());
+}
+
 TEST(AttentionPlans, WarmUpHasOneForEveryBatch) {
   for (const BatchLimits& limits : {BatchLimits{16384, 4096, 300}, BatchLimits{8192, 8192, 1}, BatchLimits{128, 60, 2},
                                     BatchLimits{65536, 32768, 5000}, BatchLimits{16384, 4096, 4}}) {

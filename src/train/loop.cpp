@@ -1,15 +1,24 @@
 #include "train/loop.h"
 
+#include <algorithm>
+
 #include "train/trainer.h"
 
 namespace mixtune {
 
-void train(const Config& config) {
+namespace {
+
+constexpr int64_t kProfiledStep = 5;  // by then everything has been done once
+
+}  // namespace
+
+void train(const Config& config, bool profile) {
   Trainer trainer(config);
+  const int64_t profiled = profile ? std::min(kProfiledStep, trainer.total_steps()) : 0;
   trainer.open_output();
   try {
     for (int64_t step = 1; step <= trainer.total_steps(); ++step) {
-      trainer.report(trainer.step(step));
+      trainer.report(step == profiled ? trainer.profiled_step(step) : trainer.step(step));
       if (trainer.evaluation_due(step)) trainer.report(trainer.evaluate(step));
       if (trainer.save_due(step)) trainer.save(step);
     }

@@ -7,7 +7,7 @@ namespace mixtune {
 
 // Trains as `config` says (design.md, section 4, for the arithmetic). Everything that can be wrong with the settings,
 // the model and the data is found before output_dir is touched. Throws UserError then; later Error, with
-// ExitCode::kWentBad where the loss or the gradients stopped being finite.
-void train(const Config& config);
+// ExitCode::kWentBad where the loss or the gradients stopped being finite. profile: writes a trace of one step there.
+void train(const Config& config, bool profile = false);
 
 }  // namespace mixtune

@@ -32,6 +32,7 @@ MemoryPlan plan_memory(const MixtralConfig& config, InstanceOptions options, con
                        bool worst_case) {
   options.device = {DeviceType::kMeta};
   options.purpose = State::Purpose::kTraining;
+  options.stack_bytes = 0;
   MemoryPlan plan;
   plan.libraries = kGpuLibraryBytes;
   {

@@ -14,6 +14,7 @@
 #include "metrics/console_sink.h"
 #include "metrics/jsonl_sink.h"
 #include "train/schedule.h"
+#include "train/trace.h"
 #include "train/warm_up.h"
 
 namespace mixtune {
@@ -100,6 +101,7 @@ void Trainer::announce() {
 }
 
 StepRecord Trainer::step(int64_t step) {
+  const Range range(instance_.ctx(), "step");
   const auto start = Clock::now();
   const Step& rows = loader_.load(step - 1);
   MT_CHECK(rows.target_tokens > 0);  // no document is without a target
@@ -123,6 +125,15 @@ StepRecord Trainer::step(int64_t step) {
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   record.milliseconds = seconds * 1e3;
   record.tokens_per_second = static_cast<double>(record.tokens) / seconds;
+  return record;
+}
+
+StepRecord Trainer::profiled_step(int64_t step) {
+  Trace trace(instance_.ctx());
+  const StepRecord record = this->step(step);
+  const std::string path = output_->file("trace.json");
+  trace.write(path);
+  log_info("{} shows step {}: open it at ui.perfetto.dev", path, step);
   return record;
 }
 

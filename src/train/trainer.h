@@ -31,6 +31,8 @@ class Trainer {
   // Optimizer step `step`, counted from 1: forward and backward of every micro-batch, clipping, AdamW. Throws Error
   // (kWentBad), with the weights as they were, where the loss or the gradient norm is not finite.
   StepRecord step(int64_t step);
+  // The same, and its trace in output_dir.
+  StepRecord profiled_step(int64_t step);
 
   bool evaluation_due(int64_t step) const;
   EvalRecord evaluate(int64_t step);

@@ -121,6 +121,26 @@ TEST_F(Commands, SameSeedSameRun) {
   EXPECT_EQ(read(path("out/checkpoint-3/model.safetensors")), weights);
 }
 
+// The one of the last step, as there are fewer than five.
+TEST_F(Commands, ProfileWritesATraceAndChangesNothing) {
+  run(train({"--max_steps=3"}));
+  const std::string weights = read(path("out/checkpoint-3/model.safetensors"));
+  const Outcome outcome = run(train({"--max_steps=3", "--overwrite_output_dir", "--profile"}));
+  EXPECT_EQ(read(path("out/checkpoint-3/model.safetensors")), weights);
+  EXPECT_NE(outcome.err.find("out/trace.json shows step 3"), std::string::npos) << outcome.err;
+  const auto events = nlohmann::json::parse(read(path("out/trace.json")))["traceEvents"];
+  ASSERT_GT(events.size(), 10u);
+  const double whole = events[0]["dur"];
+  EXPECT_EQ(events[0]["name"], "step");
+  for (const auto& event : events) {
+    EXPECT_EQ(event["ph"], "X");
+    EXPECT_GE(event["ts"], events[0]["ts"]);
+    EXPECT_LE(event["dur"], whole) << event;
+  }
+  run(train({"--max_steps=1", "--overwrite_output_dir"}));
+  EXPECT_FALSE(fs::exists(path("out/trace.json")));
+}
+
 TEST_F(Commands, EvaluateAgreesWithTheRun) {
   run(train({"--max_steps=2", "--validation_file=data.jsonl"}));
   const double in_run = metrics().back()["eval_loss"];

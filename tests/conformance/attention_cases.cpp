@@ -1,5 +1,6 @@
 // mixtune's own attention kernels, whichever ones attention.h chooses on this GPU: forward, and backward from what it
 // saved. bf16 with a head_dim of 8, 16, ... 128 runs on tensor cores, all else on CUDA cores.
+#include <algorithm>
 #include <cmath>
 
 #include "conformance/cases.h"
@@ -34,16 +35,17 @@ Operand offsets_of(Conformance& c, std::string_view name, const Lengths& lengths
 // bf16: the result is rounded, and before that the probabilities, their gradients, and out, which dP is compared with:
 // each is half an epsilon (2^-9) off at most, 0.3 epsilons in the mean square. The errors of different elements are
 // independent; out has two such errors, dqkv three or four.
-// fp32: a score is a sum over head_dim in another order, and its error is the relative one of its probability; the
-// gradients have two such sums.
-void expect_results(Conformance& c, const Heads& heads, const Operand& out, const Operand& lse, const Operand& dqkv) {
+// fp32: scores are sums over head_dim, whose errors are relative ones of the probabilities, and results are sums over
+// up to `longest` rows; both in another order. The gradients have two such sums of either kind.
+void expect_results(Conformance& c, const Heads& heads, int64_t longest, const Operand& out, const Operand& lse,
+                    const Operand& dqkv) {
   const bool bf16 = c.dtype() == DType::kBF16;
-  const double score = 4 + std::sqrt(static_cast<double>(heads.dim)) / 4;  // epsilons of fp32
-  const double out_epsilons = bf16 ? 2 : 2 * score, dqkv_epsilons = bf16 ? 3 : 4 * score;
+  const double sums = 4 + (std::sqrt(static_cast<double>(heads.dim)) + std::sqrt(static_cast<double>(longest))) / 4;
+  const double out_epsilons = bf16 ? 2 : 2 * sums, dqkv_epsilons = bf16 ? 3 : 4 * sums;
   const double epsilon = bf16 ? 0x1p-8 : 0x1p-23;
   c.expect_close(out, out_epsilons);
   c.expect_close(dqkv, dqkv_epsilons);
-  c.expect_close(lse, 2 * score);
+  c.expect_close(lse, 2 * sums);
   c.expect_norm_close(out, out_epsilons / 2 * epsilon);
   c.expect_norm_close(dqkv, dqkv_epsilons / 2 * epsilon);
 }
@@ -51,8 +53,11 @@ void expect_results(Conformance& c, const Heads& heads, const Operand& out, cons
 // The GPU has the documents `repetitions` times.
 void attention_case(Conformance& c, const Heads& heads, int64_t window, const Documents& documents,
                     int64_t repetitions) {
-  int64_t rows = documents.dead_rows;
-  for (const int64_t length : documents.lengths) rows += length;
+  int64_t rows = documents.dead_rows, longest = 0;
+  for (const int64_t length : documents.lengths) {
+    rows += length;
+    longest = std::max(longest, length);
+  }
   const int64_t out_width = heads.q * heads.dim, width = out_width + 2 * heads.kv * heads.dim;
   const Operand offsets = offsets_of(c, "offsets", documents.lengths);
   const Operand gpu_offsets = offsets_of(c, "GPU's offsets", repeated(documents.lengths, repetitions));
@@ -72,7 +77,7 @@ void attention_case(Conformance& c, const Heads& heads, int64_t window, const Do
       cuda::flash_attention_backward(ctx, shape, backward);
     }
   });
-  expect_results(c, heads, out, lse, dqkv);
+  expect_results(c, heads, longest, out, lse, dqkv);
 }
 
 ConformanceCase attention(const char* name, Heads heads, int64_t window, Documents documents, int64_t repetitions = 1) {

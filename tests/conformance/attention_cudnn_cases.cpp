@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "conformance/cases.h"
@@ -14,8 +16,12 @@ struct Packed {
   int64_t q_heads, kv_heads, head_dim, window;
   std::vector<int64_t> lengths;  // of the documents
   int64_t dead_rows = 0;         // behind them
+  bool warm_up = false;          // build the plans of a run with such batches
 
   int64_t live_rows() const { return std::accumulate(lengths.begin(), lengths.end(), int64_t{0}); }
+  bool equal() const {
+    return std::adjacent_find(lengths.begin(), lengths.end(), std::not_equal_to()) == lengths.end();
+  }
 };
 
 // Documents over and over, of these lengths.
@@ -31,6 +37,22 @@ Operand offsets_of(Conformance& c, std::string_view name, const Packed& packed, 
   for (int64_t i = 0; i < repetitions; ++i)
     for (const int64_t length : packed.lengths) offsets.push_back(offsets.back() + length);
   return c.integers(name, {static_cast<int64_t>(offsets.size())}, [&](int64_t i) { return offsets[i]; });
+}
+
+void warm_up(Ctx& ctx, const AttentionShape& shape, const Packed& packed) {
+  cuda::cudnn_attention_warm_up(ctx, shape,
+                                {.tokens = shape.host_doc_offsets.as<int32_t>()[shape.host_doc_offsets.rows() - 1],
+                                 .longest_document = std::ranges::max(packed.lengths),
+                                 .documents = shape.host_doc_offsets.rows() - 1});
+}
+
+// [token][head] -> [document][head][token], of equal documents.
+void order_by_head(const Tensor& lse, int64_t heads, int64_t length) {
+  const std::vector<float> by_token(lse.as<float>(), lse.as<float>() + lse.elements());
+  float* by_head = lse.as<float>();
+  for (int64_t begin = 0; begin < lse.rows(); begin += length)
+    for (int64_t head = 0; head < heads; ++head)
+      for (int64_t t = 0; t < length; ++t) *by_head++ = by_token[(begin + t) * heads + head];
 }
 
 // Beside the CPU's fp32, a GPU rounds probabilities and their gradients to bf16 before it multiplies them, dk and dv of
@@ -63,6 +85,7 @@ void packed_case(Conformance& c, const Packed& packed, int64_t repetitions = 1) 
   const Operand lse =
       packed.live_rows() > 0 ? c.output("lse", lse_shape, DType::kF32) : c.random("lse", lse_shape, DType::kF32);
   c.any_order(dqkv);
+  bool equal_plans = false;
   c.run([&](Ctx& ctx, Side side) {
     const Operand& documents = side == Side::kCpu ? offsets : gpu_offsets;
     shape.doc_offsets = documents[side];
@@ -72,15 +95,28 @@ void packed_case(Conformance& c, const Packed& packed, int64_t repetitions = 1) 
       attention_forward(ctx, shape, qkv[side], out[side], lse[side]);
       attention_backward(ctx, shape, backward);
     } else {
+      if (packed.warm_up) warm_up(ctx, shape, packed);
+      equal_plans = cuda::cudnn_attention_has_equal_plans(*ctx.gpu, shape);
       cuda::cudnn_attention_forward(ctx, shape, qkv[side], out[side], lse[side]);
       cuda::cudnn_attention_backward(ctx, shape, backward);
     }
   });
+  if (packed.warm_up) {
+    EXPECT_EQ(equal_plans, packed.equal());
+  }
+  if (equal_plans && packed.dead_rows == 0) order_by_head(lse[Side::kCpu], packed.q_heads, packed.lengths.front());
   check_results(c, packed, out, lse, dqkv);
 }
 
 ConformanceCase packed(const char* shape, Packed packed, int64_t repetitions = 1) {
   return {"attention_cudnn", shape, [=](Conformance& c) { packed_case(c, packed, repetitions); }, /*fp32=*/false};
+}
+
+// After warm-up, so that there are plans for just these.
+ConformanceCase equal(const char* shape, size_t documents, int64_t length, Packed heads, int64_t repetitions = 1) {
+  heads.lengths.assign(documents, length);
+  heads.warm_up = true;
+  return {"attention_cudnn_equal", shape, [=](Conformance& c) { packed_case(c, heads, repetitions); }, /*fp32=*/false};
 }
 
 }  // namespace
@@ -106,8 +142,20 @@ ConformanceCases attention_cudnn_cases() {
       packed("one_token", {32, 8, 128, 0, {1}}),
       packed("one_token_dead_tail", {4, 2, 128, 0, {1}, 127}),
       packed("no_document", {4, 2, 128, 0, {}, 128}),
+      equal("1_of_128", 1, 128, {8, 2, 128, 0}),
+      equal("1_of_500", 1, 500, {6, 2, 112, 0}),
+      equal("3_of_500", 3, 500, {32, 8, 128, 0}),
+      equal("3_of_500_dead_tail", 3, 500, {8, 2, 128, 0, {}, 36}),
+      equal("8_of_500_window_100", 8, 500, {4, 4, 64, 100}),
+      equal("8_of_1024", 8, 1024, {8, 2, 128, 0}),
+      equal("3_of_1024_window_256", 3, 1024, {8, 2, 128, 256}),
+      equal("8_of_129_window_1", 8, 129, {4, 2, 16, 1}),
+      packed("last_document_shorter", {8, 2, 128, 0, {1024, 1024, 500}, 12, /*warm_up=*/true}),
+      packed("last_document_longer", {8, 2, 128, 0, {500, 500, 501}, 0, /*warm_up=*/true}),
       // 2.2e9 elements of qkv. Takes 39 GB of GPU memory, 23 of them for cuDNN's workspace.
       packed("past_2_31_elements", {32, 8, 128, 0, {1000, 408}}, 250),
+      // As many; 26 GB.
+      equal("250_of_1408", 1, 1408, {32, 8, 128, 0}, 250),
   };
 }
 

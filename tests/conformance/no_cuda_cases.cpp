@@ -3,6 +3,10 @@
 
 namespace mixtune {
 
+ConformanceCases attention_cases() {
+  return {};
+}
+
 ConformanceCases attention_cudnn_cases() {
   return {};
 }

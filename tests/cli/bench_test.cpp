@@ -1,0 +1,133 @@
+// The commands that measure and plan: bench, estimate, doctor.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "program.h"
+
+namespace mixtune {
+namespace {
+
+// A folder with a small random model.
+class Bench : public testing::Test {
+ protected:
+  void SetUp() override { make_model(path("model")); }
+
+  std::filesystem::path path(const std::string& name) const { return work_.path() / name; }
+
+  Outcome run(const std::vector<std::string>& args) const {
+    Outcome outcome = run_mixtune(args, work_.path());
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return outcome;
+  }
+
+  // Exit code 2, and one line that says why.
+  void expect_refused(const std::vector<std::string>& args, const std::string& fragment) const {
+    const auto before = snapshot(work_.path());
+    const Outcome outcome = run_mixtune(args, work_.path());
+    EXPECT_EQ(outcome.code, 2) << fragment;
+    EXPECT_TRUE(outcome.err.starts_with("mixtune: error: ")) << outcome.err;
+    EXPECT_EQ(outcome.err.find('\n'), outcome.err.size() - 1) << outcome.err;
+    EXPECT_NE(outcome.err.find(fragment), std::string::npos) << "no '" << fragment << "' in: " << outcome.err;
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_EQ(snapshot(work_.path()), before);
+  }
+
+  nlohmann::json json(const std::string& name) const { return nlohmann::json::parse(read(path(name))); }
+
+  TempFolder work_;
+};
+
+std::vector<std::string> with(std::vector<std::string> args, const std::vector<std::string>& more) {
+  args.insert(args.end(), more.begin(), more.end());
+  return args;
+}
+
+const std::vector<std::string> kStep = {"bench",           "step",         "--model-config=model/config.json",
+                                        "--layers=1",      "--tokens=256", "--sequence-length=128",
+                                        "--settle=0",      "--steps=2",    "--device=cpu",
+                                        "--json=step.json"};
+
+TEST_F(Bench, StepPrintsItsFigures) {
+  const std::string out = run(kStep).out;
+  for (const char* text : {"CPU: step of 1 x 256 tokens", "tokens a second", "GEMM TFLOP/s", "attention, backward"})
+    EXPECT_NE(out.find(text), std::string::npos) << text << " in " << out;
+  const auto figures = json("step.json");
+  EXPECT_EQ(figures["document_tokens"], 128);
+  EXPECT_GT(figures["milliseconds"], 0);
+  EXPECT_GT(figures["loss"], 0);
+  EXPECT_EQ(figures["waits_per_step"], 0);
+  EXPECT_TRUE(figures["planned_bytes"].is_null());  // a GPU's
+}
+
+TEST_F(Bench, StepInEachMode) {
+  for (const char* mode : {"--mode=forward", "--mode=forward-backward"}) {
+    run(with(kStep, {mode, "--balanced", "--documents-per-row=2", "--accumulate=2"}));
+    EXPECT_EQ(json("step.json")["balanced"], true);
+    std::filesystem::remove(path("step.json"));
+  }
+}
+
+TEST_F(Bench, KernelsTimesEachOp) {
+  const std::string out = run({"bench", "kernels", "--model-config=model/config.json", "--tokens=200",
+                               "--document-tokens=100", "--settle=0", "--runs=2", "--device=cpu", "--json=ops.json"})
+                              .out;
+  EXPECT_NE(out.find("roofline: copy"), std::string::npos) << out;
+  const auto ops = json("ops.json")["ops"];
+  EXPECT_GT(ops.size(), 30u);
+  for (const auto& op : ops) {
+    EXPECT_GT(op["milliseconds"], 0) << op;
+    EXPECT_GT(op.contains("flops") ? op["flops"] : op["bytes"], 0) << op;
+    EXPECT_NE(out.find(op["op"].get<std::string>()), std::string::npos) << op;
+  }
+}
+
+TEST_F(Bench, LoadSaysHowFastAndInHowMuchMemory) {
+  const std::string out = run({"bench", "load", "model", "--device=cpu"}).out;
+  for (const char* text : {"the CPU, fp32: ", " GB/s", "peak host memory"})
+    EXPECT_NE(out.find(text), std::string::npos) << text << " in " << out;
+}
+
+TEST_F(Bench, WhatCannotBeMeasured) {
+  expect_refused({"bench"}, "use one of: step, kernels, load");
+  expect_refused({"bench", "stp"}, "did you mean 'step'?");
+  expect_refused({"bench", "step", "--layer=2"}, "did you mean '--layers'?");
+  expect_refused({"bench", "step", "--mode=backward"}, "'mixtune bench step --help'");
+  expect_refused({"bench", "step", "--steps=0"}, "--steps");
+  expect_refused({"bench", "step", "--settle=-1"}, "--settle");
+  expect_refused({"bench", "step", "--tokens=100"}, "--sequence-length");
+  expect_refused({"bench", "step", "--model-config=none.json"}, "none.json");
+  expect_refused({"bench", "step", "--device=cpu", "--precision=bf16"}, "needs a GPU");
+  expect_refused(with(kStep, {"--json=model/config.json"}), "twice");
+  expect_refused({"bench", "kernels", "--device=cpu", "--json=model/config.json"}, "exists");
+  expect_refused({"bench", "kernels", "--tokens=0"}, "--tokens");
+  expect_refused({"bench", "load"}, "FOLDER");
+  expect_refused({"bench", "load", "none"}, "there is no folder 'none'");
+  expect_refused({"bench", "load", "model", "--precision=fp8"}, "--precision");
+}
+
+TEST_F(Bench, EstimatePrintsATable) {
+  const std::string out = run({"estimate", "--model_name_or_path=model", "--gpu-memory=80GB"}).out;
+  for (const char* text : {"balanced", "worst case", "weights", "activations", "in all", "a GPU of 74.5 GiB: fits"})
+    EXPECT_NE(out.find(text), std::string::npos) << text << " in " << out;
+  EXPECT_EQ(out.find("master weights"), std::string::npos) << out;
+  const std::string bf16 = run({"estimate", "--model_name_or_path=model", "--precision=bf16"}).out;
+  EXPECT_NE(bf16.find("master weights"), std::string::npos) << bf16;
+}
+
+TEST_F(Bench, WhatCannotBePlanned) {
+  expect_refused({"estimate"}, "model_name_or_path");
+  expect_refused({"estimate", "--model_name_or_path=none"}, "there is no folder 'none'");
+  expect_refused({"estimate", "--model_name_or_path=model", "--gpu-memory=lots"}, "lots");
+}
+
+TEST_F(Bench, DoctorLooksAtWhatIsThere) {
+  EXPECT_TRUE(run({"doctor"}).out.starts_with("build  "));
+  expect_refused({"doctor", "me"}, "'me'");
+}
+
+}  // namespace
+}  // namespace mixtune

@@ -1,0 +1,47 @@
+#include "gpu/count_allocations.h"
+
+#include <atomic>
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+
+namespace {
+
+std::atomic<int64_t> made{0}, freed{0};
+
+void* allocate(size_t bytes, size_t alignment) {
+  ++made;
+  void* p = nullptr;
+  if (posix_memalign(&p, alignment, bytes) != 0) throw std::bad_alloc();
+  return p;
+}
+
+void release(void* p) {
+  freed += p != nullptr;
+  std::free(p);
+}
+
+}  // namespace
+
+mixtune::AllocationCount mixtune::allocation_count() {
+  return {made, freed};
+}
+
+void* operator new(size_t bytes) {
+  return allocate(bytes, alignof(std::max_align_t));
+}
+void* operator new(size_t bytes, std::align_val_t alignment) {
+  return allocate(bytes, static_cast<size_t>(alignment));
+}
+void operator delete(void* p) noexcept {
+  release(p);
+}
+void operator delete(void* p, size_t) noexcept {
+  release(p);
+}
+void operator delete(void* p, std::align_val_t) noexcept {
+  release(p);
+}
+void operator delete(void* p, size_t, std::align_val_t) noexcept {
+  release(p);
+}

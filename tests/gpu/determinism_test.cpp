@@ -1,0 +1,88 @@
+// The same training on the same GPU gives the same bits: with deterministic: true in any precision; in fp32, whose
+// kernels have a fixed order anyway, as long as the algorithms of the matrix products are the same (a shared file).
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+
+#include "gpu/gpu_test.h"
+#include "gpu/training.h"
+#include "sameness.h"
+
+namespace mixtune {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kSteps = 20, kLongest = 512, kRows = 2;
+
+struct Trained {
+  std::vector<Training::Numbers> steps;
+  std::vector<HostCopies> tensors;  // weights, masters, moments
+};
+
+Trained train(const InstanceOptions& options, int64_t micro_batches, int64_t steps = kSteps) {
+  const MixtralConfig config = middle_size_config();
+  Training training(config, options);
+  const Documents documents = random_documents(600, kLongest, config.vocab_size, 5);
+  Loader loader(documents, {.max_seq_length = kLongest, .packing = true, .shuffle = true}, kRows, micro_batches,
+                training.instance().host_memory());
+  warm_up(training.instance(), limits_of(loader, kLongest));
+  Trained result;
+  for (int64_t i = 0; i < steps; ++i) result.steps.push_back(training.step(loader.load(i)));
+  const State& state = training.state();
+  for (const auto tensor_of : {&State::weight, &State::master, &State::first_moment, &State::second_moment})
+    result.tensors.emplace_back(training.ctx(), state, [&](int p) { return (state.*tensor_of)(p); });
+  return result;
+}
+
+void expect_same_bits(const Trained& a, const Trained& b) {
+  EXPECT_EQ(a.steps, b.steps) << "losses and norms";
+  EXPECT_LT(a.steps.back().loss, a.steps.front().loss) << "nothing was learnt";
+  const ModelLayout layout = make_layout(middle_size_config());
+  for (size_t kind = 0; kind < a.tensors.size(); ++kind)
+    for (int p = 0; p < static_cast<int>(layout.specs.size()); ++p) {
+      const Tensor x = a.tensors[kind][p], y = b.tensors[kind][p];
+      ASSERT_EQ(x.bytes(), y.bytes());
+      if (!x) continue;
+      EXPECT_EQ(std::memcmp(x.data, y.data, x.bytes()), 0) << layout.specs[p].name << ", kind " << kind;
+    }
+}
+
+class Determinism : public GpuTest {};
+
+TEST_F(Determinism, Bf16) {
+  InstanceOptions options = bf16_on_gpu();
+  options.gpu.deterministic = true;
+  expect_same_bits(train(options, 3), train(options, 3));
+}
+
+TEST_F(Determinism, Bf16WithoutMastersAndWithBf16Moments) {
+  InstanceOptions options = bf16_on_gpu();
+  options.gpu.deterministic = true;
+  options.types.masters = false;
+  options.types.moments = DType::kBF16;
+  expect_same_bits(train(options, 3), train(options, 3));
+  options.types.gradients = DType::kBF16;
+  expect_same_bits(train(options, 1), train(options, 1));
+}
+
+TEST_F(Determinism, Fp32) {
+  InstanceOptions options = fp32_on(kGpu);
+  options.gpu.deterministic = true;
+  expect_same_bits(train(options, 3), train(options, 3));
+}
+
+TEST_F(Determinism, Fp32WithSharedPlans) {
+  const fs::path cache = fs::temp_directory_path() / fmt::format("mixtune-determinism-{}", getpid());
+  InstanceOptions options = fp32_on(kGpu);
+  options.gpu.plan_cache = cache;
+  train(options, 3, 0);
+  EXPECT_FALSE(fs::is_empty(cache)) << "no plans were kept";
+  expect_same_bits(train(options, 3), train(options, 3));
+  fs::remove_all(cache);
+}
+
+}  // namespace
+}  // namespace mixtune

@@ -1,0 +1,121 @@
+// A batch through a model step by step, the routing written down on one device and replayed on another.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "sameness.h"
+#include "train/scalars.h"
+#include "train/step.h"
+
+namespace mixtune {
+
+// Called with what enters each layer, and with what leaves the last one; may change it.
+using BeforeLayer = std::function<void(int64_t layer, const Tensor& h)>;
+
+inline Tensor run_layers(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved,
+                         const BeforeLayer& before_layer) {
+  Tensor h = model.embed(ctx, batch, saved);
+  const int64_t layers = model.config().num_hidden_layers;
+  for (int64_t l = 0; l < layers; ++l) {
+    if (before_layer) before_layer(l, h);
+    h = model.layers(ctx, batch, {l, l + 1}, h, saved, true);
+  }
+  if (before_layer) before_layer(layers, h);
+  return h;
+}
+
+// What a model computes of a batch, in host memory.
+struct Forward {
+  HostCopy logits;                      // [live, V]
+  std::vector<HostCopy> router_logits;  // of each layer, [T, E]
+  std::vector<HostCopy> experts;        // of each layer, [T, k] int32
+};
+
+// forced: Saved.forced.
+inline Forward run_forward(Instance& instance, const Batch& host_batch, const std::vector<Tensor>& forced = {},
+                           const BeforeLayer& before_layer = {}) {
+  Ctx& ctx = instance.ctx();
+  const Mixtral& model = instance.model();
+  const Frame frame(ctx);
+  Saved saved = model.make_saved();
+  saved.forced = forced;
+  const Batch batch = to_device(ctx, host_batch);
+  const Tensor h = run_layers(ctx, model, batch, saved, before_layer);
+  const Tensor logits = ctx.stack.push("logits", {batch.live_tokens, model.config().vocab_size}, DType::kF32);
+  model.head_logits(ctx, h.slice(0, batch.live_tokens), logits);
+  Forward result{HostCopy(ctx, logits), {}, {}};
+  for (const LayerSaved& layer : saved.layers) {
+    result.router_logits.emplace_back(ctx, layer.router_logits);
+    result.experts.emplace_back(ctx, layer.routing.experts);
+  }
+  return result;
+}
+
+// The experts of a Forward on another device.
+class Replay {
+ public:
+  Replay(Instance& instance, const Forward& forward)
+      : arena_("replayed routing", instance.ctx().device,
+               forward.experts.size() * align_up(forward.experts[0].tensor().bytes())) {
+    for (const HostCopy& experts : forward.experts) {
+      layers_.push_back(arena_.allocate("experts", experts.tensor().shape, DType::kI32));
+      copy(instance.ctx(), experts.tensor(), layers_.back());
+    }
+    wait(instance.ctx());
+  }
+
+  const std::vector<Tensor>& layers() const { return layers_; }
+  // Those of layers [0, end); in the others the router chooses.
+  std::vector<Tensor> layers_before(size_t end) const {
+    std::vector<Tensor> layers = layers_;
+    std::fill(layers.begin() + end, layers.end(), Tensor{});
+    return layers;
+  }
+
+ private:
+  Arena arena_;
+  std::vector<Tensor> layers_;
+};
+
+// An accumulation step's loss, and its gradients in host memory.
+struct Backward {
+  double loss;
+  HostCopies gradients;
+};
+
+// forced: of each micro-batch; empty: the router chooses.
+inline Backward run_backward(Instance& instance, std::span<const Batch> micro_batches,
+                             const std::vector<std::vector<Tensor>>& forced = {}) {
+  Ctx& ctx = instance.ctx();
+  State& state = instance.state();
+  const double router_scale =
+      instance.model().config().router_aux_loss_coef / static_cast<double>(micro_batches.size());
+  int64_t targets = 0;
+  for (const Batch& batch : micro_batches) targets += batch.target_tokens();
+  const double token_scale = 1 / static_cast<double>(targets);
+  Scalars losses(ctx, "losses", 2);
+  Saved saved = instance.model().make_saved();
+  state.begin_step();
+  for (size_t i = 0; i < micro_batches.size(); ++i) {
+    if (!forced.empty()) saved.forced = forced[i];
+    forward_backward(ctx, instance.model(), micro_batches[i], saved,
+                     {.token_scale = token_scale, .router_scale = router_scale}, losses.slice(0, 2));
+  }
+  const double* sums = losses.read(ctx);
+  return {token_scale * sums[0] + router_scale * sums[1],
+          HostCopies(ctx, state, [&](int p) { return state.finished_gradient(ctx, p); })};
+}
+
+// The tensor of a Hugging Face tensor's name among copies of a State's.
+inline std::map<std::string, Tensor> by_hub_name(const State& state, const HostCopies& copies) {
+  std::map<std::string, Tensor> tensors;
+  for_each_hub_tensor(
+      state, [&](int p) { return copies[p]; },
+      [&](const HfSlice& slice, const Tensor& tensor) { tensors[slice.name] = tensor; });
+  return tensors;
+}
+
+}  // namespace mixtune

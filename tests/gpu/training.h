@@ -1,0 +1,140 @@
+// What the tests on a GPU train: a model of middle size, with the same weights on every device, on random documents.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "base/random.h"
+#include "data/loader.h"
+#include "train/step_runner.h"
+#include "train/warm_up.h"
+
+namespace mixtune {
+
+inline constexpr Device kGpu{DeviceType::kCuda, 0};
+
+inline MixtralConfig middle_size_config() {
+  return {.vocab_size = 1000,
+          .hidden_size = 256,
+          .intermediate_size = 512,
+          .num_hidden_layers = 4,
+          .num_attention_heads = 4,
+          .num_key_value_heads = 2,
+          .head_dim = 64,
+          .num_local_experts = 8,
+          .num_experts_per_tok = 2,
+          .max_position_embeddings = 2048,
+          .rope_theta = 1e4,
+          .rms_norm_eps = 1e-5,
+          .initializer_range = 0.05,
+          .router_aux_loss_coef = 0.02};
+}
+
+inline InstanceOptions fp32_on(Device device) {
+  return {.device = device, .purpose = State::Purpose::kTraining, .stack_bytes = size_t{2} << 30};
+}
+
+inline InstanceOptions bf16_on_gpu() {
+  InstanceOptions options = fp32_on(kGpu);
+  options.types = {.weights = DType::kBF16, .masters = true};
+  return options;
+}
+
+// Normal values of (parameter, element), rounded to bf16: weights of every dtype hold them exactly. Norms are uneven,
+// so that their gradients are tested.
+inline void fill_weights(Instance& instance) {
+  State& state = instance.state();
+  const double deviation = instance.model().config().initializer_range;
+  for (int p = 0; p < state.size(); ++p) {
+    const Tensor primary = state.primary(p);
+    const int64_t n = primary.elements();
+    const double mean = primary.shape.rank() == 1 ? 1 : 0;
+    const uint64_t key = random_key(1, state.spec(p).name);
+    std::vector<float> wide(n);
+    std::vector<BF16> narrow(n);
+#pragma omp parallel for
+    for (int64_t i = 0; i < n; ++i) {
+      narrow[i] = to_bf16(static_cast<float>(mean + deviation * random_normal(key, i)));
+      wide[i] = to_float(narrow[i]);
+    }
+    const bool is_narrow = primary.dtype == DType::kBF16;
+    copy(instance.ctx(), is_narrow ? host_tensor(narrow.data(), {n}) : host_tensor(wide.data(), {n}), primary);
+    wait(instance.ctx());
+    state.publish(instance.ctx(), p);
+  }
+}
+
+// Documents of 2 to `longest` random tokens, most of them short; about a third of the labels are not trained.
+inline Documents random_documents(int64_t count, int64_t longest, int64_t vocab, uint64_t seed) {
+  const uint64_t key = random_key(seed, "random documents");
+  Documents documents;
+  uint64_t index = 0;
+  std::vector<int32_t> ids, labels;
+  for (int64_t d = 0; d < count; ++d) {
+    const double share = d % 16 == 0 ? 1 : std::pow(random_uniform(key, ++index), 3);
+    const int64_t length = 2 + static_cast<int64_t>(share * static_cast<double>(longest - 2));
+    ids.clear(), labels.clear();
+    for (int64_t i = 0; i < length; ++i) {
+      ids.push_back(static_cast<int32_t>(random_below(key, ++index, vocab)));
+      labels.push_back(i + 1 == length || random_below(key, ++index, 3) > 0 ? ids.back() : kIgnoreTarget);
+    }
+    documents.append(ids, labels);
+  }
+  return documents;
+}
+
+inline BatchLimits limits_of(const Loader& loader, int64_t longest_document) {
+  return {.tokens = loader.max_batch_tokens(),
+          .longest_document = std::min(loader.max_batch_tokens(), longest_document),
+          .documents = loader.max_batch_documents()};
+}
+
+// A training as Trainer does it, without its files.
+class Training {
+ public:
+  Training(const MixtralConfig& config, const InstanceOptions& options)
+      : instance_(config, options), runner_(instance_, kOptimizer, 7) {
+    fill_weights(instance_);
+  }
+
+  struct Numbers {
+    double loss = 0, grad_norm = 0;
+    int64_t dropped = 0;  // gate-up outputs that did not fit
+    bool operator==(const Numbers&) const = default;
+  };
+  // Gradients of the step's loss; its norm is not computed.
+  Numbers gradients(const Step& rows) {
+    runner_.forward_backward(rows.micro_batches, {.router_coefficient = coefficient()});
+    return numbers(rows);
+  }
+  // One more step of the optimizer.
+  Numbers step(const Step& rows) {
+    runner_.forward_backward(rows.micro_batches, {.router_coefficient = coefficient()});
+    runner_.update({.step = ++steps_, .learning_rate = kOptimizer.learning_rate, .max_norm = 1});
+    return numbers(rows);
+  }
+
+  Instance& instance() { return instance_; }
+  State& state() { return instance_.state(); }
+  Ctx& ctx() { return instance_.ctx(); }
+
+ private:
+  static constexpr OptimizerSettings kOptimizer = {.learning_rate = 1e-3, .weight_decay = 0.1};
+
+  double coefficient() const { return instance_.model().config().router_aux_loss_coef; }
+
+  Numbers numbers(const Step& rows) {
+    const StepRunner::Result result = runner_.read();
+    return {.loss = result.token_loss / static_cast<double>(rows.target_tokens) +
+                    coefficient() * result.router_loss / static_cast<double>(rows.micro_batches.size()),
+            .grad_norm = result.grad_norm,
+            .dropped = result.dropped};
+  }
+
+  Instance instance_;
+  StepRunner runner_;
+  int64_t steps_ = 0;
+};
+
+}  // namespace mixtune
