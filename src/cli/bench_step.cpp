@@ -170,7 +170,8 @@ StepBenchResult bench_step(const StepBench& bench) {
   options.purpose = bench.mode == BenchMode::kForward ? State::Purpose::kInference : State::Purpose::kTraining;
   const BatchLimits limits = {.tokens = bench.tokens,
                               .longest_document = bench.sequence_length / bench.documents_per_row,
-                              .documents = bench.tokens / (bench.sequence_length / bench.documents_per_row)};
+                              .documents = bench.tokens / (bench.sequence_length / bench.documents_per_row),
+                              .micro_batches = bench.accumulate};
   const size_t free_before = free_memory(options.device);
   Instance instance(bench.model, options);
   Ctx& ctx = instance.ctx();

@@ -40,6 +40,7 @@ class Loader {
   // The largest T of any micro-batch, and the most documents in one.
   int64_t max_batch_tokens() const { return max_tokens_; }
   int64_t max_batch_documents() const { return max_documents_; }
+  int64_t max_micro_batches() const { return static_cast<int64_t>(buffers_.size()); }  // of a step
 
  private:
   struct Buffers {

@@ -7,9 +7,11 @@
 
 namespace mixtune {
 
-// The largest micro-batch to come: T, its longest document, and the most documents.
+// The largest micro-batch to come: T, its longest document, and the most documents; and the micro-batches of a step, of
+// which all but the first add their gradients.
 struct BatchLimits {
   int64_t tokens, longest_document, documents;
+  int64_t micro_batches = 1;
 };
 
 // On a GPU: builds the plans of attention (shape's documents do not matter), and makes the matrix products that follow

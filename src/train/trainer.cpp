@@ -80,7 +80,8 @@ Trainer::Trainer(const Config& config)
   const int64_t tokens = std::max(loader_.max_batch_tokens(), evaluator_ ? evaluator_->max_batch_tokens() : int64_t{0});
   warm_up(instance_, {.tokens = tokens,
                       .longest_document = std::min(tokens, config.data.max_seq_length),
-                      .documents = loader_.max_batch_documents()});
+                      .documents = loader_.max_batch_documents(),
+                      .micro_batches = loader_.max_micro_batches()});
 }
 
 void Trainer::open_output() {

@@ -1,5 +1,7 @@
 #include "train/warm_up.h"
 
+#include <algorithm>
+
 #include "data/random_batch.h"
 #include "train/memory_plan.h"
 #include "train/scalars.h"
@@ -18,7 +20,8 @@ void warm_up(Instance& instance, const BatchLimits& limits) {
   if (instance.state().is_training()) {
     instance.model().set_still_needed(plan_memory(config, instance.options(), limits, true).still_needed);
     instance.state().begin_step();
-    forward_backward(ctx, instance.model(), random.batch(), saved, {.router_scale = 1}, losses.slice(0, 2));
+    for (int64_t i = 0; i < std::min<int64_t>(limits.micro_batches, 2); ++i)  // write gradients, and add to them
+      forward_backward(ctx, instance.model(), random.batch(), saved, {.router_scale = 1}, losses.slice(0, 2));
   } else {
     forward_loss(ctx, instance.model(), random.batch(), saved, losses.slice(0));
   }

@@ -192,7 +192,7 @@ TEST_F(Steps, BatchesOfAllSizesAgreeWithTheCpu) {
   Instance cpu(config, fp32_on({})), gpu(config, fp32_on(kGpu));
   fill_weights(cpu);
   fill_weights(gpu);
-  warm_up(gpu, {.tokens = 2048, .longest_document = 2048, .documents = 8});
+  warm_up(gpu, {.tokens = 2048, .longest_document = 2048, .documents = 8, .micro_batches = 8});
   std::vector<std::unique_ptr<Replay>> replays;
   std::vector<std::vector<Tensor>> routing;
   for (const Batch& batch : batches) {

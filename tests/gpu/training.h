@@ -87,7 +87,8 @@ inline Documents random_documents(int64_t count, int64_t longest, int64_t vocab,
 inline BatchLimits limits_of(const Loader& loader, int64_t longest_document) {
   return {.tokens = loader.max_batch_tokens(),
           .longest_document = std::min(loader.max_batch_tokens(), longest_document),
-          .documents = loader.max_batch_documents()};
+          .documents = loader.max_batch_documents(),
+          .micro_batches = loader.max_micro_batches()};
 }
 
 // A training as Trainer does it, without its files.
