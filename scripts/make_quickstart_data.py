@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Makes examples/quickstart's data and tokenizer from WordNet. What it makes is in the repository.
+"""Makes examples/quickstart's data from WordNet, and its tokenizer. What it makes is in the repository.
 
-    python3 scripts/make_quickstart_data.py     needs Debian's wordnet-base (1:3.0-37) and Python's sentencepiece (0.2)
+    python3 scripts/make_quickstart_data.py     needs Debian's wordnet-base (1:3.0-37), Python's sentencepiece (0.2) and
+                                                what `scripts/make_quickstart_model text` makes
 
 Each example asks for the definition of a word, and says of what it is a kind, so that a small model can say something
 sensible about words it has never seen. No definition is in both files. The same inputs give the same bytes.
@@ -17,7 +18,8 @@ import typing
 import sentencepiece
 
 WORDNET = pathlib.Path("/usr/share/wordnet")
-OUT = pathlib.Path(__file__).resolve().parent.parent / "examples" / "quickstart"
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+OUT, PROSE = ROOT / "examples" / "quickstart", ROOT / "out" / "pretrain" / "train.jsonl"
 TRAIN, VALIDATION, VOCABULARY = 20000, 500, 4096
 MIN_OF_A_KIND = 100
 LICENSE_LINES = 29  # at the top of every data file
@@ -81,7 +83,18 @@ def write_jsonl(path, records):
     path.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
 
 
-def train_tokenizer(records):
+def texts_for_tokenizer(records):
+    """The training examples, and about as many characters of the prose that the model is pretrained on."""
+    texts = [f"[INST] {r['input']} [/INST] {r['output']}" for r in records]
+    left = sum(map(len, texts))
+    with PROSE.open(encoding="utf-8") as lines:
+        while left > 0:
+            texts.append(json.loads(next(lines))["text"])
+            left -= len(texts[-1])
+    return texts
+
+
+def train_tokenizer(texts):
     """Llama's and Mistral's conventions: BPE, byte fallback, split digits, a leading space, text left as it is.
 
     But for one: scripts are not split, so that "[INST]" and "(noun," are one piece each, and more of the model's time
@@ -89,8 +102,8 @@ def train_tokenizer(records):
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=(f"[INST] {r['input']} [/INST] {r['output']}" for r in records), model_writer=model,
-        model_type="bpe", vocab_size=VOCABULARY, byte_fallback=True, split_digits=True, character_coverage=1.0,
+        sentence_iterator=iter(texts), model_writer=model, max_sentence_length=max(map(len, texts)), model_type="bpe",
+        vocab_size=VOCABULARY, byte_fallback=True, split_digits=True, character_coverage=1.0,
         normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=True,
         allow_whitespace_only_pieces=True, split_by_unicode_script=False, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
         num_threads=1, minloglevel=2)
@@ -102,10 +115,10 @@ def main():
     OUT.mkdir(parents=True, exist_ok=True)
     write_jsonl(OUT / "train.jsonl", train)
     write_jsonl(OUT / "validation.jsonl", validation)
-    (OUT / "tokenizer.model").write_bytes(train_tokenizer(train))
+    (OUT / "tokenizer.model").write_bytes(train_tokenizer(texts_for_tokenizer(train)))
     license_text = (WORDNET / "data.noun").read_text("ascii").splitlines()[:LICENSE_LINES]
     (OUT / "LICENSE.wordnet").write_text(
-        "train.jsonl, validation.jsonl and tokenizer.model are made from WordNet 3.0"
+        "train.jsonl and validation.jsonl, and tokenizer.model in part, are made from WordNet 3.0"
         " (scripts/make_quickstart_data.py).\n\n"
         + "".join(re.sub(r"^ *\d+ ?", "", line).rstrip() + "\n" for line in license_text), encoding="utf-8")
     for path in sorted(OUT.iterdir()):
