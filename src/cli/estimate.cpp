@@ -72,7 +72,8 @@ Command add_estimate(CLI::App& program) {
   CLI::App* app = program.add_subcommand("estimate", "Print the GPU memory that a training run will need");
   const auto arguments = std::make_shared<EstimateArguments>();
   app->add_option("CONFIG", arguments->config_file, "YAML file of keys; flags override it")->type_name("");
-  app->add_option("--gpu-memory", arguments->memory, "of the GPU to fit: 80GB, 141GB; default: this machine's")
+  app->add_option("--gpu-memory", arguments->memory,
+                  "of the GPU to fit: 79GiB for an H100 80GB, 140GiB for an H200; default: this machine's")
       ->type_name("SIZE");
   return {app, [arguments, flags = KeyFlags(*app)] {
             run_estimate(*arguments, flags.overrides());
