@@ -36,15 +36,17 @@ endfunction()
 
 set(MIXTUNE_TEST_ROOT ${PROJECT_SOURCE_DIR} CACHE STRING "Where test programs find the repository when they run")
 
-# mixtune_test(NAME SOURCES... [LINK libraries...]): one GoogleTest program, a ctest entry for each of its tests.
+# mixtune_test(NAME SOURCES... [SERIAL] [LINK libraries...]): one GoogleTest program, a ctest entry for each of its
+# tests. SERIAL: none runs beside another.
 function(mixtune_test name)
   if(NOT MIXTUNE_TESTS)
     return()
   endif()
-  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  cmake_parse_arguments(ARG "SERIAL" "" "LINK" ${ARGN})
   add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
   target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE MIXTUNE_SOURCE_DIR="${MIXTUNE_TEST_ROOT}")
   # Passive waiting: tests run side by side, and threads that spin at OpenMP's barriers would starve each other.
-  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300 ENVIRONMENT "OMP_WAIT_POLICY=passive")
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300 RUN_SERIAL ${ARG_SERIAL}
+                       ENVIRONMENT "OMP_WAIT_POLICY=passive")
 endfunction()

@@ -5,6 +5,8 @@
 
 namespace mixtune {
 
+constexpr int64_t kMaxGpuHeadDim = 256;  // of a GPU's kernels; the CPU's take any
+
 // What forward and backward share. qkv [T, (q_heads + 2 kv_heads) * D] holds a token's query heads, key heads, value
 // heads; query head h reads key-value head h / (q_heads / kv_heads). Query i of a document sees its keys j with
 // i - window < j <= i (window 0: all j <= i). Scores are scaled by 1 / sqrt(D). Document d is rows

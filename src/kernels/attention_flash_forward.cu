@@ -262,7 +262,7 @@ void launch_simt(Ctx& ctx, const FlashForward<S>& args) {
 }  // namespace
 
 FlashShape flash_shape(Ctx& ctx, const AttentionShape& shape, int64_t rows) {
-  MT_CHECK(shape.head_dim <= kFlashMaxHeadDim && shape.q_heads % shape.kv_heads == 0);
+  MT_CHECK(shape.head_dim <= kMaxGpuHeadDim && shape.q_heads % shape.kv_heads == 0);
   MT_CHECK(shape.doc_offsets.rows() == shape.host_doc_offsets.rows());
   const int64_t docs = shape.doc_offsets.rows() - 1, padded = ceil_div(rows, kRowAlignment) * kRowAlignment;
   const int32_t live = shape.host_doc_offsets.as<int32_t>()[docs];

@@ -189,14 +189,14 @@ __global__ void __launch_bounds__(kThreads)
     if (lane + i * kWarp < experts) dlogits[t * experts + lane + i * kWarp] = d[i];
 }
 
-// op(logits of a lane). Up to kMaxExperts experts, of which a token chooses at most one a lane.
-constexpr int kMaxExperts = 1024;
+// op(logits of a lane). A token chooses at most one expert a lane.
+static_assert(kMaxGpuExpertsPerToken == kWarp);
 template <class Op>
 void on_experts(int64_t experts, int64_t k, Op&& op) {
-  MT_CHECK(experts <= kMaxExperts && k <= kWarp);
+  MT_CHECK(experts <= kMaxGpuExperts && k <= kMaxGpuExpertsPerToken);
   if (experts <= kWarp) return op(std::integral_constant<int, 1>{});
   if (experts <= 8 * kWarp) return op(std::integral_constant<int, 8>{});
-  op(std::integral_constant<int, kMaxExperts / kWarp>{});
+  op(std::integral_constant<int, kMaxGpuExperts / kWarp>{});
 }
 
 // Blocks of a forward pass, at most: each adds a row of partial statistics.

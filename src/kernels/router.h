@@ -5,6 +5,9 @@
 
 namespace mixtune {
 
+// Of a GPU's kernels; the CPU's take any numbers.
+constexpr int64_t kMaxGpuExperts = 1024, kMaxGpuExpertsPerToken = 32;
+
 // logits [T, E] = x [T, H] weight^T, weight [E, H]. On a GPU logits are fp32, accumulated in fp32.
 void router_logits(Ctx& ctx, const Tensor& x, const Tensor& weight, const Tensor& logits);
 

@@ -1,5 +1,11 @@
 #include "model/instance.h"
 
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "kernels/attention.h"
+#include "kernels/router.h"
+
 namespace mixtune {
 
 namespace {
@@ -22,10 +28,25 @@ std::unique_ptr<Stack> make_host_stack(Device device) {
                                  device.type == DeviceType::kCuda ? HostMemory::kPinned : HostMemory::kPageable);
 }
 
+void check_limits(std::string_view key, int64_t value, int64_t most) {
+  if (value > most)
+    throw UserError(fmt::format("config.json: {}", key), fmt::format("{}, and on a GPU it is at most {}", value, most),
+                    "set device: cpu");
+}
+
+// What the GPU's kernels cannot do.
+const MixtralConfig& checked(const MixtralConfig& config, Device device) {
+  if (device.type == DeviceType::kCpu) return config;
+  check_limits("num_local_experts", config.num_local_experts, kMaxGpuExperts);
+  check_limits("num_experts_per_tok", config.num_experts_per_tok, kMaxGpuExpertsPerToken);
+  check_limits("head_dim", config.head_dim, kMaxGpuHeadDim);
+  return config;
+}
+
 }  // namespace
 
 Instance::Instance(const MixtralConfig& config, const InstanceOptions& options)
-    : Instance(config, make_layout(config), options) {}
+    : Instance(config, make_layout(checked(config, options.device)), options) {}
 
 Instance::Instance(const MixtralConfig& config, ModelLayout layout, const InstanceOptions& options)
     : options_(options),

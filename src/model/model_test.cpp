@@ -4,7 +4,11 @@
 #include <cmath>
 #include <set>
 
+#include "base/error.h"
+#include "kernels/attention.h"
+#include "kernels/router.h"
 #include "model/dispatcher.h"
+#include "model/instance.h"
 #include "model/params.h"
 #include "tensor/ctx.h"
 
@@ -47,6 +51,26 @@ TEST(Layout, TiedHeadIsTheEmbedding) {
   const ModelLayout layout = make_layout(tied);
   EXPECT_EQ(layout.params.lm_head, layout.params.embedding);
   for (const ParamSpec& spec : layout.specs) EXPECT_NE(spec.name, "lm_head.weight");
+}
+
+TEST(Instance, WhatAGpuCannotDoIsAnErrorThatNamesTheKey) {
+  const auto refused = [](const MixtralConfig& config, const std::string& key) {
+    EXPECT_NO_THROW(Instance(config, {.stack_bytes = 1 << 20})) << key;
+    try {
+      const Instance instance(config, {.device = {DeviceType::kMeta}});
+      ADD_FAILURE() << key;
+    } catch (const UserError& error) {
+      EXPECT_NE(std::string(error.what()).find(key), std::string::npos) << error.what();
+    }
+  };
+  MixtralConfig config = kConfig;
+  config.num_local_experts = kMaxGpuExperts + 1;
+  refused(config, "num_local_experts");
+  config.num_local_experts = config.num_experts_per_tok = kMaxGpuExpertsPerToken + 1;
+  refused(config, "num_experts_per_tok");
+  config = kConfig;
+  config.head_dim = kMaxGpuHeadDim + 2;
+  refused(config, "head_dim");
 }
 
 TEST(InitialiseWeights, NormalInMatricesOnesInNorms) {

@@ -9,6 +9,15 @@ namespace mixtune {
 
 namespace {
 
+std::string_view mend(const StateTypes& types, Device device, bool training) {
+  if (device.type == DeviceType::kCuda && types.weights == DType::kF32)
+    return "set precision: bf16, or use a smaller model or a GPU with more memory";
+  if (device.type == DeviceType::kCuda && training)
+    return "set optimizer_state_dtype: bf16, master_weights: none or gradient_dtype: bf16 ('mixtune estimate' shows "
+           "what each needs), or use a GPU with more memory";
+  return "use a smaller model or a device with more memory";
+}
+
 void check_slices(const ParamSpec& spec) {
   int64_t next = 0;
   for (const HfSlice& slice : spec.slices) {
@@ -38,11 +47,13 @@ State::State(std::vector<ParamSpec> specs, Device device, const StateTypes& type
                moments = total(types.moments, true), master = masters ? total(DType::kF32, true) : 0;
   if (const size_t needed = weights + gradients + 2 * moments + master, available = available_memory(device);
       needed > available)
-    throw UserError("out of memory",
-                    fmt::format("the model needs {} ({}), {} are available", format_bytes(needed),
-                                training ? "weights, gradients and moments" : "weights", format_bytes(available)),
-                    training ? "use a smaller model or a device with more memory, or see mixtune estimate"
-                             : "use a smaller model or a device with more memory");
+    throw UserError(
+        "out of memory",
+        training ? fmt::format("weights ({}), masters ({}), gradients ({}) and moments ({}) need {}, {} are available",
+                               format_bytes(weights), format_bytes(master), format_bytes(gradients),
+                               format_bytes(2 * moments), format_bytes(needed), format_bytes(available))
+                 : fmt::format("the weights need {}, {} are available", format_bytes(needed), format_bytes(available)),
+        mend(types, device, training));
   const auto fill = [&](const char* name, size_t bytes, std::vector<Tensor>& tensors, DType dtype, bool for_training) {
     Arena& arena = add_arena(name, bytes);
     for (const ParamSpec& spec : specs_)

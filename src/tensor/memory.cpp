@@ -58,10 +58,12 @@ Tensor Stack::push(const char* name, Shape shape, DType dtype) {
   const Tensor tensor{memory_.data() + used_, shape, dtype, memory_.device()};
   const size_t bytes = align_up(tensor.bytes());
   if (bytes > memory_.bytes() - used_)
-    throw Error("out of memory",
-                fmt::format("{} needs {}, {} of {} are in use by activations", name, format_bytes(bytes),
-                            format_bytes(used_), format_bytes(memory_.bytes())),
-                "lower per_device_train_batch_size (and raise gradient_accumulation_steps), or max_seq_length");
+    throw Error(
+        "out of memory",
+        fmt::format("{} needs {}, {} of {} are in use by activations", name, format_bytes(bytes), format_bytes(used_),
+                    format_bytes(memory_.bytes())),
+        "set recompute: full, lower per_device_train_batch_size (and raise gradient_accumulation_steps), or lower "
+        "max_seq_length");
   used_ += bytes;
   peak_ = std::max(peak_, used_);
   return tensor;

@@ -76,7 +76,7 @@ Trainer::Trainer(const Config& config)
   if (data_.validation.size() > 0)
     evaluator_.emplace(instance_, data_.validation, config.data.max_seq_length, config.data.packing,
                        config.batch.per_device_train_batch_size);
-  load_weights(instance_.ctx(), folder_.weights(), instance_.state());
+  log_info("loaded {}", load_weights(instance_.ctx(), folder_.weights(), instance_.state()).str());
   const int64_t tokens = std::max(loader_.max_batch_tokens(), evaluator_ ? evaluator_->max_batch_tokens() : int64_t{0});
   warm_up(instance_, {.tokens = tokens,
                       .longest_document = std::min(tokens, config.data.max_seq_length),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/log.h"
 #include "data/random_batch.h"
 #include "train/memory_plan.h"
 #include "train/scalars.h"
@@ -12,6 +13,7 @@ namespace mixtune {
 void warm_up(Instance& instance, const BatchLimits& limits) {
   Ctx& ctx = instance.ctx();
   if (!ctx.on_gpu()) return;
+  log_info("warming up: what is the fastest on this GPU is measured once, and kept");
   const MixtralConfig& config = instance.model().config();
   const RandomBatch random(limits.tokens, limits.longest_document, config.vocab_size, 0, instance.host_memory());
   begin_warm_up(ctx, instance.model().attention_shape(random.batch()), instance.state().dtype(), limits);
