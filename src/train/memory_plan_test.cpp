@@ -1,6 +1,7 @@
 #include "train/memory_plan.h"
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include "train/testing.h"
 
@@ -57,6 +58,8 @@ TEST(MemoryPlan, TheWorstCaseIsNoSmallerAndLaterLayersNeedLess) {
 
 // What the CPU's stack really took in fp32, whose tensors are those of an fp32 GPU but for the ops' own temporaries.
 TEST(MemoryPlan, CountsWhatARunTakes) {
+  const int threads = omp_get_max_threads();
+  omp_set_num_threads(1);  // each thread of the CPU has scratch that a GPU does not need
   const MixtralConfig config = testing_config();
   InstanceOptions options;
   const MemoryPlan plan = plan_memory(config, options, {512, 128, 4}, true);
@@ -67,6 +70,7 @@ TEST(MemoryPlan, CountsWhatARunTakes) {
   run_micro_batch(model.ctx(), model.model(), batch, saved, {.router_scale = 1});
   EXPECT_NEAR(static_cast<double>(model.ctx().stack.peak()), static_cast<double>(plan.activations),
               0.15 * static_cast<double>(plan.activations));
+  omp_set_num_threads(threads);
 }
 
 }  // namespace
