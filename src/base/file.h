@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace mixtune {
 
@@ -13,8 +14,8 @@ class Fd {
  public:
   explicit Fd(int fd) : fd_(fd) {}
   ~Fd();
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
+  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Fd& operator=(Fd&&) = delete;
 
   int get() const { return fd_; }
   bool close();  // false where the system reports an error

@@ -3,8 +3,15 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 
 namespace mixtune {
+
+bool logs(LogLevel level) {
+  const char* value = std::getenv(kLogVariable);
+  const std::string_view least = value ? value : "";
+  return level >= (least == "error" ? LogLevel::kError : least == "warning" ? LogLevel::kWarning : LogLevel::kInfo);
+}
 
 void log_line(std::string_view prefix, std::string_view text) {
   const char* clear = isatty(STDERR_FILENO) ? "\r\x1b[K" : "";

@@ -1,0 +1,21 @@
+// A Communicator of CPU processes over TCP. Gloo connects them and carries bytes; sums are added in the order of ranks.
+#pragma once
+
+#include <chrono>
+
+#include "parallel/communicator.h"
+#include "parallel/store.h"
+
+namespace mixtune {
+
+struct GlooOptions {
+  int rank = 0, size = 1;
+  std::string host;                     // name or address by which the other ranks reach this one; empty: 127.0.0.1
+  std::chrono::milliseconds timeout{};  // of every operation, and of connecting
+};
+
+// All ranks call this; `store` outlives the communicator and those split from it. Throws Error where the ranks do not
+// find each other in time.
+std::unique_ptr<Communicator> make_gloo_communicator(Store& store, const GlooOptions& options);
+
+}  // namespace mixtune

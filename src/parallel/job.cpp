@@ -1,0 +1,93 @@
+#include "parallel/job.h"
+
+#include <fmt/format.h>
+#include <netdb.h>
+#include <sys/socket.h>
+
+#include "parallel/gloo_communicator.h"
+
+namespace mixtune {
+
+namespace {
+
+// The coordinator knows better than a communicator why a rank does not answer, so it is to be the first to say so.
+constexpr std::chrono::seconds kLater{5};
+
+// The address of this machine that reaches `host`; "" where there is none to be found.
+std::string address_towards(const std::string& host, int port) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_DGRAM;  // connecting one sends nothing
+  addrinfo* found = nullptr;
+  if (getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) return "";
+  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, &freeaddrinfo);
+  for (const addrinfo* a = found; a != nullptr; a = a->ai_next) {
+    const Fd socket_fd(socket(a->ai_family, a->ai_socktype, a->ai_protocol));
+    sockaddr_storage own{};
+    socklen_t size = sizeof own;
+    char text[NI_MAXHOST];
+    if (socket_fd.get() >= 0 && connect(socket_fd.get(), a->ai_addr, a->ai_addrlen) == 0 &&
+        getsockname(socket_fd.get(), reinterpret_cast<sockaddr*>(&own), &size) == 0 &&
+        getnameinfo(reinterpret_cast<sockaddr*>(&own), size, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0)
+      return text;
+  }
+  return "";
+}
+
+}  // namespace
+
+Job::Job(JobOptions options) : options_(std::move(options)) {
+  const Launch& launch = options_.launch;
+  if (launch.rank == 0 && !launch.supervised)
+    coordinator_.emplace(CoordinatorOptions{
+        .port = launch.port, .size = launch.size, .token = options_.token, .timeout = options_.timeout});
+  client_ = std::make_unique<CoordinatorClient>(
+      CoordinatorClientOptions{.host = launch.host,
+                               .port = launch.port,
+                               .rank = launch.rank,
+                               .size = launch.size,
+                               .token = options_.token,
+                               .timeout = options_.timeout,
+                               .on_failure = [this](const Failure& failure) {
+                                 if (coordinator_) coordinator_->wait();  // until the others know, too
+                                 options_.on_failure(failure);
+                               }});
+}
+
+Job::~Job() {
+  client_.reset();
+  if (coordinator_ && std::uncaught_exceptions() == 0) coordinator_->wait();
+}
+
+void Job::compare(const std::map<std::string, std::string>& entries) {
+  const auto key = [](const std::string& name) {
+    return "compare/" + name;
+  };
+  for (const auto& [name, value] : entries) {
+    if (options_.launch.rank == 0)
+      client_->set(key(name), value);
+    else if (client_->get(key(name)) != value)
+      throw UserError(fmt::format("the {} of rank {}", name, options_.launch.rank), "is not that of rank 0",
+                      "start all ranks with the same program, settings and files");
+  }
+}
+
+Ranks Job::connect(int expert_parallel, int64_t experts, const std::string& where) {
+  const Launch& launch = options_.launch;
+  Ranks ranks =
+      make_ranks(with_progress(make_gloo_communicator(*client_, {.rank = launch.rank,
+                                                                 .size = launch.size,
+                                                                 .host = address_towards(launch.host, launch.port),
+                                                                 .timeout = options_.timeout + kLater}),
+                               *client_),
+                 expert_parallel, experts, where);
+  ranks.progress = client_.get();
+  return ranks;
+}
+
+Failure Job::fail(const std::string& message, int exit_code) {
+  const Failure failure = client_->fail(message, exit_code);
+  if (coordinator_) coordinator_->wait();
+  return failure;
+}
+
+}  // namespace mixtune

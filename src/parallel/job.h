@@ -1,0 +1,49 @@
+// Job: this process as one of the ranks of a job, from what its launcher says to the groups in which it talks.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "parallel/coordinator.h"
+#include "parallel/coordinator_client.h"
+#include "parallel/launch.h"
+#include "parallel/ranks.h"
+
+namespace mixtune {
+
+struct JobOptions {
+  Launch launch;
+  std::string token;                    // the supervisor's, for its ranks
+  std::chrono::milliseconds timeout{};  // collective_timeout
+  // Called once, from another thread, when the job has failed elsewhere: it ends the process. Not for fail() here.
+  std::function<void(const Failure&)> on_failure;
+};
+
+class Job {
+ public:
+  // Joins the others; rank 0 coordinates, unless a supervisor does. Throws Error where they do not come in time.
+  explicit Job(JobOptions options);
+  // Says goodbye, unless an exception is what ends it; rank 0 then stays until all have.
+  ~Job();
+
+  // Throws UserError where this rank's entries are not those of rank 0: it names what differs.
+  void compare(const std::map<std::string, std::string>& entries);
+
+  // All ranks call this. The job outlives the ranks.
+  Ranks connect(int expert_parallel, int64_t experts, const std::string& where);
+
+  RankProgress& progress() { return *client_; }
+  // Tells the others that this rank has failed; returns why the job has, which may be what came before it.
+  Failure fail(const std::string& message, int exit_code);
+
+ private:
+  JobOptions options_;
+  std::optional<Coordinator> coordinator_;
+  std::unique_ptr<CoordinatorClient> client_;
+};
+
+}  // namespace mixtune

@@ -1,0 +1,25 @@
+// RankProgress: where a rank is in its work, told to whoever watches the job.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "parallel/communicator.h"
+
+namespace mixtune {
+
+class RankProgress {
+ public:
+  virtual ~RankProgress() = default;
+
+  virtual void set_step(int64_t step) = 0;
+  virtual void set_activity(const char* activity) = 0;  // "forward"
+  // Around everything in which this rank may wait for others.
+  virtual void enter(const char* collective) = 0;
+  virtual void leave() = 0;
+};
+
+// `communicator`, and what is split from it, with enter and leave around every operation. A group of one has none.
+std::unique_ptr<Communicator> with_progress(std::unique_ptr<Communicator> communicator, RankProgress& progress);
+
+}  // namespace mixtune

@@ -1,0 +1,147 @@
+#include "parallel/rank_watch.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "base/error.h"
+
+namespace mixtune {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+// A rank that is lost breaks the connections of others, who report that: its own loss, if it becomes known within this
+// time, is the better message.
+constexpr milliseconds kSettle{50};
+// The heartbeats that a rank may miss before it counts as silent where another reason to fail is there.
+constexpr milliseconds kQuiet{1000};
+// The watch itself was stopped, or its machine.
+constexpr milliseconds kStall{1000};
+constexpr size_t kMessageLimit = 2000;
+
+}  // namespace
+
+std::string format_seconds(milliseconds time) {
+  return fmt::format("{:g} s", std::chrono::duration<double>(time).count());
+}
+
+bool RankWatch::join(int rank, Time now) {
+  if (joined(rank)) return false;
+  at(rank) = {.state = State::kHere, .heard = now};
+  return true;
+}
+
+void RankWatch::beat(int rank, Beat beat, Time now) {
+  Rank& r = at(rank);
+  if (!r.beat.inside || !beat.inside || r.beat.collectives != beat.collectives) r.in_since = now;
+  beat.activity = printable(beat.activity);
+  r.beat = std::move(beat);
+  r.heard = now;
+}
+
+void RankWatch::leave(int rank) {
+  at(rank).state = State::kLeft;
+}
+
+void RankWatch::lose(int rank) {
+  if (at(rank).state != State::kHere) return;
+  at(rank).state = State::kLost;
+  fail({.rank = rank,
+        .message = fmt::format("rank {} was lost (killed, or it crashed){}", rank, place(rank)),
+        .connection_lost = true});
+}
+
+void RankWatch::report(Failure failure, Time now) {
+  at(failure.rank).state = State::kReported;
+  if (reported_) return;
+  failure.message =
+      fmt::format("rank {}{}: {}", failure.rank, place(failure.rank), printable(failure.message, kMessageLimit));
+  reported_ = std::move(failure);
+  reported_at_ = now;
+}
+
+void RankWatch::fail(Failure failure) {
+  if (!failure_) failure_ = std::move(failure);
+}
+
+void RankWatch::check(Time now) {
+  const auto stalled = now - std::exchange(checked_at_, now);
+  if (stalled > kStall)
+    for (Rank& r : ranks_) {
+      r.heard += stalled;
+      r.in_since += stalled;
+    }
+  if (reported_ && now - reported_at_ >= kSettle) fail(*reported_);
+  if (!failure_) look_for_silent(now);
+  if (!failure_) look_for_missing(now);
+}
+
+void RankWatch::look_for_silent(Time now) {
+  for (int rank = 0; rank < std::ssize(ranks_); ++rank)
+    if (at(rank).state == State::kHere && now - at(rank).heard > timeout_) return fail_silent(rank, now);
+}
+
+// Every rank enters the same collectives in the same order: the one that has entered the fewest is the one that those
+// who wait are waiting for.
+void RankWatch::look_for_missing(Time now) {
+  int last = -1, waiting = -1;
+  for (int rank = 0; rank < std::ssize(ranks_); ++rank)
+    if (at(rank).state == State::kHere && (last < 0 || at(rank).beat.collectives < at(last).beat.collectives))
+      last = rank;
+  if (last < 0) return;
+  for (int rank = 0; rank < std::ssize(ranks_); ++rank) {
+    const Rank& r = at(rank);
+    if (r.state == State::kHere && r.beat.inside && now - r.in_since > timeout_ &&
+        r.beat.collectives > at(last).beat.collectives &&
+        (waiting < 0 || r.beat.collectives < at(waiting).beat.collectives))
+      waiting = rank;
+  }
+  if (waiting < 0) return;
+  if (now - at(last).heard > kQuiet) return fail_silent(last, now);
+  const Beat& missed = at(waiting).beat;
+  const std::string& activity = at(last).beat.activity;
+  const std::string step = missed.step >= 0 ? fmt::format(" of step {}", missed.step) : "";
+  const std::string where = activity.empty() ? "" : fmt::format(": it is in '{}'", activity);
+  fail({.rank = last,
+        .message = fmt::format("rank {} did not come to '{}'{} within {}{}", last, missed.activity, step,
+                               format_seconds(timeout_), where)});
+}
+
+void RankWatch::fail_silent(int rank, Time now) {
+  const auto silent = std::chrono::floor<milliseconds>(now - at(rank).heard);
+  const bool long_enough = silent > timeout_;
+  fail({.rank = rank,
+        .message = fmt::format(
+            "rank {} has not answered for {} (stopped, or its machine is){}", rank,
+            format_seconds(long_enough ? timeout_ : std::chrono::floor<std::chrono::seconds>(silent)), place(rank))});
+}
+
+bool RankWatch::all_left() const {
+  for (const Rank& r : ranks_)
+    if (r.state != State::kLeft) return false;
+  return true;
+}
+
+std::string RankWatch::place(int rank) const {
+  const Beat& beat = at(rank).beat;
+  std::string place;
+  if (beat.step >= 0) place += fmt::format(" at step {}", beat.step);
+  if (!beat.activity.empty()) place += fmt::format("{} in '{}'", place.empty() ? "" : ",", beat.activity);
+  return place;
+}
+
+std::string RankWatch::absent() const {
+  std::string list;
+  int count = 0;
+  for (int rank = 0; rank < std::ssize(ranks_); ++rank)
+    if (!joined(rank)) {
+      list += fmt::format("{}{}", list.empty() ? "" : ", ", rank);
+      ++count;
+    }
+  if (count == 0) return "";
+  return fmt::format("; rank{} {} {} not joined", count > 1 ? "s" : "", list, count > 1 ? "have" : "has");
+}
+
+}  // namespace mixtune

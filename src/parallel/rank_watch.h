@@ -1,0 +1,78 @@
+// RankWatch: decides from what the ranks of a job say, and when, that the job has failed, and why. No thread, no
+// socket; the caller tells the time.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace mixtune {
+
+// Why a job ends. The first one of a job is its only one.
+struct Failure {
+  int rank = -1;                 // whose it is; -1: the coordinator's
+  std::string message;           // one line
+  int exit_code = 1;             // that all of the job's processes end with
+  bool connection_lost = false;  // all that is known: the rank is gone
+};
+
+// Where a rank is, as it says with every heartbeat.
+struct Beat {
+  int64_t step = -1;         // -1: before the first
+  uint64_t collectives = 0;  // that it has entered since it began
+  bool inside = false;       // the last of them
+  std::string activity;      // that collective's name; else what the rank does
+};
+
+// "30 s", "0.3 s"
+std::string format_seconds(std::chrono::milliseconds time);
+
+class RankWatch {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+
+  RankWatch(int size, std::chrono::milliseconds timeout, Time now)
+      : timeout_(timeout), ranks_(static_cast<size_t>(size)), checked_at_(now) {}
+
+  bool join(int rank, Time now);  // false: it had joined before
+  void beat(int rank, Beat beat, Time now);
+  void leave(int rank);  // it is done, and may go
+  void lose(int rank);   // it went without leave
+  void report(Failure failure, Time now);
+
+  // Ends the job, unless something has before.
+  void fail(Failure failure);
+  // Looks for ranks that are silent or missing. Called every few milliseconds; where it was not, all ranks get the
+  // time.
+  void check(Time now);
+
+  const std::optional<Failure>& failure() const { return failure_; }
+  bool joined(int rank) const { return at(rank).state != State::kAbsent; }
+  bool all_left() const;
+  std::string place(int rank) const;  // " at step 12, in 'forward'", as far as it is known
+  std::string absent() const;         // "; ranks 2, 3 have not joined", or ""
+
+ private:
+  enum class State { kAbsent, kHere, kReported, kLeft, kLost };
+  struct Rank {
+    State state = State::kAbsent;
+    Beat beat;
+    Time heard;     // the last heartbeat
+    Time in_since;  // it has been in the same collective
+  };
+
+  Rank& at(int rank) { return ranks_.at(static_cast<size_t>(rank)); }
+  const Rank& at(int rank) const { return ranks_.at(static_cast<size_t>(rank)); }
+  void look_for_silent(Time now);
+  void look_for_missing(Time now);
+  void fail_silent(int rank, Time now);
+
+  std::chrono::milliseconds timeout_;
+  std::vector<Rank> ranks_;
+  std::optional<Failure> reported_, failure_;
+  Time reported_at_, checked_at_;
+};
+
+}  // namespace mixtune

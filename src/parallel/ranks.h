@@ -1,0 +1,38 @@
+// Ranks: the place of this process among those of a job, and the groups in which it talks to them.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "parallel/communicator.h"
+#include "parallel/rank_grid.h"
+#include "parallel/rank_progress.h"
+
+namespace mixtune {
+
+struct Ranks {
+  RankGrid grid;
+  std::unique_ptr<Communicator> world;           // every rank: each has its own data and all dense parameters
+  std::unique_ptr<Communicator> expert;          // ep: together they hold all experts
+  std::unique_ptr<Communicator> expert_replica;  // edp: they hold the same experts
+  RankProgress* progress = nullptr;              // who is told where this rank is; perhaps nobody
+
+  void set_step(int64_t step) const {
+    if (progress) progress->set_step(step);
+  }
+  void set_activity(const char* activity) const {
+    if (progress) progress->set_activity(activity);
+  }
+};
+
+// All ranks of `world` call this.
+Ranks make_ranks(std::unique_ptr<Communicator> world, int expert_parallel, int64_t experts, const std::string& where);
+
+// Every rank's text, in the order of ranks. All ranks of the group call this; it waits for all of them.
+std::vector<std::string> gather_texts(Ctx& ctx, Communicator& ranks, const char* what, const std::string& text);
+
+// This process alone.
+Ranks single_rank();
+
+}  // namespace mixtune

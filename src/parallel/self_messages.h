@@ -1,0 +1,19 @@
+// What a rank sends to itself in Communicator::exchange.
+#pragma once
+
+#include <span>
+
+#include "parallel/communicator.h"
+
+namespace mixtune {
+
+// Empty messages are left out of an exchange.
+inline bool is_for(const Communicator::Message& message, int rank) {
+  return message.peer == rank && message.data.elements() > 0;
+}
+
+// Copies them, in their order.
+void copy_self_messages(Ctx& ctx, int rank, std::span<const Communicator::Message> sends,
+                        std::span<const Communicator::Message> receives);
+
+}  // namespace mixtune

@@ -1,0 +1,29 @@
+// Starts the ranks of a job on this machine, coordinates them, and sees to it that they end together.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+namespace mixtune {
+
+struct SupervisorOptions {
+  std::vector<std::string> command;  // of every rank; found as the shell finds it
+  int ranks = 1;
+  std::chrono::milliseconds timeout{30000};  // CoordinatorOptions::timeout
+  // After a failure, ranks have this long to end by themselves, then a third of it to end by SIGTERM.
+  std::chrono::milliseconds grace{3000};
+};
+
+struct Outcome {
+  int exit_code = 0;
+  std::string message;  // one line: why the job failed; "" where it did not
+};
+
+// Runs `ranks` processes with torchrun's variables, MIXTUNE_SUPERVISED=1 and MIXTUNE_TOKEN in their environment, until
+// all have ended: with 0, or together because one failed. A SIGINT or SIGTERM goes to all as SIGTERM, a second one
+// kills them: 128 + signal, or kStopped where ranks ended with that, which is no failure. Standard output and error are
+// shared, standard input is empty. The ranks are process groups of their own, and die with the thread that calls this.
+Outcome supervise(const SupervisorOptions& options);
+
+}  // namespace mixtune
