@@ -13,14 +13,14 @@ namespace mixtune {
 
 namespace {
 
-// How many elements of each stored tensor the state asks for.
+// How many elements of each stored tensor the state asks for, on all ranks.
 using Uses = std::unordered_map<const StoredTensor*, int64_t>;
 
 Uses match(const HfFolder& folder, const State& state) {
   Uses uses;
   for (int param = 0; param < state.size(); ++param)
-    for (const HfSlice& slice : state.spec(param).slices)
-      uses[folder.locate(slice.name, slice.shape).stored] += slice.elements();
+    for (const auto& slices : {state.spec(param).slices, state.spec(param).elsewhere})
+      for (const HfSlice& slice : slices) uses[folder.locate(slice.name, slice.shape).stored] += slice.elements();
   return uses;
 }
 
@@ -74,6 +74,14 @@ void read_weights(const HfFolder& folder, State& state) {
   }
 }
 
+uint64_t bytes_here(const HfFolder& folder, const State& state) {
+  uint64_t bytes = 0;
+  for (int param = 0; param < state.size(); ++param)
+    for (const HfSlice& slice : state.spec(param).slices)
+      bytes += slice.elements() * dtype_size(*folder.locate(slice.name, slice.shape).stored->dtype);
+  return bytes;
+}
+
 }  // namespace
 
 void check_weights(const HfFolder& folder, const State& state) {
@@ -94,7 +102,7 @@ LoadReport load_weights(Ctx& ctx, const HfFolder& folder, State& state) {
     read_weights(folder, state);
   for (int param = 0; param < state.size(); ++param) state.publish(ctx, param);
   wait(ctx);
-  return {folder.bytes(), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
+  return {bytes_here(folder, state), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
 }
 
 }  // namespace mixtune

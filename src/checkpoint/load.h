@@ -8,13 +8,14 @@
 
 namespace mixtune {
 
-// Matches all tensors of the folder with those of `state`: a missing one, one of another shape, and one that the state
-// does not use are UserErrors. Reads no weights. Left aside are only `rotary_emb.inv_freq`, which older transformers
-// stored, and a `lm_head.weight` that equals the embedding it is tied to.
+// Matches all tensors of the folder with those of `state`, on whatever rank they are: a missing one, one of another
+// shape, and one that the state does not use are UserErrors. Reads no weights. Left aside are only
+// `rotary_emb.inv_freq`, which older transformers stored, and a `lm_head.weight` that equals the embedding it is tied
+// to.
 void check_weights(const HfFolder& folder, const State& state);
 
 struct LoadReport {
-  uint64_t bytes = 0;  // of the folder's tensors
+  uint64_t bytes = 0;  // that this rank read
   double seconds = 0;
 
   std::string str() const;  // "93.41 GB in 51.24 s, 1.82 GB/s"

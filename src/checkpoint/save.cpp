@@ -6,6 +6,8 @@
 #include <array>
 #include <charconv>
 #include <filesystem>
+#include <optional>
+#include <sstream>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -17,6 +19,7 @@
 #include "checkpoint/index.h"
 #include "checkpoint/readback.h"
 #include "checkpoint/side_files.h"
+#include "parallel/ranks.h"
 
 namespace mixtune {
 
@@ -46,10 +49,12 @@ void check_whole(const HubTensor& tensor) {
   MT_CHECK(next == tensor.entry.shape.elements());
 }
 
+// Those that this rank writes.
 std::vector<HubTensor> hub_tensors(const State& state) {
   std::vector<HubTensor> tensors;
   std::unordered_map<std::string, size_t> places;
   for (int param = 0; param < state.size(); ++param) {
+    if (!state.saves(param)) continue;
     const Tensor all = state.primary(param).view({state.spec(param).shape.elements()});
     for (const HfSlice& slice : state.spec(param).slices) {
       const auto [place, is_new] = places.emplace(slice.name, tensors.size());
@@ -146,20 +151,45 @@ Readback read_back(Ctx& ctx, const std::vector<Shard>& shards) {
   return Readback(ctx, std::move(pieces), ctx.on_gpu() ? Readback::Buffers::kTwo : Readback::Buffers::kNone);
 }
 
-void write_weights(Ctx& ctx, const std::vector<Shard>& shards, const std::string& folder) {
-  Readback readback = read_back(ctx, shards);
-  if (shards.size() == 1) return write_shard(shards[0], readback, folder + "/" + kWeightsFile);
-  WeightMap weight_map;
+// The files of a checkpoint, as all ranks write them: which are this rank's, and what is in each.
+struct Files {
+  int64_t first = 0, count = 0;  // this rank's are numbers [first, first + own), of `count`
+  WeightMap weight_map;          // of all ranks, at rank 0
   uint64_t total_size = 0;
-  for (size_t i = 0; i < shards.size(); ++i) {
-    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    write_shard(shards[i], readback, folder + "/" + name);
-    for (const HubTensor& tensor : shards[i]) {
-      weight_map.emplace(tensor.entry.name, name);
-      total_size += tensor.entry.bytes();
-    }
+
+  std::string name(int64_t i) const {
+    return count == 1 ? kWeightsFile : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, count);
   }
-  write_file(folder + "/" + kIndexFile, format_index(weight_map, total_size));
+};
+
+Files name_files(Ctx& ctx, const std::vector<Shard>& shards, Communicator& world) {
+  std::string names;  // "FILE NAME BYTES" lines, the files counted from this rank's first
+  for (size_t i = 0; i < shards.size(); ++i)
+    for (const HubTensor& tensor : shards[i])
+      names += fmt::format("{} {} {}\n", i, tensor.entry.name, tensor.entry.bytes());
+  Files files;
+  const std::vector<std::string> all =
+      gather_texts(ctx, world, "names of saved tensors", fmt::format("{}\n{}", shards.size(), names));
+  std::vector<int64_t> first;
+  for (int rank = 0; rank < world.size(); ++rank) {
+    if (rank == world.rank()) files.first = files.count;
+    first.push_back(files.count);
+    files.count += std::stoll(all[rank]);
+  }
+  for (int rank = 0; rank < world.size(); ++rank) {
+    std::istringstream lines(all[rank].substr(all[rank].find('\n') + 1));
+    std::string name;
+    uint64_t bytes = 0;
+    for (int64_t i = 0; lines >> i >> name >> bytes; files.total_size += bytes)
+      files.weight_map.emplace(name, files.name(first[rank] + i));
+  }
+  return files;
+}
+
+void write_weights(Ctx& ctx, const std::vector<Shard>& shards, const Files& files, const std::string& folder) {
+  Readback readback = read_back(ctx, shards);
+  for (size_t i = 0; i < shards.size(); ++i)
+    write_shard(shards[i], readback, folder + "/" + files.name(files.first + static_cast<int64_t>(i)));
 }
 
 void write_side_files(const SaveOptions& options, const std::string& folder) {
@@ -182,14 +212,27 @@ SaveOptions ModelFolder::save_options(const std::string& out_folder) const {
   return {.out_folder = out_folder, .config_json = config_json_, .side_files = side_files_, .source = &weights_};
 }
 
-void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options) {
+void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world) {
   MT_CHECK(options.dtype || options.source);
   std::vector<HubTensor> tensors = hub_tensors(state);
   choose_dtypes(tensors, options);
-  StagedFolder folder(options.out_folder);
-  write_side_files(options, folder.path());
-  write_weights(ctx, split(std::move(tensors), options.max_shard_size), folder.path());
-  folder.commit();
+  const std::vector<Shard> shards = split(std::move(tensors), options.max_shard_size);
+  const Files files = name_files(ctx, shards, world);
+  std::optional<StagedFolder> folder;
+  if (world.rank() == 0) folder.emplace(options.out_folder);
+  const std::string path = gather_texts(ctx, world, "folder to save to", folder ? folder->path() : "")[0];
+  write_weights(ctx, shards, files, path);
+  gather_texts(ctx, world, "end of saving", "");  // all files are there
+  if (folder) {
+    write_side_files(options, path);
+    if (files.count > 1) write_file(path + "/" + kIndexFile, format_index(files.weight_map, files.total_size));
+    folder->commit();
+  }
+  gather_texts(ctx, world, "checkpoint in place", "");
+}
+
+void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options) {
+  save_checkpoint(ctx, state, options, *make_single_communicator());
 }
 
 uint64_t parse_size(std::string_view text) {

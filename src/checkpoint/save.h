@@ -42,8 +42,10 @@ class ModelFolder {
 
 // Writes the weights (their masters, where they have some) in the hub's layout, an index if there is more than one
 // file, and the side files. The folder appears under its name complete, or not at all. Throws Error (kWentBad) where a
-// weight is not finite.
-void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options);
+// weight is not finite. All ranks of `world` call this, and see the same folders: each writes files of what it holds,
+// and rank 0 everything else.
+void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world);
+void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options);  // one rank alone
 
 // "5GB" -> 5'000'000'000: a whole number and no unit, KB, MB, GB, TB (powers of 1000) or KiB, MiB, GiB, TiB. Throws
 // UserError, without a place: the caller knows which key it came from.

@@ -83,7 +83,8 @@ class Steps {
   void run() {
     ++step_;
     if (bench_.mode == BenchMode::kForward) return runner_.forward(batches_);
-    runner_.forward_backward(batches_, {.router_coefficient = bench_.model.router_aux_loss_coef});
+    runner_.forward_backward(batches_,
+                             {.target_tokens = targets(), .router_coefficient = bench_.model.router_aux_loss_coef});
     if (bench_.mode == BenchMode::kForwardBackward) return;
     runner_.update({.step = step_,
                     .learning_rate = 1e-6,

@@ -10,6 +10,11 @@ class App;
 
 namespace mixtune {
 
+// Thrown where the program is to end with this code, and what there is to say has been, or is another process's.
+struct Ended {
+  int exit_code;
+};
+
 struct Command {
   CLI::App* app;
   std::function<void()> run;

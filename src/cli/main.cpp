@@ -53,6 +53,8 @@ int run_and_report(std::vector<std::string> args) {
     // A flush after the one that failed succeeds; the stream remembers.
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return fail(ExitCode::kFailed, kOutputFailed);
     return static_cast<int>(ExitCode::kDone);
+  } catch (const Ended& ended) {
+    return ended.exit_code;
   } catch (const Error& error) {
     return fail(error.exit_code(), error.what());
   } catch (const std::bad_alloc&) {

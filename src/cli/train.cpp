@@ -1,11 +1,14 @@
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <memory>
 
 #include <CLI/CLI.hpp>
 
 #include "cli/arguments.h"
 #include "cli/preflight.h"
+#include "cli/train_ranks.h"
+#include "config/load.h"
 #include "train/device.h"
 #include "train/loop.h"
 
@@ -16,6 +19,7 @@ namespace {
 struct TrainArguments {
   std::string config_file;
   bool dry_run = false, profile = false;
+  int ranks = 0;
 };
 
 void run_train(const TrainArguments& arguments, const Overrides& overrides) {
@@ -30,7 +34,14 @@ void run_train(const TrainArguments& arguments, const Overrides& overrides) {
   }
   check_model(config.model.model_name_or_path, config.where("model_name_or_path"));
   check_data_files(config);
-  train(config, arguments.profile);
+  const auto launch = launch_from([](const char* name) { return std::getenv(name); });
+  if (launch && arguments.ranks > 0)
+    throw UserError("--nproc", "the ranks of this job were started by a launcher already", "leave it out");
+  if (launch) return train_as_rank(config, *launch, arguments.profile);
+  if (arguments.ranks > 1) return supervise_ranks(config, arguments.ranks);
+  Config alone = config;
+  resolve_global_batch_size(alone, 1);
+  train(alone, arguments.profile);
 }
 
 }  // namespace
@@ -41,6 +52,9 @@ Command add_train(CLI::App& program) {
   app->add_option("CONFIG", arguments->config_file, "YAML file of keys; flags override it")->type_name("");
   app->add_flag("--dry-run", arguments->dry_run, "Print the resolved configuration and stop");
   app->add_flag("--profile", arguments->profile, "Write a trace of one step to output_dir/trace.json");
+  app->add_option("--nproc", arguments->ranks, "Start this many ranks on this machine and train on all of them")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1024));
   app->footer("Every key is explained in docs/configuration.md. Resuming a run is not supported yet.");
   return {app, [arguments, flags = KeyFlags(*app)] {
             run_train(*arguments, flags.overrides());

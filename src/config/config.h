@@ -45,6 +45,13 @@ struct DataSettings {
 struct BatchSettings {
   int64_t per_device_train_batch_size = 8;
   int64_t gradient_accumulation_steps = 1;
+  int64_t global_batch_size = 0;  // 0: what the two above and the number of ranks make
+};
+
+struct ParallelSettings {
+  int64_t expert_model_parallel_size = 1;
+  int64_t zero_stage = 1;
+  double collective_timeout = 600;  // seconds
 };
 
 struct OptimizerSettings {
@@ -85,6 +92,7 @@ struct Config {
   ModelSettings model;
   DataSettings data;
   BatchSettings batch;
+  ParallelSettings parallel;
   OptimizerSettings optimizer;
   RunSettings run;
   std::map<std::string, std::string, std::less<>> origins;  // of the keys that were set: "run.yaml:3", "--seed"

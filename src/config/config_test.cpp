@@ -118,6 +118,7 @@ TEST(Config, EveryKeyIsStoredAndPrinted) {
                              : key.type == KeyType::kBoolean ? (std::get<bool>(key.get(Config())) ? "false" : "true")
                              : key.type == KeyType::kText || key.type == KeyType::kTextList ? "some/path"
                              : key.type == KeyType::kNumber                                 ? "0.25"
+                             : key.bounds.high == 1                                         ? "0"
                                                                                             : "17";
     Config config;
     const Value value = parse_value(key, text, "test");

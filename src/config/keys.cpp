@@ -191,6 +191,9 @@ void add_batch_keys(Table& table) {
             {.bounds = {1, 1 << 16}});
   table.add("gradient_accumulation_steps", &Config::batch, &B::gradient_accumulation_steps,
             "micro-batches of an optimizer step", {.bounds = {1, 1 << 20}});
+  table.add("global_batch_size", &Config::batch, &B::global_batch_size,
+            "rows of an optimizer step on all ranks, instead of `gradient_accumulation_steps`; 0: not set",
+            {.bounds = {0, kMany}});
   table.add("num_train_epochs", &Config::run, &RunSettings::num_train_epochs,
             "passes over the training data; may be a fraction", {.bounds = {0, 1e6, Bounds::kOpenLow}});
   table.add("max_steps", &Config::run, &RunSettings::max_steps,
@@ -264,6 +267,20 @@ void add_run_keys(Table& table) {
             "the experts' matrix products: all together (`grouped`) or one after the other (`loop`)");
 }
 
+void add_parallel_keys(Table& table) {
+  using P = ParallelSettings;
+  table.group("Several ranks");
+  table.add("expert_model_parallel_size", &Config::parallel, &P::expert_model_parallel_size,
+            "ranks over which the experts are spread; divides the number of ranks and that of experts",
+            {.bounds = {1, 1 << 16}});
+  table.add("zero_stage", &Config::parallel, &P::zero_stage,
+            "1: each rank keeps and updates a piece of the optimizer's state; 0: all of it", {.bounds = {0, 1}});
+  table.add(
+      "collective_timeout", &Config::parallel, &P::collective_timeout,
+      "seconds after which a rank that does not answer, or does not come to what the others wait in, ends the run",
+      {.bounds = {0.1, 1e6}});
+}
+
 std::vector<Key> make_table() {
   Table table;
   add_model_keys(table);
@@ -271,6 +288,7 @@ std::vector<Key> make_table() {
   add_batch_keys(table);
   add_optimizer_keys(table);
   add_run_keys(table);
+  add_parallel_keys(table);
   return table.take();
 }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 
 #include "base/error.h"
@@ -139,6 +140,24 @@ std::string print_config(const Config& config) {
                        key.type == KeyType::kChoice ? std::get<std::string>(value) : format_value(value));
   }
   return out;
+}
+
+void resolve_global_batch_size(Config& config, int64_t ranks) {
+  BatchSettings& batch = config.batch;
+  if (batch.global_batch_size == 0) return;
+  const int64_t rows = batch.per_device_train_batch_size * ranks, steps = batch.global_batch_size / rows;
+  const std::string arithmetic = fmt::format("per_device_train_batch_size {} x {} ranks = {} rows",
+                                             batch.per_device_train_batch_size, ranks, rows);
+  if (steps * rows != batch.global_batch_size)
+    throw UserError(config.where("global_batch_size"),
+                    fmt::format("{} is no multiple of {}", batch.global_batch_size, arithmetic),
+                    fmt::format("set it to {} or {}", std::max<int64_t>(steps, 1) * rows, (steps + 1) * rows));
+  if (config.origins.contains("gradient_accumulation_steps") && batch.gradient_accumulation_steps != steps)
+    throw UserError(config.where("global_batch_size"),
+                    fmt::format("{} is {} times {}, but gradient_accumulation_steps is {}", batch.global_batch_size,
+                                steps, arithmetic, batch.gradient_accumulation_steps),
+                    "give only one of them");
+  batch.gradient_accumulation_steps = steps;
 }
 
 void require_keys(const Config& config, std::initializer_list<std::string_view> names) {

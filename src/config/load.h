@@ -21,6 +21,10 @@ Config load_config(const std::optional<std::string>& path, const Overrides& over
 // The same for the text of a config file; `where` names it in messages.
 Config parse_config(std::string_view text, std::string_view where, const Overrides& overrides = {});
 
+// gradient_accumulation_steps from global_batch_size, where that is given. Throws UserError where no number of them
+// makes it, with the arithmetic.
+void resolve_global_batch_size(Config& config, int64_t ranks);
+
 // All keys, as a YAML file that reads back as the same config.
 std::string print_config(const Config& config);
 

@@ -36,7 +36,8 @@ Batch to_device(Ctx& ctx, const Batch& host) {
           .rows_by_id = {upload("ids by id", host.rows_by_id.ids), upload("begins by id", host.rows_by_id.begin),
                          upload("rows by id", host.rows_by_id.rows)},
           .host_doc_offsets = host.host_doc_offsets,
-          .live_tokens = host.live_tokens};
+          .live_tokens = host.live_tokens,
+          .step_tokens = host.step_tokens};
 }
 
 }  // namespace mixtune

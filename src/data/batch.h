@@ -18,6 +18,7 @@ struct Batch {
   IdIndex rows_by_id;  // of the live rows
   Tensor host_doc_offsets;  // doc_offsets for the host; the same tensor where the batch is in host memory
   int64_t live_tokens = 0;
+  int64_t step_tokens = 0;  // live tokens of this accumulation step, on all ranks: what the router's loss is a mean of
 
   int64_t target_tokens() const { return targets.rows(); }
 };

@@ -28,10 +28,11 @@ constexpr int64_t round_up(int64_t tokens) {
 }  // namespace
 
 Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t rows_per_micro_batch,
-               int64_t micro_batches, HostMemory memory)
-    : documents_(documents), rows_(documents, options), rows_per_micro_batch_(rows_per_micro_batch) {
-  MT_CHECK(rows_per_micro_batch > 0 && micro_batches > 0);
-  rows_per_step_ = checked_product(rows_per_micro_batch, micro_batches, RowSequence::kEndless, "rows");
+               int64_t micro_batches, HostMemory memory, Share share)
+    : documents_(documents), rows_(documents, options), share_(share), rows_per_micro_batch_(rows_per_micro_batch) {
+  MT_CHECK(rows_per_micro_batch > 0 && micro_batches > 0 && share.rank >= 0 && share.rank < share.ranks);
+  rows_per_accumulation_ = checked_product(rows_per_micro_batch, share.ranks, RowSequence::kEndless, "rows");
+  rows_per_step_ = checked_product(rows_per_accumulation_, micro_batches, RowSequence::kEndless, "rows");
   steps_ = rows_.rows() / rows_per_step_ + (rows_.rows() % rows_per_step_ > 0);
 
   const int64_t longest_row =
@@ -41,7 +42,7 @@ Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t r
   max_tokens_ = round_up(checked_product(most_rows, longest_row, kMaxTokens, "tokens of a micro-batch"));
   max_documents_ = options.packing ? max_tokens_ / kShortestDocument : most_rows;
 
-  const int64_t batches = std::min(micro_batches, (rows_.rows() - 1) / rows_per_micro_batch + 1);
+  const int64_t batches = std::min(micro_batches, (rows_.rows() - 1) / rows_per_accumulation_ + 1);
   const auto bytes = [](int64_t n) {
     return align_up(static_cast<size_t>(n) * sizeof(int32_t));
   };
@@ -66,16 +67,24 @@ Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t r
   sorted_.resize(max_tokens_);
 }
 
+Loader::Rows Loader::rows_of(Rows accumulation_step, int rank) const {
+  const int64_t begin = std::min(accumulation_step.begin + rank * rows_per_micro_batch_, accumulation_step.end);
+  return {begin, std::min(begin + rows_per_micro_batch_, accumulation_step.end)};
+}
+
 const Step& Loader::load(int64_t step) {
   MT_CHECK(step >= 0 && step < steps_);
   const int64_t first = step * rows_per_step_;
   const int64_t last = first + std::min(rows_per_step_, rows_.rows() - first);
   step_ = {};
   batches_.clear();
-  for (int64_t row = first; row < last; row += rows_per_micro_batch_) {
-    const int64_t count = std::min(rows_per_micro_batch_, last - row);
-    const Batch& batch = batches_.emplace_back(fill(buffers_[batches_.size()], row, count));
-    step_.live_tokens += batch.live_tokens;
+  for (int64_t row = first; row < last; row += rows_per_accumulation_) {
+    const Rows all = {row, std::min(row + rows_per_accumulation_, last)};
+    int64_t others = count_other_rows({all.begin, rows_of(all, share_.rank).begin});  // in the order of the plan
+    Batch& batch = batches_.emplace_back(fill(buffers_[batches_.size()], rows_of(all, share_.rank)));
+    others += count_other_rows({rows_of(all, share_.rank).end, all.end});
+    batch.step_tokens = batch.live_tokens + others;
+    step_.live_tokens += batch.step_tokens;
     step_.target_tokens += batch.target_tokens();
     step_.documents += batch.doc_offsets.elements() - 1;
   }
@@ -84,7 +93,22 @@ const Step& Loader::load(int64_t step) {
   return step_;
 }
 
-Batch Loader::fill(const Buffers& buffers, int64_t first_row, int64_t row_count) {
+int64_t Loader::count_other_rows(Rows rows) {
+  int64_t tokens = 0;
+  for (int64_t row = rows.begin; row < rows.end; ++row)
+    for (const int64_t d : rows_.row(row)) {
+      const std::span<const int32_t> labels = documents_.labels(d);
+      const auto trained = [](int32_t label) {
+        return label != kIgnoreTarget;
+      };
+      step_.target_tokens += std::count_if(labels.begin() + 1, labels.end(), trained);
+      step_.documents += 1;
+      tokens += static_cast<int64_t>(labels.size());
+    }
+  return tokens;
+}
+
+Batch Loader::fill(const Buffers& buffers, Rows of) {
   int64_t live = 0, targets = 0, documents = 0;
   const auto put = [&](std::span<const int32_t> ids, std::span<const int32_t> labels) {
     const auto length = static_cast<int64_t>(ids.size());
@@ -98,9 +122,9 @@ Batch Loader::fill(const Buffers& buffers, int64_t first_row, int64_t row_count)
     buffers.doc_offsets[++documents] = static_cast<int32_t>(live);
   };
   buffers.doc_offsets[0] = 0;
-  for (int64_t row = first_row; row < first_row + row_count; ++row)
+  for (int64_t row = of.begin; row < of.end; ++row)
     for (const int64_t d : rows_.row(row)) put(documents_.ids(d), documents_.labels(d));
-  const int64_t rows = round_up(live);
+  const int64_t rows = round_up(std::max<int64_t>(live, 1));
   std::fill(buffers.ids + live, buffers.ids + rows, 0);
   std::fill(buffers.positions + live, buffers.positions + rows, 0);
   const Tensor doc_offsets = host_tensor(buffers.doc_offsets, {documents + 1});

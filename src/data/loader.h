@@ -13,23 +13,32 @@
 
 namespace mixtune {
 
-// What one optimizer step trains on.
+// What one optimizer step trains on. Counts are those of all ranks.
 struct Step {
-  std::span<const Batch> micro_batches;  // those that hold a row; valid until the next load
+  std::span<const Batch> micro_batches;  // this rank's; valid until the next load
   int64_t live_tokens = 0;
   int64_t target_tokens = 0;
   int64_t documents = 0;
   double epoch = 0;  // epochs done after this step
 };
 
-// Step g takes rows [g * B, (g + 1) * B) of the plan, B = rows_per_micro_batch * micro_batches, or what is left of
-// them at the end. A micro-batch is its rows' documents one after the other; targets are shifted here and nowhere else.
+// Which share of every step is this rank's.
+struct Share {
+  int rank = 0, ranks = 1;
+};
+
+// Step g takes rows [g * B, (g + 1) * B) of the plan, B = rows_per_micro_batch * ranks * micro_batches, or what is left
+// of them at the end. Accumulation step j takes the j-th rows_per_micro_batch * ranks of these, rank r the r-th
+// rows_per_micro_batch of those: so which documents are in an accumulation step does not depend on the ranks, as long
+// as rows_per_micro_batch * ranks is the same. All ranks have as many micro-batches; at the end of the data one may be
+// without a row (one dead tail of kRowAlignment tokens). A micro-batch is its rows' documents one after the other;
+// targets are shifted here and nowhere else.
 class Loader {
  public:
   // `documents` outlives the loader and is not empty; batches are kPinned for a GPU. Throws UserError for a micro-batch
   // of 2^31 tokens or more.
   Loader(const Documents& documents, const PlanOptions& options, int64_t rows_per_micro_batch, int64_t micro_batches,
-         HostMemory memory = HostMemory::kPageable);
+         HostMemory memory = HostMemory::kPageable, Share share = {});
 
   // In the epochs of the options; where they are infinite, more than a run can take.
   int64_t steps() const { return steps_; }
@@ -48,11 +57,18 @@ class Loader {
     int32_t *sorted_ids, *id_begins, *id_rows;
   };
 
-  Batch fill(const Buffers& buffers, int64_t first_row, int64_t row_count);
+  struct Rows {
+    int64_t begin, end;
+  };
+  Rows rows_of(Rows accumulation_step, int rank) const;
+  Batch fill(const Buffers& buffers, Rows rows);
+  int64_t count_other_rows(Rows rows);  // adds them to step_; returns their tokens
 
   const Documents& documents_;
   RowSequence rows_;
+  Share share_;
   int64_t rows_per_micro_batch_;
+  int64_t rows_per_accumulation_;  // rows_per_micro_batch of each rank
   int64_t rows_per_step_;
   int64_t steps_;
   int64_t max_tokens_, max_documents_;

@@ -29,7 +29,8 @@ RandomBatch::RandomBatch(int64_t tokens, int64_t document_tokens, int64_t vocab_
             .target_rows = allocate("target rows", tokens - documents),
             .targets = allocate("targets", tokens - documents),
             .doc_offsets = allocate("document offsets", documents + 1),
-            .live_tokens = tokens};
+            .live_tokens = tokens,
+            .step_tokens = tokens};
   batch_.host_doc_offsets = batch_.doc_offsets;
   const uint64_t key = random_key(seed, "random batch");
   int32_t* ids = batch_.ids.as<int32_t>();

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "kernels/gemm.h"
+#include "parallel/communicator.h"
 #include "tensor/ctx.h"
 
 namespace mixtune {
@@ -13,13 +14,17 @@ struct Routing {
   Tensor experts, weights;
 };
 
-// What dispatch, combine and their backwards share; its tensors live on the stacks of the reserve() that made it.
+// What dispatch, combine and their backwards share; its tensors live on the stacks of those that made it.
 struct DispatchHandle {
-  Tensor begin, count;  // [E] int32: the rows of each expert here; the host reads them
-  Tensor row_of_slot;   // [T, k] int32
-  Tensor slot_of_row;   // [R] int32
+  Tensor begin, count;  // [experts here] int32: the rows of each; the host reads them
+  Tensor row_of_slot;   // [T, k] int32; where tokens travel, of the rows before they do
+  Tensor slot_of_row;   // its inverse
   Tensor row_weights;   // [R], of the dtype of the routing weights
   int64_t rows = 0;     // R, a multiple of kRowAlignment
+  // Where tokens travel.
+  Tensor sent_begin, sent_count;  // [E] int32: this rank's rows for each expert, before they travel
+  Tensor all_counts;              // [ranks, E] int32: every rank's sent_count
+  Tensor kept;                    // [R, H]: the rows, from dispatch to the end of backward; empty: sent once more
 
   RowGroups groups() const { return {begin.as<int32_t>(), count.as<int32_t>(), count.rows()}; }
 };
@@ -32,8 +37,13 @@ class Dispatcher {
   virtual DispatchHandle reserve(Ctx& ctx, const Routing& routing) const = 0;
   // Decides which row every (token, slot) goes to.
   virtual void plan(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const = 0;
-  // x [T, H] -> rows [R, H], pushed on the stack; gap rows are 0. Backward calls it again for the same x.
+  // Pushes what spares backward to move rows of `columns` once more, where that costs more than memory.
+  virtual void keep_rows(Ctx& ctx, DispatchHandle& handle, int64_t columns, DType dtype) const = 0;
+  // x [T, H] -> rows [R, H], pushed on the stack or kept; gap rows are 0.
   virtual Tensor dispatch(Ctx& ctx, const DispatchHandle& handle, const Tensor& x) const = 0;
+  // The same rows in backward, for the same x. Without kept rows, row_weights may be gone from the stack and are pushed
+  // there again.
+  virtual Tensor dispatch_again(Ctx& ctx, const Routing& routing, DispatchHandle& handle, const Tensor& x) const = 0;
   // y [T, H] = residual + the sum of each token's rows, in the order of slots. y may be residual.
   virtual void combine(Ctx& ctx, const DispatchHandle& handle, const Tensor& rows, const Tensor& residual,
                        const Tensor& y) const = 0;
@@ -46,5 +56,10 @@ class Dispatcher {
 
 // All `experts` on this device.
 std::unique_ptr<Dispatcher> make_local_dispatcher(int64_t experts);
+
+// `experts`, spread evenly over the ranks of a group, which all call every function together. Tokens travel to the
+// experts' ranks with their routing weights, and what becomes of them travels back; no row is sent for padding. Rows of
+// an expert are in the order of (source rank, token).
+std::unique_ptr<Dispatcher> make_exchange_dispatcher(int64_t experts, Communicator& ranks);
 
 }  // namespace mixtune

@@ -43,17 +43,25 @@ const MixtralConfig& checked(const MixtralConfig& config, Device device) {
   return config;
 }
 
+RankGrid::Experts experts_here(const MixtralConfig& config, const InstanceOptions& options) {
+  return (options.ranks ? options.ranks->grid : RankGrid{}).experts(config.num_local_experts);
+}
+
 }  // namespace
 
 Instance::Instance(const MixtralConfig& config, const InstanceOptions& options)
-    : Instance(config, make_layout(checked(config, options.device)), options) {}
+    : Instance(config, make_layout(checked(config, options.device), experts_here(config, options)), options) {}
 
 Instance::Instance(const MixtralConfig& config, ModelLayout layout, const InstanceOptions& options)
     : options_(options),
       gpu_(options.device.type == DeviceType::kCuda ? make_gpu(options.device, options.gpu) : nullptr),
-      state_(std::move(layout.specs), options.device, options.types, options.purpose),
+      state_(std::move(layout.specs), options.device, options.types, options.purpose,
+             {.dense = ranks().world.get(),
+              .experts = ranks().expert_replica.get(),
+              .shard_optimizer = options.zero_stage > 0 && ranks().grid.world > 1}),
       recipe_(make_plain_recipe(options.experts)),
-      dispatcher_(make_local_dispatcher(config.num_local_experts)),
+      dispatcher_(ranks().grid.expert_parallel > 1 ? make_exchange_dispatcher(config.num_local_experts, *ranks().expert)
+                                                   : make_local_dispatcher(config.num_local_experts)),
       model_(config, layout.params, state_, *recipe_, *dispatcher_, options.recompute),
       stack_("activations", options.device,
              options.stack_bytes > 0 ? options.stack_bytes : what_is_left(state_, options.device)),

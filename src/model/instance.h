@@ -3,7 +3,9 @@
 
 #include <memory>
 
+#include "data/loader.h"
 #include "model/mixtral.h"
+#include "parallel/ranks.h"
 
 namespace mixtune {
 
@@ -18,6 +20,8 @@ struct InstanceOptions {
   ExpertsImplementation experts = ExpertsImplementation::kGrouped;
   GpuOptions gpu;
   size_t stack_bytes = 0;  // of activations; 0: what the device has left beside State
+  Ranks* ranks = nullptr;  // outlive the instance; none: this process alone
+  int zero_stage = 1;      // 1: each rank keeps a piece of the optimizer's state
 };
 
 class Instance {
@@ -30,6 +34,9 @@ class Instance {
   const Mixtral& model() const { return model_; }
   Mixtral& model() { return model_; }
   Ctx& ctx() { return ctx_; }
+  const Ranks& ranks() const { return options_.ranks ? *options_.ranks : alone_; }
+  // Of every batch that the ranks split.
+  Share share() const { return {ranks().grid.rank, ranks().grid.data_parallel()}; }
   const InstanceOptions& options() const { return options_; }
   // Of host memory that the device is to copy from.
   HostMemory host_memory() const { return gpu_ ? HostMemory::kPinned : HostMemory::kPageable; }
@@ -38,6 +45,7 @@ class Instance {
   Instance(const MixtralConfig& config, ModelLayout layout, const InstanceOptions& options);
 
   InstanceOptions options_;
+  Ranks alone_ = single_rank();
   std::shared_ptr<Gpu> gpu_;
   State state_;
   std::unique_ptr<Recipe> recipe_;

@@ -29,8 +29,13 @@ class LocalDispatcher : public Dispatcher {
     permute_weights(ctx, routing.weights, handle.slot_of_row, handle.row_weights);
   }
 
+  void keep_rows(Ctx&, DispatchHandle&, int64_t, DType) const override {}
+
   Tensor dispatch(Ctx& ctx, const DispatchHandle& handle, const Tensor& x) const override {
     return gather(ctx, handle, x, "expert rows");
+  }
+  Tensor dispatch_again(Ctx& ctx, const Routing&, DispatchHandle& handle, const Tensor& x) const override {
+    return dispatch(ctx, handle, x);
   }
 
   void combine(Ctx& ctx, const DispatchHandle& handle, const Tensor& rows, const Tensor& residual,

@@ -47,6 +47,8 @@ Tensor Mixtral::layers(Ctx& ctx, const Batch& batch, LayerRange range, const Ten
     push_attention(ctx, layer);
     attention_forward_block(ctx, batch, p, saved.rope_table, layer, out);
     route(ctx, batch, p, saved.router_stats.row(l), layer, out, saved.forced.empty() ? Tensor{} : saved.forced[l]);
+    if (keep && recompute_ != Recompute::kFull)
+      dispatcher_.keep_rows(ctx, layer.dispatch, config_.hidden_size, state_.dtype());
     const bool keep_gate_up = keep && recompute_ == Recompute::kNone;
     layer.gate_up = {};
     layer.mark = ctx.stack.mark();

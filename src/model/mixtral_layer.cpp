@@ -138,21 +138,22 @@ void Mixtral::experts_backward(Ctx& ctx, const LayerParams& p, const LayerSaved&
                                const ExpertsBackward& args) const {
   const Frame frame(ctx);
   const WeightUse gate_up_weight(state_, p.gate_up), down_weight(state_, p.down);
-  const Tensor rows = dispatcher_.dispatch(ctx, saved.dispatch, args.normed);
+  DispatchHandle dispatch = saved.dispatch;
+  const Tensor rows = dispatcher_.dispatch_again(ctx, saved.routing, dispatch, args.normed);
   Tensor gate_up = saved.gate_up;
   if (!gate_up) {
     gate_up = push(ctx, "gate-up output", {rows.rows(), 2 * config_.intermediate_size});
-    recipe_.expert_gate_up(ctx, rows, *gate_up_weight, saved.dispatch.groups(), gate_up);
+    recipe_.expert_gate_up(ctx, rows, *gate_up_weight, dispatch.groups(), gate_up);
   }
-  const Tensor dout_rows = dispatcher_.combine_backward(ctx, saved.dispatch, args.dh);
+  const Tensor dout_rows = dispatcher_.combine_backward(ctx, dispatch, args.dh);
   const Tensor drows = push(ctx, "expert rows gradient", rows.shape);
   const Tensor drow_weights = push_statistics(ctx, "row weights gradient", {rows.rows()});
   const WeightGradient dgate_up = weight_gradient(p.gate_up), ddown = weight_gradient(p.down);
   recipe_.expert_mlp_backward(ctx, {.x = rows,
                                     .gate_up_weight = *gate_up_weight,
                                     .down_weight = *down_weight,
-                                    .row_weights = saved.dispatch.row_weights,
-                                    .groups = saved.dispatch.groups(),
+                                    .row_weights = dispatch.row_weights,
+                                    .groups = dispatch.groups(),
                                     .gate_up = gate_up,
                                     .dy = dout_rows,
                                     .dx = drows,
@@ -161,7 +162,7 @@ void Mixtral::experts_backward(Ctx& ctx, const LayerParams& p, const LayerSaved&
                                     .ddown_weight = ddown});
   if (dgate_up.tensor) state_.notify(p.gate_up);
   if (ddown.tensor) state_.notify(p.down);
-  dispatcher_.dispatch_backward(ctx, saved.dispatch, drows, drow_weights, args.dnormed, args.dweights);
+  dispatcher_.dispatch_backward(ctx, dispatch, drows, drow_weights, args.dnormed, args.dweights);
 }
 
 void Mixtral::attention_backward_block(Ctx& ctx, const Batch& batch, const LayerParams& p, const Tensor& rope_table,

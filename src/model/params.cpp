@@ -19,7 +19,7 @@ class LayoutBuilder {
   };
   // A parameter of the given whole Hugging Face tensors, one behind the other.
   int add(const std::string& name, Shape shape, const std::vector<Part>& parts) {
-    ParamSpec spec{.name = name, .shape = shape, .slices = {}};
+    ParamSpec spec{.name = name, .shape = shape, .slices = {}, .bucket = bucket_};
     int64_t offset = 0;
     for (const Part& part : parts) {
       spec.slices.push_back({.name = part.name, .shape = part.shape, .rows = part.shape[0], .offset = offset});
@@ -29,22 +29,34 @@ class LayoutBuilder {
     return static_cast<int>(specs_.size()) - 1;
   }
 
+  // What is added from now on is reduced and gathered apart from what was.
+  void next_bucket() { ++bucket_; }
+  // A parameter of experts: other ranks may hold `elsewhere`.
+  void spread_over_ranks(int param, const std::vector<Part>& elsewhere) {
+    specs_[param].of_experts = true;
+    for (const Part& part : elsewhere)
+      specs_[param].elsewhere.push_back({.name = part.name, .shape = part.shape, .rows = part.shape[0]});
+  }
+
   std::vector<ParamSpec> take() { return std::move(specs_); }
 
  private:
   std::vector<ParamSpec> specs_;
+  int bucket_ = 0;
 };
 
-LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, int64_t layer) {
-  const int64_t h = config.hidden_size, f = config.intermediate_size, experts = config.num_local_experts;
+LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankGrid::Experts experts, int64_t layer) {
+  const int64_t h = config.hidden_size, f = config.intermediate_size;
   const std::string prefix = fmt::format("model.layers.{}.", layer);
   const std::string attention = prefix + "self_attn.", moe = prefix + "block_sparse_moe.";
-  std::vector<LayoutBuilder::Part> gate_up, down;
-  for (int64_t e = 0; e < experts; ++e) {
+  std::vector<LayoutBuilder::Part> gate_up, down, gate_up_elsewhere, down_elsewhere;
+  for (int64_t e = 0; e < config.num_local_experts; ++e) {
     const std::string expert = fmt::format("{}experts.{}.", moe, e);
-    gate_up.push_back({expert + "w1.weight", {f, h}});
-    gate_up.push_back({expert + "w3.weight", {f, h}});
-    down.push_back({expert + "w2.weight", {h, f}});
+    const bool here = e >= experts.first && e < experts.first + experts.count;
+    auto& gate_up_parts = here ? gate_up : gate_up_elsewhere;
+    gate_up_parts.push_back({expert + "w1.weight", {f, h}});
+    gate_up_parts.push_back({expert + "w3.weight", {f, h}});
+    (here ? down : down_elsewhere).push_back({expert + "w2.weight", {h, f}});
   }
   LayerParams p;
   p.input_norm = builder.add(prefix + "input_layernorm.weight", {h});
@@ -54,9 +66,13 @@ LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, int64
                        {attention + "v_proj.weight", {config.kv_size(), h}}});
   p.attention_out = builder.add(attention + "o_proj.weight", {h, config.query_size()});
   p.post_norm = builder.add(prefix + "post_attention_layernorm.weight", {h});
-  p.router = builder.add(moe + "gate.weight", {experts, h});
-  p.gate_up = builder.add(moe + "experts.gate_up", {experts, 2 * f, h}, gate_up);
-  p.down = builder.add(moe + "experts.down", {experts, h, f}, down);
+  p.router = builder.add(moe + "gate.weight", {config.num_local_experts, h});
+  builder.next_bucket();
+  p.gate_up = builder.add(moe + "experts.gate_up", {experts.count, 2 * f, h}, gate_up);
+  p.down = builder.add(moe + "experts.down", {experts.count, h, f}, down);
+  builder.spread_over_ranks(p.gate_up, gate_up_elsewhere);
+  builder.spread_over_ranks(p.down, down_elsewhere);
+  builder.next_bucket();
   return p;
 }
 
@@ -72,16 +88,21 @@ void fill(const HfSlice& slice, S* values, uint64_t seed, double range) {
 
 }  // namespace
 
-ModelLayout make_layout(const MixtralConfig& config) {
+ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts) {
   LayoutBuilder builder;
   ModelParams params;
   const Shape table = {config.vocab_size, config.hidden_size};
   params.embedding = builder.add("model.embed_tokens.weight", table);
+  builder.next_bucket();
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
-    params.layers.push_back(add_layer(builder, config, layer));
+    params.layers.push_back(add_layer(builder, config, experts, layer));
   params.final_norm = builder.add("model.norm.weight", {config.hidden_size});
   params.lm_head = config.tie_word_embeddings ? params.embedding : builder.add("lm_head.weight", table);
   return {builder.take(), std::move(params)};
+}
+
+ModelLayout make_layout(const MixtralConfig& config) {
+  return make_layout(config, {0, config.num_local_experts});
 }
 
 void initialise_weights(const MixtralConfig& config, uint64_t seed, State& state) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "model/mixtral_config.h"
+#include "parallel/rank_grid.h"
 #include "state/state.h"
 
 namespace mixtune {
@@ -14,8 +15,8 @@ struct LayerParams {
   int attention_out;  // [H, q]
   int post_norm;      // [H]
   int router;         // [E, H]
-  int gate_up;        // [E, 2F, H]: w1's rows, then w3's
-  int down;           // [E, H, F]
+  int gate_up;        // [experts here, 2F, H]: w1's rows, then w3's
+  int down;           // [experts here, H, F]
 };
 
 // Indices into State.
@@ -30,6 +31,9 @@ struct ModelLayout {
   std::vector<ParamSpec> specs;
   ModelParams params;
 };
+// Of a rank that holds these experts. The parameters of a layer are two buckets: dense ones, and the experts'.
+ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts);
+// Of the whole model.
 ModelLayout make_layout(const MixtralConfig& config);
 
 // Fills every weight at random, as transformers does: normal(0, initializer_range), norms 1. Each value is a hash of

@@ -1,5 +1,6 @@
 #include "state/adamw.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/random.h"
@@ -19,28 +20,30 @@ AdamW::AdamW(State& state, const OptimizerSettings& settings, uint64_t seed) : s
   for (int p = 0; p < state.size(); ++p) {
     const Tensor gradient = state.gradient(p).tensor;
     if (!gradient) continue;
-    gradients_.push_back(gradient);
+    const State::Piece counted = state.counted(p), owned = state.owned(p);
+    if (counted.count > 0) gradients_.push_back(elements(gradient, counted.begin, counted.count));
     for (const HfSlice& slice : state.spec(p).slices) {
-      const int64_t offset = slice.offset, count = slice.elements();
-      tensors_.push_back({.weight = elements(state.weight(p), offset, count),
-                          .master = elements(state.master(p), offset, count),
-                          .grad = elements(gradient, offset, count),
-                          .m = elements(state.first_moment(p), offset, count),
-                          .v = elements(state.second_moment(p), offset, count),
+      const int64_t begin = std::max(slice.offset, owned.begin),
+                    count = std::min(slice.offset + slice.elements(), owned.begin + owned.count) - begin;
+      if (count <= 0) continue;
+      const int64_t place = begin - owned.begin;  // in what is kept of the piece alone
+      tensors_.push_back({.weight = elements(state.weight(p), begin, count),
+                          .master = elements(state.master(p), place, count),
+                          .grad = elements(gradient, begin, count),
+                          .m = elements(state.first_moment(p), place, count),
+                          .v = elements(state.second_moment(p), place, count),
                           .weight_decay = slice.shape.rank() >= 2 ? settings.weight_decay : 0,
-                          .first = slice.begin * (slice.shape.elements() / slice.shape[0])});
+                          .first = slice.begin * (slice.shape.elements() / slice.shape[0]) + begin - slice.offset});
       keys_.push_back(random_key(seed, slice.name));
     }
   }
 }
 
 void AdamW::gradient_squares(Ctx& ctx, const Tensor& squares) {
-  for (int p = 0; p < state_.size(); ++p) state_.finished_gradient(ctx, p);
   sum_of_squares(ctx, gradients_, squares);
 }
 
 void AdamW::step(Ctx& ctx, const Step& args) {
-  for (int p = 0; p < state_.size(); ++p) state_.finished_gradient(ctx, p);
   for (size_t i = 0; i < tensors_.size(); ++i) tensors_[i].key = random_bits(keys_[i], args.step);
   adamw(ctx, tensors_,
         {.learning_rate = args.learning_rate,
@@ -49,6 +52,7 @@ void AdamW::step(Ctx& ctx, const Step& args) {
          .epsilon = settings_.adam_epsilon,
          .step = args.step,
          .grad_scale = args.grad_scale});
+  state_.gather_weights(ctx);
 }
 
 double gradient_norm(Ctx& ctx, AdamW& optimizer) {

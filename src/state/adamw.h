@@ -15,11 +15,11 @@ class AdamW {
   // router, embeddings), not to norms. seed: of the stochastic rounding of bf16 state.
   AdamW(State& state, const OptimizerSettings& settings, uint64_t seed);
 
-  // squares [1] fp64 = the sum of the squares of all finished gradients; each parameter counts once.
+  // squares [1] fp64 = the sum of the squares of the reduced gradients that this rank counts.
   void gradient_squares(Ctx& ctx, const Tensor& squares);
 
-  // Updates every trained weight with the finished gradients times grad_scale [1] fp64 (NaN: nothing changes). step
-  // counts from 1.
+  // Updates every trained weight with the reduced gradients times grad_scale [1] fp64 (NaN: nothing changes), and has
+  // all ranks gather them. step counts from 1.
   struct Step {
     int64_t step;
     double learning_rate;
@@ -32,10 +32,10 @@ class AdamW {
   OptimizerSettings settings_;
   std::vector<AdamWTensor> tensors_;  // one for each slice of a Hugging Face tensor
   std::vector<uint64_t> keys_;        // of (seed, name)
-  std::vector<Tensor> gradients_;     // one for each trained parameter
+  std::vector<Tensor> gradients_;     // what this rank counts of each trained parameter
 };
 
-// The 2-norm of all finished gradients, on the host.
+// The 2-norm of the gradients, once they are reduced, of one rank alone; on the host.
 double gradient_norm(Ctx& ctx, AdamW& optimizer);
 
 }  // namespace mixtune

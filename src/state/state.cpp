@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/log.h"
 #include "kernels/cast.h"
 
@@ -18,6 +20,10 @@ std::string_view mend(const StateTypes& types, Device device, bool training) {
   return "use a smaller model or a device with more memory";
 }
 
+constexpr int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
 void check_slices(const ParamSpec& spec) {
   int64_t next = 0;
   for (const HfSlice& slice : spec.slices) {
@@ -29,44 +35,100 @@ void check_slices(const ParamSpec& spec) {
 
 }  // namespace
 
-State::State(std::vector<ParamSpec> specs, Device device, const StateTypes& types, Purpose purpose)
-    : specs_(std::move(specs)), types_(types), device_(device), purpose_(purpose), written_(specs_.size(), false) {
-  const bool training = is_training();
-  const auto is_wanted = [&](const ParamSpec& spec, bool for_training) {
-    return !for_training || (spec.trainable && training);
-  };
-  const auto total = [&](DType dtype, bool for_training) {
-    size_t bytes = 0;
-    for (const ParamSpec& spec : specs_)
-      if (is_wanted(spec, for_training)) bytes += align_up(spec.shape.elements() * dtype_size(dtype));
-    return bytes;
-  };
-  const bool masters = types.masters && types.weights != DType::kF32;
+State::State(std::vector<ParamSpec> specs, Device device, const StateTypes& types, Purpose purpose,
+             const Replicas& replicas)
+    : specs_(std::move(specs)),
+      types_(types),
+      device_(device),
+      purpose_(purpose),
+      replicas_(replicas),
+      written_(specs_.size(), false) {
   for (const ParamSpec& spec : specs_) check_slices(spec);
-  const size_t weights = total(types.weights, false), gradients = total(types.gradients, true),
-               moments = total(types.moments, true), master = masters ? total(DType::kF32, true) : 0;
+  make_buckets();
+  const bool masters = types.masters && types.weights != DType::kF32, sharded = replicas.shard_optimizer;
+  const size_t weights = storage_bytes(types.weights, false, false),
+               gradients = storage_bytes(types.gradients, true, false),
+               moments = storage_bytes(types.moments, true, sharded),
+               master = masters ? storage_bytes(DType::kF32, true, sharded) : 0;
   if (const size_t needed = weights + gradients + 2 * moments + master, available = available_memory(device);
       needed > available)
     throw UserError(
         "out of memory",
-        training ? fmt::format("weights ({}), masters ({}), gradients ({}) and moments ({}) need {}, {} are available",
-                               format_bytes(weights), format_bytes(master), format_bytes(gradients),
-                               format_bytes(2 * moments), format_bytes(needed), format_bytes(available))
-                 : fmt::format("the weights need {}, {} are available", format_bytes(needed), format_bytes(available)),
-        mend(types, device, training));
-  const auto fill = [&](const char* name, size_t bytes, std::vector<Tensor>& tensors, DType dtype, bool for_training) {
-    Arena& arena = add_arena(name, bytes);
-    for (const ParamSpec& spec : specs_)
-      tensors.push_back(is_wanted(spec, for_training) ? arena.allocate(spec.name, spec.shape, dtype) : Tensor{});
+        is_training()
+            ? fmt::format("weights ({}), masters ({}), gradients ({}) and moments ({}) need {}, {} are available",
+                          format_bytes(weights), format_bytes(master), format_bytes(gradients),
+                          format_bytes(2 * moments), format_bytes(needed), format_bytes(available))
+            : fmt::format("the weights need {}, {} are available", format_bytes(needed), format_bytes(available)),
+        mend(types, device, is_training()));
+  weights_ = allocate("weights", types.weights, false, false);
+  masters_ = masters ? allocate("master weights", DType::kF32, true, sharded) : Storage(buckets_.size());
+  gradients_ = allocate("gradients", types.gradients, true, false);
+  first_moments_ = allocate("first moments", types.moments, true, sharded);
+  second_moments_ = allocate("second moments", types.moments, true, sharded);
+}
+
+void State::make_buckets() {
+  const auto same = [](const ParamSpec& a, const ParamSpec& b) {
+    return a.bucket == b.bucket && a.of_experts == b.of_experts && a.trainable == b.trainable;
   };
-  fill("weights", weights, weights_, types.weights, false);
-  if (masters)
-    fill("master weights", master, masters_, DType::kF32, true);
-  else
-    masters_.resize(specs_.size());
-  fill("gradients", gradients, gradients_, types.gradients, true);
-  fill("first moments", moments, first_moments_, types.moments, true);
-  fill("second moments", moments, second_moments_, types.moments, true);
+  for (int p = 0; p < size(); ++p) {
+    const ParamSpec& spec = specs_[p];
+    if (p == 0 || !same(specs_[p - 1], spec))
+      buckets_.push_back({.first = p,
+                          .trained = spec.trainable,
+                          .holders = spec.of_experts ? replicas_.experts : replicas_.dense,
+                          .elements = 0});
+    Bucket& bucket = buckets_.back();
+    bucket_of_.push_back(static_cast<int>(buckets_.size()) - 1);
+    offset_.push_back(bucket.elements);
+    bucket.last = p + 1;
+    bucket.elements += round_up(spec.shape.elements(), kElementAlignment);
+  }
+  for (Bucket& bucket : buckets_) bucket.elements = round_up(bucket.elements, kElementAlignment * bucket.ranks());
+}
+
+size_t State::storage_bytes(DType dtype, bool for_training, bool sharded) const {
+  size_t bytes = 0;
+  for (const Bucket& bucket : buckets_)
+    if (holds(bucket, for_training)) bytes += (sharded ? bucket.piece() : bucket.elements) * dtype_size(dtype);
+  return bytes;
+}
+
+State::Storage State::allocate(const char* name, DType dtype, bool for_training, bool sharded) {
+  Arena& arena = add_arena(name, storage_bytes(dtype, for_training, sharded));
+  Storage storage;
+  for (const Bucket& bucket : buckets_) {
+    const Shape shape = {sharded ? bucket.piece() : bucket.elements};
+    storage.push_back(holds(bucket, for_training) ? arena.allocate(specs_[bucket.first].name, shape, dtype) : Tensor{});
+  }
+  return storage;
+}
+
+Tensor State::part(const Storage& storage, int param) const {
+  const Tensor all = storage[bucket_of_[param]];
+  const Shape& shape = specs_[param].shape;
+  return all ? all.slice(offset_[param], shape.elements()).view(shape) : Tensor{};
+}
+
+Tensor State::owned_part(const Storage& storage, int param) const {
+  if (!replicas_.shard_optimizer) return part(storage, param);
+  const Bucket& bucket = buckets_[bucket_of_[param]];
+  const Tensor kept = storage[bucket_of_[param]];
+  const Piece piece = owned(param);
+  return kept ? kept.slice(piece.count == 0 ? 0 : offset_[param] + piece.begin - bucket.piece_begin(), piece.count)
+              : Tensor{};
+}
+
+State::Piece State::owned(int param) const {
+  return replicas_.shard_optimizer ? counted(param) : Piece{0, specs_[param].shape.elements()};
+}
+
+State::Piece State::counted(int param) const {
+  const Bucket& bucket = buckets_[bucket_of_[param]];
+  const int64_t elements = specs_[param].shape.elements(), piece_begin = bucket.piece_begin() - offset_[param];
+  const int64_t begin = std::clamp<int64_t>(piece_begin, 0, elements),
+                end = std::clamp<int64_t>(piece_begin + bucket.piece(), 0, elements);
+  return {begin, end - begin};
 }
 
 Arena& State::add_arena(const char* name, size_t bytes) {
@@ -79,6 +141,13 @@ int64_t State::elements() const {
   return n;
 }
 
+int64_t State::all_elements() const {
+  int64_t n = elements();
+  for (const ParamSpec& spec : specs_)
+    for (const HfSlice& slice : spec.elsewhere) n += slice.elements();
+  return n;
+}
+
 size_t State::bytes() const {
   size_t sum = 0;
   for (const auto& arena : arenas_) sum += arena->used();
@@ -87,16 +156,16 @@ size_t State::bytes() const {
 
 // Weights live on the device all the time: nothing to fetch, nothing to give back.
 Tensor State::get(int param) {
-  return weights_[param];
+  return weight(param);
 }
 void State::release(int) {}
 
 State::Gradient State::gradient(int param) {
-  return {gradients_[param], written_[param]};
+  return {part(gradients_, param), written_[param]};
 }
 
 void State::notify(int param) {
-  MT_CHECK(gradients_[param]);
+  MT_CHECK(part(gradients_, param));
   written_[param] = true;
 }
 
@@ -105,16 +174,43 @@ void State::begin_step() {
 }
 
 void State::publish(Ctx& ctx, int param) {
-  if (masters_[param]) cast(ctx, masters_[param], weights_[param]);
+  const Tensor masters = master(param);
+  if (!masters || masters.elements() == 0) return;
+  const Piece piece = owned(param);
+  cast(ctx, masters.view({piece.count}),
+       weight(param).view({specs_[param].shape.elements()}).slice(piece.begin, piece.count));
 }
 
 Tensor State::finished_gradient(Ctx& ctx, int param) {
-  const Tensor gradient = gradients_[param];
+  const Tensor gradient = part(gradients_, param);
   if (gradient && !written_[param]) {
     zero(ctx, gradient);
     written_[param] = true;
   }
   return gradient;
+}
+
+bool State::saves(int param) const {
+  const Bucket& bucket = buckets_[bucket_of_[param]];
+  return bucket.holders == nullptr || bucket_of_[param] % bucket.ranks() == bucket.holders->rank();
+}
+
+void State::reduce_gradients(Ctx& ctx) {
+  for (int p = 0; p < size(); ++p) finished_gradient(ctx, p);
+  for (size_t b = 0; b < buckets_.size(); ++b) {
+    if (!gradients_[b] || buckets_[b].ranks() == 1) continue;
+    if (replicas_.shard_optimizer)
+      buckets_[b].holders->reduce_scatter(ctx, "sum of gradients", gradients_[b]);
+    else
+      buckets_[b].holders->all_reduce(ctx, "sum of gradients", gradients_[b]);
+  }
+}
+
+void State::gather_weights(Ctx& ctx) {
+  if (!replicas_.shard_optimizer) return;
+  for (size_t b = 0; b < buckets_.size(); ++b)
+    if (buckets_[b].trained && buckets_[b].ranks() > 1)
+      buckets_[b].holders->all_gather(ctx, "updated weights", weights_[b]);
 }
 
 }  // namespace mixtune

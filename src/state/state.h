@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/communicator.h"
 #include "tensor/ctx.h"
 
 namespace mixtune {
@@ -27,8 +28,18 @@ struct HfSlice {
 struct ParamSpec {
   std::string name;  // for messages and reports; never on disk
   Shape shape;
-  std::vector<HfSlice> slices;  // in the order of their offsets, without holes
+  std::vector<HfSlice> slices;          // in the order of their offsets, without holes
+  std::vector<HfSlice> elsewhere = {};  // what other ranks have of this parameter; their offsets mean nothing
   bool trainable = true;
+  bool of_experts = false;  // held by the ranks that hold these experts; otherwise by all
+  int bucket = 0;           // neighbours of one number lie together, and are reduced and gathered together
+};
+
+// Which ranks hold the same parameters, and whether each keeps all of the optimizer's state.
+struct Replicas {
+  Communicator* dense = nullptr;    // of the dense parameters; none: this rank alone
+  Communicator* experts = nullptr;  // of the experts'
+  bool shard_optimizer = false;     // ZeRO stage 1: a rank keeps moments and masters of its piece, and updates that
 };
 
 // In what each part of the state is held. A weight of another dtype than fp32 may have an fp32 master.
@@ -45,8 +56,9 @@ class State {
  public:
   enum class Purpose { kInference, kTraining };  // inference: weights only
 
-  // Zeroed. Throws UserError where the device has not enough memory for it.
-  State(std::vector<ParamSpec> specs, Device device, const StateTypes& types, Purpose purpose);
+  // Zeroed. Throws UserError where the device has not enough memory for it. The communicators outlive the state.
+  State(std::vector<ParamSpec> specs, Device device, const StateTypes& types, Purpose purpose,
+        const Replicas& replicas = {});
   State(std::vector<ParamSpec> specs, Device device, DType dtype, Purpose purpose)
       : State(std::move(specs), device, StateTypes::all(dtype), purpose) {}
 
@@ -56,18 +68,20 @@ class State {
   const StateTypes& types() const { return types_; }
   Device device() const { return device_; }
   bool is_training() const { return purpose_ == Purpose::kTraining; }
-  int64_t elements() const;
-  size_t bytes() const;  // of all that it holds
+  int64_t elements() const;      // of the parameters here
+  int64_t all_elements() const;  // of the whole model
+  size_t bytes() const;          // of all that it holds
 
   // The weight, ready to be read by an op; valid until release.
   Tensor get(int param);
   void release(int param);
-  // The weight, to be written by the optimizer step; and its fp32 master, empty where there is none.
-  Tensor weight(int param) const { return weights_[param]; }
-  Tensor master(int param) const { return masters_[param]; }
+  // The weight, to be written by the optimizer step; and the fp32 master of what this rank owns of it, empty where
+  // there is none.
+  Tensor weight(int param) const { return part(weights_, param); }
+  Tensor master(int param) const { return owned_part(masters_, param); }
   // What load and initialise write, and save reads: the master where there is one, else the weight. After a write,
   // publish brings the weight in line.
-  Tensor primary(int param) const { return masters_[param] ? masters_[param] : weights_[param]; }
+  Tensor primary(int param) const { return master(param) ? master(param) : weight(param); }
   void publish(Ctx& ctx, int param);
 
   struct Gradient {
@@ -79,23 +93,66 @@ class State {
   void notify(int param);
   // Forgets the gradients: the next ones are written, not added.
   void begin_step();
-  // The finished gradient: zero where no micro-batch of the step wrote one.
+  // The gradient of this rank's micro-batches: zero where none of them wrote one.
   Tensor finished_gradient(Ctx& ctx, int param);
+  // Sums the gradients of all holders of each parameter. All ranks call this, once a step; with shard_optimizer the
+  // sums are then there for the owned pieces alone.
+  void reduce_gradients(Ctx& ctx);
+  // After the optimizer step: each rank has the owned pieces of all. All ranks call this.
+  void gather_weights(Ctx& ctx);
 
-  Tensor first_moment(int param) const { return first_moments_[param]; }
-  Tensor second_moment(int param) const { return second_moments_[param]; }
+  // Elements [begin, begin + count) of a parameter, row by row; perhaps none.
+  struct Piece {
+    int64_t begin, count;
+  };
+  Piece owned(int param) const;    // of which this rank keeps moments and masters, and which it updates
+  Piece counted(int param) const;  // which this rank adds to sums over all ranks, so that each element counts once
+
+  // Of the holders of a parameter, one writes it to a checkpoint: whether it is this rank.
+  bool saves(int param) const;
+
+  // Of the owned piece.
+  Tensor first_moment(int param) const { return owned_part(first_moments_, param); }
+  Tensor second_moment(int param) const { return owned_part(second_moments_, param); }
 
   const std::vector<std::unique_ptr<Arena>>& arenas() const { return arenas_; }
 
  private:
+  // Parameters that lie one behind the other, each at a multiple of kElementAlignment, and padding at the end.
+  struct Bucket {
+    int first, last;  // parameters [first, last)
+    bool trained;
+    Communicator* holders;  // none: this rank alone
+    int64_t elements;       // a multiple of kElementAlignment times the holders
+
+    int ranks() const { return holders ? holders->size() : 1; }
+    int64_t piece() const { return elements / ranks(); }
+    int64_t piece_begin() const { return holders ? holders->rank() * piece() : 0; }
+  };
+  static constexpr int64_t kElementAlignment = kAlignment;  // so that a tensor is aligned in every dtype
+
+  void make_buckets();
   Arena& add_arena(const char* name, size_t bytes);
+  // One tensor for each bucket; empty for those without.
+  using Storage = std::vector<Tensor>;
+  Storage allocate(const char* name, DType dtype, bool for_training, bool sharded);
+  size_t storage_bytes(DType dtype, bool for_training, bool sharded) const;
+  bool holds(const Bucket& bucket, bool for_training) const {
+    return !for_training || (bucket.trained && is_training());
+  }
+  Tensor part(const Storage& storage, int param) const;
+  Tensor owned_part(const Storage& storage, int param) const;
 
   std::vector<ParamSpec> specs_;
   StateTypes types_;
   Device device_;
   Purpose purpose_;
+  Replicas replicas_;
+  std::vector<Bucket> buckets_;
+  std::vector<int> bucket_of_;   // each parameter
+  std::vector<int64_t> offset_;  // of each parameter, in elements of its bucket
   std::vector<std::unique_ptr<Arena>> arenas_;
-  std::vector<Tensor> weights_, masters_, gradients_, first_moments_, second_moments_;
+  Storage weights_, masters_, gradients_, first_moments_, second_moments_;
   std::vector<bool> written_;  // since begin_step
 };
 

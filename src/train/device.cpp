@@ -63,7 +63,7 @@ InstanceOptions planned_options(const Config& config) {
   return options;
 }
 
-InstanceOptions instance_options(const Config& config, State::Purpose purpose) {
+InstanceOptions instance_options(const Config& config, State::Purpose purpose, Ranks* ranks) {
   const RunSettings& run = config.run;
   InstanceOptions options = planned_options(config);
   options.purpose = purpose;
@@ -74,7 +74,11 @@ InstanceOptions instance_options(const Config& config, State::Purpose purpose) {
     refuse(config, "device", "there is no GPU that CUDA can use", "run 'mixtune doctor', or set it to cpu or auto");
   if (run.precision == Precision::kBf16 && device.type == DeviceType::kCpu)
     refuse(config, "precision", "bf16 needs a GPU, and the device is the CPU", "set it to fp32");
+  if (ranks && device.type == DeviceType::kCuda)
+    refuse(config, "device", "several ranks train on CPUs only, so far", "set it to cpu, or train with one rank");
   options.device = device;
+  options.ranks = ranks;
+  options.zero_stage = static_cast<int>(config.parallel.zero_stage);
   return options;
 }
 

@@ -10,7 +10,8 @@ namespace mixtune {
 Device choose_device(DeviceChoice choice);
 
 // Throws UserError where the keys do not fit each other, the build or the machine. Touches no GPU but to count them.
-InstanceOptions instance_options(const Config& config, State::Purpose purpose);
+// `ranks`: as InstanceOptions has it.
+InstanceOptions instance_options(const Config& config, State::Purpose purpose, Ranks* ranks = nullptr);
 
 // The same for a GPU that need not be here (DeviceType::kMeta), for training.
 InstanceOptions planned_options(const Config& config);

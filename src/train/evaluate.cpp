@@ -13,7 +13,7 @@ namespace mixtune {
 Evaluator::Evaluator(Instance& instance, const Documents& documents, int64_t max_seq_length, bool packing, int64_t rows)
     : instance_(instance),
       loader_(documents, {.max_seq_length = max_seq_length, .packing = packing, .epochs = 1}, rows, 1,
-              instance.host_memory()),
+              instance.host_memory(), instance.share()),
       saved_(instance.model().make_saved()),
       token_sum_(instance.ctx(), "evaluation loss", 1) {}
 
@@ -27,6 +27,7 @@ EvalRecord Evaluator::evaluate(int64_t step) {
     token_sum_.clear(ctx);
     for (const Batch& batch : rows.micro_batches)
       forward_loss(ctx, instance_.model(), batch, saved_, token_sum_.slice(0));
+    instance_.ranks().world->all_reduce(ctx, "evaluation loss", token_sum_.slice(0));
     sum += *token_sum_.read(ctx);
     record.eval_tokens += rows.target_tokens;
   }

@@ -6,13 +6,14 @@
 
 namespace mixtune {
 
-// losses [2] fp64 on the device += the sum of token losses; the auxiliary loss of this accumulation step, unscaled. The
-// gradients of token_scale * (the first) + router_scale * (the second) are written or added to State. `batch` is in
-// host memory and stays as it is until a wait.
+// losses [2] fp64 on the device += the sum of this rank's token losses; the auxiliary loss of this accumulation step on
+// all ranks, unscaled. The gradients of token_scale * (the first) + router_scale * (the second) are written or added to
+// State. `batch` is in host memory and stays as it is until a wait.
 struct LossScales {
   RouterLossType router_loss_type = RouterLossType::kHuggingface;
   double token_scale = 1;
   double router_scale = 0;
+  const Ranks* ranks = nullptr;  // whose batches are one accumulation step; none: this rank alone
 };
 void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const LossScales& scales,
                       const Tensor& losses);

@@ -11,22 +11,21 @@ StepRunner::StepRunner(Instance& instance, const OptimizerSettings& settings, ui
       optimizer_(instance.state(), settings, seed),
       saved_(instance.model().make_saved()),
       scalars_(instance.ctx(), "step scalars", 4),
-      losses_(scalars_.slice(0, 2)),
-      squares_(scalars_.slice(2)),
+      squares_(scalars_.slice(0)),
+      losses_(scalars_.slice(1, 2)),
       scale_(scalars_.slice(3)) {}
 
 void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Loss& loss) {
   Ctx& ctx = instance_.ctx();
-  int64_t targets = 0;
-  for (const Batch& batch : micro_batches) targets += batch.target_tokens();
   instance_.state().begin_step();
   scalars_.clear(ctx);
   dropped_ = 0;
   for (const Batch& batch : micro_batches) {
     mixtune::forward_backward(ctx, instance_.model(), batch, saved_,
                               {.router_loss_type = loss.router_loss_type,
-                               .token_scale = 1 / static_cast<double>(targets),
-                               .router_scale = loss.router_coefficient / static_cast<double>(micro_batches.size())},
+                               .token_scale = 1 / static_cast<double>(loss.target_tokens),
+                               .router_scale = loss.router_coefficient / static_cast<double>(micro_batches.size()),
+                               .ranks = &instance_.ranks()},
                               losses_);
     dropped_ += saved_.dropped;
   }
@@ -40,10 +39,17 @@ void StepRunner::forward(std::span<const Batch> micro_batches) {
 
 void StepRunner::update(const Update& args) {
   Ctx& ctx = instance_.ctx();
+  instance_.ranks().set_activity("optimizer");
+  {
+    const Range range(ctx, "sum of gradients");
+    instance_.state().reduce_gradients(ctx);
+  }
   if (args.with_norm) {
     const Range range(ctx, "gradient norm");
     optimizer_.gradient_squares(ctx, squares_);
   }
+  // The router's loss is every rank's already.
+  instance_.ranks().world->all_reduce(ctx, "loss and gradient norm", scalars_.slice(0, 2));
   const Range range(ctx, "optimizer");
   clip_scale(ctx, {.squares = squares_, .guards = losses_, .scale = scale_, .max_norm = args.max_norm});
   optimizer_.step(ctx, {.step = args.step, .learning_rate = args.learning_rate, .grad_scale = scale_});
@@ -51,7 +57,7 @@ void StepRunner::update(const Update& args) {
 
 StepRunner::Result StepRunner::read() {
   const double* scalars = scalars_.read(instance_.ctx());
-  return {.token_loss = scalars[0], .router_loss = scalars[1], .grad_norm = std::sqrt(scalars[2]), .dropped = dropped_};
+  return {.token_loss = scalars[1], .router_loss = scalars[2], .grad_norm = std::sqrt(scalars[0]), .dropped = dropped_};
 }
 
 }  // namespace mixtune

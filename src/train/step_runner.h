@@ -15,8 +15,9 @@ class StepRunner {
   StepRunner(Instance& instance, const OptimizerSettings& settings, uint64_t seed);
 
   // Forward and backward of every micro-batch: gradients of the mean token loss + router_coefficient * the mean router
-  // loss. The batches stay as they are until read().
+  // loss. The batches stay as they are until read(). All ranks call this, with as many micro-batches.
   struct Loss {
+    int64_t target_tokens;  // of the whole global batch
     RouterLossType router_loss_type = RouterLossType::kHuggingface;
     double router_coefficient = 0;
   };
@@ -34,7 +35,7 @@ class StepRunner {
   };
   void update(const Update& args);
 
-  // Waits for the device. Sums over the step's micro-batches.
+  // Waits for the device. Sums over the step's micro-batches; after update(), of all ranks.
   struct Result {
     double token_loss = 0, router_loss = 0, grad_norm = 0;
     int64_t dropped = 0;  // gate-up outputs that did not fit and were recomputed
@@ -48,7 +49,7 @@ class StepRunner {
   AdamW optimizer_;
   Saved saved_;
   Scalars scalars_;
-  Tensor losses_, squares_, scale_;  // [2] token losses and router losses, [1], [1]
+  Tensor squares_, losses_, scale_;  // [1], [2]: token losses and router losses, [1]
   int64_t dropped_ = 0;
 };
 

@@ -29,24 +29,34 @@ inline MixtralConfig testing_config() {
 class TestModel : public Instance {
  public:
   TestModel(const MixtralConfig& config, DType dtype)
-      : Instance(
-            config,
-            {.types = StateTypes::all(dtype), .purpose = State::Purpose::kTraining, .stack_bytes = size_t{1} << 30}) {
-    for (int p = 0; p < state().size(); ++p) {
-      const Tensor weight = state().weight(p);
-      const bool norm = weight.shape.rank() == 1;
-      const uint64_t key = random_key(1, state().spec(p).name);
-      for (int64_t i = 0; i < weight.elements(); ++i) {
-        const auto value = static_cast<float>(norm + config.initializer_range * random_normal(key, i));
-        if (dtype == DType::kF64)
-          weight.as<double>()[i] = value;
-        else
-          weight.as<float>()[i] = value;
+      : TestModel(config, InstanceOptions{.types = StateTypes::all(dtype)}) {}
+  // options: types, recompute, ranks, zero_stage.
+  TestModel(const MixtralConfig& config, InstanceOptions options) : Instance(config, for_training(options)) {
+    const DType dtype = options.types.weights;
+    for (int p = 0; p < state().size(); ++p)
+      for (const HfSlice& slice : state().spec(p).slices) {
+        const Tensor all = state().weight(p);
+        const Tensor weight = all.view({all.elements()}).slice(slice.offset, slice.elements());
+        const bool norm = slice.shape.rank() == 1;
+        const uint64_t key = random_key(1, slice.name);
+        for (int64_t i = 0; i < weight.elements(); ++i) {
+          const auto value = static_cast<float>(norm + config.initializer_range * random_normal(key, i));
+          if (dtype == DType::kF64)
+            weight.as<double>()[i] = value;
+          else
+            weight.as<float>()[i] = value;
+        }
       }
-    }
   }
 
   const double* gradient(int param) { return state().finished_gradient(ctx(), param).as<double>(); }
+
+ private:
+  static InstanceOptions for_training(InstanceOptions options) {
+    options.purpose = State::Purpose::kTraining;
+    options.stack_bytes = size_t{1} << 30;
+    return options;
+  }
 };
 
 // forward_backward on the CPU, and its losses.
@@ -96,7 +106,8 @@ class TestData {
             .doc_offsets = view(offsets_),
             .rows_by_id = index_,
             .host_doc_offsets = view(offsets_),
-            .live_tokens = live_tokens_};
+            .live_tokens = live_tokens_,
+            .step_tokens = live_tokens_};
   }
 
  private:

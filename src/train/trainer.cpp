@@ -33,8 +33,9 @@ OutputRequest output_request(const Config& config) {
 }
 
 // The model's folder, once output_dir is known to be usable.
-ModelFolder open_model(const Config& config) {
-  check_output_folder(output_request(config));
+ModelFolder open_model(const Config& config, const Ranks* ranks) {
+  if (ranks) ranks->set_activity("loading");
+  if (ranks == nullptr || ranks->grid.rank == 0) check_output_folder(output_request(config));
   return ModelFolder(config.model.model_name_or_path);
 }
 
@@ -61,22 +62,23 @@ void write_resolved_config(Config config, double router_coefficient, const std::
 
 }  // namespace
 
-Trainer::Trainer(const Config& config)
+Trainer::Trainer(const Config& config, Ranks* ranks)
     : config_(config),
-      folder_(open_model(config)),
-      options_(instance_options(config, State::Purpose::kTraining)),
+      folder_(open_model(config, ranks)),
+      options_(instance_options(config, State::Purpose::kTraining, ranks)),
       instance_(parse_mixtral_config(folder_.config_json(), config.model.model_name_or_path + "/config.json"),
                 options_),
       runner_(instance_, config.optimizer, config.run.seed),
       data_(checked_data(config, folder_, instance_.model(), instance_.state())),
       router_coefficient_(config.model.router_aux_loss_coef.value_or(instance_.model().config().router_aux_loss_coef)),
       loader_(data_.train, plan_options(config), config.batch.per_device_train_batch_size,
-              config.batch.gradient_accumulation_steps, instance_.host_memory()),
+              config.batch.gradient_accumulation_steps, instance_.host_memory(), instance_.share()),
       total_steps_(config.run.max_steps > 0 ? config.run.max_steps : loader_.steps()) {
   if (data_.validation.size() > 0)
     evaluator_.emplace(instance_, data_.validation, config.data.max_seq_length, config.data.packing,
                        config.batch.per_device_train_batch_size);
-  log_info("loaded {}", load_weights(instance_.ctx(), folder_.weights(), instance_.state()).str());
+  const LoadReport loaded = load_weights(instance_.ctx(), folder_.weights(), instance_.state());
+  if (leads()) log_info("loaded {}", loaded.str());
   const int64_t tokens = std::max(loader_.max_batch_tokens(), evaluator_ ? evaluator_->max_batch_tokens() : int64_t{0});
   warm_up(instance_, {.tokens = tokens,
                       .longest_document = std::min(tokens, config.data.max_seq_length),
@@ -85,6 +87,7 @@ Trainer::Trainer(const Config& config)
 }
 
 void Trainer::open_output() {
+  if (!leads()) return;
   output_.emplace(output_request(config_));
   write_resolved_config(config_, router_coefficient_, output_->file("config.resolved.yaml"));
   sinks_.push_back(std::make_unique<JsonlSink>(output_->file("metrics.jsonl")));
@@ -93,7 +96,10 @@ void Trainer::open_output() {
 }
 
 void Trainer::announce() {
-  log_info("{} parameters on {}, {} steps", instance_.state().elements(), describe(options_), total_steps_);
+  log_info("{} parameters on {}, {} steps", instance_.state().all_elements(), describe(options_), total_steps_);
+  if (const RankGrid& grid = instance_.ranks().grid; grid.world > 1)
+    log_info("{}, zero_stage {}, global batch of {} rows", grid.str(), options_.zero_stage,
+             config_.batch.per_device_train_batch_size * config_.batch.gradient_accumulation_steps * grid.world);
   if (options_.device.type == DeviceType::kCuda)
     log_info("attention: {}",
              attention_backend(instance_.ctx(), instance_.model().attention_shape({}), options_.types.weights));
@@ -103,11 +109,13 @@ void Trainer::announce() {
 
 StepRecord Trainer::step(int64_t step) {
   const Range range(instance_.ctx(), "step");
+  instance_.ranks().set_step(step);
   const auto start = Clock::now();
   const Step& rows = loader_.load(step - 1);
   MT_CHECK(rows.target_tokens > 0);  // no document is without a target
   const double rate = learning_rate(config_.optimizer, step - 1, total_steps_);
-  runner_.forward_backward(rows.micro_batches, {.router_loss_type = config_.model.router_aux_loss_type,
+  runner_.forward_backward(rows.micro_batches, {.target_tokens = rows.target_tokens,
+                                                .router_loss_type = config_.model.router_aux_loss_type,
                                                 .router_coefficient = router_coefficient_});
   runner_.update({.step = step, .learning_rate = rate, .max_norm = config_.optimizer.max_grad_norm});
   const StepRunner::Result result = runner_.read();
@@ -130,6 +138,7 @@ StepRecord Trainer::step(int64_t step) {
 }
 
 StepRecord Trainer::profiled_step(int64_t step) {
+  if (!leads()) return this->step(step);
   Trace trace(instance_.ctx());
   const StepRecord record = this->step(step);
   const std::string path = output_->file("trace.json");
@@ -154,6 +163,7 @@ bool Trainer::evaluation_due(int64_t step) const {
 }
 
 EvalRecord Trainer::evaluate(int64_t step) {
+  instance_.ranks().set_activity("evaluation");
   return evaluator_->evaluate(step);
 }
 
@@ -162,11 +172,13 @@ bool Trainer::save_due(int64_t step) const {
 }
 
 void Trainer::save(int64_t step) {
-  SaveOptions options = folder_.save_options(output_->checkpoint_path(step));
+  instance_.ranks().set_activity("saving");
+  SaveOptions options = folder_.save_options(leads() ? output_->checkpoint_path(step) : "");
   options.max_shard_size = parse_size(config_.run.max_shard_size);
   if (config_.run.save_dtype != SaveDType::kCheckpoint)
     options.dtype = config_.run.save_dtype == SaveDType::kFp32 ? DType::kF32 : DType::kBF16;
-  save_checkpoint(instance_.ctx(), instance_.state(), options);
+  save_checkpoint(instance_.ctx(), instance_.state(), options, *instance_.ranks().world);
+  if (!leads()) return;
   output_->write_latest(step);
   output_->prune(config_.run.save_total_limit);
   log_info("saved {}", options.out_folder);

@@ -19,8 +19,9 @@ namespace mixtune {
 
 class Trainer {
  public:
-  // Reads the model and the data; writes nothing.
-  explicit Trainer(const Config& config);
+  // Reads the model and the data; writes nothing. Every rank has a trainer, and they do everything together; rank 0
+  // alone writes and reports. `ranks` outlive it; none: this process alone.
+  explicit Trainer(const Config& config, Ranks* ranks = nullptr);
 
   // Claims output_dir and begins the records there.
   void open_output();
@@ -46,6 +47,7 @@ class Trainer {
   void finish();
 
  private:
+  bool leads() const { return instance_.ranks().grid.rank == 0; }
   void announce();
   void check_finite(const StepRecord& record);
 

@@ -106,12 +106,14 @@ class Training {
   };
   // Gradients of the step's loss; its norm is not computed.
   Numbers gradients(const Step& rows) {
-    runner_.forward_backward(rows.micro_batches, {.router_coefficient = coefficient()});
+    runner_.forward_backward(rows.micro_batches,
+                             {.target_tokens = rows.target_tokens, .router_coefficient = coefficient()});
     return numbers(rows);
   }
   // One more step of the optimizer.
   Numbers step(const Step& rows) {
-    runner_.forward_backward(rows.micro_batches, {.router_coefficient = coefficient()});
+    runner_.forward_backward(rows.micro_batches,
+                             {.target_tokens = rows.target_tokens, .router_coefficient = coefficient()});
     runner_.update({.step = ++steps_, .learning_rate = kOptimizer.learning_rate, .max_norm = 1});
     return numbers(rows);
   }

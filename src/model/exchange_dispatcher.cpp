@@ -1,0 +1,175 @@
+// Rows are sorted by expert as the local dispatcher sorts them; each expert's go, without the gaps between them,
+// straight to their place at the rank that holds it.
+#include <numeric>
+#include <vector>
+
+#include "kernels/permute.h"
+#include "model/dispatcher.h"
+#include "tensor/profiler.h"
+
+namespace mixtune {
+
+namespace {
+
+constexpr int64_t aligned(int64_t rows) {
+  return (rows + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
+}
+
+class ExchangeDispatcher : public Dispatcher {
+ public:
+  ExchangeDispatcher(int64_t experts, Communicator& ranks)
+      : experts_(experts), here_(experts / ranks.size()), ranks_(ranks) {
+    MT_CHECK(here_ * ranks.size() == experts);
+    there_.reserve(experts);
+    came_.reserve(experts);
+  }
+
+  DispatchHandle reserve(Ctx& ctx, const Routing& routing) const override {
+    const int64_t most = aligned(routing.experts.elements() + experts_ * (kRowAlignment - 1));
+    const auto counts = [&](const char* name, Shape shape) {
+      return ctx.host_stack.push(name, shape, DType::kI32);
+    };
+    return {.begin = counts("expert row begins", {here_}),
+            .count = counts("expert row counts", {here_}),
+            .row_of_slot = ctx.stack.push("row of slot", routing.experts.shape, DType::kI32),
+            .slot_of_row = ctx.stack.push("slot of row", {most}, DType::kI32),
+            .sent_begin = counts("sent row begins", {experts_}),
+            .sent_count = counts("sent row counts", {experts_}),
+            .all_counts = counts("row counts of all ranks", {ranks_.size(), experts_})};
+  }
+
+  void plan(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const override {
+    const int64_t sent = permute_map(ctx, {.experts = routing.experts,
+                                           .begin = handle.sent_begin,
+                                           .count = handle.sent_count,
+                                           .row_of_slot = handle.row_of_slot});
+    handle.slot_of_row = handle.slot_of_row.slice(0, sent);
+    permute_invert(ctx, handle.row_of_slot, handle.slot_of_row);
+    copy(ctx, handle.sent_count, handle.all_counts.row(ranks_.rank()));
+    ranks_.all_gather(ctx, "row counts", handle.all_counts);
+    place_rows(handle);
+    send_weights(ctx, routing, handle);
+  }
+
+  void keep_rows(Ctx& ctx, DispatchHandle& handle, int64_t columns, DType dtype) const override {
+    handle.kept = ctx.stack.push("expert rows", {handle.rows, columns}, dtype);
+  }
+
+  Tensor dispatch(Ctx& ctx, const DispatchHandle& handle, const Tensor& x) const override {
+    const Range range(ctx, "dispatch");
+    return send_tokens(ctx, "tokens to experts", handle, x, handle.kept);
+  }
+  Tensor dispatch_again(Ctx& ctx, const Routing& routing, DispatchHandle& handle, const Tensor& x) const override {
+    if (handle.kept) return handle.kept;
+    send_weights(ctx, routing, handle);
+    return dispatch(ctx, handle, x);
+  }
+
+  void combine(Ctx& ctx, const DispatchHandle& handle, const Tensor& rows, const Tensor& residual,
+               const Tensor& y) const override {
+    const Range range(ctx, "combine");
+    const Frame frame(ctx);
+    unpermute_rows(ctx, bring_back(ctx, "expert outputs", handle, rows), handle.row_of_slot, residual, y);
+  }
+
+  Tensor combine_backward(Ctx& ctx, const DispatchHandle& handle, const Tensor& dy) const override {
+    const Range range(ctx, "combine, backward");
+    return send_tokens(ctx, "gradients of expert outputs", handle, dy, {});
+  }
+
+  void dispatch_backward(Ctx& ctx, const DispatchHandle& handle, const Tensor& drows, const Tensor& drow_weights,
+                         const Tensor& dx, const Tensor& dweights) const override {
+    const Range range(ctx, "dispatch, backward");
+    const Frame frame(ctx);
+    unpermute_rows(ctx, bring_back(ctx, "gradients of tokens", handle, drows), handle.row_of_slot, {}, dx);
+    unpermute_weights(ctx, bring_back(ctx, "gradients of routing weights", handle, drow_weights), handle.row_of_slot,
+                      dweights);
+  }
+
+ private:
+  using Message = Communicator::Message;
+
+  const int32_t* counts_of(const DispatchHandle& handle, int64_t rank) const {
+    return handle.all_counts.row(rank).as<int32_t>() + ranks_.rank() * here_;  // for the experts here
+  }
+
+  // Where the rows of each expert here will be, and how many there are.
+  void place_rows(DispatchHandle& handle) const {
+    handle.rows = 0;
+    for (int64_t e = 0; e < here_; ++e) {
+      int64_t count = 0;
+      for (int64_t rank = 0; rank < ranks_.size(); ++rank) count += counts_of(handle, rank)[e];
+      handle.begin.as<int32_t>()[e] = static_cast<int32_t>(handle.rows);
+      handle.count.as<int32_t>()[e] = static_cast<int32_t>(count);
+      handle.rows += aligned(count);
+    }
+  }
+
+  // Lists the pieces of `sent` that go to each rank, and those of `received` that come from each.
+  void list_messages(const DispatchHandle& handle, const Tensor& sent, const Tensor& received) const {
+    there_.clear();
+    came_.clear();
+    for (int rank = 0; rank < ranks_.size(); ++rank)
+      for (int64_t e = rank * here_; e < (rank + 1) * here_; ++e)
+        there_.push_back({rank, sent.slice(handle.sent_begin.as<int32_t>()[e], handle.sent_count.as<int32_t>()[e])});
+    for (int64_t e = 0; e < here_; ++e) {
+      int64_t row = handle.begin.as<int32_t>()[e];
+      for (int rank = 0; rank < ranks_.size(); ++rank) {
+        const int64_t count = counts_of(handle, rank)[e];
+        came_.push_back({rank, received.slice(row, count)});
+        row += count;
+      }
+    }
+  }
+
+  // Rows before they travel -> rows of the experts here, gaps 0.
+  void send(Ctx& ctx, const char* what, const DispatchHandle& handle, const Tensor& sent,
+            const Tensor& received) const {
+    list_messages(handle, sent, received);
+    ranks_.exchange(ctx, what, there_, came_);
+    for (int64_t e = 0; e < here_; ++e) {
+      const int64_t count = handle.count.as<int32_t>()[e], end = handle.begin.as<int32_t>()[e] + count;
+      if (const int64_t gap = aligned(count) - count; gap > 0) zero(ctx, received.slice(end, gap));
+    }
+  }
+
+  void send_weights(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const {
+    handle.row_weights = ctx.stack.push("row weights", {handle.rows}, routing.weights.dtype);
+    const Frame frame(ctx);
+    const Tensor sent = ctx.stack.push("sent row weights", {handle.slot_of_row.rows()}, routing.weights.dtype);
+    permute_weights(ctx, routing.weights, handle.slot_of_row, sent);
+    send(ctx, "routing weights", handle, sent, handle.row_weights);
+  }
+
+  // x [T, H] -> rows [R, H], in `to` or pushed on the stack.
+  Tensor send_tokens(Ctx& ctx, const char* what, const DispatchHandle& handle, const Tensor& x, Tensor to) const {
+    if (!to) to = ctx.stack.push("expert rows", {handle.rows, x.shape[1]}, x.dtype);
+    const Frame frame(ctx);
+    const Tensor sent = ctx.stack.push("sent rows", {handle.slot_of_row.rows(), x.shape[1]}, x.dtype);
+    permute_rows(ctx, x, handle.slot_of_row, handle.row_of_slot.shape[1], sent);
+    send(ctx, what, handle, sent, to);
+    return to;
+  }
+
+  // Rows of the experts here (or scalars of them) -> those that this rank sent, pushed on the stack.
+  Tensor bring_back(Ctx& ctx, const char* what, const DispatchHandle& handle, const Tensor& rows) const {
+    const int64_t sent = handle.slot_of_row.rows();
+    const Tensor back =
+        ctx.stack.push("returned rows", rows.shape.rank() == 1 ? Shape{sent} : Shape{sent, rows.shape[1]}, rows.dtype);
+    list_messages(handle, back, rows);
+    ranks_.exchange(ctx, what, came_, there_);
+    return back;
+  }
+
+  int64_t experts_, here_;
+  Communicator& ranks_;
+  mutable std::vector<Message> there_, came_;  // so that nothing is allocated in a step
+};
+
+}  // namespace
+
+std::unique_ptr<Dispatcher> make_exchange_dispatcher(int64_t experts, Communicator& ranks) {
+  return std::make_unique<ExchangeDispatcher>(experts, ranks);
+}
+
+}  // namespace mixtune

@@ -1,0 +1,75 @@
+// faulty_rank KIND PLACE VICTIM: one rank of a short training, as fault_test starts them; rank VICTIM fails at PLACE of
+// step 2 (or while it loads): it throws, is killed, or stops.
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "parallel/job.h"
+#include "short_training.h"
+
+namespace mixtune {
+namespace {
+
+constexpr int64_t kStep = 2;
+
+// Tells the job where this rank is, and makes it fail there.
+class Fault : public RankProgress {
+ public:
+  Fault(RankProgress& inner, std::string kind, std::string place)
+      : inner_(inner), kind_(std::move(kind)), place_(std::move(place)) {}
+
+  void set_step(int64_t step) override { inner_.set_step(step_ = step); }
+  void set_activity(const char* activity) override {
+    inner_.set_activity(activity);
+    if (place_ == activity && (step_ == kStep || place_ == "loading")) fail();
+  }
+  void enter(const char* collective) override { inner_.enter(collective); }
+  void leave() override { inner_.leave(); }
+
+ private:
+  void fail() {
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));  // its heartbeats tell where it is
+    if (kind_ == "throw") throw Error("made-up fault", "thrown on purpose", "");
+    std::raise(kind_ == "kill" ? SIGKILL : SIGSTOP);
+  }
+
+  RankProgress& inner_;
+  std::string kind_, place_;
+  int64_t step_ = 0;
+};
+
+int run_rank(const std::string& kind, const std::string& place, int victim) {
+  omp_set_num_threads(1);
+  std::signal(SIGPIPE, SIG_IGN);  // as the program does
+  const Launch launch = *launch_from([](const char* name) { return std::getenv(name); });
+  const ShortTraining run = {.layout = {false, 2, 1}, .router_coefficient = 0.02, .documents = 8};
+  Job job({.launch = launch,
+           .token = std::getenv("MIXTUNE_TOKEN"),
+           .timeout = std::chrono::milliseconds(1500),
+           .on_failure = [](const Failure& failure) {
+             std::_Exit(failure.exit_code);
+           }});
+  Fault fault(job.progress(), kind, place);
+  std::optional<Ranks> ranks;  // the others are to hear of a failure before they lose their connections
+  try {
+    ranks = job.connect(2, run.config.num_local_experts, "expert_model_parallel_size");
+    if (launch.rank == victim) ranks->progress = &fault;
+    ranks->set_activity("loading");
+    run_training(run, {.ranks = &*ranks});
+    return 0;
+  } catch (const std::exception& error) {
+    return job.fail(error.what(), 1).exit_code;
+  }
+}
+
+}  // namespace
+}  // namespace mixtune
+
+int main(int argc, char** argv) {
+  return argc == 4 ? mixtune::run_rank(argv[1], argv[2], std::atoi(argv[3])) : 2;
+}

@@ -1,0 +1,193 @@
+// A few optimizer steps of the small model on made-up documents, and what came out, by Hugging Face's names: so that
+// runs on any layout can be compared (docs/design.md, section 4).
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "data/loader.h"
+#include "sameness.h"
+#include "train/step_runner.h"
+#include "train/testing.h"
+
+namespace mixtune {
+
+// How the documents of a step are laid out: rows (packed or one a document) over micro-batches of each rank.
+struct Layout {
+  bool packing;
+  int64_t rows_per_micro_batch, micro_batches;
+};
+
+struct ShortTraining {
+  MixtralConfig config = testing_config();
+  Layout layout = {false, 9, 1};
+  double router_coefficient = 0;
+  int64_t documents = 9, longest = 60;  // of a step
+  bool equal_logits = false;            // a router of zeros: every token goes to the first experts
+
+  static constexpr int64_t kSteps = 5;
+};
+
+// Every number of it once, whichever rank it came from.
+struct TrainingRecord {
+  using Tensors = std::map<std::string, std::vector<double>>;
+  std::vector<double> losses, norms;
+  Tensors gradients, first_moments, second_moments, start, weights;  // gradients: of the first step
+
+  // Elements [begin, begin + count) of a parameter, flat in `values` from its first one on.
+  static void add(Tensors& to, const ParamSpec& spec, State::Piece piece, const Tensor& values) {
+    for (const HfSlice& slice : spec.slices) {
+      auto& all = to[slice.name];
+      all.resize(slice.shape.elements(), std::numeric_limits<double>::quiet_NaN());
+      const int64_t first = slice.begin * (slice.shape.elements() / slice.shape[0]) - slice.offset;
+      for (int64_t i = std::max(slice.offset, piece.begin);
+           i < std::min(slice.offset + slice.elements(), piece.begin + piece.count); ++i)
+        all[first + i] = element(values, i - piece.begin);
+    }
+  }
+};
+
+inline Documents documents_of_step(const ShortTraining& run, int64_t step) {
+  const uint64_t key = random_key(11, "documents of a step");
+  Documents documents;
+  uint64_t index = static_cast<uint64_t>(step) << 32;
+  for (int64_t d = 0; d < run.documents; ++d) {
+    const auto length = static_cast<int64_t>(2 + random_below(key, ++index, run.longest - 1));
+    std::vector<int32_t> ids, labels;
+    for (int64_t i = 0; i < length; ++i) {
+      ids.push_back(static_cast<int32_t>(random_below(key, ++index, run.config.vocab_size)));
+      labels.push_back(i + 1 == length || random_below(key, ++index, 2) ? ids.back() : kIgnoreTarget);
+    }
+    documents.append(ids, labels);
+  }
+  return documents;
+}
+
+// Runs on every rank of the options; the record has what this rank holds.
+inline TrainingRecord run_training(const ShortTraining& run, const InstanceOptions& options) {
+  const OptimizerSettings settings = {.learning_rate = 1e-3, .weight_decay = 0.1};
+  TestModel model(run.config, options);
+  State& state = model.state();
+  TrainingRecord record;
+  const auto whole = [&](int p) {
+    return State::Piece{0, state.spec(p).shape.elements()};
+  };
+  const auto flat = [](const Tensor& t) {
+    return t.view({t.elements()});
+  };
+  for (int p = 0; p < state.size(); ++p) {
+    if (run.equal_logits && state.spec(p).name.ends_with("gate.weight")) zero(model.ctx(), state.weight(p));
+    TrainingRecord::add(record.start, state.spec(p), whole(p), flat(state.weight(p)));
+  }
+  StepRunner runner(model, settings, 0);
+  for (int64_t step = 1; step <= ShortTraining::kSteps; ++step) {
+    model.ranks().set_step(step);
+    const Documents documents = documents_of_step(run, step);
+    Loader loader(documents, {.max_seq_length = run.longest, .packing = run.layout.packing, .epochs = 1},
+                  run.layout.rows_per_micro_batch, run.layout.micro_batches, HostMemory::kPageable, model.share());
+    const Step& rows = loader.load(0);
+    EXPECT_EQ(rows.documents, run.documents);
+    runner.forward_backward(rows.micro_batches,
+                            {.target_tokens = rows.target_tokens, .router_coefficient = run.router_coefficient});
+    runner.update({.step = step, .learning_rate = settings.learning_rate, .max_norm = 1});
+    const StepRunner::Result result = runner.read();
+    record.losses.push_back(result.token_loss / static_cast<double>(rows.target_tokens) +
+                            run.router_coefficient * result.router_loss /
+                                static_cast<double>(rows.micro_batches.size()));
+    record.norms.push_back(result.grad_norm);
+    for (int p = 0; p < state.size() && step == 1; ++p) {
+      const State::Piece counted = state.counted(p);
+      TrainingRecord::add(record.gradients, state.spec(p), counted,
+                          flat(state.finished_gradient(model.ctx(), p)).slice(counted.begin, counted.count));
+    }
+  }
+  for (int p = 0; p < state.size(); ++p) {
+    TrainingRecord::add(record.first_moments, state.spec(p), state.owned(p), flat(state.first_moment(p)));
+    TrainingRecord::add(record.second_moments, state.spec(p), state.owned(p), flat(state.second_moment(p)));
+    TrainingRecord::add(record.weights, state.spec(p), whole(p), flat(state.weight(p)));
+  }
+  return record;
+}
+
+struct Bounds {
+  double first_loss, loss, gradients, moments, weights;
+};
+constexpr Bounds kFp32Bounds = {1e-6, 1e-5, 5e-6, 1e-4, 1e-3}, kFp64Bounds = {1e-10, 1e-10, 1e-10, 1e-10, 1e-10};
+
+// How far two runs are apart, each by its own measure: the worst step or tensor.
+struct Distance {
+  double loss = 0, norm = 0, gradients = 0, moments = 0, weights = 0;
+};
+
+inline double distance(const std::vector<double>& a, const std::vector<double>& b, double& reference) {
+  double difference = 0;
+  for (size_t i = 0; i < b.size(); ++i) {
+    difference += std::pow(a[i] - b[i], 2);
+    reference += b[i] * b[i];
+  }
+  return difference;
+}
+
+constexpr double kZero = 1e-14;  // of the square of the global norm: what is exactly zero stays below
+
+// The worst relative 2-norm of any tensor; one that is exactly zero is to be under 1e-6 of the global norm.
+inline double expect_near(const char* what, const TrainingRecord::Tensors& actual,
+                          const TrainingRecord::Tensors& reference, double bound) {
+  double global = 0, worst = 0;
+  for (const auto& [name, values] : reference) distance(values, values, global);
+  for (const auto& [name, values] : reference) {
+    const auto found = actual.find(name);
+    if (found == actual.end() || found->second.size() != values.size()) {
+      ADD_FAILURE() << what << " of " << name << " is not there";
+      continue;
+    }
+    double norm = 0;
+    const double difference = distance(found->second, values, norm);
+    if (norm < kZero * global) {
+      EXPECT_LT(std::sqrt(difference), 1e-6 * std::sqrt(global)) << what << " of " << name << ", exactly zero";
+      continue;
+    }
+    EXPECT_LT(std::sqrt(difference / norm), bound) << what << " of " << name;
+    worst = std::max(worst, std::sqrt(difference / norm));
+  }
+  EXPECT_EQ(actual.size(), reference.size());
+  return worst;
+}
+
+inline Distance expect_same(const TrainingRecord& actual, const TrainingRecord& reference, const Bounds& bounds) {
+  Distance worst;
+  EXPECT_EQ(actual.losses.size(), reference.losses.size());
+  for (size_t step = 0; step < std::min(actual.losses.size(), reference.losses.size()); ++step) {
+    const double bound = step == 0 ? bounds.first_loss : bounds.loss;
+    const double loss = std::abs(actual.losses[step] / reference.losses[step] - 1),
+                 norm = std::abs(actual.norms[step] / reference.norms[step] - 1);
+    EXPECT_LT(loss, bound) << "loss, step " << step;
+    EXPECT_LT(norm, bound) << "norm, step " << step;
+    worst.loss = std::max(worst.loss, loss);
+    worst.norm = std::max(worst.norm, norm);
+  }
+  worst.gradients = expect_near("gradient", actual.gradients, reference.gradients, bounds.gradients);
+  worst.moments =
+      std::max(expect_near("first moment", actual.first_moments, reference.first_moments, bounds.moments),
+               expect_near("second moment", actual.second_moments, reference.second_moments, bounds.moments));
+  double difference = 0, update = 0, global = 0;
+  for (const auto& [name, values] : reference.gradients) distance(values, values, global);
+  for (const auto& [name, values] : reference.weights) {
+    double gradient = 0, unused = 0;
+    distance(reference.gradients.at(name), reference.gradients.at(name), gradient);
+    if (gradient < kZero * global) continue;  // Adam makes a step of full size of the noise of a zero
+    EXPECT_EQ(actual.start.at(name), reference.start.at(name)) << name;
+    difference += distance(actual.weights.at(name), values, unused);
+    update += distance(reference.start.at(name), values, unused);
+  }
+  worst.weights = std::sqrt(difference / update);
+  EXPECT_LT(worst.weights, bounds.weights) << "weights";
+  return worst;
+}
+
+}  // namespace mixtune
