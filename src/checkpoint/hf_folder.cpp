@@ -169,13 +169,13 @@ HfFolder::Place HfFolder::place(const HfSlice& slice) const {
   return {from.file, from.stored->begin + first * dtype_size(dtype), dtype};
 }
 
-void HfFolder::read(const HfSlice& slice, const Tensor& rows) const {
+void HfFolder::read(const HfSlice& slice, int64_t first, const Tensor& values) const {
   const Place from = place(slice);
   const auto size = static_cast<int64_t>(dtype_size(from.dtype));
-  const int64_t n = slice.elements();
-  MT_CHECK(rows.elements() == n);
-  const auto bytes = from.file->bytes(from.begin, n * size);
-  const Tensor to = rows.view({n});
+  const int64_t n = values.elements();
+  MT_CHECK(first >= 0 && first + n <= slice.elements());
+  const auto bytes = from.file->bytes(from.begin + first * size, n * size);
+  const Tensor to = values.view({n});
   for (int64_t done = 0; done < n;) {
     const int64_t count = std::min(n - done, kReadBytes / size);
     const auto part = bytes.subspan(done * size, count * size);

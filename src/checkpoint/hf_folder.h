@@ -36,9 +36,9 @@ class HfFolder {
   };
   Place place(const HfSlice& slice) const;
 
-  // Fills `rows` (fp32 or fp64, as many elements as the slice has) and leaves no page of the file in memory. Throws
-  // UserError as locate does, and where a value is not finite.
-  void read(const HfSlice& slice, const Tensor& rows) const;
+  // Fills `values` (fp32 or fp64) with the elements of a slice from its element `first` on, and leaves no page of the
+  // file in memory. Throws UserError as locate does, and where a value is not finite.
+  void read(const HfSlice& slice, int64_t first, const Tensor& values) const;
 
   const std::string& path() const { return path_; }
   const std::vector<SafetensorsFile>& files() const { return files_; }

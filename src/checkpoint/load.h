@@ -21,7 +21,8 @@ struct LoadReport {
   std::string str() const;  // "93.41 GB in 51.24 s, 1.82 GB/s"
 };
 
-// Fills every weight of `state` and its master, once they are checked as above; they are there when it returns.
+// Fills every weight of `state` and its master, once they are checked as above; they are there when it returns. All
+// ranks call this; on CPUs they read every byte of the folder once between them, and send each other the rest.
 LoadReport load_weights(Ctx& ctx, const HfFolder& folder, State& state);
 
 }  // namespace mixtune

@@ -75,12 +75,43 @@ TEST_F(Load, ToDouble) {
       ASSERT_EQ(loaded.weight(param).as<double>()[i], state_.weight(param).as<float>()[i]);
 }
 
+// A place in a group whose other ranks are not there.
+class LoneRank : public Communicator {
+ public:
+  using Communicator::Communicator;
+  void exchange(Ctx&, const char*, std::span<const Message>, std::span<const Message>) override {}
+  void all_reduce(Ctx&, const char*, const Tensor&) override {}
+  void reduce_scatter(Ctx&, const char*, const Tensor&) override {}
+  void all_gather(Ctx&, const char*, const Tensor&) override {}
+  void broadcast(Ctx&, const char*, const Tensor&, int) override {}
+  std::unique_ptr<Communicator> split(int) override { return nullptr; }
+};
+
+TEST_F(Load, RanksTogetherReadEveryByteOnce) {
+  write(packed_form(state_));
+  const HfFolder folder(folder_.path());
+  constexpr int kRanks = 8;
+  uint64_t bytes = 0;
+  State together = small_state();
+  for (int rank = 0; rank < kRanks; ++rank) {
+    LoneRank ranks(rank, kRanks);
+    State state(small_specs({}), {}, StateTypes::all(DType::kF32), State::Purpose::kInference, {.dense = &ranks});
+    bytes += load_weights(ctx_, folder, state).bytes;
+    for (int p = 0; p < state.size(); ++p)
+      for (int64_t i = 0; i < state.weight(p).elements(); ++i)
+        together.weight(p).as<float>()[i] += state.weight(p).as<float>()[i];
+  }
+  EXPECT_EQ(bytes, folder.bytes());
+  EXPECT_EQ(difference(together, state_), "");
+}
+
 TEST_F(Load, RowsOfATensor) {
   write(packed_form(state_));
   const Shape shape{6, 8};
   std::vector<float> rows(2 * 8);
   HfFolder(folder_.path())
-      .read({"model.layers.1.block_sparse_moe.experts.2.w3.weight", shape, 3, 2, 0}, host_tensor(rows.data(), {2, 8}));
+      .read({"model.layers.1.block_sparse_moe.experts.2.w3.weight", shape, 3, 2, 0}, 0,
+            host_tensor(rows.data(), {2, 8}));
   const auto tensors = hub_form(state_);
   const auto& whole =
       std::ranges::find(tensors, "model.layers.1.block_sparse_moe.experts.2.w3.weight", [](const TestTensor& t) {

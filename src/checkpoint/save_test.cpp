@@ -78,7 +78,7 @@ TEST_F(Save, MixedTypesAreKept) {
   SafetensorsWriter writer(mixed + "/" + kWeightsFile, table);
   for (const TensorEntry& entry : table) {
     std::vector<float> values(entry.shape.elements());
-    original.read({entry.name, entry.shape, 0, entry.shape[0], 0}, host_tensor(values.data(), entry.shape));
+    original.read({entry.name, entry.shape, 0, entry.shape[0], 0}, 0, host_tensor(values.data(), entry.shape));
     std::vector<BF16> narrow_values;
     for (const float value : values) narrow_values.push_back(to_bf16(value));
     writer.write(entry.dtype == DType::kF32 ? std::as_bytes(std::span(values))

@@ -1,4 +1,5 @@
 // The model's parts: layout of parameters, initial weights, dispatcher, router loss.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -43,6 +44,22 @@ TEST(Layout, GateUpIsW1ThenW3OfEachExpert) {
   EXPECT_EQ(spec.slices[2].name, "model.layers.1.block_sparse_moe.experts.1.w1.weight");
   EXPECT_EQ(spec.slices[2].offset, 12 * 8);
   EXPECT_EQ(spec.slices[3].name, "model.layers.1.block_sparse_moe.experts.1.w3.weight");
+}
+
+TEST(Layout, RanksHoldEveryExpertOnceAndKnowOfTheOthers) {
+  std::multiset<std::string> here;
+  for (int64_t e = 0; e < kConfig.num_local_experts; ++e) {
+    const ModelLayout layout = make_layout(kConfig, {e, 1});
+    const ParamSpec& down = layout.specs[layout.params.layers[0].down];
+    EXPECT_EQ(down.shape, Shape({1, 8, 6}));
+    EXPECT_TRUE(down.of_experts);
+    EXPECT_EQ(down.elsewhere.size(), 2u);
+    for (const HfSlice& slice : down.slices) here.insert(slice.name);
+    EXPECT_EQ(layout.specs[layout.params.layers[0].router].shape, Shape({3, 8}));
+  }
+  EXPECT_EQ(here.size(), 3u);
+  for (int64_t e = 0; e < 3; ++e)
+    EXPECT_EQ(here.count(fmt::format("model.layers.0.block_sparse_moe.experts.{}.w2.weight", e)), 1u);
 }
 
 TEST(Layout, TiedHeadIsTheEmbedding) {

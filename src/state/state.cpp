@@ -207,10 +207,17 @@ void State::reduce_gradients(Ctx& ctx) {
 }
 
 void State::gather_weights(Ctx& ctx) {
-  if (!replicas_.shard_optimizer) return;
+  if (replicas_.shard_optimizer) share(ctx, "updated weights", [](const Bucket& bucket) { return bucket.trained; });
+}
+
+void State::share_weights(Ctx& ctx) {
+  share(ctx, "loaded weights", [](const Bucket&) { return true; });
+}
+
+template <class Wanted>
+void State::share(Ctx& ctx, const char* what, const Wanted& wanted) {
   for (size_t b = 0; b < buckets_.size(); ++b)
-    if (buckets_[b].trained && buckets_[b].ranks() > 1)
-      buckets_[b].holders->all_gather(ctx, "updated weights", weights_[b]);
+    if (buckets_[b].ranks() > 1 && wanted(buckets_[b])) buckets_[b].holders->all_gather(ctx, what, weights_[b]);
 }
 
 }  // namespace mixtune

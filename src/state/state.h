@@ -100,6 +100,8 @@ class State {
   void reduce_gradients(Ctx& ctx);
   // After the optimizer step: each rank has the owned pieces of all. All ranks call this.
   void gather_weights(Ctx& ctx);
+  // Each holder of a parameter has what it counts; now it has all. All ranks call this.
+  void share_weights(Ctx& ctx);
 
   // Elements [begin, begin + count) of a parameter, row by row; perhaps none.
   struct Piece {
@@ -140,6 +142,8 @@ class State {
   bool holds(const Bucket& bucket, bool for_training) const {
     return !for_training || (bucket.trained && is_training());
   }
+  template <class Wanted>
+  void share(Ctx& ctx, const char* what, const Wanted& wanted);
   Tensor part(const Storage& storage, int param) const;
   Tensor owned_part(const Storage& storage, int param) const;
 
