@@ -18,6 +18,22 @@ namespace {
               "check the disk's space and the folder's permissions");
 }
 
+void add(const ParallelRecord& r, nlohmann::ordered_json& object) {
+  const auto of_ranks = [&r](auto field) {
+    nlohmann::ordered_json values;
+    for (const RankRecord& rank : r.ranks) values.push_back(rank.*field);
+    return values;
+  };
+  object["rank_tokens"] = of_ranks(&RankRecord::tokens);
+  object["rank_exchange_bytes"] = of_ranks(&RankRecord::exchange_bytes);
+  object["rank_exchange_milliseconds"] = of_ranks(&RankRecord::exchange_milliseconds);
+  object["rank_gradient_sum_milliseconds"] = of_ranks(&RankRecord::gradient_sum_milliseconds);
+  object["rank_weight_gather_milliseconds"] = of_ranks(&RankRecord::weight_gather_milliseconds);
+  object["rank_collective_milliseconds"] = of_ranks(&RankRecord::collective_milliseconds);
+  object["expert_tokens"] = r.expert_tokens;
+  object["expert_imbalance"] = r.expert_imbalance;
+}
+
 }  // namespace
 
 JsonlSink::JsonlSink(const std::string& path) : path_(path), file_(std::fopen(path.c_str(), "we")) {
@@ -25,19 +41,20 @@ JsonlSink::JsonlSink(const std::string& path) : path_(path), file_(std::fopen(pa
 }
 
 void JsonlSink::step(const StepRecord& r) {
-  const nlohmann::ordered_json object = {{"step", r.step},
-                                         {"total_steps", r.total_steps},
-                                         {"epoch", r.epoch},
-                                         {"loss", r.loss},
-                                         {"lm_loss", r.lm_loss},
-                                         {"aux_loss", r.aux_loss},
-                                         {"grad_norm", r.grad_norm},
-                                         {"learning_rate", r.learning_rate},
-                                         {"tokens", r.tokens},
-                                         {"target_tokens", r.target_tokens},
-                                         {"recomputed_layers", r.recomputed_layers},
-                                         {"tokens_per_second", r.tokens_per_second},
-                                         {"milliseconds", r.milliseconds}};
+  nlohmann::ordered_json object = {{"step", r.step},
+                                   {"total_steps", r.total_steps},
+                                   {"epoch", r.epoch},
+                                   {"loss", r.loss},
+                                   {"lm_loss", r.lm_loss},
+                                   {"aux_loss", r.aux_loss},
+                                   {"grad_norm", r.grad_norm},
+                                   {"learning_rate", r.learning_rate},
+                                   {"tokens", r.tokens},
+                                   {"target_tokens", r.target_tokens},
+                                   {"recomputed_layers", r.recomputed_layers},
+                                   {"tokens_per_second", r.tokens_per_second},
+                                   {"milliseconds", r.milliseconds}};
+  if (r.parallel) add(*r.parallel, object);
   write(object.dump());
 }
 

@@ -2,8 +2,26 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace mixtune {
+
+// One rank's step. Its times are its own, in which waiting for other ranks is included.
+struct RankRecord {
+  int64_t tokens = 0;          // live ones of its micro-batches
+  int64_t exchange_bytes = 0;  // tokens, their gradients and routing weights, sent to other ranks
+  double exchange_milliseconds = 0;
+  double gradient_sum_milliseconds = 0;
+  double weight_gather_milliseconds = 0;  // updated weights; 0 where each rank updates all
+  double collective_milliseconds = 0;     // in all operations with other ranks
+};
+
+// What only a step of several ranks has.
+struct ParallelRecord {
+  std::vector<RankRecord> ranks;
+  std::vector<int64_t> expert_tokens;  // that each expert got, over all layers and ranks; a token goes to several
+  double expert_imbalance = 0;         // the most that an expert got / the mean, of the layer where it is largest
+};
 
 struct StepRecord {
   int64_t step = 0;         // from 1
@@ -19,6 +37,7 @@ struct StepRecord {
   int64_t recomputed_layers = 0;  // whose activations did not fit, over all micro-batches
   double tokens_per_second = 0;
   double milliseconds = 0;
+  const ParallelRecord* parallel = nullptr;  // with several ranks; valid until the next step
 };
 
 struct EvalRecord {

@@ -102,6 +102,41 @@ TEST(JsonlSink, OneLineARecordAndEvaluationsHaveNoLoss) {
   EXPECT_EQ(lines[2]["step"], 2);
 }
 
+TEST(JsonlSink, OneProcessHasNoFieldsOfRanks) {
+  const TempFile file;
+  JsonlSink sink(file.path());
+  sink.step(record(12));
+  EXPECT_EQ(read(file.path()),
+            R"({"step":12,"total_steps":500,"epoch":0.25,"loss":3.4567,"lm_loss":3.4,"aux_loss":2.835,)"
+            R"("grad_norm":1.25,"learning_rate":4.9e-05,"tokens":2048,"target_tokens":2000,"recomputed_layers":0,)"
+            R"("tokens_per_second":12345.6,"milliseconds":100.0})"
+            "\n");
+}
+
+TEST(JsonlSink, FieldsOfRanksAreLists) {
+  const TempFile file;
+  JsonlSink sink(file.path());
+  const ParallelRecord parallel{.ranks = {{.tokens = 1000,
+                                           .exchange_bytes = int64_t{1} << 40,
+                                           .exchange_milliseconds = 1.5,
+                                           .gradient_sum_milliseconds = 2.5,
+                                           .weight_gather_milliseconds = 3.5,
+                                           .collective_milliseconds = 8},
+                                          {.tokens = 1048, .collective_milliseconds = 0.25}},
+                                .expert_tokens = {3, 0, 5},
+                                .expert_imbalance = 1.875};
+  StepRecord r = record(1);
+  r.parallel = &parallel;
+  sink.step(r);
+  const std::string line = read(file.path());
+  EXPECT_NE(line.find(R"("milliseconds":100.0,"rank_tokens":[1000,1048],"rank_exchange_bytes":[1099511627776,0],)"
+                      R"("rank_exchange_milliseconds":[1.5,0.0],"rank_gradient_sum_milliseconds":[2.5,0.0],)"
+                      R"("rank_weight_gather_milliseconds":[3.5,0.0],"rank_collective_milliseconds":[8.0,0.25],)"
+                      R"("expert_tokens":[3,0,5],"expert_imbalance":1.875})"),
+            std::string::npos)
+      << line;
+}
+
 TEST(JsonlSink, UnwritablePlaces) {
   EXPECT_THROW(JsonlSink("/nonexistent/metrics.jsonl"), Error);
   if (std::filesystem::exists("/dev/full")) {

@@ -5,18 +5,16 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
-#include <condition_variable>
 #include <csignal>
 #include <exception>
 #include <functional>
 #include <latch>
-#include <map>
-#include <mutex>
 #include <random>
 #include <thread>
 #include <vector>
 
 #include "parallel/gloo_communicator.h"
+#include "parallel/testing.h"
 
 namespace mixtune {
 namespace {
@@ -28,29 +26,6 @@ using Clock = std::chrono::steady_clock;
 using Message = Communicator::Message;
 
 constexpr const char* kWhat = "tokens to experts";
-
-class MemoryStore final : public Store {
- public:
-  explicit MemoryStore(std::chrono::milliseconds timeout) : timeout_(timeout) {}
-
-  void set(const std::string& key, const std::string& value) override {
-    const std::lock_guard lock(mutex_);
-    values_[key] = value;
-    changed_.notify_all();
-  }
-  std::string get(const std::string& key) override {
-    std::unique_lock lock(mutex_);
-    if (!changed_.wait_for(lock, timeout_, [&] { return values_.contains(key); }))
-      throw Error("store", "nobody set " + key, "");
-    return values_[key];
-  }
-
- private:
-  std::chrono::milliseconds timeout_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::map<std::string, std::string> values_;
-};
 
 // What one rank, a thread here, has.
 struct Rank {

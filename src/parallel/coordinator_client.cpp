@@ -189,13 +189,18 @@ CoordinatorClient::Wish CoordinatorClient::next_wish() {
 
 // Why the job has failed, if it has.
 std::optional<Failure> CoordinatorClient::send(Wish wish) {
-  try {
-    const auto deadline = steady_clock::now() + (wish == Wish::kBeat ? options_.timeout : kSlack);
-    send_frame(heartbeats_, frame_of(wish), deadline);
+  const auto deadline = steady_clock::now() + (wish == Wish::kBeat ? options_.timeout : kSlack);
+  const auto exchange = [&](Wish what) -> std::optional<Failure> {
+    send_frame(heartbeats_, frame_of(what), deadline);
     const std::string answer = receive_frame(heartbeats_, deadline);
     FrameReader reader(answer);
     if (reader.kind() == FrameKind::kFailed) return failure_in(reader);
     return std::nullopt;
+  };
+  try {
+    if (wish == Wish::kReport)  // where this rank is, which the last heartbeat may not have told
+      if (auto failure = exchange(Wish::kBeat)) return failure;
+    return exchange(wish);
   } catch (const Error& error) {
     return gone(wish, error.what());
   }

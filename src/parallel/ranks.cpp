@@ -5,8 +5,9 @@
 namespace mixtune {
 
 Ranks make_ranks(std::unique_ptr<Communicator> world, int expert_parallel, int64_t experts, const std::string& where) {
-  Ranks ranks{.grid = make_rank_grid(world->size(), world->rank(), expert_parallel, experts, where),
-              .world = std::move(world)};
+  Ranks ranks{.grid = make_rank_grid(world->size(), world->rank(), expert_parallel, experts, where)};
+  if (world->size() > 1) ranks.traffic = std::make_unique<Traffic>();
+  ranks.world = ranks.traffic ? with_traffic(std::move(world), *ranks.traffic) : std::move(world);
   ranks.expert = ranks.world->split(ranks.grid.ep_color());
   ranks.expert_replica = ranks.world->split(ranks.grid.edp_color());
   return ranks;

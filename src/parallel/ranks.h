@@ -8,11 +8,13 @@
 #include "parallel/communicator.h"
 #include "parallel/rank_grid.h"
 #include "parallel/rank_progress.h"
+#include "parallel/traffic.h"
 
 namespace mixtune {
 
 struct Ranks {
   RankGrid grid;
+  std::unique_ptr<Traffic> traffic;              // of all three groups; none where there is one rank
   std::unique_ptr<Communicator> world;           // every rank: each has its own data and all dense parameters
   std::unique_ptr<Communicator> expert;          // ep: together they hold all experts
   std::unique_ptr<Communicator> expert_replica;  // edp: they hold the same experts

@@ -13,13 +13,16 @@ StepRunner::StepRunner(Instance& instance, const OptimizerSettings& settings, ui
       scalars_(instance.ctx(), "step scalars", 4),
       squares_(scalars_.slice(0)),
       losses_(scalars_.slice(1, 2)),
-      scale_(scalars_.slice(3)) {}
+      scale_(scalars_.slice(3)) {
+  if (instance.ranks().world->size() > 1) report_.emplace(instance);
+}
 
 void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Loss& loss) {
   Ctx& ctx = instance_.ctx();
   instance_.state().begin_step();
   scalars_.clear(ctx);
   dropped_ = 0;
+  if (report_) report_->begin(static_cast<int64_t>(micro_batches.size()));
   for (const Batch& batch : micro_batches) {
     mixtune::forward_backward(ctx, instance_.model(), batch, saved_,
                               {.router_loss_type = loss.router_loss_type,
@@ -28,6 +31,7 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
                                .ranks = &instance_.ranks()},
                               losses_);
     dropped_ += saved_.dropped;
+    if (report_) report_->add(batch, saved_.router_stats);
   }
 }
 
@@ -53,11 +57,16 @@ void StepRunner::update(const Update& args) {
   const Range range(ctx, "optimizer");
   clip_scale(ctx, {.squares = squares_, .guards = losses_, .scale = scale_, .max_norm = args.max_norm});
   optimizer_.step(ctx, {.step = args.step, .learning_rate = args.learning_rate, .grad_scale = scale_});
+  if (report_) report_->gather();
 }
 
 StepRunner::Result StepRunner::read() {
   const double* scalars = scalars_.read(instance_.ctx());
-  return {.token_loss = scalars[1], .router_loss = scalars[2], .grad_norm = std::sqrt(scalars[0]), .dropped = dropped_};
+  return {.token_loss = scalars[1],
+          .router_loss = scalars[2],
+          .grad_norm = std::sqrt(scalars[0]),
+          .dropped = dropped_,
+          .parallel = report_ ? &report_->read() : nullptr};
 }
 
 }  // namespace mixtune

@@ -1,9 +1,11 @@
 // StepRunner: an optimizer step put on the device without waiting for any of it.
 #pragma once
 
+#include <optional>
 #include <span>
 
 #include "state/adamw.h"
+#include "train/parallel_report.h"
 #include "train/scalars.h"
 #include "train/step.h"
 
@@ -38,7 +40,8 @@ class StepRunner {
   // Waits for the device. Sums over the step's micro-batches; after update(), of all ranks.
   struct Result {
     double token_loss = 0, router_loss = 0, grad_norm = 0;
-    int64_t dropped = 0;  // gate-up outputs that did not fit and were recomputed
+    int64_t dropped = 0;                       // gate-up outputs that did not fit and were recomputed
+    const ParallelRecord* parallel = nullptr;  // with several ranks, after update(); valid until the next read
   };
   Result read();
 
@@ -51,6 +54,7 @@ class StepRunner {
   Scalars scalars_;
   Tensor squares_, losses_, scale_;  // [1], [2]: token losses and router losses, [1]
   int64_t dropped_ = 0;
+  std::optional<ParallelReport> report_;  // with several ranks
 };
 
 }  // namespace mixtune

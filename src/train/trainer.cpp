@@ -128,7 +128,8 @@ StepRecord Trainer::step(int64_t step) {
                     .learning_rate = rate,
                     .tokens = rows.live_tokens,
                     .target_tokens = rows.target_tokens,
-                    .recomputed_layers = result.dropped};
+                    .recomputed_layers = result.dropped,
+                    .parallel = result.parallel};
   record.loss = record.lm_loss + router_coefficient_ * record.aux_loss;
   check_finite(record);
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();

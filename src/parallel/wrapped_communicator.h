@@ -1,0 +1,62 @@
+// A communicator with something around every operation.
+#pragma once
+
+#include "parallel/communicator.h"
+
+namespace mixtune {
+
+// around(what, bytes) returns what lives as long as the operation. `bytes` is what this rank sends to others: of an
+// exchange as it is, of the other operations what they must send at the least.
+template <class Around>
+class WrappedCommunicator final : public Communicator {
+ public:
+  WrappedCommunicator(std::unique_ptr<Communicator> inner, Around around)
+      : Communicator(inner->rank(), inner->size()), inner_(std::move(inner)), around_(std::move(around)) {}
+
+  void exchange(Ctx& ctx, const char* what, std::span<const Message> sends,
+                std::span<const Message> receives) override {
+    int64_t bytes = 0;
+    for (const Message& message : sends)
+      if (message.peer != rank()) bytes += static_cast<int64_t>(message.data.bytes());
+    const auto inside = around_(what, bytes);
+    inner_->exchange(ctx, what, sends, receives);
+  }
+  void all_reduce(Ctx& ctx, const char* what, const Tensor& x) override {
+    const auto inside = around_(what, 2 * all_but_own(x));
+    inner_->all_reduce(ctx, what, x);
+  }
+  void reduce_scatter(Ctx& ctx, const char* what, const Tensor& x) override {
+    const auto inside = around_(what, all_but_own(x));
+    inner_->reduce_scatter(ctx, what, x);
+  }
+  void all_gather(Ctx& ctx, const char* what, const Tensor& x) override {
+    const auto inside = around_(what, all_but_own(x));
+    inner_->all_gather(ctx, what, x);
+  }
+  void broadcast(Ctx& ctx, const char* what, const Tensor& x, int root) override {
+    const auto inside = around_(what, rank() == root ? static_cast<int64_t>(x.bytes()) : 0);
+    inner_->broadcast(ctx, what, x, root);
+  }
+  std::unique_ptr<Communicator> split(int color) override;
+
+ private:
+  int64_t all_but_own(const Tensor& x) const { return static_cast<int64_t>(x.bytes()) * (size() - 1) / size(); }
+
+  std::unique_ptr<Communicator> inner_;
+  Around around_;
+};
+
+// `communicator`, and what is split from it, wrapped. A group of one has nothing to be wrapped.
+template <class Around>
+std::unique_ptr<Communicator> wrap_communicator(std::unique_ptr<Communicator> communicator, Around around) {
+  if (communicator->size() == 1) return communicator;
+  return std::make_unique<WrappedCommunicator<Around>>(std::move(communicator), std::move(around));
+}
+
+template <class Around>
+std::unique_ptr<Communicator> WrappedCommunicator<Around>::split(int color) {
+  const auto inside = around_("making of groups", 0);
+  return wrap_communicator(inner_->split(color), around_);
+}
+
+}  // namespace mixtune

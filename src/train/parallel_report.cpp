@@ -1,0 +1,97 @@
+#include "train/parallel_report.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+namespace mixtune {
+
+namespace {
+
+constexpr int64_t kNumbers = 6;  // of a RankRecord, in its order
+using Numbers = std::array<double, kNumbers>;
+
+// On a GPU the times are those in which operations were put into its stream.
+Numbers numbers(int64_t tokens, const Traffic& traffic) {
+  const Traffic::Sum exchange =
+      traffic.of({"tokens to experts", "routing weights", "expert outputs", "gradients of expert outputs",
+                  "gradients of tokens", "gradients of routing weights"});
+  return {static_cast<double>(tokens),
+          static_cast<double>(exchange.bytes),
+          exchange.seconds * 1e3,
+          traffic.of({"sum of gradients"}).seconds * 1e3,
+          traffic.of({"updated weights"}).seconds * 1e3,
+          traffic.all().seconds * 1e3};
+}
+
+RankRecord record_of(const double* numbers) {
+  return {.tokens = static_cast<int64_t>(numbers[0]),
+          .exchange_bytes = static_cast<int64_t>(numbers[1]),
+          .exchange_milliseconds = numbers[2],
+          .gradient_sum_milliseconds = numbers[3],
+          .weight_gather_milliseconds = numbers[4],
+          .collective_milliseconds = numbers[5]};
+}
+
+}  // namespace
+
+ParallelReport::ParallelReport(Instance& instance)
+    : instance_(instance),
+      layers_(instance.model().config().num_hidden_layers),
+      experts_(instance.model().config().num_local_experts),
+      all_(instance.ctx(), "numbers of all ranks", instance.ranks().world->size() * kNumbers),
+      routed_(experts_) {
+  record_.ranks.resize(instance.ranks().world->size());
+  record_.expert_tokens.resize(experts_);
+}
+
+void ParallelReport::begin(int64_t micro_batches) {
+  if (!router_stats_ || router_stats_.rows() < micro_batches) {
+    const Shape stats = {micro_batches, layers_, 2, experts_}, own = {kNumbers};
+    arena_ =
+        std::make_unique<Arena>("report of a step", Device{},
+                                align_up(stats.elements() * sizeof(double)) + align_up(own.elements() * sizeof(double)),
+                                instance_.host_memory());
+    router_stats_ = arena_->allocate("router statistics", stats, DType::kF64);
+    own_ = arena_->allocate("numbers of this rank", own, DType::kF64);
+  }
+  tokens_ = added_ = 0;
+  instance_.ranks().traffic->clear();
+}
+
+void ParallelReport::add(const Batch& batch, const Tensor& router_stats) {
+  tokens_ += batch.live_tokens;
+  copy(instance_.ctx(), router_stats, router_stats_.row(added_++));
+}
+
+void ParallelReport::gather() {
+  Ctx& ctx = instance_.ctx();
+  Communicator& world = *instance_.ranks().world;
+  std::ranges::copy(numbers(tokens_, *instance_.ranks().traffic), own_.as<double>());
+  copy(ctx, own_, all_.slice(world.rank() * kNumbers, kNumbers));
+  world.all_gather(ctx, "numbers of a step", all_.slice(0, world.size() * kNumbers));
+}
+
+const ParallelRecord& ParallelReport::read() {
+  const double* all = all_.read(instance_.ctx());
+  for (size_t rank = 0; rank < record_.ranks.size(); ++rank) record_.ranks[rank] = record_of(all + rank * kNumbers);
+  count_routed();
+  return record_;
+}
+
+void ParallelReport::count_routed() {
+  record_.expert_imbalance = 0;
+  std::ranges::fill(record_.expert_tokens, 0);
+  for (int64_t layer = 0; layer < layers_; ++layer) {
+    std::ranges::fill(routed_, 0);
+    for (int64_t i = 0; i < added_; ++i) {
+      const double* counts = router_stats_.row(i).row(layer).row(0).as<double>();
+      for (int64_t e = 0; e < experts_; ++e) routed_[e] += counts[e];
+    }
+    const double mean = std::accumulate(routed_.begin(), routed_.end(), 0.0) / static_cast<double>(experts_);
+    record_.expert_imbalance = std::max(record_.expert_imbalance, *std::ranges::max_element(routed_) / mean);
+    for (int64_t e = 0; e < experts_; ++e) record_.expert_tokens[e] += static_cast<int64_t>(routed_[e]);
+  }
+}
+
+}  // namespace mixtune

@@ -1,0 +1,41 @@
+// ParallelReport: what ranks tell each other of a step, for its record.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "metrics/metric_sink.h"
+#include "model/instance.h"
+#include "train/scalars.h"
+
+namespace mixtune {
+
+class ParallelReport {
+ public:
+  // `instance` has several ranks, and outlives this.
+  explicit ParallelReport(Instance& instance);
+
+  // Of a step. Allocates for more micro-batches than any step before had.
+  void begin(int64_t micro_batches);
+  // After a micro-batch's forward_backward, before anything else is pushed on the stack.
+  void add(const Batch& batch, const Tensor& router_stats);
+  // One small all-gather. All ranks call this, after everything else of the step.
+  void gather();
+  // Waits for the device. Valid until the next read.
+  const ParallelRecord& read();
+
+ private:
+  void count_routed();
+
+  Instance& instance_;
+  int64_t layers_, experts_;
+  int64_t tokens_ = 0, added_ = 0;  // of this rank; micro-batches
+  std::unique_ptr<Arena> arena_;    // host memory
+  Tensor router_stats_;             // [micro-batches, L, 2, E] fp64
+  Tensor own_;                      // this rank's numbers
+  Scalars all_;                     // those of all ranks
+  std::vector<double> routed_;      // [E] of a layer
+  ParallelRecord record_;
+};
+
+}  // namespace mixtune
