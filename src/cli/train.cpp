@@ -9,6 +9,7 @@
 #include "cli/preflight.h"
 #include "cli/train_ranks.h"
 #include "config/load.h"
+#include "parallel/rank_grid.h"
 #include "train/device.h"
 #include "train/loop.h"
 
@@ -39,6 +40,8 @@ void run_train(const TrainArguments& arguments, const Overrides& overrides) {
     throw UserError("--nproc", "the ranks of this job were started by a launcher already", "leave it out");
   if (launch) return train_as_rank(config, *launch, arguments.profile);
   if (arguments.ranks > 1) return supervise_ranks(config, arguments.ranks);
+  make_rank_grid(1, 0, static_cast<int>(config.parallel.expert_model_parallel_size), 1,
+                 config.where("expert_model_parallel_size"));  // there are no ranks to spread experts over
   Config alone = config;
   resolve_global_batch_size(alone, 1);
   train(alone, arguments.profile);

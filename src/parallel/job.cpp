@@ -66,7 +66,7 @@ void Job::compare(const std::map<std::string, std::string>& entries) {
     if (options_.launch.rank == 0)
       client_->set(key(name), value);
     else if (client_->get(key(name)) != value)
-      throw UserError(fmt::format("the {} of rank {}", name, options_.launch.rank), "is not that of rank 0",
+      throw UserError("", fmt::format("the {} of rank {} is not that of rank 0", name, options_.launch.rank),
                       "start all ranks with the same program, settings and files");
   }
 }
