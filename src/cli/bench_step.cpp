@@ -66,8 +66,7 @@ class BalancedRouting {
 // The steps of a bench, one after the other.
 class Steps {
  public:
-  Steps(const StepBench& bench, Instance& instance)
-      : bench_(bench), instance_(instance), runner_(instance, OptimizerSettings{}, kSeed) {
+  Steps(const StepBench& bench, Instance& instance) : bench_(bench), runner_(instance, OptimizerSettings{}, kSeed) {
     const int64_t length = bench.sequence_length / bench.documents_per_row;
     for (int64_t i = 0; i < bench.accumulate; ++i) {
       random_.push_back(std::make_unique<RandomBatch>(bench.tokens, length, bench.model.vocab_size, kSeed + i,
@@ -102,7 +101,6 @@ class Steps {
 
  private:
   const StepBench& bench_;
-  Instance& instance_;
   StepRunner runner_;
   std::vector<std::unique_ptr<RandomBatch>> random_;
   std::vector<Batch> batches_;
