@@ -78,7 +78,7 @@ Trainer::Trainer(const Config& config, Ranks* ranks)
     evaluator_.emplace(instance_, data_.validation, config.data.max_seq_length, config.data.packing,
                        config.batch.per_device_train_batch_size);
   const LoadReport loaded = load_weights(instance_.ctx(), folder_.weights(), instance_.state());
-  if (leads()) log_info("loaded {}", loaded.str());
+  if (leads()) log_info("loaded {}{}", loaded.str(), ranks ? ", this rank's share" : "");
   const int64_t tokens = std::max(loader_.max_batch_tokens(), evaluator_ ? evaluator_->max_batch_tokens() : int64_t{0});
   warm_up(instance_, {.tokens = tokens,
                       .longest_document = std::min(tokens, config.data.max_seq_length),
