@@ -47,5 +47,5 @@ find_library(MIXTUNE_CUDART_STATIC cudart_static REQUIRED NO_DEFAULT_PATH
 find_package(Threads REQUIRED)
 set(MIXTUNE_CUDART ${MIXTUNE_CUDART_STATIC} Threads::Threads ${CMAKE_DL_LIBS} rt)
 list(APPEND CMAKE_BUILD_RPATH ${MIXTUNE_CUDA_ROOT}/lib64 ${PROJECT_SOURCE_DIR}/.deps/libraries/nvidia/cu13/lib
-     ${PROJECT_SOURCE_DIR}/.deps/libraries/nvidia/cudnn/lib)
+     ${PROJECT_SOURCE_DIR}/.deps/libraries/nvidia/cudnn/lib ${PROJECT_SOURCE_DIR}/.deps/libraries/nvidia/nccl/lib)
 message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER_VERSION} of ${MIXTUNE_CUDA_ROOT}, for ${MIXTUNE_CUDA_ARCHITECTURES}")

@@ -1,6 +1,6 @@
 # Finds what a build for CUDA needs: on the machine, else in .deps, where scripts/cuda puts what it lacks. Sets
 #   MIXTUNE_NVCC            a compiler of CUDA 13 or newer, with its headers and its static runtime beside it
-#   MIXTUNE_CUDA_INCLUDES   the headers of the toolkit, cuBLASLt, cuDNN and NVRTC
+#   MIXTUNE_CUDA_INCLUDES   the headers of the toolkit, cuBLASLt, cuDNN, NCCL and NVRTC
 #   MIXTUNE_CUDNN_FRONTEND  the headers of cudnn-frontend
 #   MIXTUNE_CUDA_MISSING    the parts that are nowhere: cuda, libraries, cudnn-frontend (cmake/cuda-requirements.txt)
 # With MIXTUNE_CUDA_PINNED, what the machine has is passed over. As a script (cmake -P), this looks at the machine alone
@@ -48,6 +48,19 @@ function(mixtune_check_cudnn good folder)
   endif()
 endfunction()
 
+# Of the major version that programs open, and with all that mixtune calls.
+function(mixtune_check_nccl good folder)
+  set(text "")
+  if(EXISTS ${folder}/nccl.h)
+    file(STRINGS ${folder}/nccl.h text REGEX "define NCCL_(MAJOR|MINOR) ")
+  endif()
+  string(REGEX MATCH "MAJOR ([0-9]+).*MINOR ([0-9]+)" text "${text}")
+  set(version ${CMAKE_MATCH_1}.${CMAKE_MATCH_2})
+  if(version VERSION_LESS 2.18 OR NOT version VERSION_LESS 3)
+    set(${good} FALSE PARENT_SCOPE)
+  endif()
+endfunction()
+
 set(MIXTUNE_CUDA_MISSING "")
 find_program(MIXTUNE_NVCC nvcc VALIDATOR mixtune_check_nvcc NO_DEFAULT_PATH
              PATHS ${cuda_toolkits} ${cuda_deps}/cuda/nvidia/cu13 PATH_SUFFIXES bin)
@@ -62,10 +75,12 @@ find_path(MIXTUNE_CUBLASLT cublasLt.h NO_DEFAULT_PATH PATHS ${cuda_includes} ${c
 find_path(MIXTUNE_CUDNN cudnn.h VALIDATOR mixtune_check_cudnn NO_DEFAULT_PATH
           PATHS ${cuda_includes} ${cuda_deps}/libraries/nvidia/cudnn/include)
 find_path(MIXTUNE_NVRTC nvrtc.h NO_DEFAULT_PATH PATHS ${cuda_includes} ${cuda_deps}/libraries/nvidia/cu13/include)
-if(NOT MIXTUNE_CUBLASLT OR NOT MIXTUNE_CUDNN OR NOT MIXTUNE_NVRTC)
+find_path(MIXTUNE_NCCL nccl.h VALIDATOR mixtune_check_nccl NO_DEFAULT_PATH
+          PATHS ${cuda_includes} ${cuda_deps}/libraries/nvidia/nccl/include)
+if(NOT MIXTUNE_CUBLASLT OR NOT MIXTUNE_CUDNN OR NOT MIXTUNE_NCCL OR NOT MIXTUNE_NVRTC)
   list(APPEND MIXTUNE_CUDA_MISSING libraries)
 endif()
-set(MIXTUNE_CUDA_INCLUDES ${MIXTUNE_CUDA_ROOT}/include ${MIXTUNE_CUBLASLT} ${MIXTUNE_CUDNN} ${MIXTUNE_NVRTC})
+set(MIXTUNE_CUDA_INCLUDES ${MIXTUNE_CUDA_ROOT}/include ${MIXTUNE_CUBLASLT} ${MIXTUNE_CUDNN} ${MIXTUNE_NCCL} ${MIXTUNE_NVRTC})
 list(REMOVE_DUPLICATES MIXTUNE_CUDA_INCLUDES)
 
 find_path(MIXTUNE_CUDNN_FRONTEND cudnn_frontend.h NO_DEFAULT_PATH

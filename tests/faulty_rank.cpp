@@ -57,7 +57,7 @@ int run_rank(const std::string& kind, const std::string& place, int victim) {
   Fault fault(job.progress(), kind, place);
   std::optional<Ranks> ranks;  // the others are to hear of a failure before they lose their connections
   try {
-    ranks = job.connect(2, run.config.num_local_experts, "expert_model_parallel_size");
+    ranks = job.connect({}, {.world = launch.size, .rank = launch.rank, .expert_parallel = 2});
     if (launch.rank == victim) ranks->progress = &fault;
     ranks->set_activity("loading");
     run_training(run, {.ranks = &*ranks});

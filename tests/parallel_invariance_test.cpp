@@ -122,7 +122,7 @@ void run_rank(const ShortTraining& run, InstanceOptions options, const Grid& gri
   omp_set_num_threads(1);
   FolderStore store(folder);
   Ranks ranks = make_ranks(make_gloo_communicator(store, {.rank = rank, .size = grid.ranks, .timeout = kTimeout}),
-                           grid.expert_parallel, run.config.num_local_experts, "expert_model_parallel_size");
+                           {.world = grid.ranks, .rank = rank, .expert_parallel = grid.expert_parallel});
   options.ranks = &ranks;
   options.zero_stage = grid.zero_stage;
   write(folder / fmt::format("rank-{}", rank), run_training(run, options));

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "checkpoint/counted_part.h"
 #include "checkpoint/stream_weights.h"
 
 namespace mixtune {
@@ -66,33 +67,20 @@ void check_unused(const HfFolder& folder, const Uses& uses) {
     }
 }
 
-// Reads what this rank counts of each parameter, so that the ranks together read every byte once; they share it after.
-// Returns the bytes.
-uint64_t read_weights(Ctx& ctx, const HfFolder& folder, State& state) {
-  uint64_t bytes = 0;
-  for (int param = 0; param < state.size(); ++param) {
-    const Tensor primary = state.primary(param), values = primary.view({primary.elements()});
-    const State::Piece counted = state.counted(param);
-    const int64_t first = state.master(param) ? state.owned(param).begin : 0;  // of what `values` begins with
-    for (const HfSlice& slice : state.spec(param).slices) {
-      const int64_t begin = std::max(slice.offset, counted.begin),
-                    end = std::min(slice.offset + slice.elements(), counted.begin + counted.count);
-      if (begin >= end) continue;
-      folder.read(slice, begin - slice.offset, values.slice(begin - first, end - begin));
-      bytes += (end - begin) * dtype_size(folder.place(slice).dtype);
-    }
-  }
-  for (int param = 0; param < state.size(); ++param) state.publish(ctx, param);
-  state.share_weights(ctx);
-  return bytes;
+// Through the page cache, to memory of the host.
+void read_weights(const HfFolder& folder, State& state) {
+  for (int param = 0; param < state.size(); ++param)
+    for (const HfSlice& slice : state.spec(param).slices)
+      if (const CountedPart part = counted_part(state, param, slice); part.to.elements() > 0)
+        folder.read(slice, part.first, part.to);
 }
 
-// Of all slices.
-uint64_t bytes_here(const HfFolder& folder, const State& state) {
+// Of what this rank reads.
+uint64_t bytes_read(const HfFolder& folder, const State& state) {
   uint64_t bytes = 0;
   for (int param = 0; param < state.size(); ++param)
     for (const HfSlice& slice : state.spec(param).slices)
-      bytes += slice.elements() * dtype_size(folder.place(slice).dtype);
+      bytes += counted_part(state, param, slice).to.elements() * dtype_size(folder.place(slice).dtype);
   return bytes;
 }
 
@@ -110,16 +98,11 @@ std::string LoadReport::str() const {
 LoadReport load_weights(Ctx& ctx, const HfFolder& folder, State& state) {
   const auto start = std::chrono::steady_clock::now();
   check_weights(folder, state);
-  uint64_t bytes = 0;
-  if (ctx.on_gpu()) {
-    stream_weights(ctx, folder, state);
-    for (int param = 0; param < state.size(); ++param) state.publish(ctx, param);
-    bytes = bytes_here(folder, state);
-  } else {
-    bytes = read_weights(ctx, folder, state);
-  }
+  ctx.on_gpu() ? stream_weights(ctx, folder, state) : read_weights(folder, state);
+  for (int param = 0; param < state.size(); ++param) state.publish(ctx, param);
+  state.share_weights(ctx);
   wait(ctx);
-  return {bytes, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
+  return {bytes_read(folder, state), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
 }
 
 }  // namespace mixtune

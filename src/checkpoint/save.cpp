@@ -49,13 +49,13 @@ void check_whole(const HubTensor& tensor) {
   MT_CHECK(next == tensor.entry.shape.elements());
 }
 
-// Those that this rank writes.
-std::vector<HubTensor> hub_tensors(const State& state) {
+// Of the parameters that this rank writes.
+std::vector<HubTensor> hub_tensors(const State& state, const std::vector<Tensor>& params) {
   std::vector<HubTensor> tensors;
   std::unordered_map<std::string, size_t> places;
   for (int param = 0; param < state.size(); ++param) {
-    if (!state.saves(param)) continue;
-    const Tensor all = state.primary(param).view({state.spec(param).shape.elements()});
+    if (!params[param]) continue;
+    const Tensor all = params[param].view({params[param].elements()});
     for (const HfSlice& slice : state.spec(param).slices) {
       const auto [place, is_new] = places.emplace(slice.name, tensors.size());
       if (is_new) tensors.push_back({{slice.name, DType::kF32, slice.shape}, {}});
@@ -214,7 +214,8 @@ SaveOptions ModelFolder::save_options(const std::string& out_folder) const {
 
 void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world) {
   MT_CHECK(options.dtype || options.source);
-  std::vector<HubTensor> tensors = hub_tensors(state);
+  const Frame frame(ctx);
+  std::vector<HubTensor> tensors = hub_tensors(state, state.to_save(ctx));
   choose_dtypes(tensors, options);
   const std::vector<Shard> shards = split(std::move(tensors), options.max_shard_size);
   const Files files = name_files(ctx, shards, world);

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/counted_part.h"
 #include "checkpoint/read_ahead.h"
 #include "kernels/cast.h"
 #include "tensor/fence.h"
@@ -56,11 +57,14 @@ struct Cut {
 // In the order of the files.
 std::vector<Use> find_uses(const HfFolder& folder, const State& state) {
   std::vector<Use> uses;
-  for (int param = 0; param < state.size(); ++param) {
-    const Tensor to = state.primary(param).view({state.spec(param).shape.elements()});
-    for (const HfSlice& slice : state.spec(param).slices)
-      uses.push_back({folder.place(slice), to.slice(slice.offset, slice.elements()), &slice});
-  }
+  for (int param = 0; param < state.size(); ++param)
+    for (const HfSlice& slice : state.spec(param).slices) {
+      const CountedPart part = counted_part(state, param, slice);
+      if (part.to.elements() == 0) continue;
+      HfFolder::Place from = folder.place(slice);
+      from.begin += part.first * dtype_size(from.dtype);
+      uses.push_back({from, part.to, &slice});
+    }
   std::ranges::sort(uses, {}, [](const Use& use) { return std::pair(use.from.file, use.from.begin); });
   return uses;
 }

@@ -6,7 +6,8 @@
 
 namespace mixtune {
 
-// Fills state.primary of every parameter from a folder that has all of them; they are there when it returns. The ring,
+// Fills what this rank counts of state.primary of every parameter, from a folder that has all of them; it is there when
+// this returns. The ring,
 // 256 MiB whatever the size of the model, is all the host memory that it takes; of the ctx's stack it takes a buffer's
 // worth (16 MiB) where types differ. Throws UserError where a value is not finite, and Error where a file cannot be
 // read or has changed since `folder` was made.

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 
@@ -11,6 +12,7 @@
 #include "cli/bench_load.h"
 #include "cli/bench_step.h"
 #include "cli/preflight.h"
+#include "cli/ranks.h"
 #include "config/load.h"
 #include "data/preprocess.h"
 #include "train/device.h"
@@ -62,6 +64,7 @@ CLI::Option* add_number(CLI::App* app, const char* name, Number& number, const c
 }
 
 struct StepArguments {
+  int ranks = 0;
   Common common;
   std::string mode = "step";
   int64_t layers = 2;
@@ -80,13 +83,32 @@ void check_shape(const StepBench& bench) {
                     "make --tokens a multiple of --sequence-length, and that one of --documents-per-row");
 }
 
-void run_step(StepArguments arguments, const KeyFlags& flags) {
-  StepBench& bench = arguments.bench;
-  bench.options = options_of(flags, State::Purpose::kTraining);
+void bench_as_rank(const StepArguments& arguments, StepBench bench, const Config& config, const Launch& launch) {
+  const auto connect = [&](Job& job) {
+    const Device device = choose_device(config.run.device, launch.local_rank);
+    job.compare(fingerprint(config, device));
+    return job.connect(device, grid_of(config, bench.model.num_local_experts, launch.size, launch.rank));
+  };
+  run_as_rank(config, launch, connect, [&](const Ranks& ranks) {
+    bench.options = instance_options(config, State::Purpose::kTraining, &ranks);
+    const StepBenchResult result = bench_step(bench);
+    if (launch.rank == 0) arguments.common.report(bench, result);
+  });
+}
+
+void run_step(const StepArguments& arguments, const KeyFlags& flags) {
+  const Config config = load_config(std::nullopt, flags.overrides());
+  StepBench bench = arguments.bench;
+  bench.options = instance_options(config, State::Purpose::kTraining);
   bench.mode = parse_mode(arguments.mode);
   bench.model = arguments.common.model(arguments.layers);
   check_shape(bench);
   arguments.common.check();
+  if (const auto launch = launch_of_process(arguments.ranks)) return bench_as_rank(arguments, bench, config, *launch);
+  const int ranks = std::max(arguments.ranks, 1);
+  grid_of(config, bench.model.num_local_experts, ranks);
+  choose_device(config.run.device, ranks - 1);
+  if (ranks > 1) return supervise_ranks(config, ranks);
   arguments.common.report(bench, bench_step(bench));
 }
 
@@ -102,13 +124,15 @@ Command add_step(CLI::App& group) {
   add_number(app, "--accumulate", bench.accumulate, "micro-batches of a step")->check(kCount);
   add_number(app, "--mode", arguments->mode, "what is timed: forward, forward-backward or step", "NAME")
       ->check(CLI::IsMember({"forward", "forward-backward", "step"}));
+  add_nproc(*app, arguments->ranks);
   app->add_flag("--balanced", bench.balanced, "Give every expert the same number of tokens");
   add_number(app, "--clip", bench.max_grad_norm, "compute the gradient's norm and clip to this; 0: neither", "NUMBER")
       ->check(CLI::NonNegativeNumber);
   add_number(app, "--steps", bench.steps, "steps to take the median of")->check(kCount);
   add_number(app, "--settle", bench.settle, "seconds of steps before those", "SECONDS")->check(CLI::NonNegativeNumber);
   const KeyFlags flags(*app, {"device", "deterministic", "precision", "master_weights", "gradient_dtype",
-                              "optimizer_state_dtype", "recompute", "experts_implementation"});
+                              "optimizer_state_dtype", "recompute", "experts_implementation",
+                              "expert_model_parallel_size", "zero_stage", "collective_timeout"});
   return {app, [arguments, flags] {
             run_step(*arguments, flags);
           }};

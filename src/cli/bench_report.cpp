@@ -52,6 +52,18 @@ std::string print_table(const StepBench& bench, const StepBenchResult& r) {
     row("planned, as by mixtune estimate", format_bytes(r.planned_bytes));
     row("used of the plan", fmt::format("{:.1f}%", 100 * used_of_plan(r)));
   }
+  if (const Ranks* ranks = bench.options.ranks) {
+    row("ranks", ranks->grid.str());
+    const auto time = [&](std::string_view name, double milliseconds) {
+      row(name, fmt::format("{:.2f} ms {:4.1f}%", milliseconds, 100 * milliseconds / r.milliseconds));
+    };
+    row("all-to-all, sent by a rank", fmt::format("{:.2f} GB", static_cast<double>(r.exposed.exchange_bytes) / 1e9));
+    time("all-to-all", r.exposed.exchange_milliseconds);
+    time("all-to-all, not hidden", r.exposed.exchange_exposed_milliseconds);
+    time("sum of gradients, not hidden", r.exposed.gradient_sum_milliseconds);
+    time("weights of others, not hidden", r.exposed.weight_gather_milliseconds);
+    time("all collectives, not hidden", r.exposed.collective_milliseconds);
+  }
   if (r.routing_imbalance > 0) row("routing, largest expert / mean", fmt::format("{:.3f}", r.routing_imbalance));
   row("recomputed layers", fmt::format("{}", r.recomputed_layers));
   row("host waits a step", fmt::format("{:.1f}", r.waits_per_step));
@@ -87,6 +99,7 @@ std::string print_json(const StepBench& bench, const StepBenchResult& r) {
       {"experts", bench.options.experts == ExpertsImplementation::kLoop ? "loop" : "grouped"},
       {"deterministic", bench.options.gpu.deterministic},
       {"balanced", bench.balanced},
+      {"ranks", bench.options.ranks ? nlohmann::ordered_json(bench.options.ranks->grid.str()) : nlohmann::ordered_json()},
       {"milliseconds", r.milliseconds},
       {"tokens_per_second", r.tokens_per_second},
       {"model_tflops", r.tflops},
@@ -101,6 +114,12 @@ std::string print_json(const StepBench& bench, const StepBenchResult& r) {
       {"waits_per_step", r.waits_per_step},
       {"late_plans", r.late_plans},
       {"loss", r.loss},
+      {"exchange_bytes", known(r.exposed.exchange_bytes)},
+      {"exchange_milliseconds", known(r.exposed.exchange_milliseconds)},
+      {"exchange_exposed_milliseconds", known(r.exposed.exchange_exposed_milliseconds)},
+      {"gradient_sum_exposed_milliseconds", known(r.exposed.gradient_sum_milliseconds)},
+      {"weight_gather_exposed_milliseconds", known(r.exposed.weight_gather_milliseconds)},
+      {"collectives_exposed_milliseconds", known(r.exposed.collective_milliseconds)},
       {"parts_milliseconds", parts},
   };
   return object.dump(2) + "\n";

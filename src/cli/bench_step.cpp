@@ -1,5 +1,7 @@
 #include "cli/bench_step.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -34,6 +36,7 @@ void fill_weights(Instance& instance) {
                       .deviation = norm ? 0 : deviation});
     state.publish(ctx, p);
   }
+  state.share_weights(ctx);
 }
 
 // Slot s of token t goes to expert (t * k + s) % E.
@@ -63,15 +66,18 @@ class BalancedRouting {
   Tensor experts_;
 };
 
-// The steps of a bench, one after the other.
+// The steps of a bench, one after the other. Each rank has its own tokens.
 class Steps {
  public:
-  Steps(const StepBench& bench, Instance& instance) : bench_(bench), runner_(instance, OptimizerSettings{}, kSeed) {
+  Steps(const StepBench& bench, Instance& instance)
+      : bench_(bench), ranks_(instance.ranks().grid.world), runner_(instance, OptimizerSettings{}, kSeed) {
     const int64_t length = bench.sequence_length / bench.documents_per_row;
     for (int64_t i = 0; i < bench.accumulate; ++i) {
-      random_.push_back(std::make_unique<RandomBatch>(bench.tokens, length, bench.model.vocab_size, kSeed + i,
-                                                      instance.host_memory()));
+      const uint64_t seed = kSeed + i + instance.ranks().grid.rank * bench.accumulate;
+      random_.push_back(
+          std::make_unique<RandomBatch>(bench.tokens, length, bench.model.vocab_size, seed, instance.host_memory()));
       batches_.push_back(random_.back()->batch());
+      batches_.back().step_tokens *= ranks_;
     }
     if (bench.balanced) {
       routing_ = std::make_unique<BalancedRouting>(instance, batches_[0].ids.rows(), bench.tokens);
@@ -93,14 +99,16 @@ class Steps {
 
   StepRunner::Result read() { return runner_.read(); }
   const Saved& saved() { return runner_.saved(); }
+  // Of all ranks.
   int64_t targets() const {
     int64_t sum = 0;
     for (const Batch& batch : batches_) sum += batch.target_tokens();
-    return sum;
+    return sum * ranks_;
   }
 
  private:
   const StepBench& bench_;
+  int64_t ranks_;
   StepRunner runner_;
   std::vector<std::unique_ptr<RandomBatch>> random_;
   std::vector<Batch> batches_;
@@ -117,6 +125,23 @@ double routing_imbalance(const Saved& saved) {
     worst = std::max(worst, std::ranges::max(counts) / mean);
   }
   return worst;
+}
+
+// Steps for about this many seconds: as many on every rank.
+void settle(Instance& instance, Steps& steps, double seconds) {
+  Ctx& ctx = instance.ctx();
+  const std::vector<double> first = times(ctx, 1, [&] { steps.run(); });
+  const std::vector<std::string> all = gather_texts(ctx, *instance.ranks().world, "time of a step",
+                                                    fmt::format("{}", first[0]));
+  const double milliseconds = std::max(1e-3, std::stod(all[0]));
+  for (int64_t left = static_cast<int64_t>(seconds * 1e3 / milliseconds); left > 0; --left) steps.run();
+  wait(ctx);
+}
+
+void add_ranks(StepBenchResult& result, const ParallelRecord& parallel) {
+  result.routing_imbalance = parallel.expert_imbalance;
+  for (const RankRecord& rank : parallel.ranks)
+    if (rank.collective_milliseconds >= result.exposed.collective_milliseconds) result.exposed = rank;
 }
 
 // Each part's own time, without that of the parts inside it.
@@ -177,7 +202,7 @@ StepBenchResult bench_step(const StepBench& bench) {
   fill_weights(instance);
   warm_up(instance, limits);
   Steps steps(bench, instance);
-  run_for(ctx, bench.settle, [&] { steps.run(); });
+  settle(instance, steps, bench.settle);
 
   StepBenchResult result;
   const int64_t waits = device_waits(ctx);
@@ -192,7 +217,10 @@ StepBenchResult bench_step(const StepBench& bench) {
   const StepRunner::Result numbers = steps.read();
   result.loss = numbers.token_loss / static_cast<double>(steps.targets());
   result.recomputed_layers = numbers.dropped;
-  if (ctx.on_gpu()) result.routing_imbalance = routing_imbalance(steps.saved());
+  if (numbers.parallel)
+    add_ranks(result, *numbers.parallel);
+  else if (ctx.on_gpu())
+    result.routing_imbalance = routing_imbalance(steps.saved());
   result.parts = profile(ctx, steps);
   result.late_plans = late_plans(ctx);
   add_memory(result, instance, limits, free_before);

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "metrics/metric_sink.h"
 #include "model/instance.h"
 
 namespace mixtune {
@@ -36,6 +37,8 @@ struct StepBenchResult {
   int64_t recomputed_layers = 0, late_plans = 0;
   double waits_per_step = 0;  // of the host for the device
   double loss = 0;
+  // With several ranks: of the slowest rank in the last step, milliseconds as metrics have them (RankRecord).
+  RankRecord exposed;
   struct Part {
     std::string name;
     double milliseconds;  // a step

@@ -9,6 +9,7 @@
 #include "checkpoint/save.h"
 #include "cli/arguments.h"
 #include "cli/preflight.h"
+#include "cli/ranks.h"
 #include "config/load.h"
 #include "train/device.h"
 #include "train/memory_plan.h"
@@ -20,6 +21,7 @@ namespace {
 struct EstimateArguments {
   std::string config_file;
   std::string memory;
+  int ranks = 1;
 };
 
 void print_row(std::string_view name, size_t balanced, size_t worst) {
@@ -54,14 +56,16 @@ void run_estimate(const EstimateArguments& arguments, const Overrides& overrides
   require_keys(config, {"model_name_or_path"});
   check_model(config.model.model_name_or_path, config.where("model_name_or_path"));
   const MixtralConfig shape = load_mixtral_config(config.model.model_name_or_path);
-  const InstanceOptions options = planned_options(config);
+  const Ranks ranks = planned_ranks(grid_of(config, shape.num_local_experts, arguments.ranks));
+  const InstanceOptions options = planned_options(config, &ranks);
   const size_t memory =
       !arguments.memory.empty() ? parse_size(arguments.memory) : (gpu_count() > 0 ? gpu_info(0).memory : 0);
   const int64_t rows = config.batch.per_device_train_batch_size, length = config.data.max_seq_length;
   const BatchLimits limits = {.tokens = rows * length, .longest_document = length, .documents = rows};
   const MemoryPlan balanced = plan_memory(shape, options, limits, false);
   const MemoryPlan worst = plan_memory(shape, options, limits, true);
-  fmt::print("memory of one GPU for micro-batches of {} x {} tokens\n", rows, length);
+  fmt::print("memory of one GPU{} for micro-batches of {} x {} tokens\n",
+             arguments.ranks > 1 ? fmt::format(" ({})", ranks.grid.str()) : "", rows, length);
   print_plans(balanced, worst);
   if (memory > 0) fmt::print("a GPU of {}: {}\n", format_bytes(memory), verdict(balanced, worst, memory));
 }
@@ -75,6 +79,10 @@ Command add_estimate(CLI::App& program) {
   app->add_option("--gpu-memory", arguments->memory,
                   "of the GPU to fit: 79GiB for an H100 80GB, 140GiB for an H200; default: this machine's")
       ->type_name("SIZE");
+  app->add_option("--nproc", arguments->ranks, "the ranks of the run, one a GPU, on all machines together")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
   return {app, [arguments, flags = KeyFlags(*app)] {
             run_estimate(*arguments, flags.overrides());
           }};

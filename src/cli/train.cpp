@@ -1,15 +1,16 @@
 #include <fmt/format.h>
 
-#include <cstdlib>
+#include <filesystem>
+#include <map>
 #include <memory>
 
 #include <CLI/CLI.hpp>
 
 #include "cli/arguments.h"
 #include "cli/preflight.h"
-#include "cli/train_ranks.h"
+#include "cli/ranks.h"
 #include "config/load.h"
-#include "parallel/rank_grid.h"
+#include "model/mixtral_config.h"
 #include "train/device.h"
 #include "train/loop.h"
 
@@ -23,6 +24,44 @@ struct TrainArguments {
   int ranks = 0;
 };
 
+std::string sizes_of_files(const std::string& folder, std::string_view extension) {
+  std::map<std::string, uintmax_t> sizes;
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    if (entry.path().extension() == extension) sizes[entry.path().filename().string()] = entry.file_size();
+  std::string text;
+  for (const auto& [name, size] : sizes) text += fmt::format("{} {}\n", name, size);
+  return text;
+}
+
+std::map<std::string, std::string> fingerprint_of_run(const Config& config, Device device) {
+  const std::string& model = config.model.model_name_or_path;
+  std::map<std::string, std::string> entries = fingerprint(config, device);
+  entries["checkpoint"] = hash_of_file(model + "/config.json") + "\n" + sizes_of_files(model, ".safetensors");
+  for (const std::string& path : config.data.train_file)
+    entries["file " + path] = fmt::format("{}", std::filesystem::file_size(path));
+  return entries;
+}
+
+void train_as_rank(const Config& given, const Launch& launch, bool profile) {
+  Config config = given;
+  const auto connect = [&](Job& job) {
+    resolve_global_batch_size(config, launch.size);
+    const Device device = choose_device(config.run.device, launch.local_rank);
+    job.compare(fingerprint_of_run(given, device));
+    const int64_t experts = load_mixtral_config(config.model.model_name_or_path).num_local_experts;
+    return job.connect(device, grid_of(config, experts, launch.size, launch.rank));
+  };
+  run_as_rank(config, launch, connect, [&](const Ranks& ranks) { train(config, profile, &ranks); });
+}
+
+void train_on_ranks(const Config& config, int count) {
+  Config checked = config;
+  resolve_global_batch_size(checked, count);
+  grid_of(config, load_mixtral_config(config.model.model_name_or_path).num_local_experts, count);
+  choose_device(config.run.device, count - 1);
+  supervise_ranks(config, count);
+}
+
 void run_train(const TrainArguments& arguments, const Overrides& overrides) {
   const Config config =
       load_config(arguments.config_file.empty() ? std::nullopt : std::optional(arguments.config_file), overrides);
@@ -35,13 +74,9 @@ void run_train(const TrainArguments& arguments, const Overrides& overrides) {
   }
   check_model(config.model.model_name_or_path, config.where("model_name_or_path"));
   check_data_files(config);
-  const auto launch = launch_from([](const char* name) { return std::getenv(name); });
-  if (launch && arguments.ranks > 0)
-    throw UserError("--nproc", "the ranks of this job were started by a launcher already", "leave it out");
-  if (launch) return train_as_rank(config, *launch, arguments.profile);
-  if (arguments.ranks > 1) return supervise_ranks(config, arguments.ranks);
-  make_rank_grid(1, 0, static_cast<int>(config.parallel.expert_model_parallel_size), 1,
-                 config.where("expert_model_parallel_size"));  // there are no ranks to spread experts over
+  if (const auto launch = launch_of_process(arguments.ranks)) return train_as_rank(config, *launch, arguments.profile);
+  if (arguments.ranks > 1) return train_on_ranks(config, arguments.ranks);
+  grid_of(config, 1, 1);  // there are no ranks to spread experts over
   Config alone = config;
   resolve_global_batch_size(alone, 1);
   train(alone, arguments.profile);
@@ -55,9 +90,7 @@ Command add_train(CLI::App& program) {
   app->add_option("CONFIG", arguments->config_file, "YAML file of keys; flags override it")->type_name("");
   app->add_flag("--dry-run", arguments->dry_run, "Print the resolved configuration and stop");
   app->add_flag("--profile", arguments->profile, "Write a trace of one step to output_dir/trace.json");
-  app->add_option("--nproc", arguments->ranks, "Start this many ranks on this machine and train on all of them")
-      ->type_name("N")
-      ->check(CLI::Range(1, 1024));
+  add_nproc(*app, arguments->ranks);
   app->footer("Every key is explained in docs/configuration.md. Resuming a run is not supported yet.");
   return {app, [arguments, flags = KeyFlags(*app)] {
             run_train(*arguments, flags.overrides());

@@ -38,7 +38,7 @@ void gemm(Ctx& ctx, const GemmArgs& args);
 void grouped_gemm(Ctx& ctx, const GroupedGemmArgs& args);
 void grouped_wgrad(Ctx& ctx, const GroupedWgradArgs& args);
 void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row);
-int64_t permute_map(Ctx& ctx, const PermuteMap& args);
+void permute_map(Ctx& ctx, const PermuteMap& args);
 void permute_rows(Ctx& ctx, const Tensor& x, const Tensor& slot_of_row, int64_t k, const Tensor& rows);
 void permute_weights(Ctx& ctx, const Tensor& weights, const Tensor& slot_of_row, const Tensor& row_weights);
 void rms_norm_backward(Ctx& ctx, const RmsNormBackward& args);

@@ -9,10 +9,6 @@ namespace mixtune::cuda {
 
 namespace {
 
-constexpr int64_t round_up(int64_t rows) {
-  return (rows + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
-}
-
 char* address(const Tensor& tensor, int64_t element) {
   return static_cast<char*>(tensor.data) + element * static_cast<int64_t>(dtype_size(tensor.dtype));
 }
@@ -42,7 +38,7 @@ void check_groups(const RowGroups& groups, int64_t rows) {
   for (int64_t e = 0; e < groups.groups; ++e) {
     if (groups.count[e] == 0) continue;
     MT_CHECK(groups.begin[e] >= end && groups.begin[e] % kRowAlignment == 0 && groups.count[e] > 0);
-    end = groups.begin[e] + round_up(groups.count[e]);
+    end = groups.begin[e] + align_rows(groups.count[e]);
   }
   MT_CHECK(end <= rows);
 }
@@ -56,7 +52,7 @@ void zero_between(Ctx& ctx, const RowGroups& groups, const Tensor& y) {
   for (int64_t e = 0; e < groups.groups; ++e) {
     if (groups.count[e] == 0) continue;
     zero_until(groups.begin[e]);
-    row = groups.begin[e] + round_up(groups.count[e]);
+    row = groups.begin[e] + align_rows(groups.count[e]);
   }
   zero_until(y.rows());
 }
@@ -83,7 +79,7 @@ void grouped_gemm(Ctx& ctx, const GroupedGemmArgs& args) {
   GemmPlans& plans = ctx.gpu->part<GemmPlans>();
   plans.run(ctx, args.groups.groups, plans.max_group_rows(), [&](int64_t e) {
     const int64_t row = args.groups.begin[e];
-    return product_of(shape.with_tokens(round_up(args.groups.count[e])), args.x, args.w, args.y,
+    return product_of(shape.with_tokens(align_rows(args.groups.count[e])), args.x, args.w, args.y,
                       {.a = row * shape.k, .b = e * shape.n * shape.k, .c = row * shape.n});
   });
 }
@@ -95,7 +91,7 @@ void grouped_wgrad(Ctx& ctx, const GroupedWgradArgs& args) {
   GemmPlans& plans = ctx.gpu->part<GemmPlans>();
   plans.run(ctx, args.groups.groups, plans.max_group_rows(), [&](int64_t e) {
     const int64_t row = args.groups.begin[e];
-    return product_of(shape.with_tokens(round_up(args.groups.count[e])), args.dy, args.x, args.dw,
+    return product_of(shape.with_tokens(align_rows(args.groups.count[e])), args.dy, args.x, args.dw,
                       {.a = row * shape.m, .b = row * shape.n, .c = e * shape.m * shape.n});
   });
 }

@@ -63,7 +63,7 @@ void grouped_wgrad(Ctx&, const GroupedWgradArgs&) {
 void permute_invert(Ctx&, const Tensor&, const Tensor&) {
   no_cuda();
 }
-int64_t permute_map(Ctx&, const PermuteMap&) {
+void permute_map(Ctx&, const PermuteMap&) {
   no_cuda();
 }
 void permute_rows(Ctx&, const Tensor&, const Tensor&, int64_t, const Tensor&) {

@@ -6,22 +6,29 @@
 
 namespace mixtune {
 
-namespace {
-
-// On kMeta, which has no routing: the most rows that there can be, or those of an even routing.
-int64_t supposed_rows(int64_t pairs, int64_t experts, bool worst_case) {
+int64_t supposed_rows(const Ctx& ctx, int64_t pairs, int64_t experts) {
   const int64_t most = (pairs + experts * (kRowAlignment - 1)) / kRowAlignment * kRowAlignment;
   const int64_t each = (pairs + experts - 1) / experts;
-  const int64_t even = experts * ((each + kRowAlignment - 1) / kRowAlignment * kRowAlignment);
-  return worst_case ? most : std::min(most, even);
+  const int64_t even = experts * align_rows(each);
+  return ctx.worst_case_routing ? most : std::min(most, even);
 }
 
-}  // namespace
+void start_permute_map(Ctx& ctx, const PermuteMap& args) {
+  MT_CHECK(args.row_of_slot.shape == args.experts.shape && args.begin.shape == args.count.shape);
+  if (ctx.is_meta()) return;
+  ctx.on_gpu() ? cuda::permute_map(ctx, args) : cpu::permute_map(args, kRowAlignment);
+}
 
 int64_t permute_map(Ctx& ctx, const PermuteMap& args) {
-  MT_CHECK(args.row_of_slot.shape == args.experts.shape && args.begin.shape == args.count.shape);
-  if (ctx.is_meta()) return supposed_rows(args.experts.elements(), args.count.rows(), ctx.worst_case_routing);
-  return ctx.on_gpu() ? cuda::permute_map(ctx, args) : cpu::permute_map(args, kRowAlignment);
+  start_permute_map(ctx, args);
+  wait(ctx);
+  return mapped_rows(ctx, args);
+}
+
+int64_t mapped_rows(const Ctx& ctx, const PermuteMap& args) {
+  if (ctx.is_meta()) return supposed_rows(ctx, args.experts.elements(), args.count.rows());
+  const int64_t last = args.count.rows() - 1;
+  return args.begin.as<int32_t>()[last] + align_rows(args.count.as<int32_t>()[last]);
 }
 
 void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row) {

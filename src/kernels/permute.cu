@@ -83,10 +83,6 @@ __device__ int32_t warp_scan(int32_t x, int32_t& total) {
   return before;
 }
 
-__host__ __device__ constexpr int32_t align_rows(int32_t rows) {
-  return static_cast<int32_t>(ceil_div(rows, kRowAlignment) * kRowAlignment);
-}
-
 // One block. counts [tiles, E] becomes the pairs of expert e in tiles before; row `tiles` of it is begin. begin and
 // count are the host's.
 constexpr int kScanThreads = 1024;
@@ -109,7 +105,7 @@ __global__ void __launch_bounds__(kScanThreads)
   int32_t rows = 0;
   for (int first = 0; first < experts; first += kWarp) {
     const int e = first + lane;
-    const int32_t n = e < experts ? totals[e] : 0, row = warp_scan(align_rows(n), rows);
+    const int32_t n = e < experts ? totals[e] : 0, row = warp_scan(static_cast<int32_t>(align_rows(n)), rows);
     if (e >= experts) continue;
     counts[int64_t{tiles} * experts + e] = row;
     begin[e] = row;
@@ -226,7 +222,7 @@ void on_word(const Tensor& x, const Tensor& rows, Op&& op) {
 
 }  // namespace
 
-int64_t permute_map(Ctx& ctx, const PermuteMap& args) {
+void permute_map(Ctx& ctx, const PermuteMap& args) {
   const int64_t pairs = args.experts.elements();
   const auto experts = static_cast<int>(args.count.rows()), tiles = static_cast<int>(ceil_div(pairs, kTilePairs));
   int32_t *begin = args.begin.as<int32_t>(), *count = args.count.as<int32_t>();
@@ -245,8 +241,6 @@ int64_t permute_map(Ctx& ctx, const PermuteMap& args) {
                                                                   args.row_of_slot.as<int32_t>());
     check_cuda(cudaGetLastError(), "map_place_kernel");
   }
-  ctx.gpu->wait();
-  return begin[experts - 1] + align_rows(count[experts - 1]);
 }
 
 void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row) {

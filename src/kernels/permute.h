@@ -17,6 +17,14 @@ struct PermuteMap {
 };
 int64_t permute_map(Ctx& ctx, const PermuteMap& args);
 
+// The same without waiting: begin and count are there, and mapped_rows gives R, once the host has waited for the ctx.
+void start_permute_map(Ctx& ctx, const PermuteMap& args);
+int64_t mapped_rows(const Ctx& ctx, const PermuteMap& args);
+
+// R of `pairs` and `experts` on kMeta, which has no routing: the most rows that there can be
+// (ctx.worst_case_routing), or those of an even routing.
+int64_t supposed_rows(const Ctx& ctx, int64_t pairs, int64_t experts);
+
 // slot_of_row [R] int32: the flat pair t * k + slot that stands in each row, -1 in gap rows.
 void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row);
 

@@ -7,7 +7,7 @@
 
 namespace mixtune::cpu {
 
-inline int64_t permute_map(const PermuteMap& args, int64_t alignment) {
+inline void permute_map(const PermuteMap& args, int64_t alignment) {
   const int64_t pairs = args.experts.elements(), experts = args.count.rows();
   const int32_t* expert = args.experts.as<int32_t>();
   int32_t *begin = args.begin.as<int32_t>(), *count = args.count.as<int32_t>();
@@ -22,7 +22,6 @@ inline int64_t permute_map(const PermuteMap& args, int64_t alignment) {
   }
   for (int64_t i = 0; i < pairs; ++i)
     args.row_of_slot.as<int32_t>()[i] = expert[i] < 0 ? -1 : begin[expert[i]] + count[expert[i]]++;
-  return rows;
 }
 
 inline void permute_invert(const Tensor& row_of_slot, const Tensor& slot_of_row) {

@@ -5,7 +5,7 @@
 namespace mixtune::cuda {
 
 void begin_warm_up(Ctx& ctx, const AttentionShape& shape, DType dtype, const BatchLimits& limits) {
-  ctx.gpu->part<GemmPlans>().set_max_tokens(limits.tokens, limits.tokens);
+  ctx.gpu->part<GemmPlans>().set_max_tokens(limits.tokens, limits.tokens * limits.expert_ranks);
   warm_up_attention(ctx, shape, dtype, limits);
 }
 

@@ -27,6 +27,7 @@ void add(const ParallelRecord& r, nlohmann::ordered_json& object) {
   object["rank_tokens"] = of_ranks(&RankRecord::tokens);
   object["rank_exchange_bytes"] = of_ranks(&RankRecord::exchange_bytes);
   object["rank_exchange_milliseconds"] = of_ranks(&RankRecord::exchange_milliseconds);
+  object["rank_exchange_exposed_milliseconds"] = of_ranks(&RankRecord::exchange_exposed_milliseconds);
   object["rank_gradient_sum_milliseconds"] = of_ranks(&RankRecord::gradient_sum_milliseconds);
   object["rank_weight_gather_milliseconds"] = of_ranks(&RankRecord::weight_gather_milliseconds);
   object["rank_collective_milliseconds"] = of_ranks(&RankRecord::collective_milliseconds);

@@ -119,6 +119,7 @@ TEST(JsonlSink, FieldsOfRanksAreLists) {
   const ParallelRecord parallel{.ranks = {{.tokens = 1000,
                                            .exchange_bytes = int64_t{1} << 40,
                                            .exchange_milliseconds = 1.5,
+                                           .exchange_exposed_milliseconds = 1.25,
                                            .gradient_sum_milliseconds = 2.5,
                                            .weight_gather_milliseconds = 3.5,
                                            .collective_milliseconds = 8},
@@ -130,7 +131,8 @@ TEST(JsonlSink, FieldsOfRanksAreLists) {
   sink.step(r);
   const std::string line = read(file.path());
   EXPECT_NE(line.find(R"("milliseconds":100.0,"rank_tokens":[1000,1048],"rank_exchange_bytes":[1099511627776,0],)"
-                      R"("rank_exchange_milliseconds":[1.5,0.0],"rank_gradient_sum_milliseconds":[2.5,0.0],)"
+                      R"("rank_exchange_milliseconds":[1.5,0.0],"rank_exchange_exposed_milliseconds":[1.25,0.0],)"
+                      R"("rank_gradient_sum_milliseconds":[2.5,0.0],)"
                       R"("rank_weight_gather_milliseconds":[3.5,0.0],"rank_collective_milliseconds":[8.0,0.25],)"
                       R"("expert_tokens":[3,0,5],"expert_imbalance":1.875})"),
             std::string::npos)

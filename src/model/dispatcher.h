@@ -49,9 +49,17 @@ class Dispatcher {
                        const Tensor& y) const = 0;
   // dy [T, H] -> the gradient of combine's rows [R, H], pushed on the stack.
   virtual Tensor combine_backward(Ctx& ctx, const DispatchHandle& handle, const Tensor& dy) const = 0;
-  // Gradients of dispatch's rows and row weights -> dx [T, H] and dweights [T, k].
-  virtual void dispatch_backward(Ctx& ctx, const DispatchHandle& handle, const Tensor& drows,
-                                 const Tensor& drow_weights, const Tensor& dx, const Tensor& dweights) const = 0;
+  // Gradients of dispatch's rows and row weights on their way back to the tokens, while the ctx does something else; they
+  // stay as they are, and what this pushed on the stack stays there, until dispatch_backward.
+  struct Returning {
+    Tensor drows, drow_weights;
+    LaneMark mark;
+  };
+  virtual Returning start_return(Ctx& ctx, const DispatchHandle& handle, const Tensor& drows,
+                                 const Tensor& drow_weights) const = 0;
+  // What returned -> dx [T, H] and dweights [T, k].
+  virtual void dispatch_backward(Ctx& ctx, const DispatchHandle& handle, const Returning& returning, const Tensor& dx,
+                                 const Tensor& dweights) const = 0;
 };
 
 // All `experts` on this device.

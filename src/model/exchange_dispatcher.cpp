@@ -11,10 +11,6 @@ namespace mixtune {
 
 namespace {
 
-constexpr int64_t aligned(int64_t rows) {
-  return (rows + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
-}
-
 class ExchangeDispatcher : public Dispatcher {
  public:
   ExchangeDispatcher(int64_t experts, Communicator& ranks)
@@ -25,7 +21,7 @@ class ExchangeDispatcher : public Dispatcher {
   }
 
   DispatchHandle reserve(Ctx& ctx, const Routing& routing) const override {
-    const int64_t most = aligned(routing.experts.elements() + experts_ * (kRowAlignment - 1));
+    const int64_t most = align_rows(routing.experts.elements() + experts_ * (kRowAlignment - 1));
     const auto counts = [&](const char* name, Shape shape) {
       return ctx.host_stack.push(name, shape, DType::kI32);
     };
@@ -39,15 +35,16 @@ class ExchangeDispatcher : public Dispatcher {
   }
 
   void plan(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const override {
-    const int64_t sent = permute_map(ctx, {.experts = routing.experts,
-                                           .begin = handle.sent_begin,
-                                           .count = handle.sent_count,
-                                           .row_of_slot = handle.row_of_slot});
-    handle.slot_of_row = handle.slot_of_row.slice(0, sent);
+    const PermuteMap map = {.experts = routing.experts,
+                            .begin = handle.sent_begin,
+                            .count = handle.sent_count,
+                            .row_of_slot = handle.row_of_slot};
+    start_permute_map(ctx, map);
+    gather_counts(ctx, handle);
+    wait(ctx);
+    handle.slot_of_row = handle.slot_of_row.slice(0, mapped_rows(ctx, map));
     permute_invert(ctx, handle.row_of_slot, handle.slot_of_row);
-    copy(ctx, handle.sent_count, handle.all_counts.row(ranks_.rank()));
-    ranks_.all_gather(ctx, "row counts", handle.all_counts);
-    place_rows(handle);
+    place_rows(ctx, handle);
     send_weights(ctx, routing, handle);
   }
 
@@ -77,13 +74,18 @@ class ExchangeDispatcher : public Dispatcher {
     return send_tokens(ctx, "gradients of expert outputs", handle, dy, {});
   }
 
-  void dispatch_backward(Ctx& ctx, const DispatchHandle& handle, const Tensor& drows, const Tensor& drow_weights,
-                         const Tensor& dx, const Tensor& dweights) const override {
+  Returning start_return(Ctx& ctx, const DispatchHandle& handle, const Tensor& drows,
+                         const Tensor& drow_weights) const override {
+    const InLane lane(ctx);
+    return {bring_back(ctx, "gradients of tokens", handle, drows),
+            bring_back(ctx, "gradients of routing weights", handle, drow_weights), mark_lane(ctx)};
+  }
+  void dispatch_backward(Ctx& ctx, const DispatchHandle& handle, const Returning& returning, const Tensor& dx,
+                         const Tensor& dweights) const override {
     const Range range(ctx, "dispatch, backward");
-    const Frame frame(ctx);
-    unpermute_rows(ctx, bring_back(ctx, "gradients of tokens", handle, drows), handle.row_of_slot, {}, dx);
-    unpermute_weights(ctx, bring_back(ctx, "gradients of routing weights", handle, drow_weights), handle.row_of_slot,
-                      dweights);
+    ranks_.wait(ctx, "gradients of tokens", returning.mark);
+    unpermute_rows(ctx, returning.drows, handle.row_of_slot, {}, dx);
+    unpermute_weights(ctx, returning.drow_weights, handle.row_of_slot, dweights);
   }
 
  private:
@@ -93,15 +95,29 @@ class ExchangeDispatcher : public Dispatcher {
     return handle.all_counts.row(rank).as<int32_t>() + ranks_.rank() * here_;  // for the experts here
   }
 
+  // all_counts, once the host has waited.
+  void gather_counts(Ctx& ctx, const DispatchHandle& handle) const {
+    const Stack::Frame frame(ctx.stack);
+    const Tensor counts = ctx.stack.push("row counts of all ranks", handle.all_counts.shape, DType::kI32);
+    copy(ctx, handle.sent_count, counts.row(ranks_.rank()));
+    ranks_.all_gather(ctx, "row counts", counts);
+    copy(ctx, counts, handle.all_counts);
+  }
+
   // Where the rows of each expert here will be, and how many there are.
-  void place_rows(DispatchHandle& handle) const {
+  void place_rows(const Ctx& ctx, DispatchHandle& handle) const {
+    if (ctx.is_meta()) {  // at worst, all tokens of all ranks come here
+      const int64_t pairs = handle.row_of_slot.elements();
+      handle.rows = supposed_rows(ctx, ctx.worst_case_routing ? pairs * ranks_.size() : pairs, here_);
+      return;
+    }
     handle.rows = 0;
     for (int64_t e = 0; e < here_; ++e) {
       int64_t count = 0;
       for (int64_t rank = 0; rank < ranks_.size(); ++rank) count += counts_of(handle, rank)[e];
       handle.begin.as<int32_t>()[e] = static_cast<int32_t>(handle.rows);
       handle.count.as<int32_t>()[e] = static_cast<int32_t>(count);
-      handle.rows += aligned(count);
+      handle.rows += align_rows(count);
     }
   }
 
@@ -125,11 +141,12 @@ class ExchangeDispatcher : public Dispatcher {
   // Rows before they travel -> rows of the experts here, gaps 0.
   void send(Ctx& ctx, const char* what, const DispatchHandle& handle, const Tensor& sent,
             const Tensor& received) const {
+    if (ctx.is_meta()) return;
     list_messages(handle, sent, received);
     ranks_.exchange(ctx, what, there_, came_);
     for (int64_t e = 0; e < here_; ++e) {
       const int64_t count = handle.count.as<int32_t>()[e], end = handle.begin.as<int32_t>()[e] + count;
-      if (const int64_t gap = aligned(count) - count; gap > 0) zero(ctx, received.slice(end, gap));
+      if (const int64_t gap = align_rows(count) - count; gap > 0) zero(ctx, received.slice(end, gap));
     }
   }
 
@@ -156,6 +173,7 @@ class ExchangeDispatcher : public Dispatcher {
     const int64_t sent = handle.slot_of_row.rows();
     const Tensor back =
         ctx.stack.push("returned rows", rows.shape.rank() == 1 ? Shape{sent} : Shape{sent, rows.shape[1]}, rows.dtype);
+    if (ctx.is_meta()) return back;
     list_messages(handle, back, rows);
     ranks_.exchange(ctx, what, came_, there_);
     return back;

@@ -20,7 +20,7 @@ struct InstanceOptions {
   ExpertsImplementation experts = ExpertsImplementation::kGrouped;
   GpuOptions gpu;
   size_t stack_bytes = 0;  // of activations; 0: what the device has left beside State
-  Ranks* ranks = nullptr;  // outlive the instance; none: this process alone
+  const Ranks* ranks = nullptr;  // outlive the instance; none: this process alone
   int zero_stage = 1;      // 1: each rank keeps a piece of the optimizer's state
 };
 

@@ -48,11 +48,14 @@ class LocalDispatcher : public Dispatcher {
     return gather(ctx, handle, dy, "expert output gradient");
   }
 
-  void dispatch_backward(Ctx& ctx, const DispatchHandle& handle, const Tensor& drows, const Tensor& drow_weights,
-                         const Tensor& dx, const Tensor& dweights) const override {
+  Returning start_return(Ctx&, const DispatchHandle&, const Tensor& drows, const Tensor& drow_weights) const override {
+    return {drows, drow_weights, {}};
+  }
+  void dispatch_backward(Ctx& ctx, const DispatchHandle& handle, const Returning& returning, const Tensor& dx,
+                         const Tensor& dweights) const override {
     const Range range(ctx, "dispatch, backward");
-    unpermute_rows(ctx, drows, handle.row_of_slot, {}, dx);
-    unpermute_weights(ctx, drow_weights, handle.row_of_slot, dweights);
+    unpermute_rows(ctx, returning.drows, handle.row_of_slot, {}, dx);
+    unpermute_weights(ctx, returning.drow_weights, handle.row_of_slot, dweights);
   }
 
  private:
@@ -65,8 +68,7 @@ class LocalDispatcher : public Dispatcher {
 
   // Every expert's rows may end with a gap.
   int64_t most_rows(int64_t pairs) const {
-    const int64_t rows = pairs + experts_ * (kRowAlignment - 1);
-    return (rows + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
+    return align_rows(pairs + experts_ * (kRowAlignment - 1));
   }
 
   int64_t experts_;

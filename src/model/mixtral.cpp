@@ -19,7 +19,7 @@ Tensor Mixtral::embed(Ctx& ctx, const Batch& batch, Saved& saved) const {
   saved.router_stats =
       ctx.stack.push("router stats", {config_.num_hidden_layers, 2, config_.num_local_experts}, DType::kF64);
   const Tensor h = push(ctx, "embedded tokens", {tokens, config_.hidden_size});
-  embedding_forward(ctx, batch.ids, *WeightUse(state_, params_.embedding), h);
+  embedding_forward(ctx, batch.ids, *WeightUse(ctx, state_, params_.embedding), h);
   return h;
 }
 
@@ -78,7 +78,9 @@ void Mixtral::layers_backward(Ctx& ctx, const Batch& batch, LayerRange range, co
       attention_forward_block(ctx, batch, p, saved.rope_table, layer, push(ctx, "residual norm", dh.shape));
     }
     expert_backward_block(ctx, batch, p, prob_grad ? prob_grad.row(l) : Tensor{}, layer, dh);
+    state_.complete_from(ctx, p.gate_up);
     attention_backward_block(ctx, batch, p, saved.rope_table, layer, dh);
+    state_.complete_from(ctx, p.input_norm);
   }
 }
 
@@ -101,6 +103,7 @@ void Mixtral::head_loss(Ctx& ctx, const Batch& batch, const HeadLoss& args) cons
   const Tensor place = ctx.stack.push("place of each row", {args.h.rows(), 1}, DType::kI32);
   permute_invert(ctx, batch.target_rows, place);
   unpermute_rows(ctx, dx, place, {}, args.dh);
+  state_.complete_from(ctx, params_.final_norm);
 }
 
 namespace {
@@ -143,7 +146,7 @@ void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
 
 void Mixtral::final_norm(Ctx& ctx, const Tensor& h, const Tensor& normed, const Tensor& rstd) const {
   rms_norm_forward(ctx, {.x = h,
-                         .weight = *WeightUse(state_, params_.final_norm),
+                         .weight = *WeightUse(ctx, state_, params_.final_norm),
                          .eps = config_.rms_norm_eps,
                          .y = normed,
                          .rstd = rstd});
@@ -172,12 +175,12 @@ WeightGradient Mixtral::weight_gradient(int param) const {
 
 void Mixtral::linear(Ctx& ctx, const Projection& p, const Tensor& x, const Tensor& y) const {
   const Range range(ctx, p.name);
-  recipe_.linear(ctx, x, *WeightUse(state_, p.param), y);
+  recipe_.linear(ctx, x, *WeightUse(ctx, state_, p.param), y);
 }
 
 void Mixtral::linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackward args) const {
   const Range range(ctx, p.name);
-  const WeightUse weight(state_, p.param);
+  const WeightUse weight(ctx, state_, p.param);
   args.weight = *weight;
   args.dweight = weight_gradient(p.param);
   recipe_.linear_backward(ctx, args);
@@ -186,7 +189,7 @@ void Mixtral::linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackw
 
 void Mixtral::norm_backward(Ctx& ctx, int param, RmsNormBackward args) const {
   const Range range(ctx, "norm, backward");
-  const WeightUse weight(state_, param);
+  const WeightUse weight(ctx, state_, param);
   const WeightGradient gradient = weight_gradient(param);
   args.weight = *weight;
   args.dweight = gradient.tensor;

@@ -39,7 +39,7 @@ void Mixtral::attention_forward_block(Ctx& ctx, const Batch& batch, const LayerP
   {
     const Range range(ctx, "norm");
     rms_norm_forward(ctx, {.x = saved.input,
-                           .weight = *WeightUse(state_, p.input_norm),
+                           .weight = *WeightUse(ctx, state_, p.input_norm),
                            .eps = config_.rms_norm_eps,
                            .y = normed,
                            .rstd = saved.input_rstd});
@@ -60,7 +60,7 @@ void Mixtral::attention_forward_block(Ctx& ctx, const Batch& batch, const LayerP
   const Range range(ctx, "norm");
   rms_norm_forward(ctx, {.x = saved.input,
                          .delta = projected,
-                         .weight = *WeightUse(state_, p.post_norm),
+                         .weight = *WeightUse(ctx, state_, p.post_norm),
                          .eps = config_.rms_norm_eps,
                          .r = saved.middle,
                          .y = normed,
@@ -72,7 +72,7 @@ void Mixtral::route(Ctx& ctx, const Batch& batch, const LayerParams& p, const Te
                     const Tensor& normed, const Tensor& forced) const {
   const Range range(ctx, "router");
   if (forced) saved.routing.experts = forced;
-  router_logits(ctx, normed, *WeightUse(state_, p.router), saved.router_logits);
+  router_logits(ctx, normed, *WeightUse(ctx, state_, p.router), saved.router_logits);
   router_forward(ctx, {.logits = saved.router_logits,
                        .live = batch.live_tokens,
                        .experts = saved.routing.experts,
@@ -90,7 +90,7 @@ void Mixtral::expert_forward_block(Ctx& ctx, const LayerParams& p, const LayerSa
   const Tensor gate_up = saved.gate_up ? saved.gate_up : push(ctx, "gate-up output", gate_up_shape);
   const Tensor rows = dispatcher_.dispatch(ctx, saved.dispatch, normed);
   const Tensor out_rows = push(ctx, "expert output", rows.shape);
-  const WeightUse gate_up_weight(state_, p.gate_up), down_weight(state_, p.down);
+  const WeightUse gate_up_weight(ctx, state_, p.gate_up), down_weight(ctx, state_, p.down);
   recipe_.expert_mlp(ctx, {.x = rows,
                            .gate_up_weight = *gate_up_weight,
                            .down_weight = *down_weight,
@@ -107,7 +107,7 @@ void Mixtral::expert_backward_block(Ctx& ctx, const Batch& batch, const LayerPar
   const Tensor normed = push(ctx, "residual norm", dh.shape);
   {
     const Range range(ctx, "norm");
-    rms_norm_recompute(ctx, saved.middle, *WeightUse(state_, p.post_norm), saved.middle_rstd, normed);
+    rms_norm_recompute(ctx, saved.middle, *WeightUse(ctx, state_, p.post_norm), saved.middle_rstd, normed);
   }
   const Tensor dnormed = push(ctx, "residual norm gradient", dh.shape);
   const Tensor dweights = push_statistics(ctx, "routing weights gradient", saved.routing.weights.shape);
@@ -124,7 +124,7 @@ void Mixtral::expert_backward_block(Ctx& ctx, const Batch& batch, const LayerPar
                           .dlogits = dlogits});
     const WeightGradient dweight = weight_gradient(p.router);
     router_logits_backward(ctx, {.x = normed,
-                                 .weight = *WeightUse(state_, p.router),
+                                 .weight = *WeightUse(ctx, state_, p.router),
                                  .dlogits = dlogits,
                                  .dx = dnormed,
                                  .dweight = dweight.tensor,
@@ -137,7 +137,7 @@ void Mixtral::expert_backward_block(Ctx& ctx, const Batch& batch, const LayerPar
 void Mixtral::experts_backward(Ctx& ctx, const LayerParams& p, const LayerSaved& saved,
                                const ExpertsBackward& args) const {
   const Frame frame(ctx);
-  const WeightUse gate_up_weight(state_, p.gate_up), down_weight(state_, p.down);
+  const WeightUse gate_up_weight(ctx, state_, p.gate_up), down_weight(ctx, state_, p.down);
   DispatchHandle dispatch = saved.dispatch;
   const Tensor rows = dispatcher_.dispatch_again(ctx, saved.routing, dispatch, args.normed);
   Tensor gate_up = saved.gate_up;
@@ -158,11 +158,13 @@ void Mixtral::experts_backward(Ctx& ctx, const LayerParams& p, const LayerSaved&
                                     .dy = dout_rows,
                                     .dx = drows,
                                     .drow_weights = drow_weights,
-                                    .dgate_up_weight = dgate_up,
                                     .ddown_weight = ddown});
+  const Dispatcher::Returning returning = dispatcher_.start_return(ctx, dispatch, drows, drow_weights);
+  recipe_.expert_gate_up_weight_gradient(
+      ctx, {.x = rows, .dgate_up = gate_up, .groups = dispatch.groups(), .dweight = dgate_up});
   if (dgate_up.tensor) state_.notify(p.gate_up);
   if (ddown.tensor) state_.notify(p.down);
-  dispatcher_.dispatch_backward(ctx, dispatch, drows, drow_weights, args.dnormed, args.dweights);
+  dispatcher_.dispatch_backward(ctx, dispatch, returning, args.dnormed, args.dweights);
 }
 
 void Mixtral::attention_backward_block(Ctx& ctx, const Batch& batch, const LayerParams& p, const Tensor& rope_table,
@@ -188,7 +190,7 @@ void Mixtral::attention_backward_block(Ctx& ctx, const Batch& batch, const Layer
   const Tensor normed = push(ctx, "input norm", dh.shape), dnormed = push(ctx, "input norm gradient", dh.shape);
   {
     const Range range(ctx, "norm");
-    rms_norm_recompute(ctx, saved.input, *WeightUse(state_, p.input_norm), saved.input_rstd, normed);
+    rms_norm_recompute(ctx, saved.input, *WeightUse(ctx, state_, p.input_norm), saved.input_rstd, normed);
   }
   linear_backward(ctx, {p.qkv, "qkv, backward"}, {.x = normed, .dy = dqkv, .dx = dnormed});
   norm_backward(ctx, p.input_norm, {.r = saved.input, .rstd = saved.input_rstd, .dy = dnormed, .dr = dh});

@@ -1,7 +1,7 @@
 // Communicator: what the ranks of a group do together. NCCL on GPUs, Gloo for CPU processes, and a group of one.
 //
 // Every rank of the group calls the same operations in the same order. Results are ready in the order of ctx's work, as
-// an op's are. `what` says for messages and metrics what is moved ("tokens to experts"); it outlives the communicator.
+// an op's are; of an operation in the lane (tensor/lane.h), once the ctx has waited for that. `what` says for messages and metrics what is moved ("tokens to experts"); it outlives the communicator.
 // Throws Error where a rank is lost or does not come within the timeout: it names the operation and, where it is known,
 // the rank.
 #pragma once
@@ -10,7 +10,7 @@
 #include <span>
 #include <string>
 
-#include "tensor/ctx.h"
+#include "tensor/lane.h"
 
 namespace mixtune {
 
@@ -46,6 +46,9 @@ class Communicator {
 
   // x = that of rank `root`.
   virtual void broadcast(Ctx& ctx, const char* what, const Tensor& x, int root) = 0;
+
+  // The ctx's later work waits for what of this group was put in the lane until `mark`.
+  virtual void wait(Ctx& ctx, const char* /*what*/, LaneMark mark) { wait_for_lane(ctx, mark); }
 
   // The group of those ranks that give the same color, in the order of their ranks here.
   virtual std::unique_ptr<Communicator> split(int color) = 0;

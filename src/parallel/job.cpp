@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "parallel/gloo_communicator.h"
+#include "parallel/nccl_communicator.h"
 
 namespace mixtune {
 
@@ -71,15 +72,21 @@ void Job::compare(const std::map<std::string, std::string>& entries) {
   }
 }
 
-Ranks Job::connect(int expert_parallel, int64_t experts, const std::string& where) {
+std::unique_ptr<Communicator> Job::connect_all(Device device) {
   const Launch& launch = options_.launch;
-  Ranks ranks =
-      make_ranks(with_progress(make_gloo_communicator(*client_, {.rank = launch.rank,
-                                                                 .size = launch.size,
-                                                                 .host = address_towards(launch.host, launch.port),
-                                                                 .timeout = options_.timeout + kLater}),
-                               *client_),
-                 expert_parallel, experts, where);
+  if (device.type == DeviceType::kCuda)
+    return with_progress(make_nccl_communicator(*client_, launch.rank, launch.size, device), *client_,
+                         Progress::kGoesOn);
+  return with_progress(make_gloo_communicator(*client_, {.rank = launch.rank,
+                                                         .size = launch.size,
+                                                         .host = address_towards(launch.host, launch.port),
+                                                         .timeout = options_.timeout + kLater}),
+                       *client_, Progress::kDone);
+}
+
+Ranks Job::connect(Device device, const RankGrid& grid) {
+  Ranks ranks = make_ranks(connect_all(device), grid);
+  ranks.device = device;
   ranks.progress = client_.get();
   return ranks;
 }

@@ -33,14 +33,16 @@ class Job {
   // Throws UserError where this rank's entries are not those of rank 0: it names what differs.
   void compare(const std::map<std::string, std::string>& entries);
 
-  // All ranks call this. The job outlives the ranks.
-  Ranks connect(int expert_parallel, int64_t experts, const std::string& where);
+  // All ranks call this; they compute on `device`, on GPUs each with its own. The job outlives the ranks.
+  Ranks connect(Device device, const RankGrid& grid);
 
   RankProgress& progress() { return *client_; }
   // Tells the others that this rank has failed; returns why the job has, which may be what came before it.
   Failure fail(const std::string& message, int exit_code);
 
  private:
+  std::unique_ptr<Communicator> connect_all(Device device);
+
   JobOptions options_;
   std::optional<Coordinator> coordinator_;
   std::unique_ptr<CoordinatorClient> client_;

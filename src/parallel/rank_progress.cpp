@@ -1,5 +1,7 @@
 #include "parallel/rank_progress.h"
 
+#include <optional>
+
 #include "parallel/wrapped_communicator.h"
 
 namespace mixtune {
@@ -8,20 +10,28 @@ namespace {
 
 class Inside {
  public:
-  Inside(RankProgress& progress, const char* what) : progress_(progress) { progress_.enter(what); }
-  ~Inside() { progress_.leave(); }
+  Inside(RankProgress& progress, const char* what, Progress when_returned)
+      : progress_(progress), leaves_(when_returned == Progress::kDone) {
+    progress_.enter(what);
+  }
+  ~Inside() {
+    if (leaves_) progress_.leave();
+  }
   Inside(const Inside&) = delete;
   Inside& operator=(const Inside&) = delete;
 
  private:
   RankProgress& progress_;
+  bool leaves_;
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> with_progress(std::unique_ptr<Communicator> communicator, RankProgress& progress) {
-  return wrap_communicator(std::move(communicator),
-                           [&progress](const char* what, int64_t) { return Inside(progress, what); });
+std::unique_ptr<Communicator> with_progress(std::unique_ptr<Communicator> communicator, RankProgress& progress,
+                                            Progress when_returned) {
+  return wrap_communicator(std::move(communicator), [&progress, when_returned](Ctx*, const char* what, int64_t bytes) {
+    return bytes == kWait ? std::nullopt : std::optional<Inside>(std::in_place, progress, what, when_returned);
+  });
 }
 
 }  // namespace mixtune

@@ -20,6 +20,10 @@ class RankProgress {
 };
 
 // `communicator`, and what is split from it, with enter and leave around every operation. A group of one has none.
-std::unique_ptr<Communicator> with_progress(std::unique_ptr<Communicator> communicator, RankProgress& progress);
+// Operations of a GPU go on when their call has returned: of those there is only the enter, and a rank counts as inside
+// until it enters the next one.
+enum class Progress { kDone, kGoesOn };  // when a call has returned
+std::unique_ptr<Communicator> with_progress(std::unique_ptr<Communicator> communicator, RankProgress& progress,
+                                            Progress when_returned);
 
 }  // namespace mixtune

@@ -4,8 +4,9 @@
 
 namespace mixtune {
 
-Ranks make_ranks(std::unique_ptr<Communicator> world, int expert_parallel, int64_t experts, const std::string& where) {
-  Ranks ranks{.grid = make_rank_grid(world->size(), world->rank(), expert_parallel, experts, where)};
+Ranks make_ranks(std::unique_ptr<Communicator> world, const RankGrid& grid) {
+  MT_CHECK(grid.world == world->size() && grid.rank == world->rank());
+  Ranks ranks{.grid = grid};
   if (world->size() > 1) ranks.traffic = std::make_unique<Traffic>();
   ranks.world = ranks.traffic ? with_traffic(std::move(world), *ranks.traffic) : std::move(world);
   ranks.expert = ranks.world->split(ranks.grid.ep_color());
@@ -13,18 +14,58 @@ Ranks make_ranks(std::unique_ptr<Communicator> world, int expert_parallel, int64
   return ranks;
 }
 
+namespace {
+
+// An all-gather of host memory; returns when it is done.
+void gather(Ctx& ctx, Communicator& ranks, const char* what, const Tensor& x) {
+  const Stack::Frame frame(ctx.stack);
+  const Tensor there = ctx.stack.push(what, x.shape, x.dtype);
+  copy(ctx, x.row(ranks.rank()), there.row(ranks.rank()));
+  ranks.all_gather(ctx, what, there);
+  copy(ctx, there, x);
+  wait(ctx);
+}
+
+// It moves nothing.
+class PlannedCommunicator final : public Communicator {
+ public:
+  using Communicator::Communicator;
+
+  void exchange(Ctx&, const char*, std::span<const Message>, std::span<const Message>) override {}
+  void all_reduce(Ctx&, const char*, const Tensor&) override {}
+  void reduce_scatter(Ctx&, const char*, const Tensor&) override {}
+  void all_gather(Ctx&, const char*, const Tensor&) override {}
+  void broadcast(Ctx&, const char*, const Tensor&, int) override {}
+  std::unique_ptr<Communicator> split(int) override { MT_CHECK(false); }
+};
+
+std::unique_ptr<Communicator> plan_communicator(int size) {
+  if (size == 1) return make_single_communicator();
+  return std::make_unique<PlannedCommunicator>(0, size);
+}
+
+}  // namespace
+
 std::vector<std::string> gather_texts(Ctx& ctx, Communicator& ranks, const char* what, const std::string& text) {
   std::vector<int64_t> sizes(ranks.size());
   sizes[ranks.rank()] = static_cast<int64_t>(text.size());
-  ranks.all_gather(ctx, what, host_tensor(sizes.data(), {ranks.size()}));
+  gather(ctx, ranks, what, host_tensor(sizes.data(), {ranks.size()}));
   const int64_t most = *std::ranges::max_element(sizes);
   std::vector<uint8_t> bytes(ranks.size() * most);
   std::ranges::copy(text, bytes.begin() + ranks.rank() * most);
-  if (most > 0) ranks.all_gather(ctx, what, host_tensor(bytes.data(), {ranks.size(), most}));
+  if (most > 0) gather(ctx, ranks, what, host_tensor(bytes.data(), {ranks.size(), most}));
   std::vector<std::string> texts;
   for (int rank = 0; rank < ranks.size(); ++rank)
     texts.emplace_back(bytes.begin() + rank * most, bytes.begin() + rank * most + sizes[rank]);
   return texts;
+}
+
+Ranks planned_ranks(const RankGrid& grid) {
+  return {.grid = grid,
+          .device = {DeviceType::kMeta},
+          .world = plan_communicator(grid.world),
+          .expert = plan_communicator(grid.expert_parallel),
+          .expert_replica = plan_communicator(grid.expert_data_parallel())};
 }
 
 Ranks single_rank() {

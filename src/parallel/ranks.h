@@ -14,6 +14,7 @@ namespace mixtune {
 
 struct Ranks {
   RankGrid grid;
+  Device device;                                 // of this one
   std::unique_ptr<Traffic> traffic;              // of all three groups; none where there is one rank
   std::unique_ptr<Communicator> world;           // every rank: each has its own data and all dense parameters
   std::unique_ptr<Communicator> expert;          // ep: together they hold all experts
@@ -28,13 +29,16 @@ struct Ranks {
   }
 };
 
-// All ranks of `world` call this.
-Ranks make_ranks(std::unique_ptr<Communicator> world, int expert_parallel, int64_t experts, const std::string& where);
+// All ranks of `world` call this; each gives its own place in the grid.
+Ranks make_ranks(std::unique_ptr<Communicator> world, const RankGrid& grid);
 
 // Every rank's text, in the order of ranks. All ranks of the group call this; it waits for all of them.
 std::vector<std::string> gather_texts(Ctx& ctx, Communicator& ranks, const char* what, const std::string& text);
 
 // This process alone.
 Ranks single_rank();
+
+// A rank of the grid that talks to nobody, for plans of memory (DeviceType::kMeta).
+Ranks planned_ranks(const RankGrid& grid);
 
 }  // namespace mixtune

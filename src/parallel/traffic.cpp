@@ -1,7 +1,6 @@
 #include "parallel/traffic.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "parallel/wrapped_communicator.h"
 
@@ -9,63 +8,91 @@ namespace mixtune {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 Traffic::Sum& operator+=(Traffic::Sum& total, const Traffic::Sum& sum) {
   total.calls += sum.calls;
   total.bytes += sum.bytes;
   total.seconds += sum.seconds;
+  total.exposed_seconds += sum.exposed_seconds;
   return total;
 }
 
 class Inside {
  public:
-  Inside(Traffic& traffic, const char* what, int64_t bytes) : traffic_(traffic), what_(what), bytes_(bytes) {}
+  Inside(Traffic& traffic, Ctx* ctx, const char* what, int64_t bytes) : traffic_(ctx ? &traffic : nullptr) {
+    if (traffic_) traffic_->begin(*ctx, what, bytes);
+  }
   ~Inside() {
-    const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
-    traffic_.add(what_, {.calls = 1, .bytes = bytes_, .seconds = seconds});
+    if (traffic_) traffic_->end();
   }
   Inside(const Inside&) = delete;
   Inside& operator=(const Inside&) = delete;
 
  private:
-  Traffic& traffic_;
-  const char* what_;
-  int64_t bytes_;
-  Clock::time_point start_ = Clock::now();
+  Traffic* traffic_;
 };
 
 }  // namespace
 
-void Traffic::add(const char* what, const Sum& sum) {
+void Traffic::start() {
+  for (Entry& entry : entries_) entry.sum = {};
+  spans_.clear();
+  if (clock_) clock_->reset();
+  counting_ = true;
+}
+
+size_t Traffic::entry_of(const char* what) {
   const auto same = [what](const Entry& entry) {
     return std::string_view(entry.what) == what;
   };
-  auto entry = std::ranges::find_if(entries_, same);
-  if (entry == entries_.end()) entry = entries_.insert(entry, {what, {}});
-  entry->sum += sum;
+  const size_t entry = std::ranges::find_if(entries_, same) - entries_.begin();
+  if (entry == entries_.size()) entries_.push_back({what, {}});
+  return entry;
 }
 
-Traffic::Sum Traffic::all() const {
+void Traffic::begin(Ctx& ctx, const char* what, int64_t bytes) {
+  inside_ = counting_;
+  if (!inside_) return;
+  if (!clock_) clock_ = make_stamp_clock(ctx);
+  const bool operation = bytes != kWait;
+  const size_t entry = entry_of(what);
+  if (operation) entries_[entry].sum += {.calls = 1, .bytes = bytes};
+  spans_.push_back({entry, clock_->stamp(), 0, operation, !in_lane(ctx)});
+}
+
+void Traffic::end() {
+  if (inside_) spans_.back().to = clock_->stamp();
+  inside_ = false;
+}
+
+void Traffic::add_times() {
+  for (const Span& span : spans_) {
+    if (!clock_->is_past(span.to)) continue;
+    const double seconds = clock_->milliseconds(span.from, span.to) / 1e3;
+    if (span.operation) entries_[span.entry].sum.seconds += seconds;
+    if (span.exposed) entries_[span.entry].sum.exposed_seconds += seconds;
+  }
+  spans_.clear();
+}
+
+Traffic::Sum Traffic::all() {
+  add_times();
   Sum total;
   for (const Entry& entry : entries_) total += entry.sum;
   return total;
 }
 
-Traffic::Sum Traffic::of(std::initializer_list<std::string_view> names) const {
+Traffic::Sum Traffic::of(std::initializer_list<std::string_view> names) {
+  add_times();
   Sum total;
   for (const Entry& entry : entries_)
     if (std::ranges::find(names, entry.what) != names.end()) total += entry.sum;
   return total;
 }
 
-void Traffic::clear() {
-  for (Entry& entry : entries_) entry.sum = {};
-}
-
 std::unique_ptr<Communicator> with_traffic(std::unique_ptr<Communicator> communicator, Traffic& traffic) {
-  return wrap_communicator(std::move(communicator),
-                           [&traffic](const char* what, int64_t bytes) { return Inside(traffic, what, bytes); });
+  return wrap_communicator(std::move(communicator), [&traffic](Ctx* ctx, const char* what, int64_t bytes) {
+    return Inside(traffic, ctx, what, bytes);
+  });
 }
 
 }  // namespace mixtune

@@ -35,7 +35,8 @@ class SlowCommunicator final : public Communicator {
 
 class TrafficTest : public testing::Test {
  protected:
-  int64_t bytes(const char* what) const { return traffic_.of({what}).bytes; }
+  void SetUp() override { traffic_.start(); }
+  int64_t bytes(const char* what) { return traffic_.of({what}).bytes; }
 
   Traffic traffic_;
   std::unique_ptr<Communicator> ranks_ = with_traffic(std::make_unique<SlowCommunicator>(), traffic_);
@@ -73,7 +74,7 @@ TEST_F(TrafficTest, AddsUpByNameUntilCleared) {
   EXPECT_EQ(traffic_.of({"tokens", "weights"}).calls, 3);
   EXPECT_EQ(traffic_.of({"gradients"}).calls, 0);
   EXPECT_GE(traffic_.of({"tokens"}).seconds, 2 * 2e-3);
-  traffic_.clear();
+  traffic_.start();
   EXPECT_EQ(traffic_.all().calls, 0);
   EXPECT_EQ(traffic_.all().bytes, 0);
   EXPECT_EQ(traffic_.all().seconds, 0);
@@ -93,10 +94,10 @@ TEST(RanksTraffic, HasTheWaitingForOthers) {
   std::vector<Traffic::Sum> sums(2);
   std::latch ready(2);
   const auto rank = [&](int r) {
-    const Ranks ranks = make_ranks(make_gloo_communicator(store, {.rank = r, .size = 2, .timeout = 10s}), 2, 4, "");
+    const Ranks ranks = make_ranks(make_gloo_communicator(store, {.rank = r, .size = 2, .timeout = 10s}), {.world = 2, .rank = r, .expert_parallel = 2});
     Stack stack("test", {}, 1 << 20);
     Ctx ctx{.device = {}, .stack = stack, .host_stack = stack};
-    ranks.traffic->clear();
+    ranks.traffic->start();
     std::vector<float> x(1000);
     ready.arrive_and_wait();
     if (r == 1) std::this_thread::sleep_for(100ms);
@@ -116,7 +117,7 @@ TEST(RanksTraffic, HasTheWaitingForOthers) {
 }
 
 TEST(RanksTraffic, IsNoneForOneRank) {
-  EXPECT_EQ(make_ranks(make_single_communicator(), 1, 4, "").traffic, nullptr);
+  EXPECT_EQ(make_ranks(make_single_communicator(), {}).traffic, nullptr);
   EXPECT_EQ(single_rank().traffic, nullptr);
 }
 

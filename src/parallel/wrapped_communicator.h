@@ -5,8 +5,11 @@
 
 namespace mixtune {
 
-// around(what, bytes) returns what lives as long as the operation. `bytes` is what this rank sends to others: of an
-// exchange as it is, of the other operations what they must send at the least.
+// In place of the bytes of a wait for the lane.
+constexpr int64_t kWait = -1;
+
+// around(ctx, what, bytes) returns what lives as long as the operation; ctx is null where groups are made. `bytes` is what
+// this rank sends to others: of an exchange as it is, of the other operations what they must send at the least.
 template <class Around>
 class WrappedCommunicator final : public Communicator {
  public:
@@ -18,24 +21,28 @@ class WrappedCommunicator final : public Communicator {
     int64_t bytes = 0;
     for (const Message& message : sends)
       if (message.peer != rank()) bytes += static_cast<int64_t>(message.data.bytes());
-    const auto inside = around_(what, bytes);
+    const auto inside = around_(&ctx, what, bytes);
     inner_->exchange(ctx, what, sends, receives);
   }
   void all_reduce(Ctx& ctx, const char* what, const Tensor& x) override {
-    const auto inside = around_(what, 2 * all_but_own(x));
+    const auto inside = around_(&ctx, what, 2 * all_but_own(x));
     inner_->all_reduce(ctx, what, x);
   }
   void reduce_scatter(Ctx& ctx, const char* what, const Tensor& x) override {
-    const auto inside = around_(what, all_but_own(x));
+    const auto inside = around_(&ctx, what, all_but_own(x));
     inner_->reduce_scatter(ctx, what, x);
   }
   void all_gather(Ctx& ctx, const char* what, const Tensor& x) override {
-    const auto inside = around_(what, all_but_own(x));
+    const auto inside = around_(&ctx, what, all_but_own(x));
     inner_->all_gather(ctx, what, x);
   }
   void broadcast(Ctx& ctx, const char* what, const Tensor& x, int root) override {
-    const auto inside = around_(what, rank() == root ? static_cast<int64_t>(x.bytes()) : 0);
+    const auto inside = around_(&ctx, what, rank() == root ? static_cast<int64_t>(x.bytes()) : 0);
     inner_->broadcast(ctx, what, x, root);
+  }
+  void wait(Ctx& ctx, const char* what, LaneMark mark) override {
+    const auto inside = around_(&ctx, what, kWait);
+    inner_->wait(ctx, what, mark);
   }
   std::unique_ptr<Communicator> split(int color) override;
 
@@ -55,7 +62,7 @@ std::unique_ptr<Communicator> wrap_communicator(std::unique_ptr<Communicator> co
 
 template <class Around>
 std::unique_ptr<Communicator> WrappedCommunicator<Around>::split(int color) {
-  const auto inside = around_("making of groups", 0);
+  const auto inside = around_(nullptr, "making of groups", 0);
   return wrap_communicator(inner_->split(color), around_);
 }
 

@@ -58,11 +58,12 @@ class PlainRecipe : public Recipe {
                             .act = act});
     }
     weight_gradient(ctx, "down, weight gradient", args.dy, act, args.groups, args.ddown_weight);
-    {
-      const Range range(ctx, "gate-up, data gradient");
-      grouped_gemm(ctx, {.x = dgate_up, .w = args.gate_up_weight, .y = args.dx, .groups = args.groups});
-    }
-    weight_gradient(ctx, "gate-up, weight gradient", dgate_up, args.x, args.groups, args.dgate_up_weight);
+    const Range range(ctx, "gate-up, data gradient");
+    grouped_gemm(ctx, {.x = dgate_up, .w = args.gate_up_weight, .y = args.dx, .groups = args.groups});
+  }
+
+  void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const override {
+    weight_gradient(ctx, "gate-up, weight gradient", args.dgate_up, args.x, args.groups, args.dweight);
   }
 
  private:
@@ -90,9 +91,6 @@ class LoopRecipe : public PlainRecipe {
   }
 
   void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const override {
-    const auto part = [](const WeightGradient& gradient, int64_t e) -> WeightGradient {
-      return {gradient.tensor ? gradient.tensor.slice(e, 1) : Tensor{}, gradient.accumulate};
-    };
     for_each_expert(ctx, args.groups, args.dx, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
       PlainRecipe::expert_mlp_backward(ctx, {.x = args.x.slice(begin, rows),
                                              .gate_up_weight = args.gate_up_weight.slice(e, 1),
@@ -103,23 +101,41 @@ class LoopRecipe : public PlainRecipe {
                                              .dy = args.dy.slice(begin, rows),
                                              .dx = args.dx.slice(begin, rows),
                                              .drow_weights = args.drow_weights.slice(begin, rows),
-                                             .dgate_up_weight = part(args.dgate_up_weight, e),
                                              .ddown_weight = part(args.ddown_weight, e)});
     });
   }
 
+  void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const override {
+    for_each_group(args.groups, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
+      PlainRecipe::expert_gate_up_weight_gradient(ctx, {.x = args.x.slice(begin, rows),
+                                                        .dgate_up = args.dgate_up.slice(begin, rows),
+                                                        .groups = group,
+                                                        .dweight = part(args.dweight, e)});
+    });
+  }
+
  private:
-  // run(expert, its first row, its rows and gap, the expert as the only group of those rows). Rows of `y` behind the
-  // last expert's are zeroed.
+  static WeightGradient part(const WeightGradient& gradient, int64_t e) {
+    return {gradient.tensor ? gradient.tensor.slice(e, 1) : Tensor{}, gradient.accumulate};
+  }
+
+  // run(expert, its first row, its rows and gap, the expert as the only group of those rows). Returns the end of the
+  // last one's.
   template <class Run>
-  static void for_each_expert(Ctx& ctx, const RowGroups& groups, const Tensor& y, const Run& run) {
+  static int64_t for_each_group(const RowGroups& groups, const Run& run) {
     int64_t end = 0;
     for (int64_t e = 0; e < groups.groups; ++e) {
       const int32_t begin = 0, count = groups.count[e];
-      const int64_t rows = (count + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
+      const int64_t rows = align_rows(count);
       run(e, groups.begin[e], rows, RowGroups{&begin, &count, 1});
       end = groups.begin[e] + rows;
     }
+    return end;
+  }
+  // The same; rows of `y` behind the last expert's are zeroed.
+  template <class Run>
+  static void for_each_expert(Ctx& ctx, const RowGroups& groups, const Tensor& y, const Run& run) {
+    const int64_t end = for_each_group(groups, run);
     if (end < y.rows()) zero(ctx, y.slice(end, y.rows() - end));
   }
 };

@@ -45,15 +45,23 @@ class Recipe {
   virtual void expert_gate_up(Ctx& ctx, const Tensor& x, const Tensor& gate_up_weight, const RowGroups& groups,
                               const Tensor& gate_up) const = 0;
 
-  // From dy [R, H]. gate_up is overwritten.
+  // From dy [R, H]: all but the gradient of gate_up_weight. gate_up becomes its own gradient.
   struct ExpertMlpBackward {
     Tensor x, gate_up_weight, down_weight, row_weights;
     RowGroups groups;
     Tensor gate_up, dy;
     Tensor dx, drow_weights;  // [R, H], [R]
-    WeightGradient dgate_up_weight, ddown_weight;
+    WeightGradient ddown_weight;
   };
   virtual void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const = 0;
+
+  // The gradient of gate_up_weight, apart, so that dx may travel meanwhile.
+  struct GateUpWeightGradient {
+    Tensor x, dgate_up;  // [R, H], [R, 2F]
+    RowGroups groups;
+    WeightGradient dweight;
+  };
+  virtual void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const = 0;
 };
 
 // A recipe that computes in the dtype of its operands. kLoop takes one expert after the other, as the tutorial's first

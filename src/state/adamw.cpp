@@ -44,6 +44,7 @@ void AdamW::gradient_squares(Ctx& ctx, const Tensor& squares) {
 }
 
 void AdamW::step(Ctx& ctx, const Step& args) {
+  state_.await_weights(ctx);
   for (size_t i = 0; i < tensors_.size(); ++i) tensors_[i].key = random_bits(keys_[i], args.step);
   adamw(ctx, tensors_,
         {.learning_rate = args.learning_rate,

@@ -20,6 +20,8 @@ std::string_view mend(const StateTypes& types, Device device, bool training) {
   return "use a smaller model or a device with more memory";
 }
 
+constexpr const char *kSumOfGradients = "sum of gradients", *kUpdatedWeights = "updated weights";
+
 constexpr int64_t round_up(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
@@ -45,6 +47,8 @@ State::State(std::vector<ParamSpec> specs, Device device, const StateTypes& type
       written_(specs_.size(), false) {
   for (const ParamSpec& spec : specs_) check_slices(spec);
   make_buckets();
+  reduced_.resize(buckets_.size());
+  gathered_.resize(buckets_.size());
   const bool masters = types.masters && types.weights != DType::kF32, sharded = replicas.shard_optimizer;
   const size_t weights = storage_bytes(types.weights, false, false),
                gradients = storage_bytes(types.gradients, true, false),
@@ -154,8 +158,9 @@ size_t State::bytes() const {
   return sum;
 }
 
-// Weights live on the device all the time: nothing to fetch, nothing to give back.
-Tensor State::get(int param) {
+// Weights live on the device all the time: nothing to fetch but what other ranks updated, nothing to give back.
+Tensor State::get(Ctx& ctx, int param) {
+  await(ctx, bucket_of_[param]);
   return weight(param);
 }
 void State::release(int) {}
@@ -171,6 +176,8 @@ void State::notify(int param) {
 
 void State::begin_step() {
   written_.assign(written_.size(), false);
+  last_micro_batch_ = false;
+  first_reduced_ = buckets_.size();
 }
 
 void State::publish(Ctx& ctx, int param) {
@@ -195,29 +202,78 @@ bool State::saves(int param) const {
   return bucket.holders == nullptr || bucket_of_[param] % bucket.ranks() == bucket.holders->rank();
 }
 
+// Backward writes gradients in the order of parameters, from the last to the first.
+void State::complete_from(Ctx& ctx, int param) {
+  if (!last_micro_batch_) return;
+  while (first_reduced_ > 0 && buckets_[first_reduced_ - 1].first >= param) reduce(ctx, --first_reduced_);
+}
+
+void State::reduce(Ctx& ctx, size_t b) {
+  const Bucket& bucket = buckets_[b];
+  for (int p = bucket.first; p < bucket.last; ++p) finished_gradient(ctx, p);
+  if (!gradients_[b] || bucket.ranks() == 1) return;
+  const InLane lane(ctx);
+  if (replicas_.shard_optimizer)
+    bucket.holders->reduce_scatter(ctx, kSumOfGradients, gradients_[b]);
+  else
+    bucket.holders->all_reduce(ctx, kSumOfGradients, gradients_[b]);
+  reduced_[b] = mark_lane(ctx);
+}
+
 void State::reduce_gradients(Ctx& ctx) {
-  for (int p = 0; p < size(); ++p) finished_gradient(ctx, p);
-  for (size_t b = 0; b < buckets_.size(); ++b) {
-    if (!gradients_[b] || buckets_[b].ranks() == 1) continue;
-    if (replicas_.shard_optimizer)
-      buckets_[b].holders->reduce_scatter(ctx, "sum of gradients", gradients_[b]);
-    else
-      buckets_[b].holders->all_reduce(ctx, "sum of gradients", gradients_[b]);
-  }
+  last_micro_batch_ = true;
+  complete_from(ctx, 0);
+  for (size_t b = 0; b < buckets_.size(); ++b)
+    if (gradients_[b] && buckets_[b].ranks() > 1) buckets_[b].holders->wait(ctx, kSumOfGradients, reduced_[b]);
 }
 
 void State::gather_weights(Ctx& ctx) {
-  if (replicas_.shard_optimizer) share(ctx, "updated weights", [](const Bucket& bucket) { return bucket.trained; });
+  if (!replicas_.shard_optimizer) return;
+  const InLane lane(ctx);
+  for (size_t b = 0; b < buckets_.size(); ++b) {
+    if (!buckets_[b].trained || buckets_[b].ranks() == 1) continue;
+    buckets_[b].holders->all_gather(ctx, kUpdatedWeights, weights_[b]);
+    gathered_[b] = mark_lane(ctx);
+  }
+}
+
+void State::await(Ctx& ctx, size_t b) {
+  if (gathered_[b].place > 0) buckets_[b].holders->wait(ctx, kUpdatedWeights, gathered_[b]);
+  gathered_[b] = {};
+}
+
+void State::await_weights(Ctx& ctx) {
+  for (size_t b = 0; b < buckets_.size(); ++b) await(ctx, b);
+}
+
+std::vector<Tensor> State::to_save(Ctx& ctx) const {
+  std::vector<Tensor> tensors(size());
+  for (size_t b = 0; b < buckets_.size(); ++b) {
+    const Bucket& bucket = buckets_[b];
+    const size_t mark = ctx.stack.mark();
+    Tensor values = masters_[b] ? masters_[b] : weights_[b];
+    if (values.elements() < bucket.elements) {
+      values = ctx.stack.push("master weights to save", {bucket.elements}, masters_[b].dtype);
+      copy(ctx, masters_[b], values.slice(bucket.piece_begin(), bucket.piece()));
+      bucket.holders->all_gather(ctx, "master weights", values);
+    }
+    if (!saves(bucket.first)) {
+      ctx.stack.release(mark);
+      continue;
+    }
+    for (int p = bucket.first; p < bucket.last; ++p)
+      tensors[p] = values.slice(offset_[p], specs_[p].shape.elements()).view(specs_[p].shape);
+  }
+  return tensors;
 }
 
 void State::share_weights(Ctx& ctx) {
-  share(ctx, "loaded weights", [](const Bucket&) { return true; });
-}
-
-template <class Wanted>
-void State::share(Ctx& ctx, const char* what, const Wanted& wanted) {
-  for (size_t b = 0; b < buckets_.size(); ++b)
-    if (buckets_[b].ranks() > 1 && wanted(buckets_[b])) buckets_[b].holders->all_gather(ctx, what, weights_[b]);
+  const bool masters_are_whole = !replicas_.shard_optimizer;
+  for (size_t b = 0; b < buckets_.size(); ++b) {
+    if (buckets_[b].ranks() == 1) continue;
+    buckets_[b].holders->all_gather(ctx, "loaded weights", weights_[b]);
+    if (masters_[b] && masters_are_whole) buckets_[b].holders->all_gather(ctx, "loaded weights", masters_[b]);
+  }
 }
 
 }  // namespace mixtune

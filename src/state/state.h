@@ -72,15 +72,15 @@ class State {
   int64_t all_elements() const;  // of the whole model
   size_t bytes() const;          // of all that it holds
 
-  // The weight, ready to be read by an op; valid until release.
-  Tensor get(int param);
+  // The weight, ready to be read by the ctx's next op; valid until release.
+  Tensor get(Ctx& ctx, int param);
   void release(int param);
   // The weight, to be written by the optimizer step; and the fp32 master of what this rank owns of it, empty where
   // there is none.
   Tensor weight(int param) const { return part(weights_, param); }
   Tensor master(int param) const { return owned_part(masters_, param); }
-  // What load and initialise write, and save reads: the master where there is one, else the weight. After a write,
-  // publish brings the weight in line.
+  // What load and initialise write: the master where there is one, else the weight. After a write, publish brings the
+  // weight in line.
   Tensor primary(int param) const { return master(param) ? master(param) : weight(param); }
   void publish(Ctx& ctx, int param);
 
@@ -88,19 +88,27 @@ class State {
     Tensor tensor;    // empty where the parameter is not trained
     bool accumulate;  // false: write over what is there (the first of a step); true: add to it
   };
-  // Where this micro-batch's gradient of `param` goes. The writer calls notify when it is complete.
+  // Where this micro-batch's gradient of `param` goes. The writer calls notify when it is written.
   Gradient gradient(int param);
   void notify(int param);
   // Forgets the gradients: the next ones are written, not added.
   void begin_step();
+  // Of the gradients that come from now on, none is added to any more.
+  void begin_last_micro_batch() { last_micro_batch_ = true; }
+  // This micro-batch has no further gradient for parameters from `param` on: those of its last one begin to be summed
+  // over their holders, beside what the ctx does. All ranks call this, in the same order; nothing else does.
+  void complete_from(Ctx& ctx, int param);
   // The gradient of this rank's micro-batches: zero where none of them wrote one.
   Tensor finished_gradient(Ctx& ctx, int param);
-  // Sums the gradients of all holders of each parameter. All ranks call this, once a step; with shard_optimizer the
-  // sums are then there for the owned pieces alone.
+  // After the last micro-batch: the gradients of all holders of each parameter are summed. All ranks call this, once a
+  // step; with shard_optimizer the sums are then there for the owned pieces alone.
   void reduce_gradients(Ctx& ctx);
-  // After the optimizer step: each rank has the owned pieces of all. All ranks call this.
+  // After the optimizer step, each rank has the owned pieces of all weights. They come beside what the ctx does, and
+  // get waits for those that it gives. All ranks call this.
   void gather_weights(Ctx& ctx);
-  // Each holder of a parameter has what it counts; now it has all. All ranks call this.
+  // For who reads weights by weight(), primary() or to_save(): they are all there.
+  void await_weights(Ctx& ctx);
+  // Each holder of a parameter has what it counts of primary(); now it has all. All ranks call this.
   void share_weights(Ctx& ctx);
 
   // Elements [begin, begin + count) of a parameter, row by row; perhaps none.
@@ -112,6 +120,9 @@ class State {
 
   // Of the holders of a parameter, one writes it to a checkpoint: whether it is this rank.
   bool saves(int param) const;
+  // Those that it writes, whole: the masters where there are some, pushed on the stack where they are in pieces, else the
+  // weights; empty for the others. All ranks call this, after await_weights.
+  std::vector<Tensor> to_save(Ctx& ctx) const;
 
   // Of the owned piece.
   Tensor first_moment(int param) const { return owned_part(first_moments_, param); }
@@ -142,8 +153,8 @@ class State {
   bool holds(const Bucket& bucket, bool for_training) const {
     return !for_training || (bucket.trained && is_training());
   }
-  template <class Wanted>
-  void share(Ctx& ctx, const char* what, const Wanted& wanted);
+  void reduce(Ctx& ctx, size_t bucket);
+  void await(Ctx& ctx, size_t bucket);
   Tensor part(const Storage& storage, int param) const;
   Tensor owned_part(const Storage& storage, int param) const;
 
@@ -158,12 +169,16 @@ class State {
   std::vector<std::unique_ptr<Arena>> arenas_;
   Storage weights_, masters_, gradients_, first_moments_, second_moments_;
   std::vector<bool> written_;  // since begin_step
+  bool last_micro_batch_ = false;
+  size_t first_reduced_ = 0;             // of the buckets: the first whose sums are there or on their way
+  std::vector<LaneMark> reduced_;        // each bucket's, once they are
+  std::vector<LaneMark> gathered_;       // each bucket's weights are there after
 };
 
 // A weight while ops read it: got here, released at the end of the scope.
 class WeightUse {
  public:
-  WeightUse(State& state, int param) : state_(state), param_(param), tensor_(state.get(param)) {}
+  WeightUse(Ctx& ctx, State& state, int param) : state_(state), param_(param), tensor_(state.get(ctx, param)) {}
   ~WeightUse() { state_.release(param_); }
   WeightUse(const WeightUse&) = delete;
   WeightUse& operator=(const WeightUse&) = delete;

@@ -49,7 +49,7 @@ TEST_F(StateTest, AGradientThatNobodyWroteIsZero) {
 }
 
 TEST_F(StateTest, AFrozenParameterHasAWeightAlone) {
-  EXPECT_TRUE(state.get(1));
+  EXPECT_TRUE(state.get(ctx, 1));
   EXPECT_FALSE(state.gradient(1).tensor);
   EXPECT_FALSE(state.first_moment(1));
   EXPECT_THROW(state.notify(1), std::logic_error);

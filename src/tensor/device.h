@@ -15,6 +15,7 @@ struct Ctx;
 struct GpuOptions {
   bool deterministic = false;  // libraries' kernels that add in no fixed order are not used
   std::string plan_cache;      // folder where chosen algorithms are kept; empty: nowhere
+  double patience = 0;         // seconds that the host waits for the device at most; 0: any time
 };
 
 bool built_with_cuda();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cstring>
 
 #include "tensor/ctx.h"
@@ -14,9 +15,11 @@ void check_cuda(cudaError_t status, const char* what) {
               "run 'mixtune doctor'; if the GPU is well, please report this");
 }
 
-CudaStream make_stream() {
+CudaStream make_stream(bool urgent) {
   CudaStream stream;
-  check_cuda(cudaStreamCreateWithFlags(&stream.handle, cudaStreamNonBlocking), "stream");
+  int least = 0, greatest = 0;
+  check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "stream");
+  check_cuda(cudaStreamCreateWithPriority(&stream.handle, cudaStreamNonBlocking, urgent ? greatest : least), "stream");
   return stream;
 }
 
@@ -48,8 +51,12 @@ Gpu::Gpu(Device device, const GpuOptions& options)
       compute_capability_(capability(device.index)),
       workspace_("library workspaces", device, (1 + kSideStreams) * kWorkspaceBytes) {
   stream_ = make_stream();
+  lane_ = make_stream(true);
+  current_ = stream_.handle;
   forked_ = make_event();
   waited_ = make_event();
+  laned_ = make_event();
+  for (CudaEvent& mark : marks_) mark = make_event();
   for (Side& side : side_) side = {make_stream(), make_event()};
 }
 
@@ -65,10 +72,42 @@ void Gpu::join(int side_streams) {
   }
 }
 
+void Gpu::enter_lane() {
+  check_cuda(cudaEventRecord(laned_.handle, stream_.handle), "lane");
+  check_cuda(cudaStreamWaitEvent(lane_.handle, laned_.handle), "lane");
+  current_ = lane_.handle;
+}
+
+int64_t Gpu::mark_lane() {
+  ++last_mark_;
+  check_cuda(cudaEventRecord(marks_[last_mark_ % kMarks].handle, lane_.handle), "lane");
+  return last_mark_;
+}
+
+void Gpu::wait_for_lane(int64_t mark) {
+  MT_CHECK(!in_lane());
+  if (mark <= awaited_mark_) return;
+  check_cuda(cudaStreamWaitEvent(stream_.handle, marks_[mark % kMarks].handle), "lane");
+  awaited_mark_ = mark;
+}
+
 void Gpu::wait() {
   check_cuda(cudaEventRecord(waited_.handle, stream()), "wait");
-  check_cuda(cudaEventSynchronize(waited_.handle), "wait");
+  options_.patience > 0 ? wait_patiently() : check_cuda(cudaEventSynchronize(waited_.handle), "wait");
   ++waits_;
+}
+
+// Like cudaEventSynchronize, this keeps a core busy.
+void Gpu::wait_patiently() {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::duration<double>(options_.patience);
+  for (;;) {
+    const cudaError_t status = cudaEventQuery(waited_.handle);
+    if (status != cudaErrorNotReady) return check_cuda(status, "wait");
+    if (Clock::now() > end)
+      throw Error("GPU", fmt::format("it has not come to an end within {:g} s", options_.patience),
+                  "see what the other ranks say; a step that takes longer needs a longer collective_timeout");
+  }
 }
 
 bool built_with_cuda() {

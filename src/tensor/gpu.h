@@ -33,7 +33,7 @@ struct CudaHandle {
 };
 using CudaStream = CudaHandle<cudaStream_t, cudaStreamDestroy>;
 using CudaEvent = CudaHandle<cudaEvent_t, cudaEventDestroy>;
-CudaStream make_stream();
+CudaStream make_stream(bool urgent = false);  // urgent: its kernels start before those of others
 CudaEvent make_event(bool timing = false);
 
 // What a library needs on this device and keeps: its handle, its plans. Derived classes have `static constexpr GpuSlot
@@ -55,11 +55,18 @@ class Gpu {
 
   // Every op's inputs are ready in this stream's order, and its results are: an op that uses other streams forks and
   // joins.
-  cudaStream_t stream() const { return stream_.handle; }
+  cudaStream_t stream() const { return current_; }
   static constexpr int kSideStreams = 4;
   cudaStream_t side_stream(int i) const { return side_[i].stream.handle; }
   void fork(int side_streams);  // side streams [0, n) wait for what stream() holds now
   void join(int side_streams);  // stream() waits for what side streams [0, n) hold now
+
+  // The lane (lane.h): between enter and leave it is what stream() gives.
+  bool in_lane() const { return current_ == lane_.handle; }
+  void enter_lane();
+  void leave_lane() { current_ = stream_.handle; }
+  int64_t mark_lane();
+  void wait_for_lane(int64_t mark);
 
   // Scratch of a library's kernels on stream() (i = -1) or on side_stream(i).
   static constexpr size_t kWorkspaceBytes = 32 << 20;
@@ -83,6 +90,8 @@ class Gpu {
   }
 
  private:
+  void wait_patiently();
+
   struct Side {
     CudaStream stream;
     CudaEvent done;
@@ -91,8 +100,13 @@ class Gpu {
   Device device_;
   GpuOptions options_;
   int multiprocessors_ = 0, compute_capability_ = 0;
-  CudaStream stream_;
-  CudaEvent forked_, waited_;
+  CudaStream stream_, lane_;
+  cudaStream_t current_ = nullptr;
+  CudaEvent forked_, waited_, laned_;
+  // Of the marks that were set last, mark m at m % kMarks. A mark older than those stands for a later one.
+  static constexpr int64_t kMarks = 64;
+  std::array<CudaEvent, kMarks> marks_;
+  int64_t last_mark_ = 0, awaited_mark_ = 0;
   std::array<Side, kSideStreams> side_;
   Memory workspace_;
   int64_t waits_ = 0, late_plans_ = 0;

@@ -1,9 +1,10 @@
-// What a build without CUDA has in place of gpu.cpp, cuda_memory.cpp, fence.cpp and nvtx.cpp.
+// What a build without CUDA has in place of gpu.cpp, cuda_memory.cpp, fence.cpp, lane.cpp and nvtx.cpp.
 #include <cstring>
 
 #include "tensor/ctx.h"
 #include "tensor/cuda_memory.h"
 #include "tensor/fence.h"
+#include "tensor/lane.h"
 #include "tensor/nvtx.h"
 
 namespace mixtune {
@@ -55,6 +56,16 @@ int64_t device_waits(const Ctx&) {
 int64_t late_plans(const Ctx&) {
   return 0;
 }
+
+InLane::InLane(Ctx& ctx) : ctx_(ctx), entered_(false) {}
+InLane::~InLane() = default;
+bool in_lane(const Ctx&) {
+  return false;
+}
+LaneMark mark_lane(Ctx&) {
+  return {};
+}
+void wait_for_lane(Ctx&, LaneMark) {}
 
 struct Fence::Event {};
 Fence::Fence() = default;

@@ -30,6 +30,7 @@ class EventClock : public StampClock {
     check_cuda(cudaEventElapsedTime(&ms, events_[from].handle, events_[to].handle), "time stamp");
     return ms;
   }
+  bool is_past(int stamp) override { return cudaEventQuery(events_[stamp].handle) == cudaSuccess; }
   void reset() override { used_ = 0; }
 
  private:

@@ -15,7 +15,8 @@ class StampClock {
  public:
   virtual ~StampClock() = default;
   virtual int stamp() = 0;                            // now; counts from 0
-  virtual double milliseconds(int from, int to) = 0;  // between two stamps; on a GPU after wait()
+  virtual double milliseconds(int from, int to) = 0;  // between two stamps that are past
+  virtual bool is_past(int stamp) = 0;                // on a GPU: those before a wait() are
   virtual void reset() = 0;                           // forgets all stamps
 };
 std::unique_ptr<StampClock> make_stamp_clock(Ctx& ctx);

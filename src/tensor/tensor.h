@@ -13,6 +13,9 @@ namespace mixtune {
 
 // Token rows of a batch, and rows of each expert, come in multiples of this.
 constexpr int64_t kRowAlignment = 128;
+constexpr int64_t align_rows(int64_t rows) {
+  return (rows + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
+}
 
 // kMeta has no memory and computes nothing: what runs there only counts the memory that a GPU would need.
 enum class DeviceType : uint8_t { kCpu, kCuda, kMeta };

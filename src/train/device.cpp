@@ -42,12 +42,17 @@ std::string plan_cache() {
 
 }  // namespace
 
-Device choose_device(DeviceChoice choice) {
-  const bool cuda = choice == DeviceChoice::kCuda || (choice == DeviceChoice::kAuto && gpu_count() > 0);
-  return {cuda ? DeviceType::kCuda : DeviceType::kCpu, 0};
+Device choose_device(DeviceChoice choice, int local_rank) {
+  if (choice == DeviceChoice::kCpu) return {};
+  const int count = gpu_count();
+  if (count == 0 && choice == DeviceChoice::kAuto) return {};
+  if (count > 1 && local_rank >= count)
+    throw UserError("device", fmt::format("rank {} of this machine has no GPU: there are {}", local_rank, count),
+                    "start at most one rank for each GPU, or set device: cpu");
+  return {DeviceType::kCuda, count > 1 ? local_rank : 0};
 }
 
-InstanceOptions planned_options(const Config& config) {
+InstanceOptions planned_options(const Config& config, const Ranks* ranks) {
   const RunSettings& run = config.run;
   check_bf16_keys(config);
   const bool bf16 = run.precision == Precision::kBf16;
@@ -56,6 +61,8 @@ InstanceOptions planned_options(const Config& config) {
                              .recompute = run.recompute,
                              .experts = run.experts_implementation,
                              .gpu = {.deterministic = run.deterministic, .plan_cache = plan_cache()}};
+  options.ranks = ranks;
+  options.zero_stage = static_cast<int>(config.parallel.zero_stage);
   options.types.weights = bf16 ? DType::kBF16 : DType::kF32;
   options.types.gradients = dtype_of(run.gradient_dtype);
   options.types.moments = dtype_of(run.optimizer_state_dtype);
@@ -63,22 +70,19 @@ InstanceOptions planned_options(const Config& config) {
   return options;
 }
 
-InstanceOptions instance_options(const Config& config, State::Purpose purpose, Ranks* ranks) {
+InstanceOptions instance_options(const Config& config, State::Purpose purpose, const Ranks* ranks) {
   const RunSettings& run = config.run;
-  InstanceOptions options = planned_options(config);
+  InstanceOptions options = planned_options(config, ranks);
   options.purpose = purpose;
-  const Device device = choose_device(run.device);
+  const Device device = ranks ? ranks->device : choose_device(run.device);
   if (run.device == DeviceChoice::kCuda && !built_with_cuda())
     refuse(config, "device", "this mixtune was built without CUDA", "set it to cpu or auto, or build with CUDA 13");
   if (run.device == DeviceChoice::kCuda && gpu_count() == 0)
     refuse(config, "device", "there is no GPU that CUDA can use", "run 'mixtune doctor', or set it to cpu or auto");
   if (run.precision == Precision::kBf16 && device.type == DeviceType::kCpu)
     refuse(config, "precision", "bf16 needs a GPU, and the device is the CPU", "set it to fp32");
-  if (ranks && device.type == DeviceType::kCuda)
-    refuse(config, "device", "several ranks train on CPUs only, so far", "set it to cpu, or train with one rank");
   options.device = device;
-  options.ranks = ranks;
-  options.zero_stage = static_cast<int>(config.parallel.zero_stage);
+  if (ranks) options.gpu.patience = config.parallel.collective_timeout;
   return options;
 }
 

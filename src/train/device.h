@@ -6,15 +6,16 @@
 
 namespace mixtune {
 
-// device: auto is the first GPU, where there is one and this build can use it.
-Device choose_device(DeviceChoice choice);
+// device: auto is a GPU, where there is one and this build can use it: of the process `local_rank` of this machine the
+// one of that number, or the only one that it sees.
+Device choose_device(DeviceChoice choice, int local_rank = 0);
 
 // Throws UserError where the keys do not fit each other, the build or the machine. Touches no GPU but to count them.
 // `ranks`: as InstanceOptions has it.
-InstanceOptions instance_options(const Config& config, State::Purpose purpose, Ranks* ranks = nullptr);
+InstanceOptions instance_options(const Config& config, State::Purpose purpose, const Ranks* ranks = nullptr);
 
 // The same for a GPU that need not be here (DeviceType::kMeta), for training.
-InstanceOptions planned_options(const Config& config);
+InstanceOptions planned_options(const Config& config, const Ranks* ranks = nullptr);
 
 // "one NVIDIA H100 80GB HBM3, bf16 with fp32 master weights" for the first line of a run.
 std::string describe(const InstanceOptions& options);

@@ -12,7 +12,7 @@ constexpr int64_t kProfiledStep = 5;  // by then everything has been done once
 
 }  // namespace
 
-void train(const Config& config, bool profile, Ranks* ranks) {
+void train(const Config& config, bool profile, const Ranks* ranks) {
   Trainer trainer(config, ranks);
   const int64_t profiled = profile ? std::min(kProfiledStep, trainer.total_steps()) : 0;
   trainer.open_output();

@@ -11,6 +11,6 @@ namespace mixtune {
 // ExitCode::kWentBad where the loss or the gradients stopped being finite. profile: writes a trace of one step there.
 // All `ranks` call this with the same settings (none: this process alone); what rank 0 alone does is to write and
 // print.
-void train(const Config& config, bool profile = false, Ranks* ranks = nullptr);
+void train(const Config& config, bool profile = false, const Ranks* ranks = nullptr);
 
 }  // namespace mixtune

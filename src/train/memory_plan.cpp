@@ -30,7 +30,9 @@ size_t MemoryPlan::total() const {
 
 MemoryPlan plan_memory(const MixtralConfig& config, InstanceOptions options, const BatchLimits& limits,
                        bool worst_case) {
+  const Ranks ranks = planned_ranks(options.ranks ? options.ranks->grid : RankGrid{});
   options.device = {DeviceType::kMeta};
+  options.ranks = &ranks;
   options.purpose = State::Purpose::kTraining;
   options.stack_bytes = 0;
   MemoryPlan plan;

@@ -8,29 +8,30 @@ namespace mixtune {
 
 namespace {
 
-constexpr int64_t kNumbers = 6;  // of a RankRecord, in its order
+constexpr int64_t kNumbers = 7;  // of a RankRecord, in its order
 using Numbers = std::array<double, kNumbers>;
 
-// On a GPU the times are those in which operations were put into its stream.
-Numbers numbers(int64_t tokens, const Traffic& traffic) {
+Numbers numbers(int64_t tokens, Traffic& traffic) {
   const Traffic::Sum exchange =
       traffic.of({"tokens to experts", "routing weights", "expert outputs", "gradients of expert outputs",
                   "gradients of tokens", "gradients of routing weights"});
   return {static_cast<double>(tokens),
           static_cast<double>(exchange.bytes),
           exchange.seconds * 1e3,
-          traffic.of({"sum of gradients"}).seconds * 1e3,
-          traffic.of({"updated weights"}).seconds * 1e3,
-          traffic.all().seconds * 1e3};
+          exchange.exposed_seconds * 1e3,
+          traffic.of({"sum of gradients"}).exposed_seconds * 1e3,
+          traffic.of({"updated weights"}).exposed_seconds * 1e3,
+          traffic.all().exposed_seconds * 1e3};
 }
 
 RankRecord record_of(const double* numbers) {
   return {.tokens = static_cast<int64_t>(numbers[0]),
           .exchange_bytes = static_cast<int64_t>(numbers[1]),
           .exchange_milliseconds = numbers[2],
-          .gradient_sum_milliseconds = numbers[3],
-          .weight_gather_milliseconds = numbers[4],
-          .collective_milliseconds = numbers[5]};
+          .exchange_exposed_milliseconds = numbers[3],
+          .gradient_sum_milliseconds = numbers[4],
+          .weight_gather_milliseconds = numbers[5],
+          .collective_milliseconds = numbers[6]};
 }
 
 }  // namespace
@@ -56,7 +57,7 @@ void ParallelReport::begin(int64_t micro_batches) {
     own_ = arena_->allocate("numbers of this rank", own, DType::kF64);
   }
   tokens_ = added_ = 0;
-  instance_.ranks().traffic->clear();
+  instance_.ranks().traffic->start();
 }
 
 void ParallelReport::add(const Batch& batch, const Tensor& router_stats) {
@@ -64,16 +65,14 @@ void ParallelReport::add(const Batch& batch, const Tensor& router_stats) {
   copy(instance_.ctx(), router_stats, router_stats_.row(added_++));
 }
 
-void ParallelReport::gather() {
+const ParallelRecord& ParallelReport::read() {
   Ctx& ctx = instance_.ctx();
   Communicator& world = *instance_.ranks().world;
+  instance_.ranks().traffic->stop();
   std::ranges::copy(numbers(tokens_, *instance_.ranks().traffic), own_.as<double>());
   copy(ctx, own_, all_.slice(world.rank() * kNumbers, kNumbers));
   world.all_gather(ctx, "numbers of a step", all_.slice(0, world.size() * kNumbers));
-}
-
-const ParallelRecord& ParallelReport::read() {
-  const double* all = all_.read(instance_.ctx());
+  const double* all = all_.read(ctx);
   for (size_t rank = 0; rank < record_.ranks.size(); ++rank) record_.ranks[rank] = record_of(all + rank * kNumbers);
   count_routed();
   return record_;

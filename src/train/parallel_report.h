@@ -19,9 +19,8 @@ class ParallelReport {
   void begin(int64_t micro_batches);
   // After a micro-batch's forward_backward, before anything else is pushed on the stack.
   void add(const Batch& batch, const Tensor& router_stats);
-  // One small all-gather. All ranks call this, after everything else of the step.
-  void gather();
-  // Waits for the device. Valid until the next read.
+  // At the end of the step, when the host has waited for the device. All ranks call this: a small all-gather, and one
+  // more wait. Valid until the next read.
   const ParallelRecord& read();
 
  private:

@@ -22,8 +22,10 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
   instance_.state().begin_step();
   scalars_.clear(ctx);
   dropped_ = 0;
+  reported_ = report_.has_value();
   if (report_) report_->begin(static_cast<int64_t>(micro_batches.size()));
   for (const Batch& batch : micro_batches) {
+    if (&batch == &micro_batches.back()) instance_.state().begin_last_micro_batch();
     mixtune::forward_backward(ctx, instance_.model(), batch, saved_,
                               {.router_loss_type = loss.router_loss_type,
                                .token_scale = 1 / static_cast<double>(loss.target_tokens),
@@ -37,6 +39,7 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
 
 void StepRunner::forward(std::span<const Batch> micro_batches) {
   scalars_.clear(instance_.ctx());
+  reported_ = false;
   for (const Batch& batch : micro_batches)
     forward_loss(instance_.ctx(), instance_.model(), batch, saved_, losses_.slice(0, 1));
 }
@@ -57,7 +60,6 @@ void StepRunner::update(const Update& args) {
   const Range range(ctx, "optimizer");
   clip_scale(ctx, {.squares = squares_, .guards = losses_, .scale = scale_, .max_norm = args.max_norm});
   optimizer_.step(ctx, {.step = args.step, .learning_rate = args.learning_rate, .grad_scale = scale_});
-  if (report_) report_->gather();
 }
 
 StepRunner::Result StepRunner::read() {
@@ -66,7 +68,7 @@ StepRunner::Result StepRunner::read() {
           .router_loss = scalars[2],
           .grad_norm = std::sqrt(scalars[0]),
           .dropped = dropped_,
-          .parallel = report_ ? &report_->read() : nullptr};
+          .parallel = reported_ ? &report_->read() : nullptr};
 }
 
 }  // namespace mixtune

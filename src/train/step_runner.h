@@ -37,11 +37,11 @@ class StepRunner {
   };
   void update(const Update& args);
 
-  // Waits for the device. Sums over the step's micro-batches; after update(), of all ranks.
+  // Waits for the device. Sums over the step's micro-batches; after update(), of all ranks, which all call this.
   struct Result {
     double token_loss = 0, router_loss = 0, grad_norm = 0;
     int64_t dropped = 0;                       // gate-up outputs that did not fit and were recomputed
-    const ParallelRecord* parallel = nullptr;  // with several ranks, after update(); valid until the next read
+    const ParallelRecord* parallel = nullptr;  // with several ranks, after backward; valid until the next read
   };
   Result read();
 
@@ -55,6 +55,7 @@ class StepRunner {
   Tensor squares_, losses_, scale_;  // [1], [2]: token losses and router losses, [1]
   int64_t dropped_ = 0;
   std::optional<ParallelReport> report_;  // with several ranks
+  bool reported_ = false;                 // the last step is in it
 };
 
 }  // namespace mixtune

@@ -62,7 +62,7 @@ void write_resolved_config(Config config, double router_coefficient, const std::
 
 }  // namespace
 
-Trainer::Trainer(const Config& config, Ranks* ranks)
+Trainer::Trainer(const Config& config, const Ranks* ranks)
     : config_(config),
       folder_(open_model(config, ranks)),
       options_(instance_options(config, State::Purpose::kTraining, ranks)),
@@ -178,6 +178,7 @@ void Trainer::save(int64_t step) {
   options.max_shard_size = parse_size(config_.run.max_shard_size);
   if (config_.run.save_dtype != SaveDType::kCheckpoint)
     options.dtype = config_.run.save_dtype == SaveDType::kFp32 ? DType::kF32 : DType::kBF16;
+  instance_.state().await_weights(instance_.ctx());
   save_checkpoint(instance_.ctx(), instance_.state(), options, *instance_.ranks().world);
   if (!leads()) return;
   output_->write_latest(step);

@@ -21,7 +21,7 @@ class Trainer {
  public:
   // Reads the model and the data; writes nothing. Every rank has a trainer, and they do everything together; rank 0
   // alone writes and reports. `ranks` outlive it; none: this process alone.
-  explicit Trainer(const Config& config, Ranks* ranks = nullptr);
+  explicit Trainer(const Config& config, const Ranks* ranks = nullptr);
 
   // Claims output_dir and begins the records there.
   void open_output();

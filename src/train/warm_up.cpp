@@ -10,8 +10,9 @@
 
 namespace mixtune {
 
-void warm_up(Instance& instance, const BatchLimits& limits) {
+void warm_up(Instance& instance, BatchLimits limits) {
   Ctx& ctx = instance.ctx();
+  limits.expert_ranks = instance.ranks().grid.expert_parallel;
   if (!ctx.on_gpu()) return;
   log_info("warming up: what is the fastest on this GPU is measured once, and kept");
   const MixtralConfig& config = instance.model().config();
@@ -23,7 +24,11 @@ void warm_up(Instance& instance, const BatchLimits& limits) {
     instance.model().set_still_needed(plan_memory(config, instance.options(), limits, true).still_needed);
     instance.state().begin_step();
     for (int64_t i = 0; i < std::min<int64_t>(limits.micro_batches, 2); ++i)  // write gradients, and add to them
-      forward_backward(ctx, instance.model(), random.batch(), saved, {.router_scale = 1}, losses.slice(0, 2));
+      forward_backward(ctx, instance.model(), random.batch(), saved, {.router_scale = 1, .ranks = &instance.ranks()},
+                       losses.slice(0, 2));
+    instance.state().reduce_gradients(ctx);
+    instance.state().gather_weights(ctx);
+    instance.state().await_weights(ctx);
   } else {
     forward_loss(ctx, instance.model(), random.batch(), saved, losses.slice(0));
   }

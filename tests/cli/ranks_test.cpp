@@ -356,7 +356,7 @@ TEST_F(RankRuns, OfDifferentConfigurationsDoNotTrain) {
   const Outcome outcome = run_shell(launch_two(train("out", {"--max_steps=3"}), "--seed=7"), work_.path());
   EXPECT_EQ(outcome.out, "2\n2\n") << outcome.err;
   EXPECT_EQ(lines_of(outcome.err).size(), 1u) << outcome.err;
-  expect_one_error(outcome, {"the configuration of rank 1 is not that of rank 0"});
+  expect_one_error(outcome, {"the setting seed of rank 1 is not that of rank 0"});
   expect_no_process_left();
   EXPECT_FALSE(fs::exists(path("out")));
 }

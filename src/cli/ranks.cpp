@@ -1,36 +1,27 @@
-#include "cli/train_ranks.h"
+#include "cli/ranks.h"
 
 #include <fmt/format.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
-#include <map>
-#include <optional>
+#include <sstream>
+
+#include <CLI/CLI.hpp>
 
 #include "base/file.h"
+#include "base/library.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "cli/command.h"
 #include "config/load.h"
-#include "model/mixtral_config.h"
-#include "parallel/job.h"
 #include "parallel/supervisor.h"
-#include "train/loop.h"
 
 namespace mixtune {
 
 namespace {
 
-namespace fs = std::filesystem;
-
 std::chrono::milliseconds timeout_of(const Config& config) {
   return std::chrono::milliseconds(static_cast<int64_t>(config.parallel.collective_timeout * 1e3));
-}
-
-RankGrid grid_of(const Config& config, const MixtralConfig& model, int ranks) {
-  return make_rank_grid(ranks, 0, static_cast<int>(config.parallel.expert_model_parallel_size), model.num_local_experts,
-                        config.where("expert_model_parallel_size"));
 }
 
 // The words of this process's command line, the program first, without --nproc and its number.
@@ -48,32 +39,6 @@ std::vector<std::string> command_of_a_rank() {
   return words;
 }
 
-std::string sizes_of_files(const std::string& folder, std::string_view extension) {
-  std::map<std::string, uintmax_t> sizes;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.path().extension() == extension) sizes[entry.path().filename().string()] = fs::file_size(entry.path());
-  std::string text;
-  for (const auto& [name, size] : sizes) text += fmt::format("{} {}\n", name, size);
-  return text;
-}
-
-std::string hash_of_file(const std::string& path) {
-  const MappedFile file(path);
-  const auto bytes = file.bytes();
-  return fmt::format("{:x}", random_key(0, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
-}
-
-// What ranks must have in common, by its name in messages.
-std::map<std::string, std::string> fingerprint(const Config& config) {
-  const std::string& model = config.model.model_name_or_path;
-  std::string data;
-  for (const std::string& path : config.data.train_file) data += fmt::format("{}\n", fs::file_size(path));
-  return {{"program", hash_of_file("/proc/self/exe")},
-          {"configuration", print_config(config)},
-          {"checkpoint", hash_of_file(model + "/config.json") + "\n" + sizes_of_files(model, ".safetensors")},
-          {"train_file", data}};
-}
-
 // How this process ends where the job has failed elsewhere. Its supervisor tells why, or rank 0 does.
 void end_with(const Launch& launch, const Failure& failure) {
   if (!launch.supervised && (launch.rank == 0 || failure.rank < 0)) log_line("mixtune: error", failure.message);
@@ -88,39 +53,71 @@ void end_with(const Launch& launch, const Failure& failure) {
 
 }  // namespace
 
+void add_nproc(CLI::App& app, int& ranks) {
+  app.add_option("--nproc", ranks, "Start this many ranks on this machine, on GPUs one each, and run on all of them")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1024));
+}
+
+std::optional<Launch> launch_of_process(int nproc) {
+  const auto launch = launch_from([](const char* name) { return std::getenv(name); });
+  if (launch && nproc > 0)
+    throw UserError("--nproc", "the ranks of this job were started by a launcher already", "leave it out");
+  return launch;
+}
+
+RankGrid grid_of(const Config& config, int64_t experts, int ranks, int rank) {
+  return make_rank_grid(ranks, rank, static_cast<int>(config.parallel.expert_model_parallel_size), experts,
+                        config.where("expert_model_parallel_size"));
+}
+
 void supervise_ranks(const Config& config, int count) {
-  Config checked = config;
-  resolve_global_batch_size(checked, count);
-  grid_of(config, load_mixtral_config(config.model.model_name_or_path), count);
   const Outcome outcome = supervise({.command = command_of_a_rank(), .ranks = count, .timeout = timeout_of(config)});
   if (outcome.exit_code == 0) return;
   if (outcome.message.empty()) throw Ended{outcome.exit_code};
   throw Error("", outcome.message, "", static_cast<ExitCode>(outcome.exit_code));
 }
 
-void train_as_rank(const Config& given, const Launch& launch, bool profile) {
+void run_as_rank(const Config& config, const Launch& launch, const std::function<Ranks(Job&)>& connect,
+                 const std::function<void(const Ranks&)>& run) {
   if (launch.rank != 0) setenv(kLogVariable, "error", 1);  // rank 0 says the same
   const char* token = std::getenv("MIXTUNE_TOKEN");
   Job job({.launch = launch,
            .token = token ? token : "",
-           .timeout = timeout_of(given),
+           .timeout = timeout_of(config),
            .on_failure = [&launch](const Failure& failure) {
              end_with(launch, failure);
            }});
   std::optional<Ranks> ranks;  // the others are to hear of a failure before they lose their connections
   try {
-    Config config = given;
-    resolve_global_batch_size(config, launch.size);
-    job.compare(fingerprint(given));
-    const MixtralConfig model = load_mixtral_config(config.model.model_name_or_path);
-    ranks = job.connect(grid_of(config, model, launch.size).expert_parallel, model.num_local_experts,
-                        config.where("expert_model_parallel_size"));
-    train(config, profile, &*ranks);
+    ranks = connect(job);
+    run(*ranks);
   } catch (const Error& error) {
     fail(job, launch, error.what(), error.exit_code());
   } catch (const std::exception& error) {
     fail(job, launch, error.what(), ExitCode::kFailed);
   }
+}
+
+std::string hash_of_file(const std::string& path) {
+  const MappedFile file(path);
+  const auto bytes = file.bytes();
+  return fmt::format("{:x}", random_key(0, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
+}
+
+std::map<std::string, std::string> fingerprint(const Config& config, Device device) {
+  std::map<std::string, std::string> entries = {{"program", hash_of_file("/proc/self/exe")}};
+  std::istringstream keys(print_config(config));
+  for (std::string line; std::getline(keys, line);) {
+    const size_t colon = line.find(':');
+    entries[fmt::format("setting {}", line.substr(0, colon))] = line.substr(std::min(colon + 1, line.size()));
+  }
+  if (device.type == DeviceType::kCuda) {
+    entries["GPU driver"] = fmt::format("{}", gpu_info(device.index).driver);
+    entries["version of NCCL"] =
+        library_version(CudaLibrary::kNccl, open_library(CudaLibrary::kNccl));
+  }
+  return entries;
 }
 
 }  // namespace mixtune
