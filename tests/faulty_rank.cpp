@@ -47,20 +47,23 @@ int run_rank(const std::string& kind, const std::string& place, int victim) {
   omp_set_num_threads(1);
   std::signal(SIGPIPE, SIG_IGN);  // as the program does
   const Launch launch = *launch_from([](const char* name) { return std::getenv(name); });
+  const char* test_device = std::getenv("MIXTUNE_TEST_DEVICE");
+  const bool on_gpus = test_device != nullptr && std::string_view(test_device) == "cuda";
+  const Device device = on_gpus ? Device{DeviceType::kCuda, launch.local_rank} : Device{};
   const ShortTraining run = {.layout = {false, 2, 1}, .router_coefficient = 0.02, .documents = 8};
   Job job({.launch = launch,
            .token = std::getenv("MIXTUNE_TOKEN"),
-           .timeout = std::chrono::milliseconds(1500),
+           .timeout = std::chrono::milliseconds(on_gpus ? 6000 : 1500),
            .on_failure = [](const Failure& failure) {
              std::_Exit(failure.exit_code);
            }});
   Fault fault(job.progress(), kind, place);
   std::optional<Ranks> ranks;  // the others are to hear of a failure before they lose their connections
   try {
-    ranks = job.connect({}, {.world = launch.size, .rank = launch.rank, .expert_parallel = 2});
+    ranks = job.connect(device, {.world = launch.size, .rank = launch.rank, .expert_parallel = 2});
     if (launch.rank == victim) ranks->progress = &fault;
     ranks->set_activity("loading");
-    run_training(run, {.ranks = &*ranks});
+    run_training(run, {.device = device, .gpu = {.patience = 60}, .ranks = &*ranks});
     return 0;
   } catch (const std::exception& error) {
     return job.fail(error.what(), 1).exit_code;

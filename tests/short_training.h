@@ -77,19 +77,23 @@ inline TrainingRecord run_training(const ShortTraining& run, const InstanceOptio
   const auto whole = [&](int p) {
     return State::Piece{0, state.spec(p).shape.elements()};
   };
+  // Adds elements of a flat tensor, wherever it is.
+  const auto add = [&](TrainingRecord::Tensors& to, int p, State::Piece piece, const Tensor& values) {
+    TrainingRecord::add(to, state.spec(p), piece, HostCopy(model.ctx(), values).tensor());
+  };
   const auto flat = [](const Tensor& t) {
     return t.view({t.elements()});
   };
   for (int p = 0; p < state.size(); ++p) {
     if (run.equal_logits && state.spec(p).name.ends_with("gate.weight")) zero(model.ctx(), state.weight(p));
-    TrainingRecord::add(record.start, state.spec(p), whole(p), flat(state.weight(p)));
+    add(record.start, p, whole(p), flat(state.weight(p)));
   }
   StepRunner runner(model, settings, 0);
   for (int64_t step = 1; step <= ShortTraining::kSteps; ++step) {
     model.ranks().set_step(step);
     const Documents documents = documents_of_step(run, step);
     Loader loader(documents, {.max_seq_length = run.longest, .packing = run.layout.packing, .epochs = 1},
-                  run.layout.rows_per_micro_batch, run.layout.micro_batches, HostMemory::kPageable, model.share());
+                  run.layout.rows_per_micro_batch, run.layout.micro_batches, model.host_memory(), model.share());
     const Step& rows = loader.load(0);
     EXPECT_EQ(rows.documents, run.documents);
     runner.forward_backward(rows.micro_batches,
@@ -102,14 +106,15 @@ inline TrainingRecord run_training(const ShortTraining& run, const InstanceOptio
     record.norms.push_back(result.grad_norm);
     for (int p = 0; p < state.size() && step == 1; ++p) {
       const State::Piece counted = state.counted(p);
-      TrainingRecord::add(record.gradients, state.spec(p), counted,
-                          flat(state.finished_gradient(model.ctx(), p)).slice(counted.begin, counted.count));
+      add(record.gradients, p, counted,
+          flat(state.finished_gradient(model.ctx(), p)).slice(counted.begin, counted.count));
     }
   }
+  state.await_weights(model.ctx());
   for (int p = 0; p < state.size(); ++p) {
-    TrainingRecord::add(record.first_moments, state.spec(p), state.owned(p), flat(state.first_moment(p)));
-    TrainingRecord::add(record.second_moments, state.spec(p), state.owned(p), flat(state.second_moment(p)));
-    TrainingRecord::add(record.weights, state.spec(p), whole(p), flat(state.weight(p)));
+    add(record.first_moments, p, state.owned(p), flat(state.first_moment(p)));
+    add(record.second_moments, p, state.owned(p), flat(state.second_moment(p)));
+    add(record.weights, p, whole(p), flat(state.weight(p)));
   }
   return record;
 }

@@ -80,8 +80,8 @@ void Mixtral::layers_backward(Ctx& ctx, const Batch& batch, LayerRange range, co
     expert_backward_block(ctx, batch, p, prob_grad ? prob_grad.row(l) : Tensor{}, layer, dh);
     state_.complete_from(ctx, p.gate_up);
     attention_backward_block(ctx, batch, p, saved.rope_table, layer, dh);
-    state_.complete_from(ctx, p.input_norm);
   }
+  state_.complete_from(ctx, params_.layers[range.begin].input_norm);
 }
 
 void Mixtral::head_loss(Ctx& ctx, const Batch& batch, const HeadLoss& args) const {
@@ -103,7 +103,6 @@ void Mixtral::head_loss(Ctx& ctx, const Batch& batch, const HeadLoss& args) cons
   const Tensor place = ctx.stack.push("place of each row", {args.h.rows(), 1}, DType::kI32);
   permute_invert(ctx, batch.target_rows, place);
   unpermute_rows(ctx, dx, place, {}, args.dh);
-  state_.complete_from(ctx, params_.final_norm);
 }
 
 namespace {

@@ -146,6 +146,7 @@ void Mixtral::experts_backward(Ctx& ctx, const LayerParams& p, const LayerSaved&
     recipe_.expert_gate_up(ctx, rows, *gate_up_weight, dispatch.groups(), gate_up);
   }
   const Tensor dout_rows = dispatcher_.combine_backward(ctx, dispatch, args.dh);
+  state_.complete_from(ctx, p.down + 1);  // of what lies above, behind the exchange that was waited for
   const Tensor drows = push(ctx, "expert rows gradient", rows.shape);
   const Tensor drow_weights = push_statistics(ctx, "row weights gradient", {rows.rows()});
   const WeightGradient dgate_up = weight_gradient(p.gate_up), ddown = weight_gradient(p.down);

@@ -30,7 +30,7 @@ class TestModel : public Instance {
  public:
   TestModel(const MixtralConfig& config, DType dtype)
       : TestModel(config, InstanceOptions{.types = StateTypes::all(dtype)}) {}
-  // options: types, recompute, ranks, zero_stage.
+  // options: device, types, recompute, ranks, zero_stage.
   TestModel(const MixtralConfig& config, InstanceOptions options) : Instance(config, for_training(options)) {
     const DType dtype = options.types.weights;
     for (int p = 0; p < state().size(); ++p)
@@ -39,13 +39,13 @@ class TestModel : public Instance {
         const Tensor weight = all.view({all.elements()}).slice(slice.offset, slice.elements());
         const bool norm = slice.shape.rank() == 1;
         const uint64_t key = random_key(1, slice.name);
-        for (int64_t i = 0; i < weight.elements(); ++i) {
-          const auto value = static_cast<float>(norm + config.initializer_range * random_normal(key, i));
-          if (dtype == DType::kF64)
-            weight.as<double>()[i] = value;
-          else
-            weight.as<float>()[i] = value;
-        }
+        std::vector<float> values(weight.elements());
+        for (int64_t i = 0; i < weight.elements(); ++i)
+          values[i] = static_cast<float>(norm + config.initializer_range * random_normal(key, i));
+        const std::vector<double> wide(values.begin(), values.end());
+        copy(ctx(), dtype == DType::kF64 ? host_tensor(wide.data(), weight.shape) : host_tensor(values.data(), weight.shape),
+             weight);
+        wait(ctx());
       }
   }
 

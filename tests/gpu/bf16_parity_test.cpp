@@ -1,5 +1,6 @@
 // bf16 on a GPU against fp32 on the CPU, from the same weights (docs/design.md, section 4): with the reference's
-// routing replayed, and free.
+// routing replayed, and free. As one of the ranks of a job (two_gpus_test), the GPU's side is spread over all of them, and
+// each has its own documents.
 #include <fmt/format.h>
 
 #include <limits>
@@ -9,6 +10,7 @@
 #include "config/load.h"
 #include "gpu/gpu_test.h"
 #include "gpu/noise.h"
+#include "gpu/rank_of_job.h"
 #include "gpu/replay.h"
 #include "gpu/training.h"
 #include "train/run_data.h"
@@ -54,23 +56,38 @@ class Bf16Parity : public testing::TestWithParam<Where> {
     config_ = name == kMiddleSize ? middle_size_config() : load_mixtral_config(folder);
     InstanceOptions options = bf16_on_gpu();
     options.gpu.deterministic = GetParam().deterministic;
+    if (const Ranks* ranks = rank_of_job()) {
+      options.ranks = ranks;
+      options.device = ranks->device;
+      options.zero_stage = 0;                // every rank has the whole sums of gradients
+      config_.router_aux_loss_coef = 0;      // the loss of all ranks' batches together is no sum of theirs
+    }
     cpu_.emplace(config_, fp32_on({}));
     gpu_.emplace(config_, options);
     if (name == kMiddleSize)
       make_middle_size();
     else
       load_fixture(folder);
-    reference_.emplace(run_forward(*cpu_, batch_));
-    cpu_replay_.emplace(*cpu_, *reference_);
+    const int rank = options.ranks ? options.ranks->grid.rank : 0;
+    batch_ = batches_[rank];
+    for (const Batch& batch : batches_) {
+      Forward forward = run_forward(*cpu_, batch);
+      cpu_replays_.push_back(std::make_unique<Replay>(*cpu_, forward));
+      if (cpu_replays_.size() == rank + 1u) reference_.emplace(std::move(forward));
+    }
     gpu_replay_.emplace(*gpu_, *reference_);
   }
 
   void make_middle_size() {
     fill_weights(*cpu_);
     fill_weights(*gpu_);
-    middle_size_data_.emplace(config_.vocab_size,
-                              std::vector<int64_t>{1, 2, 130, 3, 511, 64, 7, 700, 1, 33, 128, 257, 90, 2, 41});
-    batch_ = middle_size_data_->batch();
+    const int ranks = rank_of_job() ? rank_of_job()->grid.world : 1;
+    std::vector<int64_t> lengths = {1, 2, 130, 3, 511, 64, 7, 700, 1, 33, 128, 257, 90, 2, 41};
+    for (int rank = 0; rank < ranks; ++rank) {
+      batches_.push_back(data_.emplace_back(std::make_unique<TestData>(config_.vocab_size, lengths))->batch());
+      std::ranges::rotate(lengths, lengths.begin() + 4);
+      lengths.back() += 20;
+    }
   }
 
   void load_fixture(const std::string& folder) {
@@ -85,7 +102,7 @@ class Bf16Parity : public testing::TestWithParam<Where> {
     documents_ = load_run_data(config, config_).train;
     loader_.emplace(documents_, PlanOptions{.max_seq_length = documents_.max_length(), .epochs = 1}, documents_.size(),
                     1);
-    batch_ = loader_->load(0).micro_batches[0];
+    batches_ = {loader_->load(0).micro_batches[0]};
   }
 
   struct Changes {
@@ -122,16 +139,39 @@ class Bf16Parity : public testing::TestWithParam<Where> {
     return errors;
   }
 
-  ForwardNoise forward_noise() { return ForwardNoise(*cpu_, batch_, *reference_, cpu_replay_->layers()); }
+  ForwardNoise forward_noise() {
+    return ForwardNoise(*cpu_, batch_, *reference_, cpu_replays_[gpu_->ranks().grid.rank]->layers());
+  }
+
+  // Of the gradients of all ranks' batches together, relative to their norms.
+  std::map<std::string, double> noise_of_all(const std::map<std::string, Tensor>& expected) {
+    std::map<std::string, double> squares;
+    for (size_t i = 0; i < batches_.size(); ++i) {
+      const std::vector<Tensor>& routing = cpu_replays_[i]->layers();
+      const Backward alone = run_backward(*cpu_, {&batches_[i], 1}, {routing});
+      const std::map<std::string, Tensor> gradients = by_hub_name(cpu_->state(), alone.gradients);
+      const double share = static_cast<double>(batches_[i].target_tokens()) / static_cast<double>(targets_of(batches_));
+      for (const auto& [name, noise] : gradient_noise(*cpu_, batches_[i], gradients, routing)) {
+        NormError of_batch, of_all;
+        of_batch.add(gradients.at(name), gradients.at(name));
+        of_all.add(expected.at(name), expected.at(name));
+        if (of_batch.reference > 0) squares[name] += std::pow(share * noise, 2) * of_batch.reference / of_all.reference;
+      }
+    }
+    for (auto& [name, square] : squares) square = std::sqrt(square);
+    return squares;
+  }
 
   MixtralConfig config_;
   std::optional<Instance> cpu_, gpu_;
-  std::optional<TestData> middle_size_data_;
+  std::vector<std::unique_ptr<TestData>> data_;
   Documents documents_;
   std::optional<Loader> loader_;
-  Batch batch_;
+  std::vector<Batch> batches_;  // of each rank
+  Batch batch_;                 // of this one
   std::optional<Forward> reference_;
-  std::optional<Replay> cpu_replay_, gpu_replay_;
+  std::vector<std::unique_ptr<Replay>> cpu_replays_;  // of each rank's batch
+  std::optional<Replay> gpu_replay_;
 };
 
 TEST_P(Bf16Parity, ForwardWithReplayedRouting) {
@@ -148,13 +188,13 @@ TEST_P(Bf16Parity, ForwardWithReplayedRouting) {
 }
 
 TEST_P(Bf16Parity, GradientsWithReplayedRouting) {
-  const Backward want = run_backward(*cpu_, {&batch_, 1}),
-                 got = run_backward(*gpu_, {&batch_, 1}, {gpu_replay_->layers()});
+  const Backward want = run_backward(*cpu_, batches_),
+                 got = run_backward(*gpu_, {&batch_, 1}, {gpu_replay_->layers()}, targets_of(batches_));
   fmt::print("loss {:.6f}, off by {:.1e} of it\n", want.loss, std::abs(got.loss / want.loss - 1));
   EXPECT_NEAR(got.loss, want.loss, kLoss * want.loss);
 
   const std::map<std::string, Tensor> expected = by_hub_name(cpu_->state(), want.gradients);
-  const std::map<std::string, double> noise = gradient_noise(*cpu_, batch_, expected, cpu_replay_->layers());
+  const std::map<std::string, double> noise = noise_of_all(expected);
   NormError all;
   for (const auto& [name, gradient] : expected) all.add(gradient, gradient);
   Errors errors;

@@ -86,16 +86,21 @@ struct Backward {
   HostCopies gradients;
 };
 
-// forced: of each micro-batch; empty: the router chooses.
+inline int64_t targets_of(std::span<const Batch> batches) {
+  int64_t targets = 0;
+  for (const Batch& batch : batches) targets += batch.target_tokens();
+  return targets;
+}
+
+// forced: of each micro-batch; empty: the router chooses. targets: of all ranks; 0: there is one. With several ranks and
+// zero_stage 0, the sums over all of them.
 inline Backward run_backward(Instance& instance, std::span<const Batch> micro_batches,
-                             const std::vector<std::vector<Tensor>>& forced = {}) {
+                             const std::vector<std::vector<Tensor>>& forced = {}, int64_t targets = 0) {
   Ctx& ctx = instance.ctx();
   State& state = instance.state();
   const double router_scale =
       instance.model().config().router_aux_loss_coef / static_cast<double>(micro_batches.size());
-  int64_t targets = 0;
-  for (const Batch& batch : micro_batches) targets += batch.target_tokens();
-  const double token_scale = 1 / static_cast<double>(targets);
+  const double token_scale = 1 / static_cast<double>(targets > 0 ? targets : targets_of(micro_batches));
   Scalars losses(ctx, "losses", 2);
   Saved saved = instance.model().make_saved();
   state.begin_step();
@@ -104,6 +109,8 @@ inline Backward run_backward(Instance& instance, std::span<const Batch> micro_ba
     forward_backward(ctx, instance.model(), micro_batches[i], saved,
                      {.token_scale = token_scale, .router_scale = router_scale}, losses.slice(0, 2));
   }
+  state.reduce_gradients(ctx);
+  instance.ranks().world->all_reduce(ctx, "losses", losses.slice(0, 1));
   const double* sums = losses.read(ctx);
   return {token_scale * sums[0] + router_scale * sums[1],
           HostCopies(ctx, state, [&](int p) { return state.finished_gradient(ctx, p); })};

@@ -1,0 +1,77 @@
+// Two GPUs that talk through NCCL: the same numbers as one (docs/design.md, section 4), in fp32 by the criteria of
+// sameness, in bf16 by the two runs of bf16_parity_test, each rank on its own documents.
+#include <filesystem>
+
+#include "parallel/supervisor.h"
+#include "rank_processes.h"
+
+namespace mixtune {
+namespace {
+
+// Counted in another process, because what has looked for GPUs may not fork into processes that use them.
+int gpus() {
+  const pid_t child = fork();
+  if (child == 0) _exit(std::min(gpu_count(), 100));
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WEXITSTATUS(status);
+}
+
+class TwoGpus : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (gpus() < 2) GTEST_SKIP() << "skipped: no two GPUs";
+  }
+
+  InstanceOptions options_ = {.device = {DeviceType::kCuda}, .types = StateTypes::all(DType::kF32)};
+};
+
+MixtralConfig config_with_experts(int64_t experts, int64_t per_token) {
+  MixtralConfig config = testing_config();
+  config.num_local_experts = experts;
+  config.num_experts_per_tok = per_token;
+  return config;
+}
+
+TEST_F(TwoGpus, EveryLayoutGivesTheSameUpdate) {
+  compare_all({.config = config_with_experts(8, 2), .layout = {false, 8, 3}, .router_coefficient = 0.02, .documents = 19},
+              options_, {1, 2});
+}
+
+TEST_F(TwoGpus, RecomputationToo) {
+  const ShortTraining run = {
+      .config = config_with_experts(8, 2), .layout = {false, 8, 3}, .router_coefficient = 0.02, .documents = 19};
+  const TrainingRecord reference = run_alone(run, options_);
+  print_heading();
+  for (const Recompute recompute : {Recompute::kSelective, Recompute::kFull}) {
+    options_.recompute = recompute;
+    compare(run, options_, reference, {2, 2, 1});
+  }
+}
+
+TEST_F(TwoGpus, TiedEmbeddings) {
+  ShortTraining run = {.config = config_with_experts(4, 2), .layout = {false, 8, 2}, .documents = 13};
+  run.config.tie_word_embeddings = true;
+  compare_all(run, options_, {2});
+}
+
+TEST_F(TwoGpus, AllTokensToOneExpert) {
+  compare_all({.config = config_with_experts(8, 1), .layout = {false, 8, 2}, .documents = 13, .equal_logits = true},
+              options_, {2});
+}
+
+TEST_F(TwoGpus, ARankWithoutATokenAndBatchesOfOneTarget) {
+  compare_all({.config = config_with_experts(2, 1), .layout = {false, 2, 1}, .documents = 1, .longest = 2}, options_, {2});
+}
+
+// bf16_parity_test is the program of both ranks.
+TEST_F(TwoGpus, Bf16ByTheTwoRuns) {
+  const std::string program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "bf16_parity_test";
+  const Outcome outcome = supervise({.command = {program, "--gtest_filter=*middle_size*"},
+                                     .ranks = 2,
+                                     .timeout = std::chrono::seconds(120)});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.message;
+}
+
+}  // namespace
+}  // namespace mixtune

@@ -1,0 +1,202 @@
+// A short training on ranks that are processes, on CPUs over TCP or on GPUs through NCCL, and what its numbers are held
+// against. The process that starts them may have neither threads nor a GPU.
+#pragma once
+
+#include <fmt/format.h>
+#include <omp.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "parallel/gloo_communicator.h"
+#include "parallel/nccl_communicator.h"
+#include "parallel/ranks.h"
+#include "short_training.h"
+
+namespace mixtune {
+
+inline constexpr std::chrono::seconds kRankTimeout{60};
+
+// Values as files of a folder.
+class FolderStore : public Store {
+ public:
+  explicit FolderStore(std::filesystem::path folder) : folder_(std::move(folder)) {}
+
+  void set(const std::string& key, const std::string& value) override {
+    const std::filesystem::path staged = folder_ / fmt::format("{}.{}", name(key), getpid());
+    std::ofstream(staged, std::ios::binary) << value;
+    std::filesystem::rename(staged, folder_ / name(key));
+  }
+  std::string get(const std::string& key) override {
+    const auto end = std::chrono::steady_clock::now() + kRankTimeout;
+    while (!std::filesystem::exists(folder_ / name(key))) {
+      if (std::chrono::steady_clock::now() > end) throw Error("store", "no value for " + key, "");
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    std::ifstream file(folder_ / name(key), std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+
+ private:
+  static std::string name(const std::string& key) {
+    std::string hex = "key-";
+    for (const unsigned char c : key) hex += fmt::format("{:02x}", c);
+    return hex;
+  }
+  std::filesystem::path folder_;
+};
+
+// ---- Records from process to process
+
+inline void write(std::ostream& out, const std::vector<double>& values) {
+  const uint64_t size = values.size();
+  out.write(reinterpret_cast<const char*>(&size), sizeof size);
+  out.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(size * sizeof(double)));
+}
+
+inline std::vector<double> read(std::istream& in) {
+  uint64_t size = 0;
+  in.read(reinterpret_cast<char*>(&size), sizeof size);
+  std::vector<double> values(in ? size : 0);
+  in.read(reinterpret_cast<char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(double)));
+  return values;
+}
+
+inline auto tensors_of(auto& record) {
+  return std::array{&record.gradients, &record.first_moments, &record.second_moments, &record.start, &record.weights};
+}
+
+inline void write(const std::filesystem::path& path, const TrainingRecord& record) {
+  std::ofstream out(path, std::ios::binary);
+  write(out, record.losses);
+  write(out, record.norms);
+  for (const TrainingRecord::Tensors* tensors : tensors_of(record)) {
+    out << tensors->size() << '\n';
+    for (const auto& [name, values] : *tensors) {
+      out << name << '\n';
+      write(out, values);
+    }
+  }
+}
+
+// Adds what a rank has to `record`; what two ranks have is to be the same in both, bit by bit.
+inline void merge(const std::filesystem::path& path, TrainingRecord& record) {
+  std::ifstream in(path, std::ios::binary);
+  const std::vector<double> losses = read(in), norms = read(in);
+  if (record.losses.empty()) record.losses = losses, record.norms = norms;
+  EXPECT_EQ(losses, record.losses);
+  EXPECT_EQ(norms, record.norms);
+  for (TrainingRecord::Tensors* tensors : tensors_of(record)) {
+    std::string line;
+    std::getline(in, line);
+    for (auto left = line.empty() ? 0 : std::stoll(line); left > 0; --left) {
+      std::getline(in, line);
+      const std::vector<double> values = read(in);
+      auto& all = (*tensors)[line];
+      all.resize(values.size(), std::numeric_limits<double>::quiet_NaN());
+      for (size_t i = 0; i < values.size(); ++i) {
+        if (std::isnan(values[i])) continue;
+        if (!std::isnan(all[i]) && all[i] != values[i]) {
+          ADD_FAILURE() << line << " differs between ranks, from element " << i;
+          break;
+        }
+        all[i] = values[i];
+      }
+    }
+  }
+}
+
+// ---- Ranks as processes
+
+struct Grid {
+  int ranks, expert_parallel, zero_stage;
+};
+
+// On GPUs, rank r computes on GPU r.
+inline Ranks connect_rank(Store& store, Device& device, const Grid& grid, int rank) {
+  const RankGrid place = {.world = grid.ranks, .rank = rank, .expert_parallel = grid.expert_parallel};
+  if (device.type == DeviceType::kCpu)
+    return make_ranks(make_gloo_communicator(store, {.rank = rank, .size = grid.ranks, .timeout = kRankTimeout}), place);
+  device.index = rank;
+  return make_ranks(make_nccl_communicator(store, rank, grid.ranks, device), place);
+}
+
+inline void run_rank(const ShortTraining& run, InstanceOptions options, const Grid& grid, int rank, const std::filesystem::path& folder) {
+  omp_set_num_threads(1);
+  FolderStore store(folder);
+  const Ranks ranks = connect_rank(store, options.device, grid, rank);
+  options.ranks = &ranks;
+  options.zero_stage = grid.zero_stage;
+  write(folder / fmt::format("rank-{}", rank), run_training(run, options));
+}
+
+inline int run_rank_and_report(const ShortTraining& run, const InstanceOptions& options, const Grid& grid, int rank,
+                        const std::filesystem::path& folder) {
+  try {
+    run_rank(run, options, grid, rank, folder);
+    return testing::Test::HasFailure() ? 1 : 0;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "rank {}: {}\n", rank, error.what());
+    return 1;
+  }
+}
+
+// rows_per_micro_batch of run.layout: of all ranks together.
+inline TrainingRecord run_ranks(ShortTraining run, const InstanceOptions& options, const Grid& grid) {
+  run.layout.rows_per_micro_batch /= grid.ranks;
+  const std::filesystem::path folder = std::filesystem::temp_directory_path() / fmt::format("mixtune-ranks-{}", getpid());
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  std::fflush(nullptr);
+  std::vector<pid_t> children;
+  for (int rank = 0; rank < grid.ranks; ++rank) {
+    const pid_t child = fork();
+    if (child == 0) _exit(run_rank_and_report(run, options, grid, rank, folder));
+    children.push_back(child);
+  }
+  TrainingRecord record;
+  for (int rank = 0; rank < grid.ranks; ++rank) {
+    int status = 0;
+    waitpid(children[rank], &status, 0);
+    EXPECT_EQ(status, 0) << "rank " << rank;
+    if (status == 0) merge(folder / fmt::format("rank-{}", rank), record);
+  }
+  std::filesystem::remove_all(folder);
+  return record;
+}
+
+// One process, in a process of its own: this one starts no threads, so that it may fork.
+inline TrainingRecord run_alone(const ShortTraining& run, const InstanceOptions& options) {
+  return run_ranks(run, options, {1, 1, 0});
+}
+
+inline void print_heading() {
+  fmt::print("{:>5} {:>3} {:>4} {:>5} {:>8} {:>10} {:>10} {:>10} {:>10} {:>10}\n", "ranks", "ep", "edp", "zero",
+             "dtype", "loss", "norm", "gradients", "moments", "weights");
+}
+
+inline void compare(const ShortTraining& run, const InstanceOptions& options, const TrainingRecord& reference,
+             const Grid& grid) {
+  SCOPED_TRACE(fmt::format("{} ranks, ep {}, zero {}", grid.ranks, grid.expert_parallel, grid.zero_stage));
+  const bool wide = options.types.weights == DType::kF64;
+  const Distance worst = expect_same(run_ranks(run, options, grid), reference, wide ? kFp64Bounds : kFp32Bounds);
+  fmt::print("{:5} {:3} {:4} {:5} {:>8} {:10.1e} {:10.1e} {:10.1e} {:10.1e} {:10.1e}\n", grid.ranks,
+             grid.expert_parallel, grid.ranks / grid.expert_parallel, grid.zero_stage,
+             dtype_name(options.types.weights), worst.loss, worst.norm, worst.gradients, worst.moments, worst.weights);
+}
+
+inline void compare_all(const ShortTraining& run, const InstanceOptions& options, std::initializer_list<int> counts) {
+  const TrainingRecord reference = run_alone(run, options);
+  print_heading();
+  for (const int ranks : counts)
+    for (int ep = 1; ep <= ranks; ep *= 2)
+      for (const int zero_stage : {0, 1})
+        if (run.config.num_local_experts % ep == 0) compare(run, options, reference, {ranks, ep, zero_stage});
+}
+
+}  // namespace mixtune
