@@ -35,6 +35,15 @@ TEST_P(Matrix, RecomputationToo) {
   }
 }
 
+// All tokens go to rank 0's experts, and it has no memory for what they leave behind.
+TEST_P(Matrix, ARankThatGetsAllTokensRecomputes) {
+  run_.equal_logits = true;
+  const TrainingRecord reference = run_alone(run_, options_);
+  print_heading();
+  run_.little_memory = true;
+  compare(run_, options_, reference, {4, 4, 1});
+}
+
 INSTANTIATE_TEST_SUITE_P(Dtypes, Matrix, testing::Values(DType::kF32, DType::kF64),
                          [](const auto& of) { return std::string(dtype_name(of.param)); });
 

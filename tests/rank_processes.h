@@ -121,12 +121,14 @@ struct Grid {
 inline Ranks connect_rank(Store& store, Device& device, const Grid& grid, int rank) {
   const RankGrid place = {.world = grid.ranks, .rank = rank, .expert_parallel = grid.expert_parallel};
   if (device.type == DeviceType::kCpu)
-    return make_ranks(make_gloo_communicator(store, {.rank = rank, .size = grid.ranks, .timeout = kRankTimeout}), place);
+    return make_ranks(make_gloo_communicator(store, {.rank = rank, .size = grid.ranks, .timeout = kRankTimeout}),
+                      place);
   device.index = rank;
   return make_ranks(make_nccl_communicator(store, rank, grid.ranks, device), place);
 }
 
-inline void run_rank(const ShortTraining& run, InstanceOptions options, const Grid& grid, int rank, const std::filesystem::path& folder) {
+inline void run_rank(const ShortTraining& run, InstanceOptions options, const Grid& grid, int rank,
+                     const std::filesystem::path& folder) {
   omp_set_num_threads(1);
   FolderStore store(folder);
   const Ranks ranks = connect_rank(store, options.device, grid, rank);
@@ -136,7 +138,7 @@ inline void run_rank(const ShortTraining& run, InstanceOptions options, const Gr
 }
 
 inline int run_rank_and_report(const ShortTraining& run, const InstanceOptions& options, const Grid& grid, int rank,
-                        const std::filesystem::path& folder) {
+                               const std::filesystem::path& folder) {
   try {
     run_rank(run, options, grid, rank, folder);
     return testing::Test::HasFailure() ? 1 : 0;
@@ -149,7 +151,8 @@ inline int run_rank_and_report(const ShortTraining& run, const InstanceOptions& 
 // rows_per_micro_batch of run.layout: of all ranks together.
 inline TrainingRecord run_ranks(ShortTraining run, const InstanceOptions& options, const Grid& grid) {
   run.layout.rows_per_micro_batch /= grid.ranks;
-  const std::filesystem::path folder = std::filesystem::temp_directory_path() / fmt::format("mixtune-ranks-{}", getpid());
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / fmt::format("mixtune-ranks-{}", getpid());
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
   std::fflush(nullptr);
@@ -181,7 +184,7 @@ inline void print_heading() {
 }
 
 inline void compare(const ShortTraining& run, const InstanceOptions& options, const TrainingRecord& reference,
-             const Grid& grid) {
+                    const Grid& grid) {
   SCOPED_TRACE(fmt::format("{} ranks, ep {}, zero {}", grid.ranks, grid.expert_parallel, grid.zero_stage));
   const bool wide = options.types.weights == DType::kF64;
   const Distance worst = expect_same(run_ranks(run, options, grid), reference, wide ? kFp64Bounds : kFp32Bounds);

@@ -83,7 +83,6 @@ class LoneRank : public Communicator {
   void all_reduce(Ctx&, const char*, const Tensor&) override {}
   void reduce_scatter(Ctx&, const char*, const Tensor&) override {}
   void all_gather(Ctx&, const char*, const Tensor&) override {}
-  void broadcast(Ctx&, const char*, const Tensor&, int) override {}
   std::unique_ptr<Communicator> split(int) override { return nullptr; }
 };
 

@@ -130,9 +130,9 @@ Command add_step(CLI::App& group) {
       ->check(CLI::NonNegativeNumber);
   add_number(app, "--steps", bench.steps, "steps to take the median of")->check(kCount);
   add_number(app, "--settle", bench.settle, "seconds of steps before those", "SECONDS")->check(CLI::NonNegativeNumber);
-  const KeyFlags flags(*app, {"device", "deterministic", "precision", "master_weights", "gradient_dtype",
-                              "optimizer_state_dtype", "recompute", "experts_implementation",
-                              "expert_model_parallel_size", "zero_stage", "collective_timeout"});
+  const KeyFlags flags(
+      *app, {"device", "deterministic", "precision", "master_weights", "gradient_dtype", "optimizer_state_dtype",
+             "recompute", "experts_implementation", "expert_model_parallel_size", "zero_stage", "collective_timeout"});
   return {app, [arguments, flags] {
             run_step(*arguments, flags);
           }};

@@ -131,8 +131,8 @@ double routing_imbalance(const Saved& saved) {
 void settle(Instance& instance, Steps& steps, double seconds) {
   Ctx& ctx = instance.ctx();
   const std::vector<double> first = times(ctx, 1, [&] { steps.run(); });
-  const std::vector<std::string> all = gather_texts(ctx, *instance.ranks().world, "time of a step",
-                                                    fmt::format("{}", first[0]));
+  const std::vector<std::string> all =
+      gather_texts(ctx, *instance.ranks().world, "time of a step", fmt::format("{}", first[0]));
   const double milliseconds = std::max(1e-3, std::stod(all[0]));
   for (int64_t left = static_cast<int64_t>(seconds * 1e3 / milliseconds); left > 0; --left) steps.run();
   wait(ctx);

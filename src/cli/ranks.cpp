@@ -114,8 +114,7 @@ std::map<std::string, std::string> fingerprint(const Config& config, Device devi
   }
   if (device.type == DeviceType::kCuda) {
     entries["GPU driver"] = fmt::format("{}", gpu_info(device.index).driver);
-    entries["version of NCCL"] =
-        library_version(CudaLibrary::kNccl, open_library(CudaLibrary::kNccl));
+    entries["version of NCCL"] = library_version(CudaLibrary::kNccl, open_library(CudaLibrary::kNccl));
   }
   return entries;
 }

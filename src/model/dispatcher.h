@@ -49,8 +49,8 @@ class Dispatcher {
                        const Tensor& y) const = 0;
   // dy [T, H] -> the gradient of combine's rows [R, H], pushed on the stack.
   virtual Tensor combine_backward(Ctx& ctx, const DispatchHandle& handle, const Tensor& dy) const = 0;
-  // Gradients of dispatch's rows and row weights on their way back to the tokens, while the ctx does something else; they
-  // stay as they are, and what this pushed on the stack stays there, until dispatch_backward.
+  // Gradients of dispatch's rows and row weights on their way back to the tokens, while the ctx does something else;
+  // they stay as they are, and what this pushed on the stack stays there, until dispatch_backward.
   struct Returning {
     Tensor drows, drow_weights;
     LaneMark mark;

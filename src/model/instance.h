@@ -19,9 +19,9 @@ struct InstanceOptions {
   Recompute recompute = Recompute::kNone;
   ExpertsImplementation experts = ExpertsImplementation::kGrouped;
   GpuOptions gpu;
-  size_t stack_bytes = 0;  // of activations; 0: what the device has left beside State
+  size_t stack_bytes = 0;        // of activations; 0: what the device has left beside State
   const Ranks* ranks = nullptr;  // outlive the instance; none: this process alone
-  int zero_stage = 1;      // 1: each rank keeps a piece of the optimizer's state
+  int zero_stage = 1;            // 1: each rank keeps a piece of the optimizer's state
 };
 
 class Instance {

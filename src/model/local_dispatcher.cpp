@@ -67,9 +67,7 @@ class LocalDispatcher : public Dispatcher {
   }
 
   // Every expert's rows may end with a gap.
-  int64_t most_rows(int64_t pairs) const {
-    return align_rows(pairs + experts_ * (kRowAlignment - 1));
-  }
+  int64_t most_rows(int64_t pairs) const { return align_rows(pairs + experts_ * (kRowAlignment - 1)); }
 
   int64_t experts_;
 };

@@ -1,9 +1,9 @@
 // Communicator: what the ranks of a group do together. NCCL on GPUs, Gloo for CPU processes, and a group of one.
 //
 // Every rank of the group calls the same operations in the same order. Results are ready in the order of ctx's work, as
-// an op's are; of an operation in the lane (tensor/lane.h), once the ctx has waited for that. `what` says for messages and metrics what is moved ("tokens to experts"); it outlives the communicator.
-// Throws Error where a rank is lost or does not come within the timeout: it names the operation and, where it is known,
-// the rank.
+// an op's are; of an operation in the lane (tensor/lane.h), once the ctx has waited for that. `what` says for messages
+// and metrics what is moved ("tokens to experts"); it outlives the communicator. Throws Error where a rank is lost or
+// does not come within the timeout: it names the operation and, where it is known, the rank.
 #pragma once
 
 #include <memory>
@@ -43,9 +43,6 @@ class Communicator {
 
   // x is `size` pieces of the same number of elements; piece r becomes that of rank r.
   virtual void all_gather(Ctx& ctx, const char* what, const Tensor& x) = 0;
-
-  // x = that of rank `root`.
-  virtual void broadcast(Ctx& ctx, const char* what, const Tensor& x, int root) = 0;
 
   // The ctx's later work waits for what of this group was put in the lane until `mark`.
   virtual void wait(Ctx& ctx, const char* /*what*/, LaneMark mark) { wait_for_lane(ctx, mark); }

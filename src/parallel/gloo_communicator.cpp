@@ -80,15 +80,6 @@ class GlooCommunicator final : public Communicator {
     gather_pieces(ctx, what, x);
   }
 
-  void broadcast(Ctx& ctx, const char* what, const Tensor& x, int root) override {
-    MT_CHECK(root >= 0 && root < size());
-    start();
-    if (rank() != root) receives_.push_back({root, x});
-    for (int r = 0; rank() == root && r < size(); ++r)
-      if (r != root) sends_.push_back({r, x});
-    exchange(ctx, what, sends_, receives_);
-  }
-
   std::unique_ptr<Communicator> split(int color) override;
 
  private:

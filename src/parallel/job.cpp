@@ -4,6 +4,9 @@
 #include <netdb.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+
+#include "base/log.h"
 #include "parallel/gloo_communicator.h"
 #include "parallel/nccl_communicator.h"
 
@@ -85,7 +88,11 @@ std::unique_ptr<Communicator> Job::connect_all(Device device) {
 }
 
 Ranks Job::connect(Device device, const RankGrid& grid) {
+  const size_t before = device.type == DeviceType::kCuda ? gpu_info(device.index).free_memory : 0;
   Ranks ranks = make_ranks(connect_all(device), grid);
+  if (device.type == DeviceType::kCuda)
+    log_info("NCCL connects the ranks, and takes {} of this GPU's memory",
+             format_bytes(before - std::min(before, gpu_info(device.index).free_memory)));
   ranks.device = device;
   ranks.progress = client_.get();
   return ranks;

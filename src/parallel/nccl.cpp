@@ -11,7 +11,6 @@ namespace mixtune {
 NcclFunctions::NcclFunctions(const Library& library) {
   library.load(all_gather, "ncclAllGather");
   library.load(all_reduce, "ncclAllReduce");
-  library.load(broadcast, "ncclBroadcast");
   library.load(comm_abort, "ncclCommAbort");
   library.load(comm_count, "ncclCommCount");
   library.load(comm_destroy, "ncclCommDestroy");

@@ -14,7 +14,6 @@ struct NcclFunctions {
 
   decltype(&ncclAllGather) all_gather;
   decltype(&ncclAllReduce) all_reduce;
-  decltype(&ncclBroadcast) broadcast;
   decltype(&ncclCommAbort) comm_abort;
   decltype(&ncclCommCount) comm_count;
   decltype(&ncclCommDestroy) comm_destroy;

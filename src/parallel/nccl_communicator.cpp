@@ -86,8 +86,7 @@ void rehearse(const NcclHandle& nccl, int size) {
     nccl.check(nccl.call().group_end(), kWhat);
     nccl.check(nccl.call().all_reduce(from, from, bytes / sizeof(float), ncclFloat32, ncclSum, nccl.get(), s), kWhat);
     nccl.check(nccl.call().all_gather(from, to, piece, ncclUint8, nccl.get(), s), kWhat);
-    nccl.check(
-        nccl.call().reduce_scatter(from, to, piece / sizeof(float), ncclFloat32, ncclSum, nccl.get(), s), kWhat);
+    nccl.check(nccl.call().reduce_scatter(from, to, piece / sizeof(float), ncclFloat32, ncclSum, nccl.get(), s), kWhat);
   }
   check_cuda(cudaStreamSynchronize(s), kWhat);
 }
@@ -107,7 +106,8 @@ class NcclCommunicator final : public Communicator {
       for (const Message& m : sends)
         if (is_for_other(m)) check(call().send(m.data.data, m.data.bytes(), ncclUint8, m.peer, comm(), stream), what);
       for (const Message& m : receives)
-        if (is_for_other(m)) check(call().receive(m.data.data, m.data.bytes(), ncclUint8, m.peer, comm(), stream), what);
+        if (is_for_other(m))
+          check(call().receive(m.data.data, m.data.bytes(), ncclUint8, m.peer, comm(), stream), what);
       return call().group_end();
     };
     run(ctx, what, enqueue, [&] { copy_self_messages(ctx, rank(), sends, receives); });
@@ -127,15 +127,8 @@ class NcclCommunicator final : public Communicator {
 
   void all_gather(Ctx& ctx, const char* what, const Tensor& x) override {
     const size_t bytes = piece(x) * dtype_size(x.dtype);
-    run(ctx, what, [&](cudaStream_t stream) {
-      return call().all_gather(own_piece(x), x.data, bytes, ncclUint8, comm(), stream);
-    });
-  }
-
-  void broadcast(Ctx& ctx, const char* what, const Tensor& x, int root) override {
-    run(ctx, what, [&](cudaStream_t stream) {
-      return call().broadcast(x.data, x.data, x.bytes(), ncclUint8, root, comm(), stream);
-    });
+    run(ctx, what,
+        [&](cudaStream_t stream) { return call().all_gather(own_piece(x), x.data, bytes, ncclUint8, comm(), stream); });
   }
 
   std::unique_ptr<Communicator> split(int color) override {

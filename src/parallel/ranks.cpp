@@ -35,7 +35,6 @@ class PlannedCommunicator final : public Communicator {
   void all_reduce(Ctx&, const char*, const Tensor&) override {}
   void reduce_scatter(Ctx&, const char*, const Tensor&) override {}
   void all_gather(Ctx&, const char*, const Tensor&) override {}
-  void broadcast(Ctx&, const char*, const Tensor&, int) override {}
   std::unique_ptr<Communicator> split(int) override { MT_CHECK(false); }
 };
 

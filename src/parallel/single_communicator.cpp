@@ -31,7 +31,6 @@ class SingleCommunicator final : public Communicator {
   void all_reduce(Ctx&, const char*, const Tensor&) override {}
   void reduce_scatter(Ctx&, const char*, const Tensor&) override {}
   void all_gather(Ctx&, const char*, const Tensor&) override {}
-  void broadcast(Ctx&, const char*, const Tensor&, int root) override { MT_CHECK(root == 0); }
   std::unique_ptr<Communicator> split(int) override { return make_single_communicator(); }
 };
 

@@ -16,8 +16,8 @@ class Traffic {
  public:
   struct Sum {
     int64_t calls = 0;
-    int64_t bytes = 0;         // sent by this rank to others (wrapped_communicator.h)
-    double seconds = 0;        // of the operations, waiting for others included
+    int64_t bytes = 0;           // sent by this rank to others (wrapped_communicator.h)
+    double seconds = 0;          // of the operations, waiting for others included
     double exposed_seconds = 0;  // in which this rank did nothing else: of operations in the lane, the waits for them
   };
 
@@ -29,8 +29,8 @@ class Traffic {
   void begin(Ctx& ctx, const char* what, int64_t bytes);
   void end();
 
-  // Of everything; of these names together. Times are those of what is past: on a GPU, after the host has waited, all but
-  // what the lane still holds.
+  // Of everything; of these names together. Times are those of what is past: on a GPU, after the host has waited, all
+  // but what the lane still holds.
   Sum all();
   Sum of(std::initializer_list<std::string_view> names);
 

@@ -8,8 +8,8 @@ namespace mixtune {
 // In place of the bytes of a wait for the lane.
 constexpr int64_t kWait = -1;
 
-// around(ctx, what, bytes) returns what lives as long as the operation; ctx is null where groups are made. `bytes` is what
-// this rank sends to others: of an exchange as it is, of the other operations what they must send at the least.
+// around(ctx, what, bytes) returns what lives as long as the operation; ctx is null where groups are made. `bytes` is
+// what this rank sends to others: of an exchange as it is, of the other operations what they must send at the least.
 template <class Around>
 class WrappedCommunicator final : public Communicator {
  public:
@@ -35,10 +35,6 @@ class WrappedCommunicator final : public Communicator {
   void all_gather(Ctx& ctx, const char* what, const Tensor& x) override {
     const auto inside = around_(&ctx, what, all_but_own(x));
     inner_->all_gather(ctx, what, x);
-  }
-  void broadcast(Ctx& ctx, const char* what, const Tensor& x, int root) override {
-    const auto inside = around_(&ctx, what, rank() == root ? static_cast<int64_t>(x.bytes()) : 0);
-    inner_->broadcast(ctx, what, x, root);
   }
   void wait(Ctx& ctx, const char* what, LaneMark mark) override {
     const auto inside = around_(&ctx, what, kWait);

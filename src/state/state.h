@@ -120,8 +120,8 @@ class State {
 
   // Of the holders of a parameter, one writes it to a checkpoint: whether it is this rank.
   bool saves(int param) const;
-  // Those that it writes, whole: the masters where there are some, pushed on the stack where they are in pieces, else the
-  // weights; empty for the others. All ranks call this, after await_weights.
+  // Those that it writes, whole: the masters where there are some, pushed on the stack where they are in pieces, else
+  // the weights; empty for the others. All ranks call this, after await_weights.
   std::vector<Tensor> to_save(Ctx& ctx) const;
 
   // Of the owned piece.
@@ -170,9 +170,9 @@ class State {
   Storage weights_, masters_, gradients_, first_moments_, second_moments_;
   std::vector<bool> written_;  // since begin_step
   bool last_micro_batch_ = false;
-  size_t first_reduced_ = 0;             // of the buckets: the first whose sums are there or on their way
-  std::vector<LaneMark> reduced_;        // each bucket's, once they are
-  std::vector<LaneMark> gathered_;       // each bucket's weights are there after
+  size_t first_reduced_ = 0;        // of the buckets: the first whose sums are there or on their way
+  std::vector<LaneMark> reduced_;   // each bucket's, once they are
+  std::vector<LaneMark> gathered_;  // each bucket's weights are there after
 };
 
 // A weight while ops read it: got here, released at the end of the scope.

@@ -46,6 +46,33 @@ TEST(MemoryPlan, RecomputeTakesLessAndLongerBatchesMore) {
   EXPECT_LT(activations(Recompute::kNone, 4096), activations(Recompute::kNone, 8192));
 }
 
+TEST(MemoryPlan, RanksShareExpertsAndTheOptimizersState) {
+  const MixtralConfig config = testing_config();
+  const auto plan = [&](const RankGrid& grid, int zero_stage, bool worst) {
+    const Ranks ranks = planned_ranks(grid);
+    InstanceOptions options = bf16_options();
+    options.ranks = &ranks;
+    options.zero_stage = zero_stage;
+    return plan_memory(config, options, kLimits, worst);
+  };
+  const ModelLayout layout = make_layout(config);
+  size_t all = 0, experts = 0;  // elements
+  for (const ParamSpec& spec : layout.specs)
+    (spec.name.find("experts.") != spec.name.npos ? experts : all) += spec.shape.elements();
+  all += experts;
+  const double slack = 256 * kAlignment;
+  const MemoryPlan spread = plan({.world = 4, .expert_parallel = 2}, 1, false),
+                   whole = plan({.world = 4, .expert_parallel = 2}, 0, false);
+  EXPECT_NEAR(part(spread, "weights"), 2.0 * (all - experts / 2), slack);
+  EXPECT_NEAR(part(spread, "gradients"), 4.0 * (all - experts / 2), slack);
+  EXPECT_NEAR(part(spread, "master weights"), 4.0 * ((all - experts) / 4 + experts / 4), slack);
+  EXPECT_NEAR(part(whole, "master weights"), 4.0 * (all - experts / 2), slack);
+  // At worst all tokens of two ranks go to one, half of whose rows have a gap at most.
+  const MemoryPlan alone = plan({}, 1, true), both = plan({.world = 2, .expert_parallel = 2}, 1, true);
+  EXPECT_GT(both.activations,
+            alone.activations + kLimits.tokens * config.num_experts_per_tok * 2 * config.intermediate_size);
+}
+
 TEST(MemoryPlan, TheWorstCaseIsNoSmallerAndLaterLayersNeedLess) {
   const MixtralConfig config = testing_config();
   const MemoryPlan balanced = plan_memory(config, bf16_options(), kLimits, false);

@@ -19,7 +19,8 @@ using namespace std::chrono_literals;
 
 // Two steps of two micro-batches, of 10 tokens on rank 0 and of 40 on rank 1; returns the record of the second.
 ParallelRecord run_rank(Store& store, int rank, int zero_stage) {
-  Ranks ranks = make_ranks(make_gloo_communicator(store, {.rank = rank, .size = 2, .timeout = 10s}), {.world = 2, .rank = rank, .expert_parallel = 2});
+  Ranks ranks = make_ranks(make_gloo_communicator(store, {.rank = rank, .size = 2, .timeout = 10s}),
+                           {.world = 2, .rank = rank, .expert_parallel = 2});
   TestModel model(testing_config(), {.types = StateTypes::all(DType::kF32), .ranks = &ranks, .zero_stage = zero_stage});
   const TestData data(testing_config().vocab_size, {rank == 0 ? 10 : 40});
   Batch batch = data.batch();

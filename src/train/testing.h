@@ -43,7 +43,8 @@ class TestModel : public Instance {
         for (int64_t i = 0; i < weight.elements(); ++i)
           values[i] = static_cast<float>(norm + config.initializer_range * random_normal(key, i));
         const std::vector<double> wide(values.begin(), values.end());
-        copy(ctx(), dtype == DType::kF64 ? host_tensor(wide.data(), weight.shape) : host_tensor(values.data(), weight.shape),
+        copy(ctx(),
+             dtype == DType::kF64 ? host_tensor(wide.data(), weight.shape) : host_tensor(values.data(), weight.shape),
              weight);
         wait(ctx());
       }
@@ -54,7 +55,7 @@ class TestModel : public Instance {
  private:
   static InstanceOptions for_training(InstanceOptions options) {
     options.purpose = State::Purpose::kTraining;
-    options.stack_bytes = size_t{1} << 30;
+    if (options.stack_bytes == 0) options.stack_bytes = size_t{1} << 30;
     return options;
   }
 };

@@ -7,7 +7,8 @@
 
 namespace mixtune {
 
-// All ranks call this. Leaves weights and moments as they are; gradients are forgotten by the next begin_step. Nothing on the CPU.
+// All ranks call this. Leaves weights and moments as they are; gradients are forgotten by the next begin_step. Nothing
+// on the CPU.
 void warm_up(Instance& instance, BatchLimits limits);
 
 }  // namespace mixtune

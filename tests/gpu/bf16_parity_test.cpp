@@ -1,6 +1,6 @@
 // bf16 on a GPU against fp32 on the CPU, from the same weights (docs/design.md, section 4): with the reference's
-// routing replayed, and free. As one of the ranks of a job (two_gpus_test), the GPU's side is spread over all of them, and
-// each has its own documents.
+// routing replayed, and free. As one of the ranks of a job (two_gpus_test), the GPU's side is spread over all of them,
+// and each has its own documents.
 #include <fmt/format.h>
 
 #include <limits>
@@ -59,8 +59,8 @@ class Bf16Parity : public testing::TestWithParam<Where> {
     if (const Ranks* ranks = rank_of_job()) {
       options.ranks = ranks;
       options.device = ranks->device;
-      options.zero_stage = 0;                // every rank has the whole sums of gradients
-      config_.router_aux_loss_coef = 0;      // the loss of all ranks' batches together is no sum of theirs
+      options.zero_stage = 0;            // every rank has the whole sums of gradients
+      config_.router_aux_loss_coef = 0;  // the loss of all ranks' batches together is no sum of theirs
     }
     cpu_.emplace(config_, fp32_on({}));
     gpu_.emplace(config_, options);

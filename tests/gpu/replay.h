@@ -92,8 +92,8 @@ inline int64_t targets_of(std::span<const Batch> batches) {
   return targets;
 }
 
-// forced: of each micro-batch; empty: the router chooses. targets: of all ranks; 0: there is one. With several ranks and
-// zero_stage 0, the sums over all of them.
+// forced: of each micro-batch; empty: the router chooses. targets: of all ranks; 0: there is one. With several ranks
+// and zero_stage 0, the sums over all of them.
 inline Backward run_backward(Instance& instance, std::span<const Batch> micro_batches,
                              const std::vector<std::vector<Tensor>>& forced = {}, int64_t targets = 0) {
   Ctx& ctx = instance.ctx();

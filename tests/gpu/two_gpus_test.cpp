@@ -34,8 +34,9 @@ MixtralConfig config_with_experts(int64_t experts, int64_t per_token) {
 }
 
 TEST_F(TwoGpus, EveryLayoutGivesTheSameUpdate) {
-  compare_all({.config = config_with_experts(8, 2), .layout = {false, 8, 3}, .router_coefficient = 0.02, .documents = 19},
-              options_, {1, 2});
+  compare_all(
+      {.config = config_with_experts(8, 2), .layout = {false, 8, 3}, .router_coefficient = 0.02, .documents = 19},
+      options_, {1, 2});
 }
 
 TEST_F(TwoGpus, RecomputationToo) {
@@ -47,6 +48,16 @@ TEST_F(TwoGpus, RecomputationToo) {
     options_.recompute = recompute;
     compare(run, options_, reference, {2, 2, 1});
   }
+}
+
+// All tokens go to rank 0's experts, and it has no memory for what they leave behind.
+TEST_F(TwoGpus, ARankThatGetsAllTokensRecomputes) {
+  ShortTraining run = {
+      .config = config_with_experts(8, 2), .layout = {false, 8, 3}, .documents = 19, .equal_logits = true};
+  const TrainingRecord reference = run_alone(run, options_);
+  print_heading();
+  run.little_memory = true;
+  compare(run, options_, reference, {2, 2, 1});
 }
 
 TEST_F(TwoGpus, TiedEmbeddings) {
@@ -61,15 +72,15 @@ TEST_F(TwoGpus, AllTokensToOneExpert) {
 }
 
 TEST_F(TwoGpus, ARankWithoutATokenAndBatchesOfOneTarget) {
-  compare_all({.config = config_with_experts(2, 1), .layout = {false, 2, 1}, .documents = 1, .longest = 2}, options_, {2});
+  compare_all({.config = config_with_experts(2, 1), .layout = {false, 2, 1}, .documents = 1, .longest = 2}, options_,
+              {2});
 }
 
 // bf16_parity_test is the program of both ranks.
 TEST_F(TwoGpus, Bf16ByTheTwoRuns) {
   const std::string program = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "bf16_parity_test";
-  const Outcome outcome = supervise({.command = {program, "--gtest_filter=*middle_size*"},
-                                     .ranks = 2,
-                                     .timeout = std::chrono::seconds(120)});
+  const Outcome outcome = supervise(
+      {.command = {program, "--gtest_filter=*middle_size*"}, .ranks = 2, .timeout = std::chrono::seconds(120)});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.message;
 }
 
