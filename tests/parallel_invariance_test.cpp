@@ -35,6 +35,10 @@ TEST_P(Matrix, RecomputationToo) {
   }
 }
 
+TEST_P(Matrix, TheSameRanksGiveTheSameBits) {
+  expect_same_bits(run_, options_, {4, 2, 1});
+}
+
 // All tokens go to rank 0's experts, and it has no memory for what they leave behind.
 TEST_P(Matrix, ARankThatGetsAllTokensRecomputes) {
   run_.equal_logits = true;

@@ -173,6 +173,14 @@ inline TrainingRecord run_ranks(ShortTraining run, const InstanceOptions& option
   return record;
 }
 
+// Whether another run of the same ranks gives the same bits.
+inline void expect_same_bits(const ShortTraining& run, const InstanceOptions& options, const Grid& grid) {
+  TrainingRecord first = run_ranks(run, options, grid), second = run_ranks(run, options, grid);
+  EXPECT_EQ(first.losses, second.losses);
+  EXPECT_EQ(first.norms, second.norms);
+  for (size_t i = 0; i < tensors_of(first).size(); ++i) EXPECT_TRUE(*tensors_of(first)[i] == *tensors_of(second)[i]);
+}
+
 // One process, in a process of its own: this one starts no threads, so that it may fork.
 inline TrainingRecord run_alone(const ShortTraining& run, const InstanceOptions& options) {
   return run_ranks(run, options, {1, 1, 0});

@@ -175,14 +175,15 @@ size_t free_memory(Device device) {
   return device.type == DeviceType::kCuda ? gpu_info(device.index).free_memory : 0;
 }
 
-// free_before: of the device, before there was an instance.
+// free_before: of the device, when its ranks were connected and there was no instance yet.
 void add_memory(StepBenchResult& result, Instance& instance, const BatchLimits& limits, size_t free_before) {
   const Stack& stack = instance.ctx().stack;
   const InstanceOptions& options = instance.options();
   result.state_bytes = instance.state().bytes();
   result.activation_bytes = stack.peak();
   if (!instance.ctx().on_gpu()) return;
-  result.device_bytes = free_before - free_memory(options.device) - (stack.capacity() - stack.peak());
+  result.device_bytes =
+      free_before - free_memory(options.device) - (stack.capacity() - stack.peak()) + instance.ranks().gpu_bytes;
   if (instance.state().is_training())
     result.planned_bytes = plan_memory(instance.model().config(), options, limits, false).total();
 }

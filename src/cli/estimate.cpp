@@ -34,6 +34,7 @@ void print_plans(const MemoryPlan& balanced, const MemoryPlan& worst) {
     if (balanced.state[i].bytes > 0) print_row(balanced.state[i].name, balanced.state[i].bytes, worst.state[i].bytes);
   print_row("activations", balanced.activations, worst.activations);
   print_row("libraries and workspaces", balanced.libraries, worst.libraries);
+  if (balanced.connections > 0) print_row("NCCL's connections", balanced.connections, worst.connections);
   print_row("in all", balanced.total(), worst.total());
 }
 

@@ -90,9 +90,10 @@ std::unique_ptr<Communicator> Job::connect_all(Device device) {
 Ranks Job::connect(Device device, const RankGrid& grid) {
   const size_t before = device.type == DeviceType::kCuda ? gpu_info(device.index).free_memory : 0;
   Ranks ranks = make_ranks(connect_all(device), grid);
-  if (device.type == DeviceType::kCuda)
-    log_info("NCCL connects the ranks, and takes {} of this GPU's memory",
-             format_bytes(before - std::min(before, gpu_info(device.index).free_memory)));
+  if (device.type == DeviceType::kCuda) {
+    ranks.gpu_bytes = before - std::min(before, gpu_info(device.index).free_memory);
+    log_info("NCCL connects the ranks, and takes {} of this GPU's memory", format_bytes(ranks.gpu_bytes));
+  }
   ranks.device = device;
   ranks.progress = client_.get();
   return ranks;

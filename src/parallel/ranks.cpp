@@ -59,12 +59,13 @@ std::vector<std::string> gather_texts(Ctx& ctx, Communicator& ranks, const char*
   return texts;
 }
 
-Ranks planned_ranks(const RankGrid& grid) {
+Ranks planned_ranks(const RankGrid& grid, size_t gpu_bytes) {
   return {.grid = grid,
           .device = {DeviceType::kMeta},
           .world = plan_communicator(grid.world),
           .expert = plan_communicator(grid.expert_parallel),
-          .expert_replica = plan_communicator(grid.expert_data_parallel())};
+          .expert_replica = plan_communicator(grid.expert_data_parallel()),
+          .gpu_bytes = grid.world > 1 ? gpu_bytes : 0};
 }
 
 Ranks single_rank() {

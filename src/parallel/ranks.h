@@ -12,6 +12,9 @@
 
 namespace mixtune {
 
+// What NCCL took of each of two GPUs (measured: H200, NCCL 2.28); of more it takes more.
+constexpr size_t kNcclBytes = size_t{2150} << 20;
+
 struct Ranks {
   RankGrid grid;
   Device device;                                 // of this one
@@ -20,6 +23,7 @@ struct Ranks {
   std::unique_ptr<Communicator> expert;          // ep: together they hold all experts
   std::unique_ptr<Communicator> expert_replica;  // edp: they hold the same experts
   RankProgress* progress = nullptr;              // who is told where this rank is; perhaps nobody
+  size_t gpu_bytes = 0;                          // what talking to the others takes of this rank's GPU
 
   void set_step(int64_t step) const {
     if (progress) progress->set_step(step);
@@ -39,6 +43,6 @@ std::vector<std::string> gather_texts(Ctx& ctx, Communicator& ranks, const char*
 Ranks single_rank();
 
 // A rank of the grid that talks to nobody, for plans of memory (DeviceType::kMeta).
-Ranks planned_ranks(const RankGrid& grid);
+Ranks planned_ranks(const RankGrid& grid, size_t gpu_bytes = kNcclBytes);
 
 }  // namespace mixtune

@@ -23,20 +23,22 @@ size_t count_activations(Instance& instance, const BatchLimits& limits, Saved& s
 }  // namespace
 
 size_t MemoryPlan::total() const {
-  size_t bytes = activations + libraries;
+  size_t bytes = activations + libraries + connections;
   for (const Part& part : state) bytes += part.bytes;
   return bytes;
 }
 
 MemoryPlan plan_memory(const MixtralConfig& config, InstanceOptions options, const BatchLimits& limits,
                        bool worst_case) {
-  const Ranks ranks = planned_ranks(options.ranks ? options.ranks->grid : RankGrid{});
+  const Ranks ranks =
+      options.ranks ? planned_ranks(options.ranks->grid, options.ranks->gpu_bytes) : planned_ranks(RankGrid{});
   options.device = {DeviceType::kMeta};
   options.ranks = &ranks;
   options.purpose = State::Purpose::kTraining;
   options.stack_bytes = 0;
   MemoryPlan plan;
   plan.libraries = kGpuLibraryBytes;
+  plan.connections = ranks.gpu_bytes;
   {
     Instance instance(config, options);
     instance.ctx().worst_case_routing = worst_case;

@@ -14,6 +14,7 @@ struct MemoryPlan {
   std::vector<Part> state;           // weights, master weights, gradients, moments
   size_t activations = 0;            // the stack's peak over a training step
   size_t libraries = 0;              // workspaces and what libraries take for themselves
+  size_t connections = 0;            // of several ranks
   std::vector<size_t> still_needed;  // after each layer, with its and all later gate-up outputs dropped
 
   size_t total() const;

@@ -67,6 +67,8 @@ TEST(MemoryPlan, RanksShareExpertsAndTheOptimizersState) {
   EXPECT_NEAR(part(spread, "gradients"), 4.0 * (all - experts / 2), slack);
   EXPECT_NEAR(part(spread, "master weights"), 4.0 * ((all - experts) / 4 + experts / 4), slack);
   EXPECT_NEAR(part(whole, "master weights"), 4.0 * (all - experts / 2), slack);
+  EXPECT_EQ(spread.connections, kNcclBytes);
+  EXPECT_EQ(plan({}, 1, false).connections, 0u);
   // At worst all tokens of two ranks go to one, half of whose rows have a gap at most.
   const MemoryPlan alone = plan({}, 1, true), both = plan({.world = 2, .expert_parallel = 2}, 1, true);
   EXPECT_GT(both.activations,

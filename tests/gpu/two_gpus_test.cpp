@@ -50,6 +50,12 @@ TEST_F(TwoGpus, RecomputationToo) {
   }
 }
 
+TEST_F(TwoGpus, TheSameRanksGiveTheSameBits) {
+  const ShortTraining run = {
+      .config = config_with_experts(8, 2), .layout = {false, 8, 3}, .router_coefficient = 0.02, .documents = 19};
+  for (const int ep : {1, 2}) expect_same_bits(run, options_, {2, ep, 1});
+}
+
 // All tokens go to rank 0's experts, and it has no memory for what they leave behind.
 TEST_F(TwoGpus, ARankThatGetsAllTokensRecomputes) {
   ShortTraining run = {
