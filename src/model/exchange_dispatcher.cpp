@@ -1,6 +1,6 @@
 // Rows are sorted by expert as the local dispatcher sorts them; each expert's go, without the gaps between them,
 // straight to their place at the rank that holds it.
-#include <numeric>
+#include <algorithm>
 #include <vector>
 
 #include "kernels/permute.h"
@@ -106,9 +106,10 @@ class ExchangeDispatcher : public Dispatcher {
 
   // Where the rows of each expert here will be, and how many there are.
   void place_rows(const Ctx& ctx, DispatchHandle& handle) const {
-    if (ctx.is_meta()) {  // at worst, all tokens of all ranks come here
-      const int64_t pairs = handle.row_of_slot.elements();
-      handle.rows = supposed_rows(ctx, ctx.worst_case_routing ? pairs * ranks_.size() : pairs, here_);
+    if (ctx.is_meta()) {  // at worst, every token of all ranks comes to as many experts here as it may
+      const int64_t tokens = handle.row_of_slot.rows(), k = handle.row_of_slot.shape[1];
+      handle.rows =
+          supposed_rows(ctx, ctx.worst_case_routing ? tokens * ranks_.size() * std::min(k, here_) : tokens * k, here_);
       return;
     }
     handle.rows = 0;
