@@ -107,8 +107,10 @@ void run_step(const StepArguments& arguments, const KeyFlags& flags) {
   if (const auto launch = launch_of_process(arguments.ranks)) return bench_as_rank(arguments, bench, config, *launch);
   const int ranks = std::max(arguments.ranks, 1);
   grid_of(config, bench.model.num_local_experts, ranks);
-  choose_device(config.run.device, ranks - 1);
-  if (ranks > 1) return supervise_ranks(config, ranks);
+  if (ranks > 1) {
+    check_gpus(config, ranks);
+    return supervise_ranks(config, ranks);
+  }
   arguments.common.report(bench, bench_step(bench));
 }
 

@@ -15,6 +15,7 @@
 #include "cli/command.h"
 #include "config/load.h"
 #include "parallel/supervisor.h"
+#include "train/device.h"
 
 namespace mixtune {
 
@@ -69,6 +70,12 @@ std::optional<Launch> launch_of_process(int nproc) {
 RankGrid grid_of(const Config& config, int64_t experts, int ranks, int rank) {
   return make_rank_grid(ranks, rank, static_cast<int>(config.parallel.expert_model_parallel_size), experts,
                         config.where("expert_model_parallel_size"));
+}
+
+void check_gpus(const Config& config, int count) {
+  if (choose_device(config.run.device).type == DeviceType::kCuda && gpu_count() < count)
+    throw UserError("--nproc", fmt::format("{} ranks need a GPU each, and CUDA can use {}", count, gpu_count()),
+                    "start fewer, or set device: cpu");
 }
 
 void supervise_ranks(const Config& config, int count) {

@@ -24,6 +24,9 @@ std::optional<Launch> launch_of_process(int nproc);
 // The key's groups of `ranks`. Throws UserError where there are none.
 RankGrid grid_of(const Config& config, int64_t experts, int ranks, int rank = 0);
 
+// Throws UserError where `count` ranks of this machine would have no GPU each, and are not to compute on CPUs.
+void check_gpus(const Config& config, int count);
+
 // Runs this process's command line, less --nproc, as `count` ranks, and waits for them. Throws Error with the job's one
 // message where it failed.
 void supervise_ranks(const Config& config, int count);

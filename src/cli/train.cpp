@@ -58,7 +58,7 @@ void train_on_ranks(const Config& config, int count) {
   Config checked = config;
   resolve_global_batch_size(checked, count);
   grid_of(config, load_mixtral_config(config.model.model_name_or_path).num_local_experts, count);
-  choose_device(config.run.device, count - 1);
+  check_gpus(config, count);
   supervise_ranks(config, count);
 }
 

@@ -197,6 +197,7 @@ void Coordinator::handle(Connection& c, std::string_view body, Time now) {
       expect(Purpose::kHeartbeats);
       Beat beat{.step = reader.number(), .collectives = static_cast<uint64_t>(reader.number())};
       beat.inside = reader.number() != 0;
+      beat.collective = reader.text();
       beat.activity = reader.text();
       watch_.beat(c.rank, std::move(beat), now);
       return answer_beat(c);

@@ -135,14 +135,15 @@ void CoordinatorClient::set_step(int64_t step) {
 void CoordinatorClient::set_activity(const char* activity) {
   const std::lock_guard lock(mutex_);
   assign_name(activity_, activity);
-  if (!now_.inside) now_.activity = activity_;
+  now_.activity = activity_;
 }
 
 void CoordinatorClient::enter(const char* collective) {
   const std::lock_guard lock(mutex_);
   ++now_.collectives;
   now_.inside = true;
-  assign_name(now_.activity, collective);
+  assign_name(now_.collective, collective);
+  now_.activity = now_.collective;
 }
 
 void CoordinatorClient::leave() {
@@ -215,6 +216,7 @@ std::string CoordinatorClient::frame_of(Wish wish) {
       .number(now_.step)
       .number(static_cast<int64_t>(now_.collectives))
       .number(now_.inside)
+      .text(now_.collective)
       .text(now_.activity)
       .frame();
 }

@@ -36,6 +36,7 @@ bool RankWatch::join(int rank, Time now) {
 void RankWatch::beat(int rank, Beat beat, Time now) {
   Rank& r = at(rank);
   if (!r.beat.inside || !beat.inside || r.beat.collectives != beat.collectives) r.in_since = now;
+  beat.collective = printable(beat.collective);
   beat.activity = printable(beat.activity);
   r.beat = std::move(beat);
   r.heard = now;
@@ -105,7 +106,7 @@ void RankWatch::look_for_missing(Time now) {
   const std::string step = missed.step >= 0 ? fmt::format(" of step {}", missed.step) : "";
   const std::string where = activity.empty() ? "" : fmt::format(": it is in '{}'", activity);
   fail({.rank = last,
-        .message = fmt::format("rank {} did not come to '{}'{} within {}{}", last, missed.activity, step,
+        .message = fmt::format("rank {} did not come to '{}'{} within {}{}", last, missed.collective, step,
                                format_seconds(timeout_), where)});
 }
 

@@ -23,7 +23,8 @@ struct Beat {
   int64_t step = -1;         // -1: before the first
   uint64_t collectives = 0;  // that it has entered since it began
   bool inside = false;       // the last of them
-  std::string activity;      // that collective's name; else what the rank does
+  std::string collective;    // its name
+  std::string activity;      // what the rank does: the same while it is inside, unless it has said more since
 };
 
 // "30 s", "0.3 s"

@@ -20,7 +20,11 @@ class RankWatchTest : public testing::Test {
 
   void beat(int rank) { watch_.beat(rank, beats_[rank], now_); }
   void at(int rank, uint64_t collectives, bool inside, const char* activity) {
-    beats_[rank] = {.step = 12, .collectives = collectives, .inside = inside, .activity = activity};
+    beats_[rank] = {.step = 12,
+                    .collectives = collectives,
+                    .inside = inside,
+                    .collective = inside ? activity : "",
+                    .activity = activity};
   }
   // All but `silent` send heartbeats.
   void pass(milliseconds time, int silent = -1) {
@@ -65,6 +69,14 @@ TEST_F(RankWatchTest, RankThatDoesNotCome) {
   EXPECT_EQ(message(), "rank 2 did not come to 'tokens to experts' of step 12 within 30 s: it is in 'forward'");
   EXPECT_EQ(watch_.failure()->rank, 2);
   EXPECT_EQ(watch_.failure()->exit_code, 1);
+}
+
+// On GPUs an operation goes on when its call has returned, and the rank with something else.
+TEST_F(RankWatchTest, RanksThatWentOnWaitToo) {
+  for (const int rank : {0, 1}) beats_[rank] = {12, 7, true, "tokens to experts", "backward"};
+  beats_[2] = {12, 6, true, "row counts", "forward"};
+  pass(milliseconds(30500));
+  EXPECT_EQ(message(), "rank 2 did not come to 'tokens to experts' of step 12 within 30 s: it is in 'forward'");
 }
 
 TEST_F(RankWatchTest, TheOneThatAllWaitForIsNamed) {
