@@ -63,7 +63,8 @@ int run_rank(const std::string& kind, const std::string& place, int victim) {
     ranks = job.connect(device, {.world = launch.size, .rank = launch.rank, .expert_parallel = 2});
     if (launch.rank == victim) ranks->progress = &fault;
     ranks->set_activity("loading");
-    run_training(run, {.device = device, .gpu = {.patience = 60}, .ranks = &*ranks});
+    run_training(run,
+                 {.device = device, .gpu = {.patience = ranks->patience, .give_up = ranks->give_up}, .ranks = &*ranks});
     return 0;
   } catch (const std::exception& error) {
     return job.fail(error.what(), 1).exit_code;

@@ -4,11 +4,14 @@
 
 #include <fmt/format.h>
 #include <omp.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -148,6 +151,21 @@ inline int run_rank_and_report(const ShortTraining& run, const InstanceOptions& 
   }
 }
 
+// Waits for all; the first that fails ends the others, which may wait for it on a GPU.
+inline bool all_succeed(const std::vector<pid_t>& children) {
+  bool success = true;
+  for (size_t ended = 0; ended < children.size(); ++ended) {
+    int status = 0;
+    const pid_t child = waitpid(-1, &status, 0);
+    if (status == 0 || !success) continue;
+    success = false;
+    ADD_FAILURE() << "rank " << std::ranges::find(children, child) - children.begin() << " ended with " << status;
+    for (const pid_t other : children)
+      if (other != child) kill(other, SIGKILL);
+  }
+  return success;
+}
+
 // rows_per_micro_batch of run.layout: of all ranks together.
 inline TrainingRecord run_ranks(ShortTraining run, const InstanceOptions& options, const Grid& grid) {
   run.layout.rows_per_micro_batch /= grid.ranks;
@@ -159,16 +177,15 @@ inline TrainingRecord run_ranks(ShortTraining run, const InstanceOptions& option
   std::vector<pid_t> children;
   for (int rank = 0; rank < grid.ranks; ++rank) {
     const pid_t child = fork();
-    if (child == 0) _exit(run_rank_and_report(run, options, grid, rank, folder));
+    if (child == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      _exit(run_rank_and_report(run, options, grid, rank, folder));
+    }
     children.push_back(child);
   }
   TrainingRecord record;
-  for (int rank = 0; rank < grid.ranks; ++rank) {
-    int status = 0;
-    waitpid(children[rank], &status, 0);
-    EXPECT_EQ(status, 0) << "rank " << rank;
-    if (status == 0) merge(folder / fmt::format("rank-{}", rank), record);
-  }
+  if (all_succeed(children))
+    for (int rank = 0; rank < grid.ranks; ++rank) merge(folder / fmt::format("rank-{}", rank), record);
   std::filesystem::remove_all(folder);
   return record;
 }

@@ -15,6 +15,7 @@
 #include "train/memory_plan.h"
 #include "train/step_runner.h"
 #include "train/testing.h"
+#include "train/warm_up.h"
 
 namespace mixtune {
 
@@ -80,6 +81,7 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
   if (run.little_memory) options.stack_bytes = worst.still_needed.front() + worst.still_needed.front() / 5;
   TestModel model(run.config, options);
   if (run.little_memory) model.model().set_still_needed(worst.still_needed);
+  warm_up(model, limits);
   int64_t dropped = 0;
   State& state = model.state();
   TrainingRecord record;

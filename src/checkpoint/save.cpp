@@ -212,10 +212,20 @@ SaveOptions ModelFolder::save_options(const std::string& out_folder) const {
   return {.out_folder = out_folder, .config_json = config_json_, .side_files = side_files_, .source = &weights_};
 }
 
+bool saves_masters(const State& state, const SaveOptions& options) {
+  if (!state.types().masters) return false;
+  if (options.dtype) return *options.dtype != state.dtype();
+  for (int param = 0; param < state.size(); ++param)
+    for (const auto& slices : {state.spec(param).slices, state.spec(param).elsewhere})
+      for (const HfSlice& slice : slices)
+        if (*options.source->locate(slice.name, slice.shape).stored->dtype != state.dtype()) return true;
+  return false;
+}
+
 void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world) {
   MT_CHECK(options.dtype || options.source);
   const Frame frame(ctx);
-  std::vector<HubTensor> tensors = hub_tensors(state, state.to_save(ctx));
+  std::vector<HubTensor> tensors = hub_tensors(state, state.to_save(ctx, saves_masters(state, options)));
   choose_dtypes(tensors, options);
   const std::vector<Shard> shards = split(std::move(tensors), options.max_shard_size);
   const Files files = name_files(ctx, shards, world);

@@ -40,7 +40,10 @@ class ModelFolder {
   std::vector<MappedFile> side_files_;
 };
 
-// Writes the weights (their masters, where they have some) in the hub's layout, an index if there is more than one
+// Whether saving takes the masters: where there are some, and a tensor is saved in another dtype than the weights'.
+bool saves_masters(const State& state, const SaveOptions& options);
+
+// Writes the weights (their masters, where saves_masters) in the hub's layout, an index if there is more than one
 // file, and the side files. The folder appears under its name complete, or not at all. Throws Error (kWentBad) where a
 // weight is not finite. All ranks of `world` call this, and see the same folders: each writes files of what it holds,
 // and rank 0 everything else.

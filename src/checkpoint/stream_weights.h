@@ -7,10 +7,9 @@
 namespace mixtune {
 
 // Fills what this rank counts of state.primary of every parameter, from a folder that has all of them; it is there when
-// this returns. The ring,
-// 256 MiB whatever the size of the model, is all the host memory that it takes; of the ctx's stack it takes a buffer's
-// worth (16 MiB) where types differ. Throws UserError where a value is not finite, and Error where a file cannot be
-// read or has changed since `folder` was made.
+// this returns. The ring, 256 MiB whatever the size of the model, is all the host memory that it takes; of the ctx's
+// stack it takes a buffer's worth (16 MiB) where types differ. Throws UserError where a value is not finite, and Error
+// where a file cannot be read or has changed since `folder` was made.
 void stream_weights(Ctx& ctx, const HfFolder& folder, State& state);
 
 }  // namespace mixtune

@@ -52,8 +52,8 @@ std::string print_table(const StepBench& bench, const StepBenchResult& r) {
     row("planned, as by mixtune estimate", format_bytes(r.planned_bytes));
     row("used of the plan", fmt::format("{:.1f}%", 100 * used_of_plan(r)));
   }
-  if (const Ranks* ranks = bench.options.ranks) {
-    row("ranks", ranks->grid.str());
+  if (const Ranks* ranks = bench.options.ranks) row("ranks", ranks->grid.str());
+  if (bench.options.ranks && bench.mode != BenchMode::kForward) {
     const auto time = [&](std::string_view name, double milliseconds) {
       row(name, fmt::format("{:.2f} ms {:4.1f}%", milliseconds, 100 * milliseconds / r.milliseconds));
     };

@@ -70,7 +70,10 @@ class BalancedRouting {
 class Steps {
  public:
   Steps(const StepBench& bench, Instance& instance)
-      : bench_(bench), ranks_(instance.ranks().grid.world), runner_(instance, OptimizerSettings{}, kSeed) {
+      : bench_(bench),
+        instance_(instance),
+        ranks_(instance.ranks().grid.world),
+        runner_(instance, OptimizerSettings{}, kSeed) {
     const int64_t length = bench.sequence_length / bench.documents_per_row;
     for (int64_t i = 0; i < bench.accumulate; ++i) {
       const uint64_t seed = kSeed + i + instance.ranks().grid.rank * bench.accumulate;
@@ -90,7 +93,7 @@ class Steps {
     if (bench_.mode == BenchMode::kForward) return runner_.forward(batches_);
     runner_.forward_backward(batches_,
                              {.target_tokens = targets(), .router_coefficient = bench_.model.router_aux_loss_coef});
-    if (bench_.mode == BenchMode::kForwardBackward) return;
+    if (bench_.mode == BenchMode::kForwardBackward) return instance_.state().reduce_gradients(instance_.ctx());
     runner_.update({.step = step_,
                     .learning_rate = 1e-6,
                     .max_norm = bench_.max_grad_norm,
@@ -99,6 +102,8 @@ class Steps {
 
   StepRunner::Result read() { return runner_.read(); }
   const Saved& saved() { return runner_.saved(); }
+  // Of the losses that read() gives: those of all ranks are added up in the update.
+  int64_t targets_read() const { return bench_.mode == BenchMode::kStep ? targets() : targets() / ranks_; }
   // Of all ranks.
   int64_t targets() const {
     int64_t sum = 0;
@@ -108,6 +113,7 @@ class Steps {
 
  private:
   const StepBench& bench_;
+  Instance& instance_;
   int64_t ranks_;
   StepRunner runner_;
   std::vector<std::unique_ptr<RandomBatch>> random_;
@@ -216,7 +222,7 @@ StepBenchResult bench_step(const StepBench& bench) {
                   model_flops_per_token(bench.model, limits.longest_document, bench.mode == BenchMode::kForward) /
                   (result.milliseconds * 1e9);
   const StepRunner::Result numbers = steps.read();
-  result.loss = numbers.token_loss / static_cast<double>(steps.targets());
+  result.loss = numbers.token_loss / static_cast<double>(steps.targets_read());
   result.recomputed_layers = numbers.dropped;
   if (numbers.parallel)
     add_ranks(result, *numbers.parallel);

@@ -112,14 +112,15 @@ std::string hash_of_file(const std::string& path) {
   return fmt::format("{:x}", random_key(0, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
 }
 
-std::map<std::string, std::string> fingerprint(const Config& config, Device device) {
+std::map<std::string, std::string> fingerprint(const Config& config, Device device, int ranks) {
   std::map<std::string, std::string> entries = {{"program", hash_of_file("/proc/self/exe")}};
   std::istringstream keys(print_config(config));
   for (std::string line; std::getline(keys, line);) {
     const size_t colon = line.find(':');
     entries[fmt::format("setting {}", line.substr(0, colon))] = line.substr(std::min(colon + 1, line.size()));
   }
-  if (device.type == DeviceType::kCuda) {
+  entries["kind of device"] = device.type == DeviceType::kCuda ? "GPU" : "CPU";
+  if (device.type == DeviceType::kCuda && ranks > 1) {
     entries["GPU driver"] = fmt::format("{}", gpu_info(device.index).driver);
     entries["version of NCCL"] = library_version(CudaLibrary::kNccl, open_library(CudaLibrary::kNccl));
   }

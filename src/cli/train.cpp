@@ -33,9 +33,9 @@ std::string sizes_of_files(const std::string& folder, std::string_view extension
   return text;
 }
 
-std::map<std::string, std::string> fingerprint_of_run(const Config& config, Device device) {
+std::map<std::string, std::string> fingerprint_of_run(const Config& config, Device device, int ranks) {
   const std::string& model = config.model.model_name_or_path;
-  std::map<std::string, std::string> entries = fingerprint(config, device);
+  std::map<std::string, std::string> entries = fingerprint(config, device, ranks);
   entries["checkpoint"] = hash_of_file(model + "/config.json") + "\n" + sizes_of_files(model, ".safetensors");
   for (const std::string& path : config.data.train_file)
     entries["file " + path] = fmt::format("{}", std::filesystem::file_size(path));
@@ -47,7 +47,7 @@ void train_as_rank(const Config& given, const Launch& launch, bool profile) {
   const auto connect = [&](Job& job) {
     resolve_global_batch_size(config, launch.size);
     const Device device = choose_device(config.run.device, launch.local_rank);
-    job.compare(fingerprint_of_run(given, device));
+    job.compare(fingerprint_of_run(given, device, launch.size));
     const int64_t experts = load_mixtral_config(config.model.model_name_or_path).num_local_experts;
     return job.connect(device, grid_of(config, experts, launch.size, launch.rank));
   };

@@ -11,7 +11,7 @@ struct RankRecord {
   int64_t tokens = 0;          // live ones of its micro-batches
   int64_t exchange_bytes = 0;  // tokens, their gradients and routing weights, sent to other ranks
   double exchange_milliseconds = 0;
-  // In which the rank did nothing else, because nothing else was left to do beside.
+  // In which the rank did nothing else.
   double exchange_exposed_milliseconds = 0;
   double gradient_sum_milliseconds = 0;
   double weight_gather_milliseconds = 0;  // of the weights that the step before updated; 0 where each rank updates all

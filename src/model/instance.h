@@ -38,6 +38,7 @@ class Instance {
   // Of every batch that the ranks split.
   Share share() const { return {ranks().grid.rank, ranks().grid.data_parallel()}; }
   const InstanceOptions& options() const { return options_; }
+  size_t stack_bytes() const { return stack_.capacity(); }
   // Of host memory that the device is to copy from.
   HostMemory host_memory() const { return gpu_ ? HostMemory::kPinned : HostMemory::kPageable; }
 

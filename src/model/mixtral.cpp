@@ -78,7 +78,7 @@ void Mixtral::layers_backward(Ctx& ctx, const Batch& batch, LayerRange range, co
       attention_forward_block(ctx, batch, p, saved.rope_table, layer, push(ctx, "residual norm", dh.shape));
     }
     expert_backward_block(ctx, batch, p, prob_grad ? prob_grad.row(l) : Tensor{}, layer, dh);
-    state_.complete_from(ctx, p.gate_up);
+    if (l == 0) state_.complete_from(ctx, p.gate_up);  // nothing below would wait behind it
     attention_backward_block(ctx, batch, p, saved.rope_table, layer, dh);
   }
   state_.complete_from(ctx, params_.layers[range.begin].input_norm);

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "parallel/alarm.h"
 #include "parallel/gloo_communicator.h"
 #include "parallel/nccl_communicator.h"
 
@@ -88,14 +89,27 @@ std::unique_ptr<Communicator> Job::connect_all(Device device) {
 }
 
 Ranks Job::connect(Device device, const RankGrid& grid) {
-  const size_t before = device.type == DeviceType::kCuda ? gpu_info(device.index).free_memory : 0;
-  Ranks ranks = make_ranks(connect_all(device), grid);
-  if (device.type == DeviceType::kCuda) {
-    ranks.gpu_bytes = before - std::min(before, gpu_info(device.index).free_memory);
-    log_info("NCCL connects the ranks, and takes {} of this GPU's memory", format_bytes(ranks.gpu_bytes));
-  }
+  Ranks ranks = device.type == DeviceType::kCuda ? connect_gpus(device, grid) : make_ranks(connect_all(device), grid);
   ranks.device = device;
   ranks.progress = client_.get();
+  return ranks;
+}
+
+Ranks Job::connect_gpus(Device device, const RankGrid& grid) {
+  const auto patience = options_.timeout + kLater;
+  const auto give_up = [this](const std::string& message) {
+    options_.on_failure(fail(message, 1));
+  };
+  Alarm alarm([&] { give_up("NCCL does not connect the ranks; NCCL_DEBUG=INFO in the environment says more"); });
+  alarm.set(patience);
+  const size_t before = gpu_info(device.index).free_memory;
+  Ranks ranks = make_ranks(connect_all(device), grid);
+  alarm.clear();
+  ranks.gpu_bytes = before - std::min(before, gpu_info(device.index).free_memory);
+  ranks.patience = std::chrono::duration<double>(patience).count();
+  ranks.give_up = give_up;
+  if (grid.world > 1)
+    log_info("NCCL connects the ranks, and takes {} of this GPU's memory", format_bytes(ranks.gpu_bytes));
   return ranks;
 }
 

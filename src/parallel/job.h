@@ -19,7 +19,8 @@ struct JobOptions {
   Launch launch;
   std::string token;                    // the supervisor's, for its ranks
   std::chrono::milliseconds timeout{};  // collective_timeout
-  // Called once, from another thread, when the job has failed elsewhere: it ends the process. Not for fail() here.
+  // Called once, when the job has failed elsewhere (from another thread), or a GPU never comes to an end: it ends the
+  // process. Not for fail() here.
   std::function<void(const Failure&)> on_failure;
 };
 
@@ -42,6 +43,7 @@ class Job {
 
  private:
   std::unique_ptr<Communicator> connect_all(Device device);
+  Ranks connect_gpus(Device device, const RankGrid& grid);
 
   JobOptions options_;
   std::optional<Coordinator> coordinator_;

@@ -1,6 +1,7 @@
 // Ranks: the place of this process among those of a job, and the groups in which it talks to them.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,6 +25,10 @@ struct Ranks {
   std::unique_ptr<Communicator> expert_replica;  // edp: they hold the same experts
   RankProgress* progress = nullptr;              // who is told where this rank is; perhaps nobody
   size_t gpu_bytes = 0;                          // what talking to the others takes of this rank's GPU
+  // Where operations go on beside the host: for how long it may wait for them, and what ends the process then
+  // (GpuOptions).
+  double patience = 0;
+  std::function<void(const std::string& message)> give_up = {};
 
   void set_step(int64_t step) const {
     if (progress) progress->set_step(step);

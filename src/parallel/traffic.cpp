@@ -1,6 +1,7 @@
 #include "parallel/traffic.h"
 
 #include <algorithm>
+#include <exception>
 
 #include "parallel/wrapped_communicator.h"
 
@@ -18,17 +19,20 @@ Traffic::Sum& operator+=(Traffic::Sum& total, const Traffic::Sum& sum) {
 
 class Inside {
  public:
-  Inside(Traffic& traffic, Ctx* ctx, const char* what, int64_t bytes) : traffic_(ctx ? &traffic : nullptr) {
+  Inside(Traffic& traffic, Ctx* ctx, const char* what, int64_t bytes)
+      : traffic_(ctx ? &traffic : nullptr), exceptions_(std::uncaught_exceptions()) {
     if (traffic_) traffic_->begin(*ctx, what, bytes);
   }
-  ~Inside() {
-    if (traffic_) traffic_->end();
+  // An operation that failed is left as it is: the device may be unable to tell the time any more.
+  ~Inside() noexcept(false) {
+    if (traffic_ && std::uncaught_exceptions() == exceptions_) traffic_->end();
   }
   Inside(const Inside&) = delete;
   Inside& operator=(const Inside&) = delete;
 
  private:
   Traffic* traffic_;
+  int exceptions_;
 };
 
 }  // namespace

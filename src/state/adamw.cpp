@@ -53,7 +53,7 @@ void AdamW::step(Ctx& ctx, const Step& args) {
          .epsilon = settings_.adam_epsilon,
          .step = args.step,
          .grad_scale = args.grad_scale});
-  state_.gather_weights(ctx);
+  state_.gather_weights();
 }
 
 double gradient_norm(Ctx& ctx, AdamW& optimizer) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "base/log.h"
 #include "kernels/cast.h"
@@ -49,6 +50,7 @@ State::State(std::vector<ParamSpec> specs, Device device, const StateTypes& type
   make_buckets();
   reduced_.resize(buckets_.size());
   gathered_.resize(buckets_.size());
+  ungathered_ = buckets_.size();
   const bool masters = types.masters && types.weights != DType::kF32, sharded = replicas.shard_optimizer;
   const size_t weights = storage_bytes(types.weights, false, false),
                gradients = storage_bytes(types.gradients, true, false),
@@ -81,14 +83,19 @@ void State::make_buckets() {
       buckets_.push_back({.first = p,
                           .trained = spec.trainable,
                           .holders = spec.of_experts ? replicas_.experts : replicas_.dense,
-                          .elements = 0});
+                          .elements = 0,
+                          .saver = 0});
     Bucket& bucket = buckets_.back();
     bucket_of_.push_back(static_cast<int>(buckets_.size()) - 1);
     offset_.push_back(bucket.elements);
     bucket.last = p + 1;
     bucket.elements += round_up(spec.shape.elements(), kElementAlignment);
   }
-  for (Bucket& bucket : buckets_) bucket.elements = round_up(bucket.elements, kElementAlignment * bucket.ranks());
+  std::map<Communicator*, int> turns;
+  for (Bucket& bucket : buckets_) {
+    bucket.elements = round_up(bucket.elements, kElementAlignment * bucket.ranks());
+    bucket.saver = turns[bucket.holders]++ % bucket.ranks();
+  }
 }
 
 size_t State::storage_bytes(DType dtype, bool for_training, bool sharded) const {
@@ -199,7 +206,7 @@ Tensor State::finished_gradient(Ctx& ctx, int param) {
 
 bool State::saves(int param) const {
   const Bucket& bucket = buckets_[bucket_of_[param]];
-  return bucket.holders == nullptr || bucket_of_[param] % bucket.ranks() == bucket.holders->rank();
+  return bucket.holders == nullptr || bucket.saver == bucket.holders->rank();
 }
 
 // Backward writes gradients in the order of parameters, from the last to the first.
@@ -227,17 +234,19 @@ void State::reduce_gradients(Ctx& ctx) {
     if (gradients_[b] && buckets_[b].ranks() > 1) buckets_[b].holders->wait(ctx, kSumOfGradients, reduced_[b]);
 }
 
-void State::gather_weights(Ctx& ctx) {
-  if (!replicas_.shard_optimizer) return;
-  const InLane lane(ctx);
-  for (size_t b = 0; b < buckets_.size(); ++b) {
-    if (!buckets_[b].trained || buckets_[b].ranks() == 1) continue;
-    buckets_[b].holders->all_gather(ctx, kUpdatedWeights, weights_[b]);
-    gathered_[b] = mark_lane(ctx);
+void State::gather_before(Ctx& ctx, size_t end) {
+  for (; ungathered_ < std::min(end, buckets_.size()); ++ungathered_) {
+    const Bucket& bucket = buckets_[ungathered_];
+    if (!replicas_.shard_optimizer || !bucket.trained || bucket.ranks() == 1) continue;
+    const InLane lane(ctx);
+    bucket.holders->all_gather(ctx, kUpdatedWeights, weights_[ungathered_]);
+    gathered_[ungathered_] = mark_lane(ctx);
   }
 }
 
 void State::await(Ctx& ctx, size_t b) {
+  constexpr size_t kAhead = 2;  // buckets of a layer
+  gather_before(ctx, b + 1 + kAhead);
   if (gathered_[b].place > 0) buckets_[b].holders->wait(ctx, kUpdatedWeights, gathered_[b]);
   gathered_[b] = {};
 }
@@ -246,12 +255,12 @@ void State::await_weights(Ctx& ctx) {
   for (size_t b = 0; b < buckets_.size(); ++b) await(ctx, b);
 }
 
-std::vector<Tensor> State::to_save(Ctx& ctx) const {
+std::vector<Tensor> State::to_save(Ctx& ctx, bool masters) const {
   std::vector<Tensor> tensors(size());
   for (size_t b = 0; b < buckets_.size(); ++b) {
     const Bucket& bucket = buckets_[b];
     const size_t mark = ctx.stack.mark();
-    Tensor values = masters_[b] ? masters_[b] : weights_[b];
+    Tensor values = masters && masters_[b] ? masters_[b] : weights_[b];
     if (values.elements() < bucket.elements) {
       values = ctx.stack.push("master weights to save", {bucket.elements}, masters_[b].dtype);
       copy(ctx, masters_[b], values.slice(bucket.piece_begin(), bucket.piece()));
@@ -265,6 +274,16 @@ std::vector<Tensor> State::to_save(Ctx& ctx) const {
       tensors[p] = values.slice(offset_[p], specs_[p].shape.elements()).view(specs_[p].shape);
   }
   return tensors;
+}
+
+size_t State::stack_bytes_to_save() const {
+  size_t kept = 0, most_passing = 0;
+  for (size_t b = 0; b < buckets_.size(); ++b) {
+    if (!masters_[b] || masters_[b].elements() == buckets_[b].elements) continue;
+    const size_t bytes = align_up(buckets_[b].elements * dtype_size(masters_[b].dtype));
+    saves(buckets_[b].first) ? kept += bytes : most_passing = std::max(most_passing, bytes);
+  }
+  return kept + most_passing;
 }
 
 void State::share_weights(Ctx& ctx) {

@@ -103,9 +103,9 @@ class State {
   // After the last micro-batch: the gradients of all holders of each parameter are summed. All ranks call this, once a
   // step; with shard_optimizer the sums are then there for the owned pieces alone.
   void reduce_gradients(Ctx& ctx);
-  // After the optimizer step, each rank has the owned pieces of all weights. They come beside what the ctx does, and
-  // get waits for those that it gives. All ranks call this.
-  void gather_weights(Ctx& ctx);
+  // After the optimizer step each rank has the owned pieces of all weights. The others come beside what the ctx does, a
+  // layer ahead of the one that get gives weights of, which it waits for. All ranks call get in the same order.
+  void gather_weights() { ungathered_ = 0; }
   // For who reads weights by weight(), primary() or to_save(): they are all there.
   void await_weights(Ctx& ctx);
   // Each holder of a parameter has what it counts of primary(); now it has all. All ranks call this.
@@ -120,9 +120,10 @@ class State {
 
   // Of the holders of a parameter, one writes it to a checkpoint: whether it is this rank.
   bool saves(int param) const;
-  // Those that it writes, whole: the masters where there are some, pushed on the stack where they are in pieces, else
-  // the weights; empty for the others. All ranks call this, after await_weights.
-  std::vector<Tensor> to_save(Ctx& ctx) const;
+  // Those that it writes, whole: the weights, or the masters where these are wanted and there are some, pushed on the
+  // stack where they are in pieces; empty for the others. All ranks call this, after await_weights.
+  std::vector<Tensor> to_save(Ctx& ctx, bool masters) const;
+  size_t stack_bytes_to_save() const;  // that masters in pieces take there
 
   // Of the owned piece.
   Tensor first_moment(int param) const { return owned_part(first_moments_, param); }
@@ -137,6 +138,7 @@ class State {
     bool trained;
     Communicator* holders;  // none: this rank alone
     int64_t elements;       // a multiple of kElementAlignment times the holders
+    int saver;              // which of the holders writes it to a checkpoint: they take turns
 
     int ranks() const { return holders ? holders->size() : 1; }
     int64_t piece() const { return elements / ranks(); }
@@ -155,6 +157,7 @@ class State {
   }
   void reduce(Ctx& ctx, size_t bucket);
   void await(Ctx& ctx, size_t bucket);
+  void gather_before(Ctx& ctx, size_t bucket);
   Tensor part(const Storage& storage, int param) const;
   Tensor owned_part(const Storage& storage, int param) const;
 
@@ -172,6 +175,7 @@ class State {
   bool last_micro_batch_ = false;
   size_t first_reduced_ = 0;        // of the buckets: the first whose sums are there or on their way
   std::vector<LaneMark> reduced_;   // each bucket's, once they are
+  size_t ungathered_;               // the first bucket whose weights are not there, nor on their way
   std::vector<LaneMark> gathered_;  // each bucket's weights are there after
 };
 

@@ -1,6 +1,7 @@
 // Devices, without any CUDA header: what is there, and moving bytes to and from it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,7 +16,10 @@ struct Ctx;
 struct GpuOptions {
   bool deterministic = false;  // libraries' kernels that add in no fixed order are not used
   std::string plan_cache;      // folder where chosen algorithms are kept; empty: nowhere
-  double patience = 0;         // seconds that the host waits for the device at most; 0: any time
+  // With several ranks: the seconds that the host waits for the device at most (0: any time), and what ends the process
+  // then. It does not return: what waits for another rank's GPU never ends, and so no memory can be freed.
+  double patience = 0;
+  std::function<void(const std::string& message)> give_up = {};
 };
 
 bool built_with_cuda();

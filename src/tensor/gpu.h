@@ -64,7 +64,7 @@ class Gpu {
   // The lane (lane.h): between enter and leave it is what stream() gives.
   bool in_lane() const { return current_ == lane_.handle; }
   void enter_lane();
-  void leave_lane() { current_ = stream_.handle; }
+  void leave_lane();
   int64_t mark_lane();
   void wait_for_lane(int64_t mark);
 

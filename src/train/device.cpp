@@ -82,7 +82,10 @@ InstanceOptions instance_options(const Config& config, State::Purpose purpose, c
   if (run.precision == Precision::kBf16 && device.type == DeviceType::kCpu)
     refuse(config, "precision", "bf16 needs a GPU, and the device is the CPU", "set it to fp32");
   options.device = device;
-  if (ranks) options.gpu.patience = config.parallel.collective_timeout;
+  if (ranks) {
+    options.gpu.patience = ranks->patience;
+    options.gpu.give_up = ranks->give_up;
+  }
   return options;
 }
 

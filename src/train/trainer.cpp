@@ -84,6 +84,7 @@ Trainer::Trainer(const Config& config, const Ranks* ranks)
                       .longest_document = std::min(tokens, config.data.max_seq_length),
                       .documents = loader_.max_batch_documents(),
                       .micro_batches = loader_.max_micro_batches()});
+  check_memory_to_save();
 }
 
 void Trainer::open_output() {
@@ -172,12 +173,27 @@ bool Trainer::save_due(int64_t step) const {
   return step == total_steps_ || (config_.run.save_steps > 0 && step % config_.run.save_steps == 0);
 }
 
-void Trainer::save(int64_t step) {
-  instance_.ranks().set_activity("saving");
-  SaveOptions options = folder_.save_options(leads() ? output_->checkpoint_path(step) : "");
+SaveOptions Trainer::save_options(const std::string& path) const {
+  SaveOptions options = folder_.save_options(path);
   options.max_shard_size = parse_size(config_.run.max_shard_size);
   if (config_.run.save_dtype != SaveDType::kCheckpoint)
     options.dtype = config_.run.save_dtype == SaveDType::kFp32 ? DType::kF32 : DType::kBF16;
+  return options;
+}
+
+// Better now than at the first checkpoint.
+void Trainer::check_memory_to_save() const {
+  const size_t needed = instance_.state().stack_bytes_to_save(), there = instance_.stack_bytes();
+  if (needed <= there || !saves_masters(instance_.state(), save_options(""))) return;
+  throw UserError(config_.where("save_dtype"),
+                  fmt::format("to save fp32 masters that ranks hold in pieces, this rank needs {}, and {} are left",
+                              format_bytes(needed), format_bytes(there)),
+                  "set save_dtype: bf16, zero_stage: 0, or master_weights: none");
+}
+
+void Trainer::save(int64_t step) {
+  instance_.ranks().set_activity("saving");
+  const SaveOptions options = save_options(leads() ? output_->checkpoint_path(step) : "");
   instance_.state().await_weights(instance_.ctx());
   save_checkpoint(instance_.ctx(), instance_.state(), options, *instance_.ranks().world);
   if (!leads()) return;

@@ -49,6 +49,8 @@ class Trainer {
  private:
   bool leads() const { return instance_.ranks().grid.rank == 0; }
   void announce();
+  SaveOptions save_options(const std::string& path) const;
+  void check_memory_to_save() const;
   void check_finite(const StepRecord& record);
 
   Config config_;

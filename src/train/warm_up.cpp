@@ -27,7 +27,7 @@ void warm_up(Instance& instance, BatchLimits limits) {
       forward_backward(ctx, instance.model(), random.batch(), saved, {.router_scale = 1, .ranks = &instance.ranks()},
                        losses.slice(0, 2));
     instance.state().reduce_gradients(ctx);
-    instance.state().gather_weights(ctx);
+    instance.state().gather_weights();
     instance.state().await_weights(ctx);
   } else {
     forward_loss(ctx, instance.model(), random.batch(), saved, losses.slice(0));
