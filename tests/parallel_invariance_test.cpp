@@ -6,13 +6,6 @@
 namespace mixtune {
 namespace {
 
-MixtralConfig config_with_experts(int64_t experts, int64_t per_token) {
-  MixtralConfig config = testing_config();
-  config.num_local_experts = experts;
-  config.num_experts_per_tok = per_token;
-  return config;
-}
-
 // 19 documents of 2 to 60 tokens, about half of them without a target; in the last of three accumulation steps some
 // ranks have no row.
 class Matrix : public testing::TestWithParam<DType> {

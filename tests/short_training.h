@@ -19,6 +19,13 @@
 
 namespace mixtune {
 
+inline MixtralConfig config_with_experts(int64_t experts, int64_t per_token) {
+  MixtralConfig config = testing_config();
+  config.num_local_experts = experts;
+  config.num_experts_per_tok = per_token;
+  return config;
+}
+
 // How the documents of a step are laid out: rows (packed or one a document) over micro-batches of each rank.
 struct Layout {
   bool packing;

@@ -8,6 +8,7 @@
 #include "checkpoint/save.h"
 #include "checkpoint/test_tensors.h"
 #include "kernels/testing.h"
+#include "parallel/ranks.h"
 
 namespace mixtune {
 namespace {
@@ -75,17 +76,6 @@ TEST_F(Load, ToDouble) {
       ASSERT_EQ(loaded.weight(param).as<double>()[i], state_.weight(param).as<float>()[i]);
 }
 
-// A place in a group whose other ranks are not there.
-class LoneRank : public Communicator {
- public:
-  using Communicator::Communicator;
-  void exchange(Ctx&, const char*, std::span<const Message>, std::span<const Message>) override {}
-  void all_reduce(Ctx&, const char*, const Tensor&) override {}
-  void reduce_scatter(Ctx&, const char*, const Tensor&) override {}
-  void all_gather(Ctx&, const char*, const Tensor&) override {}
-  std::unique_ptr<Communicator> split(int) override { return nullptr; }
-};
-
 TEST_F(Load, RanksTogetherReadEveryByteOnce) {
   write(packed_form(state_));
   const HfFolder folder(folder_.path());
@@ -93,8 +83,9 @@ TEST_F(Load, RanksTogetherReadEveryByteOnce) {
   uint64_t bytes = 0;
   State together = small_state();
   for (int rank = 0; rank < kRanks; ++rank) {
-    LoneRank ranks(rank, kRanks);
-    State state(small_specs({}), {}, StateTypes::all(DType::kF32), State::Purpose::kInference, {.dense = &ranks});
+    const Ranks ranks = planned_ranks({.world = kRanks, .rank = rank});  // the others are not there
+    State state(small_specs({}), {}, StateTypes::all(DType::kF32), State::Purpose::kInference,
+                {.dense = ranks.world.get()});
     bytes += load_weights(ctx_, folder, state).bytes;
     for (int p = 0; p < state.size(); ++p)
       for (int64_t i = 0; i < state.weight(p).elements(); ++i)

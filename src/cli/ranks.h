@@ -31,8 +31,8 @@ void check_gpus(const Config& config, int count);
 // message where it failed.
 void supervise_ranks(const Config& config, int count);
 
-// Joins the job as the rank that `launch` says. work(job) compares what ranks must have in common, and returns the
-// ranks that it connected; run(ranks) is the rest. Throws Ended where the job failed and another process tells why.
+// Joins the job as the rank that `launch` says. connect(job) compares what ranks must have in common, and connects
+// them; run(ranks) is the rest. Throws Ended where the job failed and another process tells why.
 void run_as_rank(const Config& config, const Launch& launch, const std::function<Ranks(Job&)>& connect,
                  const std::function<void(const Ranks&)>& run);
 

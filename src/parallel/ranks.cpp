@@ -38,9 +38,9 @@ class PlannedCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int) override { MT_CHECK(false); }
 };
 
-std::unique_ptr<Communicator> plan_communicator(int size) {
+std::unique_ptr<Communicator> plan_communicator(int rank, int size) {
   if (size == 1) return make_single_communicator();
-  return std::make_unique<PlannedCommunicator>(0, size);
+  return std::make_unique<PlannedCommunicator>(rank, size);
 }
 
 }  // namespace
@@ -62,9 +62,9 @@ std::vector<std::string> gather_texts(Ctx& ctx, Communicator& ranks, const char*
 Ranks planned_ranks(const RankGrid& grid, size_t gpu_bytes) {
   return {.grid = grid,
           .device = {DeviceType::kMeta},
-          .world = plan_communicator(grid.world),
-          .expert = plan_communicator(grid.expert_parallel),
-          .expert_replica = plan_communicator(grid.expert_data_parallel()),
+          .world = plan_communicator(grid.rank, grid.world),
+          .expert = plan_communicator(grid.ep_rank(), grid.expert_parallel),
+          .expert_replica = plan_communicator(grid.edp_rank(), grid.expert_data_parallel()),
           .gpu_bytes = grid.world > 1 ? gpu_bytes : 0};
 }
 

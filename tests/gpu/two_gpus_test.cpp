@@ -23,15 +23,11 @@ class TwoGpus : public testing::Test {
     if (gpus() < 2) GTEST_SKIP() << "skipped: no two GPUs";
   }
 
+  // As in parallel_invariance_test.
+  const ShortTraining run_ = {
+      .config = config_with_experts(8, 2), .layout = {false, 8, 3}, .router_coefficient = 0.02, .documents = 19};
   InstanceOptions options_ = {.device = {DeviceType::kCuda}, .types = StateTypes::all(DType::kF32)};
 };
-
-MixtralConfig config_with_experts(int64_t experts, int64_t per_token) {
-  MixtralConfig config = testing_config();
-  config.num_local_experts = experts;
-  config.num_experts_per_tok = per_token;
-  return config;
-}
 
 TEST_F(TwoGpus, EveryLayoutGivesTheSameUpdate) {
   compare_all(
@@ -40,26 +36,22 @@ TEST_F(TwoGpus, EveryLayoutGivesTheSameUpdate) {
 }
 
 TEST_F(TwoGpus, RecomputationToo) {
-  const ShortTraining run = {
-      .config = config_with_experts(8, 2), .layout = {false, 8, 3}, .router_coefficient = 0.02, .documents = 19};
-  const TrainingRecord reference = run_alone(run, options_);
+  const TrainingRecord reference = run_alone(run_, options_);
   print_heading();
   for (const Recompute recompute : {Recompute::kSelective, Recompute::kFull}) {
     options_.recompute = recompute;
-    compare(run, options_, reference, {2, 2, 1});
+    compare(run_, options_, reference, {2, 2, 1});
   }
 }
 
 TEST_F(TwoGpus, TheSameRanksGiveTheSameBits) {
-  const ShortTraining run = {
-      .config = config_with_experts(8, 2), .layout = {false, 8, 3}, .router_coefficient = 0.02, .documents = 19};
-  for (const int ep : {1, 2}) expect_same_bits(run, options_, {2, ep, 1});
+  for (const int ep : {1, 2}) expect_same_bits(run_, options_, {2, ep, 1});
 }
 
 // All tokens go to rank 0's experts, and it has no memory for what they leave behind.
 TEST_F(TwoGpus, ARankThatGetsAllTokensRecomputes) {
-  ShortTraining run = {
-      .config = config_with_experts(8, 2), .layout = {false, 8, 3}, .documents = 19, .equal_logits = true};
+  ShortTraining run = run_;
+  run.equal_logits = true;
   const TrainingRecord reference = run_alone(run, options_);
   print_heading();
   run.little_memory = true;
