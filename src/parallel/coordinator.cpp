@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "parallel/wire.h"
 
 namespace mixtune {
@@ -75,9 +76,10 @@ void Coordinator::Connection::flush() {
 
 Coordinator::Coordinator(CoordinatorOptions options)
     : options_(std::move(options)),
+      start_(steady_clock::now()),
       listener_(listen_at(options_.host, options_.port)),
       port_(port_of(listener_)),
-      watch_(options_.size, options_.timeout, steady_clock::now()),
+      watch_(options_.size, options_.timeout, start_),
       thread_([this] { serve(); }) {}
 
 Coordinator::~Coordinator() {
@@ -134,6 +136,7 @@ void Coordinator::serve() {
       if ((events++)->revents != 0) receive(c, now);
     if (polled[0].revents != 0) accept_all(now);
     watch_.check(now);
+    warn_of_absent(now);
     untold_ = 0;
     for (Connection& c : connections_) {
       answer_waiting(c, now);
@@ -144,6 +147,13 @@ void Coordinator::serve() {
     std::erase_if(connections_, [](const Connection& c) { return c.ended; });
     changed_.notify_all();
   }
+}
+
+void Coordinator::warn_of_absent(Time now) {
+  if (looked_for_absent_ || now - start_ < options_.patience) return;
+  looked_for_absent_ = true;
+  if (const std::string absent = watch_.absent(); !absent.empty())
+    log_warning("{} yet, {} after the start", absent, format_seconds(options_.patience));
 }
 
 void Coordinator::accept_all(Time now) {

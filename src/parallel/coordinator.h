@@ -18,11 +18,12 @@
 namespace mixtune {
 
 struct CoordinatorOptions {
-  std::string host;                          // to listen at; empty: all addresses of this machine
-  int port = 0;                              // 0: any free one
-  int size = 1;                              // ranks
-  std::string token;                         // that ranks must know
-  std::chrono::milliseconds timeout{30000};  // of a heartbeat, and of a rank that others wait for in a collective
+  std::string host;                           // to listen at; empty: all addresses of this machine
+  int port = 0;                               // 0: any free one
+  int size = 1;                               // ranks
+  std::string token;                          // that ranks must know
+  std::chrono::milliseconds timeout{30000};   // of a heartbeat, and of a rank that others wait for in a collective
+  std::chrono::milliseconds patience{30000};  // after which a warning names the ranks that have not joined
 };
 
 class Coordinator {
@@ -55,8 +56,10 @@ class Coordinator {
   void answer_waiting(Connection& connection, Time now);
   void answer_beat(Connection& connection);
   void wait_until_told(std::unique_lock<std::mutex>& lock);
+  void warn_of_absent(Time now);
 
   const CoordinatorOptions options_;
+  const Time start_;
   Fd listener_;
   int port_;
 
@@ -67,6 +70,7 @@ class Coordinator {
 
   std::map<std::string, std::string> values_;  // from here on the thread's own
   std::list<Connection> connections_;
+  bool looked_for_absent_ = false;
   std::atomic<bool> stopping_ = false;
   std::thread thread_;
 };

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "parallel/wire.h"
 
 namespace mixtune {
@@ -70,6 +71,8 @@ Fd CoordinatorClient::join(Purpose purpose, SteadyTime deadline) const {
                                 .number(options_.size)
                                 .number(static_cast<int64_t>(purpose))
                                 .frame();
+  const auto warn_at = steady_clock::now() + options_.patience;
+  bool warned = false;
   std::string why;
   do {
     try {
@@ -88,6 +91,11 @@ Fd CoordinatorClient::join(Purpose purpose, SteadyTime deadline) const {
       throw;
     } catch (const Error& error) {
       why = error.what();
+    }
+    if (!warned && steady_clock::now() > warn_at) {
+      warned = true;  // of a rank whose other messages are not shown, too
+      log_line("mixtune: warning",
+               fmt::format("rank {} has not reached rank 0 at {} yet ({})", options_.rank, address(), why));
     }
     std::this_thread::sleep_for(kRetryEvery);
   } while (steady_clock::now() < deadline);
@@ -121,10 +129,11 @@ std::string CoordinatorClient::get(const std::string& key) {
     const Failure failure = failure_in(reader);
     throw Error("", failure.message, "", static_cast<ExitCode>(failure.exit_code));
   }
-  throw Error(
-      "",
-      fmt::format("no rank has set '{}' within {}{}", printable(key), format_seconds(options_.timeout), reader.text()),
-      "");
+  const std::string absent = reader.text();
+  throw Error("",
+              fmt::format("no rank has set '{}' within {}{}{}", printable(key), format_seconds(options_.timeout),
+                          absent.empty() ? "" : "; ", absent),
+              "");
 }
 
 void CoordinatorClient::set_step(int64_t step) {

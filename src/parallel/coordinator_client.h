@@ -24,7 +24,8 @@ struct CoordinatorClientOptions {
   int port = 0;
   int rank = 0, size = 1;
   std::string token;
-  std::chrono::milliseconds timeout{30000};  // of joining, of get, and of each answer
+  std::chrono::milliseconds timeout{30000};   // of joining, of get, and of each answer
+  std::chrono::milliseconds patience{30000};  // after which a warning says why it has not joined
   // Called once, from another thread, when the job has failed or the coordinator is gone; most end the process in it.
   // Not called for this rank's own fail().
   std::function<void(const Failure&)> on_failure;

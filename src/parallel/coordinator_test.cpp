@@ -1,5 +1,6 @@
 #include "parallel/coordinator.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -177,6 +178,29 @@ TEST(Coordinator, NoCoordinator) {
   }
   EXPECT_THAT(error_of([&] { Rank(port, 0, 2, kShort); }),
               HasSubstr("no coordinator at 127.0.0.1:" + std::to_string(port) + " within 0.3 s (Connection refused)"));
+}
+
+// Long before the timeout, which is minutes.
+TEST(Coordinator, RanksThatDoNotMeetSayWhy) {
+  int port = 0;
+  {
+    const Fd listener = listen_at(kHost, 0);
+    port = port_of(listener);
+  }
+  testing::internal::CaptureStderr();
+  auto early = std::async(std::launch::async, [&] {
+    CoordinatorClient({.host = kHost, .port = port, .rank = 1, .size = 3, .patience = kShort, .on_failure = {}});
+  });
+  std::this_thread::sleep_for(2 * kShort);
+  {
+    Coordinator coordinator({.host = kHost, .port = port, .size = 3, .patience = kShort});
+    early.get();
+    std::this_thread::sleep_for(2 * kShort);
+  }
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            fmt::format("mixtune: warning: rank 1 has not reached rank 0 at {}:{} yet (Connection refused)\n"
+                        "mixtune: warning: ranks 0, 2 have not joined yet, 0.3 s after the start\n",
+                        kHost, port));
 }
 
 TEST(Coordinator, RanksMayComeBeforeIt) {

@@ -142,7 +142,7 @@ std::string RankWatch::absent() const {
       ++count;
     }
   if (count == 0) return "";
-  return fmt::format("; rank{} {} {} not joined", count > 1 ? "s" : "", list, count > 1 ? "have" : "has");
+  return fmt::format("rank{} {} {} not joined", count > 1 ? "s" : "", list, count > 1 ? "have" : "has");
 }
 
 }  // namespace mixtune

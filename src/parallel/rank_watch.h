@@ -53,7 +53,7 @@ class RankWatch {
   bool joined(int rank) const { return at(rank).state != State::kAbsent; }
   bool all_left() const;
   std::string place(int rank) const;  // " at step 12, in 'forward'", as far as it is known
-  std::string absent() const;         // "; ranks 2, 3 have not joined", or ""
+  std::string absent() const;         // "ranks 2, 3 have not joined", or ""
 
  private:
   enum class State { kAbsent, kHere, kReported, kLeft, kLost };

@@ -149,10 +149,10 @@ TEST_F(RankWatchTest, TimeInWhichTheWatchSleptDoesNotCount) {
 TEST(RankWatch, AbsentRanks) {
   const auto now = std::chrono::steady_clock::now();
   RankWatch watch(4, milliseconds(300), now);
-  EXPECT_EQ(watch.absent(), "; ranks 0, 1, 2, 3 have not joined");
+  EXPECT_EQ(watch.absent(), "ranks 0, 1, 2, 3 have not joined");
   for (const int rank : {0, 1, 3}) EXPECT_TRUE(watch.join(rank, now));
   EXPECT_FALSE(watch.join(3, now));
-  EXPECT_EQ(watch.absent(), "; rank 2 has not joined");
+  EXPECT_EQ(watch.absent(), "rank 2 has not joined");
   watch.join(2, now);
   EXPECT_EQ(watch.absent(), "");
 }
