@@ -1,5 +1,5 @@
-// A rank that is killed, stops or throws, wherever it is, ends the whole job in time, with one message that names it;
-// and no process is left behind.
+// A rank that is killed, stops, hangs or throws, wherever it is, ends the whole job in time, with one message that
+// names it; and no process is left behind.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -61,10 +61,12 @@ TEST_P(Faults, EndTheJobInTimeAndByName) {
   const std::string kind = GetParam().kind, place = GetParam().place;
   const std::string expected = kind == "throw"  ? "thrown on purpose"
                                : kind == "kill" ? "was killed by signal 9"
-                                                : "has not answered for";
+                               : kind == "stop" ? "has not answered for"
+                                                : "did not come to '";
   EXPECT_NE(outcome.message.find(expected), outcome.message.npos) << outcome.message;
   if (place != "loading") {
     EXPECT_NE(outcome.message.find("step 2"), outcome.message.npos) << outcome.message;
+    EXPECT_NE(outcome.message.find(fmt::format("'{}'", place)), outcome.message.npos) << outcome.message;
   }
   EXPECT_EQ(processes_with(MIXTUNE_FAULTY_RANK, place), 0);
   fmt::print("{:>6} {:10} {:5.1f} s  {}\n", kind, place, std::chrono::duration<double>(Clock::now() - start).count(),
@@ -73,7 +75,7 @@ TEST_P(Faults, EndTheJobInTimeAndByName) {
 
 std::vector<Fault> all_faults() {
   std::vector<Fault> faults;
-  for (const char* kind : {"throw", "kill", "stop"})
+  for (const char* kind : {"throw", "kill", "stop", "hang"})
     for (const char* place : {"loading", "forward", "backward", "optimizer"}) faults.push_back({kind, place});
   return faults;
 }

@@ -1,5 +1,5 @@
 // faulty_rank KIND PLACE VICTIM: one rank of a short training, as fault_test starts them; rank VICTIM fails at PLACE of
-// step 2 (or while it loads): it throws, is killed, or stops.
+// step 2 (or while it loads): it throws, is killed, stops, or hangs, which its heartbeats do not show.
 #include <fmt/format.h>
 #include <omp.h>
 
@@ -35,6 +35,7 @@ class Fault : public RankProgress {
   void fail() {
     std::this_thread::sleep_for(std::chrono::milliseconds(500));  // its heartbeats tell where it is
     if (kind_ == "throw") throw Error("made-up fault", "thrown on purpose", "");
+    while (kind_ == "hang") std::this_thread::sleep_for(std::chrono::hours(1));
     std::raise(kind_ == "kill" ? SIGKILL : SIGSTOP);
   }
 

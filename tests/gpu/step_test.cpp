@@ -5,6 +5,8 @@
 #include <cstring>
 #include <memory>
 #include <numeric>
+#include <stdexcept>
+#include <string>
 
 #include "gpu/count_allocations.h"
 #include "gpu/gpu_test.h"
@@ -88,6 +90,25 @@ INSTANTIATE_TEST_SUITE_P(Options, EveryStep, testing::ValuesIn(cases()),
                          [](const auto& test_case) { return test_case.param.name; });
 
 class Steps : public GpuTest {};
+
+// As when it waits for what another rank's GPU never sends.
+TEST_F(Steps, WhatDoesNotEndInTimeIsGivenUp) {
+  const auto gpu = make_gpu(kGpu, {.patience = 0.02, .give_up = [](const std::string& message) {
+                                     throw std::runtime_error(message);
+                                   }});
+  Stack stack("test", kGpu, size_t{1} << 30), host_stack("test", {}, 1 << 10);
+  Ctx ctx{kGpu, stack, host_stack, gpu.get()};
+  const Tensor zeros = stack.push("zeros", {(int64_t{1} << 30) / 4}, DType::kF32);
+  zero(ctx, zeros);
+  EXPECT_NO_THROW(wait(ctx));
+  for (int i = 0; i < 500; ++i) zero(ctx, zeros);  // at 8 TB/s 67 ms
+  try {
+    wait(ctx);
+    FAIL() << "it was waited for";
+  } catch (const std::runtime_error& error) {
+    EXPECT_STREQ(error.what(), "the GPU has not come to an end within 0.02 s");
+  }
+}
 
 // One step's numbers and gradients, and the numbers of the one that follows its update.
 struct TwoSteps {
