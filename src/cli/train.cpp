@@ -37,8 +37,6 @@ std::map<std::string, std::string> fingerprint_of_run(const Config& config, Devi
   const std::string& model = config.model.model_name_or_path;
   std::map<std::string, std::string> entries = fingerprint(config, device, ranks);
   entries["checkpoint"] = hash_of_file(model + "/config.json") + "\n" + sizes_of_files(model, ".safetensors");
-  for (const std::string& path : config.data.train_file)
-    entries["file " + path] = fmt::format("{}", std::filesystem::file_size(path));
   return entries;
 }
 

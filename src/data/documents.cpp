@@ -154,6 +154,13 @@ bool Documents::append(std::span<const int32_t> ids, std::span<const int32_t> la
   return true;
 }
 
+uint64_t Documents::digest() const {
+  const auto bytes = [](const auto& values) {
+    return std::string_view(reinterpret_cast<const char*>(values.data()), values.size() * sizeof values[0]);
+  };
+  return random_key(random_key(random_key(0, bytes(offsets_)), bytes(ids_)), bytes(labels_));
+}
+
 bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
   const auto has_text = [&](const std::string& file) {
     if (format != DatasetFormat::kAuto) return format != DatasetFormat::kTokenized;

@@ -30,6 +30,8 @@ class Documents {
   }
 
   bool operator==(const Documents&) const = default;
+  // Of all ids, labels and lengths: equal for equal documents, most likely different for others.
+  uint64_t digest() const;
 
  private:
   std::vector<int32_t> ids_, labels_;

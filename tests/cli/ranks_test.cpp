@@ -8,10 +8,7 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cmath>
 #include <csignal>
-#include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <future>
@@ -25,6 +22,7 @@
 #include <nlohmann/json.hpp>
 
 #include "program.h"
+#include "stored_weights.h"
 
 namespace mixtune {
 namespace {
@@ -51,45 +49,6 @@ int count_of(const std::string& text, const std::string& part) {
 
 void expect_part(const std::string& text, const std::string& part) {
   EXPECT_NE(text.find(part), text.npos) << "no '" << part << "' in: " << text;
-}
-
-struct Stored {
-  std::string file;
-  std::vector<float> values;
-};
-
-// Every tensor of an fp32 checkpoint, each of them in one file alone.
-std::map<std::string, Stored> weights_in(const fs::path& folder) {
-  std::map<std::string, Stored> weights;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    if (entry.path().extension() != ".safetensors") continue;
-    const std::string bytes = read(entry.path());
-    uint64_t size = 0;
-    std::memcpy(&size, bytes.data(), sizeof(size));
-    const json header = json::parse(bytes.substr(sizeof(size), size));
-    for (const auto& [name, tensor] : header.items()) {
-      if (name == "__metadata__") continue;
-      EXPECT_FALSE(weights.contains(name)) << name;
-      EXPECT_EQ(tensor["dtype"], "F32");
-      const uint64_t begin = tensor["data_offsets"][0], end = tensor["data_offsets"][1];
-      Stored& stored = weights[name] = {entry.path().filename(), std::vector<float>((end - begin) / sizeof(float))};
-      std::memcpy(stored.values.data(), bytes.data() + sizeof(size) + size + begin, end - begin);
-    }
-  }
-  return weights;
-}
-
-void expect_same_weights(const fs::path& expected_folder, const fs::path& folder) {
-  const auto expected = weights_in(expected_folder), weights = weights_in(folder);
-  EXPECT_EQ(weights.size(), expected.size());
-  for (const auto& [name, stored] : expected) {
-    ASSERT_TRUE(weights.contains(name)) << name;
-    const std::vector<float>&a = stored.values, &b = weights.at(name).values;
-    ASSERT_EQ(a.size(), b.size()) << name;
-    float difference = 0;
-    for (size_t i = 0; i < a.size(); ++i) difference = std::max(difference, std::abs(a[i] - b[i]));
-    EXPECT_LT(difference, 1e-5) << name;
-  }
 }
 
 // One that nobody listens at now.
@@ -327,15 +286,16 @@ const std::vector<Mistake> kMistakes = {
 
 INSTANTIATE_TEST_SUITE_P(All, RankMistakes, testing::ValuesIn(kMistakes), [](const auto& of) { return of.param.name; });
 
-// Two ranks as torchrun starts them; the second one with arguments of its own. Prints their exit codes.
-std::string launch_two(const Args& args, const std::string& more_of_rank_1) {
+// Two ranks as torchrun starts them; the second one with arguments of its own, in a folder of its own. Prints their
+// exit codes.
+std::string launch_two(const Args& args, const std::string& more_of_rank_1, const std::string& folder_of_rank_1 = ".") {
   const std::string command = fmt::format("\"$0\" {} --collective_timeout=30", fmt::join(args, " "));
   return fmt::format(
       "export WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT={0} OMP_NUM_THREADS=1\n"
       "RANK=0 LOCAL_RANK=0 {1} > out.0 & rank_0=$!\n"
-      "RANK=1 LOCAL_RANK=1 {1} {2} > out.1 & rank_1=$!\n"
+      "(cd {3} && RANK=1 LOCAL_RANK=1 {1} {2}) > out.1 & rank_1=$!\n"
       "wait $rank_0; echo $?; wait $rank_1; echo $?\n",
-      free_port(), command, more_of_rank_1);
+      free_port(), command, more_of_rank_1, folder_of_rank_1);
 }
 
 TEST_F(RankRuns, ComeFromAnotherLauncher) {
@@ -357,6 +317,20 @@ TEST_F(RankRuns, OfDifferentConfigurationsDoNotTrain) {
   EXPECT_EQ(outcome.out, "2\n2\n") << outcome.err;
   EXPECT_EQ(lines_of(outcome.err).size(), 1u) << outcome.err;
   expect_one_error(outcome, {"the setting seed of rank 1 is not that of rank 0"});
+  expect_no_process_left();
+  EXPECT_FALSE(fs::exists(path("out")));
+}
+
+// Files of the same names and sizes, on two machines.
+TEST_F(RankRuns, OfDifferentDataDoNotTrain) {
+  fs::create_directory(path("other"));
+  fs::create_directory_symlink(path("model"), path("other/model"));
+  std::string text = read(path("data.jsonl"));
+  text.replace(text.find("otter"), 5, "stoat");
+  write(path("other/data.jsonl"), text);
+  const Outcome outcome = run_shell(launch_two(train("out", {"--max_steps=3"}), "", "other"), work_.path());
+  EXPECT_EQ(outcome.out, "2\n2\n") << outcome.err;
+  expect_one_error(outcome, {"the data of rank 1 is not that of rank 0; give all ranks the same train_file"});
   expect_no_process_left();
   EXPECT_FALSE(fs::exists(path("out")));
 }

@@ -30,9 +30,7 @@ class TwoGpus : public testing::Test {
 };
 
 TEST_F(TwoGpus, EveryLayoutGivesTheSameUpdate) {
-  compare_all(
-      {.config = config_with_experts(8, 2), .layout = {false, 8, 3}, .router_coefficient = 0.02, .documents = 19},
-      options_, {1, 2});
+  compare_all(run_, options_, {1, 2});
 }
 
 TEST_F(TwoGpus, RecomputationToo) {
