@@ -16,6 +16,7 @@
 #include <fstream>
 #include <thread>
 
+#include "base/temp_folder.h"
 #include "parallel/gloo_communicator.h"
 #include "parallel/nccl_communicator.h"
 #include "parallel/ranks.h"
@@ -169,10 +170,8 @@ inline bool all_succeed(const std::vector<pid_t>& children) {
 // rows_per_micro_batch of run.layout: of all ranks together.
 inline TrainingRecord run_ranks(ShortTraining run, const InstanceOptions& options, const Grid& grid) {
   run.layout.rows_per_micro_batch /= grid.ranks;
-  const std::filesystem::path folder =
-      std::filesystem::temp_directory_path() / fmt::format("mixtune-ranks-{}", getpid());
-  std::filesystem::remove_all(folder);
-  std::filesystem::create_directories(folder);
+  const TempFolder temporary;
+  const std::filesystem::path& folder = temporary.path();
   std::fflush(nullptr);
   std::vector<pid_t> children;
   for (int rank = 0; rank < grid.ranks; ++rank) {
@@ -186,7 +185,6 @@ inline TrainingRecord run_ranks(ShortTraining run, const InstanceOptions& option
   TrainingRecord record;
   if (all_succeed(children))
     for (int rank = 0; rank < grid.ranks; ++rank) merge(folder / fmt::format("rank-{}", rank), record);
-  std::filesystem::remove_all(folder);
   return record;
 }
 

@@ -1,25 +1,19 @@
 #include "base/file.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
 
 #include "base/error.h"
+#include "base/temp_folder.h"
 
 namespace mixtune {
 namespace {
 
 class FileTest : public testing::Test {
  protected:
-  FileTest() {
-    folder_ = testing::TempDir() + "mixtune.XXXXXX";
-    if (mkdtemp(folder_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-  }
-  ~FileTest() override { std::filesystem::remove_all(folder_); }
-
   std::string path(const std::string& name) const { return folder_ + "/" + name; }
 
   std::string write(const std::string& name, std::string_view content) const {
@@ -43,7 +37,8 @@ class FileTest : public testing::Test {
     return "";
   }
 
-  std::string folder_;
+  const TempFolder temporary_;
+  const std::string folder_ = temporary_.path();
 };
 
 TEST_F(FileTest, ReadsRegularFiles) {

@@ -1,12 +1,12 @@
 #include "base/library.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
 
 #include "base/error.h"
+#include "base/temp_folder.h"
 
 namespace mixtune {
 namespace {
@@ -29,12 +29,7 @@ TEST(Library, SaysWhatIsMissing) {
 // A machine made of folders; its libraries are empty files.
 class FindLibrary : public testing::Test {
  protected:
-  FindLibrary() {
-    root_ = testing::TempDir() + "mixtune.XXXXXX";
-    if (mkdtemp(root_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-    search_.toolkit = root_ + "/cuda";
-  }
-  ~FindLibrary() override { std::filesystem::remove_all(root_); }
+  FindLibrary() { search_.toolkit = root_ + "/cuda"; }
 
   std::string path(const std::string& name) const { return root_ + "/" + name; }
 
@@ -62,7 +57,8 @@ class FindLibrary : public testing::Test {
     EXPECT_EQ(found->version, version);
   }
 
-  std::string root_;
+  const TempFolder temporary_;
+  const std::string root_ = temporary_.path();
   LibrarySearch search_;
 };
 

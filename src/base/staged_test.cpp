@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,18 +11,13 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/output_file.h"
+#include "base/temp_folder.h"
 
 namespace mixtune {
 namespace {
 
 class Staged : public testing::Test {
  protected:
-  Staged() {
-    folder_ = testing::TempDir() + "mixtune.XXXXXX";
-    if (mkdtemp(folder_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-  }
-  ~Staged() override { std::filesystem::remove_all(folder_); }
-
   std::string path(const std::string& name) const { return folder_ + "/" + name; }
   std::string read(const std::string& name) const { return read_small_file(path(name), 100, ""); }
 
@@ -34,7 +28,8 @@ class Staged : public testing::Test {
     return names;
   }
 
-  std::string folder_;
+  const TempFolder temporary_;
+  const std::string folder_ = temporary_.path();
 };
 
 TEST_F(Staged, AFileReplacesTheOneOfItsName) {

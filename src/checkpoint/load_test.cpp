@@ -37,7 +37,7 @@ class Load : public testing::Test {
   }
 
   TestCtx ctx_;
-  TemporaryFolder folder_;
+  TempFolder folder_;
   State state_ = small_state();
 };
 
@@ -239,7 +239,7 @@ TEST_F(Sharded, IndexAndFilesAgree) {
 }
 
 TEST_F(Sharded, FollowsTheUsersLinks) {
-  const TemporaryFolder blobs;
+  const TempFolder blobs;
   std::filesystem::rename(folder_ / "a.safetensors", blobs / "0123");
   std::filesystem::create_symlink(blobs / "0123", folder_ / "a.safetensors");
   write_index();
@@ -247,7 +247,7 @@ TEST_F(Sharded, FollowsTheUsersLinks) {
 }
 
 TEST(HfFolderTest, NoFolderOrNoWeights) {
-  const TemporaryFolder folder;
+  const TempFolder folder;
   expect_user_error([] { HfFolder("mistralai/Mixtral-8x7B-v0.1"); }, {"no such model folder", "hf download"});
   put(folder / "file", "");
   expect_user_error([&] { HfFolder(folder / "file"); }, {"is a file, not a model folder"});
@@ -267,7 +267,7 @@ int64_t status_bytes(std::string_view key) {
 
 // The most memory that loading takes, in bytes, above what was in use before.
 TEST(LoadMemory, StaysUnderTheSizeOfTheCheckpoint) {
-  const TemporaryFolder folder;
+  const TempFolder folder;
   const SmallModel model{.layers = 2, .hidden = 512, .ffn = 1024, .experts = 8, .kv = 128, .vocab = 32000};
   {
     State state = small_state(model);

@@ -32,7 +32,7 @@ class Output : public testing::Test {
       put(out_ + "/" + name, "x");
   }
 
-  TemporaryFolder folder_;
+  TempFolder folder_;
   std::string out_ = folder_ / "out";
 };
 
@@ -111,7 +111,7 @@ TEST_F(Output, NeverInOrOverItsInputs) {
   expect_refused({.path = out_, .overwrite = true, .inputs = {out_ + "/metrics.jsonl"}}, {"which it would replace"});
   EXPECT_TRUE(fs::exists(out_ + "/checkpoint-5/model.safetensors"));
   check_output_folder({.path = folder_ / "model-2", .inputs = {model}});  // a longer name is not inside
-  check_output_folder({.path = folder_.path() + "/new", .inputs = {folder_ / "train.jsonl"}});
+  check_output_folder({.path = folder_ / "new", .inputs = {folder_ / "train.jsonl"}});
 }
 
 TEST_F(Output, LatestNamesTheCheckpoint) {

@@ -89,7 +89,7 @@ class ReadAheadTest : public testing::Test {
     return stretches;
   }
 
-  TemporaryFolder folder_;
+  TempFolder folder_;
   Memory memory_{"test", {}, 64 * kBufferBytes};
   std::vector<std::string> contents_;
   std::deque<MappedFile> mapped_;

@@ -128,7 +128,7 @@ TEST(Safetensors, NamesArePrintedSafely) {
 }
 
 TEST(Safetensors, OpensOnlyRegularFiles) {
-  const TemporaryFolder folder;
+  const TempFolder folder;
   expect_user_error([&] { SafetensorsFile(folder / "missing"); }, {"missing: cannot be opened: No such file"});
   expect_user_error([&] { SafetensorsFile(folder.path()); }, {"is a folder"});
   expect_user_error([] { SafetensorsFile("/dev/zero"); }, {"/dev/zero", "not a regular file"});
@@ -139,7 +139,7 @@ TEST(Safetensors, OpensOnlyRegularFiles) {
 }
 
 TEST(Safetensors, WritesWhatItReads) {
-  const TemporaryFolder folder;
+  const TempFolder folder;
   const std::vector<TensorEntry> entries = {{"x.weight", DType::kF32, {2, 2}}, {"y", DType::kBF16, {3}}};
   const std::vector<float> x = {1, 2, 3, 4};
   const std::vector<BF16> y = {to_bf16(5), to_bf16(6), to_bf16(7)};
@@ -166,7 +166,7 @@ TEST(Safetensors, WritesWhatItReads) {
 }
 
 TEST(Safetensors, NeverWritesOverAFile) {
-  const TemporaryFolder folder;
+  const TempFolder folder;
   put(folder / "f", "kept");
   EXPECT_THROW(SafetensorsWriter(folder / "f", {}), Error);
   EXPECT_EQ(get(folder / "f"), "kept");

@@ -47,7 +47,7 @@ class Save : public testing::Test {
   }
 
   TestCtx ctx_;
-  TemporaryFolder folder_;
+  TempFolder folder_;
   std::string source_ = folder_ / "source", out_ = folder_ / "out";
 };
 

@@ -58,7 +58,7 @@ class Stream : public testing::Test {
   }
 
   TestCtx ctx_;
-  TemporaryFolder folder_;
+  TempFolder folder_;
   std::string weights_ = folder_ / kWeightsFile;
 };
 

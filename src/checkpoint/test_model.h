@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <cstring>
@@ -17,29 +16,10 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "base/temp_folder.h"
 #include "state/state.h"
 
 namespace mixtune {
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    path_ = testing::TempDir() + "mixtune.XXXXXX";
-    if (mkdtemp(path_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  const std::string& path() const { return path_; }
-  std::string operator/(std::string_view name) const { return fmt::format("{}/{}", path_, name); }
-
- private:
-  std::string path_;
-};
 
 inline void put(const std::string& path, std::string_view content) {
   std::ofstream(path, std::ios::binary) << content;

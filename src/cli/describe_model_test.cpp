@@ -10,7 +10,7 @@ constexpr const char* kConfig = R"({"model_type": "mixtral", "vocab_size": 10, "
   "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 3})";
 
 TEST(Describe, Checkpoint) {
-  const TemporaryFolder folder;
+  const TempFolder folder;
   State state = small_state();
   fill(state);
   Stack stack("test", {}, 1 << 20);

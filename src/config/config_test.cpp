@@ -1,14 +1,13 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <chrono>
-#include <filesystem>
 #include <fstream>
 #include <string>
 
 #include "base/error.h"
+#include "base/temp_folder.h"
 #include "config/keys.h"
 #include "config/load.h"
 
@@ -33,18 +32,6 @@ std::string flag_error(const Overrides& overrides) {
     return error.what();
   }
 }
-
-class TempFolder {
- public:
-  TempFolder() : path_(std::filesystem::path(testing::TempDir()) / fmt::format("mixtune_config_{}", getpid())) {
-    std::filesystem::create_directory(path_);
-  }
-  ~TempFolder() { std::filesystem::remove_all(path_); }
-  std::string file(const std::string& name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
 
 TEST(Config, ReadsEveryKindOfValue) {
   const Config config = parse_config(
@@ -276,24 +263,24 @@ class BadFile : public testing::Test {
 };
 
 TEST_F(BadFile, Missing) {
-  EXPECT_NE(error(folder_.file("none.yaml")).find("No such file"), std::string::npos);
+  EXPECT_NE(error(folder_ / "none.yaml").find("No such file"), std::string::npos);
 }
 
 TEST_F(BadFile, FolderDeviceAndPipe) {
-  EXPECT_NE(error(folder_.file("")).find("is a folder"), std::string::npos);
+  EXPECT_NE(error(folder_ / "").find("is a folder"), std::string::npos);
   EXPECT_NE(error("/dev/zero").find("not a regular file"), std::string::npos);
-  ASSERT_EQ(mkfifo(folder_.file("pipe").c_str(), 0600), 0);
-  EXPECT_NE(error(folder_.file("pipe")).find("not a regular file"), std::string::npos);  // and does not hang
+  ASSERT_EQ(mkfifo((folder_ / "pipe").c_str(), 0600), 0);
+  EXPECT_NE(error(folder_ / "pipe").find("not a regular file"), std::string::npos);  // and does not hang
 }
 
 TEST_F(BadFile, TooLarge) {
-  std::ofstream(folder_.file("large.yaml")) << std::string((1 << 20) + 1, '#');
-  EXPECT_NE(error(folder_.file("large.yaml")).find("larger than 1 MiB"), std::string::npos);
+  std::ofstream(folder_ / "large.yaml") << std::string((1 << 20) + 1, '#');
+  EXPECT_NE(error(folder_ / "large.yaml").find("larger than 1 MiB"), std::string::npos);
 }
 
 TEST_F(BadFile, GoodFileIsRead) {
-  std::ofstream(folder_.file("good.yaml")) << "seed: 9\n";
-  EXPECT_EQ(load_config(folder_.file("good.yaml"), {}).run.seed, 9u);
+  std::ofstream(folder_ / "good.yaml") << "seed: 9\n";
+  EXPECT_EQ(load_config(folder_ / "good.yaml", {}).run.seed, 9u);
 }
 
 }  // namespace

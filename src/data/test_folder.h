@@ -4,13 +4,13 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
 #include <string_view>
 
 #include "base/error.h"
+#include "base/temp_folder.h"
 
 namespace mixtune {
 
@@ -18,16 +18,7 @@ inline const std::string kTokenizerFixtures = MIXTUNE_SOURCE_DIR "/tests/fixture
 
 class TestFolder {
  public:
-  TestFolder() {
-    std::string path = testing::TempDir() + "/mixtune_XXXXXX";
-    if (!mkdtemp(path.data())) throw std::runtime_error("no temporary folder");
-    path_ = path;
-  }
-  ~TestFolder() { std::filesystem::remove_all(path_); }
-  TestFolder(const TestFolder&) = delete;
-  TestFolder& operator=(const TestFolder&) = delete;
-
-  std::string path(std::string_view name = "") const { return (path_ / name).string(); }
+  std::string path(std::string_view name = "") const { return folder_ / name; }
 
   // Writes a file and returns its path.
   std::string write(std::string_view name, std::string_view content) const {
@@ -41,7 +32,7 @@ class TestFolder {
   }
 
  private:
-  std::filesystem::path path_;
+  TempFolder folder_;
 };
 
 // The message of the UserError that `action` throws, "" where it throws none.

@@ -1,10 +1,11 @@
 #include "kernels/gemm_choices.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
+
+#include "base/temp_folder.h"
 
 namespace mixtune {
 namespace {
@@ -119,13 +120,8 @@ TEST(GemmChoices, LinesThatMeanNothingAreCounted) {
 
 class GemmChoicesFile : public testing::Test {
  protected:
-  GemmChoicesFile() {
-    folder_ = testing::TempDir() + "mixtune.XXXXXX";
-    if (mkdtemp(folder_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-  }
-  ~GemmChoicesFile() override { std::filesystem::remove_all(folder_); }
-
-  std::string folder_;
+  const TempFolder temporary_;
+  const std::string folder_ = temporary_.path();
 };
 
 TEST_F(GemmChoicesFile, IsReplacedAtOnce) {

@@ -2,10 +2,10 @@
 #include "kernels/gemm_plans.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
 
+#include "base/temp_folder.h"
 #include "kernels/gemm.h"
 #include "tensor/device.h"
 
@@ -19,14 +19,10 @@ class GemmPlansTest : public testing::Test {
  protected:
   void SetUp() override {
     if (gpu_count() == 0) GTEST_SKIP() << "skipped: no GPU";
-    folder_ = testing::TempDir() + "mixtune.XXXXXX";
-    if (mkdtemp(folder_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-  }
-  void TearDown() override {
-    if (!folder_.empty()) std::filesystem::remove_all(folder_);
   }
 
-  std::string folder_;
+  const TempFolder temporary_;
+  const std::string folder_ = temporary_.path();
 };
 
 // A GPU as a process has it.

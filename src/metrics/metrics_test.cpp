@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -12,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/temp_folder.h"
 #include "metrics/console_sink.h"
 #include "metrics/jsonl_sink.h"
 
@@ -27,12 +27,11 @@ std::string read(const std::string& path) {
 
 class TempFile {
  public:
-  TempFile() : path_(fmt::format("{}mixtune_metrics_{}", testing::TempDir(), getpid())) {}
-  ~TempFile() { std::filesystem::remove(path_); }
   const std::string& path() const { return path_; }
 
  private:
-  std::string path_;
+  const TempFolder folder_;
+  const std::string path_ = folder_ / "metrics";
 };
 
 StepRecord record(int64_t step) {

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 
 #include <filesystem>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/temp_folder.h"
 
 namespace mixtune {
 namespace {
@@ -200,8 +200,8 @@ TEST(MixtralConfig, UnknownKeysAreNamedOnce) {
 
 TEST(MixtralConfig, LoadsFromAFolder) {
   namespace fs = std::filesystem;
-  std::string folder = testing::TempDir() + "mixtune.XXXXXX";
-  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  const TempFolder temporary;
+  const std::string folder = temporary.path();
   EXPECT_THROW(load_mixtral_config(folder + "/none"), UserError);
   EXPECT_THROW(load_mixtral_config(folder), UserError);  // no config.json
   const std::string path = folder + "/config.json";
@@ -216,7 +216,6 @@ TEST(MixtralConfig, LoadsFromAFolder) {
   fs::remove(path);
   fs::create_directory(path);
   EXPECT_THROW(load_mixtral_config(folder), UserError);
-  fs::remove_all(folder);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include <fstream>
 #include <thread>
 
+#include "base/temp_folder.h"
 #include "parallel/coordinator_client.h"
 #include "parallel/launch.h"
 
@@ -24,12 +25,6 @@ using std::chrono::steady_clock;
 // Runs shell scripts as ranks. They leave their process ids in a folder: none of them may outlive a test.
 class SupervisorTest : public testing::Test {
  protected:
-  SupervisorTest() {
-    std::string path = testing::TempDir() + "/mixtune_XXXXXX";
-    folder_ = mkdtemp(path.data());
-  }
-  ~SupervisorTest() override { std::filesystem::remove_all(folder_); }
-
   SupervisorOptions options(const std::string& script, int ranks) const {
     return {.command = {"/bin/sh", "-c", "echo $$ > " + folder_ + "/$RANK; " + script},
             .ranks = ranks,
@@ -63,7 +58,8 @@ class SupervisorTest : public testing::Test {
     return false;
   }
 
-  std::string folder_;
+  const TempFolder temporary_;
+  const std::string folder_ = temporary_.path();
 };
 
 TEST_F(SupervisorTest, AllEndWell) {

@@ -88,17 +88,6 @@ std::map<std::string, std::string> snapshot(const fs::path& folder) {
   return files;
 }
 
-TempFolder::TempFolder() {
-  std::string name = (fs::temp_directory_path() / "mixtune-test-XXXXXX").string();
-  if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make a temporary folder");
-  path_ = name;
-}
-
-TempFolder::~TempFolder() {
-  std::error_code ignored;
-  fs::remove_all(path_, ignored);
-}
-
 void write(const fs::path& path, const std::string& content) {
   std::ofstream file(path, std::ios::binary);
   file << content;

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "base/temp_folder.h"
+
 namespace mixtune {
 
 struct Outcome {
@@ -22,19 +24,6 @@ Outcome run_shell(const std::string& script, const std::filesystem::path& folder
 
 // The content of every file below `folder`, by its path; folders and special files are there with what they are.
 std::map<std::string, std::string> snapshot(const std::filesystem::path& folder);
-
-// A new folder, removed at the end.
-class TempFolder {
- public:
-  TempFolder();
-  ~TempFolder();
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 void write(const std::filesystem::path& path, const std::string& content);
 std::string read(const std::filesystem::path& path);
