@@ -4,6 +4,7 @@
 #include "checkpoint/test_tensors.h"
 #include "kernels/cast.h"
 #include "kernels/testing.h"
+#include "parallel/ranks.h"
 
 namespace mixtune {
 namespace {
@@ -30,17 +31,26 @@ class Stream : public testing::Test {
     put(weights_, file);
   }
 
-  // That every weight of a state of these types is what `wide` has, rounded.
-  void expect_streams(const State& wide, const SmallModel& model, const StateTypes& types) {
-    State state(small_specs(model), {}, types, State::Purpose::kTraining);
+  // That what a rank counts of every weight of a state of these types is what `wide` has, rounded. Returns the
+  // elements.
+  int64_t expect_streams(const State& wide, const SmallModel& model, const StateTypes& types,
+                         const Replicas& replicas = {}) {
+    State state(small_specs(model), {}, types, State::Purpose::kTraining, replicas);
     stream_weights(ctx_, HfFolder(folder_.path()), state);
+    int64_t streamed = 0;
     for (int param = 0; param < state.size(); ++param) {
       const Stack::Frame frame(ctx_.stack);
-      const Tensor streamed = state.primary(param);
-      const Tensor expected = ctx_.stack.push("expected", streamed.shape, streamed.dtype);
-      cast(ctx_, wide.weight(param), expected);
-      ASSERT_EQ(std::memcmp(streamed.data, expected.data, expected.bytes()), 0) << state.spec(param).name;
+      const State::Piece counted = state.counted(param);
+      const int64_t first = state.master(param) ? state.owned(param).begin : 0;
+      const Tensor primary = state.primary(param), got = primary.view({primary.elements()});
+      const Tensor all = ctx_.stack.push("expected", wide.weight(param).shape, primary.dtype);
+      cast(ctx_, wide.weight(param), all);
+      const Tensor expected = all.view({all.elements()}).slice(counted.begin, counted.count);
+      EXPECT_EQ(std::memcmp(got.slice(counted.begin - first, counted.count).data, expected.data, expected.bytes()), 0)
+          << state.spec(param).name;
+      streamed += counted.count;
     }
+    return streamed;
   }
 
   void expect_fails(
@@ -83,6 +93,21 @@ TEST_F(Stream, TensorsLargerThanABufferAtOddOffsets) {
     for (const StateTypes& types : {StateTypes{}, kBf16}) expect_streams(wide, kLarge, types);
     shift(3);
     for (const StateTypes& types : {StateTypes{}, kBf16}) expect_streams(wide, kLarge, types);
+  }
+}
+
+TEST_F(Stream, RanksTogetherStreamEverything) {
+  State wide = small_state(kLarge);
+  fill(wide, DType::kBF16);
+  write(hub_form(wide, DType::kBF16));
+  constexpr int kRanks = 4;
+  for (const StateTypes& types : {StateTypes{}, kBf16, kMasters}) {
+    int64_t streamed = 0;
+    for (int rank = 0; rank < kRanks; ++rank) {
+      const Ranks ranks = planned_ranks({.world = kRanks, .rank = rank});  // the others are not there
+      streamed += expect_streams(wide, kLarge, types, {.dense = ranks.world.get(), .shard_optimizer = true});
+    }
+    EXPECT_EQ(streamed, wide.elements());
   }
 }
 
