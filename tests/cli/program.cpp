@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <stdexcept>
+#include <string_view>
 #include <thread>
 
 namespace mixtune {
@@ -27,11 +28,18 @@ constexpr const char* kModel = R"({
   "tie_word_embeddings": false, "torch_dtype": "float32"
 })";
 
+// Programs see no GPU, unless MIXTUNE_TEST_DEVICE=cuda: the tests are then the same on every machine.
+void hide_gpus() {
+  const char* device = std::getenv("MIXTUNE_TEST_DEVICE");
+  if (device == nullptr || std::string_view(device) != "cuda") setenv("CUDA_VISIBLE_DEVICES", "", 1);
+}
+
 // args[0]: the program's path.
 pid_t spawn(std::vector<std::string> args, const fs::path& folder, const fs::path& out, const fs::path& err) {
   std::vector<char*> argv;
   for (std::string& arg : args) argv.push_back(arg.data());
   argv.push_back(nullptr);
+  hide_gpus();
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
