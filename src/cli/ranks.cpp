@@ -112,8 +112,8 @@ std::string hash_of_file(const std::string& path) {
   return fmt::format("{:x}", random_key(0, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
 }
 
-std::map<std::string, std::string> fingerprint(const Config& config, Device device, int ranks) {
-  std::map<std::string, std::string> entries = {{"program", hash_of_file("/proc/self/exe")}};
+Entries fingerprint(const Config& config, Device device, int ranks) {
+  Entries entries = {{"program", hash_of_file("/proc/self/exe")}};
   std::istringstream keys(print_config(config));
   for (std::string line; std::getline(keys, line);) {
     const size_t colon = line.find(':');

@@ -38,7 +38,7 @@ void run_as_rank(const Config& config, const Launch& launch, const std::function
 
 // What every job's ranks must have in common, by its name in messages: the program, each key of the configuration, and
 // of a GPU its driver and NCCL.
-std::map<std::string, std::string> fingerprint(const Config& config, Device device, int ranks);
+Entries fingerprint(const Config& config, Device device, int ranks);
 std::string hash_of_file(const std::string& path);
 
 }  // namespace mixtune

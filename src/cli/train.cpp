@@ -33,9 +33,9 @@ std::string sizes_of_files(const std::string& folder, std::string_view extension
   return text;
 }
 
-std::map<std::string, std::string> fingerprint_of_run(const Config& config, Device device, int ranks) {
+Entries fingerprint_of_run(const Config& config, Device device, int ranks) {
   const std::string& model = config.model.model_name_or_path;
-  std::map<std::string, std::string> entries = fingerprint(config, device, ranks);
+  Entries entries = fingerprint(config, device, ranks);
   entries["checkpoint"] = hash_of_file(model + "/config.json") + "\n" + sizes_of_files(model, ".safetensors");
   return entries;
 }

@@ -63,7 +63,7 @@ Job::~Job() {
   if (coordinator_ && std::uncaught_exceptions() == 0) coordinator_->wait();
 }
 
-void Job::compare(const std::map<std::string, std::string>& entries) {
+void Job::compare(const Entries& entries) {
   const auto key = [](const std::string& name) {
     return "compare/" + name;
   };
@@ -92,6 +92,9 @@ Ranks Job::connect(Device device, const RankGrid& grid) {
   Ranks ranks = device.type == DeviceType::kCuda ? connect_gpus(device, grid) : make_ranks(connect_all(device), grid);
   ranks.device = device;
   ranks.progress = client_.get();
+  ranks.compare = [this](const Entries& entries) {
+    compare(entries);
+  };
   return ranks;
 }
 

@@ -32,7 +32,7 @@ class Job {
   ~Job();
 
   // Throws UserError where this rank's entries are not those of rank 0: it names what differs.
-  void compare(const std::map<std::string, std::string>& entries);
+  void compare(const Entries& entries);
 
   // All ranks call this; they compute on `device`, on GPUs each with its own. The job outlives the ranks.
   Ranks connect(Device device, const RankGrid& grid);

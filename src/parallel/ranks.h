@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,15 +17,19 @@ namespace mixtune {
 // What NCCL took of each of two GPUs (measured: H200, NCCL 2.28); of more it takes more.
 constexpr size_t kNcclBytes = size_t{2150} << 20;
 
+// What ranks compare, by its name in messages.
+using Entries = std::map<std::string, std::string>;
+
 struct Ranks {
   RankGrid grid;
-  Device device;                                 // of this one
-  std::unique_ptr<Traffic> traffic;              // of all three groups; none where there is one rank
-  std::unique_ptr<Communicator> world;           // every rank: each has its own data and all dense parameters
-  std::unique_ptr<Communicator> expert;          // ep: together they hold all experts
-  std::unique_ptr<Communicator> expert_replica;  // edp: they hold the same experts
-  RankProgress* progress = nullptr;              // who is told where this rank is; perhaps nobody
-  size_t gpu_bytes = 0;                          // what talking to the others takes of this rank's GPU
+  Device device;                                     // of this one
+  std::unique_ptr<Traffic> traffic;                  // of all three groups; none where there is one rank
+  std::unique_ptr<Communicator> world;               // every rank: each has its own data and all dense parameters
+  std::unique_ptr<Communicator> expert;              // ep: together they hold all experts
+  std::unique_ptr<Communicator> expert_replica;      // edp: they hold the same experts
+  RankProgress* progress = nullptr;                  // who is told where this rank is; perhaps nobody
+  std::function<void(const Entries&)> compare = {};  // Job::compare; none where there is no job
+  size_t gpu_bytes = 0;                              // what talking to the others takes of this rank's GPU
   // Where operations go on beside the host: for how long it may wait for them, and what ends the process then
   // (GpuOptions).
   double patience = 0;

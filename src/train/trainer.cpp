@@ -77,7 +77,8 @@ Trainer::Trainer(const Config& config, const Ranks* ranks)
   if (data_.validation.size() > 0)
     evaluator_.emplace(instance_, data_.validation, config.data.max_seq_length, config.data.packing,
                        config.batch.per_device_train_batch_size);
-  check_same_data();
+  if (instance_.ranks().compare)  // rows are drawn from one plan, so what each rank has read must be the same
+    instance_.ranks().compare({{"data", fmt::format("{:x} {:x}", data_.train.digest(), data_.validation.digest())}});
   const LoadReport loaded = load_weights(instance_.ctx(), folder_.weights(), instance_.state());
   if (leads()) log_info("loaded {}{}", loaded.str(), ranks ? ", this rank's share" : "");
   const int64_t tokens = std::max(loader_.max_batch_tokens(), evaluator_ ? evaluator_->max_batch_tokens() : int64_t{0});
@@ -180,16 +181,6 @@ SaveOptions Trainer::save_options(const std::string& path) const {
   if (config_.run.save_dtype != SaveDType::kCheckpoint)
     options.dtype = config_.run.save_dtype == SaveDType::kFp32 ? DType::kF32 : DType::kBF16;
   return options;
-}
-
-// Ranks draw their rows from one plan, so what each of them has read must be the same.
-void Trainer::check_same_data() {
-  const Ranks& ranks = instance_.ranks();
-  if (ranks.grid.world == 1) return;
-  const std::string own = fmt::format("{:x} {:x}", data_.train.digest(), data_.validation.digest());
-  if (gather_texts(instance_.ctx(), *ranks.world, "digests of the data", own)[0] != own)
-    throw UserError("", fmt::format("the data of rank {} is not that of rank 0", ranks.grid.rank),
-                    "give all ranks the same train_file, validation_file and tokenizer");
 }
 
 // Better now than at the first checkpoint.

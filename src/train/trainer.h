@@ -50,7 +50,6 @@ class Trainer {
   bool leads() const { return instance_.ranks().grid.rank == 0; }
   void announce();
   SaveOptions save_options(const std::string& path) const;
-  void check_same_data();
   void check_memory_to_save() const;
   void check_finite(const StepRecord& record);
 
