@@ -34,7 +34,9 @@ class Communicator {
   virtual void exchange(Ctx& ctx, const char* what, std::span<const Message> sends,
                         std::span<const Message> receives) = 0;
 
-  // x = the sum of all ranks' x, in every rank the same bits. Of fp32, fp64, bf16 (a GPU), int32 or int64.
+  // x = the sum of all ranks' x, in every rank the same bits. Of fp32, fp64, bf16, int32 or int64. A sum of bf16 is
+  // added up in fp32 and rounded once (Gloo), or rounded with each rank that is added (NCCL; with two ranks that is
+  // once).
   virtual void all_reduce(Ctx& ctx, const char* what, const Tensor& x) = 0;
 
   // x is `size` pieces of the same number of elements; piece `rank` becomes the sum of all ranks' pieces of that

@@ -162,6 +162,35 @@ TYPED_TEST(GlooSums, AddInTheOrderOfRanks) {
   });
 }
 
+std::vector<BF16> bf16_values(int rank, size_t n) {
+  std::vector<BF16> x;
+  for (const float value : values<float>(rank, n)) x.push_back(to_bf16(value));
+  return x;
+}
+
+// Adding in bf16 would round with every rank, and lose what is small beside the sum.
+TEST(GlooCommunicator, AddsBf16InFp32AndRoundsOnce) {
+  constexpr int kRanks = 4;
+  run_ranks(kRanks, [](Rank& rank) {
+    for (const int64_t n : {1000, 100'004}) {
+      std::vector<float> sum(n);
+      for (int r = 0; r < kRanks; ++r) {
+        const auto x = bf16_values(r, n);
+        for (int64_t i = 0; i < n; ++i) sum[i] += to_float(x[i]);
+      }
+      auto all = bf16_values(rank.id(), n), scattered = all;
+      rank.all_reduce(all);
+      rank.world->reduce_scatter(rank.ctx, kWhat, host_tensor(scattered.data(), {n}));
+      for (int64_t i = 0; i < n; ++i) {
+        ASSERT_EQ(all[i].bits, to_bf16(sum[i]).bits) << i;
+        if (i / (n / kRanks) == rank.id()) {
+          ASSERT_EQ(scattered[i].bits, all[i].bits) << i;
+        }
+      }
+    }
+  });
+}
+
 TEST(GlooCommunicator, Gathers) {
   run_ranks(3, [](Rank& rank) {
     std::vector<uint8_t> x(9, 99);
@@ -173,7 +202,7 @@ TEST(GlooCommunicator, Gathers) {
 
 TEST(GlooCommunicator, RefusesWhatItCannotAdd) {
   run_ranks(2, [](Rank& rank) {
-    std::vector<BF16> x(4);
+    std::vector<uint8_t> x(4);
     EXPECT_THROW(rank.all_reduce(x), std::logic_error);
     Ctx gpu{.device = {DeviceType::kCuda, 0}, .stack = rank.stack, .host_stack = rank.stack};
     std::vector<float> y(2);

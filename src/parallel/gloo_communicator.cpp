@@ -18,6 +18,22 @@ Tensor flat(const Tensor& x) {
   return x.view({x.elements()});
 }
 
+// bf16 is added up in fp32, and the sum rounded once.
+template <class T>
+T widened(T x) {
+  return x;
+}
+float widened(BF16 x) {
+  return to_float(x);
+}
+template <class T>
+void put(T& to, T sum) {
+  to = sum;
+}
+void put(BF16& to, float sum) {
+  to = to_bf16(sum);
+}
+
 // sum = rows[0] + rows[1] + ..., added in this order.
 template <class T>
 void sum_rows_of(const Tensor& rows, const Tensor& sum) {
@@ -26,20 +42,21 @@ void sum_rows_of(const Tensor& rows, const Tensor& sum) {
   T* out = sum.as<T>();
 #pragma omp parallel for simd if (n >= kParallelFrom)
   for (int64_t i = 0; i < n; ++i) {
-    T total = in[i];
-    for (int64_t r = 1; r < ranks; ++r) total += in[r * n + i];
-    out[i] = total;
+    auto total = widened(in[i]);
+    for (int64_t r = 1; r < ranks; ++r) total += widened(in[r * n + i]);
+    put(out[i], total);
   }
 }
 
 using SumRows = void (*)(const Tensor& rows, const Tensor& sum);
 
 SumRows sum_rows(DType dtype) {
-  const SumRows sum = dtype == DType::kF32   ? sum_rows_of<float>
-                      : dtype == DType::kF64 ? sum_rows_of<double>
-                      : dtype == DType::kI32 ? sum_rows_of<int32_t>
-                      : dtype == DType::kI64 ? sum_rows_of<int64_t>
-                                             : nullptr;
+  const SumRows sum = dtype == DType::kF32    ? sum_rows_of<float>
+                      : dtype == DType::kF64  ? sum_rows_of<double>
+                      : dtype == DType::kBF16 ? sum_rows_of<BF16>
+                      : dtype == DType::kI32  ? sum_rows_of<int32_t>
+                      : dtype == DType::kI64  ? sum_rows_of<int64_t>
+                                              : nullptr;
   MT_CHECK(sum != nullptr);
   return sum;
 }
