@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cast.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/embedding.h"
 #include "kernels/permute.h"
@@ -114,6 +115,26 @@ int64_t logits_chunk_bytes(const Ctx& ctx) {
 
 }  // namespace
 
+// In fp32 on the stack where the gradient itself is held in less: rounding each chunk's sum would make an error that
+// grows with the number of chunks.
+WeightGradient Mixtral::begin_head_gradient(Ctx& ctx) const {
+  const WeightGradient own = weight_gradient(params_.lm_head);
+  if (!own.tensor || own.tensor.dtype == statistics_dtype(own.tensor.dtype)) return own;
+  const Tensor sum = ctx.stack.push("LM head gradient in fp32", own.tensor.shape, statistics_dtype(own.tensor.dtype));
+  if (own.accumulate) cast(ctx, own.tensor, sum);
+  return {sum, own.accumulate};
+}
+
+void Mixtral::finish_head_gradient(Ctx& ctx, const WeightGradient& sum) const {
+  if (!sum.tensor) return;
+  const Tensor own = weight_gradient(params_.lm_head).tensor;
+  if (own.dtype != sum.tensor.dtype) {
+    const Range range(ctx, "LM head gradient, rounded");
+    cast(ctx, sum.tensor, own);
+  }
+  state_.notify(params_.lm_head);
+}
+
 void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
   const int64_t rows = args.normed.rows(), vocab = config_.vocab_size;
   const DType dtype = state_.dtype(), logits_dtype = statistics_dtype(dtype);
@@ -122,6 +143,7 @@ void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
   const Shape shape = {std::min(chunk, rows), vocab};
   const Tensor losses = ctx.stack.push("token losses", {rows}, DType::kF64);
   const Tensor all_logits = ctx.stack.push("logits", shape, logits_dtype);
+  WeightGradient head_gradient = args.dnormed ? begin_head_gradient(ctx) : WeightGradient{};
   const Tensor all_dlogits = dtype == logits_dtype ? all_logits : ctx.stack.push("logits gradient", shape, dtype);
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t count = std::min(chunk, rows - begin);
@@ -136,10 +158,16 @@ void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
                           .dlogits = dlogits,
                           .scale = args.scale});
     }
-    if (dlogits)
-      linear_backward(ctx, {params_.lm_head, "LM head, backward"},
-                      {.x = x, .dy = dlogits, .dx = args.dnormed.slice(begin, count)});
+    if (!dlogits) continue;
+    const Range range(ctx, "LM head, backward");
+    recipe_.linear_backward(ctx, {.x = x,
+                                  .weight = *WeightUse(ctx, state_, params_.lm_head),
+                                  .dy = dlogits,
+                                  .dx = args.dnormed.slice(begin, count),
+                                  .dweight = head_gradient});
+    head_gradient.accumulate = true;
   }
+  if (rows > 0) finish_head_gradient(ctx, head_gradient);
   add_sum(ctx, losses, args.loss);
 }
 

@@ -121,6 +121,9 @@ class Mixtral {
     double scale;
   };
   void chunked_loss(Ctx& ctx, const ChunkedLoss& args) const;
+  // Where the LM head's gradient is added up over chunks of rows; and the end of that.
+  WeightGradient begin_head_gradient(Ctx& ctx) const;
+  void finish_head_gradient(Ctx& ctx, const WeightGradient& sum) const;
   void final_norm(Ctx& ctx, const Tensor& h, const Tensor& normed, const Tensor& rstd) const;
 
   Tensor push(Ctx& ctx, const char* name, Shape shape) const { return ctx.stack.push(name, shape, state_.dtype()); }

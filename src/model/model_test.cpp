@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <memory>
 #include <set>
 
 #include "base/error.h"
+#include "base/random.h"
 #include "kernels/attention.h"
 #include "kernels/router.h"
 #include "model/dispatcher.h"
@@ -110,6 +112,80 @@ TEST(InitialiseWeights, NormalInMatricesOnesInNorms) {
   const float* gate_up = state.weight(layout.params.layers[0].gate_up).as<float>();
   EXPECT_NE(gate_up[0], gate_up[12 * 8]);
   EXPECT_NE(gate_up[0], state.weight(layout.params.layers[1].gate_up).as<float>()[0]);
+}
+
+// The LM head, with a gradient of its own alone.
+struct Head {
+  static constexpr int64_t kRows = 600;  // in five chunks of logits, with kVocab
+  static constexpr int64_t kVocab = 32768;
+
+  Head(MixtralConfig config, DType gradients) : Head(make_layout(with_vocab(config)), with_vocab(config), gradients) {}
+  Head(ModelLayout layout, const MixtralConfig& config, DType gradients)
+      : param(layout.params.lm_head),
+        state(trainable_alone(layout.specs, param), {}, {.gradients = gradients}, State::Purpose::kTraining),
+        model(config, layout.params, state, *recipe, *dispatcher) {
+    initialise_weights(config, 1, state);
+    for (int32_t i = 0; i < kRows; ++i) {
+      rows.push_back(i);
+      targets.push_back(i * 37 % kVocab);
+    }
+  }
+  static MixtralConfig with_vocab(MixtralConfig config) {
+    config.vocab_size = kVocab;
+    return config;
+  }
+  static std::vector<ParamSpec> trainable_alone(std::vector<ParamSpec> specs, int param) {
+    for (ParamSpec& spec : specs) spec.trainable = &spec == &specs[param];
+    return specs;
+  }
+
+  // One more micro-batch.
+  Tensor add_gradient() {
+    Stack stack("test", {}, size_t{64} << 20);
+    Ctx ctx{{}, stack, stack};
+    const Shape shape = {align_rows(kRows), kConfig.hidden_size};
+    std::vector<float> h(shape.elements()), dh(shape.elements());
+    for (size_t i = 0; i < h.size(); ++i) h[i] = static_cast<float>(random_normal(5, i));
+    double loss = 0;
+    const Batch batch = {.target_rows = host_tensor(rows.data(), {kRows}),
+                         .targets = host_tensor(targets.data(), {kRows})};
+    model.head_loss(ctx, batch,
+                    {.h = host_tensor(h.data(), shape),
+                     .loss = host_tensor(&loss, {1}),
+                     .dh = host_tensor(dh.data(), shape),
+                     .scale = 0.01});
+    return state.finished_gradient(ctx, param);
+  }
+
+  int param;
+  State state;
+  std::unique_ptr<Recipe> recipe = make_plain_recipe();
+  std::unique_ptr<Dispatcher> dispatcher = make_local_dispatcher(kConfig.num_local_experts);
+  Mixtral model;
+  std::vector<int32_t> rows, targets;
+};
+
+void expect_rounded(const Tensor& narrow, const Tensor& wide) {
+  double squares = 0;
+  for (int64_t i = 0; i < wide.elements(); ++i) {
+    ASSERT_EQ(narrow.as<BF16>()[i].bits, to_bf16(wide.as<float>()[i]).bits) << i;
+    squares += std::pow(wide.as<float>()[i], 2);
+  }
+  EXPECT_GT(squares, 0);
+}
+
+// However many chunks there are; and so with what a micro-batch before it left.
+TEST(HeadGradient, InBf16IsThatInFp32RoundedOnce) {
+  MixtralConfig tied = kConfig;
+  tied.tie_word_embeddings = true;
+  for (const MixtralConfig& config : {kConfig, tied}) {
+    Head wide(config, DType::kF32), narrow(config, DType::kBF16);
+    const Tensor sum = wide.add_gradient();
+    expect_rounded(narrow.add_gradient(), sum);
+    for (int64_t i = 0; i < sum.elements(); ++i) sum.as<float>()[i] = to_float(to_bf16(sum.as<float>()[i]));
+    wide.add_gradient();
+    expect_rounded(narrow.add_gradient(), sum);
+  }
 }
 
 TEST(LocalDispatcher, CombineOfDispatchWeighsTokensByTheirSlots) {
