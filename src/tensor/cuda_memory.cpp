@@ -26,7 +26,9 @@ void* allocate(const std::string& name, Device device, size_t bytes) {
                 "see what else runs on this GPU (nvidia-smi), or use a smaller model or a larger GPU");
   }
   check_cuda(status, name.c_str());
-  check_cuda(cudaMemset(data, 0, bytes), name.c_str());
+  // Device memory is zeroed beside the host, in the legacy stream, for which our streams do not wait.
+  check_cuda(cudaMemsetAsync(data, 0, bytes, cudaStreamLegacy), name.c_str());
+  check_cuda(cudaStreamSynchronize(cudaStreamLegacy), name.c_str());
   return data;
 }
 

@@ -1,4 +1,5 @@
-// Memory that CUDA gives: of a device, or of the host and pinned (device.type kCpu). Zeroed.
+// Memory that CUDA gives: of a device, or of the host and pinned (device.type kCpu). It is zero when allocate returns, so
+// any stream may use it.
 #pragma once
 
 #include <string>

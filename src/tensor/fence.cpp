@@ -9,17 +9,21 @@ struct Fence::Event : CudaEvent {};
 Fence::Fence() = default;
 
 Fence::~Fence() {
-  if (event_) cudaEventSynchronize(event_->handle);
+  try {
+    wait();
+  } catch (...) {  // whoever asked for the work hears of it
+  }
 }
 
 void Fence::set(Ctx& ctx) {
   if (ctx.gpu == nullptr) return;
   if (!event_) event_ = std::make_unique<Event>(Event{make_event()});
+  gpu_ = ctx.gpu;
   check_cuda(cudaEventRecord(event_->handle, ctx.gpu->stream()), "fence");
 }
 
 void Fence::wait() {
-  if (event_) check_cuda(cudaEventSynchronize(event_->handle), "fence");
+  if (gpu_ != nullptr) gpu_->wait_for(event_->handle);
 }
 
 }  // namespace mixtune

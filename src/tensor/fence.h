@@ -15,13 +15,15 @@ class Fence {
   Fence(const Fence&) = delete;
   Fence& operator=(const Fence&) = delete;
 
-  // Stands after all that was put on the ctx's stream until now; forgets where it stood before.
+  // The ctx's GPU outlives the fence. Stands after all that was put on the ctx's stream until now; forgets where it
+  // stood before.
   void set(Ctx& ctx);
-  // Returns when the device has passed it; at once if it was never set.
+  // Returns when the device has passed it; at once if it was never set. No longer than GpuOptions.patience.
   void wait();
 
  private:
   struct Event;
+  const Gpu* gpu_ = nullptr;  // where the event is
   std::unique_ptr<Event> event_;
 };
 

@@ -98,16 +98,17 @@ void Gpu::wait_for_lane(int64_t mark) {
 
 void Gpu::wait() {
   check_cuda(cudaEventRecord(waited_.handle, stream()), "wait");
-  options_.patience > 0 ? wait_patiently() : check_cuda(cudaEventSynchronize(waited_.handle), "wait");
+  wait_for(waited_.handle);
   ++waits_;
 }
 
-// Like cudaEventSynchronize this keeps a core busy.
-void Gpu::wait_patiently() {
+// Like cudaEventSynchronize, asking keeps a core busy.
+void Gpu::wait_for(cudaEvent_t event) const {
+  if (options_.patience <= 0) return check_cuda(cudaEventSynchronize(event), "wait");
   using Clock = std::chrono::steady_clock;
   const auto end = Clock::now() + std::chrono::duration<double>(options_.patience);
   for (;;) {
-    const cudaError_t status = cudaEventQuery(waited_.handle);
+    const cudaError_t status = cudaEventQuery(event);
     if (status != cudaErrorNotReady) return check_cuda(status, "wait");
     if (Clock::now() > end)
       options_.give_up(fmt::format("the GPU has not come to an end within {:g} s", options_.patience));

@@ -72,8 +72,9 @@ class Gpu {
   static constexpr size_t kWorkspaceBytes = 32 << 20;
   void* workspace(int i = -1) const { return workspace_.data() + static_cast<size_t>(i + 1) * kWorkspaceBytes; }
 
-  // The host waits for what stream() holds now, by an event.
+  // The host waits for what stream() holds now, by an event; for an event. No longer than GpuOptions.patience.
   void wait();
+  void wait_for(cudaEvent_t event) const;
   int64_t waits() const { return waits_; }  // how often it did
 
   // Plans (algorithms, library plans) are built in warm-up; one built later is counted, for the soak test.
@@ -90,8 +91,6 @@ class Gpu {
   }
 
  private:
-  void wait_patiently();
-
   struct Side {
     CudaStream stream;
     CudaEvent done;
