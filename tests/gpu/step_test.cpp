@@ -199,6 +199,27 @@ TEST_F(Steps, LoopAndGroupedExpertsAgree) {
       [&](const HfSlice& slice) { return expected.at(slice.name); }, kGradientsOnOneGpu);
 }
 
+// With a vocabulary for which the head takes 2048 rows of logits at a time.
+TEST_F(Steps, TheHeadsGradientInBf16IsThatInFp32RoundedOnce) {
+  MixtralConfig config = middle_size_config();
+  config.vocab_size = 65536;
+  const TestData data(config.vocab_size, std::vector<int64_t>(8, kLongest));
+  const Batch batch = data.batch();
+  ASSERT_GT(batch.target_tokens(), 2048);
+  InstanceOptions options = deterministic(bf16_on_gpu());
+  Instance wide(config, options);
+  options.types.gradients = DType::kBF16;
+  Instance narrow(config, options);
+  fill_weights(wide);
+  fill_weights(narrow);
+  const Backward want = run_backward(wide, {&batch, 1}), got = run_backward(narrow, {&batch, 1});
+  EXPECT_EQ(got.loss, want.loss);
+  const int head = make_layout(config).params.lm_head;
+  const Tensor sums = want.gradients[head], rounded = got.gradients[head];
+  for (int64_t i = 0; i < sums.elements(); ++i)
+    ASSERT_EQ(rounded.as<float>()[i], to_float(to_bf16(sums.as<float>()[i]))) << i;
+}
+
 // Micro-batches of every number of rows in one accumulation step, in fp32 as the CPU computes it. A choice of experts
 // that is closer than fp32's rounding may go either way: the CPU's are replayed.
 TEST_F(Steps, BatchesOfAllSizesAgreeWithTheCpu) {
