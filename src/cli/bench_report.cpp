@@ -114,6 +114,7 @@ std::string print_json(const StepBench& bench, const StepBenchResult& r) {
       {"recomputed_layers", r.recomputed_layers},
       {"waits_per_step", r.waits_per_step},
       {"late_plans", r.late_plans},
+      {"plans", r.plans},
       {"loss", r.loss},
       {"exchange_bytes", known(r.exposed.exchange_bytes)},
       {"exchange_milliseconds", known(r.exposed.exchange_milliseconds)},

@@ -207,11 +207,11 @@ StepBenchResult bench_step(const StepBench& bench) {
   Instance instance(bench.model, options);
   Ctx& ctx = instance.ctx();
   fill_weights(instance);
-  warm_up(instance, limits);
+  StepBenchResult result;
+  result.plans = warm_up(instance, limits);
   Steps steps(bench, instance);
   settle(instance, steps, bench.settle);
 
-  StepBenchResult result;
   const int64_t waits = device_waits(ctx);
   result.milliseconds = median(times(ctx, bench.steps, [&] { steps.run(); }));
   if (ctx.on_gpu())  // times() itself waits once

@@ -25,6 +25,7 @@ struct StepBench {
 
 struct StepBenchResult {
   std::string device;
+  std::string plans;  // on a GPU: digest of the matrix products' algorithms
   double milliseconds = 0, tokens_per_second = 0;
   double tflops = 0;       // the model's operations (docs/design.md, section 6) by the time
   double gemm_tflops = 0;  // of one large product in the same run

@@ -248,7 +248,7 @@ void add_run_keys(Table& table) {
   table.add("seed", &Config::run, &R::seed, "seed of every random choice", {.bounds = {0, 0xFFFFFFFF}});
   table.add("device", &Config::run, &R::device, "where to compute; `auto`: on a GPU where there is one");
   table.add("deterministic", &Config::run, &R::deterministic,
-            "only kernels that give the same bits in every run, on a GPU too");
+            "only kernels that give the same bits in every run, on a GPU too; nothing is chosen by measuring");
   table.group("Precision and memory");
   table.add("precision", &Config::run, &R::precision,
             "arithmetic of the model; sums, norms, softmax and the router are fp32 in either. `bf16` needs a GPU");

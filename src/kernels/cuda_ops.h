@@ -28,8 +28,10 @@ std::string attention_backend(Gpu& gpu, const AttentionShape& shape, DType dtype
 void attention_forward(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv, const Tensor& out, const Tensor& lse);
 void begin_warm_up(Ctx& ctx, const AttentionShape& shape, DType dtype, const BatchLimits& limits);
 void cast(Ctx& ctx, const Tensor& from, const Tensor& to);
+void choose_gemms_by_rule(Gpu& gpu);
 void clip_scale(Ctx& ctx, const ClipScale& args);
 void cross_entropy(Ctx& ctx, const CrossEntropy& args);
+std::string digest_of_gemm_choices(Gpu& gpu);
 void embedding_backward(Ctx& ctx, const EmbeddingBackward& args);
 void embedding_forward(Ctx& ctx, const Tensor& ids, const Tensor& table, const Tensor& y);
 void fill_normal(Ctx& ctx, const FillNormal& args);
@@ -37,6 +39,8 @@ void finish_warm_up(Ctx& ctx);
 void gemm(Ctx& ctx, const GemmArgs& args);
 void grouped_gemm(Ctx& ctx, const GroupedGemmArgs& args);
 void grouped_wgrad(Ctx& ctx, const GroupedWgradArgs& args);
+std::string kind_of_gemm_choices(Gpu& gpu);
+std::string measured_gemm_choices(Gpu& gpu);
 void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row);
 void permute_map(Ctx& ctx, const PermuteMap& args);
 void permute_rows(Ctx& ctx, const Tensor& x, const Tensor& slot_of_row, int64_t k, const Tensor& rows);
@@ -54,6 +58,7 @@ void router_loss(Ctx& ctx, const RouterLoss& args);
 void sum_of_squares(Ctx& ctx, std::span<const Tensor> tensors, const Tensor& sum);
 void swiglu_backward(Ctx& ctx, const SwigluBackward& args);
 void swiglu_forward(Ctx& ctx, const Tensor& gate_up, const Tensor& row_weights, const Tensor& act);
+void take_gemm_choices(Gpu& gpu, const std::string& choices);
 void unpermute_rows(Ctx& ctx, const Tensor& rows, const Tensor& row_of_slot, const Tensor& residual, const Tensor& y);
 void unpermute_weights(Ctx& ctx, const Tensor& row_weights, const Tensor& row_of_slot, const Tensor& weights);
 

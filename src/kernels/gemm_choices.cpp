@@ -1,13 +1,18 @@
 #include "kernels/gemm_choices.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <filesystem>
 #include <limits>
 #include <optional>
 #include <span>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -132,6 +137,19 @@ std::string format_choices(std::string_view machine, const GemmChoices& choices)
   return text;
 }
 
+GemmChoices measured_among(const GemmChoices& choices) {
+  GemmChoices measured;
+  for (const auto& [key, choice] : choices)
+    if (choice.microseconds > 0) measured.emplace(key, choice);
+  return measured;
+}
+
+std::string digest_of(std::string_view machine, const GemmChoices& choices) {
+  GemmChoices without_times = choices;
+  for (auto& [key, choice] : without_times) choice.microseconds = 0;
+  return fmt::format("{:016x}", random_key(0, format_choices(machine, without_times)));
+}
+
 ReadChoices parse_choices(std::string_view text, std::string_view machine) {
   ReadChoices read;
   auto lines = split(text, '\n');
@@ -164,11 +182,35 @@ GemmChoices read_choices(const std::string& path, std::string_view machine) {
   }
 }
 
-void write_choices(const std::string& path, std::string_view machine, const GemmChoices& choices) {
+namespace {
+
+// While it lives no other process has a folder's lock. Where the file system has none it does nothing.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::string& folder) : fd_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    const auto end = std::chrono::steady_clock::now() + kPatience;
+    while (flock(fd_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      if (std::chrono::steady_clock::now() > end)
+        throw Error(folder, "another process keeps it locked", "end that process");
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  }
+
+ private:
+  static constexpr std::chrono::seconds kPatience{10};
+  Fd fd_;
+};
+
+}  // namespace
+
+void add_choices(const std::string& path, std::string_view machine, const GemmChoices& choices) {
   try {
     std::filesystem::create_directories(parent_folder(path));
+    const FolderLock lock(parent_folder(path));
+    GemmChoices all = choices;
+    all.merge(read_choices(path, machine));
     StagedPath staged(path);
-    write_file(staged.path(), format_choices(machine, choices));
+    write_file(staged.path(), format_choices(machine, all));
     staged.commit();
   } catch (const std::exception& error) {
     log_warning("GEMM choices are not kept: {}", printable(error.what(), 400));

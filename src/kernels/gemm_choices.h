@@ -49,6 +49,12 @@ using GemmChoices = std::map<GemmKey, GemmChoice>;
 // The text of a file of choices. `machine` names GPU and library; a reader on another one ignores the file.
 std::string format_choices(std::string_view machine, const GemmChoices& choices);
 
+// Those that were measured. All others are the library's first, which any rank and run finds again.
+GemmChoices measured_among(const GemmChoices& choices);
+
+// 16 hexadecimal digits that differ where `machine`, a product or its algorithm does.
+std::string digest_of(std::string_view machine, const GemmChoices& choices);
+
 struct ReadChoices {
   GemmChoices choices;
   int bad_lines = 0;             // damaged, and left out
@@ -60,8 +66,9 @@ ReadChoices parse_choices(std::string_view text, std::string_view machine);
 // told of in a warning. Ask CublasLt::fits before an algorithm is used: any 64 bytes can stand in a file.
 GemmChoices read_choices(const std::string& path, std::string_view machine);
 
-// Replaces the file at once: no reader sees half of it. Makes its folder. A failure is a warning, since the choices can
-// be made again.
-void write_choices(const std::string& path, std::string_view machine, const GemmChoices& choices);
+// Adds to what the file holds, over older choices of the same products. No reader sees half of it, and of two processes
+// that do this at once neither loses what the other measured (where the file system has locks). Makes the folder. A
+// failure is a warning, since the choices can be made again.
+void add_choices(const std::string& path, std::string_view machine, const GemmChoices& choices);
 
 }  // namespace mixtune

@@ -4,6 +4,8 @@
 
 #include <filesystem>
 #include <fstream>
+#include <thread>
+#include <vector>
 
 #include "base/temp_folder.h"
 
@@ -75,6 +77,28 @@ TEST(GemmChoices, SurviveTheirText) {
   expect_same(read.choices, some_choices());
 }
 
+TEST(GemmChoices, OfThoseOnlyTheMeasuredOnesNeedToBeSent) {
+  const GemmChoices choices = some_choices();
+  GemmChoices measured = measured_among(choices);
+  EXPECT_EQ(measured.size(), choices.size() - 1);
+  measured.insert(choices.begin(), choices.end());
+  expect_same(measured, choices);
+}
+
+TEST(GemmChoices, TheDigestTellsAlgorithmsApartNotTimes) {
+  const std::string digest = digest_of(kMachine, some_choices());
+  EXPECT_EQ(digest.size(), 16u);
+  GemmChoices other = some_choices();
+  other.begin()->second.microseconds *= 2;
+  EXPECT_EQ(digest_of(kMachine, other), digest);
+  EXPECT_NE(digest_of("NVIDIA H200, cuBLASLt 13.1.0", other), digest);
+  ++other.begin()->second.algorithm[7];
+  EXPECT_NE(digest_of(kMachine, other), digest);
+  other = some_choices();
+  other.erase(other.begin());
+  EXPECT_NE(digest_of(kMachine, other), digest);
+}
+
 TEST(GemmChoices, OfAnotherMachineAreNotTaken) {
   const std::string text = format_choices(kMachine, some_choices());
   for (const std::string& other : {format_choices("NVIDIA H200, cuBLASLt 13.1.0", some_choices()), std::string(),
@@ -127,11 +151,36 @@ class GemmChoicesFile : public testing::Test {
 TEST_F(GemmChoicesFile, IsReplacedAtOnce) {
   const std::string path = folder_ + "/new/folder/choices.txt";
   EXPECT_TRUE(read_choices(path, kMachine).empty());
-  write_choices(path, kMachine, {});
-  write_choices(path, kMachine, some_choices());
+  add_choices(path, kMachine, {});
+  add_choices(path, kMachine, some_choices());
   expect_same(read_choices(path, kMachine), some_choices());
   const auto count = std::distance(std::filesystem::directory_iterator(folder_ + "/new/folder"), {});
   EXPECT_EQ(count, 1);
+}
+
+TEST_F(GemmChoicesFile, NewChoicesReplaceOlderOnesOfTheSameProduct) {
+  const std::string path = folder_ + "/choices.txt";
+  GemmChoices all = some_choices(), newer;
+  add_choices(path, kMachine, all);
+  newer[all.begin()->first] = {{9, 9}, 3.5};
+  newer[all.begin()->first.with_tokens(512)] = {{8}, 2.5};
+  add_choices(path, kMachine, newer);
+  for (const auto& [key, choice] : newer) all[key] = choice;
+  expect_same(read_choices(path, kMachine), all);
+}
+
+TEST_F(GemmChoicesFile, KeepsWhatEveryJobMeasured) {
+  constexpr int kJobs = 8, kTimes = 10;
+  const std::string path = folder_ + "/choices.txt";
+  const GemmKey key = {.m = 128, .n = 64, .k = 32};
+  std::vector<std::thread> jobs;
+  for (int job = 0; job < kJobs; ++job)
+    jobs.emplace_back([&, job] {
+      for (int i = 0; i < kTimes; ++i)
+        add_choices(path, kMachine, {{key.with_tokens(1 + job * kTimes + i), {{static_cast<uint64_t>(job)}, 1.5}}});
+    });
+  for (std::thread& job : jobs) job.join();
+  EXPECT_EQ(read_choices(path, kMachine).size(), static_cast<size_t>(kJobs * kTimes));
 }
 
 TEST_F(GemmChoicesFile, OddFilesGiveNothingAndDoNotThrow) {
@@ -139,8 +188,8 @@ TEST_F(GemmChoicesFile, OddFilesGiveNothingAndDoNotThrow) {
   std::ofstream(folder_ + "/large") << format_choices(kMachine, some_choices()) << std::string(5 << 20, '\n');
   EXPECT_TRUE(read_choices(folder_ + "/large", kMachine).empty());
   std::ofstream(folder_ + "/file") << "";
-  write_choices(folder_ + "/file/choices.txt", kMachine, some_choices());
-  write_choices(folder_, kMachine, some_choices());
+  add_choices(folder_ + "/file/choices.txt", kMachine, some_choices());
+  add_choices(folder_, kMachine, some_choices());
 }
 
 }  // namespace

@@ -25,10 +25,10 @@ std::string file_name(const std::string& machine) {
 }  // namespace
 
 GemmPlans::GemmPlans(Gpu& gpu)
-    : gpu_(gpu), machine_(fmt::format("{}, cuBLASLt {}", gpu_info(gpu.device().index).name, lt_.version())) {
-  if (gpu.options().plan_cache.empty() || gpu.options().deterministic) return;
-  path_ = gpu.options().plan_cache + "/" + file_name(machine_);
-  stored_ = read_choices(path_, machine_);
+    : gpu_(gpu),
+      machine_(fmt::format("{}, cuBLASLt {}", gpu_info(gpu.device().index).name, lt_.version())),
+      by_rule_(gpu.options().deterministic) {
+  if (!gpu.options().plan_cache.empty()) path_ = gpu.options().plan_cache + "/" + file_name(machine_);
 }
 
 void GemmPlans::set_max_tokens(int64_t tokens, int64_t group_rows) {
@@ -81,18 +81,29 @@ void GemmPlans::multiply(const GemmProduct& product, int side) {
   const auto chosen = choices_.find(product.shape.bucket());
   if (chosen != choices_.end() && lt_.multiply(product, chosen->second.algorithm, place)) return;
   auto exact = exact_.find(product.shape);
-  if (exact == exact_.end()) exact = exact_.emplace(product.shape, take_first(product.shape)).first;
+  if (exact == exact_.end()) {
+    exact = exact_.emplace(product.shape, take_first(product.shape)).first;
+    gpu_.count_plan();
+  }
   if (!lt_.multiply(product, exact->second.algorithm, place))
     throw Error("cuBLASLt", fmt::format("does not take its own algorithm for {}", product.shape.str()),
                 "please report this");
 }
 
-GemmChoice GemmPlans::take_first(const GemmKey& shape) {
-  GemmAlgorithm first;
-  if (lt_.candidates(shape, Gpu::kWorkspaceBytes, {&first, 1}) == 0)
+// By rule: nothing else may have a say in it, or ranks and runs would choose differently.
+GemmChoice GemmPlans::take_first(const GemmKey& shape) const {
+  std::array<GemmAlgorithm, kCandidates> found;
+  if (lt_.candidates(shape, Gpu::kWorkspaceBytes, found) == 0)
     throw Error("cuBLASLt", fmt::format("has no algorithm for {}", shape.str()), "please report this");
-  gpu_.count_plan();
-  return {first};
+  return {found[0]};
+}
+
+const GemmChoice* GemmPlans::stored(const GemmKey& bucket) {
+  if (!stored_) stored_ = path_.empty() ? GemmChoices{} : read_choices(path_, machine_);
+  const auto found = stored_->find(bucket);
+  const bool fits = found != stored_->end() && found->second.microseconds > 0 &&
+                    lt_.fits(bucket, Gpu::kWorkspaceBytes, found->second.algorithm);
+  return fits ? &found->second : nullptr;
 }
 
 void GemmPlans::prepare(Ctx& ctx, const GemmKey& shape, int64_t most) {
@@ -100,6 +111,7 @@ void GemmPlans::prepare(Ctx& ctx, const GemmKey& shape, int64_t most) {
   if (choices_.contains(bucket)) return;
   if (!gpu_.warming_up()) {
     choices_.emplace(bucket, take_first(bucket));
+    gpu_.count_plan();
     return;
   }
   const bool all = most > 0 && bucket.has_buckets();
@@ -111,40 +123,29 @@ void GemmPlans::prepare(Ctx& ctx, const GemmKey& shape, int64_t most) {
 
 void GemmPlans::choose(GemmTuner& tuner, const GemmKey& bucket) {
   if (choices_.contains(bucket)) return;
-  const auto stored = stored_.find(bucket);
-  if (stored != stored_.end() && lt_.fits(bucket, Gpu::kWorkspaceBytes, stored->second.algorithm)) {
-    choices_.insert(*stored);
-    return;
-  }
   std::array<GemmAlgorithm, kCandidates> found;
   const int count = lt_.candidates(bucket, Gpu::kWorkspaceBytes, found);
   if (count == 0) return;
-  // Measurements differ from run to run, and algorithms in the order of their sums.
-  if (gpu_.options().deterministic) {
+  if (by_rule_) {
     choices_.emplace(bucket, GemmChoice{found[0]});
+    return;
+  }
+  if (const GemmChoice* choice = stored(bucket)) {
+    choices_.emplace(bucket, *choice);
     return;
   }
   const GemmChoice choice = tuner.choose(bucket, std::span(found).first(count));
   choices_.emplace(bucket, choice);
-  measured_ += choice.microseconds > 0;
+  if (choice.microseconds > 0) measured_.emplace(bucket, choice);
 }
 
-void GemmPlans::save() {
-  if (path_.empty()) return;
-  bool changed = false;
-  for (const auto& [key, choice] : choices_) {
-    if (choice.microseconds == 0) continue;
-    const auto [stored, added] = stored_.try_emplace(key, choice);
-    changed |= added || stored->second.algorithm != choice.algorithm;
-    stored->second = choice;
-  }
-  if (changed) write_choices(path_, machine_, stored_);
+void GemmPlans::take_choices(std::string_view text) {
+  for (const auto& [key, choice] : parse_choices(text, machine_).choices)
+    if (lt_.fits(key, Gpu::kWorkspaceBytes, choice.algorithm)) choices_.insert_or_assign(key, choice);
 }
 
-std::vector<GemmPlans::Chosen> GemmPlans::chosen() const {
-  std::vector<Chosen> list;
-  for (const auto& [key, choice] : choices_) list.push_back({key.str(), choice.microseconds});
-  return list;
+void GemmPlans::save() const {
+  if (!path_.empty() && !measured_.empty()) add_choices(path_, machine_, measured_);
 }
 
 }  // namespace mixtune

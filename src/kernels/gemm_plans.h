@@ -1,10 +1,14 @@
 // GemmPlans: cuBLASLt on one GPU, and which of its algorithms computes which product.
 //
-// Algorithms are chosen by measurement in warm-up and kept in a file for later runs (GpuOptions.plan_cache). After that
-// each number of tokens uses the choice of its bucket (gemm_choices.h), and nothing is built.
+// Algorithms are chosen in warm-up: by measurement, kept in a file for later runs (GpuOptions.plan_cache); or by rule,
+// the library's first. After that each number of tokens uses the choice of its bucket (gemm_choices.h), and nothing is
+// built. What is met later, or has no room to be measured, is chosen by rule: so with the same measured choices all
+// ranks and runs take the same algorithm for a product.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/cublaslt.h"
@@ -36,15 +40,23 @@ class GemmPlans : public GpuPart {
     run_added(ctx, most);
   }
 
-  // Keeps what was measured for later runs; to be called when warm-up ends.
-  void save();
+  // What choices are good for: "NVIDIA H200, cuBLASLt 13.1.0".
+  const std::string& machine() const { return machine_; }
 
-  struct Chosen {
-    std::string product;  // GemmKey::str()
-    double microseconds;  // when it was measured; 0: taken without
-  };
-  std::vector<Chosen> chosen() const;
-  int64_t measured() const { return measured_; }  // choices, by this process
+  // From now on choices are made by rule; with GpuOptions.deterministic they always are.
+  void choose_by_rule() { by_rule_ = true; }
+
+  // The measured choices as text (format_choices), and those of another GPU of the same `machine`, which replace the
+  // choices here.
+  std::string measured_choices() const { return format_choices(machine_, measured_among(choices_)); }
+  void take_choices(std::string_view text);
+  std::string digest() const { return digest_of(machine_, measured_among(choices_)); }
+
+  // Keeps what this process measured for later runs; to be called when warm-up ends.
+  void save() const;
+
+  const GemmChoices& choices() const { return choices_; }
+  int64_t measured() const { return static_cast<int64_t>(measured_.size()); }  // choices, by this process
 
  private:
   void add(const GemmProduct& product);
@@ -55,15 +67,18 @@ class GemmPlans : public GpuPart {
   // After these, choices_ has the bucket of a shape, unless cuBLASLt has no algorithm for it.
   void prepare(Ctx& ctx, const GemmKey& shape, int64_t most);
   void choose(GemmTuner& tuner, const GemmKey& bucket);
-  GemmChoice take_first(const GemmKey& shape);
+  GemmChoice take_first(const GemmKey& shape) const;
+  const GemmChoice* stored(const GemmKey& bucket);
 
   Gpu& gpu_;
   CublasLt lt_;
   std::string machine_, path_;
-  int64_t max_tokens_ = 0, max_group_rows_ = 0, measured_ = 0;
+  int64_t max_tokens_ = 0, max_group_rows_ = 0;
+  bool by_rule_;
   GemmChoices choices_;                // in use
   GemmChoices exact_;                  // of shapes that the algorithm of their bucket does not take
-  GemmChoices stored_;                 // in the file
+  GemmChoices measured_;               // by this process
+  std::optional<GemmChoices> stored_;  // in the file, once it was read
   std::vector<GemmProduct> products_;  // of the op at work
 };
 

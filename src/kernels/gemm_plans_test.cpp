@@ -56,12 +56,12 @@ std::string file_in(const std::string& folder) {
 TEST_F(GemmPlansTest, TheFirstProductOfAShapeMakesTheChoicesForAllSizes) {
   Session session({});
   session.multiply(300);
-  EXPECT_EQ(session.plans().chosen().size(), 10u);  // 128 ... 4096
+  EXPECT_EQ(session.plans().choices().size(), 10u);  // 128 ... 4096
   EXPECT_EQ(session.plans().measured(), 10);
   session.gpu->finish_warm_up();
   for (const int64_t tokens : {1, 100, 128, 129, 1025, 2048, 3071, 4096}) session.multiply(tokens);
   EXPECT_EQ(session.gpu->late_plans(), 0);
-  EXPECT_EQ(session.plans().chosen().size(), 10u);
+  EXPECT_EQ(session.plans().choices().size(), 10u);
 }
 
 TEST_F(GemmPlansTest, LateChoicesAreCounted) {
@@ -83,7 +83,7 @@ TEST_F(GemmPlansTest, LaterRunsTakeTheChoicesOfTheFile) {
   Session third({.plan_cache = folder_});
   third.multiply(300);
   EXPECT_EQ(third.plans().measured(), 0);
-  EXPECT_EQ(third.plans().chosen().size(), 10u);
+  EXPECT_EQ(third.plans().choices().size(), 10u);
   second.multiply(300);  // began before there was a file
   EXPECT_EQ(second.plans().measured(), 10);
 }
@@ -98,11 +98,55 @@ TEST_F(GemmPlansTest, StoredAlgorithmsThatDoNotFitAreNotUsed) {
   uint64_t bits = 1;
   for (auto& [key, choice] : stored)
     for (uint64_t& word : choice.algorithm) word = bits *= 0x9E3779B97F4A7C15ull;
-  write_choices(file_in(folder_), machine, stored);
+  add_choices(file_in(folder_), machine, stored);
 
   Session second({.plan_cache = folder_});
   second.multiply(300);
   EXPECT_EQ(second.plans().measured(), 10);
+}
+
+// What `a` has, `b` has too, and perhaps more.
+void expect_same_algorithms(const GemmChoices& a, const GemmChoices& b) {
+  for (const auto& [key, choice] : a) {
+    const auto other = b.find(key);
+    ASSERT_NE(other, b.end()) << key.str();
+    EXPECT_EQ(other->second.algorithm, choice.algorithm) << key.str();
+  }
+}
+
+// Without a file: the second measures nothing, and nothing that it needs is left to be chosen late.
+TEST_F(GemmPlansTest, OneMeasuresForAnother) {
+  Session first({}), second({.plan_cache = folder_});
+  second.plans().choose_by_rule();
+  first.multiply(300);
+  second.multiply(300);
+  second.multiply(300, true);
+  EXPECT_NE(first.plans().digest(), second.plans().digest());
+  second.plans().take_choices(first.plans().measured_choices());
+  EXPECT_EQ(first.plans().digest(), second.plans().digest());
+  EXPECT_EQ(second.plans().measured(), 0);
+  second.plans().save();
+  EXPECT_TRUE(std::filesystem::is_empty(folder_));
+
+  for (Session* session : {&first, &second}) {
+    session->gpu->finish_warm_up();
+    for (const int64_t tokens : {1, 100, 129, 1025, 4096}) session->multiply(tokens);
+    EXPECT_EQ(session->gpu->late_plans(), 0);
+    session->multiply(300, true);  // the first has not met it before
+    session->multiply(5000);
+  }
+  EXPECT_EQ(first.plans().choices().size(), 12u);
+  expect_same_algorithms(first.plans().choices(), second.plans().choices());
+}
+
+TEST_F(GemmPlansTest, ChoicesByRuleAreTheSameInEverySession) {
+  Session first({.deterministic = true}), second({});
+  second.plans().choose_by_rule();
+  first.multiply(300);
+  second.multiply(2000);
+  EXPECT_EQ(first.plans().choices().size(), 10u);
+  expect_same_algorithms(first.plans().choices(), second.plans().choices());
+  EXPECT_EQ(first.plans().digest(), second.plans().digest());
 }
 
 TEST_F(GemmPlansTest, DeterministicRunsMeasureNothing) {
@@ -110,7 +154,7 @@ TEST_F(GemmPlansTest, DeterministicRunsMeasureNothing) {
   session.multiply(300);
   session.plans().save();
   EXPECT_EQ(session.plans().measured(), 0);
-  EXPECT_EQ(session.plans().chosen().size(), 10u);
+  EXPECT_EQ(session.plans().choices().size(), 10u);
   EXPECT_TRUE(std::filesystem::is_empty(folder_));
 }
 

@@ -30,6 +30,21 @@ void begin_warm_up(Ctx&, const AttentionShape&, DType, const BatchLimits&) {
 void finish_warm_up(Ctx&) {
   no_cuda();
 }
+std::string kind_of_gemm_choices(Gpu&) {
+  no_cuda();
+}
+void choose_gemms_by_rule(Gpu&) {
+  no_cuda();
+}
+std::string measured_gemm_choices(Gpu&) {
+  no_cuda();
+}
+void take_gemm_choices(Gpu&, const std::string&) {
+  no_cuda();
+}
+std::string digest_of_gemm_choices(Gpu&) {
+  no_cuda();
+}
 void attention_forward(Ctx&, const AttentionShape&, const Tensor&, const Tensor&, const Tensor&) {
   no_cuda();
 }

@@ -12,6 +12,26 @@ void finish_warm_up(Ctx& ctx) {
   if (ctx.gpu) cuda::finish_warm_up(ctx);
 }
 
+std::string kind_of_gemm_choices(Ctx& ctx) {
+  return ctx.gpu ? cuda::kind_of_gemm_choices(*ctx.gpu) : "";
+}
+
+void choose_gemms_by_rule(Ctx& ctx) {
+  if (ctx.gpu) cuda::choose_gemms_by_rule(*ctx.gpu);
+}
+
+std::string measured_gemm_choices(Ctx& ctx) {
+  return ctx.gpu ? cuda::measured_gemm_choices(*ctx.gpu) : "";
+}
+
+void take_gemm_choices(Ctx& ctx, const std::string& choices) {
+  if (ctx.gpu) cuda::take_gemm_choices(*ctx.gpu, choices);
+}
+
+std::string digest_of_gemm_choices(Ctx& ctx) {
+  return ctx.gpu ? cuda::digest_of_gemm_choices(*ctx.gpu) : "";
+}
+
 std::string attention_backend(Ctx& ctx, const AttentionShape& shape, DType dtype) {
   return ctx.gpu ? cuda::attention_backend(*ctx.gpu, shape, dtype) : "own kernels";
 }

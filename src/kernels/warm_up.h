@@ -18,6 +18,18 @@ struct BatchLimits {
 // On a GPU: builds the plans of attention (shape's documents do not matter), and makes the matrix products that follow
 // choose their algorithms for every number of tokens up to the limit. Nothing on the CPU.
 void begin_warm_up(Ctx& ctx, const AttentionShape& shape, DType dtype, const BatchLimits& limits);
+
+// Where several GPUs are to take the same algorithms for matrix products, one measures for all that are of one kind.
+// What choices are good for: the GPU and the library, as text. "" on the CPU, as all texts here.
+std::string kind_of_gemm_choices(Ctx& ctx);
+// Before the first product: the choices here are made without measuring, in every run the same.
+void choose_gemms_by_rule(Ctx& ctx);
+// After the products of warm-up: the measured choices, and those of another GPU of this kind, which are taken over.
+std::string measured_gemm_choices(Ctx& ctx);
+void take_gemm_choices(Ctx& ctx, const std::string& choices);
+// 16 hexadecimal digits: two runs where they are the same take the same algorithm for each product.
+std::string digest_of_gemm_choices(Ctx& ctx);
+
 // After one forward and backward: keeps what was chosen. A plan built from now on is counted (Gpu::late_plans).
 void finish_warm_up(Ctx& ctx);
 

@@ -9,6 +9,26 @@ void begin_warm_up(Ctx& ctx, const AttentionShape& shape, DType dtype, const Bat
   warm_up_attention(ctx, shape, dtype, limits);
 }
 
+std::string kind_of_gemm_choices(Gpu& gpu) {
+  return gpu.part<GemmPlans>().machine();
+}
+
+void choose_gemms_by_rule(Gpu& gpu) {
+  gpu.part<GemmPlans>().choose_by_rule();
+}
+
+std::string measured_gemm_choices(Gpu& gpu) {
+  return gpu.part<GemmPlans>().measured_choices();
+}
+
+void take_gemm_choices(Gpu& gpu, const std::string& choices) {
+  gpu.part<GemmPlans>().take_choices(choices);
+}
+
+std::string digest_of_gemm_choices(Gpu& gpu) {
+  return gpu.part<GemmPlans>().digest();
+}
+
 void finish_warm_up(Ctx& ctx) {
   ctx.gpu->part<GemmPlans>().save();
   ctx.gpu->finish_warm_up();

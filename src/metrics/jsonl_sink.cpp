@@ -55,6 +55,7 @@ void JsonlSink::step(const StepRecord& r) {
                                    {"recomputed_layers", r.recomputed_layers},
                                    {"tokens_per_second", r.tokens_per_second},
                                    {"milliseconds", r.milliseconds}};
+  if (!r.plans.empty()) object["plans"] = r.plans;
   if (r.parallel) add(*r.parallel, object);
   write(object.dump());
 }

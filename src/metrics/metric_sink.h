@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace mixtune {
@@ -39,6 +40,7 @@ struct StepRecord {
   int64_t recomputed_layers = 0;  // whose activations did not fit, over all micro-batches
   double tokens_per_second = 0;
   double milliseconds = 0;
+  std::string plans = {};  // in a run's first step on a GPU: the digest of its matrix products' algorithms
   const ParallelRecord* parallel = nullptr;  // with several ranks; valid until the next step
 };
 

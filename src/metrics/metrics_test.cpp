@@ -49,6 +49,20 @@ StepRecord record(int64_t step) {
           .milliseconds = 100};
 }
 
+TEST(JsonlSink, OnlyTheStepThatHasPlansSaysThem) {
+  const TempFile file;
+  JsonlSink sink(file.path());
+  StepRecord r = record(1);
+  r.plans = "00ff00ff00ff00ff";
+  sink.step(r);
+  sink.step(record(2));
+  std::ifstream lines(file.path());
+  std::string first, second;
+  std::getline(lines, first), std::getline(lines, second);
+  EXPECT_EQ(nlohmann::json::parse(first)["plans"], r.plans);
+  EXPECT_FALSE(nlohmann::json::parse(second).contains("plans"));
+}
+
 TEST(JsonlSink, FieldsRoundTripAndAreOnDiskAtOnce) {
   const TempFile file;
   JsonlSink sink(file.path());

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "kernels/cast.h"
 #include "model/instance.h"
 #include "train/step.h"
 
@@ -25,15 +26,15 @@ inline MixtralConfig testing_config() {
           .initializer_range = 0.2};
 }
 
-// Weights are the same in every dtype: fp32 values. Norms are made uneven, so that their gradients are tested.
+// Weights are the same fp32 values in fp32 and fp64, and those rounded in bf16, whose masters are no finer. Norms are
+// made uneven, so that their gradients are tested.
 class TestModel : public Instance {
  public:
   TestModel(const MixtralConfig& config, DType dtype)
       : TestModel(config, InstanceOptions{.types = StateTypes::all(dtype)}) {}
   // options: device, types, recompute, ranks, zero_stage.
   TestModel(const MixtralConfig& config, InstanceOptions options) : Instance(config, for_training(options)) {
-    const DType dtype = options.types.weights;
-    for (int p = 0; p < state().size(); ++p)
+    for (int p = 0; p < state().size(); ++p) {
       for (const HfSlice& slice : state().spec(p).slices) {
         const Tensor all = state().weight(p);
         const Tensor weight = all.view({all.elements()}).slice(slice.offset, slice.elements());
@@ -42,17 +43,30 @@ class TestModel : public Instance {
         std::vector<float> values(weight.elements());
         for (int64_t i = 0; i < weight.elements(); ++i)
           values[i] = static_cast<float>(norm + config.initializer_range * random_normal(key, i));
-        const std::vector<double> wide(values.begin(), values.end());
-        copy(ctx(),
-             dtype == DType::kF64 ? host_tensor(wide.data(), weight.shape) : host_tensor(values.data(), weight.shape),
-             weight);
-        wait(ctx());
+        write(values, weight);
       }
+      const Tensor weight = state().weight(p), master = state().master(p);
+      const State::Piece owned = state().owned(p);
+      if (master && owned.count > 0)
+        cast(ctx(), weight.view({weight.elements()}).slice(owned.begin, owned.count), master.view({owned.count}));
+    }
+    wait(ctx());
   }
 
   const double* gradient(int param) { return state().finished_gradient(ctx(), param).as<double>(); }
 
  private:
+  void write(const std::vector<float>& values, const Tensor& to) {
+    std::vector<double> wide(values.begin(), values.end());
+    std::vector<BF16> narrow;
+    for (const float value : values) narrow.push_back(to_bf16(value));
+    const Tensor from = to.dtype == DType::kF64    ? host_tensor(wide.data(), to.shape)
+                        : to.dtype == DType::kBF16 ? host_tensor(narrow.data(), to.shape)
+                                                   : host_tensor(values.data(), to.shape);
+    copy(ctx(), from, to);
+    wait(ctx());
+  }
+
   static InstanceOptions for_training(InstanceOptions options) {
     options.purpose = State::Purpose::kTraining;
     if (options.stack_bytes == 0) options.stack_bytes = size_t{1} << 30;

@@ -82,10 +82,10 @@ Trainer::Trainer(const Config& config, const Ranks* ranks)
   const LoadReport loaded = load_weights(instance_.ctx(), folder_.weights(), instance_.state());
   if (leads()) log_info("loaded {}{}", loaded.str(), ranks ? ", this rank's share" : "");
   const int64_t tokens = std::max(loader_.max_batch_tokens(), evaluator_ ? evaluator_->max_batch_tokens() : int64_t{0});
-  warm_up(instance_, {.tokens = tokens,
-                      .longest_document = std::min(tokens, config.data.max_seq_length),
-                      .documents = loader_.max_batch_documents(),
-                      .micro_batches = loader_.max_micro_batches()});
+  plans_ = warm_up(instance_, {.tokens = tokens,
+                               .longest_document = std::min(tokens, config.data.max_seq_length),
+                               .documents = loader_.max_batch_documents(),
+                               .micro_batches = loader_.max_micro_batches()});
   check_memory_to_save();
 }
 
@@ -132,6 +132,7 @@ StepRecord Trainer::step(int64_t step) {
                     .tokens = rows.live_tokens,
                     .target_tokens = rows.target_tokens,
                     .recomputed_layers = result.dropped,
+                    .plans = step == 1 ? plans_ : std::string(),
                     .parallel = result.parallel};
   record.loss = record.lm_loss + router_coefficient_ * record.aux_loss;
   check_finite(record);

@@ -63,6 +63,7 @@ class Trainer {
   Loader loader_;
   std::optional<Evaluator> evaluator_;
   int64_t total_steps_;
+  std::string plans_;  // digest of the matrix products' algorithms
   std::optional<OutputFolder> output_;
   std::vector<std::unique_ptr<MetricSink>> sinks_;
 };

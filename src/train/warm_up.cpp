@@ -6,18 +6,21 @@
 #include "data/random_batch.h"
 #include "train/memory_plan.h"
 #include "train/scalars.h"
+#include "train/shared_plans.h"
 #include "train/step.h"
 
 namespace mixtune {
 
-void warm_up(Instance& instance, BatchLimits limits) {
+std::string warm_up(Instance& instance, BatchLimits limits) {
   Ctx& ctx = instance.ctx();
   limits.expert_ranks = instance.ranks().grid.expert_parallel;
-  if (!ctx.on_gpu()) return;
-  log_info("warming up: what is the fastest on this GPU is measured once, and kept");
+  if (!ctx.on_gpu()) return "";
+  const bool by_rule = instance.options().gpu.deterministic;
+  log_info("warming up{}", by_rule ? "" : ": what is the fastest on this GPU is measured once, and kept");
   const MixtralConfig& config = instance.model().config();
   const RandomBatch random(limits.tokens, limits.longest_document, config.vocab_size, 0, instance.host_memory());
   begin_warm_up(ctx, instance.model().attention_shape(random.batch()), instance.state().dtype(), limits);
+  SharedPlans plans(instance);
   Scalars losses(ctx, "warm-up losses", 2);
   Saved saved = instance.model().make_saved();
   if (instance.state().is_training()) {
@@ -33,7 +36,10 @@ void warm_up(Instance& instance, BatchLimits limits) {
     forward_loss(ctx, instance.model(), random.batch(), saved, losses.slice(0));
   }
   losses.read(ctx);
+  const std::string digest = plans.finish();
   finish_warm_up(ctx);
+  log_info("matrix products: algorithms {} ({})", digest, by_rule ? "by rule" : "measured");
+  return digest;
 }
 
 }  // namespace mixtune

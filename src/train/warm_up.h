@@ -2,13 +2,15 @@
 // in which libraries choose their algorithms.
 #pragma once
 
+#include <string>
+
 #include "kernels/warm_up.h"
 #include "model/instance.h"
 
 namespace mixtune {
 
-// All ranks call this. Leaves weights and moments as they are; gradients are forgotten by the next begin_step. Nothing
-// on the CPU.
-void warm_up(Instance& instance, BatchLimits limits);
+// All ranks call this. Leaves weights and moments as they are; gradients are forgotten by the next begin_step. Returns
+// the digest of the algorithms that the ranks' matrix products take from here on (SharedPlans). Nothing on the CPU.
+std::string warm_up(Instance& instance, BatchLimits limits);
 
 }  // namespace mixtune

@@ -1,11 +1,9 @@
 // The same training on the same GPU gives the same bits: with deterministic: true in any precision; in fp32, whose
 // kernels have a fixed order anyway, as long as the algorithms of the matrix products are the same (a shared file).
-#include <fmt/format.h>
-#include <unistd.h>
-
 #include <cstring>
 #include <filesystem>
 
+#include "base/temp_folder.h"
 #include "gpu/gpu_test.h"
 #include "gpu/training.h"
 #include "sameness.h"
@@ -74,14 +72,27 @@ TEST_F(Determinism, Fp32) {
   expect_same_bits(train(options, 3), train(options, 3));
 }
 
-TEST_F(Determinism, Fp32WithSharedPlans) {
-  const fs::path cache = fs::temp_directory_path() / fmt::format("mixtune-determinism-{}", getpid());
-  InstanceOptions options = fp32_on(kGpu);
-  options.gpu.plan_cache = cache;
+// What another run measured is not taken.
+TEST_F(Determinism, WhateverWasMeasuredBefore) {
+  const TempFolder cache;
+  InstanceOptions options = bf16_on_gpu();
+  options.gpu.deterministic = true;
+  const Trained first = train(options, 3);
+  options.gpu.plan_cache = cache.path();
+  options.gpu.deterministic = false;
   train(options, 3, 0);
-  EXPECT_FALSE(fs::is_empty(cache)) << "no plans were kept";
+  EXPECT_FALSE(fs::is_empty(cache.path())) << "no plans were kept";
+  options.gpu.deterministic = true;
+  expect_same_bits(first, train(options, 3));
+}
+
+TEST_F(Determinism, Fp32WithSharedPlans) {
+  const TempFolder cache;
+  InstanceOptions options = fp32_on(kGpu);
+  options.gpu.plan_cache = cache.path();
+  train(options, 3, 0);
+  EXPECT_FALSE(fs::is_empty(cache.path())) << "no plans were kept";
   expect_same_bits(train(options, 3), train(options, 3));
-  fs::remove_all(cache);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // sameness, in bf16 by the two runs of bf16_parity_test, each rank on its own documents.
 #include <filesystem>
 
+#include "gpu/training.h"
 #include "parallel/supervisor.h"
 #include "rank_processes.h"
 
@@ -42,8 +43,29 @@ TEST_F(TwoGpus, RecomputationToo) {
   }
 }
 
+// With deterministic: true, and nothing that an earlier run left.
 TEST_F(TwoGpus, TheSameRanksGiveTheSameBits) {
-  for (const int ep : {1, 2}) expect_same_bits(run_, options_, {2, ep, 1});
+  ShortTraining run = run_;
+  run.config = middle_size_config();
+  options_.gpu.deterministic = true;
+  for (const StateTypes& types :
+       {StateTypes::all(DType::kF32), StateTypes{.weights = DType::kBF16, .moments = DType::kBF16}}) {
+    options_.types = types;
+    for (const int ep : {1, 2})
+      for (const int zero_stage : {0, 1}) expect_same_bits(run, options_, {2, ep, zero_stage});
+  }
+  options_.types = {.weights = DType::kBF16, .masters = true};
+  expect_same_bits(run, options_, {2, 2, 1});
+}
+
+// Rank 0 measures, and both ranks take what it chose; so does a later run, from its file. fp32's own kernels add in a
+// fixed order anyway.
+TEST_F(TwoGpus, TheSameChoicesGiveTheSameBits) {
+  const TempFolder cache;
+  options_.gpu.plan_cache = cache.path();
+  for (const int ep : {1, 2})
+    expect_same_bits(run_ranks(run_, options_, {2, ep, 1}), run_ranks(run_, options_, {2, ep, 1}));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(cache.path()), {}), 1);
 }
 
 // All tokens go to rank 0's experts, and it has no memory for what they leave behind.
