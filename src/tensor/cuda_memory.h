@@ -1,5 +1,5 @@
-// Memory that CUDA gives: of a device, or of the host and pinned (device.type kCpu). It is zero when allocate returns, so
-// any stream may use it.
+// Memory that CUDA gives: of a device, or of the host and pinned (device.type kCpu). It is zero when allocate returns,
+// whichever stream uses it first.
 #pragma once
 
 #include <string>
