@@ -47,7 +47,7 @@ class Fault : public RankProgress {
 int run_rank(const std::string& kind, const std::string& place, int victim) {
   omp_set_num_threads(1);
   std::signal(SIGPIPE, SIG_IGN);  // as the program does
-  const Launch launch = *launch_from([](const char* name) { return std::getenv(name); });
+  const Launch launch = *start_from([](const char* name) { return std::getenv(name); }).rank;
   const char* test_device = std::getenv("MIXTUNE_TEST_DEVICE");
   const bool on_gpus = test_device != nullptr && std::string_view(test_device) == "cuda";
   const Device device = on_gpus ? Device{DeviceType::kCuda, launch.local_rank} : Device{};

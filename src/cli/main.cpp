@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/prctl.h>
 
 #include <csignal>
 #include <cstdio>
@@ -21,8 +22,9 @@ namespace mixtune {
 namespace {
 
 // A write that cannot be done is an error to report, not a signal to die of; and no file that is opened later becomes
-// standard output or error because the caller had closed those.
+// standard output or error because the caller had closed those. Executed as /proc/self/exe, it would be called exe.
 void prepare_process() {
+  prctl(PR_SET_NAME, "mixtune");
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
   for (int fd = 0; fd <= 2; ++fd)  // open() takes the lowest that is free

@@ -1,6 +1,7 @@
 #include "cli/ranks.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <fstream>
@@ -25,12 +26,12 @@ std::chrono::milliseconds timeout_of(const Config& config) {
   return std::chrono::milliseconds(static_cast<int64_t>(config.parallel.collective_timeout * 1e3));
 }
 
-// The words of this process's command line, the program first, without --nproc and its number.
+// The words of this process's command line without --nproc and its number.
 std::vector<std::string> command_of_a_rank() {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  std::vector<std::string> words = {"/proc/self/exe"};
+  std::vector<std::string> words(1);
   std::string word;
-  std::getline(file, word, '\0');
+  std::getline(file, words[0], '\0');
   while (std::getline(file, word, '\0')) {
     if (word == "--nproc")
       std::getline(file, word, '\0');
@@ -38,6 +39,12 @@ std::vector<std::string> command_of_a_rank() {
       words.push_back(word);
   }
   return words;
+}
+
+// A launcher's process would be the one that it says it started.
+bool is_command_at_terminal() {
+  const char* task = std::getenv("SLURM_TASK_PID");
+  return isatty(STDIN_FILENO) == 1 && (task == nullptr || task != std::to_string(getpid()));
 }
 
 // How this process ends where the job has failed elsewhere. Its supervisor tells why, or rank 0 does.
@@ -61,10 +68,10 @@ void add_nproc(CLI::App& app, int& ranks) {
 }
 
 std::optional<Launch> launch_of_process(int nproc) {
-  const auto launch = launch_from([](const char* name) { return std::getenv(name); });
-  if (launch && nproc > 0)
-    throw UserError("--nproc", "the ranks of this job were started by a launcher already", "leave it out");
-  return launch;
+  Start start = start_from([](const char* name) { return std::getenv(name); },
+                           {.nproc = nproc, .at_terminal = is_command_at_terminal()});
+  if (!start.ignored.empty() && (!start.rank || start.rank->rank == 0)) log_warning("{}", start.ignored);
+  return start.rank;
 }
 
 RankGrid grid_of(const Config& config, int64_t experts, int ranks, int rank) {
@@ -79,7 +86,8 @@ void check_gpus(const Config& config, int count) {
 }
 
 void supervise_ranks(const Config& config, int count) {
-  const Outcome outcome = supervise({.command = command_of_a_rank(), .ranks = count, .timeout = timeout_of(config)});
+  const Outcome outcome = supervise(
+      {.program = "/proc/self/exe", .command = command_of_a_rank(), .ranks = count, .timeout = timeout_of(config)});
   if (outcome.exit_code == 0) return;
   if (outcome.message.empty()) throw Ended{outcome.exit_code};
   throw Error("", outcome.message, "", static_cast<ExitCode>(outcome.exit_code));

@@ -17,8 +17,8 @@ namespace mixtune {
 // Adds the flag --nproc.
 void add_nproc(CLI::App& app, int& ranks);
 
-// The rank that a launcher says this process is; none where it was started alone. Throws UserError where --nproc asks
-// for ranks too.
+// The rank that a launcher says this process is; none where it was started alone. Warns of variables that do not count.
+// Throws UserError as start_from does.
 std::optional<Launch> launch_of_process(int nproc);
 
 // The key's groups of `ranks`. Throws UserError where there are none.

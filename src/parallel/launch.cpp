@@ -2,145 +2,132 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
-#include <cstdint>
-#include <string_view>
+#include <utility>
 
 #include "base/error.h"
+#include "parallel/launchers.h"
 
 namespace mixtune {
 
 namespace {
 
-constexpr int kMaxPort = 65535;
-constexpr int kMaxRanks = 1 << 20;
+std::string ignored(const std::string& variables, std::string_view why) {
+  if (variables.empty()) return "";
+  const bool several = variables.find(", ") != std::string::npos;
+  return fmt::format("{} {} ignored: {}", variables, several ? "are" : "is", why);
+}
 
-class Environment {
- public:
-  explicit Environment(const std::function<const char*(const char*)>& getenv) : getenv_(getenv) {}
+std::string variables_of(const LaunchVariables& variables, const Claim& claim) {
+  return variables.list({claim.launcher->rank, claim.launcher->size});
+}
 
-  // "" where it is not set.
-  std::string get(const char* name) const {
-    const char* value = getenv_(name);
-    return value == nullptr ? "" : value;
+Start as_rank(const LaunchVariables& variables, const Claim& claim, Launch rank, const StartOptions& options) {
+  if (options.nproc > 0)
+    throw UserError("--nproc",
+                    fmt::format("this process is rank {} of {} already ({})", claim.rank, claim.size,
+                                variables_of(variables, claim)),
+                    fmt::format("leave it out, or {} to start ranks here", claim.unset()));
+  return {.rank = std::move(rank), .ignored = ""};
+}
+
+// A pod's variables are torchrun's, which is to start the ranks there.
+[[noreturn]] void refuse_without_torchrun(const LaunchVariables& variables, const char* name,
+                                          const std::string& alone) {
+  throw UserError(name, fmt::format("is {}, and torchrun has not started this process", printable(variables.get(name))),
+                  "run 'torchrun --no-python mixtune ...' in each pod, " + alone);
+}
+
+// RANK and WORLD_SIZE without another launcher: torchrun's, an operator's, or left behind.
+Start by_pytorch(const LaunchVariables& variables, const Claim& claim, const StartOptions& options) {
+  const std::string both = variables_of(variables, claim);
+  if (!variables.has("LOCAL_RANK")) {
+    if (variables.get("PET_NNODES") == "1")
+      return {.rank = {}, .ignored = ignored(both, "PET_NNODES=1, and torchrun has not started this process")};
+    if (variables.number_or_none("PET_NPROC_PER_NODE") > 1)
+      refuse_without_torchrun(variables, "PET_NPROC_PER_NODE", claim.or_alone());
   }
-  bool has(const char* name) const { return !get(name).empty(); }
-
-  std::string require(const char* name, const char* because) const {
-    std::string value = get(name);
-    if (value.empty())
-      throw UserError(name, fmt::format("is not set, although {} is", because), "start all ranks by one launcher");
-    return value;
-  }
-
-  int number(const char* name, const char* because, int lowest, int highest) const {
-    const std::string text = require(name, because);
-    int value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size() || value < lowest || value > highest)
-      throw UserError(name, fmt::format("is '{}', not a number from {} to {}", printable(text), lowest, highest),
-                      "see what launched this process");
-    return value;
-  }
-
- private:
-  const std::function<const char*(const char*)>& getenv_;
-};
-
-struct Names {
-  const char *rank, *size, *local_rank;
-};
-
-Launch ranks_in(const Environment& environment, const Names& names) {
-  Launch launch;
-  launch.size = environment.number(names.size, names.rank, 1, kMaxRanks);
-  launch.rank = environment.number(names.rank, names.size, 0, launch.size - 1);
-  launch.local_rank = environment.number(names.local_rank, names.rank, 0, launch.size - 1);
-  return launch;
+  if (options.nproc > 0 && !(variables.has("MASTER_ADDR") && variables.has("MASTER_PORT")))
+    return {.rank = {}, .ignored = ignored(both, "without MASTER_ADDR and MASTER_PORT there is no job to join")};
+  return as_rank(variables, claim, rank_of_pytorch(variables, claim), options);
 }
 
-// The same port in all ranks of a job, and most likely another in another job: below those that systems give away.
-int port_of_job(std::string_view id) {
-  uint32_t hash = 2166136261;  // FNV-1a
-  for (const char c : id) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619;
-  return static_cast<int>(20000 + hash % 12000);
+// A rank of an MPI launcher or of srun. What PyTorch's variables say else does not count.
+Start by_launcher(const LaunchVariables& variables, const Claim& claim, const StartOptions& options) {
+  Start start = as_rank(variables, claim, rank_of_launcher(variables, claim), options);
+  std::string others;
+  for (const auto& [name, value] : {std::pair("RANK", start.rank->rank), std::pair("WORLD_SIZE", start.rank->size),
+                                    std::pair("LOCAL_RANK", start.rank->local_rank)})
+    if (variables.has(name) && variables.number_or_none(name) != value)
+      others += (others.empty() ? "" : ", ") + variables.list({name});
+  start.ignored = ignored(others, variables_of(variables, claim) + " count");
+  return start;
 }
 
-int port_in(const Environment& environment, std::string_view job) {
-  if (environment.has("MASTER_PORT")) return environment.number("MASTER_PORT", "", 1, kMaxPort);
-  return port_of_job(job);
+// Both make this process one of several ranks: the same, or nobody knows which.
+Start by_both(const LaunchVariables& variables, const Claim& pytorch, const Claim& launcher,
+              const StartOptions& options) {
+  if (pytorch.rank != launcher.rank || pytorch.size != launcher.size)
+    throw UserError(variables_of(variables, pytorch),
+                    fmt::format("they do not say what {} do", variables_of(variables, launcher)),
+                    fmt::format("{} if they were left behind, else {}", pytorch.unset(), launcher.unset()));
+  Start start = by_launcher(variables, launcher, options);
+  if (variables.has("LOCAL_RANK"))
+    start.rank->local_rank = variables.number("LOCAL_RANK", 0, pytorch.size - 1, pytorch.unset());
+  start.ignored = "";
+  return start;
 }
 
-// The first of Slurm's list of nodes: "node[03-05,9],other" begins with node03.
-std::string first_node(const char* name, std::string_view list) {
-  const auto fail = [&] {
-    throw UserError(name, fmt::format("is '{}', not a list of nodes", printable(list)), "set MASTER_ADDR");
-  };
-  std::string node;
-  for (size_t i = 0; i < list.size() && list[i] != ','; ++i) {
-    if (list[i] != '[') {
-      node += list[i];
-      continue;
-    }
-    const size_t close = list.find(']', i);
-    if (close == std::string_view::npos) fail();
-    const std::string_view inside = list.substr(i + 1, close - i - 1);
-    node += inside.substr(0, inside.find_first_of(",-"));
-    i = close;
-  }
-  if (node.empty() || node.find(']') != std::string::npos) fail();
-  return node;
+void check_pmix(const LaunchVariables& variables) {
+  if (variables.has("PMIX_RANK"))
+    throw UserError("PMIX_RANK", "is set, and nothing says how many ranks there are",
+                    "set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT for each rank, or 'unset PMIX_RANK' "
+                    "to run alone");
 }
 
-// torchrun's agent may listen at MASTER_PORT itself, for PyTorch's ranks: ours then meet at the next one.
-Launch from_torchrun(const Environment& environment) {
-  Launch launch = ranks_in(environment, {.rank = "RANK", .size = "WORLD_SIZE", .local_rank = "LOCAL_RANK"});
-  launch.host = environment.require("MASTER_ADDR", "RANK");
-  launch.port = environment.number("MASTER_PORT", "RANK", 1, kMaxPort);
-  launch.supervised = environment.get("MIXTUNE_SUPERVISED") == "1";
-  if (!launch.supervised && environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True")
-    launch.port += launch.port < kMaxPort ? 1 : -1;
-  return launch;
+// What makes no rank, but says that there are others.
+void check_left_behind(const LaunchVariables& variables, const StartOptions& options) {
+  for (const char* name : {"RANK", "LOCAL_RANK"})
+    if (options.nproc == 0 && variables.number_or_none(name) > 0)
+      throw UserError(name, fmt::format("is {}, and RANK and WORLD_SIZE are not both set", variables.get(name)),
+                      fmt::format("start all ranks by one launcher, or 'unset {}' to run alone", name));
+  if (variables.has("PET_NNODES") && variables.get("PET_NNODES") != "1")
+    refuse_without_torchrun(variables, "PET_NNODES", "or 'unset PET_NNODES' to run alone");
 }
 
-std::optional<Launch> from_srun(const Environment& environment) {
-  Launch launch =
-      ranks_in(environment, {.rank = "SLURM_PROCID", .size = "SLURM_NTASKS", .local_rank = "SLURM_LOCALID"});
-  if (launch.size == 1) return std::nullopt;
-  const char* list = environment.has("SLURM_STEP_NODELIST") ? "SLURM_STEP_NODELIST" : "SLURM_JOB_NODELIST";
-  launch.host = environment.has("MASTER_ADDR") ? environment.get("MASTER_ADDR")
-                                               : first_node(list, environment.require(list, "SLURM_PROCID"));
-  launch.port =
-      port_in(environment, environment.has("MASTER_PORT") ? "" : environment.require("SLURM_JOB_ID", "SLURM_PROCID"));
-  return launch;
+Start alone(const LaunchVariables& variables, const StartOptions& options) {
+  check_left_behind(variables, options);
+  Start start;
+  start.ignored = ignored(variables.list({"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}),
+                          "only RANK and WORLD_SIZE together make this process a rank");
+  const bool in_step = variables.has("SLURM_STEP_NUM_TASKS") && !options.at_terminal;
+  if (options.nproc == 0 && !in_step && variables.number_or_none("SLURM_NTASKS") > 1)
+    start.ignored += (start.ignored.empty() ? "" : "; ") +
+                     ignored(variables.list({"SLURM_NTASKS"}),
+                             "srun has not started this process; 'srun mixtune ...' or --nproc starts ranks");
+  return start;
 }
 
-std::optional<Launch> from_mpirun(const Environment& environment) {
-  Launch launch = ranks_in(
-      environment,
-      {.rank = "OMPI_COMM_WORLD_RANK", .size = "OMPI_COMM_WORLD_SIZE", .local_rank = "OMPI_COMM_WORLD_LOCAL_RANK"});
-  if (launch.size == 1) return std::nullopt;
-  launch.host = environment.get("MASTER_ADDR");
-  if (launch.host.empty()) {
-    if (environment.number("OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_RANK", 1, kMaxRanks) != launch.size)
-      throw UserError("MASTER_ADDR", "is not set, although the ranks are on several machines",
-                      "run mpirun -x MASTER_ADDR=<the first machine>");
-    launch.host = "127.0.0.1";
-  }
-  launch.port = port_in(environment, environment.get("PMIX_NAMESPACE"));
-  return launch;
+Start alone_in_pytorch(const LaunchVariables& variables) {
+  if (variables.number_or_none("LOCAL_RANK") <= 0) return {};
+  return {.rank = {}, .ignored = ignored(variables.list({"LOCAL_RANK"}), variables.list({"WORLD_SIZE"}))};
 }
 
 }  // namespace
 
-std::optional<Launch> launch_from(const std::function<const char*(const char*)>& getenv) {
-  const Environment environment(getenv);
-  if (environment.has("RANK") || environment.has("WORLD_SIZE")) return from_torchrun(environment);
-  // Slurm sets the one in a batch script, the other in an allocation's shell; both are there under srun.
-  if (environment.has("SLURM_PROCID") && environment.has("SLURM_NTASKS")) return from_srun(environment);
-  if (environment.has("OMPI_COMM_WORLD_RANK") || environment.has("OMPI_COMM_WORLD_SIZE"))
-    return from_mpirun(environment);
-  return std::nullopt;
+Start start_from(const GetEnv& getenv, const StartOptions& options) {
+  const LaunchVariables variables(getenv);
+  const auto pytorch = claim_of_pytorch(variables);
+  if (pytorch && variables.get("MIXTUNE_SUPERVISED") == "1")
+    return as_rank(variables, *pytorch, rank_of_pytorch(variables, *pytorch), options);
+  const bool has_agent = pytorch && variables.has("TORCHELASTIC_RUN_ID");
+  const auto launcher = has_agent ? std::nullopt : claim_of_launcher(variables, options.at_terminal);
+  const bool in_pytorch = pytorch && pytorch->is_job(), in_launcher = launcher && launcher->is_job();
+  if (in_pytorch && in_launcher) return by_both(variables, *pytorch, *launcher, options);
+  if (in_launcher) return by_launcher(variables, *launcher, options);
+  if (in_pytorch) return by_pytorch(variables, *pytorch, options);
+  if (pytorch) return alone_in_pytorch(variables);
+  if (!launcher && !options.at_terminal) check_pmix(variables);
+  return alone(variables, options);
 }
 
 }  // namespace mixtune

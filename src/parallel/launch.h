@@ -5,6 +5,8 @@
 #include <optional>
 #include <string>
 
+#include "parallel/launch_variables.h"
+
 namespace mixtune {
 
 struct Launch {
@@ -14,9 +16,21 @@ struct Launch {
   bool supervised = false;  // our supervisor started this process: it coordinates, and prints why the job failed
 };
 
-// From the environment variables of torchrun (and of our supervisor, which sets the same), srun or mpirun; none where
-// the process was started alone. Throws UserError, which names the variable, where they are not all there or make no
-// sense.
-std::optional<Launch> launch_from(const std::function<const char*(const char*)>& getenv);
+// How this process was started.
+struct Start {
+  std::optional<Launch> rank;  // of a job of several, or of our supervisor; none: alone
+  std::string
+      ignored;  // one line: which variables look like a launcher's, and why they do not count; "": there are none
+};
+
+struct StartOptions {
+  int nproc = 0;             // the ranks that this process is asked to start itself; 0: it is not
+  bool at_terminal = false;  // it is a command of a shell at a terminal, not what a launcher started
+};
+
+// By the environment variables of our supervisor, torchrun, MPI's launchers, srun or an operator (docs/parallel.md has
+// the table). A job of one rank is none; a variable that was left behind makes no rank. Throws UserError, which names
+// the variables, where they leave open what this process is, or make it a rank although nproc asks for ranks.
+Start start_from(const GetEnv& getenv, const StartOptions& options = {});
 
 }  // namespace mixtune

@@ -116,7 +116,7 @@ std::vector<std::string> environment_with(std::vector<std::string> settings) {
 }
 
 // In the child, between fork and exec: system calls alone.
-[[noreturn]] void become(char** command, char** environment, pid_t parent, const sigset_t& mask) {
+[[noreturn]] void become(const char* program, char** command, char** environment, pid_t parent, const sigset_t& mask) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(kCannotStart);  // it has died already
   setpgid(0, 0);
@@ -124,7 +124,7 @@ std::vector<std::string> environment_with(std::vector<std::string> settings) {
   if (null > 0) dup2(null, 0);
   if (null > 0) close(null);
   sigprocmask(SIG_SETMASK, &mask, nullptr);
-  execvpe(command[0], command, environment);
+  execvpe(program, command, environment);
   _exit(kCannotStart);
 }
 
@@ -200,10 +200,11 @@ void Supervisor::start(int rank) {
   if (getenv("OMP_NUM_THREADS") == nullptr)
     settings.push_back(fmt::format("OMP_NUM_THREADS={}", std::max(1, cores / options_.ranks)));
   Strings command(options_.command), environment(environment_with(std::move(settings)));
+  const std::string& program = options_.program.empty() ? options_.command[0] : options_.program;
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) throw Error(fmt::format("rank {}", rank), std::strerror(errno), "start fewer processes");
-  if (pid == 0) become(command.get(), environment.get(), parent, signals_.old_mask());
+  if (pid == 0) become(program.c_str(), command.get(), environment.get(), parent, signals_.old_mask());
   setpgid(pid, pid);  // as the child does: whoever is first
   ranks_.push_back({.pid = pid, .status = {}});
 }

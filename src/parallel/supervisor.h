@@ -8,7 +8,8 @@
 namespace mixtune {
 
 struct SupervisorOptions {
-  std::vector<std::string> command;  // of every rank; found as the shell finds it
+  std::string program = {};          // of every rank, found as the shell finds it; empty: the first word of `command`
+  std::vector<std::string> command;  // its words; the first is what lists of processes show
   int ranks = 1;
   std::chrono::milliseconds timeout{30000};  // CoordinatorOptions::timeout
   // After a failure, ranks have this long to end by themselves, then a third of it to end by SIGTERM.

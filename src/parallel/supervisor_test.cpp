@@ -220,7 +220,7 @@ TEST(Supervisor, RankThatEndsEarly) {
 TEST(SupervisedRank, DoesItsPart) {
   if (getenv(kRole) == nullptr) return;
   const std::string role = getenv(kRole);
-  const auto launch = launch_from([](const char* name) { return getenv(name); });
+  const auto launch = start_from([](const char* name) { return getenv(name); }).rank;
   ASSERT_TRUE(launch && launch->supervised);
   CoordinatorClient client({.host = launch->host,
                             .port = launch->port,

@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <future>
@@ -238,7 +239,6 @@ TEST_F(RankRuns, SpeakOnce) {
 struct Mistake {
   std::string name;
   Args args, parts;
-  std::string environment = "";
 };
 
 void PrintTo(const Mistake& mistake, std::ostream* out) {
@@ -250,9 +250,7 @@ class RankMistakes : public RankRuns, public testing::WithParamInterface<Mistake
 TEST_P(RankMistakes, AreToldInOneLineBeforeAnythingStarts) {
   const Mistake& mistake = GetParam();
   const auto before = snapshot(work_.path());
-  const std::string script =
-      fmt::format("exec env {} \"$0\" {}", mistake.environment, fmt::join(train("out", mistake.args), " "));
-  const Outcome outcome = run_shell(script, work_.path());
+  const Outcome outcome = run(train("out", mistake.args));
   EXPECT_EQ(outcome.code, 2) << outcome.err;
   EXPECT_EQ(outcome.out, "");
   EXPECT_EQ(lines_of(outcome.err).size(), 1u) << outcome.err;
@@ -260,7 +258,7 @@ TEST_P(RankMistakes, AreToldInOneLineBeforeAnythingStarts) {
   EXPECT_TRUE(snapshot(work_.path()) == before);
 }
 
-const std::string kExperts = "--expert_model_parallel_size", kMaster = " MASTER_ADDR=127.0.0.1 MASTER_PORT=29500";
+const std::string kExperts = "--expert_model_parallel_size";
 
 const std::vector<Mistake> kMistakes = {
     {"ExpertsOverRanks",
@@ -274,14 +272,6 @@ const std::vector<Mistake> kMistakes = {
      {"--global_batch_size: 32 is no multiple of", "3 x 4 ranks = 12 rows", "24 or 36"}},
     {"NoRanks", {"--nproc=0"}, {"--nproc"}},
     {"NotANumberOfRanks", {"--nproc=many"}, {"--nproc", "many"}},
-    {"TwoLaunchers",
-     {"--nproc=2"},
-     {"--nproc", "launcher", "leave it out"},
-     "RANK=0 WORLD_SIZE=1 LOCAL_RANK=0" + kMaster},
-    {"NoWorldSize", {}, {"WORLD_SIZE: is not set, although RANK is"}, "RANK=0"},
-    {"NoRank", {}, {"RANK: is not set, although WORLD_SIZE is"}, "WORLD_SIZE=2"},
-    {"NoMaster", {}, {"MASTER_ADDR: is not set, although RANK is"}, "RANK=0 WORLD_SIZE=2 LOCAL_RANK=0"},
-    {"RankBeyondTheWorld", {}, {"RANK: is '2'", "from 0 to 1"}, "RANK=2 WORLD_SIZE=2 LOCAL_RANK=0" + kMaster},
 };
 
 INSTANTIATE_TEST_SUITE_P(All, RankMistakes, testing::ValuesIn(kMistakes), [](const auto& of) { return of.param.name; });
@@ -335,7 +325,34 @@ TEST_F(RankRuns, OfDifferentDataDoNotTrain) {
   EXPECT_FALSE(fs::exists(path("out")));
 }
 
+TEST_F(RankRuns, OfOneGpuDoNotTrain) {
+  const char* device = std::getenv("MIXTUNE_TEST_DEVICE");
+  if (device == nullptr || std::string(device) != "cuda") GTEST_SKIP() << "skipped: no MIXTUNE_TEST_DEVICE=cuda";
+  const Outcome outcome =
+      run_shell("export CUDA_VISIBLE_DEVICES=0\n" + launch_two(train("out", {"--max_steps=3", "--device=cuda"}), ""),
+                work_.path());
+  EXPECT_EQ(outcome.out, "2\n2\n") << outcome.err;
+  expect_one_error(outcome, {"ranks 0 and 1 both compute on GPU "});
+  expect_no_process_left();
+  EXPECT_FALSE(fs::exists(path("out")));
+}
+
 const Args kEndless = {"--nproc=2", "--max_steps=1000000", "--per_device_train_batch_size=1"};
+
+TEST_F(RankRuns, AreCalledMixtune) {
+  auto outcome = std::async(std::launch::async, [&] { return run(train("out", kEndless)); });
+  EXPECT_TRUE(comes_true([&] { return !lines_of(read(path("out/metrics.jsonl"))).empty(); }));
+  const auto running = processes();
+  EXPECT_EQ(running.size(), 3u);
+  for (const auto& [rank, process] : running) {
+    const fs::path folder = fs::path("/proc") / std::to_string(process);
+    EXPECT_EQ(read(folder / "comm"), "mixtune\n") << rank;
+    const std::string words = read(folder / "cmdline");
+    EXPECT_EQ(words.substr(0, words.find('\0')), MIXTUNE_PROGRAM) << rank;
+  }
+  if (running.contains(kLauncher)) kill(running.at(kLauncher), SIGTERM);
+  EXPECT_NE(outcome.get().code, 0);
+}
 
 TEST_F(RankRuns, EndWhenOneIsKilled) {
   const Outcome outcome = interrupted(train("out", kEndless), 1, SIGKILL);

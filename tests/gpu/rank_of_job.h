@@ -22,7 +22,7 @@ class RankOfJob : public testing::Environment {
 
   // Experts are spread over all ranks, each with a GPU of its own.
   void SetUp() override {
-    const auto launch = launch_from([](const char* name) { return std::getenv(name); });
+    const auto launch = start_from([](const char* name) { return std::getenv(name); }).rank;
     if (!launch) return;
     job_ = std::make_unique<Job>(JobOptions{.launch = *launch,
                                             .token = std::getenv("MIXTUNE_TOKEN"),
