@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <netdb.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -10,6 +11,8 @@
 #include "parallel/alarm.h"
 #include "parallel/gloo_communicator.h"
 #include "parallel/nccl_communicator.h"
+#include "parallel/own_gpu.h"
+#include "tensor/gpu_identity.h"
 
 namespace mixtune {
 
@@ -17,6 +20,8 @@ namespace {
 
 // The coordinator knows better than a communicator why a rank does not answer, so it is to be the first to say so.
 constexpr std::chrono::seconds kLater{5};
+// A launcher starts its ranks together: one that waits for another this long says so.
+constexpr std::chrono::seconds kPatience{10};
 
 // The address of this machine that reaches `host`; "" where there is none to be found.
 std::string address_towards(const std::string& host, int port) {
@@ -38,13 +43,23 @@ std::string address_towards(const std::string& host, int port) {
   return "";
 }
 
+OwnGpu own_gpu(Device device) {
+  const GpuIdentity identity = gpu_identity(device.index);
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  return {.id = identity.uuid, .place = fmt::format("GPU {} of {}", identity.bus, host)};
+}
+
 }  // namespace
 
 Job::Job(JobOptions options) : options_(std::move(options)) {
   const Launch& launch = options_.launch;
   if (launch.rank == 0 && !launch.supervised)
-    coordinator_.emplace(CoordinatorOptions{
-        .port = launch.port, .size = launch.size, .token = options_.token, .timeout = options_.timeout});
+    coordinator_.emplace(CoordinatorOptions{.port = launch.port,
+                                            .size = launch.size,
+                                            .token = options_.token,
+                                            .timeout = options_.timeout,
+                                            .patience = kPatience});
   client_ = std::make_unique<CoordinatorClient>(
       CoordinatorClientOptions{.host = launch.host,
                                .port = launch.port,
@@ -52,6 +67,7 @@ Job::Job(JobOptions options) : options_(std::move(options)) {
                                .size = launch.size,
                                .token = options_.token,
                                .timeout = options_.timeout,
+                               .patience = kPatience,
                                .on_failure = [this](const Failure& failure) {
                                  if (coordinator_) coordinator_->wait();  // until the others know, too
                                  options_.on_failure(failure);
@@ -99,6 +115,7 @@ Ranks Job::connect(Device device, const RankGrid& grid) {
 }
 
 Ranks Job::connect_gpus(Device device, const RankGrid& grid) {
+  check_own_gpu(*client_, options_.launch.rank, options_.launch.size, own_gpu(device));
   const auto patience = options_.timeout + kLater;
   const auto give_up = [this](const std::string& message) {
     options_.on_failure(fail(message, 1));

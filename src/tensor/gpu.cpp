@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "tensor/ctx.h"
+#include "tensor/gpu_identity.h"
 
 namespace mixtune {
 
@@ -136,6 +137,18 @@ GpuInfo gpu_info(int index) {
   info.compute_capability = capability(index);
   info.multiprocessors = properties.multiProcessorCount;
   return info;
+}
+
+GpuIdentity gpu_identity(int index) {
+  GpuIdentity identity;
+  cudaDeviceProp properties;
+  check_cuda(cudaGetDeviceProperties(&properties, index), "device properties");
+  for (const char byte : properties.uuid.bytes)
+    identity.uuid += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  char bus[32];
+  check_cuda(cudaDeviceGetPCIBusId(bus, sizeof bus, index), "bus id");
+  identity.bus = bus;
+  return identity;
 }
 
 std::shared_ptr<Gpu> make_gpu(Device device, const GpuOptions& options) {

@@ -4,6 +4,7 @@
 #include "tensor/ctx.h"
 #include "tensor/cuda_memory.h"
 #include "tensor/fence.h"
+#include "tensor/gpu_identity.h"
 #include "tensor/lane.h"
 #include "tensor/nvtx.h"
 
@@ -36,6 +37,9 @@ int gpu_count() {
   return 0;
 }
 GpuInfo gpu_info(int) {
+  no_cuda();
+}
+GpuIdentity gpu_identity(int) {
   no_cuda();
 }
 std::shared_ptr<Gpu> make_gpu(Device, const GpuOptions&) {
