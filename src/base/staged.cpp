@@ -1,10 +1,19 @@
 #include "base/staged.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
 #include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <vector>
@@ -19,30 +28,75 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kMark = ".tmp-";
+constexpr int kWordDigits = 16;
+constexpr std::chrono::hours kStale{7 * 24};  // of another host
 
 std::string temporary_name(const std::string& path) {
-  return fmt::format("{}/.{}{}{}", parent_folder(path), fs::path(path).filename().string(), kMark, getpid());
+  return fmt::format("{}/.{}{}{}-{}-{}", parent_folder(path), fs::path(path).filename().string(), kMark, host_name(),
+                     getpid(), unguessable_word());
 }
 
-// The process that made a temporary name, or none if it is not one.
-std::optional<pid_t> maker(std::string_view name) {
+struct Maker {
+  std::string_view host;
+  pid_t pid;
+};
+
+// Who made a temporary name, or none if it is not one.
+std::optional<Maker> maker(std::string_view name) {
   const size_t mark = name.rfind(kMark);
   if (mark == std::string_view::npos) return {};
-  const std::string_view digits = name.substr(mark + kMark.size());
+  const std::string_view rest = name.substr(mark + kMark.size());
+  const size_t word = rest.rfind('-'), digits = word == 0 ? rest.npos : rest.rfind('-', word - 1);
+  if (word == rest.npos || digits == rest.npos || rest.size() - word != 1 + kWordDigits ||
+      rest.find_first_not_of("0123456789abcdef", word + 1) != rest.npos)
+    return {};
   pid_t pid = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), pid);
-  if (error != std::errc() || end != digits.data() + digits.size() || pid <= 0) return {};
-  return pid;
+  const auto [end, error] = std::from_chars(rest.data() + digits + 1, rest.data() + word, pid);
+  if (error != std::errc() || end != rest.data() + word || pid <= 0) return {};
+  return Maker{rest.substr(0, digits), pid};
 }
 
-bool runs_elsewhere(pid_t pid) {
-  return pid != getpid() && (kill(pid, 0) == 0 || errno == EPERM);
+bool runs(pid_t pid) {
+  return kill(pid, 0) == 0 || errno == EPERM;
+}
+
+bool is_old(const fs::path& path) {
+  struct stat status {};
+  if (lstat(path.c_str(), &status) != 0) return false;
+  const auto changed = std::chrono::system_clock::from_time_t(status.st_mtime);
+  return std::chrono::system_clock::now() - changed > kStale;
+}
+
+bool is_stale(const Maker& maker, const fs::path& path) {
+  return maker.host == host_name() ? !runs(maker.pid) : is_old(path);
+}
+
+[[noreturn]] void fail_move(const std::string& to, int error) {
+  throw Error(printable(to, 400), fmt::format("cannot be put in place: {}", std::strerror(error)),
+              "check the folder it is in");
+}
+
+[[noreturn]] void fail_existing(const std::string& path) {
+  throw UserError(printable(path, 400), "exists already", "choose another name or remove it");
 }
 
 void move(const std::string& from, const std::string& to) {
+  if (std::rename(from.c_str(), to.c_str()) != 0) fail_move(to, errno);
+}
+
+// The same without replacing anything. Where the file system cannot rename so, a link does as much for a file. Where it
+// has no links either, and for a folder (whose rename replaces an empty one at most), looking first has to do.
+void move_new(const std::string& from, const std::string& to) {
+  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return;
+  if (errno == EEXIST) fail_existing(to);
+  if (errno != EINVAL && errno != ENOSYS) fail_move(to, errno);
+  if (link(from.c_str(), to.c_str()) == 0) {
+    unlink(from.c_str());
+    return;
+  }
   std::error_code error;
-  fs::rename(from, to, error);
-  if (error) throw Error(to, fmt::format("cannot be put in place: {}", error.message()), "check the folder it is in");
+  if (errno == EEXIST || fs::exists(fs::symlink_status(to, error))) fail_existing(to);
+  move(from, to);
 }
 
 }  // namespace
@@ -59,23 +113,37 @@ StagedPath::~StagedPath() {
 
 void StagedPath::commit() {
   move(path_, final_path_);
+  finish();
+}
+
+void StagedPath::commit_new() {
+  move_new(path_, final_path_);
+  finish();
+}
+
+void StagedPath::finish() {
   committed_ = true;
   sync_folder(parent_folder(final_path_));
 }
 
 StagedFolder::StagedFolder(const std::string& final_path) : staged_(final_path) {
   std::error_code error;
-  if (fs::exists(fs::symlink_status(without_trailing_slash(final_path), error)))
-    throw UserError(printable(final_path, 400), "exists already", "choose another name or remove it");
-  fs::create_directory(path(), error);
-  if (error)
-    throw UserError(printable(final_path, 400), fmt::format("cannot be made: {}", error.message()),
+  if (fs::exists(fs::symlink_status(without_trailing_slash(final_path), error))) fail_existing(final_path);
+  // An existing folder, or a link to one, would be somebody else's.
+  if (mkdir(path().c_str(), 0777) != 0)
+    throw UserError(printable(final_path, 400), fmt::format("cannot be made: {}", std::strerror(errno)),
                     "choose a place that exists and can be written");
 }
 
 void StagedFolder::commit() {
   sync_folder(path());
-  staged_.commit();
+  staged_.commit_new();
+}
+
+void write_whole_file(const std::string& path, std::string_view content, Existing existing) {
+  StagedPath staged(path);
+  write_file(staged.path(), content);
+  existing == Existing::kReplaced ? staged.commit() : staged.commit_new();
 }
 
 void remove_whole(const std::string& path) {
@@ -83,7 +151,8 @@ void remove_whole(const std::string& path) {
   move(path, temporary);
   std::error_code error;
   fs::remove_all(temporary, error);
-  if (error) throw Error(path, fmt::format("cannot be removed: {}", error.message()), "remove it by hand");
+  if (error)
+    throw Error(printable(path, 400), fmt::format("cannot be removed: {}", error.message()), "remove it by hand");
 }
 
 void remove_stale(const std::string& folder, std::string_view prefix) {
@@ -91,8 +160,9 @@ void remove_stale(const std::string& folder, std::string_view prefix) {
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    const auto pid = maker(name);
-    if (pid && name.starts_with('.') && std::string_view(name).substr(1).starts_with(prefix) && !runs_elsewhere(*pid))
+    const auto made_by = maker(name);
+    if (made_by && name.starts_with('.') && std::string_view(name).substr(1).starts_with(prefix) &&
+        is_stale(*made_by, entry->path()))
       stale.push_back(entry->path());
   }
   for (const fs::path& path : stale) fs::remove_all(path, error);
@@ -101,6 +171,21 @@ void remove_stale(const std::string& folder, std::string_view prefix) {
 std::string without_trailing_slash(std::string path) {
   while (path.size() > 1 && path.ends_with('/')) path.pop_back();
   return path;
+}
+
+std::string host_name() {
+  char name[65] = {};  // HOST_NAME_MAX and an end
+  if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == '\0') return "localhost";
+  std::string text = name;
+  std::ranges::replace_if(
+      text, [](unsigned char c) { return std::isalnum(c) == 0 && c != '.' && c != '_' && c != '-'; }, '_');
+  return text;
+}
+
+std::string unguessable_word() {
+  uint64_t bits = 0;
+  MT_CHECK(getrandom(&bits, sizeof(bits), 0) == static_cast<ssize_t>(sizeof(bits)));
+  return fmt::format("{:0{}x}", bits, kWordDigits);
 }
 
 }  // namespace mixtune

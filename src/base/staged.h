@@ -1,4 +1,5 @@
-// Files and folders that appear whole or not at all, and disappear the same way.
+// Files and folders that appear whole or not at all, and disappear the same way. Nothing is written through a link:
+// what is made is new, and a rename replaces a link, not what it leads to.
 #pragma once
 
 #include <string>
@@ -6,8 +7,9 @@
 
 namespace mixtune {
 
-// A file or folder that its user makes under a temporary name beside its final one, `.NAME.tmp-PID`. A kill at any
-// instant leaves at most the temporary one, which the next StagedPath of the same name removes.
+// A file or folder that its user makes under a temporary name beside its final one, `.NAME.tmp-HOST-PID-RANDOM`, which
+// nobody can guess. A kill at any instant leaves at most the temporary one, which the next StagedPath of the same name
+// removes (remove_stale says which).
 class StagedPath {
  public:
   explicit StagedPath(const std::string& final_path);
@@ -16,35 +18,52 @@ class StagedPath {
   StagedPath& operator=(const StagedPath&) = delete;
 
   const std::string& path() const { return path_; }  // to be made there
-  // Gives it its name, once everything in it is on the disk; a file of that name is replaced.
+  // Gives it its name, once everything in it is on the disk; a file or link of that name is replaced.
   void commit();
+  // The same, but throws UserError where something has that name, even if it came since this was made.
+  void commit_new();
 
  private:
+  void finish();
+
   std::string final_path_, path_;
   bool committed_ = false;
 };
 
-// A new folder, filled before it has its name.
+// A new folder, filled before it has its name. Its mode is what mkdir gives it, from the start: the umask, or the
+// parent's default rights, say who else may write in it.
 class StagedFolder {
  public:
   // Throws UserError if `final_path` exists.
   explicit StagedFolder(const std::string& final_path);
 
   const std::string& path() const { return staged_.path(); }  // to write into
-  // Gives the folder its name, once everything in it is on the disk.
+  // Gives the folder its name, once everything in it is on the disk. Throws UserError where something else has it now.
   void commit();
 
  private:
   StagedPath staged_;
 };
 
+// A file with this content, once it is on the disk, under its name. Existing::kRefused throws UserError where something
+// has that name.
+enum class Existing { kRefused, kReplaced };
+void write_whole_file(const std::string& path, std::string_view content, Existing existing);
+
 // Removes a file or folder. A kill in between leaves no half of it under its own name.
 void remove_whole(const std::string& path);
 
-// Removes what killed processes left in `folder` under temporary names for names that start with `prefix`.
+// Removes what killed processes left in `folder` under temporary names for names that start with `prefix`. Whether a
+// process of another host runs cannot be seen from here: what it made goes once it has not changed for a week.
 void remove_stale(const std::string& folder, std::string_view prefix);
 
 // `path` without the slashes at its end.
 std::string without_trailing_slash(std::string path);
+
+// This machine's, as temporary names and messages have it: letters, digits, '.', '_' and '-'.
+std::string host_name();
+
+// A word of hexadecimal digits from the kernel, another one in each call: for names and proofs.
+std::string unguessable_word();
 
 }  // namespace mixtune

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <vector>
 
@@ -63,17 +64,76 @@ TEST_F(Staged, AFolderIsNew) {
   EXPECT_THROW(StagedFolder(path("nowhere/folder")), UserError);
 }
 
-TEST_F(Staged, LeavesWhatARunningProcessWrites) {
-  const std::string foreign = fmt::format(".out.tmp-{}", getppid());
+// What comes under the name meanwhile is the user's.
+TEST_F(Staged, NothingIsReplacedUnlessAsked) {
+  StagedPath file(path("file"));
+  write_file(file.path(), "ours");
+  write_file(path("file"), "theirs");
+  EXPECT_THROW(file.commit_new(), UserError);
+  EXPECT_EQ(read("file"), "theirs");
+
+  StagedFolder folder(path("folder"));
+  std::filesystem::create_directory(path("folder"));
+  EXPECT_THROW(folder.commit(), UserError);
+  EXPECT_TRUE(std::filesystem::is_empty(path("folder")));
+
+  EXPECT_THROW(write_whole_file(path("file"), "ours", Existing::kRefused), UserError);
+  EXPECT_EQ(read("file"), "theirs");
+  write_whole_file(path("file"), "ours", Existing::kReplaced);
+  EXPECT_EQ(read("file"), "ours");
+  write_whole_file(path("new"), "ours", Existing::kRefused);
+  EXPECT_EQ(read("new"), "ours");
+}
+
+TEST_F(Staged, NothingIsWrittenThroughALink) {
+  write_file(path("precious"), "theirs");
+  for (const char* name : {"link", "other"}) std::filesystem::create_symlink(path("precious"), path(name));
+  std::filesystem::create_symlink(path("nowhere"), path("dangling"));
+  write_whole_file(path("link"), "ours", Existing::kReplaced);
+  EXPECT_EQ(read("link"), "ours");
+  for (const char* name : {"other", "dangling"})
+    EXPECT_THROW(write_whole_file(path(name), "ours", Existing::kRefused), UserError);
+  EXPECT_THROW(write_file(path("other"), "ours"), Error);
+  EXPECT_THROW(StagedFolder(path("dangling")), UserError);
+  EXPECT_EQ(read("precious"), "theirs");
+  EXPECT_EQ(entries(), (std::vector<std::string>{"dangling", "link", "other", "precious"}));
+}
+
+// Neither another process, nor another run of this one, can know the name and be there first.
+TEST_F(Staged, NamesCannotBeGuessed) {
+  const StagedPath first(path("out")), second(path("out"));
+  EXPECT_NE(first.path(), second.path());
+  const std::string start = path(fmt::format(".out.tmp-{}-{}-", host_name(), getpid()));
+  for (const StagedPath* staged : {&first, &second}) {
+    ASSERT_TRUE(staged->path().starts_with(start)) << staged->path();
+    EXPECT_EQ(staged->path().size(), start.size() + 16);
+  }
+}
+
+// As another process leaves it; a word of digits can look like a process.
+std::string name_of(const std::string& name, const std::string& host, int64_t pid) {
+  return fmt::format(".{}.tmp-{}-{}-0123456789012345", name, host, pid);
+}
+
+TEST_F(Staged, RemovesWhatEndedProcessesLeft) {
+  constexpr int kEnded = 999999999;
+  const std::string running = name_of("out", host_name(), getppid()), own = name_of("out", host_name(), getpid()),
+                    elsewhere = name_of("out", "node-7", kEnded), old = name_of("out", "node-8", getpid()),
+                    other = name_of("outer", host_name(), kEnded), foreign = ".out.tmp-999999999", odd = ".out.tmp-x";
   for (const std::string& name :
-       {foreign, std::string(".out.tmp-999999999"), std::string(".out.tmp-x"), std::string(".outer.tmp-999999999")})
+       {running, own, elsewhere, old, other, foreign, odd, name_of("out", host_name(), kEnded)})
     std::filesystem::create_directory(path(name));
+  write_file(path(old) + "/file", "text");
+  std::filesystem::last_write_time(path(old),
+                                   std::filesystem::file_time_type::clock::now() - std::chrono::hours(8 * 24));
   {
     StagedFolder staged(path("out"));
     write_file(staged.path() + "/file", "text");
     staged.commit();
   }
-  EXPECT_EQ(entries(), (std::vector<std::string>{foreign, ".out.tmp-x", ".outer.tmp-999999999", "out"}));
+  std::vector<std::string> expected = {running, own, elsewhere, other, foreign, odd, "out"};
+  std::ranges::sort(expected);
+  EXPECT_EQ(entries(), expected);
 }
 
 }  // namespace

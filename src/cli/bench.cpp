@@ -6,7 +6,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include "base/output_file.h"
+#include "base/staged.h"
 #include "cli/arguments.h"
 #include "cli/bench_kernels.h"
 #include "cli/bench_load.h"
@@ -54,7 +54,7 @@ struct Common {
   template <class Bench, class Result>
   void report(const Bench& bench, const Result& result) const {
     fmt::print("{}", print_table(bench, result));
-    if (!json.empty()) write_file(json, print_json(bench, result));
+    if (!json.empty()) write_whole_file(json, print_json(bench, result), Existing::kRefused);
   }
 };
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <memory>
 #include <string>
 
@@ -39,6 +40,9 @@ void run_evaluate(const EvaluateArguments& arguments, const Overrides& overrides
     fmt::print("loss        {:.6f}\nperplexity  {:.4f}\ntokens      {}\n", result.eval_loss, result.eval_perplexity,
                result.eval_tokens);
   }
+  if (!std::isfinite(result.eval_loss))
+    throw Error(printable(arguments.file, 200), fmt::format("the evaluation went bad: loss {}", result.eval_loss),
+                "look at this data, and at how the model was trained", ExitCode::kWentBad);
 }
 
 }  // namespace

@@ -56,7 +56,7 @@ void write_logits(Decoder& decoder, const std::vector<int32_t>& ids, int64_t voc
   SafetensorsWriter writer(file.path(), {&entry, 1});
   writer.write(std::as_bytes(std::span(logits)));
   writer.finish();
-  file.commit();
+  file.commit_new();
 }
 
 std::vector<int32_t> parse_ids(std::string_view text) {

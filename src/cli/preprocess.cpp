@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -47,6 +48,16 @@ void warn_of_ineffective(const Config& config) {
     log_warning("{}: no effect on what preprocess writes; set in the run that trains on it", fmt::join(given, ", "));
 }
 
+// An output that is read as well is a slip, whatever --overwrite says.
+void check_not_read(const std::string& output, const Config& config) {
+  std::vector<std::string> inputs = config.data.train_file;
+  inputs.push_back(config.file);
+  std::error_code missing;
+  for (const std::string& input : inputs)
+    if (!input.empty() && std::filesystem::equivalent(input, output, missing))
+      throw UserError("--output", fmt::format("'{}' is what this reads", printable(output, 200)), "name another file");
+}
+
 void run_preprocess(const PreprocessArguments& arguments, const Overrides& overrides) {
   const Config config =
       load_config(arguments.config_file.empty() ? std::nullopt : std::optional(arguments.config_file), overrides);
@@ -54,7 +65,10 @@ void run_preprocess(const PreprocessArguments& arguments, const Overrides& overr
   if (arguments.output.empty() && arguments.debug == 0)
     throw UserError("command line", "there is nothing to do", "give --output FILE, --debug N or both");
   check_data_files(config);
-  if (!arguments.output.empty()) check_output_file(arguments.output, arguments.overwrite);
+  if (!arguments.output.empty()) {
+    check_output_file(arguments.output, arguments.overwrite);
+    check_not_read(arguments.output, config);
+  }
   warn_of_ineffective(config);
 
   const std::optional<Tokenizer> tokenizer = open_tokenizer(config);

@@ -95,6 +95,7 @@ struct Config {
   ParallelSettings parallel;
   OptimizerSettings optimizer;
   RunSettings run;
+  std::string file;                                         // that was read; empty: none
   std::map<std::string, std::string, std::less<>> origins;  // of the keys that were set: "run.yaml:3", "--seed"
 
   // Where `key` was set, for messages about its value: "run.yaml:3: seed", "--seed", or "seed" where it was not.

@@ -128,8 +128,11 @@ Config parse_config(std::string_view text, std::string_view where, const Overrid
 }
 
 Config load_config(const std::optional<std::string>& path, const Overrides& overrides) {
-  return path ? parse_config(read_small_file(*path, kMaxFile, "give a YAML file of mixtune's keys"), *path, overrides)
-              : build(flag_settings(overrides));
+  if (!path) return build(flag_settings(overrides));
+  Config config =
+      parse_config(read_small_file(*path, kMaxFile, "give a YAML file of mixtune's keys"), *path, overrides);
+  config.file = *path;
+  return config;
 }
 
 std::string print_config(const Config& config) {

@@ -29,10 +29,11 @@ void format_list(Out out, std::span<const int32_t> values) {
 void check_output_file(const std::string& path, bool overwrite) {
   const std::string shown = printable(path, 200);
   std::error_code ignored;
-  if (fs::is_directory(path, ignored)) throw UserError(shown, "is a folder", "name a file as the output");
-  const bool exists = fs::exists(path, ignored);
-  if (exists && !fs::is_regular_file(path, ignored))
-    throw UserError(shown, "is not a regular file", "name a file as the output");
+  const fs::file_status status = fs::symlink_status(path, ignored);
+  if (fs::is_directory(status)) throw UserError(shown, "is a folder", "name a file as the output");
+  const bool exists = fs::exists(status);
+  if (exists && !fs::is_regular_file(status))
+    throw UserError(shown, fs::is_symlink(status) ? "is a link" : "is not a regular file", "name a file as the output");
   if (exists && !overwrite) throw UserError(shown, "exists already", "remove it, or name another output");
   const fs::path folder = fs::absolute(path).parent_path();
   if (!fs::is_directory(folder, ignored))
@@ -62,7 +63,7 @@ void write_tokenized(const Documents& documents, const std::string& path, bool o
   }
   flush();
   file.finish();
-  staged.commit();
+  overwrite ? staged.commit() : staged.commit_new();
 }
 
 void print_samples(const Documents& documents, const Tokenizer* tokenizer, int64_t samples, std::FILE* to) {

@@ -209,9 +209,7 @@ void add_choices(const std::string& path, std::string_view machine, const GemmCh
     const FolderLock lock(parent_folder(path));
     GemmChoices all = choices;
     all.merge(read_choices(path, machine));
-    StagedPath staged(path);
-    write_file(staged.path(), format_choices(machine, all));
-    staged.commit();
+    write_whole_file(path, format_choices(machine, all), Existing::kReplaced);
   } catch (const std::exception& error) {
     log_warning("GEMM choices are not kept: {}", printable(error.what(), 400));
   }

@@ -1,21 +1,31 @@
 #include "metrics/jsonl_sink.h"
 
+#include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <string_view>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/log.h"
 
 namespace mixtune {
 
 namespace {
 
-[[noreturn]] void throw_unwritable(const std::string& path, int error) {
-  throw Error(printable(path, 200), std::string("cannot be written (") + std::strerror(error) + ")",
-              "check the disk's space and the folder's permissions");
+// False, with errno set, where not all of it could be written.
+bool write_all(int fd, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(fd, text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return false;
+    text.remove_prefix(static_cast<size_t>(written));
+  }
+  return true;
 }
 
 void add(const ParallelRecord& r, nlohmann::ordered_json& object) {
@@ -37,8 +47,11 @@ void add(const ParallelRecord& r, nlohmann::ordered_json& object) {
 
 }  // namespace
 
-JsonlSink::JsonlSink(const std::string& path) : path_(path), file_(std::fopen(path.c_str(), "we")) {
-  if (!file_) throw_unwritable(path_, errno);
+JsonlSink::JsonlSink(const std::string& path)
+    : path_(path), file_(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0666)) {
+  if (file_.get() < 0)
+    throw UserError(printable(path, 400), fmt::format("cannot be written: {}", std::strerror(errno)),
+                    "check the disk's space and the folder's permissions");
 }
 
 void JsonlSink::step(const StepRecord& r) {
@@ -70,13 +83,27 @@ void JsonlSink::evaluation(const EvalRecord& r) {
 }
 
 void JsonlSink::finish() {
-  if (fsync(fileno(file_.get())) != 0 && errno != EINVAL) throw_unwritable(path_, errno);
+  if (lost_ > 0) log_warning("{}: {} records could not be written, and are missing", printable(path_, 400), lost_);
+  if (fsync(file_.get()) != 0) warn(errno, "what is in it may not be on the disk");
 }
 
-void JsonlSink::write(const std::string& line) {
-  const bool written = std::fwrite(line.data(), 1, line.size(), file_.get()) == line.size() &&
-                       std::fputc('\n', file_.get()) != EOF && std::fflush(file_.get()) == 0;
-  if (!written) throw_unwritable(path_, errno);
+// What was written of a line that does not fit is cut off again: every line of the file is whole.
+void JsonlSink::write(std::string line) {
+  line += '\n';
+  if (!is_clean_) is_clean_ = ftruncate(file_.get(), size_) == 0;
+  if (is_clean_ && write_all(file_.get(), line)) {
+    size_ += static_cast<int64_t>(line.size());
+    return;
+  }
+  const int error = errno;
+  is_clean_ = ftruncate(file_.get(), size_) == 0;
+  ++lost_;
+  warn(error, "the run goes on without what is lost there");
+}
+
+void JsonlSink::warn(int error, const char* consequence) {
+  if (!warned_) log_warning("{}: cannot be written: {}; {}", printable(path_, 400), std::strerror(error), consequence);
+  warned_ = true;
 }
 
 }  // namespace mixtune

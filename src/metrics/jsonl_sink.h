@@ -1,19 +1,20 @@
-// metrics.jsonl: one JSON object a record, on disk when the call returns.
+// metrics.jsonl: one JSON object a record, in the file when the call returns.
 #pragma once
 
-#include <cstdio>
-#include <memory>
+#include <cstdint>
 #include <string>
 
+#include "base/file.h"
 #include "metrics/metric_sink.h"
 
 namespace mixtune {
 
 // Numbers read back as the same doubles; NaN and infinities, which JSON lacks, are null. A step has the names of
-// StepRecord's fields, an evaluation those of EvalRecord's (and no "loss").
+// StepRecord's fields, an evaluation those of EvalRecord's (and no "loss"). A record that cannot be written (a full
+// disk) is missing whole: the first one is a warning, and finish says how many.
 class JsonlSink : public MetricSink {
  public:
-  // Replaces the file. Throws Error where it cannot be written.
+  // Makes the file, which must not exist. Throws UserError where it cannot be made.
   explicit JsonlSink(const std::string& path);
 
   void step(const StepRecord& record) override;
@@ -21,13 +22,15 @@ class JsonlSink : public MetricSink {
   void finish() override;
 
  private:
-  void write(const std::string& line);
+  void write(std::string line);
+  void warn(int error, const char* consequence);
 
-  struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
-  };
   std::string path_;
-  std::unique_ptr<std::FILE, Close> file_;
+  Fd file_;
+  int64_t size_ = 0;      // of the whole lines
+  int64_t lost_ = 0;      // records
+  bool is_clean_ = true;  // the file ends with a whole line
+  bool warned_ = false;
 };
 
 }  // namespace mixtune

@@ -52,12 +52,13 @@ struct EvalRecord {
   double milliseconds = 0;
 };
 
+// A record that a sink cannot deliver costs that record, never the run.
 class MetricSink {
  public:
   virtual ~MetricSink() = default;
   virtual void step(const StepRecord& record) = 0;
   virtual void evaluation(const EvalRecord& record) = 0;
-  // Called once after the last record; throws Error where something could not be written.
+  // Called once, after the last record.
   virtual void finish() = 0;
 };
 

@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -152,12 +154,58 @@ TEST(JsonlSink, FieldsOfRanksAreLists) {
       << line;
 }
 
-TEST(JsonlSink, UnwritablePlaces) {
-  EXPECT_THROW(JsonlSink("/nonexistent/metrics.jsonl"), Error);
-  if (std::filesystem::exists("/dev/full")) {
-    JsonlSink full("/dev/full");
-    EXPECT_THROW(full.step(record(1)), Error);
+TEST(JsonlSink, IsAlwaysANewFile) {
+  EXPECT_THROW(JsonlSink("/nonexistent/metrics.jsonl"), UserError);
+  const TempFolder folder;
+  std::ofstream(folder / "precious") << "theirs";
+  std::filesystem::create_symlink(folder / "precious", folder / "link");
+  std::filesystem::create_symlink(folder / "nowhere", folder / "dangling");
+  for (const char* name : {"precious", "link", "dangling"}) EXPECT_THROW(JsonlSink(folder / name), UserError) << name;
+  EXPECT_EQ(read(folder / "precious"), "theirs");
+  EXPECT_FALSE(std::filesystem::exists(folder / "nowhere"));
+}
+
+// No file of this process grows beyond `bytes`, as on a full disk, while this lives.
+class FullDisk {
+ public:
+  explicit FullDisk(rlim_t bytes) {
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old_);
+    const rlimit small{bytes, old_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &small);
   }
+  ~FullDisk() { setrlimit(RLIMIT_FSIZE, &old_); }
+  FullDisk(const FullDisk&) = delete;
+  FullDisk& operator=(const FullDisk&) = delete;
+
+ private:
+  rlimit old_{};
+};
+
+TEST(JsonlSink, AFullDiskCostsTheLinesThatDoNotFit) {
+  const TempFile file;
+  JsonlSink sink(file.path());
+  sink.step(record(1));
+  const auto line = std::filesystem::file_size(file.path());
+  testing::internal::CaptureStderr();
+  {
+    const FullDisk disk(line * 5 / 2);  // a part of the third line fits
+    for (int64_t step = 2; step <= 5; ++step) sink.step(record(step));
+    EXPECT_EQ(std::filesystem::file_size(file.path()), 2 * line);
+  }
+  sink.step(record(6));
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            fmt::format("mixtune: warning: {}: cannot be written: File too large; the run goes on without what is lost "
+                        "there\n",
+                        file.path()));
+  testing::internal::CaptureStderr();
+  sink.finish();
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            fmt::format("mixtune: warning: {}: 3 records could not be written, and are missing\n", file.path()));
+  std::vector<int64_t> steps;
+  std::ifstream in(file.path());
+  for (std::string text; std::getline(in, text);) steps.push_back(nlohmann::json::parse(text)["step"]);
+  EXPECT_EQ(steps, (std::vector<int64_t>{1, 2, 6}));
 }
 
 // What a console prints for `use`.

@@ -6,7 +6,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "base/output_file.h"
 #include "base/staged.h"
 
 namespace mixtune {
@@ -55,9 +54,7 @@ Trace::~Trace() {
 
 void Trace::write(const std::string& path) {
   const std::string trace = chrome_trace(profiler_.collect(ctx_));
-  StagedPath file(path);
-  write_file(file.path(), trace);
-  file.commit();
+  write_whole_file(path, trace, Existing::kRefused);
 }
 
 }  // namespace mixtune

@@ -19,7 +19,7 @@ class Trace {
   Trace(const Trace&) = delete;
   Trace& operator=(const Trace&) = delete;
 
-  // Waits for the device; replaces a file of that name.
+  // Waits for the device. Throws UserError where something has that name.
   void write(const std::string& path);
 
  private:

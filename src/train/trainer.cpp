@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 
 #include "base/log.h"
 #include "checkpoint/load.h"
@@ -14,6 +13,7 @@
 #include "metrics/console_sink.h"
 #include "metrics/jsonl_sink.h"
 #include "train/schedule.h"
+#include "train/shared_folder.h"
 #include "train/trace.h"
 #include "train/warm_up.h"
 
@@ -29,6 +29,7 @@ OutputRequest output_request(const Config& config) {
   request.inputs.push_back(config.model.model_name_or_path);
   if (!config.model.tokenizer_name_or_path.empty()) request.inputs.push_back(config.model.tokenizer_name_or_path);
   if (!config.data.validation_file.empty()) request.inputs.push_back(config.data.validation_file);
+  if (!config.file.empty()) request.inputs.push_back(config.file);
   return request;
 }
 
@@ -53,11 +54,9 @@ PlanOptions plan_options(const Config& config) {
   return options;
 }
 
-void write_resolved_config(Config config, double router_coefficient, const std::string& path) {
+std::string resolved_config(Config config, double router_coefficient) {
   config.model.router_aux_loss_coef = router_coefficient;
-  std::ofstream file(path);
-  file << print_config(config);
-  if (!file.flush()) throw Error(path, "cannot be written", "check the disk's free space and the folder's permissions");
+  return print_config(config);
 }
 
 }  // namespace
@@ -90,12 +89,27 @@ Trainer::Trainer(const Config& config, const Ranks* ranks)
 }
 
 void Trainer::open_output() {
+  if (leads()) output_.emplace(output_request(config_));
+  check_shared();
   if (!leads()) return;
-  output_.emplace(output_request(config_));
-  write_resolved_config(config_, router_coefficient_, output_->file("config.resolved.yaml"));
-  sinks_.push_back(std::make_unique<JsonlSink>(output_->file("metrics.jsonl")));
+  output_->begin();
+  sinks_.push_back(std::make_unique<JsonlSink>(output_->metrics_path()));
+  output_->write_config(resolved_config(config_, router_coefficient_));
   sinks_.push_back(std::make_unique<ConsoleSink>(stdout, stdout_options(config_.run.logging_steps)));
   announce();
+}
+
+// Found out at the first checkpoint, it would cost the steps up to there.
+void Trainer::check_shared() {
+  const double seconds = std::min(10.0, config_.parallel.collective_timeout / 4);  // others wait for this
+  Ctx& ctx = instance_.ctx();
+  Communicator& world = *instance_.ranks().world;
+  const std::string found =
+      find_unshared(ctx, world, config_.run.output_dir, std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3)));
+  if (found.empty()) return;
+  output_.reset();
+  gather_texts(ctx, world, "output_dir given up", "");  // before the first rank that fails ends all
+  throw UserError(config_.where("output_dir"), found, "name a folder of a file system that all ranks share");
 }
 
 void Trainer::announce() {
@@ -135,10 +149,10 @@ StepRecord Trainer::step(int64_t step) {
                     .plans = step == 1 ? plans_ : std::string(),
                     .parallel = result.parallel};
   record.loss = record.lm_loss + router_coefficient_ * record.aux_loss;
-  check_finite(record);
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   record.milliseconds = seconds * 1e3;
   record.tokens_per_second = static_cast<double>(record.tokens) / seconds;
+  check_finite(record);
   return record;
 }
 
@@ -146,16 +160,19 @@ StepRecord Trainer::profiled_step(int64_t step) {
   if (!leads()) return this->step(step);
   Trace trace(instance_.ctx());
   const StepRecord record = this->step(step);
-  const std::string path = output_->file("trace.json");
-  trace.write(path);
-  log_info("{} shows step {}: open it at ui.perfetto.dev", path, step);
+  try {
+    trace.write(output_->trace_path());
+    log_info("{} shows step {}: open it at ui.perfetto.dev", output_->trace_path(), step);
+  } catch (const Error& error) {
+    log_warning("{}; the run goes on without a trace", error.what());
+  }
   return record;
 }
 
 void Trainer::check_finite(const StepRecord& record) {
   if (std::isfinite(record.loss) && std::isfinite(record.grad_norm)) return;
   report(record);
-  finish();
+  finish_records();
   throw Error(fmt::format("step {}", record.step),
               fmt::format("training went bad: loss {}, gradient norm {}", record.loss, record.grad_norm),
               "lower learning_rate or raise warmup_steps, and look at the data; earlier checkpoints are intact",
@@ -169,7 +186,10 @@ bool Trainer::evaluation_due(int64_t step) const {
 
 EvalRecord Trainer::evaluate(int64_t step) {
   instance_.ranks().set_activity("evaluation");
-  return evaluator_->evaluate(step);
+  last_evaluation_ = evaluator_->evaluate(step);
+  if (const double loss = last_evaluation_->eval_loss; leads() && !std::isfinite(loss))
+    log_warning("step {}: the evaluation went bad: loss {}; training goes on", step, loss);
+  return *last_evaluation_;
 }
 
 bool Trainer::save_due(int64_t step) const {
@@ -213,8 +233,17 @@ void Trainer::report(const EvalRecord& record) {
   for (const auto& sink : sinks_) sink->evaluation(record);
 }
 
-void Trainer::finish() {
+void Trainer::finish_records() {
   for (const auto& sink : sinks_) sink->finish();
+}
+
+void Trainer::finish() {
+  finish_records();
+  if (!last_evaluation_ || std::isfinite(last_evaluation_->eval_loss)) return;
+  throw Error(fmt::format("step {}", last_evaluation_->step),
+              fmt::format("the evaluation went bad: loss {}", last_evaluation_->eval_loss),
+              "lower learning_rate, and look at the validation data; the checkpoints hold what was trained",
+              ExitCode::kWentBad);
 }
 
 }  // namespace mixtune

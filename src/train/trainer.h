@@ -6,12 +6,12 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/output_folder.h"
 #include "checkpoint/save.h"
 #include "config/config.h"
 #include "metrics/metric_sink.h"
 #include "train/device.h"
 #include "train/evaluate.h"
+#include "train/output_folder.h"
 #include "train/run_data.h"
 #include "train/step_runner.h"
 
@@ -23,7 +23,8 @@ class Trainer {
   // alone writes and reports. `ranks` outlive it; none: this process alone.
   explicit Trainer(const Config& config, const Ranks* ranks = nullptr);
 
-  // Claims output_dir and begins the records there.
+  // Claims output_dir, once every rank is known to see it, and begins the records there. Throws UserError, with
+  // everything as it was, where one does not.
   void open_output();
 
   int64_t total_steps() const { return total_steps_; }
@@ -32,10 +33,11 @@ class Trainer {
   // Optimizer step `step`, counted from 1: forward and backward of every micro-batch, clipping, AdamW. Throws Error
   // (kWentBad), with the weights as they were, where the loss or the gradient norm is not finite.
   StepRecord step(int64_t step);
-  // The same, and its trace in output_dir.
+  // The same, and its trace in output_dir, if that can be written.
   StepRecord profiled_step(int64_t step);
 
   bool evaluation_due(int64_t step) const;
+  // Warns where the loss is not finite: training goes on, but finish() tells.
   EvalRecord evaluate(int64_t step);
 
   bool save_due(int64_t step) const;
@@ -44,14 +46,17 @@ class Trainer {
 
   void report(const StepRecord& record);
   void report(const EvalRecord& record);
+  // Ends the records. Throws Error (kWentBad) where the last evaluation was not finite.
   void finish();
 
  private:
   bool leads() const { return instance_.ranks().grid.rank == 0; }
+  void check_shared();
   void announce();
   SaveOptions save_options(const std::string& path) const;
   void check_memory_to_save() const;
   void check_finite(const StepRecord& record);
+  void finish_records();
 
   Config config_;
   ModelFolder folder_;
@@ -64,6 +69,7 @@ class Trainer {
   std::optional<Evaluator> evaluator_;
   int64_t total_steps_;
   std::string plans_;  // digest of the matrix products' algorithms
+  std::optional<EvalRecord> last_evaluation_;
   std::optional<OutputFolder> output_;
   std::vector<std::unique_ptr<MetricSink>> sinks_;
 };

@@ -110,6 +110,8 @@ TEST_F(Commands, ARunThatGoesBadStopsAndSavesNothing) {
   EXPECT_NE(outcome.err.find("step 1: training went bad"), std::string::npos) << outcome.err;
   ASSERT_EQ(metrics().size(), 1u);
   EXPECT_TRUE(metrics()[0]["grad_norm"].is_null());
+  EXPECT_GT(metrics()[0]["milliseconds"], 0);
+  EXPECT_GT(metrics()[0]["tokens_per_second"], 0);
   EXPECT_FALSE(fs::exists(path("out/checkpoint-1")));
   EXPECT_FALSE(fs::exists(path("out/latest")));
 }

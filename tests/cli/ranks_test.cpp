@@ -278,8 +278,9 @@ INSTANTIATE_TEST_SUITE_P(All, RankMistakes, testing::ValuesIn(kMistakes), [](con
 
 // Two ranks as torchrun starts them; the second one with arguments of its own, in a folder of its own. Prints their
 // exit codes.
-std::string launch_two(const Args& args, const std::string& more_of_rank_1, const std::string& folder_of_rank_1 = ".") {
-  const std::string command = fmt::format("\"$0\" {} --collective_timeout=30", fmt::join(args, " "));
+std::string launch_two(const Args& args, const std::string& more_of_rank_1, const std::string& folder_of_rank_1 = ".",
+                       int timeout = 30) {
+  const std::string command = fmt::format("\"$0\" {} --collective_timeout={}", fmt::join(args, " "), timeout);
   return fmt::format(
       "export WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT={0} OMP_NUM_THREADS=1\n"
       "RANK=0 LOCAL_RANK=0 {1} > out.0 & rank_0=$!\n"
@@ -335,6 +336,23 @@ TEST_F(RankRuns, OfOneGpuDoNotTrain) {
   expect_one_error(outcome, {"ranks 0 and 1 both compute on GPU "});
   expect_no_process_left();
   EXPECT_FALSE(fs::exists(path("out")));
+}
+
+// A folder of that name on each machine. All else is shared, and rank 1 may write.
+TEST_F(RankRuns, ThatDoNotShareTheirOutputDirDoNotTrain) {
+  fs::create_directories(path("other/out"));
+  fs::create_directory_symlink(path("model"), path("other/model"));
+  fs::create_symlink(path("data.jsonl"), path("other/data.jsonl"));
+  const Outcome outcome = run_shell(launch_two(train("out", {"--max_steps=3"}), "", "other", 12), work_.path());
+  EXPECT_EQ(outcome.out, "2\n2\n") << outcome.err;
+  const std::string here = fs::canonical(work_.path()).string();
+  expect_one_error(outcome, {"--output_dir: rank 1 does not see what rank 0 writes there: on ",
+                             fmt::format("it is {}/other/out, for rank 0 on ", here),
+                             fmt::format("it is {}/out; name a folder of a file system that all ranks share", here)});
+  expect_no_process_left();
+  EXPECT_EQ(outcome.err.find("step"), outcome.err.npos) << outcome.err;
+  EXPECT_FALSE(fs::exists(path("out")));
+  EXPECT_TRUE(fs::is_empty(path("other/out")));
 }
 
 const Args kEndless = {"--nproc=2", "--max_steps=1000000", "--per_device_train_batch_size=1"};

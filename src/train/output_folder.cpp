@@ -1,8 +1,6 @@
-#include "checkpoint/output_folder.h"
+#include "train/output_folder.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,7 +13,6 @@
 #include <string_view>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "base/output_file.h"
 #include "base/staged.h"
 
@@ -26,10 +23,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kCheckpoint = "checkpoint-";
-constexpr const char* kLatest = "latest";
-constexpr const char* kMetrics = "metrics.jsonl";
-constexpr const char* kLock = ".lock";
-constexpr std::array<const char*, 4> kFiles = {kLatest, kMetrics, "config.resolved.yaml", "trace.json"};
+constexpr const char *kLatest = "latest", *kMetrics = "metrics.jsonl", *kConfig = "config.resolved.yaml",
+                     *kTrace = "trace.json";
+constexpr std::array<const char*, 4> kFiles = {kLatest, kMetrics, kConfig, kTrace};
 
 std::string shown(const std::string& path) {
   return printable(path, 400);
@@ -83,11 +79,24 @@ bool is_within(const fs::path& path, const fs::path& folder) {
   return !error && std::ranges::mismatch(outer, inner).in1 == outer.end();
 }
 
-bool has_results(const std::string& path) {
-  std::error_code missing;
-  const std::string metrics = path + "/" + kMetrics;
-  return !checkpoint_steps(path).empty() || fs::exists(path + "/" + kLatest, missing) ||
-         (fs::exists(metrics, missing) && fs::file_size(metrics, missing) > 0);
+// The name of something that a run has left, or that it would replace; "" where there is nothing. A run that ended
+// before its first record leaves an empty metrics.jsonl: what is beside that it made itself.
+std::string result_in(const std::string& path) {
+  std::error_code error;
+  const auto kind = [&](const char* name) {
+    return fs::symlink_status(path + "/" + name, error).type();
+  };
+  const auto is_there = [&](const char* name) {
+    return fs::exists(fs::file_status(kind(name)));
+  };
+  const bool recorded_nothing =
+      kind(kMetrics) == fs::file_type::regular && fs::file_size(path + "/" + kMetrics, error) == 0;
+  if (const std::vector<int64_t> steps = checkpoint_steps(path); !steps.empty()) return checkpoint_name(steps.back());
+  if (is_there(kLatest)) return kLatest;
+  if (recorded_nothing) return "";
+  for (const char* name : kFiles)
+    if (is_there(name)) return name;
+  return "";
 }
 
 void check_inputs(const OutputRequest& request) {
@@ -108,51 +117,23 @@ void check_inputs(const OutputRequest& request) {
 }
 
 void check_results(const OutputRequest& request) {
-  if (request.overwrite || !has_results(request.path)) return;
-  throw UserError(shown(request.path), "holds the results of another run",
-                  "choose another output_dir, or set overwrite_output_dir: true to replace them");
+  if (request.overwrite) return;
+  if (const std::string result = result_in(request.path); !result.empty())
+    throw UserError(shown(request.path), fmt::format("holds the results of another run ({})", result),
+                    "choose another output_dir, or set overwrite_output_dir: true to replace them");
 }
 
-// Locks an open lock file; false, where file systems have no locks. Throws if another run holds it.
-bool lock_file(int fd, const std::string& path) {
-  if (flock(fd, LOCK_EX | LOCK_NB) == 0) return true;
-  if (errno != EWOULDBLOCK) return false;
-  std::array<char, 20> owner{};
-  const ssize_t size = pread(fd, owner.data(), owner.size(), 0);
-  const std::string_view pid(owner.data(), static_cast<size_t>(std::max<ssize_t>(size, 0)));
-  throw UserError(
-      shown(path),
-      pid.empty() ? "another run is using it" : fmt::format("another run is using it (process {})", printable(pid)),
-      "choose another output_dir, or wait until that run has ended");
-}
-
-void check_unlocked(const std::string& path) {
-  const Fd lock(open((path + "/" + kLock).c_str(), O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC));
-  if (lock.get() >= 0) lock_file(lock.get(), path);
-}
-
-// Makes the folder and opens its lock file.
-int open_lock(const std::string& path) {
+void remove_file(const std::string& path) {
   std::error_code error;
-  fs::create_directories(path, error);
+  fs::remove(path, error);  // a link, not what it leads to
   if (error)
-    throw UserError(shown(path), fmt::format("cannot be made: {}", error.message()), "choose another output_dir");
-  const int fd = open((path + "/" + kLock).c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
-  if (fd < 0)
-    throw UserError(shown(path), fmt::format("cannot be written: {}", std::strerror(errno)),
-                    "choose another output_dir");
-  return fd;
+    throw UserError(shown(path), fmt::format("cannot be removed: {}", error.message()), "choose another output_dir");
 }
 
-void write_owner(int fd, const std::string& path) {
-  const std::string pid = std::to_string(getpid());
-  if (ftruncate(fd, 0) != 0 || pwrite(fd, pid.data(), pid.size(), 0) < 0)
-    throw Error(shown(path), fmt::format("cannot be written: {}", std::strerror(errno)), "choose another output_dir");
-}
-
-std::string checked_path(const OutputRequest& request) {
+OutputRequest checked(OutputRequest request) {
   check_output_folder(request);
-  return without_trailing_slash(request.path);
+  request.path = without_trailing_slash(request.path);
+  return request;
 }
 
 }  // namespace
@@ -160,35 +141,49 @@ std::string checked_path(const OutputRequest& request) {
 void check_output_folder(const OutputRequest& request) {
   check_place(without_trailing_slash(request.path));
   check_inputs(request);
-  check_unlocked(request.path);
+  check_unclaimed(request.path);
   check_results(request);
 }
 
-OutputFolder::OutputFolder(const OutputRequest& request) : path_(checked_path(request)), lock_(open_lock(path_)) {
-  if (!lock_file(lock_.get(), path_))
-    log_warning("{}: the file system has no locks: start no second run with this output_dir", shown(path_));
-  write_owner(lock_.get(), path_);
-  check_results(request);  // again: another run may have ended between the first look and the lock
-  for (const std::string_view ours : {kCheckpoint, std::string_view(kLatest)}) remove_stale(path_, ours);
-  if (!request.overwrite) return;
-  std::error_code error;
-  for (const char* name : kFiles) fs::remove(file(name), error);
-  for (const int64_t step : checkpoint_steps(path_)) remove_whole(checkpoint_path(step));
+// Results are looked for again: another run may have ended between the first look and the lock.
+OutputFolder::OutputFolder(const OutputRequest& request) : request_(checked(request)), claim_(request_.path) {
+  check_results(request_);
+}
+
+void OutputFolder::begin() {
+  check_results(request_);
+  claim_.keep();
+  remove_stale(path(), kCheckpoint);
+  for (const char* name : kFiles) {
+    remove_stale(path(), name);
+    remove_file(file(name));
+  }
+  for (const int64_t step : checkpoint_steps(path())) remove_whole(checkpoint_path(step));
+}
+
+std::string OutputFolder::metrics_path() const {
+  return file(kMetrics);
+}
+
+std::string OutputFolder::trace_path() const {
+  return file(kTrace);
 }
 
 std::string OutputFolder::checkpoint_path(int64_t step) const {
-  return path_ + "/" + checkpoint_name(step);
+  return path() + "/" + checkpoint_name(step);
+}
+
+void OutputFolder::write_config(std::string_view text) const {
+  write_whole_file(file(kConfig), text, Existing::kRefused);
 }
 
 void OutputFolder::write_latest(int64_t step) const {
-  StagedPath latest(file(kLatest));
-  write_file(latest.path(), checkpoint_name(step) + "\n");
-  latest.commit();
+  write_whole_file(file(kLatest), checkpoint_name(step) + "\n", Existing::kReplaced);
 }
 
 void OutputFolder::prune(int64_t save_total_limit) const {
   if (save_total_limit <= 0) return;
-  const std::vector<int64_t> steps = checkpoint_steps(path_);
+  const std::vector<int64_t> steps = checkpoint_steps(path());
   const auto limit = static_cast<size_t>(save_total_limit);
   for (size_t i = 0; i + limit < steps.size(); ++i) remove_whole(checkpoint_path(steps[i]));
 }

@@ -1,11 +1,12 @@
-#include "checkpoint/output_folder.h"
+#include "train/output_folder.h"
 
+#include <fmt/format.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <memory>
 
-#include "checkpoint/save.h"
+#include "base/staged.h"
 #include "checkpoint/test_model.h"
 
 namespace mixtune {
@@ -40,10 +41,28 @@ TEST_F(Output, MakesTheFolderAndItsParents) {
   const std::string deep = out_ + "/a/b";
   check_output_folder({.path = deep});
   EXPECT_FALSE(fs::exists(out_));
-  const OutputFolder output({.path = deep + "/"});
-  EXPECT_EQ(output.path(), deep);
-  EXPECT_EQ(output.checkpoint_path(12), deep + "/checkpoint-12");
-  EXPECT_TRUE(fs::is_directory(deep));
+  {
+    OutputFolder output({.path = deep + "/"});
+    EXPECT_EQ(output.path(), deep);
+    EXPECT_EQ(output.checkpoint_path(12), deep + "/checkpoint-12");
+    EXPECT_TRUE(fs::is_directory(deep));
+  }
+  EXPECT_FALSE(fs::exists(out_));  // no run began there
+  OutputFolder({.path = deep}).begin();
+  EXPECT_EQ(entries(deep), std::vector<std::string>{".lock"});
+}
+
+TEST_F(Output, IsAsItWasUntilARunBegins) {
+  make_results();
+  const auto before = entries(out_);
+  {
+    const OutputFolder output({.path = out_, .overwrite = true});
+    EXPECT_TRUE(fs::exists(out_ + "/.lock"));
+  }
+  EXPECT_EQ(entries(out_), before);
+  put(out_ + "/.lock", "1");
+  { const OutputFolder output({.path = out_, .overwrite = true}); }
+  EXPECT_TRUE(fs::exists(out_ + "/.lock"));
 }
 
 TEST_F(Output, RefusesWhatIsNoFolder) {
@@ -59,8 +78,51 @@ TEST_F(Output, RefusesResultsUnlessToldToOverwrite) {
   const auto before = entries(out_);
   expect_refused({.path = out_}, {"results of another run", "another output_dir", "overwrite_output_dir: true"});
   EXPECT_EQ(entries(out_), before);
-  const OutputFolder output({.path = out_, .overwrite = true});
+  OutputFolder({.path = out_, .overwrite = true}).begin();
   EXPECT_EQ(entries(out_), (std::vector<std::string>{".lock", "checkpoint-007", "checkpoint-best", "notes.txt"}));
+}
+
+// Whatever made it: it may be the user's own.
+TEST_F(Output, NoFileOfItsNamesIsReplacedUnlessToldTo) {
+  fs::create_directories(out_);
+  for (const char* name : {"config.resolved.yaml", "trace.json", "latest", "metrics.jsonl"}) {
+    put(out_ + "/" + name, "theirs");
+    expect_refused({.path = out_}, {fmt::format("({})", name), "overwrite_output_dir: true"});
+    fs::remove(out_ + "/" + name);
+    fs::create_symlink("/nowhere", out_ + "/" + name);
+    expect_refused({.path = out_}, {fmt::format("({})", name)});
+    fs::remove(out_ + "/" + name);
+  }
+  OutputFolder output({.path = out_});
+  output.begin();
+  put(out_ + "/config.resolved.yaml", "theirs");
+  EXPECT_THROW(output.write_config("ours"), UserError);
+  EXPECT_EQ(get(out_ + "/config.resolved.yaml"), "theirs");
+}
+
+TEST_F(Output, ReplacesLinksNotWhatTheyLeadTo) {
+  fs::create_directories(out_);
+  put(folder_ / "precious", "theirs");
+  for (const char* name : {"config.resolved.yaml", "latest", "metrics.jsonl", "trace.json"})
+    fs::create_symlink(folder_ / "precious", out_ + "/" + name);
+  OutputFolder output({.path = out_, .overwrite = true});
+  output.begin();
+  output.write_config("ours");
+  output.write_latest(5);
+  EXPECT_EQ(get(out_ + "/config.resolved.yaml"), "ours");
+  EXPECT_EQ(get(folder_ / "precious"), "theirs");
+  EXPECT_EQ(entries(out_), (std::vector<std::string>{".lock", "config.resolved.yaml", "latest"}));
+}
+
+// It left an empty metrics.jsonl: what is beside that is its own.
+TEST_F(Output, TakesTheFolderOfARunThatRecordedNothing) {
+  fs::create_directories(out_);
+  put(out_ + "/metrics.jsonl", "");
+  put(out_ + "/config.resolved.yaml", "max_steps: 1");
+  OutputFolder output({.path = out_});
+  output.begin();
+  output.write_config("max_steps: 2");
+  EXPECT_EQ(entries(out_), (std::vector<std::string>{".lock", "config.resolved.yaml"}));
 }
 
 TEST_F(Output, TakesAFolderOfOtherThings) {
@@ -108,7 +170,8 @@ TEST_F(Output, NeverInOrOverItsInputs) {
   expect_refused({.path = out_, .overwrite = true, .inputs = {out_ + "/checkpoint-5/tokenizer.model"}},
                  {"would remove"});
   put(out_ + "/metrics.jsonl", "{}");
-  expect_refused({.path = out_, .overwrite = true, .inputs = {out_ + "/metrics.jsonl"}}, {"which it would replace"});
+  for (const char* name : {"/metrics.jsonl", "/config.resolved.yaml"})
+    expect_refused({.path = out_, .overwrite = true, .inputs = {out_ + name}}, {"which it would replace"});
   EXPECT_TRUE(fs::exists(out_ + "/checkpoint-5/model.safetensors"));
   check_output_folder({.path = folder_ / "model-2", .inputs = {model}});  // a longer name is not inside
   check_output_folder({.path = folder_ / "new", .inputs = {folder_ / "train.jsonl"}});
@@ -137,11 +200,11 @@ TEST_F(Output, PrunesTheOldest) {
 }
 
 TEST_F(Output, RemovesWhatKilledRunsLeft) {
-  for (const char* name : {".checkpoint-5.tmp-999999999", ".mine.tmp-999999999"})
-    fs::create_directories(out_ + "/" + name);
-  put(out_ + "/.latest.tmp-999999999", "x");
-  const OutputFolder output({.path = out_});
-  EXPECT_EQ(entries(out_), (std::vector<std::string>{".lock", ".mine.tmp-999999999"}));
+  const std::string by_ended = fmt::format(".tmp-{}-999999999-0123456789abcdef", host_name());
+  for (const char* name : {".checkpoint-5", ".mine"}) fs::create_directories(out_ + "/" + name + by_ended);
+  for (const char* name : {".latest", ".config.resolved.yaml"}) put(out_ + "/" + name + by_ended, "x");
+  OutputFolder({.path = out_}).begin();
+  EXPECT_EQ(entries(out_), (std::vector<std::string>{".lock", ".mine" + by_ended}));
 }
 
 }  // namespace

@@ -1,0 +1,117 @@
+#include "train/folder_claim.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <ranges>
+#include <string_view>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/output_file.h"
+
+namespace mixtune {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kMend = "choose another output_dir";
+
+std::string shown(const std::string& path) {
+  return printable(path, 400);
+}
+
+std::string lock_path(const std::string& path) {
+  return path + "/.lock";
+}
+
+[[noreturn]] void fail(const std::string& path, const char* what, int error) {
+  throw UserError(shown(path), fmt::format("{}: {}", what, std::strerror(error)), kMend);
+}
+
+// Locks an open lock file; false, where file systems have no locks. Throws if another process holds it.
+bool lock_file(int fd, const std::string& path) {
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0) return true;
+  if (errno != EWOULDBLOCK) return false;
+  std::array<char, 20> owner{};
+  const ssize_t size = pread(fd, owner.data(), owner.size(), 0);
+  const std::string_view pid(owner.data(), static_cast<size_t>(std::max<ssize_t>(size, 0)));
+  throw UserError(
+      shown(path),
+      pid.empty() ? "another run is using it" : fmt::format("another run is using it (process {})", printable(pid)),
+      "choose another output_dir, or wait until that run has ended");
+}
+
+// Whether `path` still names the file: who gives a folder up removes its lock.
+bool is_named(int fd, const std::string& path) {
+  struct stat open_file {
+  }, named{};
+  return fstat(fd, &open_file) == 0 && lstat(path.c_str(), &named) == 0 && open_file.st_ino == named.st_ino &&
+         open_file.st_dev == named.st_dev;
+}
+
+void write_owner(int fd, const std::string& path) {
+  const std::string pid = std::to_string(getpid());
+  if (ftruncate(fd, 0) != 0 || pwrite(fd, pid.data(), pid.size(), 0) < 0) fail(path, "cannot be written", errno);
+}
+
+}  // namespace
+
+// The delegation makes an object, so that its destructor tidies up after what fails here.
+FolderClaim::FolderClaim(const std::string& path) : FolderClaim(path, Unclaimed{}) {
+  make_folders();
+  for (bool named = false; !named; named = is_named(lock_->get(), lock_path(path_))) {
+    open_lock();
+    if (!lock_file(lock_->get(), path_)) {
+      log_warning("{}: the file system has no locks: start no second run with this output_dir", shown(path_));
+      break;
+    }
+  }
+  write_owner(lock_->get(), path_);
+}
+
+FolderClaim::~FolderClaim() {
+  if (kept_) return;
+  if (made_lock_) unlink(lock_path(path_).c_str());
+  for (const std::string& folder : made_ | std::views::reverse) rmdir(folder.c_str());
+}
+
+void FolderClaim::make_folders() {
+  std::vector<std::string> missing;
+  std::error_code error;
+  for (std::string place = path_; !fs::exists(fs::status(place, error)); place = parent_folder(place))
+    missing.push_back(place);
+  for (const std::string& folder : missing | std::views::reverse) {
+    if (mkdir(folder.c_str(), 0777) == 0) {
+      made_.push_back(folder);
+      continue;
+    }
+    const int reason = errno;
+    if (!fs::is_directory(folder, error)) fail(path_, "cannot be made", reason);
+  }
+}
+
+void FolderClaim::open_lock() {
+  const std::string path = lock_path(path_);
+  lock_.emplace(open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
+  made_lock_ = lock_->get() >= 0;
+  if (!made_lock_ && errno == EEXIST)
+    lock_.emplace(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666));
+  if (lock_->get() < 0) fail(path_, "cannot be written", errno);
+}
+
+void check_unclaimed(const std::string& path) {
+  const Fd lock(open(lock_path(path).c_str(), O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC));
+  if (lock.get() >= 0) lock_file(lock.get(), path);
+}
+
+}  // namespace mixtune
