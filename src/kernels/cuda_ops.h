@@ -6,6 +6,7 @@
 #include "kernels/attention.h"
 #include "kernels/cast.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/digest.h"
 #include "kernels/embedding.h"
 #include "kernels/fill.h"
 #include "kernels/gemm.h"
@@ -32,6 +33,7 @@ void choose_gemms_by_rule(Gpu& gpu);
 void clip_scale(Ctx& ctx, const ClipScale& args);
 void cross_entropy(Ctx& ctx, const CrossEntropy& args);
 std::string digest_of_gemm_choices(Gpu& gpu);
+void digest(Ctx& ctx, std::span<const Tensor> tensors, const Tensor& digests);
 void embedding_backward(Ctx& ctx, const EmbeddingBackward& args);
 void embedding_forward(Ctx& ctx, const Tensor& ids, const Tensor& table, const Tensor& y);
 void fill_normal(Ctx& ctx, const FillNormal& args);

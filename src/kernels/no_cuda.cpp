@@ -57,6 +57,9 @@ void clip_scale(Ctx&, const ClipScale&) {
 void cross_entropy(Ctx&, const CrossEntropy&) {
   no_cuda();
 }
+void digest(Ctx&, std::span<const Tensor>, const Tensor&) {
+  no_cuda();
+}
 void embedding_backward(Ctx&, const EmbeddingBackward&) {
   no_cuda();
 }

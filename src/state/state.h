@@ -125,6 +125,12 @@ class State {
   std::vector<Tensor> to_save(Ctx& ctx, bool masters) const;
   size_t stack_bytes_to_save() const;  // that masters in pieces take there
 
+  // Whether all holders of a weight, or of a master that each has whole, have the same bits: "", or which ranks do not
+  // have those of which other one, and of what. `rank` is this one's, of all. The holders of a parameter get the same
+  // text, other ranks may not. All ranks call this, after await_weights; each reads its weights once
+  // (kernels/digest.h).
+  std::string replica_differences(Ctx& ctx, int rank) const;
+
   // Of the owned piece.
   Tensor first_moment(int param) const { return owned_part(first_moments_, param); }
   Tensor second_moment(int param) const { return owned_part(second_moments_, param); }
@@ -158,6 +164,7 @@ class State {
   void reduce(Ctx& ctx, size_t bucket);
   void await(Ctx& ctx, size_t bucket);
   void gather_before(Ctx& ctx, size_t bucket);
+  std::string replica_differences(Ctx& ctx, Communicator& holders, int rank) const;
   Tensor part(const Storage& storage, int param) const;
   Tensor owned_part(const Storage& storage, int param) const;
 

@@ -218,11 +218,22 @@ void Trainer::save(int64_t step) {
   instance_.ranks().set_activity("saving");
   const SaveOptions options = save_options(leads() ? output_->checkpoint_path(step) : "");
   instance_.state().await_weights(instance_.ctx());
+  check_replicas(step);
   save_checkpoint(instance_.ctx(), instance_.state(), options, *instance_.ranks().world);
   if (!leads()) return;
   output_->write_latest(step);
   output_->prune(config_.run.save_total_limit);
   log_info("saved {}", options.out_folder);
+}
+
+void Trainer::check_replicas(int64_t step) {
+  const Ranks& ranks = instance_.ranks();
+  const std::string own = instance_.state().replica_differences(instance_.ctx(), ranks.grid.rank);
+  const std::vector<std::string> all = gather_texts(instance_.ctx(), *ranks.world, "differences of replicas", own);
+  const auto found = std::ranges::find_if(all, [](const std::string& text) { return !text.empty(); });
+  if (found == all.end()) return;
+  throw Error(fmt::format("step {}", step), fmt::format("{}; nothing is saved", *found),
+              "look for memory errors of these ranks' machines; earlier checkpoints are intact");
 }
 
 void Trainer::report(const StepRecord& record) {

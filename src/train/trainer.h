@@ -41,7 +41,8 @@ class Trainer {
   EvalRecord evaluate(int64_t step);
 
   bool save_due(int64_t step) const;
-  // Writes checkpoint-`step` and makes `latest` name it.
+  // Writes checkpoint-`step` and makes `latest` name it. Throws Error, with nothing written, where ranks that hold the
+  // same weights do not hold the same bits.
   void save(int64_t step);
 
   void report(const StepRecord& record);
@@ -53,6 +54,7 @@ class Trainer {
   bool leads() const { return instance_.ranks().grid.rank == 0; }
   void check_shared();
   void announce();
+  void check_replicas(int64_t step);
   SaveOptions save_options(const std::string& path) const;
   void check_memory_to_save() const;
   void check_finite(const StepRecord& record);

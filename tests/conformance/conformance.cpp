@@ -61,6 +61,8 @@ double element(const void* data, DType dtype, int64_t i) {
       return static_cast<const float*>(data)[i];
     case DType::kBF16:
       return to_float(static_cast<const BF16*>(data)[i]);
+    case DType::kI64:
+      return static_cast<double>(static_cast<const int64_t*>(data)[i]);
     default:
       MT_CHECK(dtype == DType::kI32);
       return static_cast<const int32_t*>(data)[i];

@@ -1,0 +1,12 @@
+// What both halves of digest.h do with a word.
+#pragma once
+
+#include "base/random.h"
+
+namespace mixtune {
+
+constexpr uint64_t mixed_word(uint32_t word, int64_t index) {
+  return mix_bits(word + (static_cast<uint64_t>(index) + 1) * 0x9E3779B97F4A7C15ull);
+}
+
+}  // namespace mixtune
