@@ -17,7 +17,7 @@ struct Flip {
 };
 
 Config config_of(const fs::path& folder, int expert_parallel) {
-  const std::string fixture = MIXTUNE_SOURCE_DIR "/tests/fixtures/hf/tied";
+  const std::string fixture = MIXTUNE_SOURCE_DIR "/tests/fixtures/hf/plain";
   return load_config(std::nullopt, {{"model_name_or_path", fixture},
                                     {"train_file", fixture + "/train.jsonl"},
                                     {"output_dir", (folder / "out").string()},
@@ -36,7 +36,16 @@ void flip(State& state, bool of_experts) {
 }
 
 // What the rank's save throws, or "".
-std::string train_and_save(const Grid& grid, int rank, const Flip& flipped, const fs::path& folder) {
+std::string try_to_save(Trainer& trainer) {
+  try {
+    trainer.save(1);
+  } catch (const Error& error) {
+    return fmt::format("{} {}", static_cast<int>(error.exit_code()), error.what());
+  }
+  return "";
+}
+
+void train_and_save(const Grid& grid, int rank, const Flip& flipped, const fs::path& folder, const fs::path& said) {
   omp_set_num_threads(1);
   FolderStore store(folder);
   Device device;
@@ -45,12 +54,17 @@ std::string train_and_save(const Grid& grid, int rank, const Flip& flipped, cons
   trainer.open_output();
   trainer.step(1);
   if (rank == flipped.rank) flip(trainer.instance().state(), flipped.of_experts);
+  std::ofstream(said) << try_to_save(trainer);
+}
+
+int run_rank(const Grid& grid, int rank, const Flip& flipped, const fs::path& folder, const fs::path& said) {
   try {
-    trainer.save(1);
-  } catch (const Error& error) {
-    return fmt::format("{} {}", static_cast<int>(error.exit_code()), error.what());
+    train_and_save(grid, rank, flipped, folder, said);
+    return 0;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "rank {}: {}\n", rank, error.what());
+    return 1;
   }
-  return "";
 }
 
 class Replicas : public testing::Test {
@@ -63,8 +77,7 @@ class Replicas : public testing::Test {
       const pid_t child = fork();
       if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        std::ofstream(said_by(rank)) << train_and_save(grid, rank, flipped, folder_.path());
-        _exit(0);
+        _exit(run_rank(grid, rank, flipped, folder_.path(), said_by(rank)));
       }
       children.push_back(child);
     }
@@ -94,7 +107,7 @@ class Replicas : public testing::Test {
 };
 
 TEST_F(Replicas, OfTheSameBitsAreSaved) {
-  EXPECT_EQ(run({4, 2, 0}, {}), (std::vector<std::string>(4)));
+  EXPECT_EQ(run({4, 2, 0}, {}), std::vector<std::string>(4));
   EXPECT_TRUE(fs::exists(folder_.path() / "out/checkpoint-1"));
 }
 

@@ -69,12 +69,12 @@ void write_owner(int fd, const std::string& path) {
 // The delegation makes an object, so that its destructor tidies up after what fails here.
 FolderClaim::FolderClaim(const std::string& path) : FolderClaim(path, Unclaimed{}) {
   make_folders();
-  for (bool named = false; !named; named = is_named(lock_->get(), lock_path(path_))) {
-    open_lock();
-    if (!lock_file(lock_->get(), path_)) {
+  for (bool named = false; !named;) {
+    const bool is_new = open_lock(), locked = lock_file(lock_->get(), path_);
+    made_lock_ = is_new;  // not before it is locked: until then another process may have it
+    named = !locked || is_named(lock_->get(), lock_path(path_));
+    if (!locked)
       log_warning("{}: the file system has no locks: start no second run with this output_dir", shown(path_));
-      break;
-    }
   }
   write_owner(lock_->get(), path_);
 }
@@ -100,13 +100,14 @@ void FolderClaim::make_folders() {
   }
 }
 
-void FolderClaim::open_lock() {
+bool FolderClaim::open_lock() {
+  constexpr int kFlags = O_RDWR | O_CREAT | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
   const std::string path = lock_path(path_);
-  lock_.emplace(open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
-  made_lock_ = lock_->get() >= 0;
-  if (!made_lock_ && errno == EEXIST)
-    lock_.emplace(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666));
+  lock_.emplace(open(path.c_str(), kFlags | O_EXCL, 0666));
+  const bool is_new = lock_->get() >= 0;
+  if (!is_new && errno == EEXIST) lock_.emplace(open(path.c_str(), kFlags, 0666));
   if (lock_->get() < 0) fail(path_, "cannot be written", errno);
+  return is_new;
 }
 
 void check_unclaimed(const std::string& path) {

@@ -25,7 +25,7 @@ class FolderClaim {
   struct Unclaimed {};
   FolderClaim(const std::string& path, Unclaimed) : path_(path) {}
   void make_folders();
-  void open_lock();
+  bool open_lock();  // whether it is a new file
 
   std::string path_;
   std::vector<std::string> made_;  // folders, the outermost first
