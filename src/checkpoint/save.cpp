@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <filesystem>
 #include <optional>
 #include <sstream>
@@ -244,30 +242,6 @@ void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, C
 
 void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options) {
   save_checkpoint(ctx, state, options, *make_single_communicator());
-}
-
-uint64_t parse_size(std::string_view text) {
-  struct Unit {
-    std::string_view name;
-    uint64_t bytes;
-  };
-  constexpr auto kUnits = std::to_array<Unit>({{"", 1},
-                                               {"KB", 1'000},
-                                               {"MB", 1'000'000},
-                                               {"GB", 1'000'000'000},
-                                               {"TB", 1'000'000'000'000},
-                                               {"KiB", 1ull << 10},
-                                               {"MiB", 1ull << 20},
-                                               {"GiB", 1ull << 30},
-                                               {"TiB", 1ull << 40}});
-  uint64_t number = 0, bytes = 0;
-  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  const std::string_view name(rest, static_cast<size_t>(text.data() + text.size() - rest));
-  const auto unit = std::ranges::find(kUnits, name, &Unit::name);
-  if (error != std::errc() || unit == kUnits.end() || __builtin_mul_overflow(number, unit->bytes, &bytes) || bytes == 0)
-    throw UserError("", fmt::format("'{}' is not a size", printable(text)),
-                    "write a whole number and a unit: 500MB, 5GB or 4GiB");
-  return bytes;
 }
 
 }  // namespace mixtune

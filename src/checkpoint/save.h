@@ -50,8 +50,4 @@ bool saves_masters(const State& state, const SaveOptions& options);
 void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world);
 void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options);  // one rank alone
 
-// "5GB" -> 5'000'000'000: a whole number and no unit, KB, MB, GB, TB (powers of 1000) or KiB, MiB, GiB, TiB. Throws
-// UserError, without a place: the caller knows which key it came from.
-uint64_t parse_size(std::string_view text);
-
 }  // namespace mixtune

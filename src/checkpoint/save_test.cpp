@@ -304,18 +304,5 @@ TEST_F(Save, KilledAtAnyInstant) {
   EXPECT_EQ(entries(folder_.path()), (std::vector<std::string>{"out", "source"}));
 }
 
-TEST(ParseSize, HuggingFaceUnits) {
-  EXPECT_EQ(parse_size("5GB"), 5'000'000'000u);
-  EXPECT_EQ(parse_size("1TB"), 1'000'000'000'000u);
-  EXPECT_EQ(parse_size("500MB"), 500'000'000u);
-  EXPECT_EQ(parse_size("3KB"), 3'000u);
-  EXPECT_EQ(parse_size("2GiB"), 2ull << 30);
-  EXPECT_EQ(parse_size("7KiB"), 7u << 10);
-  EXPECT_EQ(parse_size("123"), 123u);
-  for (const char* bad : {"", "GB", "5 GB", "5gb", "5Gb", "1.5GB", "-5GB", "0", "0GB", "5GBx", "99999999999999999999",
-                          "99999999TiB", "nan", "1e9"})
-    expect_user_error([&] { parse_size(bad); }, {fmt::format("'{}' is not a size", bad), "5GB"});
-}
-
 }  // namespace
 }  // namespace mixtune

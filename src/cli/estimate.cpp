@@ -6,7 +6,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/log.h"
-#include "checkpoint/save.h"
+#include "base/size.h"
 #include "cli/arguments.h"
 #include "cli/preflight.h"
 #include "cli/ranks.h"

@@ -10,7 +10,6 @@
 #include <string>
 
 #include "base/error.h"
-#include "checkpoint/save.h"
 
 namespace mixtune {
 
@@ -59,14 +58,6 @@ void check_model(const std::string& folder, const std::string& where) {
 void check_data_files(const Config& config) {
   for (const std::string& path : config.data.train_file) check_file(config.where("train_file"), path);
   if (!config.data.validation_file.empty()) check_file(config.where("validation_file"), config.data.validation_file);
-}
-
-void check_shard_size(const Config& config) {
-  try {
-    parse_size(config.run.max_shard_size);
-  } catch (const UserError& error) {
-    throw UserError(config.where("max_shard_size"), error.what(), "");
-  }
 }
 
 }  // namespace mixtune

@@ -7,10 +7,9 @@
 
 namespace mixtune {
 
-// Each throws UserError unless what is named is what it should be: a folder with a config.json, files that can be read,
-// a size. Keys are reported where they were set.
+// Each throws UserError unless what is named is what it should be: a folder with a config.json, files that can be read.
+// Keys are reported where they were set.
 void check_model(const std::string& folder, const std::string& where);
 void check_data_files(const Config& config);
-void check_shard_size(const Config& config);
 
 }  // namespace mixtune

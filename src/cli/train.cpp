@@ -65,7 +65,6 @@ void run_train(const TrainArguments& arguments, const Overrides& overrides) {
       load_config(arguments.config_file.empty() ? std::nullopt : std::optional(arguments.config_file), overrides);
   require_keys(config, {"model_name_or_path", "train_file", "output_dir"});
   instance_options(config, State::Purpose::kTraining);  // the keys fit each other and the machine
-  check_shard_size(config);
   if (arguments.dry_run) {
     fmt::print("{}", print_config(config));
     return;

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/size.h"
 #include "config/keys.h"
 #include "config/yaml.h"
 
@@ -91,6 +92,14 @@ void check_lengths(const Config& config) {
                     "set -1 to go by num_train_epochs, or at least 1");
 }
 
+void check_sizes(const Config& config) {
+  try {
+    parse_size(config.run.max_shard_size);
+  } catch (const UserError& error) {
+    throw UserError(config.where("max_shard_size"), error.what(), "");
+  }
+}
+
 void warn_of_overruled(const Config& config) {
   const OptimizerSettings& o = config.optimizer;
   if (o.warmup_steps > 0 && o.warmup_ratio > 0) log_warning("warmup_steps overrides warmup_ratio");
@@ -110,6 +119,7 @@ Config build(const Settings& settings) {
   }
   check_validation(config);
   check_lengths(config);
+  check_sizes(config);
   warn_of_overruled(config);
   return config;
 }

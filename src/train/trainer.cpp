@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/log.h"
+#include "base/size.h"
 #include "checkpoint/load.h"
 #include "checkpoint/save.h"
 #include "config/load.h"

@@ -142,6 +142,7 @@ std::vector<BadInput> config_cases() {
            rest + "precision: bf16\ngradient_dtype: bf16\ngradient_accumulation_steps: 2\n",
            {"run.yaml:5: gradient_dtype", "micro-batches"}),
       yaml("BadSize", rest + "max_shard_size: 5XB\n", {"run.yaml:4: max_shard_size", "5XB"}),
+      yaml("SizeWithoutUnit", rest + "max_shard_size: 5\n", {"run.yaml:4: max_shard_size", "'5' has no unit", "5GiB"}),
       yaml("ResumeIsForLater", rest + "resume_from_checkpoint: x\n", {"run.yaml:4", "cannot be resumed"}),
       {"MissingConfig", {"train", "none.yaml"}, {"none.yaml", "No such file"}},
       {"FolderAsConfig", {"train", "model"}, {"model", "is a folder"}},
