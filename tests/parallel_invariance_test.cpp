@@ -1,6 +1,8 @@
 // The invariance matrix: the same global batch gives the same loss, gradient norm, gradients and update on every number
 // of ranks, every spread of experts and both ZeRO stages, as in one process that accumulates the same documents
 // (docs/design.md, section 4). Ranks are processes that talk over TCP.
+#include <numeric>
+
 #include "rank_processes.h"
 
 namespace mixtune {
@@ -39,6 +41,27 @@ TEST_P(Matrix, ARankThatGetsAllTokensRecomputes) {
   print_heading();
   run_.little_memory = true;
   compare(run_, options_, reference, {4, 4, 1});
+}
+
+// Where memory is short, layers give up the rows that other ranks sent too, and all ranks that share experts send them
+// again in backward: one of five times that rows travel in a layer.
+TEST_P(Matrix, RowsThatDoNotFitAreSentAgain) {
+  run_.config.num_hidden_layers = 6;
+  for (const Grid& grid : {Grid{2, 2, 1}, Grid{4, 2, 1}}) {
+    SCOPED_TRACE(grid.ranks);
+    options_.recompute = grid.ranks == 2 ? Recompute::kNone : Recompute::kSelective;
+    run_.little_memory = false;
+    const TrainingRecord kept = run_ranks(run_, options_, grid);
+    run_.little_memory = true;
+    run_.memory = grid.ranks == 2 ? 0.9 : 0.95;
+    const TrainingRecord sent_again = run_ranks(run_, options_, grid);
+    expect_same_bits(kept, sent_again);
+    const double times = std::accumulate(sent_again.exchanged.begin(), sent_again.exchanged.end(), 0.0) /
+                         std::accumulate(kept.exchanged.begin(), kept.exchanged.end(), 0.0);
+    fmt::print("{} ranks exchange {:.3f} times what they do with enough memory\n", grid.ranks, times);
+    EXPECT_GT(times, 1.03);
+    EXPECT_LT(times, 1.3);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Dtypes, Matrix, testing::Values(DType::kF32, DType::kF64),

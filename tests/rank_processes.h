@@ -79,6 +79,7 @@ inline void write(const std::filesystem::path& path, const TrainingRecord& recor
   std::ofstream out(path, std::ios::binary);
   write(out, record.losses);
   write(out, record.norms);
+  write(out, record.exchanged);
   for (const TrainingRecord::Tensors* tensors : tensors_of(record)) {
     out << tensors->size() << '\n';
     for (const auto& [name, values] : *tensors) {
@@ -91,8 +92,8 @@ inline void write(const std::filesystem::path& path, const TrainingRecord& recor
 // Adds what a rank has to `record`; what two ranks have is to be the same in both, bit by bit.
 inline void merge(const std::filesystem::path& path, TrainingRecord& record) {
   std::ifstream in(path, std::ios::binary);
-  const std::vector<double> losses = read(in), norms = read(in);
-  if (record.losses.empty()) record.losses = losses, record.norms = norms;
+  const std::vector<double> losses = read(in), norms = read(in), exchanged = read(in);
+  if (record.losses.empty()) record.losses = losses, record.norms = norms, record.exchanged = exchanged;
   EXPECT_EQ(losses, record.losses);
   EXPECT_EQ(norms, record.norms);
   for (TrainingRecord::Tensors* tensors : tensors_of(record)) {

@@ -38,7 +38,8 @@ struct ShortTraining {
   double router_coefficient = 0;
   int64_t documents = 9, longest = 60;  // of a step
   bool equal_logits = false;            // a router of zeros: every token goes to the first experts
-  bool little_memory = false;           // enough for what the busiest rank needs if it keeps no gate-up output
+  bool little_memory = false;           // as much as the next line says
+  double memory = 1.2;                  // of what the worst routing needs where nothing of the experts is kept
 
   static constexpr int64_t kSteps = 5;
 };
@@ -47,6 +48,7 @@ struct ShortTraining {
 struct TrainingRecord {
   using Tensors = std::map<std::string, std::vector<double>>;
   std::vector<double> losses, norms;
+  std::vector<double> exchanged;  // bytes of tokens and their gradients, of all ranks; empty for one alone
   Tensors gradients, first_moments, second_moments, start, weights;  // gradients: of the first step
 
   // Elements [begin, begin + count) of a parameter, flat in `values` from its first one on.
@@ -84,8 +86,9 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
   const BatchLimits limits = {.tokens = align_rows(run.layout.rows_per_micro_batch * run.longest),
                               .longest_document = run.longest,
                               .documents = run.layout.rows_per_micro_batch};
-  const MemoryPlan worst = plan_memory(run.config, options, limits, true);
-  if (run.little_memory) options.stack_bytes = worst.still_needed.front() + worst.still_needed.front() / 5;
+  const MemoryPlan worst = plan_memory(run.config, options, limits, kWorstRouting);
+  if (run.little_memory)
+    options.stack_bytes = static_cast<size_t>(run.memory * static_cast<double>(worst.least_activations));
   TestModel model(run.config, options);
   if (run.little_memory) model.model().set_still_needed(worst.still_needed);
   warm_up(model, limits);
@@ -123,6 +126,11 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
                                 static_cast<double>(rows.micro_batches.size()));
     record.norms.push_back(result.grad_norm);
     dropped += result.dropped;
+    if (result.parallel) {
+      record.exchanged.push_back(0);
+      for (const RankRecord& rank : result.parallel->ranks)
+        record.exchanged.back() += static_cast<double>(rank.exchange_bytes);
+    }
     for (int p = 0; p < state.size() && step == 1; ++p) {
       const State::Piece counted = state.counted(p);
       add(record.gradients, p, counted,

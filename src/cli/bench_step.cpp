@@ -191,7 +191,7 @@ void add_memory(StepBenchResult& result, Instance& instance, const BatchLimits& 
   result.device_bytes =
       free_before - free_memory(options.device) - (stack.capacity() - stack.peak()) + instance.ranks().gpu_bytes;
   if (instance.state().is_training())
-    result.planned_bytes = plan_memory(instance.model().config(), options, limits, false).total();
+    result.planned_bytes = plan_memory(instance.model().config(), options, limits, kEvenRouting).total();
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ void print_plans(const MemoryPlan& balanced, const MemoryPlan& worst) {
 
 // The least that the worst case needs, where layers drop what does not fit.
 size_t least(const MemoryPlan& worst) {
-  return worst.total() - worst.activations + worst.still_needed.front();
+  return worst.least();
 }
 
 std::string verdict(const MemoryPlan& balanced, const MemoryPlan& worst, size_t memory) {
@@ -63,8 +63,8 @@ void run_estimate(const EstimateArguments& arguments, const Overrides& overrides
       !arguments.memory.empty() ? parse_size(arguments.memory) : (gpu_count() > 0 ? gpu_info(0).memory : 0);
   const int64_t rows = config.batch.per_device_train_batch_size, length = config.data.max_seq_length;
   const BatchLimits limits = {.tokens = rows * length, .longest_document = length, .documents = rows};
-  const MemoryPlan balanced = plan_memory(shape, options, limits, false);
-  const MemoryPlan worst = plan_memory(shape, options, limits, true);
+  const MemoryPlan balanced = plan_memory(shape, options, limits, kEvenRouting);
+  const MemoryPlan worst = plan_memory(shape, options, limits, kWorstRouting);
   fmt::print("memory of one GPU{} for micro-batches of {} x {} tokens\n",
              arguments.ranks > 1 ? fmt::format(" ({})", ranks.grid.str()) : "", rows, length);
   print_plans(balanced, worst);

@@ -10,7 +10,7 @@ int64_t supposed_rows(const Ctx& ctx, int64_t pairs, int64_t experts) {
   const int64_t most = (pairs + experts * (kRowAlignment - 1)) / kRowAlignment * kRowAlignment;
   const int64_t each = (pairs + experts - 1) / experts;
   const int64_t even = experts * align_rows(each);
-  return ctx.worst_case_routing ? most : std::min(most, even);
+  return ctx.routing_share > kEvenRouting ? most : std::min(most, even);
 }
 
 void start_permute_map(Ctx& ctx, const PermuteMap& args) {

@@ -21,8 +21,8 @@ int64_t permute_map(Ctx& ctx, const PermuteMap& args);
 void start_permute_map(Ctx& ctx, const PermuteMap& args);
 int64_t mapped_rows(const Ctx& ctx, const PermuteMap& args);
 
-// R of `pairs` and `experts` on kMeta, which has no routing: the most rows that there can be
-// (ctx.worst_case_routing), or those of an even routing.
+// R of `pairs` and `experts` on kMeta, which has no routing: those of an even one, or with ctx.routing_share above that
+// the most that there can be.
 int64_t supposed_rows(const Ctx& ctx, int64_t pairs, int64_t experts);
 
 // slot_of_row [R] int32: the flat pair t * k + slot that stands in each row, -1 in gap rows.

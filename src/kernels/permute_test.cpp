@@ -110,7 +110,7 @@ TEST(Permute, MetaSupposesRows) {
   Buffer<int32_t> experts({1000, 2}), begin({8}), count({8}), row_of_slot({1000, 2});
   const PermuteMap map = {.experts = experts, .begin = begin, .count = count, .row_of_slot = row_of_slot};
   EXPECT_EQ(permute_map(ctx, map), 8 * 256);
-  ctx.worst_case_routing = true;
+  ctx.routing_share = kWorstRouting;
   EXPECT_EQ(permute_map(ctx, map),
             23 * kRowAlignment);  // each expert's rows end one past a multiple, as far as it goes
 }

@@ -23,7 +23,10 @@ struct DispatchHandle {
   int64_t rows = 0;     // R, a multiple of kRowAlignment
   // Where tokens travel.
   Tensor sent_begin, sent_count;  // [E] int32: this rank's rows for each expert, before they travel
-  Tensor all_counts;              // [ranks, E] int32: every rank's sent_count
+  Tensor report;                  // [E + 1] int32: sent_count, and the room
+  Tensor reports;                 // [ranks, E + 1] int32: every rank's
+  int64_t room = 0;               // for how many rows there is memory to keep them; set before plan
+  bool all_have_room = false;     // every rank, for the rows that come to it
   Tensor kept;                    // [R, H]: the rows, from dispatch to the end of backward; empty: sent once more
 
   RowGroups groups() const { return {begin.as<int32_t>(), count.as<int32_t>(), count.rows()}; }
@@ -37,8 +40,9 @@ class Dispatcher {
   virtual DispatchHandle reserve(Ctx& ctx, const Routing& routing) const = 0;
   // Decides which row every (token, slot) goes to.
   virtual void plan(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const = 0;
-  // Pushes what spares backward to move rows of `columns` once more, where that costs more than memory.
-  virtual void keep_rows(Ctx& ctx, DispatchHandle& handle, int64_t columns, DType dtype) const = 0;
+  // Pushes what spares backward to move rows of `columns` once more, where that costs more than memory. false: some
+  // rank has no room for its rows, so that all are to move them once more.
+  virtual bool keep_rows(Ctx& ctx, DispatchHandle& handle, int64_t columns, DType dtype) const = 0;
   // x [T, H] -> rows [R, H], pushed on the stack or kept; gap rows are 0.
   virtual Tensor dispatch(Ctx& ctx, const DispatchHandle& handle, const Tensor& x) const = 0;
   // The same rows in backward, for the same x. Without kept rows, row_weights may be gone from the stack and are pushed

@@ -1,6 +1,7 @@
 // Rows are sorted by expert as the local dispatcher sorts them; each expert's go, without the gaps between them,
 // straight to their place at the rank that holds it.
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "kernels/permute.h"
@@ -25,13 +26,15 @@ class ExchangeDispatcher : public Dispatcher {
     const auto counts = [&](const char* name, Shape shape) {
       return ctx.host_stack.push(name, shape, DType::kI32);
     };
+    const Tensor report = counts("sent row counts and room", {experts_ + 1});
     return {.begin = counts("expert row begins", {here_}),
             .count = counts("expert row counts", {here_}),
             .row_of_slot = ctx.stack.push("row of slot", routing.experts.shape, DType::kI32),
             .slot_of_row = ctx.stack.push("slot of row", {most}, DType::kI32),
             .sent_begin = counts("sent row begins", {experts_}),
-            .sent_count = counts("sent row counts", {experts_}),
-            .all_counts = counts("row counts of all ranks", {ranks_.size(), experts_})};
+            .sent_count = report.slice(0, experts_),
+            .report = report,
+            .reports = counts("row counts of all ranks", {ranks_.size(), experts_ + 1})};
   }
 
   void plan(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const override {
@@ -40,16 +43,18 @@ class ExchangeDispatcher : public Dispatcher {
                             .count = handle.sent_count,
                             .row_of_slot = handle.row_of_slot};
     start_permute_map(ctx, map);
-    gather_counts(ctx, handle);
+    gather_reports(ctx, handle);
     wait(ctx);
     handle.slot_of_row = handle.slot_of_row.slice(0, mapped_rows(ctx, map));
     permute_invert(ctx, handle.row_of_slot, handle.slot_of_row);
     place_rows(ctx, handle);
+    handle.all_have_room = ctx.is_meta() ? handle.rows <= handle.room : all_have_room(handle);
     send_weights(ctx, routing, handle);
   }
 
-  void keep_rows(Ctx& ctx, DispatchHandle& handle, int64_t columns, DType dtype) const override {
-    handle.kept = ctx.stack.push("expert rows", {handle.rows, columns}, dtype);
+  bool keep_rows(Ctx& ctx, DispatchHandle& handle, int64_t columns, DType dtype) const override {
+    if (handle.all_have_room) handle.kept = ctx.stack.push("expert rows", {handle.rows, columns}, dtype);
+    return handle.all_have_room;
   }
 
   Tensor dispatch(Ctx& ctx, const DispatchHandle& handle, const Tensor& x) const override {
@@ -92,24 +97,42 @@ class ExchangeDispatcher : public Dispatcher {
   using Message = Communicator::Message;
 
   const int32_t* counts_of(const DispatchHandle& handle, int64_t rank) const {
-    return handle.all_counts.row(rank).as<int32_t>() + ranks_.rank() * here_;  // for the experts here
+    return handle.reports.row(rank).as<int32_t>() + ranks_.rank() * here_;  // for the experts here
   }
 
-  // all_counts, once the host has waited.
-  void gather_counts(Ctx& ctx, const DispatchHandle& handle) const {
+  // The reports, once the host has waited.
+  void gather_reports(Ctx& ctx, const DispatchHandle& handle) const {
     const Stack::Frame frame(ctx.stack);
-    const Tensor counts = ctx.stack.push("row counts of all ranks", handle.all_counts.shape, DType::kI32);
-    copy(ctx, handle.sent_count, counts.row(ranks_.rank()));
-    ranks_.all_gather(ctx, "row counts", counts);
-    copy(ctx, counts, handle.all_counts);
+    const Tensor reports = ctx.stack.push("row counts of all ranks", handle.reports.shape, DType::kI32);
+    // The host may write here: what last read it was waited for in its plan.
+    handle.report.as<int32_t>()[experts_] =
+        static_cast<int32_t>(std::min<int64_t>(handle.room, std::numeric_limits<int32_t>::max()));
+    copy(ctx, handle.report, reports.row(ranks_.rank()));
+    ranks_.all_gather(ctx, "row counts", reports);
+    copy(ctx, reports, handle.reports);
+  }
+
+  // The same answer on every rank of the group.
+  bool all_have_room(const DispatchHandle& handle) const {
+    for (int64_t rank = 0; rank < ranks_.size(); ++rank) {
+      int64_t rows = 0;
+      for (int64_t e = rank * here_; e < (rank + 1) * here_; ++e) {
+        int64_t count = 0;
+        for (int64_t source = 0; source < ranks_.size(); ++source) count += handle.reports.row(source).as<int32_t>()[e];
+        rows += align_rows(count);
+      }
+      if (rows > handle.reports.row(rank).as<int32_t>()[experts_]) return false;
+    }
+    return true;
   }
 
   // Where the rows of each expert here will be, and how many there are.
   void place_rows(const Ctx& ctx, DispatchHandle& handle) const {
     if (ctx.is_meta()) {  // at worst, every token of all ranks comes to as many experts here as it may
       const int64_t tokens = handle.row_of_slot.rows(), k = handle.row_of_slot.shape[1];
-      handle.rows =
-          supposed_rows(ctx, ctx.worst_case_routing ? tokens * ranks_.size() * std::min(k, here_) : tokens * k, here_);
+      const auto most = static_cast<double>(tokens * ranks_.size() * std::min(k, here_));
+      handle.rows = supposed_rows(
+          ctx, static_cast<int64_t>(std::min(most, ctx.routing_share * static_cast<double>(tokens * k))), here_);
       return;
     }
     handle.rows = 0;

@@ -29,7 +29,7 @@ class LocalDispatcher : public Dispatcher {
     permute_weights(ctx, routing.weights, handle.slot_of_row, handle.row_weights);
   }
 
-  void keep_rows(Ctx&, DispatchHandle&, int64_t, DType) const override {}
+  bool keep_rows(Ctx&, DispatchHandle&, int64_t, DType) const override { return true; }
 
   Tensor dispatch(Ctx& ctx, const DispatchHandle& handle, const Tensor& x) const override {
     return gather(ctx, handle, x, "expert rows");

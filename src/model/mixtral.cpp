@@ -47,13 +47,11 @@ Tensor Mixtral::layers(Ctx& ctx, const Batch& batch, LayerRange range, const Ten
     const size_t kept_by_full = ctx.stack.mark();
     push_attention(ctx, layer);
     attention_forward_block(ctx, batch, p, saved.rope_table, layer, out);
+    if (keep) layer.dispatch.room = room_for_rows(ctx, l, layer);
     route(ctx, batch, p, saved.router_stats.row(l), layer, out, saved.forced.empty() ? Tensor{} : saved.forced[l]);
-    if (keep && recompute_ != Recompute::kFull)
-      dispatcher_.keep_rows(ctx, layer.dispatch, config_.hidden_size, state_.dtype());
-    const bool keep_gate_up = keep && recompute_ == Recompute::kNone;
     layer.gate_up = {};
     layer.mark = ctx.stack.mark();
-    if (keep_gate_up && !push_gate_up(ctx, l, layer)) ++saved.dropped;
+    if (keep && !keep_experts(ctx, l, layer)) ++saved.dropped;
     expert_forward_block(ctx, p, layer, out);
     if (!keep) {
       ctx.stack.release(mark);

@@ -30,14 +30,14 @@ struct LayerSaved {
   Routing routing;          // [T, k]
   DispatchHandle dispatch;  // routing, sorted by expert
   Tensor gate_up;           // [R, 2F]; empty: recomputed in backward
-  size_t mark = 0;          // of the stack, before gate_up
+  size_t mark = 0;          // of the stack, before what the experts keep: dispatch.kept and gate_up
 };
 
 struct Saved {
   Tensor rope_table;               // [T, head_dim]
   Tensor router_stats;             // [L, 2, E] fp64, for router_loss
   std::vector<LayerSaved> layers;  // sized once by Mixtral::make_saved
-  int64_t dropped = 0;             // layers whose gate-up output was to be kept and did not fit
+  int64_t dropped = 0;             // layers that were to keep more of their experts than fits
   std::vector<Tensor> forced;  // for tests and benchmarks: each layer's experts [T, k] int32; empty: the router chooses
 };
 
@@ -57,8 +57,9 @@ class Mixtral {
 
   AttentionShape attention_shape(const Batch& batch) const;
 
-  // bytes[l]: what the stack must still hold after the gate-up output of layer l was dropped, to the end of backward. A
-  // layer whose gate-up output would not leave that much drops it. Empty: none is dropped.
+  // bytes[l]: what the stack must still hold after layer l has kept nothing of its experts, to the end of backward.
+  // What would not leave that much is dropped: the gate-up output, computed again in backward; and, by all ranks that
+  // share experts together, the rows that came from other ranks, sent again. Empty: nothing is dropped.
   void set_still_needed(std::vector<size_t> bytes) { still_needed_ = std::move(bytes); }
 
   Saved make_saved() const { return {.layers = std::vector<LayerSaved>(config_.num_hidden_layers)}; }
@@ -98,7 +99,10 @@ class Mixtral {
   // The tensors of LayerSaved, pushed in the order in which they are kept the longest.
   void push_routing(Ctx& ctx, LayerSaved& saved) const;
   void push_attention(Ctx& ctx, LayerSaved& saved) const;
-  bool push_gate_up(Ctx& ctx, int64_t layer, LayerSaved& saved) const;  // whether it fits beside what is still to come
+  // The rows for which there is memory beside what is still to come.
+  int64_t room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const;
+  // Pushes what `recompute` lets the experts keep, as far as that fits: false where not all does.
+  bool keep_experts(Ctx& ctx, int64_t layer, LayerSaved& saved) const;
   void attention_forward_block(Ctx& ctx, const Batch& batch, const LayerParams& p, const Tensor& rope_table,
                                LayerSaved& saved, const Tensor& normed) const;
   void route(Ctx& ctx, const Batch& batch, const LayerParams& p, const Tensor& stats, LayerSaved& saved,

@@ -1,4 +1,6 @@
 // The two blocks of a decoder layer, forward and backward.
+#include <limits>
+
 #include "kernels/rope.h"
 #include "kernels/router.h"
 #include "model/mixtral.h"
@@ -23,12 +25,22 @@ void Mixtral::push_attention(Ctx& ctx, LayerSaved& saved) const {
   saved.middle_rstd = push_statistics(ctx, "residual rstd", {tokens});
 }
 
-bool Mixtral::push_gate_up(Ctx& ctx, int64_t layer, LayerSaved& saved) const {
+int64_t Mixtral::room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const {
+  if (still_needed_.empty()) return std::numeric_limits<int64_t>::max();
+  const size_t row = config_.hidden_size * dtype_size(state_.dtype()) + dtype_size(saved.routing.weights.dtype);
+  const size_t needed = still_needed_[layer] + 2 * kAlignment;  // of two tensors: rows, and their weights
+  return needed < ctx.stack.left() ? static_cast<int64_t>((ctx.stack.left() - needed) / row) : 0;
+}
+
+bool Mixtral::keep_experts(Ctx& ctx, int64_t layer, LayerSaved& saved) const {
+  if (recompute_ == Recompute::kFull) return true;
+  const bool rows_fit = dispatcher_.keep_rows(ctx, saved.dispatch, config_.hidden_size, state_.dtype());
+  if (recompute_ == Recompute::kSelective) return rows_fit;
   const Shape shape = {saved.dispatch.rows, 2 * config_.intermediate_size};
   const size_t bytes = align_up(static_cast<size_t>(shape.elements()) * dtype_size(state_.dtype()));
   if (!still_needed_.empty() && bytes + still_needed_[layer] > ctx.stack.left()) return false;
   saved.gate_up = push(ctx, "gate-up output", shape);
-  return true;
+  return rows_fit;
 }
 
 // Writes the residual stream after attention to saved.middle, and its norm to `normed`.

@@ -1,12 +1,17 @@
 // Ctx: what an op needs besides its operands.
 #pragma once
 
+#include <limits>
+
 #include "tensor/device.h"
 #include "tensor/memory.h"
 
 namespace mixtune {
 
 class Profiler;  // profiler.h
+
+// Rows that come to this rank on kMeta, which has no routing, in units of an even share: as many as there can be.
+constexpr double kEvenRouting = 1, kWorstRouting = std::numeric_limits<double>::infinity();
 
 // The device an op runs on, and the stacks its temporaries come from (released before the op returns). On the CPU ops
 // run on OpenMP's threads and are complete when they return; on a GPU they are put on its stream.
@@ -16,7 +21,7 @@ struct Ctx {
   Stack& host_stack;  // for what the host must read: pinned beside a GPU, `stack` itself on the CPU
   Gpu* gpu = nullptr;
   Profiler* profiler = nullptr;
-  bool worst_case_routing = false;  // on kMeta, which has no routing: rows to count with
+  double routing_share = kEvenRouting;  // on kMeta; of more than an even one the gaps are the largest
 
   bool on_gpu() const { return device.type != DeviceType::kCpu; }  // or on kMeta, which stands for one
   bool is_meta() const { return device.type == DeviceType::kMeta; }

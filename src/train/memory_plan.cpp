@@ -1,6 +1,9 @@
 #include "train/memory_plan.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 
 #include "data/random_batch.h"
 #include "train/step.h"
@@ -9,50 +12,93 @@ namespace mixtune {
 
 namespace {
 
-// Runs a step on kMeta and leaves its marks in `saved`.
-size_t count_activations(Instance& instance, const BatchLimits& limits, Saved& saved) {
-  Ctx& ctx = instance.ctx();
-  const RandomBatch random(limits.tokens, limits.longest_document, instance.model().config().vocab_size, 0,
-                           HostMemory::kPageable);
-  const Tensor losses = ctx.stack.push("losses", {2}, DType::kF64);
-  instance.state().begin_step();
-  forward_backward(ctx, instance.model(), random.batch(), saved, {.router_scale = 1}, losses);
-  return ctx.stack.peak();
-}
+// An instance without memory, and a training step on it.
+class Planner {
+ public:
+  Planner(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits)
+      : ranks_(options.ranks ? planned_ranks(options.ranks->grid, options.ranks->gpu_bytes)
+                             : planned_ranks(RankGrid{})),
+        instance_(config, on_meta(options, ranks_)),
+        batch_(limits.tokens, limits.longest_document, config.vocab_size, 0, HostMemory::kPageable),
+        saved_(instance_.model().make_saved()) {}
+
+  const State& state() const { return instance_.state(); }
+  size_t connections() const { return ranks_.gpu_bytes; }
+
+  // The stack's peak.
+  size_t count(double share, bool drop) {
+    const Ctx& ctx = instance_.ctx();
+    Stack stack("activations", ctx.device, ctx.stack.capacity());
+    Ctx counting{ctx.device, stack, ctx.host_stack};
+    counting.routing_share = share;
+    instance_.model().set_still_needed(drop ? std::vector<size_t>(saved_.layers.size(), stack.capacity())
+                                            : std::vector<size_t>());
+    const Tensor losses = stack.push("losses", {2}, DType::kF64);
+    instance_.state().begin_step();
+    forward_backward(counting, instance_.model(), batch_.batch(), saved_, {.router_scale = 1}, losses);
+    return stack.peak();
+  }
+
+  // What the stack held when each layer of the last step had kept nothing of its experts.
+  std::vector<size_t> marks() const {
+    std::vector<size_t> marks;
+    for (const LayerSaved& layer : saved_.layers) marks.push_back(layer.mark);
+    return marks;
+  }
+
+ private:
+  static InstanceOptions on_meta(InstanceOptions options, const Ranks& ranks) {
+    options.device = {DeviceType::kMeta};
+    options.ranks = &ranks;
+    options.purpose = State::Purpose::kTraining;
+    options.stack_bytes = 0;
+    return options;
+  }
+
+  Ranks ranks_;
+  Instance instance_;
+  RandomBatch batch_;
+  Saved saved_;
+};
 
 }  // namespace
 
-size_t MemoryPlan::total() const {
-  size_t bytes = activations + libraries + connections;
+size_t MemoryPlan::without_activations() const {
+  size_t bytes = libraries + connections;
   for (const Part& part : state) bytes += part.bytes;
   return bytes;
 }
 
-MemoryPlan plan_memory(const MixtralConfig& config, InstanceOptions options, const BatchLimits& limits,
-                       bool worst_case) {
-  const Ranks ranks =
-      options.ranks ? planned_ranks(options.ranks->grid, options.ranks->gpu_bytes) : planned_ranks(RankGrid{});
-  options.device = {DeviceType::kMeta};
-  options.ranks = &ranks;
-  options.purpose = State::Purpose::kTraining;
-  options.stack_bytes = 0;
+MemoryPlan plan_memory(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits,
+                       double share) {
+  Planner planner(config, options, limits);
   MemoryPlan plan;
   plan.libraries = kGpuLibraryBytes;
-  plan.connections = ranks.gpu_bytes;
-  {
-    Instance instance(config, options);
-    instance.ctx().worst_case_routing = worst_case;
-    for (const auto& arena : instance.state().arenas()) plan.state.push_back({arena->name(), arena->used()});
-    Saved saved = instance.model().make_saved();
-    plan.activations = count_activations(instance, limits, saved);
-  }
-  options.recompute = std::max(options.recompute, Recompute::kSelective);
-  Instance dropping(config, options);
-  dropping.ctx().worst_case_routing = true;
-  Saved saved = dropping.model().make_saved();
-  const size_t peak = count_activations(dropping, limits, saved);
-  for (const LayerSaved& layer : saved.layers) plan.still_needed.push_back(peak - layer.mark);
+  plan.connections = planner.connections();
+  for (const auto& arena : planner.state().arenas()) plan.state.push_back({arena->name(), arena->used()});
+  plan.activations = planner.count(share, false);
+  plan.least_activations = planner.count(share, true);
+  for (const size_t mark : planner.marks()) plan.still_needed.push_back(plan.least_activations - mark);
   return plan;
+}
+
+double share_that_fits(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits,
+                       size_t bytes) {
+  Planner planner(config, options, limits);
+  const auto fits = [&](double share) {
+    return planner.count(share, true) <= bytes;
+  };
+  if (fits(kWorstRouting)) return kWorstRouting;
+  if (!fits(kEvenRouting)) return 0;
+  // All rows of the ranks that share experts, which no share can exceed.
+  double low = kEvenRouting, high = options.ranks ? options.ranks->grid.expert_parallel : kEvenRouting;
+  while (high - low > 0.01) (fits((low + high) / 2) ? low : high) = (low + high) / 2;
+  return low;
+}
+
+std::string describe_share(double share) {
+  return fmt::format("routing sends a rank more than {:.1f} times its even share of tokens",
+                     std::floor(10 * share) / 10);
 }
 
 }  // namespace mixtune

@@ -12,16 +12,30 @@ struct MemoryPlan {
     size_t bytes;
   };
   std::vector<Part> state;           // weights, master weights, gradients, moments
-  size_t activations = 0;            // the stack's peak over a training step
+  size_t activations = 0;            // the stack's peak over a training step that keeps all it is to keep
+  size_t least_activations = 0;      // of one in which every layer drops what it can (Mixtral::set_still_needed)
   size_t libraries = 0;              // workspaces and what libraries take for themselves
   size_t connections = 0;            // of several ranks
-  std::vector<size_t> still_needed;  // after each layer, with its and all later gate-up outputs dropped
+  std::vector<size_t> still_needed;  // for Mixtral::set_still_needed
 
-  size_t total() const;
+  size_t total() const { return without_activations() + activations; }
+  size_t least() const { return without_activations() + least_activations; }
+
+ private:
+  size_t without_activations() const;
 };
 
-// Of a training step over a micro-batch of the limits. worst_case: every expert's last rows leave the largest gap.
-MemoryPlan plan_memory(const MixtralConfig& config, InstanceOptions options, const BatchLimits& limits,
-                       bool worst_case);
+// Of a training step over a micro-batch of the limits. share: the rows that come to this rank in every layer, in units
+// of an even share (Ctx::routing_share).
+MemoryPlan plan_memory(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits,
+                       double share);
+
+// The largest share for which `bytes` are enough on the stack, at least to within a hundredth; kWorstRouting where they
+// are for any, 0 where they are not even for an even one.
+double share_that_fits(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits,
+                       size_t bytes);
+
+// "routing sends a rank more than 3.2 times its even share of tokens"
+std::string describe_share(double share);
 
 }  // namespace mixtune

@@ -23,7 +23,7 @@ size_t part(const MemoryPlan& plan, std::string_view name) {
 }
 
 TEST(MemoryPlan, CountsEachPartOfTheStateInItsDtype) {
-  const MemoryPlan plan = plan_memory(testing_config(), bf16_options(), kLimits, false);
+  const MemoryPlan plan = plan_memory(testing_config(), bf16_options(), kLimits, kEvenRouting);
   const size_t slack = 64 * kAlignment;
   const size_t weights = part(plan, "weights");
   EXPECT_GT(weights, 0u);
@@ -39,7 +39,7 @@ TEST(MemoryPlan, RecomputeTakesLessAndLongerBatchesMore) {
   const MixtralConfig config = testing_config();
   const auto activations = [&](Recompute recompute, int64_t tokens) {
     options.recompute = recompute;
-    return plan_memory(config, options, {tokens, 512, 8}, false).activations;
+    return plan_memory(config, options, {tokens, 512, 8}, kEvenRouting).activations;
   };
   EXPECT_LT(activations(Recompute::kSelective, 4096), activations(Recompute::kNone, 4096));
   EXPECT_LT(activations(Recompute::kFull, 4096), activations(Recompute::kSelective, 4096));
@@ -48,12 +48,12 @@ TEST(MemoryPlan, RecomputeTakesLessAndLongerBatchesMore) {
 
 TEST(MemoryPlan, RanksShareExpertsAndTheOptimizersState) {
   const MixtralConfig config = testing_config();
-  const auto plan = [&](const RankGrid& grid, int zero_stage, bool worst) {
+  const auto plan = [&](const RankGrid& grid, int zero_stage, double share) {
     const Ranks ranks = planned_ranks(grid);
     InstanceOptions options = bf16_options();
     options.ranks = &ranks;
     options.zero_stage = zero_stage;
-    return plan_memory(config, options, kLimits, worst);
+    return plan_memory(config, options, kLimits, share);
   };
   const ModelLayout layout = make_layout(config);
   size_t all = 0, experts = 0;  // elements
@@ -61,28 +61,69 @@ TEST(MemoryPlan, RanksShareExpertsAndTheOptimizersState) {
     (spec.name.find("experts.") != spec.name.npos ? experts : all) += spec.shape.elements();
   all += experts;
   const double slack = 256 * kAlignment;
-  const MemoryPlan spread = plan({.world = 4, .expert_parallel = 2}, 1, false),
-                   whole = plan({.world = 4, .expert_parallel = 2}, 0, false);
+  const MemoryPlan spread = plan({.world = 4, .expert_parallel = 2}, 1, kEvenRouting),
+                   whole = plan({.world = 4, .expert_parallel = 2}, 0, kEvenRouting);
   EXPECT_NEAR(part(spread, "weights"), 2.0 * (all - experts / 2), slack);
   EXPECT_NEAR(part(spread, "gradients"), 4.0 * (all - experts / 2), slack);
   EXPECT_NEAR(part(spread, "master weights"), 4.0 * ((all - experts) / 4 + experts / 4), slack);
   EXPECT_NEAR(part(whole, "master weights"), 4.0 * (all - experts / 2), slack);
   EXPECT_EQ(spread.connections, kNcclBytes);
-  EXPECT_EQ(plan({}, 1, false).connections, 0u);
+  EXPECT_EQ(plan({}, 1, kEvenRouting).connections, 0u);
   // At worst all tokens of two ranks go to one, half of whose rows have a gap at most.
-  const MemoryPlan alone = plan({}, 1, true), both = plan({.world = 2, .expert_parallel = 2}, 1, true);
+  const MemoryPlan alone = plan({}, 1, kWorstRouting),
+                   both = plan({.world = 2, .expert_parallel = 2}, 1, kWorstRouting);
   EXPECT_GT(both.activations,
             alone.activations + kLimits.tokens * config.num_experts_per_tok * 2 * config.intermediate_size);
 }
 
 TEST(MemoryPlan, TheWorstCaseIsNoSmallerAndLaterLayersNeedLess) {
   const MixtralConfig config = testing_config();
-  const MemoryPlan balanced = plan_memory(config, bf16_options(), kLimits, false);
-  const MemoryPlan worst = plan_memory(config, bf16_options(), kLimits, true);
+  const MemoryPlan balanced = plan_memory(config, bf16_options(), kLimits, kEvenRouting);
+  const MemoryPlan worst = plan_memory(config, bf16_options(), kLimits, kWorstRouting);
   EXPECT_GE(worst.activations, balanced.activations);
   ASSERT_EQ(worst.still_needed.size(), 2u);
   EXPECT_GT(worst.still_needed[0], worst.still_needed[1]);
   EXPECT_LT(worst.still_needed[0], worst.activations);
+  EXPECT_LT(worst.still_needed[0], worst.least_activations);
+  EXPECT_LT(worst.least_activations, worst.activations);
+  EXPECT_LT(balanced.least(), balanced.total());
+}
+
+// What a layer gives up where memory is short: its gate-up output and, with experts on other ranks, the rows that came.
+TEST(MemoryPlan, ALayerThatKeepsNothingOfItsExpertsNeedsNoMemoryForTheirRows) {
+  MixtralConfig config = testing_config();
+  const Ranks ranks = planned_ranks({.world = 4, .expert_parallel = 4});
+  InstanceOptions options = bf16_options();
+  options.ranks = &ranks;
+  const auto of_a_layer = [&](double share) {
+    config.num_hidden_layers = 2;
+    const size_t two = plan_memory(config, options, kLimits, share).least_activations;
+    config.num_hidden_layers = 6;
+    return (plan_memory(config, options, kLimits, share).least_activations - two) / 4;
+  };
+  const auto most_rows = static_cast<size_t>(4 * kLimits.tokens);
+  EXPECT_LT(of_a_layer(kWorstRouting), of_a_layer(kEvenRouting) + most_rows * config.hidden_size);
+}
+
+TEST(MemoryPlan, TheShareOfTokensThatFits) {
+  const MixtralConfig config = testing_config();
+  const Ranks ranks = planned_ranks({.world = 4, .expert_parallel = 4});
+  InstanceOptions options = bf16_options();
+  options.ranks = &ranks;
+  const auto least = [&](double share) {
+    return plan_memory(config, options, kLimits, share).least_activations;
+  };
+  const size_t even = least(kEvenRouting), worst = least(kWorstRouting);
+  ASSERT_LT(even, worst);
+  EXPECT_EQ(least(2), worst);  // one expert a rank: a token of four ranks comes once, of two times k rows on even terms
+  EXPECT_EQ(share_that_fits(config, options, kLimits, worst), kWorstRouting);
+  EXPECT_EQ(share_that_fits(config, options, kLimits, even - 1), 0);
+  const double share = share_that_fits(config, options, kLimits, (even + worst) / 2);
+  EXPECT_GT(share, 1.2);
+  EXPECT_LT(share, 1.8);
+  EXPECT_LE(least(share), (even + worst) / 2);
+  EXPECT_GT(least(share + 0.05), (even + worst) / 2);
+  EXPECT_EQ(describe_share(1.59), "routing sends a rank more than 1.5 times its even share of tokens");
 }
 
 // What the CPU's stack really took in fp32, whose tensors are those of an fp32 GPU but for the ops' own temporaries.
@@ -91,7 +132,7 @@ TEST(MemoryPlan, CountsWhatARunTakes) {
   omp_set_num_threads(1);  // each thread of the CPU has scratch that a GPU does not need
   const MixtralConfig config = testing_config();
   InstanceOptions options;
-  const MemoryPlan plan = plan_memory(config, options, {512, 128, 4}, true);
+  const MemoryPlan plan = plan_memory(config, options, {512, 128, 4}, kWorstRouting);
   TestModel model(config, DType::kF32);
   const TestData data(config.vocab_size, {128, 128, 128, 128});
   const Batch batch = data.batch();

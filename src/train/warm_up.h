@@ -1,5 +1,5 @@
-// Before the first step: what layers must drop where memory is short, and one forward and backward of made-up tokens,
-// in which libraries choose their algorithms.
+// Before the first step: what layers must drop where memory is short, and which routing then fits; and one forward and
+// backward of made-up tokens, in which libraries choose their algorithms.
 #pragma once
 
 #include <string>

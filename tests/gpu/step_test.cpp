@@ -169,12 +169,9 @@ TEST_F(Steps, ShortStackDropsLayers) {
 
     options.stack_bytes = 0;
     const BatchLimits limits = {.tokens = kRows * kLongest, .longest_document = kLongest, .documents = kLongest};
-    const MemoryPlan plan = plan_memory(config, options, limits, true);
-    options.recompute = Recompute::kSelective;
-    const size_t least = plan_memory(config, options, limits, true).activations;
-    options.recompute = Recompute::kNone;
-    ASSERT_GT(plan.activations, least);
-    options.stack_bytes = least + (plan.activations - least) * 2 / 5;
+    const MemoryPlan plan = plan_memory(config, options, limits, kWorstRouting);
+    ASSERT_GT(plan.activations, plan.least_activations);
+    options.stack_bytes = plan.least_activations + (plan.activations - plan.least_activations) * 2 / 5;
     Training training(config, options);
     training.instance().model().set_still_needed(plan.still_needed);
     const TwoSteps dropped = two_steps(training);
