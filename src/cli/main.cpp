@@ -17,6 +17,7 @@
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/threads.h"
+#include "tensor/out_of_memory.h"
 
 namespace mixtune {
 namespace {
@@ -49,6 +50,8 @@ int fail(ExitCode code, std::string_view message) {
 constexpr std::string_view kOutputFailed =
     "standard output: cannot be written in full; check where it goes for a full disk or a closed pipe";
 
+constexpr std::string_view kLessMemory = "use a smaller batch, shorter rows or a smaller model";
+
 int run_and_report(std::vector<std::string> args) {
   try {
     run(std::move(args));
@@ -57,10 +60,12 @@ int run_and_report(std::vector<std::string> args) {
     return static_cast<int>(ExitCode::kDone);
   } catch (const Ended& ended) {
     return ended.exit_code;
+  } catch (const OutOfMemory& error) {
+    return fail(error.exit_code(), fmt::format("{}; {}", error.what(), kLessMemory));
   } catch (const Error& error) {
     return fail(error.exit_code(), error.what());
   } catch (const std::bad_alloc&) {
-    return fail(ExitCode::kFailed, "out of memory; use a smaller batch, shorter rows or a smaller model");
+    return fail(ExitCode::kFailed, fmt::format("out of memory; {}", kLessMemory));
   } catch (const std::exception& error) {
     if (std::ferror(stdout) != 0) return fail(ExitCode::kFailed, kOutputFailed);
     return fail(ExitCode::kFailed, printable(error.what(), 400));

@@ -7,6 +7,7 @@
 
 #include "kernels/gemm.h"
 #include "kernels/parallel_error.h"
+#include "tensor/out_of_memory.h"
 
 namespace mixtune::cpu {
 
@@ -51,7 +52,7 @@ inline void multiply_serial(const Product<float>& p) {
   const dnnl_status_t status = dnnl_sgemm(p.trans_a ? 'T' : 'N', p.trans_b ? 'T' : 'N', p.m, p.n, p.k, 1.0f, p.a, p.lda,
                                           p.b, p.ldb, p.accumulate ? 1.0f : 0.0f, p.c, p.ldc);
   if (status == dnnl_out_of_memory)
-    throw Error("out of memory", "oneDNN's matrix product got no scratch memory", "use a smaller batch");
+    throw OutOfMemory(MemoryOf::kActivations, "oneDNN's matrix product got no scratch memory");
   MT_CHECK(status == dnnl_success);
 }
 

@@ -7,18 +7,18 @@
 
 #include "base/log.h"
 #include "kernels/cast.h"
+#include "tensor/out_of_memory.h"
 
 namespace mixtune {
 
 namespace {
 
-std::string_view mend(const StateTypes& types, Device device, bool training) {
-  if (device.type == DeviceType::kCuda && types.weights == DType::kF32)
-    return "set precision: bf16, or use a smaller model or a GPU with more memory";
-  if (device.type == DeviceType::kCuda && training)
-    return "set optimizer_state_dtype: bf16, master_weights: none or gradient_dtype: bf16 ('mixtune estimate' shows "
-           "what each needs), or use a GPU with more memory";
-  return "use a smaller model or a device with more memory";
+[[noreturn]] void throw_weights_do_not_fit(const StateTypes& types, Device device, size_t needed, size_t available) {
+  throw UserError("out of memory",
+                  fmt::format("the weights need {}, {} are available", format_bytes(needed), format_bytes(available)),
+                  device.type == DeviceType::kCuda && types.weights == DType::kF32
+                      ? "set precision: bf16, or use a smaller model or a GPU with more memory"
+                      : "use a smaller model or a device with more memory");
 }
 
 constexpr const char *kSumOfGradients = "sum of gradients", *kUpdatedWeights = "updated weights";
@@ -57,15 +57,15 @@ State::State(std::vector<ParamSpec> specs, Device device, const StateTypes& type
                moments = storage_bytes(types.moments, true, sharded),
                master = masters ? storage_bytes(DType::kF32, true, sharded) : 0;
   if (const size_t needed = weights + gradients + 2 * moments + master, available = available_memory(device);
-      needed > available)
-    throw UserError(
-        "out of memory",
-        is_training()
-            ? fmt::format("weights ({}), masters ({}), gradients ({}) and moments ({}) need {}, {} are available",
-                          format_bytes(weights), format_bytes(master), format_bytes(gradients),
-                          format_bytes(2 * moments), format_bytes(needed), format_bytes(available))
-            : fmt::format("the weights need {}, {} are available", format_bytes(needed), format_bytes(available)),
-        mend(types, device, is_training()));
+      needed > available) {
+    if (!is_training()) throw_weights_do_not_fit(types, device, needed, available);
+    throw OutOfMemory(
+        MemoryOf::kState,
+        fmt::format("weights ({}), masters ({}), gradients ({}) and moments ({}) need {}, {} are available",
+                    format_bytes(weights), format_bytes(master), format_bytes(gradients), format_bytes(2 * moments),
+                    format_bytes(needed), format_bytes(available)),
+        ExitCode::kUserError);
+  }
   weights_ = allocate("weights", types.weights, false, false);
   masters_ = masters ? allocate("master weights", DType::kF32, true, sharded) : Storage(buckets_.size());
   gradients_ = allocate("gradients", types.gradients, true, false);

@@ -56,7 +56,8 @@ class State {
  public:
   enum class Purpose { kInference, kTraining };  // inference: weights only
 
-  // Zeroed. Throws UserError where the device has not enough memory for it. The communicators outlive the state.
+  // Zeroed. Where the device has not enough memory for it, throws OutOfMemory to train, UserError otherwise. The
+  // communicators outlive the state.
   State(std::vector<ParamSpec> specs, Device device, const StateTypes& types, Purpose purpose,
         const Replicas& replicas = {});
   State(std::vector<ParamSpec> specs, Device device, DType dtype, Purpose purpose)

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "tensor/cuda_memory.h"
 #include "tensor/device.h"
+#include "tensor/out_of_memory.h"
 
 namespace mixtune {
 
@@ -58,12 +59,9 @@ Tensor Stack::push(const char* name, Shape shape, DType dtype) {
   const Tensor tensor{memory_.data() + used_, shape, dtype, memory_.device()};
   const size_t bytes = align_up(tensor.bytes());
   if (bytes > memory_.bytes() - used_)
-    throw Error(
-        "out of memory",
-        fmt::format("{} needs {}, {} of {} are in use by activations", name, format_bytes(bytes), format_bytes(used_),
-                    format_bytes(memory_.bytes())),
-        "set recompute: full, lower per_device_train_batch_size (and raise gradient_accumulation_steps), or lower "
-        "max_seq_length");
+    throw OutOfMemory(MemoryOf::kActivations,
+                      fmt::format("{} needs {}, {} of {} are in use by activations", name, format_bytes(bytes),
+                                  format_bytes(used_), format_bytes(memory_.bytes())));
   used_ += bytes;
   peak_ = std::max(peak_, used_);
   return tensor;

@@ -1,0 +1,22 @@
+// What is thrown where memory of the device is used up.
+#pragma once
+
+#include "base/error.h"
+
+namespace mixtune {
+
+// What memory is for.
+enum class MemoryOf { kState, kActivations };
+
+// How to mend it depends on the settings: who knows them catches this.
+class OutOfMemory : public Error {
+ public:
+  OutOfMemory(MemoryOf part, std::string_view what, ExitCode code = ExitCode::kFailed)
+      : Error("out of memory", what, "", code), part_(part) {}
+  MemoryOf part() const { return part_; }
+
+ private:
+  MemoryOf part_;
+};
+
+}  // namespace mixtune
