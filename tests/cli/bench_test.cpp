@@ -121,8 +121,9 @@ TEST_F(Bench, EstimatePrintsATable) {
 TEST_F(Bench, WhatCannotBePlanned) {
   expect_refused({"estimate"}, "model_name_or_path");
   expect_refused({"estimate", "--model_name_or_path=none"}, "there is no folder 'none'");
-  expect_refused({"estimate", "--model_name_or_path=model", "--gpu-memory=lots"}, "lots");
+  expect_refused({"estimate", "--model_name_or_path=model", "--gpu-memory=lots"}, "--gpu-memory: 'lots'");
   expect_refused({"estimate", "--model_name_or_path=model", "--gpu-memory=8"}, "'8' has no unit; write 8GiB");
+  expect_refused({"estimate", "--model_name_or_path=model", "--search"}, "--gpu-memory 79GiB");
 }
 
 TEST_F(Bench, DoctorLooksAtWhatIsThere) {
