@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -12,6 +13,7 @@
 #include "config/load.h"
 #include "model/mixtral_config.h"
 #include "train/device.h"
+#include "train/dry_run.h"
 #include "train/loop.h"
 
 namespace mixtune {
@@ -60,17 +62,23 @@ void train_on_ranks(const Config& config, int count) {
   supervise_ranks(config, count);
 }
 
+void run_dry(const Config& config, int nproc) {
+  const auto launch = launch_of_process(nproc);
+  const int ranks = launch ? launch->size : std::max(nproc, 1);
+  const int64_t experts = load_mixtral_config(config.model.model_name_or_path).num_local_experts;
+  const std::string text = dry_run(config, grid_of(config, experts, ranks));
+  if (!launch || launch->rank == 0) fmt::print("{}", text);
+}
+
 void run_train(const TrainArguments& arguments, const Overrides& overrides) {
   const Config config =
       load_config(arguments.config_file.empty() ? std::nullopt : std::optional(arguments.config_file), overrides);
   require_keys(config, {"model_name_or_path", "train_file", "output_dir"});
-  instance_options(config, State::Purpose::kTraining);  // the keys fit each other and the machine
-  if (arguments.dry_run) {
-    fmt::print("{}", print_config(config));
-    return;
-  }
+  if (!arguments.dry_run)
+    instance_options(config, State::Purpose::kTraining);  // the keys fit each other and the machine
   check_model(config.model.model_name_or_path, config.where("model_name_or_path"));
   check_data_files(config);
+  if (arguments.dry_run) return run_dry(config, arguments.ranks);
   if (const auto launch = launch_of_process(arguments.ranks)) return train_as_rank(config, *launch, arguments.profile);
   if (arguments.ranks > 1) return train_on_ranks(config, arguments.ranks);
   grid_of(config, 1, 1);  // there are no ranks to spread experts over
@@ -85,7 +93,8 @@ Command add_train(CLI::App& program) {
   CLI::App* app = program.add_subcommand("train", "Fine-tune a model");
   const auto arguments = std::make_shared<TrainArguments>();
   app->add_option("CONFIG", arguments->config_file, "YAML file of keys; flags override it")->type_name("");
-  app->add_flag("--dry-run", arguments->dry_run, "Print the resolved configuration and stop");
+  app->add_flag("--dry-run", arguments->dry_run,
+                "Check all but the device, print the resolved configuration, steps, tokens and memory, and stop");
   app->add_flag("--profile", arguments->profile, "Write a trace of one step to output_dir/trace.json");
   add_nproc(*app, arguments->ranks);
   app->footer("Every key is explained in docs/configuration.md. Resuming a run is not supported yet.");

@@ -16,10 +16,15 @@ DType dtype_of(StateDType dtype) {
   throw UserError(config.where(key), what, mend);
 }
 
+[[noreturn]] void refuse_bf16_on_cpu(const Config& config) {
+  refuse(config, "precision", "bf16 needs a GPU, and the device is the CPU", "set it to fp32");
+}
+
 // Keys that mean something in bf16 alone.
 void check_bf16_keys(const Config& config) {
   const RunSettings& run = config.run;
   if (run.precision == Precision::kBf16) {
+    if (run.device == DeviceChoice::kCpu) refuse_bf16_on_cpu(config);
     if (run.gradient_dtype == StateDType::kBf16 && config.batch.gradient_accumulation_steps > 1)
       refuse(config, "gradient_dtype", "bf16 gradients lose what further micro-batches add",
              "set it to fp32, or gradient_accumulation_steps to 1");
@@ -79,8 +84,7 @@ InstanceOptions instance_options(const Config& config, State::Purpose purpose, c
     refuse(config, "device", "this mixtune was built without CUDA", "set it to cpu or auto, or build with CUDA 13");
   if (run.device == DeviceChoice::kCuda && gpu_count() == 0)
     refuse(config, "device", "there is no GPU that CUDA can use", "run 'mixtune doctor', or set it to cpu or auto");
-  if (run.precision == Precision::kBf16 && device.type == DeviceType::kCpu)
-    refuse(config, "precision", "bf16 needs a GPU, and the device is the CPU", "set it to fp32");
+  if (run.precision == Precision::kBf16 && device.type == DeviceType::kCpu) refuse_bf16_on_cpu(config);
   options.device = device;
   if (ranks) {
     options.gpu.patience = ranks->patience;

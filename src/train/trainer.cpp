@@ -24,6 +24,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+}  // namespace
+
 OutputRequest output_request(const Config& config) {
   OutputRequest request{
       .path = config.run.output_dir, .overwrite = config.run.overwrite_output_dir, .inputs = config.data.train_file};
@@ -33,6 +35,8 @@ OutputRequest output_request(const Config& config) {
   if (!config.file.empty()) request.inputs.push_back(config.file);
   return request;
 }
+
+namespace {
 
 // The model's folder, once output_dir is known to be usable.
 ModelFolder open_model(const Config& config, const Ranks* ranks) {
@@ -46,6 +50,8 @@ RunData checked_data(const Config& config, const ModelFolder& folder, const Mixt
   return load_run_data(config, model.config());
 }
 
+}  // namespace
+
 PlanOptions plan_options(const Config& config) {
   PlanOptions options{.max_seq_length = config.data.max_seq_length,
                       .packing = config.data.packing,
@@ -54,6 +60,8 @@ PlanOptions plan_options(const Config& config) {
   if (config.run.max_steps <= 0) options.epochs = config.run.num_train_epochs;
   return options;
 }
+
+namespace {
 
 std::string resolved_config(Config config, double router_coefficient) {
   config.model.router_aux_loss_coef = router_coefficient;

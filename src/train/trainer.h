@@ -17,6 +17,10 @@
 
 namespace mixtune {
 
+// What a run does with its settings before it has a device.
+OutputRequest output_request(const Config& config);
+PlanOptions plan_options(const Config& config);
+
 class Trainer {
  public:
   // Reads the model and the data; writes nothing. Every rank has a trainer, and they do everything together; rank 0

@@ -21,6 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kGoodData = "{\"text\": \"one two three\"}\n{\"text\": \"four five\"}\n";
 constexpr double kSoon = 20;  // seconds, on a busy machine with sanitizers
 
 struct BadInput {
@@ -56,14 +57,36 @@ class BadInputTest : public testing::TestWithParam<BadInput> {
   static void TearDownTestSuite() { model_.reset(); }
   static fs::path model() { return model_->path() / "model"; }
 
+  // A dry run finds the same.
+  static void expect_in_dry_run(const BadInput& bad, const std::string& line) {
+    const TempFolder work;
+    write(work.path() / "good.jsonl", kGoodData);
+    fs::create_directory_symlink(model(), work.path() / "model");
+    bad.prepare(work.path());
+    const auto before = snapshot(work.path());
+    std::vector<std::string> args = bad.args;
+    args.insert(args.begin() + 1, "--dry-run");
+    const Outcome outcome = run_mixtune(args, work.path());
+    EXPECT_EQ(outcome.code, bad.code) << outcome.err;
+    ASSERT_FALSE(lines_of(outcome.err).empty());
+    EXPECT_EQ(lines_of(outcome.err).back(), line);
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_EQ(snapshot(work.path()), before);
+  }
+
  private:
   static inline std::unique_ptr<TempFolder> model_;
 };
 
+// What is wrong with the device, or is not found before output_dir is made.
+bool only_a_run_can_tell(const BadInput& bad) {
+  return bad.name == "NoGpu" || bad.name == "OutputInKernelSpace";
+}
+
 TEST_P(BadInputTest, OneClearLine) {
   const BadInput& bad = GetParam();
   const TempFolder work;
-  write(work.path() / "good.jsonl", "{\"text\": \"one two three\"}\n{\"text\": \"four five\"}\n");
+  write(work.path() / "good.jsonl", kGoodData);
   fs::create_directory_symlink(model(), work.path() / "model");
   bad.prepare(work.path());
   const auto before = snapshot(work.path());
@@ -81,6 +104,8 @@ TEST_P(BadInputTest, OneClearLine) {
   EXPECT_LT(lines.back().size(), 600u);
   EXPECT_LT(outcome.seconds, kSoon);
   EXPECT_EQ(snapshot(work.path()), before);
+  if (!bad.args.empty() && bad.args.front() == "train" && !only_a_run_can_tell(bad))
+    expect_in_dry_run(bad, lines.back());
 }
 
 std::string case_name(const testing::TestParamInfo<BadInput>& info) {

@@ -61,17 +61,6 @@ TEST_F(Commands, VersionAndHelp) {
   EXPECT_NE(run({"train", "--help"}).out.find("--lr_scheduler_type"), std::string::npos);
 }
 
-TEST_F(Commands, DryRunPrintsTheResolvedConfigAndWritesNothing) {
-  write(path("run.yaml"), "model_name_or_path: model\ntrain_file: data.jsonl\noutput_dir: out\nseed: 3\n");
-  const Outcome outcome = run({"train", "run.yaml", "--seed", "4", "--packing", "--dry-run"});
-  EXPECT_EQ(outcome.err, "");
-  EXPECT_NE(outcome.out.find("seed: 4\n"), std::string::npos);
-  EXPECT_NE(outcome.out.find("packing: true\n"), std::string::npos);
-  EXPECT_FALSE(fs::exists(path("out")));
-  write(path("resolved.yaml"), outcome.out);
-  EXPECT_EQ(run({"train", "resolved.yaml", "--dry-run"}).out, outcome.out);
-}
-
 TEST_F(Commands, TrainWritesMetricsCheckpointAndLatest) {
   const Outcome outcome = run(train({"--max_steps=4", "--logging_steps=3", "--validation_split_percentage=10"}));
   EXPECT_NE(outcome.out.find("step 1/4"), std::string::npos);
