@@ -40,7 +40,7 @@ class StepRunner {
   // Waits for the device. Sums over the step's micro-batches; after update(), of all ranks, which all call this.
   struct Result {
     double token_loss = 0, router_loss = 0, grad_norm = 0;
-    int64_t dropped = 0;                       // gate-up outputs that did not fit and were recomputed
+    int64_t dropped = 0;                       // layers that did not keep all they were to (Saved::dropped)
     const ParallelRecord* parallel = nullptr;  // with several ranks, after backward; valid until the next read
   };
   Result read();
