@@ -1,11 +1,8 @@
 // What users get wrong, through the program itself: one clear line, the right exit code, soon, and nothing written.
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -21,7 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kGoodData = "{\"text\": \"one two three\"}\n{\"text\": \"four five\"}\n";
 constexpr double kSoon = 20;  // seconds, on a busy machine with sanitizers
 
 struct BadInput {
@@ -57,21 +53,18 @@ class BadInputTest : public testing::TestWithParam<BadInput> {
   static void TearDownTestSuite() { model_.reset(); }
   static fs::path model() { return model_->path() / "model"; }
 
-  // A dry run finds the same.
-  static void expect_in_dry_run(const BadInput& bad, const std::string& line) {
+  // Runs it in a folder of its own, which it is to leave as it was.
+  static Outcome refuse(const BadInput& bad, const std::vector<std::string>& args) {
     const TempFolder work;
-    write(work.path() / "good.jsonl", kGoodData);
+    write(work.path() / "good.jsonl", "{\"text\": \"one two three\"}\n{\"text\": \"four five\"}\n");
     fs::create_directory_symlink(model(), work.path() / "model");
     bad.prepare(work.path());
     const auto before = snapshot(work.path());
-    std::vector<std::string> args = bad.args;
-    args.insert(args.begin() + 1, "--dry-run");
-    const Outcome outcome = run_mixtune(args, work.path());
+    Outcome outcome = run_mixtune(args, work.path());
     EXPECT_EQ(outcome.code, bad.code) << outcome.err;
-    ASSERT_FALSE(lines_of(outcome.err).empty());
-    EXPECT_EQ(lines_of(outcome.err).back(), line);
-    EXPECT_EQ(outcome.out, "");
+    EXPECT_FALSE(outcome.err.empty());
     EXPECT_EQ(snapshot(work.path()), before);
+    return outcome;
   }
 
  private:
@@ -85,13 +78,7 @@ bool only_a_run_can_tell(const BadInput& bad) {
 
 TEST_P(BadInputTest, OneClearLine) {
   const BadInput& bad = GetParam();
-  const TempFolder work;
-  write(work.path() / "good.jsonl", kGoodData);
-  fs::create_directory_symlink(model(), work.path() / "model");
-  bad.prepare(work.path());
-  const auto before = snapshot(work.path());
-  const Outcome outcome = run_mixtune(bad.args, work.path());
-  EXPECT_EQ(outcome.code, bad.code) << outcome.err;
+  const Outcome outcome = refuse(bad, bad.args);
   const std::vector<std::string> lines = lines_of(outcome.err);
   ASSERT_FALSE(lines.empty());
   EXPECT_TRUE(lines.back().starts_with("mixtune: error: ")) << outcome.err;
@@ -103,9 +90,10 @@ TEST_P(BadInputTest, OneClearLine) {
     EXPECT_NE(lines.back().find(fragment), std::string::npos) << "no '" << fragment << "' in: " << lines.back();
   EXPECT_LT(lines.back().size(), 600u);
   EXPECT_LT(outcome.seconds, kSoon);
-  EXPECT_EQ(snapshot(work.path()), before);
-  if (!bad.args.empty() && bad.args.front() == "train" && !only_a_run_can_tell(bad))
-    expect_in_dry_run(bad, lines.back());
+  if (bad.args.empty() || bad.args.front() != "train" || only_a_run_can_tell(bad)) return;
+  std::vector<std::string> dry = bad.args;
+  dry.insert(dry.begin() + 1, "--dry-run");
+  EXPECT_EQ(refuse(bad, dry).err, outcome.err);
 }
 
 std::string case_name(const testing::TestParamInfo<BadInput>& info) {
@@ -401,20 +389,6 @@ INSTANTIATE_TEST_SUITE_P(Model, BadInputTest, testing::ValuesIn(model_cases()), 
 INSTANTIATE_TEST_SUITE_P(Data, BadInputTest, testing::ValuesIn(data_cases()), case_name);
 INSTANTIATE_TEST_SUITE_P(Output, BadInputTest, testing::ValuesIn(output_cases()), case_name);
 INSTANTIATE_TEST_SUITE_P(Other, BadInputTest, testing::ValuesIn(other_command_cases()), case_name);
-
-TEST(OutputInUse, NamesTheTwoWaysOut) {
-  const TempFolder work;
-  make_model(work.path() / "model");
-  write(work.path() / "good.jsonl", "{\"text\": \"one two three\"}\n");
-  fs::create_directory(work.path() / "out");
-  const int lock = open((work.path() / "out/.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  ASSERT_EQ(flock(lock, LOCK_EX), 0);
-  const Outcome outcome = run_mixtune(train({"--overwrite_output_dir"}), work.path());
-  close(lock);
-  EXPECT_EQ(outcome.code, 2);
-  EXPECT_NE(outcome.err.find("another run is using it"), std::string::npos) << outcome.err;
-  EXPECT_FALSE(fs::exists(work.path() / "out/metrics.jsonl"));
-}
 
 }  // namespace
 }  // namespace mixtune

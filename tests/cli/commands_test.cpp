@@ -1,6 +1,9 @@
 // The subcommands at work, through the program itself.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstdint>
@@ -254,6 +257,17 @@ TEST_F(Commands, InspectsWhatItIsGiven) {
   EXPECT_NE(run({"inspect", "model/model.safetensors"}).out.find("lm_head.weight"), std::string::npos);
   EXPECT_NE(run({"inspect", "model/tokenizer.model"}).out.find("4096"), std::string::npos);
   EXPECT_NE(run({"inspect", "data.jsonl", "--tokenizer=model"}).out.find("records: 12"), std::string::npos);
+}
+
+TEST_F(Commands, AnOutputInUseNamesTheTwoWaysOut) {
+  fs::create_directory(path("out"));
+  const int lock = open(path("out/.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  ASSERT_EQ(flock(lock, LOCK_EX), 0);
+  const Outcome outcome = run_mixtune(train({"--overwrite_output_dir"}), work_.path());
+  close(lock);
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_NE(outcome.err.find("another run is using it"), std::string::npos) << outcome.err;
+  EXPECT_FALSE(fs::exists(path("out/metrics.jsonl")));
 }
 
 }  // namespace
