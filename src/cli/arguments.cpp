@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdio>
 
 #include <CLI/CLI.hpp>
 
 #include "base/error.h"
+#include "base/suggest.h"
+#include "config/foreign.h"
 #include "config/keys.h"
 
 namespace mixtune {
@@ -55,24 +58,47 @@ std::vector<std::string> flag_names(const CLI::App& app) {
   return names;
 }
 
-[[noreturn]] void throw_unknown_flag(const CLI::App& app, std::string_view arg) {
-  const std::string_view name = arg.substr(0, arg.find('='));
-  const std::string bare(name.substr(std::min(name.find_first_not_of('-'), name.size())));
-  const std::string near = nearest(bare.substr(0, 100), flag_names(app));
-  const bool takes_keys = app.get_option_no_throw("--train_file") != nullptr;
-  if (near.empty() && takes_keys && find_key(bare) == nullptr) throw_unknown_key("command line", bare, full_name(app));
-  throw UserError("command line", fmt::format("unknown flag '{}'", printable(name)),
-                  near.empty() ? fmt::format("'mixtune {} --help' lists the flags", full_name(app))
-                               : fmt::format("did you mean '--{}'?", near));
+bool takes_all_keys(const CLI::App& app) {
+  return app.get_option_no_throw("--train_file") != nullptr;
+}
+
+// How to mend the unknown flag --`name`, of which hyphens have become underscores.
+std::string mend_of_flag(const CLI::App& app, const std::string& name) {
+  const ForeignKey* foreign = find_foreign_key(name);
+  const auto takes = [&](std::string_view key) {
+    return app.get_option_no_throw("--" + std::string(key.substr(0, key.find(':')))) != nullptr;
+  };
+  if (foreign != nullptr && (takes_all_keys(app) || (!foreign->key.empty() && takes(foreign->key))))
+    return hint(*foreign);
+  const std::string help = fmt::format("'mixtune {} --help' lists the flags", full_name(app));
+  if (find_key(name) != nullptr) return fmt::format("this command does not take that key: {}", help);
+  std::vector<std::string> known = flag_names(app), spelled = known;
+  for (std::string& flag : spelled) std::ranges::replace(flag, '-', '_');
+  const std::string near = nearest_name(name.substr(0, 100), spelled);
+  if (near.empty()) return help;
+  return fmt::format("did you mean '--{}'?",
+                     known[static_cast<size_t>(std::ranges::find(spelled, near) - spelled.begin())]);
+}
+
+bool is_flag(std::string_view arg) {
+  return arg.size() > 1 && arg[0] == '-' && arg[1] != '.' && (arg[1] < '0' || arg[1] > '9');  // and no negative number
 }
 
 void check_extras(const CLI::App& app) {
   const std::vector<std::string> extras = app.remaining();
-  const auto flag = std::ranges::find_if(extras, [](const std::string& arg) { return arg.starts_with("-"); });
-  if (flag != extras.end()) throw_unknown_flag(app, *flag);
-  if (!extras.empty())
-    throw UserError("command line", fmt::format("unexpected argument '{}'", printable(extras.front())),
-                    fmt::format("see 'mixtune {} --help'", full_name(app)));
+  std::vector<UserError> unknown;
+  for (const std::string& arg : extras) {
+    if (!is_flag(arg)) continue;
+    const std::string flag = arg.substr(0, arg.find('='));
+    std::string name = flag.substr(std::min(flag.find_first_not_of('-'), flag.size()));
+    std::ranges::replace(name, '-', '_');
+    unknown.emplace_back("command line", fmt::format("unknown flag '{}'", printable(flag)), mend_of_flag(app, name));
+  }
+  if (!unknown.empty()) throw_unknown("command line", unknown);
+  if (extras.empty()) return;
+  if (takes_all_keys(app)) check_config_name(extras.front());
+  throw UserError("command line", fmt::format("unexpected argument '{}'", printable(extras.front())),
+                  fmt::format("see 'mixtune {} --help'", full_name(app)));
 }
 
 // CLI11's messages start with the flag's name and a colon.
@@ -85,9 +111,9 @@ void check_extras(const CLI::App& app) {
 [[noreturn]] void throw_unknown_command(const std::vector<Command>& commands, std::string_view word) {
   std::vector<std::string> names;
   for (const Command& command : commands) names.push_back(command.app->get_name());
-  const std::string near = nearest(word.substr(0, 100), names);
+  const std::string near = nearest_name(word.substr(0, 100), names);
   throw UserError(
-      "command line", word.empty() ? "no command is given" : fmt::format("unknown command '{}'", printable(word)),
+      "command line", fmt::format("unknown command '{}'", printable(word)),
       near.empty() ? fmt::format("use one of: {}", fmt::join(names, ", ")) : fmt::format("did you mean '{}'?", near));
 }
 
@@ -143,6 +169,13 @@ Overrides KeyFlags::overrides() const {
   return overrides;
 }
 
+void add_examples(CLI::App& app, std::initializer_list<std::string_view> commands) {
+  std::string footer = app.get_footer();
+  footer += footer.empty() ? "Examples:" : "\n\nExamples:";
+  for (const std::string_view command : commands) footer += fmt::format("\n  {}", command);
+  app.footer(footer);
+}
+
 const Command* parse_arguments(CLI::App& program, const std::vector<Command>& commands, std::vector<std::string> args) {
   if (!args.empty() && args.front() == "--version") args.front() = "version";
   if (!args.empty() && args.front() == "help") args.front() = "--help";
@@ -161,7 +194,11 @@ const Command* parse_arguments(CLI::App& program, const std::vector<Command>& co
   } catch (const CLI::ParseError& error) {
     throw UserError("command line", printable(error.what(), 300), fmt::format("see '{}'", help_command));
   }
-  if (!choices->empty()) throw_unknown_command(*choices, "");
+  if (!choices->empty()) {  // no command is given
+    const std::string help = (command ? *command->app : program).help();
+    std::fputs(help.c_str(), stderr);
+    throw Ended{static_cast<int>(ExitCode::kUserError)};
+  }
   check_extras(*command->app);
   return command;
 }

@@ -30,8 +30,12 @@ class KeyFlags {
   std::shared_ptr<std::vector<Flag>> flags_;  // shared, as the parser keeps pointers into it
 };
 
+// Ends the help of `app` with `commands`, which anybody can run in the repository's folder after scripts/build.
+void add_examples(CLI::App& app, std::initializer_list<std::string_view> commands);
+
 // Parses the program's arguments and returns the command that their first words name (a subcommand, where it has some);
-// none where --help was asked for, and answered. Throws UserError for whatever else is wrong with them.
+// none where --help was asked for, and answered. Where no command is given, prints help to standard error and throws
+// Ended; throws UserError for whatever else is wrong with them.
 const Command* parse_arguments(CLI::App& program, const std::vector<Command>& commands, std::vector<std::string> args);
 
 }  // namespace mixtune

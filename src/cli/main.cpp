@@ -38,12 +38,17 @@ void run(std::vector<std::string> args) {
                                          add_preprocess(program), add_init(program),     add_inspect(program),
                                          add_estimate(program),   add_bench(program),    add_doctor(program),
                                          add_version(program)};
+  program.footer("'mixtune COMMAND --help' lists a command's flags, and ends with examples.");  // of its own alone
   if (const Command* command = parse_arguments(program, commands, std::move(args))) command->run();
 }
 
+// Each line of `message` is an error of its own.
 int fail(ExitCode code, std::string_view message) {
   std::fflush(stdout);
-  log_line("mixtune: error", message);
+  for (size_t begin = 0, end = 0; end != message.npos; begin = end + 1) {
+    end = message.find('\n', begin);
+    log_line("mixtune: error", message.substr(begin, end - begin));
+  }
   return static_cast<int>(code);
 }
 

@@ -181,9 +181,10 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadText{"seed: &a 1\n", "run.yaml:1: an anchor (&name) is not allowed"},
         BadText{"seed: &a 1\nmax_steps: *a\n", "an anchor"}, BadText{"max_steps: *a\n", "run.yaml:1: "},
-        BadText{"<<: *a\n", "run.yaml:1: "}, BadText{"<<: {seed: 1}\n", "nested values are not allowed"},
+        BadText{"<<: *a\n", "run.yaml:1: "},
+        BadText{"<<: {seed: 1}\n", "unknown key '<<'; 'mixtune train --help' lists the keys; nested values are not"},
         BadText{"seed: !!int 1\n", "the tag 'tag:yaml.org,2002:int' is not allowed"},
-        BadText{"!x seed: 1\n", "the tag '!x' is not allowed"}, BadText{"seed: {a: 1}\n", "run.yaml:1: nested"},
+        BadText{"!x seed: 1\n", "the tag '!x' is not allowed"}, BadText{"seed: {a: 1}\n", "run.yaml:1: seed: nested"},
         BadText{"training:\n  seed: 1\n", "nested values are not allowed"},
         BadText{"train_file: [[a]]\n", "nested values are not allowed"},
         BadText{"train_file: [a, {b: c}]\n", "nested values are not allowed"},

@@ -3,12 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <optional>
 #include <type_traits>
 #include <utility>
 
 #include "base/error.h"
+#include "base/suggest.h"
+#include "config/foreign.h"
 
 namespace mixtune {
 
@@ -292,29 +293,6 @@ std::vector<Key> make_table() {
   return table.take();
 }
 
-struct Foreign {
-  std::string_view name, instead;
-};
-
-// Keys that users of other trainers know, and what to write here.
-constexpr std::array kForeign = {
-    Foreign{"resume_from_checkpoint", "checkpoints hold no optimizer state yet, so a run cannot be resumed"},
-    Foreign{"bf16", "use 'precision: bf16'"},
-    Foreign{"fp16", "mixtune trains in fp32 or bf16: use 'precision'"},
-    Foreign{"full_determinism", "use 'deterministic'"},
-    Foreign{"use_cpu", "use 'device: cpu'"},
-    Foreign{"no_cuda", "use 'device: cpu'"},
-    Foreign{"max_length", "use 'max_seq_length'"},
-    Foreign{"block_size", "use 'max_seq_length'"},
-    Foreign{"per_device_eval_batch_size", "evaluation uses 'per_device_train_batch_size'"},
-    Foreign{"eval_strategy", "use 'eval_steps' alone (0: only at the end)"},
-    Foreign{"save_strategy", "use 'save_steps' alone (0: only at the end)"},
-    Foreign{"logging_strategy", "use 'logging_steps' alone"},
-    Foreign{"optim", "the optimizer is always AdamW; remove the key"},
-    Foreign{"gradient_checkpointing", "use 'recompute'"},
-    Foreign{"dataset_name", "give a JSONL file as 'train_file'"},
-};
-
 }  // namespace
 
 std::span<const Key> keys() {
@@ -333,14 +311,24 @@ std::vector<std::string> key_names() {
   return names;
 }
 
-void throw_unknown_key(std::string_view where, std::string_view name, std::string_view command) {
-  const std::string what = "unknown key '" + printable(name) + "'";
-  if (const auto foreign = std::ranges::find(kForeign, name, &Foreign::name); foreign != kForeign.end())
-    throw UserError(where, what, foreign->instead);
-  const std::string near = nearest(name.substr(0, 100), key_names());
-  throw UserError(
-      where, what,
-      near.empty() ? fmt::format("'mixtune {} --help' lists the keys", command) : "did you mean '" + near + "'?");
+UserError unknown_key(std::string_view where, std::string_view name, std::string_view more) {
+  const ForeignKey* foreign = find_foreign_key(name);
+  const std::string near = foreign ? "" : nearest_name(name.substr(0, 100), key_names());
+  const std::string mend = foreign        ? hint(*foreign)
+                           : near.empty() ? "'mixtune train --help' lists the keys"
+                                          : fmt::format("did you mean '{}'?", near);
+  return {where, fmt::format("unknown key '{}'", printable(name)), fmt::format("{}{}", mend, more)};
+}
+
+void throw_unknown(std::string_view where, const std::vector<UserError>& errors) {
+  constexpr size_t kMost = 50;
+  std::string lines;
+  for (size_t i = 0; i < std::min(errors.size(), kMost); ++i) lines += fmt::format("{}\n", errors[i].what());
+  lines.pop_back();
+  if (errors.size() > 1)
+    lines += fmt::format("\n{}: {} of these; docs/coming-from.md says what other trainers' keys are called here", where,
+                         errors.size());
+  throw UserError("", lines, "");
 }
 
 }  // namespace mixtune

@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/error.h"
 #include "config/config.h"
 
 namespace mixtune {
@@ -42,9 +43,11 @@ const Key* find_key(std::string_view name);
 
 std::vector<std::string> key_names();
 
-// "unknown key 'x'" with the nearest key, or what mixtune has in the place of a key that other tools have.
-// `command` is the one whose --help the message may point at.
-[[noreturn]] void throw_unknown_key(std::string_view where, std::string_view name, std::string_view command = "train");
+// "unknown key 'x'", with what mixtune has in the place of a key that other tools have, or the nearest key, and `more`.
+UserError unknown_key(std::string_view where, std::string_view name, std::string_view more = "");
+
+// Throws all of `errors`, one or more, about unknown keys in `where`, a file or the command line: a line for each.
+[[noreturn]] void throw_unknown(std::string_view where, const std::vector<UserError>& errors);
 
 // The value that `text` spells for `key`, checked against its type and bounds. `where` names its place in messages.
 Value parse_value(const Key& key, std::string_view text, std::string_view where);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 
 #include "base/error.h"
@@ -17,6 +18,17 @@ namespace mixtune {
 namespace {
 
 constexpr size_t kMaxFile = 1 << 20;
+
+constexpr std::string_view kIsData = "is data, not a YAML file of keys";
+constexpr std::string_view kOncePerFile = "to train on it, give --train_file once for each file";
+
+// Whether this is JSONL: lines of objects, of which a config could be only the first.
+bool holds_records(std::string_view text) {
+  const std::string_view first = text.substr(0, text.find('\n'));
+  const std::string_view rest = text.substr(first.size());
+  const size_t end = first.find_last_not_of(" \r\t");
+  return first.starts_with('{') && first[end] == '}' && rest.find_first_not_of("\n\r\t ") != rest.npos;
+}
 
 struct Setting {
   Value value;
@@ -37,13 +49,29 @@ Value list_value(const Key& key, const YamlEntry& entry, const std::string& wher
   return items;
 }
 
+constexpr std::string_view kNested = "; nested values are not allowed: see docs/coming-from.md";
+
+void check_known(const std::vector<YamlEntry>& entries, const std::string& file) {
+  std::vector<UserError> unknown;
+  for (const YamlEntry& entry : entries) {
+    if (find_key(entry.key) != nullptr) continue;
+    unknown.push_back(
+        unknown_key(fmt::format("{}:{}", file, entry.line), entry.key, entry.nested_line > 0 ? kNested : ""));
+  }
+  if (!unknown.empty()) throw_unknown(file, unknown);
+}
+
 Settings file_settings(std::string_view text, std::string_view file) {
   const std::string shown = printable(file, 200);
+  const std::vector<YamlEntry> entries = parse_flat_yaml(text, shown);
+  check_known(entries, shown);
   Settings settings;
-  for (const YamlEntry& entry : parse_flat_yaml(text, shown)) {
+  for (const YamlEntry& entry : entries) {
     const Key* key = find_key(entry.key);
-    if (key == nullptr) throw_unknown_key(fmt::format("{}:{}", shown, entry.line), entry.key);
     const std::string where = fmt::format("{}:{}: {}", shown, entry.line, key->name);
+    if (entry.nested_line > 0)
+      throw UserError(fmt::format("{}:{}: {}", shown, entry.nested_line, key->name), "nested values are not allowed",
+                      "write one 'key: value' a line, and close every bracket");
     settings[entry.key] = {
         entry.is_list ? list_value(*key, entry, where) : parse_value(*key, entry.values.front(), where), where};
   }
@@ -52,11 +80,14 @@ Settings file_settings(std::string_view text, std::string_view file) {
 }
 
 Settings flag_settings(const Overrides& overrides) {
+  std::vector<UserError> unknown;
+  for (const auto& [name, text] : overrides)
+    if (find_key(name) == nullptr) unknown.push_back(unknown_key("command line", name));
+  if (!unknown.empty()) throw_unknown("command line", unknown);
   Settings settings;
   for (const auto& [name, text] : overrides) {
     const Key* key = find_key(name);
     const std::string where = "--" + printable(name);
-    if (key == nullptr) throw_unknown_key("command line", name);
     Value value = parse_value(*key, text, where);
     const auto [known, is_new] = settings.try_emplace(name, Setting{value, where});
     if (is_new) continue;
@@ -137,10 +168,18 @@ Config parse_config(std::string_view text, std::string_view where, const Overrid
   return build(settings);
 }
 
+void check_config_name(std::string_view path) {
+  constexpr std::array kData = {".jsonl", ".ndjson", ".jsonl.gz", ".csv", ".parquet", ".arrow"};
+  if (std::ranges::any_of(kData, [&](const char* end) { return path.ends_with(end); }))
+    throw UserError(printable(path, 200), kIsData, kOncePerFile);
+}
+
 Config load_config(const std::optional<std::string>& path, const Overrides& overrides) {
   if (!path) return build(flag_settings(overrides));
-  Config config =
-      parse_config(read_small_file(*path, kMaxFile, "give a YAML file of mixtune's keys"), *path, overrides);
+  check_config_name(*path);
+  const std::string text = read_small_file(*path, kMaxFile, "give a YAML file of mixtune's keys");
+  if (holds_records(text)) throw UserError(printable(*path, 200), kIsData, kOncePerFile);
+  Config config = parse_config(text, *path, overrides);
   config.file = *path;
   return config;
 }

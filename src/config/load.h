@@ -18,7 +18,10 @@ using Overrides = std::vector<std::pair<std::string, std::string>>;  // key, val
 // Throws UserError naming file:line or --key.
 Config load_config(const std::optional<std::string>& path, const Overrides& overrides);
 
-// The same for the text of a config file; `where` names it in messages.
+// Throws UserError where the file of this name cannot be one of keys, as it holds data or weights.
+void check_config_name(std::string_view path);
+
+// Reads the text of a config file; `where` names it in messages.
 Config parse_config(std::string_view text, std::string_view where, const Overrides& overrides = {});
 
 // gradient_accumulation_steps from global_batch_size, where that is given. Throws UserError where no number of them

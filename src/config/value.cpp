@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/suggest.h"
+#include "config/foreign.h"
 #include "config/keys.h"
 
 namespace mixtune {
@@ -85,10 +87,12 @@ bool parse_boolean(std::string_view text, std::string_view where) {
 
 std::string parse_choice(const Key& key, std::string_view text, std::string_view where) {
   if (!contains(key.choices, text)) {
-    const std::string near = nearest(text.substr(0, kMaxText), key.choices);
+    const ForeignValue* foreign = find_foreign_value(key.name, text);
+    const std::string near = foreign ? "" : nearest_name(text.substr(0, kMaxText), key.choices);
     throw UserError(where, fmt::format("unknown value '{}'", printable(text)),
-                    near.empty() ? fmt::format("use one of: {}", fmt::join(key.choices, ", "))
-                                 : fmt::format("did you mean '{}'?", near));
+                    foreign        ? hint(*foreign)
+                    : near.empty() ? fmt::format("use one of: {}", fmt::join(key.choices, ", "))
+                                   : fmt::format("did you mean '{}'?", near));
   }
   return std::string(text);
 }

@@ -15,6 +15,7 @@ namespace mixtune {
 namespace {
 
 constexpr size_t kMaxEntries = 1000;
+constexpr int kMaxDepth = 16;  // of values that a flat mapping cannot have
 
 std::string place(std::string_view where, int line) {
   return fmt::format("{}:{}", where, line);
@@ -42,10 +43,11 @@ class FlatHandler : public YAML::EventHandler {
   void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                        YAML::EmitterStyle::value) override {
     check_plain(mark, tag, anchor);
-    if (!in_map_ || in_list_ || expect_key_) nested(mark);
+    if (skipped_depth_ > 0 || !in_map_ || in_list_ || expect_key_) return skip(mark);
     entries_.back().is_list = in_list_ = true;
   }
   void OnSequenceEnd() override {
+    if (skipped_depth_ > 0) return end_skipped();
     in_list_ = false;
     expect_key_ = true;
   }
@@ -53,10 +55,12 @@ class FlatHandler : public YAML::EventHandler {
   void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                   YAML::EmitterStyle::value) override {
     check_plain(mark, tag, anchor);
-    if (in_map_) nested(mark);
+    if (in_map_) return skip(mark);
     in_map_ = expect_key_ = true;
   }
-  void OnMapEnd() override {}
+  void OnMapEnd() override {
+    if (skipped_depth_ > 0) end_skipped();
+  }
 
  private:
   [[noreturn]] void fail(const YAML::Mark& mark, std::string_view what, std::string_view mend) const {
@@ -68,6 +72,18 @@ class FlatHandler : public YAML::EventHandler {
          "write one 'key: value' a line, and close every bracket");
   }
 
+  // A list or a mapping that no value of a flat mapping can be begins.
+  void skip(const YAML::Mark& mark) {
+    const bool is_value = in_map_ && !expect_key_;
+    if (skipped_depth_ == kMaxDepth || (skipped_depth_ == 0 && !is_value)) nested(mark);
+    if (entries_.back().nested_line == 0) entries_.back().nested_line = mark.line + 1;
+    ++skipped_depth_;
+  }
+
+  void end_skipped() {
+    if (--skipped_depth_ == 0) expect_key_ = !in_list_;
+  }
+
   void check_plain(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) const {
     if (anchor != 0) fail(mark, "an anchor (&name) is not allowed", "remove it");
     if (!tag.empty() && tag != "?" && tag != "!")
@@ -76,6 +92,7 @@ class FlatHandler : public YAML::EventHandler {
 
   void scalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) {
     check_plain(mark, tag, anchor);
+    if (skipped_depth_ > 0) return;
     if (!in_map_) nested(mark);
     if (expect_key_) {
       start_entry(mark, value);
@@ -98,6 +115,7 @@ class FlatHandler : public YAML::EventHandler {
   std::string where_;
   std::vector<YamlEntry> entries_;
   bool in_map_ = false, in_list_ = false, expect_key_ = false;
+  int skipped_depth_ = 0;
 };
 
 void check_encoding(std::string_view text, std::string_view where) {

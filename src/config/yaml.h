@@ -12,10 +12,13 @@ struct YamlEntry {
   std::vector<std::string> values;  // one, unless it is a list; a null reads "null"
   bool is_list = false;
   int line = 0;
+  int nested_line =
+      0;  // of the first value that is a mapping, or a list within a list, whose content is left out; or 0
 };
 
-// The entries in the order of the file. Throws UserError naming `where`:line for bad YAML, and for everything beyond
-// that part: nesting, anchors, aliases, merge keys, tags, several documents, repeated keys, text that is not UTF-8.
+// The entries in the order of the file. Throws UserError naming `where`:line for bad YAML, and for everything else
+// beyond that part: a document that is no mapping, deep nesting, anchors, aliases, merge keys, tags, several documents,
+// repeated keys, text that is not UTF-8.
 std::vector<YamlEntry> parse_flat_yaml(std::string_view text, std::string_view where);
 
 }  // namespace mixtune

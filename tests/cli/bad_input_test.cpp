@@ -165,7 +165,6 @@ std::vector<BadInput> config_cases() {
 
 std::vector<BadInput> flag_cases() {
   return {
-      {"NoCommand", {}, {"no command"}},
       {"UnknownCommand", {"trian"}, {"'trian'", "'train'"}},
       {"UnknownFlag", train({"--learing_rate=1"}), {"'--learing_rate'", "'--learning_rate'"}},
       {"RepeatedFlag", train({"--seed=1", "--seed=2"}), {"--seed", "twice"}},

@@ -1,0 +1,35 @@
+// What somebody may have meant who wrote a name that does not exist.
+#pragma once
+
+#include <algorithm>
+#include <iterator>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace mixtune {
+
+inline std::string digits_of(std::string_view word) {
+  std::string digits;
+  std::ranges::copy_if(word, std::back_inserter(digits), [](char c) { return c >= '0' && c <= '9'; });
+  return digits;
+}
+
+// The candidate nearest to `word` by edit distance, or "" where none is so near that `word` must be a slip of the pen:
+// at most 2 edits, at most one for every three letters begun, and the same digits (fp64 is not a misspelt fp32).
+template <class Candidates>
+std::string nearest_name(std::string_view word, const Candidates& candidates) {
+  std::string best;
+  size_t best_distance = std::min<size_t>(2, (word.size() + 2) / 3) + 1;
+  for (const auto& candidate : candidates) {
+    const size_t distance = edit_distance(word, candidate);
+    if (distance < best_distance && digits_of(word) == digits_of(candidate)) {
+      best_distance = distance;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+}  // namespace mixtune

@@ -1,0 +1,107 @@
+#include "config/foreign.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+namespace mixtune {
+
+namespace {
+
+constexpr std::array kValues = {
+    ForeignValue{"precision", "fp8", "", "not supported yet; bf16 is the lowest today"},
+    ForeignValue{"precision", "mxfp8", "", "not supported yet; bf16 is the lowest today"},
+    ForeignValue{"precision", "nvfp4", "", "not supported yet; bf16 is the lowest today"},
+    ForeignValue{"precision", "fp4", "", "not supported yet; bf16 is the lowest today"},
+    ForeignValue{"precision", "int8", "", "not supported yet; bf16 is the lowest today"},
+    ForeignValue{"precision", "int4", "", "not supported yet; bf16 is the lowest today"},
+    ForeignValue{"precision", "fp16", "", "not supported; bf16 takes as much memory and needs no loss scaling"},
+    ForeignValue{"precision", "float16", "", "not supported; bf16 takes as much memory and needs no loss scaling"},
+    ForeignValue{"precision", "bfloat16", "bf16"},
+    ForeignValue{"precision", "float32", "fp32"},
+    ForeignValue{"precision", "tf32", "", "not supported; fp32 is exact, bf16 is faster"},
+    ForeignValue{"precision", "no", "fp32"},
+    ForeignValue{"save_dtype", "bfloat16", "bf16"},
+    ForeignValue{"save_dtype", "float32", "fp32"},
+    ForeignValue{"save_dtype", "fp16", "", "not supported yet; use bf16 or fp32"},
+    ForeignValue{"optimizer_state_dtype", "int8", "", "not supported yet; bf16 is the lowest today"},
+    ForeignValue{"optimizer_state_dtype", "8bit", "", "not supported yet; bf16 is the lowest today"},
+    ForeignValue{"optimizer_state_dtype", "bfloat16", "bf16"},
+    ForeignValue{"gradient_dtype", "bfloat16", "bf16"},
+    ForeignValue{"device", "gpu", "cuda"},
+    ForeignValue{"device", "cuda:0", "cuda", "`CUDA_VISIBLE_DEVICES` chooses among GPUs"},
+    ForeignValue{"dataset_format", "alpaca", "instruction"},
+    ForeignValue{"dataset_format", "sharegpt", "messages"},
+    ForeignValue{"dataset_format", "openai", "messages"},
+    ForeignValue{"dataset_format", "chat_template", "messages"},
+    ForeignValue{"dataset_format", "completion", "text"},
+    ForeignValue{"dataset_format", "pretrain", "text"},
+    ForeignValue{"dataset_format", "json", "auto", "the files are JSONL in any case"},
+    ForeignValue{"lr_scheduler_type", "cosine_with_min_lr", "", "not supported yet; `cosine` falls to 0"},
+    ForeignValue{"lr_scheduler_type", "cosine_with_restarts", "", "not supported yet; `cosine` has no restarts"},
+    ForeignValue{"lr_scheduler_type", "warmup_stable_decay", "", "not supported yet; the nearest is `linear`"},
+    ForeignValue{"lr_scheduler_type", "WSD", "", "not supported yet; the nearest is `linear`"},
+    ForeignValue{"lr_scheduler_type", "polynomial", "", "not supported yet; the nearest is `linear`"},
+    ForeignValue{"lr_scheduler_type", "inverse_sqrt", "", "not supported yet; the nearest is `cosine`"},
+    ForeignValue{"lr_scheduler_type", "one_cycle", "cosine", "with `warmup_ratio`; it falls to 0"},
+    ForeignValue{"experts_implementation", "eager", "loop"},
+    ForeignValue{"experts_implementation", "grouped_mm", "grouped"},
+    ForeignValue{"experts_implementation", "batched_mm", "grouped"},
+    ForeignValue{"recompute", "true", "full"},
+    ForeignValue{"recompute", "false", "none"},
+    ForeignValue{"router_aux_loss_type", "aux_loss", "huggingface", "Megatron's counts every layer by itself"},
+    ForeignValue{"router_aux_loss_type", "sinkhorn", "", "not supported: routing is Mixtral's top-k"},
+};
+
+std::vector<ForeignKey> joined() {
+  std::vector<ForeignKey> all;
+  for (const auto part : {trainer_keys(), megatron_keys(), hugging_face_keys()})
+    all.insert(all.end(), part.begin(), part.end());
+  return all;
+}
+
+// For a terminal, that shows no `code`.
+std::string quoted(std::string_view markdown) {
+  std::string text(markdown);
+  std::ranges::replace(text, '`', '\'');
+  return text;
+}
+
+std::string what_to_write(std::string_view write, std::string_view note) {
+  if (write.empty()) return quoted(note);
+  return note.empty() ? fmt::format("use '{}'", write) : fmt::format("use '{}' ({})", write, quoted(note));
+}
+
+}  // namespace
+
+std::span<const ForeignKey> foreign_keys() {
+  static const std::vector<ForeignKey> all = joined();
+  return all;
+}
+
+std::span<const ForeignValue> foreign_values() {
+  return kValues;
+}
+
+const ForeignKey* find_foreign_key(std::string_view name) {
+  const auto found = std::ranges::find(foreign_keys(), name, &ForeignKey::name);
+  return found == foreign_keys().end() ? nullptr : &*found;
+}
+
+const ForeignValue* find_foreign_value(std::string_view key, std::string_view value) {
+  const auto found = std::ranges::find_if(
+      kValues, [&](const ForeignValue& foreign) { return foreign.key == key && foreign.value == value; });
+  return found == kValues.end() ? nullptr : &*found;
+}
+
+std::string hint(const ForeignKey& foreign) {
+  return what_to_write(foreign.key, foreign.note);
+}
+
+std::string hint(const ForeignValue& foreign) {
+  return what_to_write(foreign.instead, foreign.note);
+}
+
+}  // namespace mixtune
