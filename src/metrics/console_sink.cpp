@@ -55,14 +55,15 @@ void ConsoleSink::step(const StepRecord& r) {
   const double left = static_cast<double>(r.total_steps - r.step) * smooth_milliseconds_ / 1000;
   const bool logged = r.step == 1 || r.step % options_.logging_steps == 0 || r.step == r.total_steps;
   if (!logged && !options_.terminal) return;
-  print(fmt::format("{}  {:5.1f}%  loss {:8.4f}  grad {:9.3g}  lr {:.3e}  {:>9} tok/s  {:>7} ms  ETA {:>7}",
-                    progress(r.step, r.total_steps), percent(r), r.loss, r.grad_norm, r.learning_rate,
-                    grouped(r.tokens_per_second), step_time(r.milliseconds), duration(left)),
+  print(fmt::format("{}  {:5.1f}%  loss {:8.4f}  lm {:8.4f}  aux {:6.3f}  grad {:9.3g}  lr {:.3e}  "
+                    "{:>9} tok/s  {:>7} ms  ETA {:>7}",
+                    progress(r.step, r.total_steps), percent(r), r.loss, r.lm_loss, r.aux_loss, r.grad_norm,
+                    r.learning_rate, grouped(r.tokens_per_second), step_time(r.milliseconds), duration(left)),
         !logged);
 }
 
 void ConsoleSink::evaluation(const EvalRecord& r) {
-  print(fmt::format("{}  evaluation: loss {:.4f}  perplexity {:.4g}  on {} tokens",
+  print(fmt::format("{}  evaluation: lm {:.4f}  perplexity {:.4g}  on {} tokens",
                     total_steps_ > 0 ? progress(r.step, total_steps_) : fmt::format("step {}", r.step), r.eval_loss,
                     r.eval_perplexity, grouped(static_cast<double>(r.eval_tokens))),
         false);

@@ -223,7 +223,8 @@ TEST(ConsoleSink, LineOfAStep) {
   const std::string line = printed({}, [](ConsoleSink& sink) { sink.step(record(12)); });
   EXPECT_EQ(
       line,
-      "step  12/500    2.4%  loss   3.4567  grad      1.25  lr 4.900e-05     12,346 tok/s      100 ms  ETA    0:49\n");
+      "step  12/500    2.4%  loss   3.4567  lm   3.4000  aux  2.835  grad      1.25  lr 4.900e-05     12,346 tok/s"
+      "      100 ms  ETA    0:49\n");
 }
 
 TEST(ConsoleSink, LinesAlign) {
@@ -261,7 +262,7 @@ TEST(ConsoleSink, TerminalHasALiveLineThatIsReplaced) {
   });
   const std::string live = "step   2/500    0.4%";  // cut to the terminal's width, less one
   EXPECT_NE(text.find("\n" + live.substr(0, 19) + "\r\x1b[Kstep   3/500"), std::string::npos);
-  EXPECT_NE(text.find("\r\x1b[Kstep   4/500  evaluation: loss 1.0000  perplexity 2.718  on 12,345 tokens\n"),
+  EXPECT_NE(text.find("\r\x1b[Kstep   4/500  evaluation: lm 1.0000  perplexity 2.718  on 12,345 tokens\n"),
             std::string::npos);
   EXPECT_TRUE(text.ends_with("\r\x1b[K"));
 }

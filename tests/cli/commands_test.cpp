@@ -68,7 +68,7 @@ TEST_F(Commands, TrainWritesMetricsCheckpointAndLatest) {
   const Outcome outcome = run(train({"--max_steps=4", "--logging_steps=3", "--validation_split_percentage=10"}));
   EXPECT_NE(outcome.out.find("step 1/4"), std::string::npos);
   EXPECT_EQ(outcome.out.find("step 2/4"), std::string::npos);  // thinned
-  EXPECT_NE(outcome.out.find("evaluation: loss"), std::string::npos);
+  EXPECT_NE(outcome.out.find("evaluation: lm"), std::string::npos);
   const auto records = metrics();
   ASSERT_EQ(records.size(), 5u);  // not thinned, and the evaluation at the end
   for (int i = 0; i < 4; ++i) {
