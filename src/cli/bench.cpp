@@ -69,6 +69,7 @@ struct StepArguments {
   std::string mode = "step";
   int64_t layers = 2;
   StepBench bench;
+  const CLI::Option* sequence_length = nullptr;
 };
 
 BenchMode parse_mode(const std::string& mode) {
@@ -102,6 +103,7 @@ void run_step(const StepArguments& arguments, const KeyFlags& flags) {
   bench.options = instance_options(config, State::Purpose::kTraining);
   bench.mode = parse_mode(arguments.mode);
   bench.model = arguments.common.model(arguments.layers);
+  if (arguments.sequence_length->count() == 0) bench.sequence_length = std::min(bench.sequence_length, bench.tokens);
   check_shape(bench);
   arguments.common.check();
   if (const auto launch = launch_of_process(arguments.ranks)) return bench_as_rank(arguments, bench, config, *launch);
@@ -121,7 +123,9 @@ Command add_step(CLI::App& group) {
   arguments->common.add_to(*app);
   add_number(app, "--layers", arguments->layers, "layers")->check(kCount);
   add_number(app, "--tokens", bench.tokens, "tokens of a micro-batch")->check(kCount);
-  add_number(app, "--sequence-length", bench.sequence_length, "tokens of a row")->check(kCount);
+  arguments->sequence_length =
+      add_number(app, "--sequence-length", bench.sequence_length, "tokens of a row; by itself no more than --tokens")
+          ->check(kCount);
   add_number(app, "--documents-per-row", bench.documents_per_row, "documents packed into a row")->check(kCount);
   add_number(app, "--accumulate", bench.accumulate, "micro-batches of a step")->check(kCount);
   add_number(app, "--mode", arguments->mode, "what is timed: forward, forward-backward or step", "NAME")
@@ -135,6 +139,10 @@ Command add_step(CLI::App& group) {
   const KeyFlags flags(
       *app, {"device", "deterministic", "precision", "master_weights", "gradient_dtype", "optimizer_state_dtype",
              "recompute", "experts_implementation", "expert_model_parallel_size", "zero_stage", "collective_timeout"});
+  add_examples(*app,
+               {"mixtune bench step --model-config examples/quickstart/model.json --tokens 512 --steps 3 --settle 0",
+                "mixtune bench step --model-config examples/quickstart/model.json --tokens 512 --steps 3 --settle 0 "
+                "--mode forward --balanced"});
   return {app, [arguments, flags] {
             run_step(*arguments, flags);
           }};
@@ -164,6 +172,10 @@ Command add_kernels(CLI::App& group) {
   add_number(app, "--settle", bench.settle, "seconds of each op before those", "SECONDS")
       ->check(CLI::NonNegativeNumber);
   const KeyFlags flags(*app, {"device", "deterministic", "precision", "gradient_dtype"});
+  add_examples(*app, {"mixtune bench kernels --model-config examples/quickstart/model.json --tokens 256 "
+                      "--document-tokens 128 --runs 3 --settle 0",
+                      "mixtune bench kernels --model-config examples/quickstart/model.json --tokens 256 "
+                      "--document-tokens 128 --runs 3 --settle 0 --deterministic"});
   return {app, [arguments, flags] {
             run_kernels(*arguments, flags);
           }};
@@ -174,6 +186,8 @@ Command add_load(CLI::App& group) {
   const auto folder = std::make_shared<std::string>();
   app->add_option("FOLDER", *folder, "folder of a checkpoint")->type_name("")->required();
   const KeyFlags flags(*app, {"device", "precision"});
+  add_examples(*app, {"mixtune bench load examples/quickstart/pretrained",
+                      "mixtune bench load examples/quickstart/pretrained --device cpu"});
   return {app, [folder, flags] {
             const InstanceOptions options = options_of(flags, State::Purpose::kInference);
             check_model(*folder, "FOLDER");
@@ -185,7 +199,11 @@ Command add_load(CLI::App& group) {
 
 Command add_bench(CLI::App& program) {
   CLI::App* app = program.add_subcommand("bench", "Measure speed: of a training step, of each op, of loading weights");
-  return {app, {}, {add_step(*app), add_kernels(*app), add_load(*app)}};
+  Command bench = {app, {}, {add_step(*app), add_kernels(*app), add_load(*app)}};
+  add_examples(*app,
+               {"mixtune bench step --model-config examples/quickstart/model.json --tokens 512 --steps 3 --settle 0",
+                "mixtune bench load examples/quickstart/pretrained"});
+  return bench;
 }
 
 }  // namespace mixtune

@@ -150,6 +150,9 @@ Command add_estimate(CLI::App& program) {
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();
+  add_examples(*app, {"mixtune estimate examples/quickstart/train.yaml --gpu-memory 24GiB",
+                      "mixtune estimate --model_name_or_path examples/quickstart/pretrained --precision bf16 --nproc 2 "
+                      "--expert_model_parallel_size 2"});
   return {app, [arguments, flags = KeyFlags(*app)] {
             run_estimate(*arguments, flags.overrides());
           }};

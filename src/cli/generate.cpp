@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "base/staged.h"
 #include "checkpoint/safetensors.h"
-#include "cli/command.h"
+#include "cli/arguments.h"
 #include "cli/decoder.h"
 #include "cli/preflight.h"
 #include "cli/sampling.h"
@@ -187,6 +187,10 @@ Command add_generate(CLI::App& program) {
       ->type_name("NAME")
       ->capture_default_str();
   app->add_option("--tokenizer", arguments->tokenizer, "folder of the tokenizer; default: MODEL")->type_name("FOLDER");
+  add_examples(*app,
+               {"mixtune generate examples/quickstart/pretrained --prompt \"Once upon a time\" --max-new-tokens 20",
+                "mixtune generate examples/quickstart/pretrained --ids 1,345,1200 --max-new-tokens 20 --temperature "
+                "0.8 --seed 1"});
   return {app, [arguments, temperature, top_p] {
             arguments->has_temperature = temperature->count() > 0;
             arguments->has_top_p = top_p->count() > 0;

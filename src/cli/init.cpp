@@ -12,7 +12,7 @@
 #include "base/output_file.h"
 #include "base/staged.h"
 #include "checkpoint/save.h"
-#include "cli/command.h"
+#include "cli/arguments.h"
 #include "data/tokenizer.h"
 #include "model/mixtral_config.h"
 #include "model/params.h"
@@ -103,6 +103,8 @@ Command add_init(CLI::App& program) {
       ->capture_default_str()
       ->type_name("INTEGER")
       ->check(CLI::Range(int64_t{0}, int64_t{0xFFFFFFFF}));
+  add_examples(*app, {"mixtune init examples/quickstart/model.json out/fresh --tokenizer examples/quickstart",
+                      "mixtune init examples/quickstart/model.json out/other --dtype bf16 --seed 1"});
   return {app, [arguments] {
             run_init(*arguments);
           }};

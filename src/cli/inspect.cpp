@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "cli/command.h"
+#include "cli/arguments.h"
 #include "cli/describe_model.h"
 #include "config/keys.h"
 #include "data/describe.h"
@@ -87,6 +87,8 @@ Command add_inspect(CLI::App& program) {
   app->add_option("--format", arguments->format, "form of a data file's records, as dataset_format")
       ->type_name("TEXT")
       ->capture_default_str();
+  add_examples(*app, {"mixtune inspect examples/quickstart/pretrained",
+                      "mixtune inspect examples/quickstart/validation.jsonl --tokenizer examples/quickstart"});
   return {app, [arguments] {
             fmt::print("{}", describe(*arguments));
           }};

@@ -91,6 +91,9 @@ Command add_preprocess(CLI::App& program) {
       ->type_name("N")
       ->check(CLI::NonNegativeNumber);
   const KeyFlags flags(*app, {"Data", "model_name_or_path", "tokenizer_name_or_path", "seed"});
+  add_examples(*app, {"mixtune preprocess examples/quickstart/train.yaml --debug 2",
+                      "mixtune preprocess --train_file examples/quickstart/validation.jsonl --tokenizer_name_or_path "
+                      "examples/quickstart --output tokens.jsonl"});
   return {app, [arguments, flags] {
             run_preprocess(*arguments, flags.overrides());
           }};

@@ -98,6 +98,9 @@ Command add_train(CLI::App& program) {
   app->add_flag("--profile", arguments->profile, "Write a trace of one step to output_dir/trace.json");
   add_nproc(*app, arguments->ranks);
   app->footer("Every key is explained in docs/configuration.md. Resuming a run is not supported yet.");
+  add_examples(*app, {"mixtune train examples/quickstart/train.yaml --max_steps 20",
+                      "mixtune train --model_name_or_path examples/quickstart/pretrained --train_file "
+                      "examples/quickstart/train.jsonl --output_dir out/first --max_seq_length 256 --max_steps 20"});
   return {app, [arguments, flags = KeyFlags(*app)] {
             run_train(*arguments, flags.overrides());
           }};
