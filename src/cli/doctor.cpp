@@ -9,6 +9,7 @@
 #include "base/library.h"
 #include "base/log.h"
 #include "cli/command.h"
+#include "cli/describe_host.h"
 #include "cli/measure.h"
 
 namespace mixtune {
@@ -55,6 +56,7 @@ void measure(Device device) {
 
 void run_doctor() {
   print_row("build", built_with_cuda() ? "with CUDA" : "without CUDA: mixtune computes on the CPU alone");
+  for (const auto& [name, value] : describe_host()) print_row(name, value);
   if (!built_with_cuda()) return;
   const int count = gpu_count();
   if (count == 0) {
