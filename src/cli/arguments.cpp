@@ -194,8 +194,8 @@ const Command* parse_arguments(CLI::App& program, const std::vector<Command>& co
   } catch (const CLI::ParseError& error) {
     throw UserError("command line", printable(error.what(), 300), fmt::format("see '{}'", help_command));
   }
-  if (!choices->empty()) {  // no command is given
-    const std::string help = (command ? *command->app : program).help();
+  if (!choices->empty()) {                    // no command is given
+    const std::string help = program.help();  // of the command, where its subcommand is missing
     std::fputs(help.c_str(), stderr);
     throw Ended{static_cast<int>(ExitCode::kUserError)};
   }

@@ -92,13 +92,13 @@ TEST_F(Bench, LoadSaysHowFastAndInHowMuchMemory) {
 }
 
 TEST_F(Bench, WhatCannotBeMeasured) {
-  expect_refused({"bench"}, "use one of: step, kernels, load");
+  expect_refused({"bench", "zzz"}, "use one of: step, kernels, load");
   expect_refused({"bench", "stp"}, "did you mean 'step'?");
   expect_refused({"bench", "step", "--layer=2"}, "did you mean '--layers'?");
   expect_refused({"bench", "step", "--mode=backward"}, "'mixtune bench step --help'");
   expect_refused({"bench", "step", "--steps=0"}, "--steps");
   expect_refused({"bench", "step", "--settle=-1"}, "--settle");
-  expect_refused({"bench", "step", "--tokens=100"}, "--sequence-length");
+  expect_refused({"bench", "step", "--tokens=100", "--sequence-length=64"}, "--sequence-length");
   expect_refused({"bench", "step", "--model-config=none.json"}, "none.json");
   expect_refused({"bench", "step", "--device=cpu", "--precision=bf16"}, "needs a GPU");
   expect_refused(with(kStep, {"--json=model/config.json"}), "twice");
