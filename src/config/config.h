@@ -33,7 +33,7 @@ struct ModelSettings {
 struct DataSettings {
   std::vector<std::string> train_file;
   std::string validation_file;
-  double validation_split_percentage = 0;  // of the documents of train_file
+  double validation_split_percentage = 0;  // of the records of train_file
   DatasetFormat dataset_format = DatasetFormat::kAuto;
   bool train_on_prompt = false;
   LongDocuments long_documents = LongDocuments::kAuto;

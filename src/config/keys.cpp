@@ -172,7 +172,7 @@ void add_data_keys(Table& table) {
             kNullable);
   table.add("validation_file", &Config::data, &D::validation_file, "JSONL file to evaluate on", kNullable);
   table.add("validation_split_percentage", &Config::data, &D::validation_split_percentage,
-            "share of `train_file`'s documents held out for evaluation, in percent; 0: none",
+            "share of `train_file`'s records held out for evaluation, in percent; 0: none",
             {.bounds = {0, 100, Bounds::kOpenHigh}, .nullable = true});
   table.add("dataset_format", &Config::data, &D::dataset_format, "form of the records; `auto`: told from the first");
   table.add("train_on_prompt", &Config::data, &D::train_on_prompt,

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <exception>
 
 #include "base/error.h"
@@ -37,25 +36,29 @@ void check_ids(const TokenSequence& sequence, int64_t vocab_size, const std::str
   }
 }
 
-// Appends a record's tokens, made to fit max_seq_length.
-void append_fitted(Documents& documents, const TokenSequence& sequence, LongDocuments policy, int64_t max_seq_length,
-                   const std::string& where, Counts& counts) {
-  const auto length = static_cast<int64_t>(sequence.ids.size());
-  const bool is_long = length > max_seq_length;
-  if (is_long && policy == LongDocuments::kError)
+void check_length(int64_t length, int64_t max_seq_length, LongDocuments policy, const std::string& where) {
+  if (length > max_seq_length && policy == LongDocuments::kError)
     throw UserError(where,
                     fmt::format("the document of {} tokens is longer than max_seq_length {}", length, max_seq_length),
                     "raise max_seq_length, or set long_documents to truncate or split");
-  const bool split = is_long && policy == LongDocuments::kSplit;
+}
+
+// Appends a record's tokens, made to fit max_seq_length. A piece begins with the last token of the one before, whose
+// label is not trained a second time: the first token of a document is no target.
+void append_fitted(Documents& documents, const TokenSequence& sequence, LongDocuments policy, int64_t max_seq_length,
+                   Counts& counts) {
+  const auto length = static_cast<int64_t>(sequence.ids.size());
+  const bool is_long = length > max_seq_length, split = is_long && policy == LongDocuments::kSplit;
   counts.truncated += is_long && !split;
   counts.split += split;
   const std::span<const int32_t> ids = sequence.ids, labels = sequence.labels;
-  int64_t begin = 0;
-  do {
+  const auto append = [&](int64_t begin, auto add) {
     const auto count = static_cast<size_t>(std::min(max_seq_length, length - begin));
-    counts.dropped += !documents.append(ids.subspan(begin, count), labels.subspan(begin, count));
-    begin += max_seq_length;
-  } while (split && begin < length);
+    counts.dropped += !(documents.*add)(ids.subspan(begin, count), labels.subspan(begin, count));
+  };
+  append(0, sequence.continues ? &Documents::append_piece : &Documents::append);
+  for (int64_t begin = max_seq_length - 1; split && begin + 1 < length; begin += max_seq_length - 1)
+    append(begin, &Documents::append_piece);
 }
 
 // Lines that are tokenised together, on all threads.
@@ -113,8 +116,13 @@ void load_file(Documents& documents, const std::string& file, const Source& sour
       format = detect_format(parse_json_line(block.lines[0], block.wheres[0]), block.wheres[0]);
     const LongDocuments policy = long_policy(settings.long_documents, format);
     const std::vector<TokenSequence> sequences = encode(block, format, source);
-    for (size_t i = 0; i < sequences.size(); ++i)
-      append_fitted(documents, sequences[i], policy, settings.max_seq_length, block.wheres[i], counts);
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      const std::string& where = block.wheres[i];
+      if (sequences[i].continues && i == 0 && counts.records == records_before)
+        throw UserError(where, "'continues_record' in the first line", "keep the lines of a file in their order");
+      check_length(static_cast<int64_t>(sequences[i].ids.size()), settings.max_seq_length, policy, where);
+      append_fitted(documents, sequences[i], policy, settings.max_seq_length, counts);
+    }
     counts.records += static_cast<int64_t>(sequences.size());
   }
   if (counts.records == records_before)
@@ -142,13 +150,19 @@ void report(const std::string& name, const Documents& documents, const Counts& c
 }  // namespace
 
 bool Documents::append(std::span<const int32_t> ids, std::span<const int32_t> labels) {
-  MT_CHECK(ids.size() == labels.size());
+  ++records_;
+  return append_piece(ids, labels);
+}
+
+bool Documents::append_piece(std::span<const int32_t> ids, std::span<const int32_t> labels) {
+  MT_CHECK(ids.size() == labels.size() && records_ > 0);
   if (ids.empty()) return false;
   const auto targets = std::ranges::count_if(labels.subspan(1), [](int32_t label) { return label != kIgnoreTarget; });
   if (targets == 0) return false;
   ids_.insert(ids_.end(), ids.begin(), ids.end());
   labels_.insert(labels_.end(), labels.begin(), labels.end());
   offsets_.push_back(static_cast<int64_t>(ids_.size()));
+  record_of_.push_back(records_ - 1);
   targets_ += targets;
   max_length_ = std::max(max_length_, static_cast<int64_t>(ids.size()));
   return true;
@@ -158,7 +172,10 @@ uint64_t Documents::digest() const {
   const auto bytes = [](const auto& values) {
     return std::string_view(reinterpret_cast<const char*>(values.data()), values.size() * sizeof values[0]);
   };
-  return random_key(random_key(random_key(0, bytes(offsets_)), bytes(ids_)), bytes(labels_));
+  uint64_t digest = random_key(0, bytes(offsets_));
+  for (const std::string_view part : {bytes(ids_), bytes(labels_), bytes(record_of_)})
+    digest = random_key(digest, part);
+  return digest;
 }
 
 bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
@@ -173,7 +190,7 @@ bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
 
 Documents load_documents(std::span<const std::string> files, const DataSettings& settings, const Tokenizer* tokenizer,
                          int64_t vocab_size) {
-  MT_CHECK(!files.empty() && settings.max_seq_length > 0);
+  MT_CHECK(!files.empty() && settings.max_seq_length >= 2);
   Documents documents;
   Counts counts;
   for (const std::string& file : files) load_file(documents, file, {settings, tokenizer, vocab_size}, counts);
@@ -183,28 +200,6 @@ Documents load_documents(std::span<const std::string> files, const DataSettings&
                     "check the labels, and that max_seq_length leaves room for the answers");
   report(name, documents, counts, settings.max_seq_length);
   return documents;
-}
-
-Split split_validation(const Documents& all, double percentage, uint64_t seed) {
-  MT_CHECK(percentage > 0);
-  const double share = static_cast<double>(all.size()) * std::min(percentage, 100.0) / 100;
-  const int64_t count = std::max<int64_t>(1, std::llround(share));
-  if (count >= all.size())
-    throw UserError("validation_split_percentage",
-                    fmt::format("{}% of {} documents leaves none to train on", percentage, all.size()),
-                    "lower it, or set validation_file");
-
-  const uint64_t key = random_key(seed, "validation split");
-  std::vector<std::pair<uint64_t, int64_t>> order(all.size());
-  for (int64_t d = 0; d < all.size(); ++d) order[d] = {random_bits(key, d), d};
-  std::ranges::nth_element(order, order.begin() + count);
-  std::vector<bool> chosen(all.size());
-  for (int64_t i = 0; i < count; ++i) chosen[order[i].second] = true;
-
-  Split split;
-  for (int64_t d = 0; d < all.size(); ++d)
-    (chosen[d] ? split.validation : split.train).append(all.ids(d), all.labels(d));
-  return split;
 }
 
 }  // namespace mixtune

@@ -1,10 +1,11 @@
 #include "data/documents.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <set>
+#include <utility>
 
 #include "data/batch.h"
 #include "data/test_folder.h"
@@ -47,12 +48,6 @@ class DocumentsTest : public testing::Test {
   int64_t vocab_size_ = 100;
   std::string log_;
 };
-
-Documents numbered_documents(int64_t count) {
-  Documents documents;
-  for (int32_t d = 0; d < count; ++d) documents.append(std::vector{d, d}, std::vector{d, d});
-  return documents;
-}
 
 TEST_F(DocumentsTest, LoadsTokenizedRecords) {
   const Documents documents = load("{\"input_ids\":[1,5,6,2],\"labels\":[-100,-100,6,2]}\n{\"input_ids\":[1,7]}\n");
@@ -109,14 +104,52 @@ TEST_F(DocumentsTest, TruncatesLongDocumentsByDefault) {
   EXPECT_THAT(log_, HasSubstr("1 longer than max_seq_length 3 and truncated"));
 }
 
-TEST_F(DocumentsTest, SplitsWhenAskedAndDropsATailWithoutTarget) {
+TEST_F(DocumentsTest, SplitsWhenAskedIntoPiecesThatOverlapByAToken) {
   settings_.max_seq_length = 3;
   settings_.long_documents = LongDocuments::kSplit;
-  const Documents documents = load("{\"input_ids\":[1,2,3,4,5,6,7]}\n");
-  ASSERT_EQ(documents.size(), 2);
+  const Documents documents = load("{\"input_ids\":[1,2,3,4,5,6]}\n{\"input_ids\":[7,8]}\n");
+  ASSERT_EQ(documents.size(), 4);
   EXPECT_THAT(ids(documents, 0), ElementsAre(1, 2, 3));
-  EXPECT_THAT(ids(documents, 1), ElementsAre(4, 5, 6));
-  EXPECT_THAT(log_, HasSubstr("1 longer than max_seq_length 3 and split, 1 left without a target and dropped"));
+  EXPECT_THAT(ids(documents, 1), ElementsAre(3, 4, 5));
+  EXPECT_THAT(ids(documents, 2), ElementsAre(5, 6));
+  EXPECT_EQ(documents.record(2), 0);
+  EXPECT_EQ(documents.record(3), 1);
+  EXPECT_THAT(log_, HasSubstr("1 longer than max_seq_length 3 and split"));
+  EXPECT_THAT(log_, Not(HasSubstr("dropped")));
+}
+
+// Token `id` with the label of the next, as often as it is trained.
+using Target = std::pair<int32_t, int32_t>;
+std::vector<Target> targets_of(const Documents& documents) {
+  std::vector<Target> targets;
+  for (int64_t d = 0; d < documents.size(); ++d)
+    for (int64_t i = 0; i + 1 < documents.length(d); ++i)
+      if (documents.labels(d)[i + 1] != kIgnoreTarget)
+        targets.emplace_back(documents.ids(d)[i], documents.labels(d)[i + 1]);
+  return targets;
+}
+
+TEST_F(DocumentsTest, SplittingTrainsEachLabelOnceWhateverTheLength) {
+  settings_.long_documents = LongDocuments::kSplit;
+  for (const int32_t ignore_every : {1000, 3}) {
+    for (int32_t length = 2; length <= 40; ++length) {
+      std::vector<int32_t> all(length), trained(length);
+      std::vector<Target> expected;
+      for (int32_t i = 0; i < length; ++i) {
+        all[i] = i + 1;
+        trained[i] = i % ignore_every == ignore_every - 1 ? kIgnoreTarget : i + 1;
+        if (i > 0 && trained[i] != kIgnoreTarget) expected.emplace_back(i, i + 1);
+      }
+      const std::string line =
+          fmt::format("{{\"input_ids\":[{}],\"labels\":[{}]}}\n", fmt::join(all, ","), fmt::join(trained, ","));
+      for (settings_.max_seq_length = 2; settings_.max_seq_length <= length + 1; ++settings_.max_seq_length) {
+        const Documents documents = load(line);
+        ASSERT_EQ(targets_of(documents), expected) << length << " tokens in pieces of " << settings_.max_seq_length;
+        ASSERT_EQ(documents.targets(), static_cast<int64_t>(expected.size()));
+        ASSERT_LE(documents.max_length(), settings_.max_seq_length);
+      }
+    }
+  }
 }
 
 TEST_F(DocumentsTest, SplitsTextByDefaultAndLosesNothing) {
@@ -124,9 +157,11 @@ TEST_F(DocumentsTest, SplitsTextByDefaultAndLosesNothing) {
   vocab_size_ = tokenizer.vocab_size();
   settings_.max_seq_length = 5;
   const Documents documents = load("{\"text\":\"one two three four five six seven\"}\n", &tokenizer);
-  std::vector<int32_t> joined;
-  for (int64_t d = 0; d < documents.size(); ++d)
-    joined.insert(joined.end(), documents.ids(d).begin(), documents.ids(d).end());
+  std::vector<int32_t> joined = {documents.ids(0)[0]};
+  for (const auto& [id, next] : targets_of(documents)) {
+    EXPECT_EQ(id, joined.back());
+    joined.push_back(next);
+  }
   EXPECT_EQ(documents.size(), 2);
   EXPECT_EQ(joined.front(), tokenizer.bos());
   EXPECT_EQ(joined.back(), tokenizer.eos());
@@ -160,29 +195,18 @@ TEST_F(DocumentsTest, TextWithoutATokenizerIsRefused) {
   EXPECT_THAT(refusal("{\"text\":\"x\"}\n"), HasSubstr("data.jsonl:1: there is no tokenizer for its text"));
 }
 
-TEST(SplitValidation, TakesItsShareOnceEach) {
-  const Documents all = numbered_documents(1000);
-  const Split split = split_validation(all, 10, 42);
-  EXPECT_EQ(split.validation.size(), 100);
-  EXPECT_EQ(split.train.size(), 900);
-  std::multiset<int32_t> seen;
-  for (const Documents* part : {&split.train, &split.validation})
-    for (int64_t d = 0; d < part->size(); ++d) seen.insert(part->ids(d)[0]);
-  for (int32_t d = 0; d < 1000; ++d) EXPECT_EQ(seen.count(d), 1u);
-}
-
-TEST(SplitValidation, TheSeedDecides) {
-  const Documents all = numbered_documents(1000);
-  EXPECT_EQ(split_validation(all, 10, 42).validation, split_validation(all, 10, 42).validation);
-  EXPECT_NE(split_validation(all, 10, 42).validation, split_validation(all, 10, 43).validation);
-}
-
-TEST(SplitValidation, TakesAtLeastOneAndLeavesAtLeastOne) {
-  EXPECT_EQ(split_validation(numbered_documents(10), 0.001, 1).validation.size(), 1);
-  EXPECT_EQ(split_validation(numbered_documents(2), 1, 1).train.size(), 1);
-  for (const auto& [count, percentage] : {std::pair(1, 1.0), std::pair(10, 99.9), std::pair(10, 1e300)})
-    EXPECT_THAT(user_error([&] { split_validation(numbered_documents(count), percentage, 1); }),
-                HasSubstr("leaves none to train on"));
+TEST_F(DocumentsTest, ALineMayContinueTheRecordBefore) {
+  const Documents documents = load(
+      "{\"input_ids\":[1]}\n{\"input_ids\":[1,2],\"continues_record\":true}\n"
+      "{\"input_ids\":[3,4],\"continues_record\":false}\n{\"input_ids\":[4,5],\"continues_record\":true}\n");
+  ASSERT_EQ(documents.size(), 3);
+  EXPECT_EQ(documents.records(), 2);
+  EXPECT_EQ(documents.record(0), 0);
+  EXPECT_EQ(documents.record(1), 1);
+  EXPECT_EQ(documents.record(2), 1);
+  EXPECT_THAT(refusal("{\"input_ids\":[1,2],\"continues_record\":true}\n"),
+              HasSubstr("data.jsonl:1: 'continues_record' in the first line"));
+  EXPECT_THAT(refusal("{\"input_ids\":[1,2],\"continues_record\":1}\n"), HasSubstr("is 1, not true or false"));
 }
 
 }  // namespace

@@ -34,6 +34,12 @@ class Fields {
     return value.get_ref<const std::string&>();
   }
 
+  bool flag(const char* key) const {
+    const json& value = get(key);
+    if (!value.is_boolean()) fail(key, fmt::format("is {}, not true or false", kind(value)));
+    return value.get<bool>();
+  }
+
   const json& list(const char* key) const {
     const json& value = get(key);
     if (!value.is_array()) fail(key, fmt::format("is {}, not a list", kind(value)));
@@ -135,6 +141,7 @@ Record parse_tokenized(const json& record, const std::string& where) {
     throw UserError(where, fmt::format("{} labels for {} input_ids", tokens.labels.size(), tokens.ids.size()),
                     "give each token its own label (-100: not trained); they are not shifted");
   if (fields.has("attention_mask")) check_mask(fields.list("attention_mask"), tokens.ids.size(), where);
+  tokens.continues = fields.has("continues_record") && fields.flag("continues_record");
   return tokens;
 }
 

@@ -4,7 +4,8 @@
 //                {"conversations": [{"from": "system|human|gpt", "value": "..."}]}
 //   instruction  {"instruction": "...", "input": "...", "output": "..."}; one of the first two may be absent
 //   text         {"text": "..."}
-//   tokenized    {"input_ids": [...], "labels": [...]}; labels may be absent: all are trained
+//   tokenized    {"input_ids": [...], "labels": [...]}; labels may be absent: all are trained. "continues_record": true
+//                in what `preprocess` cut: a further piece of the record of the line before
 //
 // Other keys are not read, except those that would change what a record means (tool calls, message weights, an
 // attention mask with zeros): they are errors.

@@ -58,6 +58,7 @@ void write_tokenized(const Documents& documents, const std::string& path, bool o
     format_list(out, documents.ids(d));
     fmt::format_to(out, ",\"labels\":");
     format_list(out, documents.labels(d));
+    if (d > 0 && documents.record(d) == documents.record(d - 1)) fmt::format_to(out, ",\"continues_record\":true");
     fmt::format_to(out, "}}\n");
     if (lines.size() >= kWriteBytes) flush();
   }

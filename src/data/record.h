@@ -24,6 +24,7 @@ using Conversation = std::vector<Turn>;
 struct TokenSequence {
   std::vector<int32_t> ids;
   std::vector<int32_t> labels;
+  bool continues = false;  // a further piece of the record before
 
   void append(const std::vector<int32_t>& tokens, bool train) {
     ids.insert(ids.end(), tokens.begin(), tokens.end());

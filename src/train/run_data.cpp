@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "data/validation_split.h"
 
 namespace mixtune {
 
