@@ -18,6 +18,12 @@ add_library(sentencepiece INTERFACE)
 target_include_directories(sentencepiece SYSTEM INTERFACE ${SENTENCEPIECE_INCLUDE_DIR})
 target_link_libraries(sentencepiece INTERFACE ${SENTENCEPIECE_LIBRARY})
 
+find_path(SODIUM_INCLUDE_DIR sodium.h REQUIRED)
+find_library(SODIUM_LIBRARY sodium REQUIRED)
+add_library(sodium INTERFACE)
+target_include_directories(sodium SYSTEM INTERFACE ${SODIUM_INCLUDE_DIR})
+target_link_libraries(sodium INTERFACE ${SODIUM_LIBRARY})
+
 if(MIXTUNE_TESTS)
   find_package(GTest REQUIRED)
   include(GoogleTest)

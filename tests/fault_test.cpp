@@ -83,6 +83,15 @@ std::vector<Fault> all_faults() {
 INSTANTIATE_TEST_SUITE_P(Everywhere, Faults, testing::ValuesIn(all_faults()),
                          [](const auto& of) { return fmt::format("{}_{}", of.param.kind, of.param.place); });
 
+// The others wait for it in a collective for longer than the timeout, and than Gloo or a GPU would alone.
+TEST(Faults, RankThatWorksIsWaitedFor) {
+  const auto start = Clock::now();
+  const Outcome outcome = run({"work", "backward"}, kVictim);
+  EXPECT_EQ(outcome.exit_code, 0);
+  EXPECT_EQ(outcome.message, "");
+  EXPECT_GT(Clock::now() - start, kTimeout + 6s);
+}
+
 TEST(Faults, NoneIsNoFailure) {
   const Outcome outcome = run({"throw", "nowhere"}, kVictim);
   EXPECT_EQ(outcome.exit_code, 0);

@@ -1,5 +1,6 @@
 // faulty_rank KIND PLACE VICTIM: one rank of a short training, as fault_test starts them; rank VICTIM fails at PLACE of
-// step 2 (or while it loads): it throws, is killed, stops, or hangs, which its heartbeats do not show.
+// step 2 (or while it loads): it throws, is killed, stops, or hangs, which its heartbeats do not show. Or it works, for
+// longer than any timeout, and goes on.
 #include <fmt/format.h>
 #include <omp.h>
 
@@ -20,14 +21,15 @@ constexpr int64_t kStep = 2;
 // Tells the job where this rank is, and makes it fail there.
 class Fault : public RankProgress {
  public:
-  Fault(RankProgress& inner, std::string kind, std::string place)
-      : inner_(inner), kind_(std::move(kind)), place_(std::move(place)) {}
+  Fault(RankProgress& inner, std::string kind, std::string place, std::chrono::milliseconds timeout)
+      : inner_(inner), kind_(std::move(kind)), place_(std::move(place)), timeout_(timeout) {}
 
   void set_step(int64_t step) override { inner_.set_step(step_ = step); }
   void set_activity(const char* activity) override {
     inner_.set_activity(activity);
     if (place_ == activity && (step_ == kStep || place_ == "loading")) fail();
   }
+  void advance() override { inner_.advance(); }
   void enter(const char* collective) override { inner_.enter(collective); }
   void leave() override { inner_.leave(); }
 
@@ -35,12 +37,22 @@ class Fault : public RankProgress {
   void fail() {
     std::this_thread::sleep_for(std::chrono::milliseconds(500));  // its heartbeats tell where it is
     if (kind_ == "throw") throw Error("made-up fault", "thrown on purpose", "");
+    if (kind_ == "work") return work();
     while (kind_ == "hang") std::this_thread::sleep_for(std::chrono::hours(1));
     std::raise(kind_ == "kill" ? SIGKILL : SIGSTOP);
   }
 
+  // Longer than the timeout, and than what communicators add to it.
+  void work() {
+    const auto end = std::chrono::steady_clock::now() + timeout_ + std::chrono::seconds(6);
+    for (; std::chrono::steady_clock::now() < end; std::this_thread::sleep_for(std::chrono::milliseconds(100)))
+      inner_.advance();
+    place_ = "";  // once
+  }
+
   RankProgress& inner_;
   std::string kind_, place_;
+  std::chrono::milliseconds timeout_;
   int64_t step_ = 0;
 };
 
@@ -52,13 +64,14 @@ int run_rank(const std::string& kind, const std::string& place, int victim) {
   const bool on_gpus = test_device != nullptr && std::string_view(test_device) == "cuda";
   const Device device = on_gpus ? Device{DeviceType::kCuda, launch.local_rank} : Device{};
   const ShortTraining run = {.layout = {false, 8 / launch.size, 1}, .router_coefficient = 0.02, .documents = 8};
+  const std::chrono::milliseconds timeout(on_gpus ? 6000 : 1500);
   Job job({.launch = launch,
            .token = std::getenv("MIXTUNE_TOKEN"),
-           .timeout = std::chrono::milliseconds(on_gpus ? 6000 : 1500),
+           .timeout = timeout,
            .on_failure = [](const Failure& failure) {
              std::_Exit(failure.exit_code);
            }});
-  Fault fault(job.progress(), kind, place);
+  Fault fault(job.progress(), kind, place, timeout);
   std::optional<Ranks> ranks;  // the others are to hear of a failure before they lose their connections
   try {
     ranks = job.connect(device, {.world = launch.size, .rank = launch.rank, .expert_parallel = 2});

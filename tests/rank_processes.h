@@ -26,7 +26,7 @@ namespace mixtune {
 
 inline constexpr std::chrono::seconds kRankTimeout{60};
 
-// Values as files of a folder.
+// Values as files of a folder. No two ranks use the same key here.
 class FolderStore : public Store {
  public:
   explicit FolderStore(std::filesystem::path folder) : folder_(std::move(folder)) {}
@@ -36,7 +36,7 @@ class FolderStore : public Store {
     std::ofstream(staged, std::ios::binary) << value;
     std::filesystem::rename(staged, folder_ / name(key));
   }
-  std::string get(const std::string& key) override {
+  std::string get(int /*rank*/, const std::string& key) override {
     const auto end = std::chrono::steady_clock::now() + kRankTimeout;
     while (!std::filesystem::exists(folder_ / name(key))) {
       if (std::chrono::steady_clock::now() > end) throw Error("store", "no value for " + key, "");

@@ -14,6 +14,8 @@ namespace mixtune {
 
 namespace {
 
+constexpr int64_t kWindow = 32 << 20;
+
 [[noreturn]] void fail_write(const std::string& path, int error) {
   throw Error(path, fmt::format("cannot be written: {}", std::strerror(error)),
               error == ENOSPC || error == EDQUOT ? "free some space on this disk or write to another"
@@ -33,7 +35,20 @@ void OutputFile::write(std::span<const std::byte> bytes) {
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) fail_write(path_, errno);
     bytes = bytes.subspan(static_cast<size_t>(written));
+    written_ += written;
+    push();
   }
+}
+
+// Starts what has come since the last time on its way, and waits for what was before: two windows at most are in memory
+// alone. Not every file system can; what goes wrong on the disk, finish() says.
+void OutputFile::push() {
+  if (written_ - pushed_ < kWindow) return;
+  sync_file_range(fd_.get(), pushed_, written_ - pushed_, SYNC_FILE_RANGE_WRITE);
+  if (pushed_ > 0)
+    sync_file_range(fd_.get(), 0, pushed_,
+                    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+  pushed_ = written_;
 }
 
 void OutputFile::finish() {

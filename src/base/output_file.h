@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,7 +12,7 @@
 namespace mixtune {
 
 // A new file, written from its first byte to its last. Whoever makes one puts it in a folder that is removed on
-// failure.
+// failure. What is written goes to the disk at once: a write takes the time that the disk does, and finish() little.
 class OutputFile {
  public:
   explicit OutputFile(const std::string& path);
@@ -23,8 +24,11 @@ class OutputFile {
   void finish();
 
  private:
+  void push();
+
   std::string path_;
   Fd fd_;
+  int64_t written_ = 0, pushed_ = 0;  // bytes
 };
 
 void write_file(const std::string& path, std::string_view content);

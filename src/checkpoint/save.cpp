@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <sstream>
 #include <unordered_map>
@@ -127,7 +128,8 @@ class Converter {
 };
 
 // Readback has the pieces of all shards in the order in which they are written here.
-void write_shard(const Shard& shard, Readback& readback, const std::string& path) {
+void write_shard(const Shard& shard, Readback& readback, const std::string& path,
+                 const std::function<void()>& advanced) {
   std::vector<TensorEntry> entries;
   for (const HubTensor& tensor : shard) entries.push_back(tensor.entry);
   SafetensorsWriter writer(path, entries);
@@ -136,9 +138,11 @@ void write_shard(const Shard& shard, Readback& readback, const std::string& path
     for (int64_t left = entry.shape.elements(); left > 0;) {
       const Tensor chunk = readback.next();
       writer.write(converted(chunk, entry.dtype, entry.name));
+      if (advanced) advanced();
       left -= chunk.elements();
     }
   writer.finish();
+  if (advanced) advanced();
 }
 
 Readback read_back(Ctx& ctx, const std::vector<Shard>& shards) {
@@ -184,10 +188,12 @@ Files name_files(Ctx& ctx, const std::vector<Shard>& shards, Communicator& world
   return files;
 }
 
-void write_weights(Ctx& ctx, const std::vector<Shard>& shards, const Files& files, const std::string& folder) {
+void write_weights(Ctx& ctx, const std::vector<Shard>& shards, const Files& files, const SaveOptions& options,
+                   const std::string& folder) {
   Readback readback = read_back(ctx, shards);
   for (size_t i = 0; i < shards.size(); ++i)
-    write_shard(shards[i], readback, folder + "/" + files.name(files.first + static_cast<int64_t>(i)));
+    write_shard(shards[i], readback, folder + "/" + files.name(files.first + static_cast<int64_t>(i)),
+                options.advanced);
 }
 
 void write_side_files(const SaveOptions& options, const std::string& folder) {
@@ -230,7 +236,7 @@ void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, C
   std::optional<StagedFolder> folder;
   if (world.rank() == 0) folder.emplace(options.out_folder);
   const std::string path = gather_texts(ctx, world, "folder to save to", folder ? folder->path() : "")[0];
-  write_weights(ctx, shards, files, path);
+  write_weights(ctx, shards, files, options, path);
   gather_texts(ctx, world, "end of saving", "");  // all files are there
   if (folder) {
     write_side_files(options, path);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -20,6 +21,7 @@ struct SaveOptions {
   std::optional<DType> dtype;              // of every tensor; none: each tensor's own in `source`, so nothing is lost
   const HfFolder* source = nullptr;
   uint64_t max_shard_size = 5'000'000'000;  // bytes of tensors in one file; a larger tensor has a file of its own
+  std::function<void()> advanced = {};      // called at every 16 MiB that are written, and at every file's end
 };
 
 // The folder that a model came from, opened once: what is saved does not depend on what becomes of the folder during a

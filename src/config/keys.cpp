@@ -276,10 +276,9 @@ void add_parallel_keys(Table& table) {
             {.bounds = {1, 1 << 16}});
   table.add("zero_stage", &Config::parallel, &P::zero_stage,
             "1: each rank keeps and updates a piece of the optimizer's state; 0: all of it", {.bounds = {0, 1}});
-  table.add(
-      "collective_timeout", &Config::parallel, &P::collective_timeout,
-      "seconds after which a rank that does not answer, or does not come to what the others wait in, ends the run",
-      {.bounds = {0.1, 1e6}});
+  table.add("collective_timeout", &Config::parallel, &P::collective_timeout,
+            "seconds after which a rank that does not answer, or stands still while others wait for it, ends the run",
+            {.bounds = {0.1, 1e6}});
 }
 
 std::vector<Key> make_table() {

@@ -2,11 +2,14 @@
 
 namespace mixtune {
 
-Alarm::Alarm(std::function<void()> ring)
-    : ring_(std::move(ring)), thread_([this](const std::stop_token& stop) { run(stop); }) {}
+Alarm::Alarm(std::function<void()> ring, std::function<bool()> goes_on)
+    : ring_(std::move(ring)),
+      goes_on_(std::move(goes_on)),
+      thread_([this](const std::stop_token& stop) { run(stop); }) {}
 
 void Alarm::set(std::chrono::milliseconds time) {
   const std::lock_guard lock(mutex_);
+  time_ = time;
   deadline_ = std::chrono::steady_clock::now() + time;
   set_ = true;
   rang_ = false;
@@ -27,6 +30,8 @@ void Alarm::run(const std::stop_token& stop) {
       idle_ = true;
       wake_.wait(lock, stop, [this] { return set_; });
       idle_ = false;
+    } else if (std::chrono::steady_clock::now() >= deadline_ && goes_on_ && goes_on_()) {
+      deadline_ = std::chrono::steady_clock::now() + time_;
     } else if (std::chrono::steady_clock::now() >= deadline_) {
       rang_ = true;
       set_ = false;

@@ -11,8 +11,9 @@ namespace mixtune {
 
 class Alarm {
  public:
-  // `ring` is called on the alarm's own thread, never after clear().
-  explicit Alarm(std::function<void()> ring);
+  // Both are called on the alarm's own thread, never after clear(). Where `goes_on` says so the alarm does not ring,
+  // but is set for the same time again.
+  explicit Alarm(std::function<void()> ring, std::function<bool()> goes_on = {});
 
   // `time` from now; always the same, so that the thread need not be woken.
   void set(std::chrono::milliseconds time);
@@ -24,8 +25,10 @@ class Alarm {
   void run(const std::stop_token& stop);
 
   std::function<void()> ring_;
+  std::function<bool()> goes_on_;
   std::mutex mutex_;
   std::condition_variable_any wake_;
+  std::chrono::milliseconds time_{};
   std::chrono::steady_clock::time_point deadline_;
   bool set_ = false, rang_ = false, idle_ = false;
   std::jthread thread_;

@@ -1,18 +1,19 @@
 #include "parallel/coordinator.h"
 
+#include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <utility>
-#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
-#include "parallel/wire.h"
+#include "parallel/socket.h"
 
 namespace mixtune {
 
@@ -22,70 +23,46 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 constexpr milliseconds kTick{20};
-constexpr milliseconds kHelloTime{5000};  // a connection has this long to say what it is
-constexpr milliseconds kTellTime{1000};   // and ranks to ask whether the job has failed
-constexpr size_t kStrangers = 64;         // connections, besides those of the ranks
+constexpr milliseconds kTellTime{1000};  // ranks have this long to ask whether the job has failed
+constexpr milliseconds kFullTime{20};    // for which nobody is let in where there is no room
+constexpr size_t kStrangers = 256;       // at once: the oldest one makes room,
+constexpr milliseconds kStay{200};       // once it has had this long, which a rank does not need to prove itself
+
+std::vector<Fd> listen_for_ranks(const std::string& host, int port) {
+  OwnAddresses own = own_addresses(host);
+  if (!own.problem.empty()) {
+    log_warning("{}: rank 0 listens at all addresses of this machine; set MASTER_ADDR to one of them", own.problem);
+    own.addresses = {""};
+  }
+  std::vector<Fd> listeners;
+  for (const std::string& address : own.addresses)
+    listeners.push_back(listen_at(address, listeners.empty() ? port : port_of(listeners[0])));
+  return listeners;
+}
 
 }  // namespace
 
 struct Coordinator::Connection {
-  struct Wait {
-    std::string key;
-    Time deadline;
-  };
-
-  Connection(int socket, Time now) : fd(socket), since(now) {}
-
-  void answer(FrameWriter frame) { out += frame.frame(); }
-  void answer(FrameKind kind) { answer(FrameWriter(kind)); }
-  void answer(const Failure& failure) {
-    answer(std::move(FrameWriter(FrameKind::kFailed)
-                         .number(failure.rank)
-                         .number(failure.exit_code)
-                         .number(failure.connection_lost)
-                         .text(failure.message)));
-    told = true;
-  }
-  void flush();
-  bool heartbeats() const { return known && purpose == Purpose::kHeartbeats; }
+  Connection(int socket, Time now) : fd(socket), peer(now) {}
 
   const Fd fd;
-  const Time since;
-  std::string in, out;
-  bool known = false;  // it has said hello
-  Purpose purpose = Purpose::kValues;
-  int rank = -1;
-  std::optional<Wait> wait;
-  bool reported = false;  // waits for the decision
-  bool told = false;      // of the failure
-  bool left = false;
-  bool ended = false;
+  Peer peer;
 };
-
-void Coordinator::Connection::flush() {
-  while (!out.empty() && !ended) {
-    const ssize_t n = send(fd.get(), out.data(), out.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n > 0) {
-      out.erase(0, static_cast<size_t>(n));
-    } else if (errno != EINTR) {
-      ended = errno != EAGAIN;
-      return;
-    }
-  }
-}
 
 Coordinator::Coordinator(CoordinatorOptions options)
     : options_(std::move(options)),
       start_(steady_clock::now()),
-      listener_(listen_at(options_.host, options_.port)),
-      port_(port_of(listener_)),
-      watch_(options_.size, options_.timeout, start_),
+      warns_(logs(LogLevel::kWarning)),
+      listeners_(listen_for_ranks(options_.host, options_.port)),
+      port_(port_of(listeners_[0])),
+      protocol_(options_.size, options_.token, options_.timeout, start_),
+      listen_at_(start_),
       thread_([this] { serve(); }) {}
 
 Coordinator::~Coordinator() {
   {
     std::unique_lock lock(mutex_);
-    if (watch_.failure()) wait_until_told(lock);
+    if (protocol_.watch().failure()) wait_until_told(lock);
   }
   stopping_ = true;
   thread_.join();
@@ -93,19 +70,19 @@ Coordinator::~Coordinator() {
 
 std::optional<Failure> Coordinator::failure() const {
   const std::lock_guard lock(mutex_);
-  return watch_.failure();
+  return protocol_.watch().failure();
 }
 
 void Coordinator::fail(Failure failure) {
   const std::lock_guard lock(mutex_);
-  watch_.fail(std::move(failure));
+  protocol_.watch().fail(std::move(failure));
 }
 
 std::optional<Failure> Coordinator::wait() {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return watch_.failure() || watch_.all_left(); });
-  if (watch_.failure()) wait_until_told(lock);
-  return watch_.failure();
+  changed_.wait(lock, [&] { return protocol_.watch().failure() || protocol_.watch().all_left(); });
+  if (protocol_.watch().failure()) wait_until_told(lock);
+  return protocol_.watch().failure();
 }
 
 void Coordinator::wait_until_told(std::unique_lock<std::mutex>& lock) {
@@ -114,170 +91,128 @@ void Coordinator::wait_until_told(std::unique_lock<std::mutex>& lock) {
 
 bool Coordinator::joined(int rank) const {
   const std::lock_guard lock(mutex_);
-  return watch_.joined(rank);
+  return protocol_.watch().joined(rank);
 }
 
 std::string Coordinator::place(int rank) const {
   const std::lock_guard lock(mutex_);
-  return watch_.place(rank);
+  return protocol_.watch().place(rank);
 }
 
 void Coordinator::serve() {
   while (!stopping_) {
-    std::vector<pollfd> polled = {{.fd = listener_.get(), .events = POLLIN}};
-    for (const Connection& c : connections_)
-      polled.push_back({.fd = c.fd.get(), .events = static_cast<short>(c.out.empty() ? POLLIN : POLLIN | POLLOUT)});
-    poll(polled.data(), polled.size(), static_cast<int>(kTick.count()));
-
+    const std::vector<pollfd> polled = wait_for_events();
     const std::lock_guard lock(mutex_);
     const Time now = steady_clock::now();
-    auto events = polled.begin() + 1;
+    auto next = polled.begin() + std::ssize(listeners_);
     for (Connection& c : connections_)
-      if ((events++)->revents != 0) receive(c, now);
-    if (polled[0].revents != 0) accept_all(now);
-    watch_.check(now);
-    warn_of_absent(now);
-    untold_ = 0;
-    for (Connection& c : connections_) {
-      answer_waiting(c, now);
-      c.flush();
-      end_old(c, now);
-      untold_ += c.heartbeats() && !c.ended && !c.left && !c.told;
-    }
-    std::erase_if(connections_, [](const Connection& c) { return c.ended; });
+      if ((next++)->revents != 0) receive(c, now);
+    for (size_t i = 0; i < listeners_.size(); ++i)
+      if (polled[i].revents != 0) accept_all(listeners_[i], now);
+    finish_round(now);
     changed_.notify_all();
   }
+}
+
+// Of the listeners, then of the connections. One that is owed an answer is not read before it has taken that.
+std::vector<pollfd> Coordinator::wait_for_events() const {
+  std::vector<pollfd> polled;
+  const bool listens = steady_clock::now() >= listen_at_;
+  for (const Fd& listener : listeners_)
+    polled.push_back({.fd = listener.get(), .events = static_cast<short>(listens ? POLLIN : 0)});
+  for (const Connection& c : connections_)
+    polled.push_back({.fd = c.fd.get(), .events = static_cast<short>(c.peer.out.empty() ? POLLIN : POLLOUT)});
+  poll(polled.data(), polled.size(), static_cast<int>(kTick.count()));
+  return polled;
+}
+
+void Coordinator::finish_round(Time now) {
+  protocol_.watch().check(now);
+  warn_of_absent(now);
+  untold_ = 0;
+  for (Connection& c : connections_) {
+    protocol_.check(c.peer, now);
+    flush(c);
+    if (c.peer.ended) protocol_.close(c.peer);
+    untold_ += c.peer.heartbeats() && !c.peer.ended && !c.peer.left && !c.peer.told;
+  }
+  std::erase_if(connections_, [](const Connection& c) { return c.peer.ended; });
+}
+
+// Without a look at the environment, which other threads may change.
+void Coordinator::warn(const std::string& text) const {
+  if (warns_) log_line("mixtune: warning", text);
 }
 
 void Coordinator::warn_of_absent(Time now) {
   if (looked_for_absent_ || now - start_ < options_.patience) return;
   looked_for_absent_ = true;
-  if (const std::string absent = watch_.absent(); !absent.empty())
-    log_warning("{} yet, {} after the start", absent, format_seconds(options_.patience));
+  if (const std::string absent = protocol_.watch().absent(); !absent.empty())
+    warn(fmt::format("{} yet, {} after the start", absent, format_seconds(options_.patience)));
 }
 
-void Coordinator::accept_all(Time now) {
+void Coordinator::accept_all(const Fd& listener, Time now) {
   for (;;) {
-    const int fd = accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd < 0) return;
-    const int on = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    connections_.emplace_back(fd, now);
-    if (connections_.size() > 2 * static_cast<size_t>(options_.size) + kStrangers) connections_.pop_back();
+    const auto strangers = std::ranges::count_if(connections_, [](const Connection& c) { return !c.peer.proven(); });
+    if (static_cast<size_t>(strangers) >= kStrangers && !make_room(now)) return;
+    const int fd = accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0) {
+      const int on = 1;
+      setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+      connections_.emplace_back(fd, now);
+    } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+      if (make_room(now)) continue;
+      if (!std::exchange(said_full_, true))
+        warn("rank 0 has no file descriptors left for ranks that join: raise their number, ulimit -n");
+      return;
+    } else if (errno != ECONNABORTED) {
+      return;
+    }
   }
+}
+
+// By the oldest stranger. Where none has been here for long, nobody is let in for a while: false.
+bool Coordinator::make_room(Time now) {
+  const auto oldest = std::ranges::find_if(connections_, [](const Connection& c) { return !c.peer.proven(); });
+  if (oldest == connections_.end() || now - oldest->peer.since < kStay) {
+    listen_at_ = now + kFullTime;
+    return false;
+  }
+  connections_.erase(oldest);
+  return true;
 }
 
 // What came before the end of a connection still counts.
 void Coordinator::receive(Connection& c, Time now) {
   std::array<char, 64 << 10> bytes;
-  const ssize_t n = recv(c.fd.get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
+  const size_t room = CoordinatorProtocol::room(c.peer);
+  if (room == 0) return;  // it is answered first; where it has gone, that fails
+  const ssize_t n = recv(c.fd.get(), bytes.data(), std::min(bytes.size(), room), MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (n > 0) c.in.append(bytes.data(), static_cast<size_t>(n));
-  try {
-    while (const auto body = first_frame(c.in, c.known ? kMaxFrame : kMaxHello)) {
-      handle(c, *body, now);
-      c.in.erase(0, kFrameHead + body->size());
-    }
-  } catch (const Error&) {  // nothing that a rank says
-    c.ended = true;
-  }
-  c.ended = c.ended || n <= 0;
+  if (n > 0) protocol_.receive(c.peer, {bytes.data(), static_cast<size_t>(n)}, now);
+  c.peer.ended = c.peer.ended || n <= 0;
+  if (c.peer.stage == Peer::Stage::kRefused) say_refused(c);
 }
 
-void Coordinator::handle(Connection& c, std::string_view body, Time now) {
-  if (!c.known) return greet(c, body, now);
-  FrameReader reader(body);
-  const auto expect = [&](Purpose purpose) {
-    if (c.purpose != purpose) throw Error("", "a message came on the wrong connection", "");
-  };
-  switch (reader.kind()) {
-    case FrameKind::kSet: {
-      expect(Purpose::kValues);
-      const std::string key = reader.text();
-      values_[key] = reader.text();
-      return c.answer(FrameKind::kDone);
-    }
-    case FrameKind::kGet: {
-      expect(Purpose::kValues);
-      const std::string key = reader.text();
-      c.wait = {.key = key, .deadline = now + milliseconds(reader.number_within(0, 1 << 30))};
+// Once: strangers may not fill a log.
+void Coordinator::say_refused(const Connection& c) {
+  if (std::exchange(said_refused_, true)) return;
+  warn(fmt::format("rank {} of {}, from {}, was refused: {}; others like it are not told of", c.peer.claim.rank,
+                   c.peer.claim.size, other_address(c.fd), c.peer.refusal));
+}
+
+void Coordinator::flush(Connection& c) {
+  std::string& out = c.peer.out;
+  while (!out.empty() && !c.peer.ended) {
+    const ssize_t n = send(c.fd.get(), out.data(), out.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n > 0) {
+      out.erase(0, static_cast<size_t>(n));
+    } else if (errno != EINTR) {
+      c.peer.ended = errno != EAGAIN;
       return;
     }
-    case FrameKind::kBeat: {
-      expect(Purpose::kHeartbeats);
-      Beat beat{.step = reader.number(), .collectives = static_cast<uint64_t>(reader.number())};
-      beat.inside = reader.number() != 0;
-      beat.collective = reader.text();
-      beat.activity = reader.text();
-      watch_.beat(c.rank, std::move(beat), now);
-      return answer_beat(c);
-    }
-    case FrameKind::kReport: {
-      expect(Purpose::kHeartbeats);
-      Failure failure{.rank = c.rank, .exit_code = reader.number_within(1, 255)};
-      failure.message = reader.text();
-      watch_.report(std::move(failure), now);
-      c.reported = true;
-      return;
-    }
-    case FrameKind::kGoodbye:
-      expect(Purpose::kHeartbeats);
-      watch_.leave(c.rank);
-      c.left = true;
-      return answer_beat(c);
-    default:
-      throw Error("", "a message of no known kind", "");
   }
-}
-
-// A stranger gets no answer; a rank that is in the wrong job is told so.
-void Coordinator::greet(Connection& c, std::string_view body, Time now) {
-  FrameReader reader(body);
-  if (reader.kind() != FrameKind::kHello || reader.text() != kWireMagic) throw Error("", "a stranger", "");
-  const std::string token = reader.text();
-  const int64_t rank = reader.number(), size = reader.number();
-  const auto purpose = static_cast<Purpose>(reader.number_within(0, 1));
-  const auto refuse = [&](std::string_view why) {
-    c.answer(FrameWriter(FrameKind::kRefused).text(why));
-  };
-  if (token != options_.token) return refuse("it coordinates another job");
-  if (size != options_.size || rank < 0 || rank >= size)
-    return refuse("its job has " + std::to_string(options_.size) + " ranks");
-  if (purpose == Purpose::kHeartbeats && !watch_.join(static_cast<int>(rank), now))
-    return refuse("this rank has joined before");
-  c.known = true;
-  c.purpose = purpose;
-  c.rank = static_cast<int>(rank);
-  c.answer(FrameKind::kWelcome);
-}
-
-void Coordinator::answer_beat(Connection& c) {
-  if (watch_.failure())
-    c.answer(*watch_.failure());
-  else
-    c.answer(FrameKind::kDone);
-}
-
-void Coordinator::answer_waiting(Connection& c, Time now) {
-  if (c.reported && watch_.failure()) {
-    c.reported = false;
-    c.answer(*watch_.failure());
-  }
-  if (!c.wait) return;
-  if (const auto found = values_.find(c.wait->key); found != values_.end())
-    c.answer(FrameWriter(FrameKind::kValue).text(found->second));
-  else if (watch_.failure())
-    c.answer(*watch_.failure());
-  else if (now >= c.wait->deadline)
-    c.answer(FrameWriter(FrameKind::kExpired).text(watch_.absent()));
-  else
-    return;
-  c.wait.reset();
-}
-
-void Coordinator::end_old(Connection& c, Time now) {
-  if (!c.known && now - c.since > kHelloTime) c.ended = true;
-  if (c.ended && c.heartbeats() && !c.left) watch_.lose(c.rank);
+  c.peer.ended = c.peer.ended || c.peer.stage == Peer::Stage::kRefused;
 }
 
 }  // namespace mixtune

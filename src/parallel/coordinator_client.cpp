@@ -9,6 +9,8 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "parallel/handshake.h"
+#include "parallel/socket.h"
 #include "parallel/wire.h"
 
 namespace mixtune {
@@ -20,7 +22,7 @@ using std::chrono::steady_clock;
 
 constexpr milliseconds kBeatEvery{200};
 constexpr milliseconds kRetryEvery{50};
-constexpr milliseconds kAttempt{2000};  // what listens there and does not answer is no coordinator
+constexpr milliseconds kAttempt{5000};  // what listens there and does not answer is no coordinator
 constexpr milliseconds kSlack{5000};    // an answer may take longer than what it waited for
 constexpr size_t kNameLimit = 80;
 
@@ -63,14 +65,35 @@ std::string CoordinatorClient::address() const {
   return fmt::format("{}:{}", options_.host, options_.port);
 }
 
+// Why what listens there is not this job's coordinator, or not yet; "" where it is. Throws UserError where it refuses.
+std::string CoordinatorClient::shake_hands(const Fd& socket, Purpose purpose, SteadyTime deadline) const {
+  Handshake own = {.rank = options_.rank,
+                   .size = options_.size,
+                   .purpose = purpose,
+                   .rank_nonce = random_bytes(kNonceBytes),
+                   .coordinator_nonce = {}};
+  FrameWriter hello(FrameKind::kHello);
+  hello.text(kWireMagic).number(own.rank).number(own.size).number(static_cast<int64_t>(purpose)).text(own.rank_nonce);
+  send_frame(socket, hello.frame(), deadline);
+  const std::string challenge = receive_frame(socket, deadline);
+  FrameReader question(challenge);
+  if (question.kind() != FrameKind::kChallenge) return "another program listens there";
+  own.coordinator_nonce = question.text();
+  send_frame(socket, FrameWriter(FrameKind::kProof).text(make_proof(options_.token, Prover::kRank, own)).frame(),
+             deadline);
+  const std::string answer = receive_frame(socket, deadline);
+  FrameReader reader(answer);
+  if (reader.kind() == FrameKind::kRefused)
+    throw UserError(fmt::format("the coordinator at {}", address()),
+                    fmt::format("it refuses rank {} of {}: {}", own.rank, own.size, printable(reader.text())),
+                    "start all ranks by one launcher, with one MIXTUNE_TOKEN, and give each job its own MASTER_PORT");
+  if (reader.kind() != FrameKind::kWelcome) return "another program listens there";
+  if (!same_proof(reader.text(), make_proof(options_.token, Prover::kCoordinator, own)))
+    return "what listens there does not know this job's MIXTUNE_TOKEN";
+  return "";
+}
+
 Fd CoordinatorClient::join(Purpose purpose, SteadyTime deadline) const {
-  const std::string hello = FrameWriter(FrameKind::kHello)
-                                .text(kWireMagic)
-                                .text(options_.token)
-                                .number(options_.rank)
-                                .number(options_.size)
-                                .number(static_cast<int64_t>(purpose))
-                                .frame();
   const auto warn_at = steady_clock::now() + options_.patience;
   bool warned = false;
   std::string why;
@@ -78,15 +101,8 @@ Fd CoordinatorClient::join(Purpose purpose, SteadyTime deadline) const {
     try {
       const auto attempt = std::min(deadline, steady_clock::now() + kAttempt);
       Fd socket = connect_to(options_.host, options_.port, attempt);
-      send_frame(socket, hello, attempt);
-      const std::string answer = receive_frame(socket, attempt);
-      FrameReader reader(answer);
-      if (reader.kind() == FrameKind::kWelcome) return socket;
-      if (reader.kind() == FrameKind::kRefused)
-        throw UserError(fmt::format("the coordinator at {}", address()),
-                        fmt::format("it refuses rank {} of {}: {}", options_.rank, options_.size, reader.text()),
-                        "start all ranks by one launcher, or give each job its own MASTER_PORT");
-      why = "another program listens there";
+      why = shake_hands(socket, purpose, attempt);
+      if (why.empty()) return socket;
     } catch (const UserError&) {
       throw;
     } catch (const Error& error) {
@@ -116,13 +132,22 @@ std::string CoordinatorClient::ask(const std::string& frame, milliseconds patien
   }
 }
 
-void CoordinatorClient::set(const std::string& key, const std::string& value) {
-  ask(FrameWriter(FrameKind::kSet).text(key).text(value).frame(), options_.timeout);
+std::string CoordinatorClient::own_address() const {
+  return mixtune::own_address(values_);
 }
 
-std::string CoordinatorClient::get(const std::string& key) {
+void CoordinatorClient::set(const std::string& key, const std::string& value) {
+  const std::string answer = ask(FrameWriter(FrameKind::kSet).text(key).text(value).frame(), options_.timeout);
+  FrameReader reader(answer);
+  if (reader.kind() != FrameKind::kDone)
+    throw Error(fmt::format("the coordinator at {}", address()),
+                fmt::format("it does not take a value: {}", printable(reader.text(), 200)), "");
+}
+
+std::string CoordinatorClient::get(int rank, const std::string& key) {
   const std::string answer =
-      ask(FrameWriter(FrameKind::kGet).text(key).number(options_.timeout.count()).frame(), options_.timeout + kSlack);
+      ask(FrameWriter(FrameKind::kGet).number(rank).text(key).number(options_.timeout.count()).frame(),
+          options_.timeout + kSlack);
   FrameReader reader(answer);
   if (reader.kind() == FrameKind::kValue) return reader.text();
   if (reader.kind() == FrameKind::kFailed) {
@@ -131,8 +156,8 @@ std::string CoordinatorClient::get(const std::string& key) {
   }
   const std::string absent = reader.text();
   throw Error("",
-              fmt::format("no rank has set '{}' within {}{}{}", printable(key), format_seconds(options_.timeout),
-                          absent.empty() ? "" : "; ", absent),
+              fmt::format("rank {} has not set '{}' within {}{}{}", rank, printable(key),
+                          format_seconds(options_.timeout), absent.empty() ? "" : "; ", absent),
               "");
 }
 
@@ -145,6 +170,11 @@ void CoordinatorClient::set_activity(const char* activity) {
   const std::lock_guard lock(mutex_);
   assign_name(activity_, activity);
   now_.activity = activity_;
+}
+
+void CoordinatorClient::advance() {
+  const std::lock_guard lock(mutex_);
+  ++now_.advances;
 }
 
 void CoordinatorClient::enter(const char* collective) {
@@ -205,6 +235,7 @@ std::optional<Failure> CoordinatorClient::send(Wish wish) {
     const std::string answer = receive_frame(heartbeats_, deadline);
     FrameReader reader(answer);
     if (reader.kind() == FrameKind::kFailed) return failure_in(reader);
+    if (reader.kind() == FrameKind::kHeard) waits_for_work_ = reader.number() != 0;
     return std::nullopt;
   };
   try {
@@ -227,6 +258,7 @@ std::string CoordinatorClient::frame_of(Wish wish) {
       .number(now_.inside)
       .text(now_.collective)
       .text(now_.activity)
+      .number(static_cast<int64_t>(now_.advances))
       .frame();
 }
 

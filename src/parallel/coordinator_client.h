@@ -1,6 +1,7 @@
 // CoordinatorClient: a rank's connection to its job's Coordinator: values for the other ranks, and heartbeats.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -17,13 +18,13 @@
 
 namespace mixtune {
 
-enum class Purpose : int64_t;  // wire.h
+enum class Purpose : int64_t;  // handshake.h
 
 struct CoordinatorClientOptions {
   std::string host;
   int port = 0;
   int rank = 0, size = 1;
-  std::string token;
+  std::string token;                          // of the job: each proves to the other that it knows it
   std::chrono::milliseconds timeout{30000};   // of joining, of get, and of each answer
   std::chrono::milliseconds patience{30000};  // after which a warning says why it has not joined
   // Called once, from another thread, when the job has failed or the coordinator is gone; most end the process in it.
@@ -39,11 +40,18 @@ class CoordinatorClient : public Store, public RankProgress {
   ~CoordinatorClient() override;
 
   void set(const std::string& key, const std::string& value) override;
-  std::string get(const std::string& key) override;
+  std::string get(int rank, const std::string& key) override;
+
+  // The address of this machine from which this rank reaches the coordinator, as a number.
+  std::string own_address() const;
+  // Whether a rank that this one may be waiting for is at work on something long, as far as the last heartbeat tells:
+  // then whoever waits is to go on waiting.
+  bool waits_for_work() const { return waits_for_work_; }
 
   // For the heartbeats; cheap. Names are cut to what a message has room for.
   void set_step(int64_t step) override;
   void set_activity(const char* activity) override;
+  void advance() override;
   void enter(const char* collective) override;
   void leave() override;
 
@@ -57,6 +65,7 @@ class CoordinatorClient : public Store, public RankProgress {
   enum class Wish { kBeat, kReport, kGoodbye, kStop };
 
   Fd join(Purpose purpose, std::chrono::steady_clock::time_point deadline) const;
+  std::string shake_hands(const Fd& socket, Purpose purpose, std::chrono::steady_clock::time_point deadline) const;
   std::string ask(const std::string& frame, std::chrono::milliseconds patience);
   void beat();
   Wish next_wish();
@@ -70,6 +79,7 @@ class CoordinatorClient : public Store, public RankProgress {
   const int exceptions_;
   Fd values_, heartbeats_;
   std::mutex values_mutex_;
+  std::atomic<bool> waits_for_work_ = false;
 
   std::mutex mutex_;  // of all that follows
   std::condition_variable changed_;

@@ -10,76 +10,43 @@
 #include <stdexcept>
 
 #include "base/error.h"
-#include "parallel/coordinator_client.h"
-#include "parallel/wire.h"
+#include "parallel/coordinator_testing.h"
 
 namespace mixtune {
 namespace {
 
-using std::chrono::milliseconds;
-using std::chrono::steady_clock;
 using testing::HasSubstr;
-
-constexpr const char* kHost = "127.0.0.1";
-constexpr milliseconds kShort{300};
-constexpr milliseconds kFewBeats{800};  // in which ranks on a busy machine still get a heartbeat through
-constexpr milliseconds kLong{10000};    // more than a test waits for what will come
-
-Coordinator make_coordinator(int size, milliseconds timeout = kLong) {
-  return Coordinator({.host = kHost, .size = size, .token = "secret", .timeout = timeout});
-}
-
-// A rank in a thread of this process, and what it is told of the job's end.
-struct Rank {
-  Rank(int port, int rank, int size, milliseconds timeout = kLong, const char* token = "secret")
-      : client({.host = kHost,
-                .port = port,
-                .rank = rank,
-                .size = size,
-                .token = token,
-                .timeout = timeout,
-                .on_failure = [this](const Failure& failure) {
-                  told.set_value(failure);
-                }}) {}
-
-  std::string message() {
-    auto future = told.get_future();
-    return future.wait_for(kLong) == std::future_status::ready ? future.get().message : "none";
-  }
-
-  std::promise<Failure> told;
-  CoordinatorClient client;
-};
-
-template <class F>
-std::string error_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "none";
-}
 
 TEST(Coordinator, ValuesReachAllRanks) {
   Coordinator coordinator = make_coordinator(2);
   Rank a(coordinator.port(), 0, 2), b(coordinator.port(), 1, 2);
   const std::string bytes("\0\xff\n", 3);
   a.client.set("key", bytes);
-  EXPECT_EQ(b.client.get("key"), bytes);
-  b.client.set("key", "");
-  EXPECT_EQ(a.client.get("key"), "");
+  EXPECT_EQ(b.client.get(0, "key"), bytes);
+  b.client.set("key", "");  // its own one
+  EXPECT_EQ(a.client.get(1, "key"), "");
+  EXPECT_EQ(b.client.get(0, "key"), bytes);
   const std::string large(900 << 10, 'x');
   a.client.set("large", large);
-  EXPECT_EQ(b.client.get("large"), large);
+  EXPECT_EQ(b.client.get(0, "large"), large);
   EXPECT_THROW(a.client.set("too large", std::string(2 << 20, 'x')), Error);
-  EXPECT_EQ(a.client.get("key"), "");
+  EXPECT_EQ(a.client.get(1, "key"), "");
+}
+
+TEST(Coordinator, ValuesAreSetOnce) {
+  Coordinator coordinator = make_coordinator(1);
+  Rank a(coordinator.port(), 0, 1);
+  a.client.set("key", "first");
+  EXPECT_THAT(error_of([&] { a.client.set("key", "second"); }),
+              HasSubstr("it does not take a value: rank 0 has set 'key' before"));
+  EXPECT_EQ(a.client.get(0, "key"), "first");
+  EXPECT_FALSE(coordinator.failure());
 }
 
 TEST(Coordinator, GetWaits) {
   Coordinator coordinator = make_coordinator(2);
   Rank a(coordinator.port(), 0, 2), b(coordinator.port(), 1, 2);
-  auto value = std::async(std::launch::async, [&] { return b.client.get("late"); });
+  auto value = std::async(std::launch::async, [&] { return b.client.get(0, "late"); });
   EXPECT_EQ(value.wait_for(milliseconds(100)), std::future_status::timeout);
   a.client.set("late", "now");
   EXPECT_EQ(value.get(), "now");
@@ -88,9 +55,10 @@ TEST(Coordinator, GetWaits) {
 TEST(Coordinator, GetTimesOutAndSaysWhoIsMissing) {
   Coordinator coordinator = make_coordinator(2);
   Rank a(coordinator.port(), 0, 2, kShort);
-  EXPECT_EQ(error_of([&] { a.client.get("never"); }), "no rank has set 'never' within 0.3 s; rank 1 has not joined");
+  EXPECT_EQ(error_of([&] { a.client.get(1, "never"); }),
+            "rank 1 has not set 'never' within 0.3 s; rank 1 has not joined");
   a.client.set("still", "there");
-  EXPECT_EQ(a.client.get("still"), "there");
+  EXPECT_EQ(a.client.get(0, "still"), "there");
 }
 
 TEST(Coordinator, EndsWhenAllHaveSaidGoodbye) {
@@ -107,7 +75,7 @@ TEST(Coordinator, EndsWhenAllHaveSaidGoodbye) {
 TEST(Coordinator, ReportedFailureReachesAll) {
   Coordinator coordinator = make_coordinator(3);
   Rank a(coordinator.port(), 0, 3), b(coordinator.port(), 1, 3), c(coordinator.port(), 2, 3);
-  auto value = std::async(std::launch::async, [&] { return error_of([&] { c.client.get("never"); }); });
+  auto value = std::async(std::launch::async, [&] { return error_of([&] { c.client.get(0, "never"); }); });
   EXPECT_EQ(b.client.fail("the disk is full", 17).message, "rank 1: the disk is full");
   ASSERT_TRUE(coordinator.failure());
   EXPECT_EQ(coordinator.failure()->rank, 1);
@@ -120,7 +88,7 @@ TEST(Coordinator, ReportedFailureReachesAll) {
 }
 
 TEST(Coordinator, TellsTheRanksBeforeItGoes) {
-  auto coordinator = std::make_unique<Coordinator>(CoordinatorOptions{.host = kHost, .size = 2, .token = "secret"});
+  auto coordinator = std::make_unique<Coordinator>(CoordinatorOptions{.host = kHost, .size = 2, .token = kToken});
   Rank a(coordinator->port(), 0, 2), b(coordinator->port(), 1, 2);
   a.client.fail("boom", 1);
   coordinator.reset();
@@ -145,11 +113,7 @@ TEST(Coordinator, LostRank) {
 
 TEST(Coordinator, StoppedRank) {
   Coordinator coordinator = make_coordinator(2, kFewBeats);
-  const auto deadline = steady_clock::now() + kLong;
-  const Fd silent = connect_to(kHost, coordinator.port(), deadline);
-  FrameWriter hello(FrameKind::kHello);
-  hello.text(kWireMagic).text("secret").number(1).number(2).number(static_cast<int64_t>(Purpose::kHeartbeats));
-  send_frame(silent, hello.frame(), deadline);
+  const Fd silent = join_by_hand(coordinator.port(), {.rank = 1, .size = 2, .purpose = Purpose::kHeartbeats});
   Rank a(coordinator.port(), 0, 2);
   EXPECT_EQ(a.message(), "rank 1 has not answered for 0.8 s (stopped, or its machine is)");
 }
@@ -193,7 +157,7 @@ TEST(Coordinator, RanksThatDoNotMeetSayWhy) {
   });
   std::this_thread::sleep_for(2 * kShort);
   {
-    Coordinator coordinator({.host = kHost, .port = port, .size = 3, .patience = kShort});
+    const Coordinator coordinator({.host = kHost, .port = port, .size = 3, .patience = kShort});
     early.get();
     std::this_thread::sleep_for(2 * kShort);
   }
@@ -211,74 +175,41 @@ TEST(Coordinator, RanksMayComeBeforeIt) {
   }
   auto early = std::async(std::launch::async, [&] { Rank(port, 0, 1).client.set("here", ""); });
   std::this_thread::sleep_for(milliseconds(100));
-  Coordinator coordinator({.host = kHost, .port = port, .size = 1, .token = "secret"});
+  Coordinator coordinator({.host = kHost, .port = port, .size = 1, .token = kToken});
   early.get();
   EXPECT_FALSE(coordinator.wait());
 }
 
 TEST(Coordinator, CoordinatorThatIsGone) {
-  auto coordinator = std::make_unique<Coordinator>(CoordinatorOptions{.host = kHost, .size = 1, .token = "secret"});
+  auto coordinator = std::make_unique<Coordinator>(CoordinatorOptions{.host = kHost, .size = 1, .token = kToken});
   Rank a(coordinator->port(), 0, 1);
   coordinator.reset();
   EXPECT_THAT(a.message(), HasSubstr("was lost: "));
-  EXPECT_THROW(a.client.get("key"), Error);
+  EXPECT_THROW(a.client.get(0, "key"), Error);
 }
 
-TEST(Coordinator, OtherJobsAreRefused) {
-  Coordinator coordinator = make_coordinator(2);
-  const auto refused = [&](int rank, int size, const char* token) {
-    return error_of([&] { Rank(coordinator.port(), rank, size, kLong, token); });
-  };
-  EXPECT_THAT(refused(0, 2, "guess"), HasSubstr("it coordinates another job"));
-  EXPECT_THAT(refused(0, 3, "secret"), HasSubstr("its job has 2 ranks"));
-  EXPECT_THAT(refused(2, 2, "secret"), HasSubstr("its job has 2 ranks"));
-  Rank a(coordinator.port(), 0, 2);
-  EXPECT_THAT(refused(0, 2, "secret"), HasSubstr("this rank has joined before"));
-  EXPECT_FALSE(coordinator.failure());
-}
-
-TEST(Coordinator, StrangersAreClosedAndIgnored) {
-  Coordinator coordinator = make_coordinator(1);
-  Rank a(coordinator.port(), 0, 1);
-  const auto deadline = steady_clock::now() + kLong;
-  for (const std::string& garbage :
-       {std::string("GET / HTTP/1.1\r\n\r\n"),
-        std::string("\xff\xff\xff\xff"
-                    "boo"),
-        std::string(8, '\0'), FrameWriter(FrameKind::kHello).text("wrong magic").frame(),
-        FrameWriter(FrameKind::kGoodbye).frame(), FrameWriter(FrameKind::kHello).text(std::string(1000, 'x')).frame(),
-        std::string("\1\0\0\0\1", 5)}) {
-    const Fd stranger = connect_to(kHost, coordinator.port(), deadline);
-    send_frame(stranger, garbage, deadline);
-    EXPECT_THROW(receive_frame(stranger, deadline), Error);
-    EXPECT_LT(steady_clock::now(), deadline);
+// Long after the timeout: what advances is not missing, and the one that waits knows it.
+TEST(Coordinator, RankThatAdvancesIsWaitedFor) {
+  Coordinator coordinator = make_coordinator(2, kFewBeats);
+  Rank a(coordinator.port(), 0, 2), b(coordinator.port(), 1, 2);
+  b.client.enter("end of saving");
+  a.client.set_activity("saving");
+  const auto end = steady_clock::now() + 3 * kFewBeats;
+  bool waited = false;
+  while (steady_clock::now() < end) {
+    a.client.advance();
+    std::this_thread::sleep_for(milliseconds(20));
+    waited = waited || b.client.waits_for_work();
+    EXPECT_FALSE(a.client.waits_for_work());
   }
-  a.client.set("still", "there");
-  EXPECT_EQ(a.client.get("still"), "there");
+  EXPECT_TRUE(waited);
   EXPECT_FALSE(coordinator.failure());
-}
-
-TEST(Coordinator, ManyStrangersAreNotKept) {
-  Coordinator coordinator = make_coordinator(1);
-  const auto deadline = steady_clock::now() + kLong;
-  std::vector<Fd> strangers;
-  for (int i = 0; i < 66; ++i) strangers.push_back(connect_to(kHost, coordinator.port(), deadline));
-  const Fd one_more = connect_to(kHost, coordinator.port(), deadline);
-  EXPECT_THROW(receive_frame(one_more, deadline), Error);
-  strangers.clear();
-  Rank a(coordinator.port(), 0, 1);
+  EXPECT_EQ(b.message(), "rank 0 did not come to 'end of saving', and has stood still for 0.8 s: it is in 'saving'");
 }
 
 TEST(Coordinator, PortInUse) {
   Coordinator coordinator = make_coordinator(1);
   EXPECT_THROW(Coordinator({.host = kHost, .port = coordinator.port()}), UserError);
-}
-
-TEST(Coordinator, ListensAtAllAddresses) {
-  Coordinator coordinator({.size = 1, .token = "secret"});
-  Rank a(coordinator.port(), 0, 1);
-  a.client.set("key", "value");
-  EXPECT_EQ(a.client.get("key"), "value");
 }
 
 }  // namespace

@@ -64,12 +64,12 @@ SumRows sum_rows(DType dtype) {
 class GlooCommunicator final : public Communicator {
  public:
   GlooCommunicator(Store& store, std::shared_ptr<gloo::transport::Device> device, GlooGroup group,
-                   std::chrono::milliseconds timeout)
+                   GlooPatience patience)
       : Communicator(group.rank, static_cast<int>(group.ranks.size())),
         store_(store),
         device_(device),
-        timeout_(timeout),
-        mesh_(store, device, std::move(group), timeout) {
+        patience_(patience),
+        mesh_(store, device, std::move(group), std::move(patience)) {
     sends_.reserve(size());
     receives_.reserve(size());
   }
@@ -142,16 +142,16 @@ class GlooCommunicator final : public Communicator {
 
   Store& store_;
   std::shared_ptr<gloo::transport::Device> device_;
-  std::chrono::milliseconds timeout_;
+  GlooPatience patience_;
   GlooMesh mesh_;
   int splits_ = 0;
   std::vector<Message> sends_, receives_;  // of the operation under way; kept so as not to allocate
 };
 
 std::unique_ptr<Communicator> make_group(Store& store, std::shared_ptr<gloo::transport::Device> device, GlooGroup group,
-                                         std::chrono::milliseconds timeout) {
+                                         GlooPatience patience) {
   if (group.ranks.size() == 1) return make_single_communicator();
-  return std::make_unique<GlooCommunicator>(store, std::move(device), std::move(group), timeout);
+  return std::make_unique<GlooCommunicator>(store, std::move(device), std::move(group), std::move(patience));
 }
 
 std::unique_ptr<Communicator> GlooCommunicator::split(int color) {
@@ -171,7 +171,7 @@ std::unique_ptr<Communicator> GlooCommunicator::split(int color) {
     if (r == rank()) group.rank = static_cast<int>(group.ranks.size());
     if (colors[r] == color) group.ranks.push_back(all.ranks[r]);
   }
-  return make_group(store_, device_, std::move(group), timeout_);
+  return make_group(store_, device_, std::move(group), patience_);
 }
 
 }  // namespace
@@ -182,7 +182,8 @@ std::unique_ptr<Communicator> make_gloo_communicator(Store& store, const GlooOpt
   GlooGroup world{
       .prefix = "gloo/", .world = options.size, .ranks = std::vector<int>(options.size), .rank = options.rank};
   std::iota(world.ranks.begin(), world.ranks.end(), 0);
-  return make_group(store, make_gloo_device(options.host), std::move(world), options.timeout);
+  return make_group(store, make_gloo_device(options.host), std::move(world),
+                    {.timeout = options.timeout, .goes_on = options.goes_on});
 }
 
 }  // namespace mixtune

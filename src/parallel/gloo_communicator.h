@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 
 #include "parallel/communicator.h"
 #include "parallel/store.h"
@@ -12,6 +13,8 @@ struct GlooOptions {
   int rank = 0, size = 1;
   std::string host;                     // name or address by which the other ranks reach this one; empty: 127.0.0.1
   std::chrono::milliseconds timeout{};  // of every operation, and of connecting
+  // Asked when an operation has taken that long: whether it is to wait as long again. None: it is not.
+  std::function<bool()> goes_on = {};
 };
 
 // All ranks call this; `store` outlives the communicator and those split from it. Throws Error where the ranks do not

@@ -37,15 +37,16 @@ std::string reason(const std::exception& error) {
 // Our store as Gloo sees it. It remembers whom it asked for last: where connecting fails, it was that rank.
 class GlooStore final : public gloo::rendezvous::Store {
  public:
-  GlooStore(mixtune::Store& store, std::string prefix) : store_(store), prefix_(std::move(prefix)) {}
+  GlooStore(mixtune::Store& store, const GlooGroup& group)
+      : store_(store), prefix_(group.prefix), ranks_(group.ranks) {}
 
   void set(const std::string& key, const std::vector<char>& value) override {
     store_.set(prefix_ + key, {value.begin(), value.end()});
   }
-  // Keys are "3" and "rank_3".
+  // Keys are "3" and "rank_3", of a place in the group.
   std::vector<char> get(const std::string& key) override {
     last_ = std::stoi(key.substr(key.find_first_of("0123456789")));
-    const std::string value = store_.get(prefix_ + key);
+    const std::string value = store_.get(ranks_.at(static_cast<size_t>(last_)), prefix_ + key);
     return {value.begin(), value.end()};
   }
   void wait(const std::vector<std::string>&) override {}  // get() waits
@@ -55,6 +56,7 @@ class GlooStore final : public gloo::rendezvous::Store {
  private:
   mixtune::Store& store_;
   std::string prefix_;
+  std::vector<int> ranks_;
   int last_ = 0;
 };
 
@@ -104,19 +106,19 @@ std::shared_ptr<gloo::transport::Device> make_gloo_device(const std::string& hos
 }
 
 GlooMesh::GlooMesh(Store& store, std::shared_ptr<gloo::transport::Device> device, GlooGroup group,
-                   std::chrono::milliseconds timeout)
+                   GlooPatience patience)
     : group_(std::move(group)),
-      timeout_(timeout),
+      timeout_(patience.timeout),
       device_(std::move(device)),
       peers_(group_.ranks.size()),
-      alarm_([this] { end_waits(); }) {
+      alarm_([this] { end_waits(); }, std::move(patience.goes_on)) {
   MT_CHECK(group_.rank >= 0 && group_.rank < static_cast<int>(group_.ranks.size()) && timeout_.count() > 0);
   connect(store);
   greet();
 }
 
 void GlooMesh::connect(Store& store) {
-  GlooStore gloo_store(store, group_.prefix);
+  GlooStore gloo_store(store, group_);
   context_ = std::make_unique<gloo::rendezvous::Context>(group_.rank, static_cast<int>(group_.ranks.size()));
   // Gloo waits five times as long for a connection. 0 would be for ever.
   context_->setTimeout(std::max(timeout_ / 5, std::chrono::milliseconds(1)));

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -28,13 +29,17 @@ struct GlooGroup {
   int rank = 0;            // this process's place among the members
 };
 
+struct GlooPatience {
+  std::chrono::milliseconds timeout{};  // GlooOptions'
+  std::function<bool()> goes_on = {};
+};
+
 class GlooMesh {
  public:
   using Message = Communicator::Message;
 
   // Connects every two members; all of them call it. Throws Error where one does not come.
-  GlooMesh(Store& store, std::shared_ptr<gloo::transport::Device> device, GlooGroup group,
-           std::chrono::milliseconds timeout);
+  GlooMesh(Store& store, std::shared_ptr<gloo::transport::Device> device, GlooGroup group, GlooPatience patience);
 
   // Communicator::exchange, less what a rank sends to itself. After a failure every call throws.
   void move(const char* what, std::span<const Message> sends, std::span<const Message> receives);

@@ -1,15 +1,14 @@
 #include "parallel/job.h"
 
 #include <fmt/format.h>
-#include <netdb.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 
 #include "base/log.h"
+#include "base/staged.h"
 #include "parallel/alarm.h"
 #include "parallel/gloo_communicator.h"
+#include "parallel/handshake.h"
 #include "parallel/nccl_communicator.h"
 #include "parallel/own_gpu.h"
 #include "tensor/gpu_identity.h"
@@ -23,43 +22,27 @@ constexpr std::chrono::seconds kLater{5};
 // A launcher starts its ranks together: one that waits for another this long says so.
 constexpr std::chrono::seconds kPatience{10};
 
-// The address of this machine that reaches `host`; "" where there is none to be found.
-std::string address_towards(const std::string& host, int port) {
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_DGRAM;  // connecting one sends nothing
-  addrinfo* found = nullptr;
-  if (getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) return "";
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, &freeaddrinfo);
-  for (const addrinfo* a = found; a != nullptr; a = a->ai_next) {
-    const Fd socket_fd(socket(a->ai_family, a->ai_socktype, a->ai_protocol));
-    sockaddr_storage own{};
-    socklen_t size = sizeof own;
-    char text[NI_MAXHOST];
-    if (socket_fd.get() >= 0 && connect(socket_fd.get(), a->ai_addr, a->ai_addrlen) == 0 &&
-        getsockname(socket_fd.get(), reinterpret_cast<sockaddr*>(&own), &size) == 0 &&
-        getnameinfo(reinterpret_cast<sockaddr*>(&own), size, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0)
-      return text;
-  }
-  return "";
-}
-
 OwnGpu own_gpu(Device device) {
   const GpuIdentity identity = gpu_identity(device.index);
-  char host[256] = "";
-  gethostname(host, sizeof host - 1);
-  return {.id = identity.uuid, .place = fmt::format("GPU {} of {}", identity.bus, host)};
+  return {.id = identity.uuid, .place = fmt::format("GPU {} of {}", identity.bus, host_name())};
 }
 
 }  // namespace
 
 Job::Job(JobOptions options) : options_(std::move(options)) {
   const Launch& launch = options_.launch;
-  if (launch.rank == 0 && !launch.supervised)
-    coordinator_.emplace(CoordinatorOptions{.port = launch.port,
+  check_token(options_.token);
+  if (launch.rank == 0 && !launch.supervised) {
+    coordinator_.emplace(CoordinatorOptions{.host = launch.host,
+                                            .port = launch.port,
                                             .size = launch.size,
                                             .token = options_.token,
                                             .timeout = options_.timeout,
                                             .patience = kPatience});
+    if (options_.token.empty())
+      log_warning("MIXTUNE_TOKEN is not set: whoever reaches {}:{} can take part in this job, and end it", launch.host,
+                  launch.port);
+  }
   client_ = std::make_unique<CoordinatorClient>(
       CoordinatorClientOptions{.host = launch.host,
                                .port = launch.port,
@@ -86,7 +69,7 @@ void Job::compare(const Entries& entries) {
   for (const auto& [name, value] : entries) {
     if (options_.launch.rank == 0)
       client_->set(key(name), value);
-    else if (client_->get(key(name)) != value)
+    else if (client_->get(0, key(name)) != value)
       throw UserError("", fmt::format("the {} of rank {} is not that of rank 0", name, options_.launch.rank),
                       "start all ranks with the same program, settings and files");
   }
@@ -99,8 +82,12 @@ std::unique_ptr<Communicator> Job::connect_all(Device device) {
                          Progress::kGoesOn);
   return with_progress(make_gloo_communicator(*client_, {.rank = launch.rank,
                                                          .size = launch.size,
-                                                         .host = address_towards(launch.host, launch.port),
-                                                         .timeout = options_.timeout + kLater}),
+                                                         .host = client_->own_address(),
+                                                         .timeout = options_.timeout + kLater,
+                                                         .goes_on =
+                                                             [this] {
+                                                               return client_->waits_for_work();
+                                                             }}),
                        *client_, Progress::kDone);
 }
 
@@ -120,6 +107,9 @@ Ranks Job::connect_gpus(Device device, const RankGrid& grid) {
   const auto give_up = [this](const std::string& message) {
     options_.on_failure(fail(message, 1));
   };
+  const auto give_up_idle = [this, give_up](const std::string& message) {
+    if (!client_->waits_for_work()) give_up(message);
+  };
   Alarm alarm([&] { give_up("NCCL does not connect the ranks; NCCL_DEBUG=INFO in the environment says more"); });
   alarm.set(patience);
   const size_t before = gpu_info(device.index).free_memory;
@@ -127,7 +117,7 @@ Ranks Job::connect_gpus(Device device, const RankGrid& grid) {
   alarm.clear();
   ranks.gpu_bytes = before - std::min(before, gpu_info(device.index).free_memory);
   ranks.patience = std::chrono::duration<double>(patience).count();
-  ranks.give_up = give_up;
+  ranks.give_up = give_up_idle;
   if (grid.world > 1)
     log_info("NCCL connects the ranks, and takes {} of this GPU's memory", format_bytes(ranks.gpu_bytes));
   return ranks;

@@ -17,7 +17,7 @@ namespace mixtune {
 
 struct JobOptions {
   Launch launch;
-  std::string token;                    // the supervisor's, for its ranks
+  std::string token;                    // the supervisor's, for its ranks, or the user's, of all ranks; "": none
   std::chrono::milliseconds timeout{};  // collective_timeout
   // Called once, when the job has failed elsewhere (from another thread), or a GPU never comes to an end: it ends the
   // process. Not for fail() here.

@@ -185,7 +185,7 @@ std::unique_ptr<Communicator> make_nccl_communicator(Store& store, int rank, int
     nccl->check(nccl->call().unique_id(&id), "starting");
     store.set(kKey, {id.internal, sizeof id.internal});
   } else {
-    const std::string bytes = store.get(kKey);
+    const std::string bytes = store.get(0, kKey);
     MT_CHECK(bytes.size() == sizeof id.internal);
     std::memcpy(id.internal, bytes.data(), bytes.size());
   }

@@ -14,6 +14,8 @@ class RankProgress {
 
   virtual void set_step(int64_t step) = 0;
   virtual void set_activity(const char* activity) = 0;  // "forward"
+  // A piece of long work is done: this rank is not to be taken for one that hangs, however long the others wait.
+  virtual void advance() = 0;
   // Around everything in which this rank may wait for others.
   virtual void enter(const char* collective) = 0;
   virtual void leave() = 0;

@@ -19,6 +19,8 @@ constexpr milliseconds kSettle{50};
 constexpr milliseconds kQuiet{1000};
 // The watch itself was stopped, or its machine.
 constexpr milliseconds kStall{1000};
+// A rank that moves for longer than this after others have begun to wait for it is at work on something long.
+constexpr milliseconds kSlow{1000};
 constexpr size_t kMessageLimit = 2000;
 
 }  // namespace
@@ -29,15 +31,15 @@ std::string format_seconds(milliseconds time) {
 
 bool RankWatch::join(int rank, Time now) {
   if (joined(rank)) return false;
-  at(rank) = {.state = State::kHere, .heard = now};
+  at(rank) = {.state = State::kHere, .heard = now, .moved = now};
   return true;
 }
 
 void RankWatch::beat(int rank, Beat beat, Time now) {
   Rank& r = at(rank);
-  if (!r.beat.inside || !beat.inside || r.beat.collectives != beat.collectives) r.in_since = now;
   beat.collective = printable(beat.collective);
   beat.activity = printable(beat.activity);
+  if (beat != r.beat) r.moved = now;
   r.beat = std::move(beat);
   r.heard = now;
 }
@@ -72,7 +74,7 @@ void RankWatch::check(Time now) {
   if (stalled > kStall)
     for (Rank& r : ranks_) {
       r.heard += stalled;
-      r.in_since += stalled;
+      r.moved += stalled;
     }
   if (reported_ && now - reported_at_ >= kSettle) fail(*reported_);
   if (!failure_) look_for_silent(now);
@@ -85,34 +87,49 @@ void RankWatch::look_for_silent(Time now) {
 }
 
 // Every rank enters the same collectives in the same order: the one that has entered the fewest is the one that those
-// who wait are waiting for.
-void RankWatch::look_for_missing(Time now) {
-  int last = -1, waiting = -1;
+// who wait are waiting for. -1: no rank is here.
+int RankWatch::last() const {
+  int last = -1;
   for (int rank = 0; rank < std::ssize(ranks_); ++rank)
     if (at(rank).state == State::kHere && (last < 0 || at(rank).beat.collectives < at(last).beat.collectives))
       last = rank;
-  if (last < 0) return;
-  for (int rank = 0; rank < std::ssize(ranks_); ++rank) {
-    const Rank& r = at(rank);
-    if (r.state == State::kHere && r.beat.inside && now - r.in_since > timeout_ &&
-        r.beat.collectives > at(last).beat.collectives &&
-        (waiting < 0 || r.beat.collectives < at(waiting).beat.collectives))
-      waiting = rank;
-  }
-  if (waiting < 0) return;
-  if (now - at(last).heard > kQuiet) return fail_silent(last, now);
-  const Beat& missed = at(waiting).beat;
-  const std::string& activity = at(last).beat.activity;
-  const std::string step = missed.step >= 0 ? fmt::format(" of step {}", missed.step) : "";
-  const std::string where = activity.empty() ? "" : fmt::format(": it is in '{}'", activity);
-  fail({.rank = last,
-        .message = fmt::format("rank {} did not come to '{}'{} within {}{}", last, missed.collective, step,
-                               format_seconds(timeout_), where)});
+  return last;
+}
+
+void RankWatch::look_for_missing(Time now) {
+  const int missing = last();
+  if (missing < 0 || now - at(missing).moved <= timeout_) return;
+  const Rank* waiting = nullptr;
+  for (const Rank& r : ranks_)
+    if (r.state == State::kHere && r.beat.inside && now - r.moved > timeout_ &&
+        r.beat.collectives > at(missing).beat.collectives &&
+        (waiting == nullptr || r.beat.collectives < waiting->beat.collectives))
+      waiting = &r;
+  if (waiting == nullptr) return;
+  if (now - at(missing).heard > kQuiet) return fail_silent(missing, now);
+  fail_missing(missing, *waiting);
+}
+
+void RankWatch::fail_missing(int rank, const Rank& waiting) {
+  const Rank& missing = at(rank);
+  const std::string step = waiting.beat.step >= 0 ? fmt::format(" of step {}", waiting.beat.step) : "";
+  const std::string time = format_seconds(timeout_);
+  const std::string activity =
+      missing.beat.activity.empty() ? "" : fmt::format(": it is in '{}'", missing.beat.activity);
+  const bool worked = missing.moved - waiting.moved > kSlow;
+  fail({.rank = rank,
+        .message = fmt::format("rank {} did not come to '{}'{}{} {}{}", rank, waiting.beat.collective, step,
+                               worked ? ", and has stood still for" : " within", time, activity)});
+}
+
+bool RankWatch::waits_for_work(int rank, Time now) const {
+  const int behind = last();
+  return behind >= 0 && at(behind).beat.collectives < at(rank).beat.collectives && now - at(behind).moved <= timeout_;
 }
 
 void RankWatch::fail_silent(int rank, Time now) {
   const auto silent = std::chrono::floor<milliseconds>(now - at(rank).heard);
-  const bool long_enough = silent > timeout_;
+  const bool long_enough = silent >= timeout_;
   fail({.rank = rank,
         .message = fmt::format(
             "rank {} has not answered for {} (stopped, or its machine is){}", rank,

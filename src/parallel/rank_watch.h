@@ -25,6 +25,9 @@ struct Beat {
   bool inside = false;       // the last of them
   std::string collective;    // its name
   std::string activity;      // what the rank does: the same while it is inside, unless it has said more since
+  uint64_t advances = 0;     // pieces of long work, such as saving, that it has done since it began
+
+  bool operator==(const Beat&) const = default;
 };
 
 // "30 s", "0.3 s"
@@ -45,13 +48,16 @@ class RankWatch {
 
   // Ends the job, unless something has before.
   void fail(Failure failure);
-  // Looks for ranks that are silent or missing. Called every few milliseconds; where it was not, all ranks get the
-  // time.
+  // Looks for ranks that are silent, or missing: one that others wait for in a collective stands still, as they do, for
+  // the timeout. A rank whose heartbeats say something new is at work, however long it takes. Called every few
+  // milliseconds; where it was not, all ranks get the time.
   void check(Time now);
 
   const std::optional<Failure>& failure() const { return failure_; }
   bool joined(int rank) const { return at(rank).state != State::kAbsent; }
   bool all_left() const;
+  // Whether the rank that this one may be waiting for is behind it and has moved within the timeout.
+  bool waits_for_work(int rank, Time now) const;
   std::string place(int rank) const;  // " at step 12, in 'forward'", as far as it is known
   std::string absent() const;         // "ranks 2, 3 have not joined", or ""
 
@@ -60,14 +66,16 @@ class RankWatch {
   struct Rank {
     State state = State::kAbsent;
     Beat beat;
-    Time heard;     // the last heartbeat
-    Time in_since;  // it has been in the same collective
+    Time heard;  // the last heartbeat
+    Time moved;  // the last one that said something new
   };
 
   Rank& at(int rank) { return ranks_.at(static_cast<size_t>(rank)); }
   const Rank& at(int rank) const { return ranks_.at(static_cast<size_t>(rank)); }
   void look_for_silent(Time now);
+  int last() const;
   void look_for_missing(Time now);
+  void fail_missing(int rank, const Rank& waiting);
   void fail_silent(int rank, Time now);
 
   std::chrono::milliseconds timeout_;

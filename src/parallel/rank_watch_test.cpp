@@ -104,6 +104,61 @@ TEST_F(RankWatchTest, ProgressInCollectivesIsNoWait) {
   EXPECT_EQ(message(), "none");
 }
 
+// As long as it takes: 0 and 1 have written their files, 2 still writes its own.
+TEST_F(RankWatchTest, RankThatAdvancesIsNotMissing) {
+  at(0, 7, true, "end of saving");
+  at(1, 7, true, "end of saving");
+  at(2, 6, false, "saving");
+  for (int i = 0; i < 10; ++i) {
+    ++beats_[2].advances;
+    pass(milliseconds(20000));
+    EXPECT_TRUE(watch_.waits_for_work(0, now_));
+    EXPECT_FALSE(watch_.waits_for_work(2, now_));
+  }
+  EXPECT_EQ(message(), "none");
+  pass(milliseconds(10500));
+  EXPECT_EQ(message(),
+            "rank 2 did not come to 'end of saving' of step 12, and has stood still for 30 s: it is in 'saving'");
+  EXPECT_FALSE(watch_.waits_for_work(0, now_));
+}
+
+// On a GPU it counts as inside of what it entered last, although that is long done.
+TEST_F(RankWatchTest, RankOfAGpuThatAdvancesIsNotMissing) {
+  for (const int rank : {0, 1}) beats_[rank] = {12, 7, true, "end of saving", "end of saving"};
+  beats_[2] = {12, 6, true, "folder to save to", "saving"};
+  for (int i = 0; i < 10; ++i) {
+    ++beats_[2].advances;
+    pass(milliseconds(20000));
+  }
+  EXPECT_EQ(message(), "none");
+  pass(milliseconds(10500));
+  EXPECT_THAT(message(), HasSubstr("rank 2 did not come to 'end of saving' of step 12"));
+}
+
+// A GPU's rank that goes on after an operation of its group waits for nobody, whoever is behind it.
+TEST_F(RankWatchTest, RankThatAdvancesDoesNotWait) {
+  beats_[0] = {12, 7, true, "sum of gradients", "saving"};
+  at(1, 6, false, "saving");
+  at(2, 6, false, "saving");
+  for (int i = 0; i < 10; ++i) {
+    ++beats_[0].advances;
+    pass(milliseconds(20000));
+  }
+  EXPECT_EQ(message(), "none");
+}
+
+// Others that advance do not excuse it.
+TEST_F(RankWatchTest, TheOneThatStandsStillIsNamed) {
+  at(0, 7, true, "end of saving");
+  at(1, 7, false, "saving");
+  at(2, 6, false, "saving");
+  for (int i = 0; i < 4; ++i) {
+    ++beats_[1].advances;
+    pass(milliseconds(10000));
+  }
+  EXPECT_EQ(message(), "rank 2 did not come to 'end of saving' of step 12 within 30 s: it is in 'saving'");
+}
+
 TEST_F(RankWatchTest, RanksThatLeftAreNotWaitedFor) {
   at(0, 7, true, "x");
   at(1, 7, true, "x");

@@ -31,7 +31,7 @@ struct Ranks {
   std::function<void(const Entries&)> compare = {};  // Job::compare; none where there is no job
   size_t gpu_bytes = 0;                              // what talking to the others takes of this rank's GPU
   // Where operations go on beside the host: for how long it may wait for them, and what ends the process then
-  // (GpuOptions).
+  // or lets it wait on (GpuOptions).
   double patience = 0;
   std::function<void(const std::string& message)> give_up = {};
 
@@ -40,6 +40,9 @@ struct Ranks {
   }
   void set_activity(const char* activity) const {
     if (progress) progress->set_activity(activity);
+  }
+  void advance() const {
+    if (progress) progress->advance();
   }
 };
 

@@ -9,11 +9,13 @@ class Store {
  public:
   virtual ~Store() = default;
 
-  // Keys and values are any bytes; a value may be set again.
+  // Keys and values are any bytes. A rank sets each of its keys once; throws Error where it sets one again, or where
+  // the value is too large.
   virtual void set(const std::string& key, const std::string& value) = 0;
 
-  // The value, once it is set. Throws Error where that takes longer than the store's timeout, or the store is lost.
-  virtual std::string get(const std::string& key) = 0;
+  // What `rank` sets the key to, once it has. Throws Error where that takes longer than the store's timeout, or the
+  // store is lost.
+  virtual std::string get(int rank, const std::string& key) = 0;
 };
 
 }  // namespace mixtune

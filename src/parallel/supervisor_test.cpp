@@ -231,7 +231,7 @@ TEST(SupervisedRank, DoesItsPart) {
                               _exit(failure.exit_code);
                             }});
   client.set("joined" + std::to_string(launch->rank), "");
-  for (int rank = 0; rank < launch->size; ++rank) client.get("joined" + std::to_string(rank));
+  for (int rank = 0; rank < launch->size; ++rank) client.get(rank, "joined" + std::to_string(rank));
   if (role == "finishes") return;
   client.set_step(12);
   client.set_activity("forward");

@@ -12,6 +12,7 @@
 
 namespace mixtune {
 
+// No two ranks use the same key here.
 class MemoryStore final : public Store {
  public:
   explicit MemoryStore(std::chrono::milliseconds timeout) : timeout_(timeout) {}
@@ -21,7 +22,7 @@ class MemoryStore final : public Store {
     values_[key] = value;
     changed_.notify_all();
   }
-  std::string get(const std::string& key) override {
+  std::string get(int /*rank*/, const std::string& key) override {
     std::unique_lock lock(mutex_);
     if (!changed_.wait_for(lock, timeout_, [&] { return values_.contains(key); }))
       throw Error("store", "nobody set " + key, "");

@@ -107,12 +107,15 @@ void Gpu::wait() {
 void Gpu::wait_for(cudaEvent_t event) const {
   if (options_.patience <= 0) return check_cuda(cudaEventSynchronize(event), "wait");
   using Clock = std::chrono::steady_clock;
-  const auto end = Clock::now() + std::chrono::duration<double>(options_.patience);
-  for (;;) {
+  const auto later = [this] {
+    return Clock::now() + std::chrono::duration<double>(options_.patience);
+  };
+  for (auto end = later();;) {
     const cudaError_t status = cudaEventQuery(event);
     if (status != cudaErrorNotReady) return check_cuda(status, "wait");
-    if (Clock::now() > end)
-      options_.give_up(fmt::format("the GPU has not come to an end within {:g} s", options_.patience));
+    if (Clock::now() <= end) continue;
+    options_.give_up(fmt::format("the GPU has not come to an end within {:g} s", options_.patience));
+    end = later();
   }
 }
 

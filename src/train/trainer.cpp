@@ -207,6 +207,9 @@ bool Trainer::save_due(int64_t step) const {
 
 SaveOptions Trainer::save_options(const std::string& path) const {
   SaveOptions options = folder_.save_options(path);
+  options.advanced = [this] {
+    instance_.ranks().advance();
+  };
   options.max_shard_size = parse_size(config_.run.max_shard_size);
   if (config_.run.save_dtype != SaveDType::kCheckpoint)
     options.dtype = config_.run.save_dtype == SaveDType::kFp32 ? DType::kF32 : DType::kBF16;
