@@ -2,13 +2,10 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -19,8 +16,6 @@ namespace mixtune {
 
 namespace {
 
-constexpr uintptr_t kFaultAround = 64 << 10;  // Linux maps so much, so aligned, around a touched page of a file
-
 std::string shown(const std::string& path) {
   return printable(path, 400);
 }
@@ -30,29 +25,9 @@ int open_to_read(const std::string& path) {
   return open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 }
 
-// The size of the regular file that `path` was opened as.
-size_t regular_size(const Fd& fd, const std::string& path, std::string_view mend) {
-  struct stat status {};
-  if (fd.get() < 0 || fstat(fd.get(), &status) != 0)
-    throw UserError(shown(path), fmt::format("cannot be opened: {}", std::strerror(errno)), mend);
-  if (!S_ISREG(status.st_mode))
-    throw UserError(shown(path), S_ISDIR(status.st_mode) ? "is a folder, not a file" : "is not a regular file", mend);
-  return static_cast<size_t>(status.st_size);
-}
-
-// Up to `size` bytes, fewer where the file ends before.
-std::string read_up_to(const Fd& fd, size_t size, const std::string& path) {
-  std::string text(size, '\0');
-  size_t done = 0;
-  while (done < size) {
-    const ssize_t n = read(fd.get(), text.data() + done, size - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) throw Error(shown(path), fmt::format("cannot be read: {}", std::strerror(errno)), "check the disk");
-    if (n == 0) break;
-    done += static_cast<size_t>(n);
-  }
-  text.resize(done);
-  return text;
+[[noreturn]] void throw_changed(const std::string& path, std::string_view more = "") {
+  throw Error(shown(path), fmt::format("changed while it was read{}", more),
+              "start again, and leave it alone while it is read");
 }
 
 }  // namespace
@@ -65,43 +40,57 @@ bool Fd::close() {
   return ::close(std::exchange(fd_, -1)) == 0;
 }
 
-MappedFile::MappedFile(const std::string& path) : path_(path) {
-  const Fd fd(open_to_read(path));
-  size_ = regular_size(fd, path, "check the path");
-  if (size_ == 0) return;
-  void* data = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd.get(), 0);
-  if (data == MAP_FAILED)
-    throw Error(shown(path), fmt::format("cannot be mapped: {}", std::strerror(errno)), "check the disk");
-  data_ = static_cast<const char*>(data);
-  madvise(data, size_, MADV_SEQUENTIAL);
+InputFile::InputFile(const std::string& path, std::string_view mend) : path_(path), fd_(open_to_read(path)) {
+  struct stat status {};
+  if (fd_.get() < 0 || fstat(fd_.get(), &status) != 0)
+    throw UserError(shown(path), fmt::format("cannot be opened: {}", std::strerror(errno)), mend);
+  if (!S_ISREG(status.st_mode))
+    throw UserError(shown(path), S_ISDIR(status.st_mode) ? "is a folder, not a file" : "is not a regular file", mend);
+  version_ = version();
 }
 
-MappedFile::~MappedFile() {
-  if (data_ != nullptr) munmap(const_cast<char*>(data_), size_);
+InputFile::Version InputFile::version() const {
+  struct stat status {};
+  if (fstat(fd_.get(), &status) != 0)
+    throw Error(shown(path_), fmt::format("cannot be read: {}", std::strerror(errno)), "check the disk");
+  return {static_cast<uint64_t>(status.st_size), status.st_mtim.tv_sec, status.st_mtim.tv_nsec};
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept
-    : path_(std::move(other.path_)), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+void InputFile::read(uint64_t offset, std::span<std::byte> buffer) const {
+  MT_CHECK(offset <= size() && buffer.size() <= size() - offset);
+  while (!buffer.empty()) {
+    const ssize_t n = pread(fd_.get(), buffer.data(), buffer.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0)
+      throw Error(shown(path_), fmt::format("cannot be read at byte {}: {}", offset, std::strerror(errno)),
+                  "check the disk");
+    if (n == 0) throw_changed(path_, fmt::format(": it ends at byte {} of {}", offset, size()));
+    buffer = buffer.subspan(static_cast<size_t>(n));
+    offset += static_cast<uint64_t>(n);
+  }
+}
 
-void MappedFile::release(std::span<const std::byte> part) const {
-  if (part.empty()) return;
-  const auto start = reinterpret_cast<uintptr_t>(data_);
-  const auto first = reinterpret_cast<uintptr_t>(part.data());
-  const uintptr_t begin = std::max(start, first / kFaultAround * kFaultAround);
-  const uintptr_t end = std::min(start + size_, (first + part.size() + kFaultAround - 1) / kFaultAround * kFaultAround);
-  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+std::string InputFile::read(uint64_t offset, uint64_t size) const {
+  std::string text(size, '\0');
+  read(offset, std::as_writable_bytes(std::span(text)));
+  return text;
+}
+
+void InputFile::check_unchanged() const {
+  if (version() != version_) throw_changed(path_);
 }
 
 std::string read_small_file(const std::string& path, size_t limit, std::string_view mend) {
-  const Fd fd(open_to_read(path));
-  const size_t size = regular_size(fd, path, mend);
+  const InputFile file(path, mend);
   constexpr size_t kMiB = 1 << 20;
-  if (size > limit)
+  if (file.size() > limit)
     throw UserError(
         shown(path),
         fmt::format("is larger than {}", limit % kMiB == 0 ? fmt::format("{} MiB", limit / kMiB) : format_bytes(limit)),
         mend);
-  return read_up_to(fd, size, path);
+  std::string text = file.read(0, file.size());
+  file.check_unchanged();
+  return text;
 }
 
 }  // namespace mixtune

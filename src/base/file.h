@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,27 +25,39 @@ class Fd {
   int fd_;
 };
 
-// A regular file mapped read-only.
-class MappedFile {
+// A regular file, open to be read by any number of threads at once: it stays the file that was opened, whatever takes
+// its name. It is read, never mapped, so that one which is cut meanwhile is an Error and no signal.
+class InputFile {
  public:
-  explicit MappedFile(const std::string& path);
-  ~MappedFile();
-  MappedFile(MappedFile&& other) noexcept;
-  MappedFile& operator=(MappedFile&&) = delete;
+  // What is wrong with the path is a UserError that ends in `mend`.
+  explicit InputFile(const std::string& path, std::string_view mend = "check the path");
 
   const std::string& path() const { return path_; }
-  std::string_view bytes() const { return {data_, size_}; }
-  // Gives the pages that touching `part` mapped back to the system; they are read again if touched again.
-  void release(std::span<const std::byte> part) const;
+  uint64_t size() const { return version_.size; }  // bytes, when it was opened
+  const Fd& fd() const { return fd_; }
+
+  // Fills `buffer` with the bytes from `offset` on, which lie below size(). Throws Error.
+  void read(uint64_t offset, std::span<std::byte> buffer) const;
+  std::string read(uint64_t offset, uint64_t size) const;
+
+  // Throws Error where the content is not what was opened, as far as the file's size and time of change tell.
+  void check_unchanged() const;
 
  private:
+  struct Version {
+    uint64_t size = 0;
+    int64_t seconds = 0, nanoseconds = 0;  // of the last change
+    bool operator==(const Version&) const = default;
+  };
+  Version version() const;
+
   std::string path_;
-  const char* data_ = nullptr;
-  size_t size_ = 0;
+  Fd fd_;
+  Version version_;
 };
 
 // The whole of a regular file of at most `limit` bytes. What is wrong with the path or the size is a UserError that
-// ends in `mend`.
+// ends in `mend`; a file that changes while it is read is an Error.
 std::string read_small_file(const std::string& path, size_t limit, std::string_view mend);
 
 }  // namespace mixtune

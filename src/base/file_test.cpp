@@ -23,7 +23,7 @@ class FileTest : public testing::Test {
 
   // That neither reader takes `path`, for the same reason.
   void expect_refused(const std::string& path, const std::string& what) {
-    EXPECT_EQ(error([&] { MappedFile{path}; }), path + ": " + what + "; check the path");
+    EXPECT_EQ(error([&] { InputFile{path}; }), path + ": " + what + "; check the path");
     EXPECT_EQ(error([&] { read_small_file(path, 10, "give another"); }), path + ": " + what + "; give another");
   }
 
@@ -31,11 +31,13 @@ class FileTest : public testing::Test {
   static std::string error(Action action) {
     try {
       action();
-    } catch (const UserError& refused) {
+    } catch (const Error& refused) {
       return refused.what();
     }
     return "";
   }
+
+  static std::string read_all(const InputFile& file) { return file.read(0, file.size()); }
 
   const TempFolder temporary_;
   const std::string folder_ = temporary_.path();
@@ -44,7 +46,7 @@ class FileTest : public testing::Test {
 TEST_F(FileTest, ReadsRegularFiles) {
   using namespace std::string_literals;
   for (const std::string& content : {""s, "a"s, "a\0b\n"s}) {
-    EXPECT_EQ(MappedFile(write("file", content)).bytes(), content);
+    EXPECT_EQ(read_all(InputFile(write("file", content))), content);
     EXPECT_EQ(read_small_file(path("file"), 4, ""), content);
   }
   std::filesystem::create_symlink("file", path("link"));
@@ -68,22 +70,43 @@ TEST_F(FileTest, SmallFilesAreSmall) {
   EXPECT_EQ(error([&] { read_small_file(file, 256, "give another"); }), file + ": is larger than 256 B; give another");
 }
 
-TEST_F(FileTest, ReleasedPagesAreReadAgain) {
-  std::string content;
-  for (int i = 0; i < 100000; ++i) content += std::to_string(i);
-  const MappedFile file(write("file", content));
-  EXPECT_EQ(file.bytes(), content);
-  file.release(std::as_bytes(std::span(file.bytes())));
-  EXPECT_EQ(file.bytes(), content);
-  file.release(std::as_bytes(std::span(file.bytes().substr(70000, 1))));
-  EXPECT_EQ(file.bytes(), content);
+TEST_F(FileTest, AnyPartOfAFile) {
+  const InputFile file(write("file", "0123456789"));
+  EXPECT_EQ(file.size(), 10u);
+  EXPECT_EQ(file.read(0, 0), "");
+  EXPECT_EQ(file.read(10, 0), "");
+  EXPECT_EQ(file.read(3, 4), "3456");
+  EXPECT_EQ(file.read(9, 1), "9");
 }
 
-TEST_F(FileTest, MappingsMove) {
-  MappedFile file(write("file", "text"));
-  const MappedFile moved(std::move(file));
-  EXPECT_EQ(moved.bytes(), "text");
+TEST_F(FileTest, FilesMove) {
+  InputFile file(write("file", "text"));
+  const InputFile moved(std::move(file));
+  EXPECT_EQ(read_all(moved), "text");
   EXPECT_EQ(moved.path(), path("file"));
+}
+
+TEST_F(FileTest, AFileThatIsReplacedOrRemovedIsStillTheOneThatWasOpened) {
+  const InputFile file(write("file", "text"));
+  std::filesystem::rename(write("other", "quite another"), path("file"));
+  EXPECT_EQ(read_all(file), "text");
+  file.check_unchanged();
+  std::filesystem::remove(path("file"));
+  EXPECT_EQ(read_all(file), "text");
+  file.check_unchanged();
+}
+
+TEST_F(FileTest, AFileThatIsCutOrWrittenToIsAnError) {
+  const InputFile file(write("file", std::string(10'000, 'x')));
+  std::filesystem::resize_file(path("file"), 5'000);
+  EXPECT_EQ(file.read(0, 5'000).size(), 5'000u);
+  EXPECT_EQ(error([&] { read_all(file); }), path("file") +
+                                                ": changed while it was read: it ends at byte 5000 of 10000; start "
+                                                "again, and leave it alone while it is read");
+  EXPECT_EQ(error([&] { file.check_unchanged(); }).find(path("file") + ": changed while it was read; "), 0u);
+  const InputFile again(path("file"));
+  std::ofstream(path("file"), std::ios::app) << "more";
+  EXPECT_NE(error([&] { again.check_unchanged(); }), "");
 }
 
 }  // namespace

@@ -6,12 +6,15 @@
 #include <charconv>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 
+#include "base/contained.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "checkpoint/convert.h"
-#include "checkpoint/index.h"
+#include "checkpoint/foreign_folder.h"
 
 namespace mixtune {
 
@@ -19,7 +22,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kReadBytes = 8 << 20;  // of a file, mapped at a time
+constexpr int64_t kReadBytes = 4 << 20;  // of a file at a time
 constexpr std::string_view kMoe = ".block_sparse_moe.";
 constexpr std::string_view kModelPrefix = "model.";
 
@@ -82,50 +85,60 @@ void check_folder(const std::string& path) {
 std::vector<std::string> weight_files(const std::string& folder, WeightMap& weight_map) {
   std::error_code ignored;
   if (fs::exists(folder + "/" + kWeightsFile, ignored)) return {kWeightsFile};
-  const std::string index = folder + "/" + kIndexFile;
-  if (!fs::exists(index, ignored)) {
-    const bool pickled = fs::exists(folder + "/pytorch_model.bin", ignored) ||
-                         fs::exists(folder + "/pytorch_model.bin.index.json", ignored);
-    throw UserError(
-        printable(folder, 400),
-        fmt::format("has neither {} nor {}{}", kWeightsFile, kIndexFile, pickled ? ", only PyTorch's .bin files" : ""),
-        pickled ? "save the model with transformers' save_pretrained, which writes safetensors"
-                : "give the folder of a whole checkpoint");
+  if (!fs::exists(folder + "/" + kIndexFile, ignored)) {
+    if (const auto foreign = foreign_folder(folder))
+      throw UserError(printable(folder, 400), foreign->what, foreign->mend);
+    throw UserError(printable(folder, 400), fmt::format("has neither {} nor {}", kWeightsFile, kIndexFile),
+                    "give the folder of a whole checkpoint");
   }
+  const std::string index = path_within(folder, kIndexFile);
   weight_map = parse_index(read_small_file(index, kMaxIndexBytes, "get the checkpoint again"), printable(index, 400));
   std::set<std::string> names;
   for (const auto& [tensor, file] : weight_map) names.insert(file);
   return {names.begin(), names.end()};
 }
 
-// Index and files name the same tensors.
-void check_index(const WeightMap& weight_map, const std::vector<SafetensorsFile>& files) {
+// What the index lists is in the file that it says. Returns the name of a tensor that it does not list, or "".
+std::string check_index(const WeightMap& weight_map, const std::vector<SafetensorsFile>& files) {
   size_t found = 0;
+  std::string unlisted;
   for (const SafetensorsFile& file : files)
     for (const auto& [name, tensor] : file.tensors()) {
       const auto entry = weight_map.find(name);
-      if (entry == weight_map.end() || fs::path(file.path()).filename() != entry->second)
+      if (entry == weight_map.end()) {
+        unlisted = name;
+        continue;
+      }
+      if (fs::path(file.path()).filename() != entry->second)
         throw UserError(printable(file.path(), 400),
-                        fmt::format("holds tensor '{}', which {} does not place there", printable(name), kIndexFile),
+                        fmt::format("holds tensor '{}', which {} places elsewhere", printable(name), kIndexFile),
                         "the files are not of one checkpoint: get it again");
       ++found;
     }
-  if (found == weight_map.size()) return;
+  if (found == weight_map.size()) return unlisted;
   for (const auto& [name, file_name] : weight_map)
     for (const SafetensorsFile& file : files)
       if (fs::path(file.path()).filename() == file_name && file.find(name) == nullptr)
         throw UserError(printable(file.path(), 400),
                         fmt::format("lacks tensor '{}', which {} places there", printable(name), kIndexFile),
                         "the files are not of one checkpoint: get it again");
+  return unlisted;
 }
 
 }  // namespace
 
 HfFolder::HfFolder(const std::string& path) : path_(path) {
   check_folder(path);
-  WeightMap weight_map;
-  for (const std::string& name : weight_files(path, weight_map)) files_.emplace_back(path + "/" + name);
-  if (!weight_map.empty()) check_index(weight_map, files_);
+  for (const std::string& name : weight_files(path, weight_map_)) files_.emplace_back(path_within(path, name));
+  if (weight_map_.empty()) return;
+  if (const std::string unlisted = check_index(weight_map_, files_); !unlisted.empty())
+    log_warning(
+        "{}: {} does not list all tensors of its files, as '{}': one that the model has no place for is ignored",
+        printable(path, 400), kIndexFile, printable(unlisted));
+}
+
+bool HfFolder::lists(const std::string& stored_name) const {
+  return weight_map_.empty() || weight_map_.contains(stored_name);
 }
 
 bool HfFolder::find(const std::string& stored_name, Found& found) const {
@@ -174,18 +187,23 @@ void HfFolder::read(const HfSlice& slice, int64_t first, const Tensor& values) c
   const auto size = static_cast<int64_t>(dtype_size(from.dtype));
   const int64_t n = values.elements();
   MT_CHECK(first >= 0 && first + n <= slice.elements());
-  const auto bytes = from.file->bytes(from.begin + first * size, n * size);
+  const auto buffer = std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(std::min(n * size, kReadBytes)));
   const Tensor to = values.view({n});
   for (int64_t done = 0; done < n;) {
     const int64_t count = std::min(n - done, kReadBytes / size);
-    const auto part = bytes.subspan(done * size, count * size);
+    const std::span<std::byte> part(buffer.get(), static_cast<size_t>(count * size));
+    from.file->file().read(from.begin + (first + done) * size, part);
     if (!widen(part, from.dtype, to.slice(done, count))) throw_not_finite(*from.file, slice.name);
-    from.file->release(part);
     done += count;
   }
 }
 
+void HfFolder::check_unchanged() const {
+  for (const SafetensorsFile& file : files_) file.file().check_unchanged();
+}
+
 void throw_not_finite(const SafetensorsFile& file, const std::string& tensor) {
+  file.file().check_unchanged();
   throw UserError(printable(file.path(), 400), fmt::format("tensor '{}' holds NaN or infinity", tensor),
                   "the checkpoint is damaged, or comes from a run that went bad: use another");
 }

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "checkpoint/index.h"
 #include "checkpoint/safetensors.h"
 #include "state/state.h"
 
@@ -36,9 +37,15 @@ class HfFolder {
   };
   Place place(const HfSlice& slice) const;
 
-  // Fills `values` (fp32 or fp64) with the elements of a slice from its element `first` on, and leaves no page of the
-  // file in memory. Throws UserError as locate does, and where a value is not finite.
+  // Fills `values` (fp32 or fp64) with the elements of a slice from its element `first` on. Throws UserError as locate
+  // does, and where a value is not finite, and Error where the file has changed since it was opened.
   void read(const HfSlice& slice, int64_t first, const Tensor& values) const;
+
+  // Whether the checkpoint says that a tensor of its files is a part of it: with an index, it must be listed there.
+  bool lists(const std::string& stored_name) const;
+
+  // Throws Error if a file has changed since it was opened: what was read of it may be of either content.
+  void check_unchanged() const;
 
   const std::string& path() const { return path_; }
   const std::vector<SafetensorsFile>& files() const { return files_; }
@@ -54,10 +61,11 @@ class HfFolder {
   bool find(const std::string& stored_name, Found& found) const;
 
   std::string path_;
+  WeightMap weight_map_;  // empty without an index
   std::vector<SafetensorsFile> files_;
 };
 
-// A UserError: `tensor` of `file` cannot be used.
+// A UserError: `tensor` of `file` cannot be used. An Error where the file has changed since it was opened.
 [[noreturn]] void throw_not_finite(const SafetensorsFile& file, const std::string& tensor);
 
 }  // namespace mixtune

@@ -15,8 +15,7 @@ constexpr size_t kMaxIndexBytes = 64u << 20;
 using WeightMap = std::map<std::string, std::string, std::less<>>;  // tensor -> file
 
 // The weight_map of an index. Nothing in it is trusted: each file is the plain name of a .safetensors file in the
-// index's own folder, never a path. (A symbolic link of that name is the user's own doing and is followed: the folders
-// of Hugging Face's cache are made of them.) Throws UserError.
+// index's own folder, never a path. (What a link of that name may lead to is for path_within to say.) Throws UserError.
 WeightMap parse_index(std::string_view json, const std::string& where);
 
 // The text of an index; total_size is that of the tensors' bytes.

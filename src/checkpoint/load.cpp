@@ -30,18 +30,24 @@ std::string_view without_model_prefix(std::string_view name) {
   return name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
 }
 
+bool same_bytes(const SafetensorsFile& a, const StoredTensor& x, const SafetensorsFile& b, const StoredTensor& y) {
+  constexpr uint64_t kReadBytes = 8 << 20;
+  for (uint64_t done = 0; done < x.bytes(); done += kReadBytes) {
+    const uint64_t size = std::min(kReadBytes, x.bytes() - done);
+    if (a.file().read(x.begin + done, size) != b.file().read(y.begin + done, size)) return false;
+  }
+  return true;
+}
+
 // A checkpoint of a model with tied embeddings may still hold the head, if it is the same tensor.
 bool is_tied_head(const HfFolder& folder, const SafetensorsFile& file, const StoredTensors::value_type& item) {
-  if (item.first != "lm_head.weight") return false;
+  const auto& [head_name, head] = item;
+  if (head_name != "lm_head.weight") return false;
   for (const SafetensorsFile& other : folder.files())
     for (const auto& [name, tensor] : other.tensors()) {
       if (without_model_prefix(name) != "embed_tokens.weight") continue;
-      const auto head = file.bytes(item.second), embedding = other.bytes(tensor);
-      const bool same = tensor.dtype_text == item.second.dtype_text && tensor.shape == item.second.shape &&
-                        std::ranges::equal(head, embedding);
-      file.release(head);
-      other.release(embedding);
-      return same;
+      return tensor.dtype_text == head.dtype_text && tensor.shape == head.shape && tensor.bytes() == head.bytes() &&
+             same_bytes(file, head, other, tensor);
     }
   return false;
 }
@@ -58,7 +64,7 @@ void check_unused(const HfFolder& folder, const Uses& uses) {
             where,
             fmt::format("tensor '{}' has shape {}, more experts than config.json", printable(name), tensor.shape.str()),
             "the weights and config.json are not of one model");
-      if (name.ends_with("rotary_emb.inv_freq") || is_tied_head(folder, file, item)) continue;
+      if (!folder.lists(name) || name.ends_with("rotary_emb.inv_freq") || is_tied_head(folder, file, item)) continue;
       if (name == "lm_head.weight")
         throw UserError(where, "tensor 'lm_head.weight' differs from the embedding that config.json ties it to",
                         "set tie_word_embeddings to false in config.json");
@@ -69,10 +75,12 @@ void check_unused(const HfFolder& folder, const Uses& uses) {
 
 // Through the page cache, to memory of the host.
 void read_weights(const HfFolder& folder, State& state) {
+  folder.check_unchanged();
   for (int param = 0; param < state.size(); ++param)
     for (const HfSlice& slice : state.spec(param).slices)
       if (const CountedPart part = counted_part(state, param, slice); part.to.elements() > 0)
         folder.read(slice, part.first, part.to);
+  folder.check_unchanged();
 }
 
 // Of what this rank reads.

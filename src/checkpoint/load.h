@@ -10,8 +10,8 @@ namespace mixtune {
 
 // Matches all tensors of the folder with those of `state`, on whatever rank they are: a missing one, one of another
 // shape, and one that the state does not use are UserErrors. Reads no weights. Left aside are only
-// `rotary_emb.inv_freq`, which older transformers stored, and a `lm_head.weight` that equals the embedding it is tied
-// to.
+// `rotary_emb.inv_freq`, which older transformers stored, a `lm_head.weight` that equals the embedding it is tied to,
+// and what the folder's index does not list (transformers ignores that too, and uses it where the model has a place).
 void check_weights(const HfFolder& folder, const State& state);
 
 struct LoadReport {

@@ -197,6 +197,30 @@ TEST_F(Load, HeadOfTiedEmbeddings) {
   expect_user_error([&] { load_weights(ctx_, HfFolder(folder_.path()), loaded); }, {"'lm_head.weight' differs"});
 }
 
+TEST_F(Load, FilesThatChangeAfterTheyWereOpened) {
+  write(hub_form(state_));
+  const std::string path = folder_ / kWeightsFile, good = get(path);
+  for (const std::string& content : {good.substr(0, good.size() / 2), std::string(), good + "x"}) {
+    put(path, good);
+    const HfFolder folder(folder_.path());
+    put(path, content);
+    State loaded = small_state();
+    try {
+      load_weights(ctx_, folder, loaded);
+      ADD_FAILURE();
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(path + ": changed while it was read"), std::string::npos)
+          << error.what();
+    }
+  }
+  put(path, good);
+  const HfFolder folder(folder_.path());
+  write({});  // a new file of the same name
+  State loaded = small_state();
+  load_weights(ctx_, folder, loaded);
+  EXPECT_EQ(difference(state_, loaded), "");
+}
+
 class Sharded : public Load {
  protected:
   Sharded() {
@@ -226,9 +250,7 @@ TEST_F(Sharded, Loads) {
 
 TEST_F(Sharded, IndexAndFilesAgree) {
   weight_map_["model.norm.weight"] = "a.safetensors";
-  expect_fails({"b.safetensors: holds tensor 'model.norm.weight'"});
-  weight_map_.erase("model.norm.weight");
-  expect_fails({"b.safetensors: holds tensor 'model.norm.weight'"});
+  expect_fails({"b.safetensors: holds tensor 'model.norm.weight'", "elsewhere"});
   weight_map_["model.norm.weight"] = "b.safetensors";
   weight_map_["more"] = "b.safetensors";
   expect_fails({"b.safetensors: lacks tensor 'more'"});
@@ -238,12 +260,37 @@ TEST_F(Sharded, IndexAndFilesAgree) {
   expect_fails({kIndexFile, "'../a.safetensors'"});
 }
 
-TEST_F(Sharded, FollowsTheUsersLinks) {
-  const TempFolder blobs;
-  std::filesystem::rename(folder_ / "a.safetensors", blobs / "0123");
-  std::filesystem::create_symlink(blobs / "0123", folder_ / "a.safetensors");
+// As transformers: one that the model has no place for is ignored, any other is loaded.
+TEST_F(Sharded, TensorsThatTheIndexDoesNotList) {
+  auto tensors = hub_form(state_);
+  tensors.erase(tensors.begin(), tensors.begin() + 5);
+  tensors.push_back({{"model.layers.0.self_attn.rotary_emb.inv_freq", DType::kF32, {2}}, std::vector<float>(2)});
+  tensors.push_back({{"model.layers.0.self_attn.q_proj.bias", DType::kF32, {8}}, std::vector<float>(8)});
+  std::filesystem::remove(folder_ / "b.safetensors");
+  write_tensors(folder_ / "b.safetensors", tensors);
+  weight_map_.erase("model.norm.weight");
   write_index();
-  EXPECT_EQ(HfFolder(folder_.path()).bytes(), static_cast<uint64_t>(state_.elements()) * 4);
+  testing::internal::CaptureStderr();
+  const HfFolder folder(folder_.path());
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(
+      said.find("warning: " + folder_.path().string() + ": model.safetensors.index.json does not list all tensors"),
+      std::string::npos)
+      << said;
+  EXPECT_EQ(std::ranges::count(said, '\n'), 1);
+  State loaded = small_state();
+  load_weights(ctx_, folder, loaded);
+  EXPECT_EQ(difference(state_, loaded), "");
+  weight_map_["model.layers.0.self_attn.q_proj.bias"] = "b.safetensors";
+  write_index();
+  expect_user_error([&] { load_weights(ctx_, HfFolder(folder_.path()), loaded); }, {"q_proj.bias' has no place"});
+}
+
+TEST_F(Sharded, LinksToOtherPlaces) {
+  const TempFolder elsewhere;
+  std::filesystem::rename(folder_ / "a.safetensors", elsewhere / "0123");
+  std::filesystem::create_symlink(elsewhere / "0123", folder_ / "a.safetensors");
+  expect_fails({"a.safetensors: is a link that leads out of its folder"});
 }
 
 TEST(HfFolderTest, NoFolderOrNoWeights) {

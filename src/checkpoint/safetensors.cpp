@@ -19,7 +19,7 @@ namespace mixtune {
 
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "safetensors files are mapped as they are");
+static_assert(std::endian::native == std::endian::little, "safetensors files are read as they are");
 
 constexpr uint64_t kMaxHeader = 100'000'000;  // the reference library's own bound
 constexpr const char* kGetAgain = "the file is damaged or not fully downloaded: get it again";
@@ -129,6 +129,9 @@ class HeaderVisitor : public JsonVisitor {
     if (!fits || !std::in_range<int64_t>(bytes))
       throw UserError(where_, fmt::format("tensor '{}' has an impossible shape", printable(name)), kGetAgain);
     result.shape = Shape(dims.data(), static_cast<int>(entry_.shape.size()));
+    constexpr uint64_t kMostInAByte = 8;  // elements of a type that is not known
+    if (type == nullptr && result.begin <= result.end && bytes / kMostInAByte > result.end - result.begin)
+      throw UserError(where_, fmt::format("tensor '{}' has an impossible shape", printable(name)), kGetAgain);
     if (type != nullptr) {
       result.dtype = type->dtype;
       if (result.end < result.begin || result.end - result.begin != bytes)
@@ -166,22 +169,31 @@ void check_layout(const StoredTensors& tensors, uint64_t size, const std::string
   if (next != size) throw UserError(where, fmt::format("has {} bytes after its last tensor", size - next), kGetAgain);
 }
 
-uint64_t header_length(std::string_view file, const std::string& where) {
-  if (file.starts_with("version https://git-lfs"))
+constexpr size_t kPrefixBytes = 64;  // show what kind of file it is
+
+// `prefix`: the file's first kPrefixBytes, or all of a shorter one.
+uint64_t header_length(std::string_view prefix, uint64_t size, const std::string& where) {
+  if (prefix.starts_with("version https://git-lfs"))
     throw UserError(where, "is a Git LFS pointer, not the weights", "run 'git lfs pull' in its folder");
   uint64_t length = 0;
-  if (file.size() < sizeof(length))
-    throw UserError(where, fmt::format("is no safetensors file: it has {} bytes", file.size()), kGetAgain);
-  std::memcpy(&length, file.data(), sizeof(length));
+  if (size < sizeof(length))
+    throw UserError(where, fmt::format("is no safetensors file: it has {} bytes", size), kGetAgain);
+  std::memcpy(&length, prefix.data(), sizeof(length));
   if (length > kMaxHeader)
     throw UserError(where, fmt::format("is no safetensors file: its header would have {} bytes", length),
                     "check that it is the right file");
-  if (length > file.size() - sizeof(length))
-    throw UserError(where,
-                    fmt::format("its header should have {} bytes, but the file ends after {}", length,
-                                file.size() - sizeof(length)),
-                    kGetAgain);
+  if (length > size - sizeof(length))
+    throw UserError(
+        where,
+        fmt::format("its header should have {} bytes, but the file ends after {}", length, size - sizeof(length)),
+        kGetAgain);
   return length;
+}
+
+// The file's length of header, and its header.
+std::string read_head(const InputFile& file) {
+  const std::string prefix = file.read(0, std::min<uint64_t>(kPrefixBytes, file.size()));
+  return file.read(0, sizeof(uint64_t) + header_length(prefix, file.size(), printable(file.path(), 400)));
 }
 
 std::string header_text(std::span<const TensorEntry> entries) {
@@ -201,13 +213,14 @@ std::string header_text(std::span<const TensorEntry> entries) {
 
 }  // namespace
 
-StoredTensors parse_safetensors(std::string_view file, const std::string& where) {
-  const uint64_t length = header_length(file, where);
+StoredTensors parse_safetensors(std::string_view head, uint64_t size, const std::string& where) {
+  const uint64_t length = header_length(head.substr(0, kPrefixBytes), size, where);
+  const uint64_t start = sizeof(length) + length;
+  MT_CHECK(head.size() >= start);
   StoredTensors tensors;
   HeaderVisitor visitor(where, tensors);
-  read_json(file.substr(sizeof(length), length), where, kGetAgain, 3, visitor);
-  const uint64_t start = sizeof(length) + length;
-  check_layout(tensors, file.size() - start, where);
+  read_json(head.substr(sizeof(length), length), where, kGetAgain, 3, visitor);
+  check_layout(tensors, size - start, where);
   for (auto& [name, tensor] : tensors) {
     tensor.begin += start;
     tensor.end += start;
@@ -216,9 +229,7 @@ StoredTensors parse_safetensors(std::string_view file, const std::string& where)
 }
 
 SafetensorsFile::SafetensorsFile(const std::string& path)
-    : stamp_(file_stamp(path)), file_(path), tensors_(parse_safetensors(file_.bytes(), printable(path, 400))) {
-  file_.release(std::as_bytes(std::span(file_.bytes())));
-}
+    : file_(path), tensors_(parse_safetensors(read_head(file_), file_.size(), printable(path, 400))) {}
 
 const StoredTensor* SafetensorsFile::find(std::string_view name) const {
   const auto found = tensors_.find(name);

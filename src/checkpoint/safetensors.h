@@ -9,7 +9,6 @@
 
 #include "base/file.h"
 #include "base/output_file.h"
-#include "checkpoint/file_stamp.h"
 #include "tensor/tensor.h"
 
 namespace mixtune {
@@ -25,28 +24,23 @@ struct StoredTensor {
 
 using StoredTensors = std::map<std::string, StoredTensor, std::less<>>;
 
-// The tensors of a file whose whole content is `file`. Nothing in it is trusted: throws UserError unless the tensors
-// lie in the file without overlap or hole and have the sizes that their types and shapes ask for.
-StoredTensors parse_safetensors(std::string_view file, const std::string& where);
+// The tensors of a file of `size` bytes that begins with `head`: with all of it, or at least with its length and its
+// header. Nothing in it is trusted: throws UserError unless the tensors lie in the file without overlap or hole and
+// have the sizes that their types and shapes ask for.
+StoredTensors parse_safetensors(std::string_view head, uint64_t size, const std::string& where);
 
+// A file whose header is read when it is opened, and then kept.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);
 
   const std::string& path() const { return file_.path(); }
-  const MappedFile& mapped() const { return file_; }
-  const FileStamp& stamp() const { return stamp_; }  // when it was opened
+  const InputFile& file() const { return file_; }
   const StoredTensors& tensors() const { return tensors_; }
   const StoredTensor* find(std::string_view name) const;  // null: no such tensor
-  std::span<const std::byte> bytes(const StoredTensor& tensor) const { return bytes(tensor.begin, tensor.bytes()); }
-  std::span<const std::byte> bytes(uint64_t begin, uint64_t size) const {
-    return std::as_bytes(std::span(file_.bytes())).subspan(begin, size);
-  }
-  void release(std::span<const std::byte> part) const { file_.release(part); }
 
  private:
-  FileStamp stamp_;
-  MappedFile file_;
+  InputFile file_;
   StoredTensors tensors_;
 };
 

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <functional>
 #include <optional>
 #include <sstream>
@@ -13,11 +12,11 @@
 
 #include "base/error.h"
 #include "base/staged.h"
+#include "checkpoint/config_dtype.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/hf_folder.h"
 #include "checkpoint/index.h"
 #include "checkpoint/readback.h"
-#include "checkpoint/side_files.h"
 #include "parallel/ranks.h"
 
 namespace mixtune {
@@ -25,7 +24,6 @@ namespace mixtune {
 namespace {
 
 constexpr const char* kConfigFile = "config.json";
-constexpr size_t kMaxConfigBytes = 1 << 20;
 
 // A Hugging Face tensor and the parts of parameters that it is made of, in the order of its rows.
 struct HubTensor {
@@ -197,24 +195,12 @@ void write_weights(Ctx& ctx, const std::vector<Shard>& shards, const Files& file
 }
 
 void write_side_files(const SaveOptions& options, const std::string& folder) {
-  for (const MappedFile& file : options.side_files)
-    write_file(folder + "/" + std::filesystem::path(file.path()).filename().string(), file.bytes());
+  for (const SideFile& file : options.side_files) write_file(folder + "/" + file.name, file.content);
   write_file(folder + "/" + kConfigFile,
              options.dtype ? with_dtype(options.config_json, *options.dtype) : options.config_json);
 }
 
 }  // namespace
-
-ModelFolder::ModelFolder(const std::string& path)
-    : weights_(path),
-      config_json_(read_small_file(path + "/" + kConfigFile, kMaxConfigBytes, "check that it is a config.json")) {
-  for (const std::string& name : side_files(path))
-    if (name != kConfigFile) side_files_.emplace_back(path + "/" + name);
-}
-
-SaveOptions ModelFolder::save_options(const std::string& out_folder) const {
-  return {.out_folder = out_folder, .config_json = config_json_, .side_files = side_files_, .source = &weights_};
-}
 
 bool saves_masters(const State& state, const SaveOptions& options) {
   if (!state.types().masters) return false;

@@ -10,36 +10,19 @@
 #include <vector>
 
 #include "checkpoint/hf_folder.h"
+#include "checkpoint/side_files.h"
 #include "state/state.h"
 
 namespace mixtune {
 
 struct SaveOptions {
-  std::string out_folder;                  // must not exist; the folder it is in must
-  std::string config_json;                 // text of config.json
-  std::span<const MappedFile> side_files;  // copied byte for byte under their own names
-  std::optional<DType> dtype;              // of every tensor; none: each tensor's own in `source`, so nothing is lost
+  std::string out_folder;                // must not exist; the folder it is in must
+  std::string config_json;               // text of config.json
+  std::span<const SideFile> side_files;  // written byte for byte under their own names
+  std::optional<DType> dtype;            // of every tensor; none: each tensor's own in `source`, so nothing is lost
   const HfFolder* source = nullptr;
   uint64_t max_shard_size = 5'000'000'000;  // bytes of tensors in one file; a larger tensor has a file of its own
   std::function<void()> advanced = {};      // called at every 16 MiB that are written, and at every file's end
-};
-
-// The folder that a model came from, opened once: what is saved does not depend on what becomes of the folder during a
-// run.
-class ModelFolder {
- public:
-  explicit ModelFolder(const std::string& path);
-
-  const HfFolder& weights() const { return weights_; }
-  const std::string& config_json() const { return config_json_; }
-
-  // For a checkpoint with this folder's configuration, side files and types.
-  SaveOptions save_options(const std::string& out_folder) const;
-
- private:
-  HfFolder weights_;
-  std::string config_json_;
-  std::vector<MappedFile> side_files_;
 };
 
 // Whether saving takes the masters: where there are some, and a tensor is saved in another dtype than the weights'.

@@ -1,14 +1,17 @@
 #include "checkpoint/side_files.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <filesystem>
-#include <optional>
-#include <string_view>
 
+#include "base/contained.h"
 #include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
 
 namespace mixtune {
 
@@ -16,74 +19,93 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Weights in any format, and the state that other trainers leave beside them.
-bool holds_weights(std::string_view name) {
-  constexpr std::array<std::string_view, 10> kEndings = {
-      ".safetensors", ".safetensors.index.json", ".bin.index.json", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack",
-      ".onnx"};
-  constexpr std::array<std::string_view, 3> kBinaries = {"pytorch_model", "training_args", "optimizer"};
-  if (std::ranges::any_of(kEndings, [&](std::string_view ending) { return name.ends_with(ending); })) return true;
-  return name.ends_with(".bin") &&
-         std::ranges::any_of(kBinaries, [&](std::string_view start) { return name.starts_with(start); });
+constexpr uint64_t kMaxBytes = uint64_t{64} << 20, kMaxBytesTogether = uint64_t{256} << 20;
+
+constexpr auto kTokenizerFiles = std::to_array<std::string_view>(
+    {"tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+     "vocab.json", "merges.txt", "chat_template.json"});
+constexpr auto kPapers = std::to_array<std::string_view>(
+    {"readme", "license", "licence", "copying", "notice", "use_policy", "acceptable_use_policy"});
+
+bool is_tokenizer_file(std::string_view name) {
+  return std::ranges::find(kTokenizerFiles, name) != kTokenizerFiles.end() || name.ends_with(".jinja") ||
+         name.starts_with("tokenizer.model.v") || (name.starts_with("tekken") && name.ends_with(".json")) ||
+         name.ends_with(".tiktoken");
 }
 
-std::string_view hf_dtype_name(DType dtype) {
-  if (dtype == DType::kBF16) return "bfloat16";
-  if (dtype == DType::kF16) return "float16";
-  MT_CHECK(dtype == DType::kF32);
-  return "float32";
+bool is_paper(std::string_view name) {
+  std::string lower(name);
+  std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  return std::ranges::any_of(kPapers, [&](std::string_view paper) { return lower.starts_with(paper); });
 }
 
-struct Span {
-  size_t begin, size;
-};
-
-// The string literal that opens at text[quote], without its quotes.
-Span string_at(std::string_view text, size_t quote) {
-  size_t end = quote + 1;
-  while (end < text.size() && text[end] != '"') end += text[end] == '\\' ? 2 : 1;
-  return {quote + 1, std::min(end, text.size()) - quote - 1};
+// What is in every folder and nobody misses in a checkpoint, which has its own.
+bool goes_without_saying(std::string_view name) {
+  return name == "config.json" || name == ".gitattributes" || name == ".gitignore" || name.ends_with(".safetensors") ||
+         name.ends_with(".safetensors.index.json");
 }
 
-// Where the string value of the outermost object's `key` stands in JSON that is known to be well formed.
-std::optional<Span> top_level_string(std::string_view text, std::string_view key) {
-  int depth = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '{' || text[i] == '[') ++depth;
-    if (text[i] == '}' || text[i] == ']') --depth;
-    if (text[i] != '"') continue;
-    const Span literal = string_at(text, i);
-    i = literal.begin + literal.size;
-    if (depth != 1 || text.substr(literal.begin, literal.size) != key) continue;
-    const size_t colon = text.find_first_not_of(" \t\r\n", i + 1);
-    if (colon == std::string_view::npos || text[colon] != ':') continue;
-    const size_t value = text.find_first_not_of(" \t\r\n", colon + 1);
-    if (value != std::string_view::npos && text[value] == '"') return string_at(text, value);
-  }
-  return {};
-}
-
-}  // namespace
-
-std::vector<std::string> side_files(const std::string& folder) {
-  std::vector<std::string> names;
+// Of the files in `folder` that `wanted` takes, sorted.
+template <class Wanted>
+std::vector<std::string> names(const std::string& folder, const Wanted& wanted) {
+  std::vector<std::string> found;
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
     const std::string name = entry->path().filename().string();
     std::error_code unreadable;
-    if (entry->is_regular_file(unreadable) && !holds_weights(name)) names.push_back(name);
+    if (entry->is_regular_file(unreadable) && wanted(name)) found.push_back(name);
   }
   if (error)
     throw UserError(printable(folder, 400), fmt::format("cannot be listed: {}", error.message()), "check the path");
-  std::ranges::sort(names);
-  return names;
+  std::ranges::sort(found);
+  return found;
 }
 
-std::string with_dtype(std::string config_json, DType dtype) {
-  for (const std::string_view key : {"dtype", "torch_dtype"})
-    if (const auto value = top_level_string(config_json, key))
-      config_json.replace(value->begin, value->size, hf_dtype_name(dtype));
-  return config_json;
+}  // namespace
+
+bool is_side_file(std::string_view name, SideFiles which) {
+  if (is_tokenizer_file(name)) return true;
+  return which == SideFiles::kAll && (name == "generation_config.json" || is_paper(name));
+}
+
+std::vector<std::string> side_file_names(const std::string& folder, SideFiles which) {
+  return names(folder, [&](std::string_view name) { return is_side_file(name, which); });
+}
+
+std::vector<SideFile> read_side_files(const std::string& folder, SideFiles which) {
+  std::vector<SideFile> files;
+  uint64_t together = 0;
+  for (const std::string& name : side_file_names(folder, which)) {
+    const std::string path = folder + "/" + name;
+    const auto leave_out = [&](std::string_view why) {
+      log_warning("{}: {}: it will not be in checkpoints", printable(path, 400), why);
+    };
+    if (leads_out(folder, name)) {
+      leave_out("is a link that leads out of the model's folder");
+      continue;
+    }
+    const InputFile file(path);
+    if (file.size() > std::min(kMaxBytes, kMaxBytesTogether - together)) {
+      leave_out(fmt::format("is too large for a side file, with {}", format_bytes(file.size())));
+      continue;
+    }
+    together += file.size();
+    files.push_back({name, file.read(0, file.size())});
+    file.check_unchanged();
+  }
+  return files;
+}
+
+void report_left_out(const std::string& folder) {
+  constexpr size_t kShown = 8;
+  std::vector<std::string> left_out = names(
+      folder, [](std::string_view name) { return !is_side_file(name, SideFiles::kAll) && !goes_without_saying(name); });
+  if (left_out.empty()) return;
+  const size_t more = left_out.size() - std::min(left_out.size(), kShown);
+  left_out.resize(left_out.size() - more);
+  for (std::string& name : left_out) name = printable(name, 60);
+  log_info("{}: not copied into checkpoints: {}{}", printable(folder, 400), fmt::join(left_out, ", "),
+           more > 0 ? fmt::format(" and {} more", more) : "");
 }
 
 }  // namespace mixtune

@@ -1,18 +1,34 @@
-// What a model folder holds besides its weights: configuration, tokeniser, chat template, licence.
+// What a model folder holds besides its weights and config.json, and what of it goes into a checkpoint.
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
-
-#include "base/dtype.h"
 
 namespace mixtune {
 
-// Names of the regular files of `folder` (links to files included, folders not) that hold no weights, sorted.
-std::vector<std::string> side_files(const std::string& folder);
+struct SideFile {
+  std::string name;  // without a folder
+  std::string content;
+};
 
-// `config_json` with the value of its top-level `dtype` or `torch_dtype` replaced, every other byte as it was. A config
-// that names no dtype stays as it is.
-std::string with_dtype(std::string config_json, DType dtype);
+enum class SideFiles {
+  kTokenizer,  // what a tokeniser and its chat template are made of
+  kAll,        // also generation_config.json, and what the licence asks to go along: README, LICENSE, NOTICE, ...
+};
+
+// By its name. Anything else may be the user's own, or be run by who loads the checkpoint (*.py), and stays behind; so
+// does params.json, with which vLLM would look for weights in Mistral's own format.
+bool is_side_file(std::string_view name, SideFiles which);
+
+// Names of the side files of `folder`, sorted: regular files, and links to such.
+std::vector<std::string> side_file_names(const std::string& folder, SideFiles which);
+
+// The side files of `folder`, sorted by name, read into memory. One of more than 64 MiB, one after 256 MiB of others,
+// and a link that leads out of the folder are left out with a warning.
+std::vector<SideFile> read_side_files(const std::string& folder, SideFiles which);
+
+// Says in one line which files of a model's folder a checkpoint does not get, where there are any besides weights.
+void report_left_out(const std::string& folder);
 
 }  // namespace mixtune

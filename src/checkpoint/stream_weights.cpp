@@ -96,13 +96,6 @@ Cut cut(const std::vector<Use>& uses, const HfFolder& folder, const std::deque<U
   return result;
 }
 
-void check_unchanged(const HfFolder& folder) {
-  for (const SafetensorsFile& file : folder.files())
-    if (file_stamp(file.path()) != file.stamp())
-      throw Error(printable(file.path(), 400), "has changed since it was opened",
-                  "start again, and leave the checkpoint alone while it is read");
-}
-
 void put(Ctx& ctx, const Part& part, std::span<const std::byte> bytes) {
   const Tensor host{const_cast<std::byte*>(bytes.data()), part.to.shape, part.dtype(), {}};
   if (part.dtype() == part.to.dtype) return copy(ctx, host, part.to);
@@ -116,8 +109,8 @@ void put(Ctx& ctx, const Part& part, std::span<const std::byte> bytes) {
 
 void stream_weights(Ctx& ctx, const HfFolder& folder, State& state) {
   std::deque<UncachedFile> files;
-  for (const SafetensorsFile& file : folder.files()) files.emplace_back(file.mapped());
-  check_unchanged(folder);
+  for (const SafetensorsFile& file : folder.files()) files.emplace_back(file.file());
+  folder.check_unchanged();
   const std::vector<Use> uses = find_uses(folder, state);
   const Cut work = cut(uses, folder, files);
   const size_t stretches = work.stretches.size(), buffer_bytes = work.buffer_bytes();
@@ -146,7 +139,7 @@ void stream_weights(Ctx& ctx, const HfFolder& folder, State& state) {
     copied[i % kCopying].set(ctx);
   }
   wait(ctx);
-  check_unchanged(folder);
+  folder.check_unchanged();
 }
 
 }  // namespace mixtune

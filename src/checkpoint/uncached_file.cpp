@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <vector>
 
 #include "base/error.h"
@@ -23,23 +22,31 @@ uint64_t block_start(uint64_t offset) {
   return offset / kBlock * kBlock;
 }
 
+// The file again, past the page cache; none where the system has no such way.
+Fd open_direct(const InputFile& file) {
+  const std::string path = fmt::format("/proc/self/fd/{}", file.fd().get());
+  return Fd(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_DIRECT));
+}
+
 // mincore() calls every page resident to those who may not write the file.
-bool may_see_cache(int fd, const std::string& path) {
+bool may_see_cache(const InputFile& file) {
   struct stat status {};
-  return fstat(fd, &status) == 0 && (status.st_uid == geteuid() || access(path.c_str(), W_OK) == 0);
+  return fstat(file.fd().get(), &status) == 0 && (status.st_uid == geteuid() || access(file.path().c_str(), W_OK) == 0);
+}
+
+void* map_pages(const InputFile& file) {
+  if (file.size() == 0 || !may_see_cache(file)) return nullptr;
+  void* const pages = mmap(nullptr, file.size(), PROT_NONE, MAP_PRIVATE, file.fd().get(), 0);
+  return pages == MAP_FAILED ? nullptr : pages;
 }
 
 }  // namespace
 
-UncachedFile::UncachedFile(const MappedFile& mapped)
-    : mapped_(mapped),
-      buffered_(open(mapped.path().c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)),
-      direct_(open(mapped.path().c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_DIRECT)),
-      shows_cache_(may_see_cache(buffered_.get(), mapped.path())),
-      direct_works_(direct_.get() >= 0) {
-  if (buffered_.get() < 0)
-    throw UserError(printable(mapped.path(), 400), fmt::format("cannot be opened: {}", std::strerror(errno)),
-                    "check the path");
+UncachedFile::UncachedFile(const InputFile& file)
+    : file_(file), direct_(open_direct(file)), pages_(map_pages(file)), direct_works_(direct_.get() >= 0) {}
+
+UncachedFile::~UncachedFile() {
+  if (pages_ != nullptr) munmap(pages_, file_.size());
 }
 
 std::span<const std::byte> UncachedFile::read(uint64_t begin, uint64_t end, std::span<std::byte> buffer) const {
@@ -53,11 +60,10 @@ std::span<const std::byte> UncachedFile::read(uint64_t begin, uint64_t end, std:
 }
 
 bool UncachedFile::is_cached(uint64_t begin, size_t size) const {
-  if (!shows_cache_ || begin + size > mapped_.bytes().size()) return false;
+  if (pages_ == nullptr || begin + size > file_.size()) return false;
   const auto page_size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   std::vector<unsigned char> pages((size + page_size - 1) / page_size);
-  char* first = const_cast<char*>(mapped_.bytes().data()) + begin;
-  return mincore(first, size, pages.data()) == 0 &&
+  return mincore(static_cast<char*>(pages_) + begin, size, pages.data()) == 0 &&
          std::ranges::all_of(pages, [](unsigned char page) { return (page & 1) != 0; });
 }
 
@@ -75,22 +81,12 @@ size_t UncachedFile::read_direct(uint64_t begin, size_t size, std::byte* buffer)
 }
 
 void UncachedFile::read_buffered(uint64_t begin, size_t size, std::byte* buffer, bool keep) const {
-  const auto offset = static_cast<off_t>(begin);
-  if (!keep) posix_fadvise(buffered_.get(), offset, static_cast<off_t>(size), POSIX_FADV_WILLNEED);
-  for (size_t done = 0; done < size;) {
-    const ssize_t n = pread(buffered_.get(), buffer + done, size - done, offset + static_cast<off_t>(done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0)
-      throw Error(printable(mapped_.path(), 400),
-                  fmt::format("cannot be read at byte {}: {}", begin + done, std::strerror(errno)), "check the disk");
-    if (n == 0)
-      throw Error(printable(mapped_.path(), 400),
-                  fmt::format("ends at byte {} of {}: it was cut while it was being read", begin + done,
-                              mapped_.bytes().size()),
-                  "get it again, and leave it alone while it is read");
-    done += static_cast<size_t>(n);
-  }
-  if (!keep) posix_fadvise(buffered_.get(), offset, static_cast<off_t>(size), POSIX_FADV_DONTNEED);
+  const auto advise = [&](int advice) {
+    if (!keep) posix_fadvise(file_.fd().get(), static_cast<off_t>(begin), static_cast<off_t>(size), advice);
+  };
+  advise(POSIX_FADV_WILLNEED);
+  file_.read(begin, {buffer, size});
+  advise(POSIX_FADV_DONTNEED);
 }
 
 }  // namespace mixtune

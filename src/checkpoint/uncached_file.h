@@ -11,14 +11,16 @@
 
 namespace mixtune {
 
-// A file that is also mapped, which must stay so. What the page cache holds of it already is read from there. Where the
-// file system refuses direct reads, pages are read through the cache and given back at once.
+// A file that stays open meanwhile. What the page cache holds of it already is read from there. Where the file system
+// refuses direct reads, pages are read through the cache and given back at once.
 class UncachedFile {
  public:
   static constexpr uint64_t kBlock = 4096;  // direct reads begin and end at its multiples
 
-  // Throws UserError where the file cannot be opened.
-  explicit UncachedFile(const MappedFile& mapped);
+  explicit UncachedFile(const InputFile& file);
+  ~UncachedFile();
+  UncachedFile(const UncachedFile&) = delete;
+  UncachedFile& operator=(const UncachedFile&) = delete;
 
   // Reads bytes [begin, end) on the calling thread, any number of which may do so at once. `buffer` begins at a
   // multiple of kBlock and has room for all blocks that [begin, end) touches; the result lies in it. Throws Error.
@@ -30,9 +32,9 @@ class UncachedFile {
   size_t read_direct(uint64_t begin, size_t size, std::byte* buffer) const;
   void read_buffered(uint64_t begin, size_t size, std::byte* buffer, bool keep) const;
 
-  const MappedFile& mapped_;
-  Fd buffered_, direct_;
-  bool shows_cache_;  // the kernel tells this user what is cached
+  const InputFile& file_;
+  Fd direct_;
+  void* pages_ = nullptr;  // a mapping that nobody may touch, to ask what is cached; null: the kernel does not say
   mutable std::atomic<bool> direct_works_;
 };
 

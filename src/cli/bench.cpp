@@ -190,8 +190,7 @@ Command add_load(CLI::App& group) {
                       "mixtune bench load examples/quickstart/pretrained --device cpu"});
   return {app, [folder, flags] {
             const InstanceOptions options = options_of(flags, State::Purpose::kInference);
-            check_model(*folder, "FOLDER");
-            fmt::print("{}", bench_load(*folder, options));
+            fmt::print("{}", bench_load(find_model(*folder, "FOLDER"), options));
           }};
 }
 

@@ -54,7 +54,7 @@ std::string tokenizer(const std::vector<std::string>& side) {
 std::string describe_checkpoint(const std::string& folder_path) {
   const MixtralConfig c = load_mixtral_config(folder_path);
   const HfFolder folder(folder_path);
-  std::vector<std::string> files, side = side_files(folder_path);
+  std::vector<std::string> files, side = side_file_names(folder_path, SideFiles::kAll);
   for (const SafetensorsFile& file : folder.files()) files.push_back(std::filesystem::path(file.path()).filename());
   for (std::string& name : side) name = printable(name);
   std::string text;

@@ -22,7 +22,7 @@ TEST(Describe, Checkpoint) {
   for (const std::string& fragment : {std::string("2 layers, hidden 8"), std::string("3 a layer, 2 for a token"),
                                       fmt::format("{}, {} active for a token", state.elements(), active),
                                       std::string("35 x BF16 (hub layout)"), std::string("in model.safetensors\n"),
-                                      std::string("config.json, tokenizer.json"), std::string("tokenizer.json only")})
+                                      std::string("side files   tokenizer.json\n"), std::string("tokenizer.json only")})
     EXPECT_NE(text.find(fragment), std::string::npos) << fragment << " in\n" << text;
   EXPECT_NE(
       describe_safetensors(folder / "model/model.safetensors").find("BF16     [10, 8]              lm_head.weight\n"),

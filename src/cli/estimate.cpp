@@ -112,10 +112,10 @@ size_t memory_of_gpu(const EstimateArguments& arguments) {
 }
 
 void run_estimate(const EstimateArguments& arguments, const Overrides& overrides) {
-  const Config config =
+  Config config =
       load_config(arguments.config_file.empty() ? std::nullopt : std::optional(arguments.config_file), overrides);
   require_keys(config, {"model_name_or_path"});
-  check_model(config.model.model_name_or_path, config.where("model_name_or_path"));
+  config.model.model_name_or_path = find_model(config.model.model_name_or_path, config.where("model_name_or_path"));
   const MixtralConfig shape = load_mixtral_config(config.model.model_name_or_path);
   const Ranks ranks = planned_ranks(grid_of(config, shape.num_local_experts, arguments.ranks));
   const InstanceOptions options = planned_options(config, &ranks);

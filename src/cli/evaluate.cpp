@@ -24,12 +24,11 @@ struct EvaluateArguments {
 
 void run_evaluate(const EvaluateArguments& arguments, const Overrides& overrides) {
   Config config = load_config(std::nullopt, overrides);
-  config.model.model_name_or_path = arguments.model;
   config.data.validation_file = arguments.file;
   config.origins["model_name_or_path"] = "MODEL";
   config.origins["validation_file"] = "--file";
   instance_options(config, State::Purpose::kInference);  // the keys fit the machine
-  check_model(arguments.model, "MODEL");
+  config.model.model_name_or_path = find_model(arguments.model, "MODEL");
   check_data_files(config);
   const EvalRecord result = evaluate(config);
   if (arguments.json) {

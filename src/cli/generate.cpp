@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/staged.h"
+#include "checkpoint/run_folder.h"
 #include "checkpoint/safetensors.h"
 #include "cli/arguments.h"
 #include "cli/decoder.h"
@@ -118,10 +119,10 @@ void check_flags(const GenerateArguments& arguments) {
 
 void run_generate(const GenerateArguments& arguments) {
   check_flags(arguments);
-  check_model(arguments.model, "MODEL");
-  const MixtralConfig config = load_mixtral_config(arguments.model);
+  const std::string model = find_model(arguments.model, "MODEL");
+  const MixtralConfig config = load_mixtral_config(model);
   std::optional<Tokenizer> tokenizer;
-  if (arguments.prompt) tokenizer.emplace(arguments.tokenizer.empty() ? arguments.model : arguments.tokenizer);
+  if (arguments.prompt) tokenizer.emplace(arguments.tokenizer.empty() ? model : model_folder(arguments.tokenizer));
   std::vector<int32_t> ids = tokenizer ? encode(*tokenizer, arguments) : parse_ids(arguments.ids);
   check_prompt(ids, config);
   if (!arguments.logits.empty()) check_output_file(arguments.logits, false);
@@ -130,7 +131,7 @@ void run_generate(const GenerateArguments& arguments) {
   const int64_t limit =
       std::min(static_cast<int64_t>(prompt) + arguments.max_new_tokens, config.max_position_embeddings);
   const Config run = load_config(std::nullopt, {{"device", arguments.device}, {"precision", arguments.precision}});
-  Decoder decoder(config, arguments.model, limit, instance_options(run, State::Purpose::kInference));
+  Decoder decoder(config, model, limit, instance_options(run, State::Purpose::kInference));
   if (!arguments.logits.empty()) write_logits(decoder, ids, config.vocab_size, arguments.logits);
   extend(decoder, ids, limit, arguments.sampling, tokenizer ? tokenizer->eos() : config.eos_token_id);
   if (tokenizer) {

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <array>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -11,6 +10,7 @@
 #include "base/error.h"
 #include "base/output_file.h"
 #include "base/staged.h"
+#include "checkpoint/run_folder.h"
 #include "checkpoint/save.h"
 #include "cli/arguments.h"
 #include "data/tokenizer.h"
@@ -24,8 +24,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr size_t kMaxConfigBytes = 1 << 20;
-constexpr std::array kTokenizerFiles = {"tokenizer.model",         "tokenizer.json",    "tokenizer_config.json",
-                                        "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"};
 
 struct InitArguments {
   std::string config_file, out, tokenizer;
@@ -49,18 +47,11 @@ void make_parent(const std::string& out) {
 }
 
 std::string tokenizer_folder(const std::string& path, int64_t vocab_size) {
-  const Tokenizer tokenizer(path);
+  const Tokenizer tokenizer(model_folder(path));
   if (tokenizer.vocab_size() > vocab_size)
     throw UserError(printable(path, 200), fmt::format("the tokenizer has {} tokens", tokenizer.vocab_size()),
                     fmt::format("raise the model's vocab_size, which is {}", vocab_size));
   return parent_folder(tokenizer.path());
-}
-
-std::vector<MappedFile> tokenizer_files(const std::string& folder) {
-  std::vector<MappedFile> files;
-  for (const char* name : kTokenizerFiles)
-    if (fs::is_regular_file(fs::path(folder) / name)) files.emplace_back(folder + "/" + name);
-  return files;
 }
 
 void run_init(const InitArguments& arguments) {
@@ -68,9 +59,9 @@ void run_init(const InitArguments& arguments) {
   const std::string text = read_small_file(arguments.config_file, kMaxConfigBytes, "give a config.json");
   const MixtralConfig config = parse_mixtral_config(text, printable(arguments.config_file, 200));
   check_new(out);
-  std::vector<MappedFile> side_files;
+  std::vector<SideFile> side_files;
   if (!arguments.tokenizer.empty())
-    side_files = tokenizer_files(tokenizer_folder(arguments.tokenizer, config.vocab_size));
+    side_files = read_side_files(tokenizer_folder(arguments.tokenizer, config.vocab_size), SideFiles::kTokenizer);
   State state(make_layout(config).specs, Device{}, DType::kF32, State::Purpose::kInference);
   initialise_weights(config, static_cast<uint64_t>(arguments.seed), state);
   make_parent(out);

@@ -9,6 +9,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "checkpoint/foreign_folder.h"
+#include "checkpoint/run_folder.h"
 #include "cli/arguments.h"
 #include "cli/describe_model.h"
 #include "config/keys.h"
@@ -30,22 +32,14 @@ bool has_file(const fs::path& folder, const char* name) {
   return fs::is_regular_file(folder / name, error);
 }
 
-std::string describe_folder(const fs::path& folder) {
+std::string describe_folder(const std::string& path) {
+  const std::string folder = model_folder(path);
   if (has_file(folder, "config.json")) return describe_checkpoint(folder);
+  if (const auto foreign = foreign_folder(folder))
+    throw UserError(printable(folder, 200), foreign->what, foreign->mend);
   if (has_file(folder, "tokenizer.model") || has_file(folder, "tokenizer.json")) return describe_tokenizer(folder);
-  throw UserError(printable(folder.string(), 200), "holds no config.json, tokenizer.model or finished run",
+  throw UserError(printable(folder, 200), "holds no config.json, tokenizer.model or finished run",
                   "name a model folder, a tokenizer folder or an output folder");
-}
-
-// The checkpoint that `latest` names in the output folder of a run.
-fs::path latest_checkpoint(const fs::path& folder) {
-  constexpr size_t kMaxName = 256;
-  std::string name = read_small_file(folder / "latest", kMaxName, "inspect one of the checkpoint-N folders");
-  std::erase(name, '\n');
-  if (name.empty() || name.find('/') != name.npos || name.starts_with(".") || name.find('\0') != name.npos)
-    throw UserError(printable((folder / "latest").string(), 200), "does not name a checkpoint",
-                    "inspect one of the checkpoint-N folders");
-  return folder / name;
 }
 
 std::string describe_data(const InspectArguments& arguments) {
@@ -53,7 +47,7 @@ std::string describe_data(const InspectArguments& arguments) {
   Config config;
   key->set(config, parse_value(*key, arguments.format, "--format"));
   std::optional<Tokenizer> tokenizer;
-  if (!arguments.tokenizer.empty()) tokenizer.emplace(arguments.tokenizer);
+  if (!arguments.tokenizer.empty()) tokenizer.emplace(model_folder(arguments.tokenizer));
   return describe_data_file(arguments.path, config.data.dataset_format, tokenizer ? &*tokenizer : nullptr);
 }
 
@@ -63,11 +57,7 @@ std::string describe(const InspectArguments& arguments) {
   std::error_code error;
   if (!fs::exists(path, error))
     throw UserError(printable(arguments.path, 200), "does not exist", "name a folder or a file");
-  if (fs::is_directory(path, error)) {
-    if (!has_file(path, "latest")) return describe_folder(path);
-    const fs::path checkpoint = latest_checkpoint(path);
-    return fmt::format("latest: {}\n{}", printable(checkpoint.string(), 200), describe_folder(checkpoint));
-  }
+  if (fs::is_directory(path, error)) return describe_folder(arguments.path);
   if (path.extension() == ".safetensors") return describe_safetensors(path);
   if (path.extension() == ".model") return describe_tokenizer(path);
   return describe_data(arguments);

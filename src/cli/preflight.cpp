@@ -10,6 +10,8 @@
 #include <string>
 
 #include "base/error.h"
+#include "checkpoint/foreign_folder.h"
+#include "checkpoint/run_folder.h"
 
 namespace mixtune {
 
@@ -40,10 +42,13 @@ void check_file(const std::string& where, const std::string& path) {
 
 }  // namespace
 
-void check_model(const std::string& folder, const std::string& where) {
+std::string find_model(const std::string& path, const std::string& where, bool say) {
+  const std::string folder = model_folder(path, say);
   std::error_code error;
-  if (fs::is_regular_file(fs::path(folder) / "config.json", error)) return;
+  if (fs::is_regular_file(fs::path(folder) / "config.json", error)) return folder;
   const std::string shown = printable(folder, 200);
+  if (const auto foreign = foreign_folder(folder))
+    throw UserError(where, fmt::format("the folder '{}' {}", shown, foreign->what), foreign->mend);
   if (fs::is_directory(folder, error))
     throw UserError(where, fmt::format("the folder '{}' has no config.json", shown),
                     "give a Hugging Face model folder");

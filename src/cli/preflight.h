@@ -7,9 +7,12 @@
 
 namespace mixtune {
 
-// Each throws UserError unless what is named is what it should be: a folder with a config.json, files that can be read.
-// Keys are reported where they were set.
-void check_model(const std::string& folder, const std::string& where);
+// The folder of a model that `path` means, as model_folder has it, which has a config.json. Throws UserError at `where`
+// for any other.
+std::string find_model(const std::string& path, const std::string& where, bool say = true);
+
+// Each throws UserError unless what is named is what it should be: files that can be read. Keys are reported
+// where they were set.
 void check_data_files(const Config& config);
 
 }  // namespace mixtune

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "checkpoint/run_folder.h"
 #include "cli/arguments.h"
 #include "cli/preflight.h"
 #include "data/documents.h"
@@ -35,8 +36,8 @@ std::optional<Tokenizer> open_tokenizer(const Config& config) {
     return std::nullopt;
   if (config.model.tokenizer_name_or_path.empty() && config.model.model_name_or_path.empty())
     require_keys(config, {"tokenizer_name_or_path"});
-  return Tokenizer(config.model.tokenizer_name_or_path.empty() ? config.model.model_name_or_path
-                                                               : config.model.tokenizer_name_or_path);
+  return Tokenizer(model_folder(config.model.tokenizer_name_or_path.empty() ? config.model.model_name_or_path
+                                                                            : config.model.tokenizer_name_or_path));
 }
 
 // Keys that preprocess accepts, because one config serves train too, but that say nothing about single documents.

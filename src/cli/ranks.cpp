@@ -115,9 +115,8 @@ void run_as_rank(const Config& config, const Launch& launch, const std::function
 }
 
 std::string hash_of_file(const std::string& path) {
-  const MappedFile file(path);
-  const auto bytes = file.bytes();
-  return fmt::format("{:x}", random_key(0, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
+  const InputFile file(path);
+  return fmt::format("{:x}", random_key(0, file.read(0, file.size())));
 }
 
 Entries fingerprint(const Config& config, Device device, int ranks) {

@@ -62,8 +62,7 @@ void train_on_ranks(const Config& config, int count) {
   supervise_ranks(config, count);
 }
 
-void run_dry(const Config& config, int nproc) {
-  const auto launch = launch_of_process(nproc);
+void run_dry(const Config& config, const std::optional<Launch>& launch, int nproc) {
   const int ranks = launch ? launch->size : std::max(nproc, 1);
   const int64_t experts = load_mixtral_config(config.model.model_name_or_path).num_local_experts;
   const std::string text = dry_run(config, grid_of(config, experts, ranks));
@@ -71,15 +70,18 @@ void run_dry(const Config& config, int nproc) {
 }
 
 void run_train(const TrainArguments& arguments, const Overrides& overrides) {
-  const Config config =
+  Config config =
       load_config(arguments.config_file.empty() ? std::nullopt : std::optional(arguments.config_file), overrides);
   require_keys(config, {"model_name_or_path", "train_file", "output_dir"});
   if (!arguments.dry_run)
     instance_options(config, State::Purpose::kTraining);  // the keys fit each other and the machine
-  check_model(config.model.model_name_or_path, config.where("model_name_or_path"));
+  const auto launch = launch_of_process(arguments.ranks);
+  const bool leads = !launch || (launch->rank == 0 && !launch->supervised);
+  config.model.model_name_or_path =
+      find_model(config.model.model_name_or_path, config.where("model_name_or_path"), leads);
   check_data_files(config);
-  if (arguments.dry_run) return run_dry(config, arguments.ranks);
-  if (const auto launch = launch_of_process(arguments.ranks)) return train_as_rank(config, *launch, arguments.profile);
+  if (arguments.dry_run) return run_dry(config, launch, arguments.ranks);
+  if (launch) return train_as_rank(config, *launch, arguments.profile);
   if (arguments.ranks > 1) return train_on_ranks(config, arguments.ranks);
   grid_of(config, 1, 1);  // there are no ranks to spread experts over
   Config alone = config;

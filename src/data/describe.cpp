@@ -67,7 +67,7 @@ std::string describe_data_file(const std::string& path, DatasetFormat format, co
 std::string describe_tokenizer(const std::string& path) {
   const Tokenizer tokenizer(path);
   std::string text = fmt::format("tokenizer: sentencepiece, {} ({})\npieces: {}\n", printable(tokenizer.path(), 200),
-                                 format_bytes(MappedFile(tokenizer.path()).bytes().size()), tokenizer.vocab_size());
+                                 format_bytes(InputFile(tokenizer.path()).size()), tokenizer.vocab_size());
   const auto add = [&](const char* name, int32_t id) {
     if (id >= 0) text += fmt::format("{}: {} ({})\n", name, id, printable(tokenizer.piece(id)));
   };

@@ -17,7 +17,7 @@ using nlohmann::json;
 
 constexpr const char* kOneObjectALine = "each line must be one whole JSON object: mend or remove this one";
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-constexpr size_t kReleaseBytes = size_t{4} << 20;  // mapped at a time
+constexpr uint64_t kReadBytes = uint64_t{1} << 20;  // at a time
 
 }  // namespace
 
@@ -49,23 +49,41 @@ bool JsonlReader::next_text(std::string_view& text) {
 }
 
 bool JsonlReader::next_line(std::string_view& line) {
-  release_read();
-  const std::string_view rest = file_.bytes().substr(begin_);
-  if (rest.empty()) return false;
-  const std::string_view window = rest.substr(0, kMaxLineBytes + 1);
-  line = window.substr(0, window.find('\n'));
-  if (line.size() > kMaxLineBytes)
-    throw UserError(place(line_ + 1), fmt::format("the line is longer than {}", format_bytes(kMaxLineBytes)),
-                    kOneObjectALine);
-  begin_ += std::min(line.size() + 1, rest.size());
+  size_t end = buffer_.npos;
+  for (size_t seen = 0;;) {
+    const size_t length = buffer_.size() - begin_;
+    end = buffer_.find('\n', begin_ + seen);
+    if (std::min(end, buffer_.size()) - begin_ > kMaxLineBytes)
+      throw UserError(place(line_ + 1), fmt::format("the line is longer than {}", format_bytes(kMaxLineBytes)),
+                      kOneObjectALine);
+    if (end != buffer_.npos) break;
+    if (!fill()) {
+      if (length == 0) return false;
+      end = buffer_.size();
+      break;
+    }
+    seen = length;
+  }
+  line = std::string_view(buffer_).substr(begin_, end - begin_);
+  begin_ = std::min(end + 1, buffer_.size());
   ++line_;
   return true;
 }
 
-void JsonlReader::release_read() {
-  if (begin_ - released_ < kReleaseBytes) return;
-  file_.release(std::as_bytes(std::span(file_.bytes().substr(released_, begin_ - released_))));
-  released_ = begin_;
+// What was used of the buffer goes.
+bool JsonlReader::fill() {
+  const uint64_t size = std::min(kReadBytes, file_.size() - read_);
+  if (size == 0) {
+    file_.check_unchanged();
+    return false;
+  }
+  buffer_.erase(0, begin_);
+  begin_ = 0;
+  const size_t kept = buffer_.size();
+  buffer_.resize(kept + size);
+  file_.read(read_, std::as_writable_bytes(std::span(buffer_)).subspan(kept));
+  read_ += size;
+  return true;
 }
 
 }  // namespace mixtune

@@ -18,8 +18,9 @@ constexpr int kMaxJsonDepth = 64;
 // repeated key or nesting deeper than kMaxJsonDepth.
 nlohmann::json parse_json_line(std::string_view text, const std::string& where);
 
-// Scans a mapped file: memory is that of the longest line. Blank lines, CRLF, a byte order mark and a last line
-// without an end are fine. Every error is a UserError that names the line.
+// Reads a file once, from its first byte to its last: memory is that of the longest line, and a little. Blank lines,
+// CRLF, a byte order mark and a last line without an end are fine. What is wrong with a line is a UserError that names
+// it; a file that changes before its end is reached is an Error.
 class JsonlReader {
  public:
   explicit JsonlReader(const std::string& path) : file_(path) {}
@@ -35,11 +36,12 @@ class JsonlReader {
  private:
   std::string place(int64_t line) const;
   bool next_line(std::string_view& line);
-  void release_read();
+  bool fill();  // false: all of the file is in the buffer, or was
 
-  MappedFile file_;
-  size_t begin_ = 0;     // of the next line
-  size_t released_ = 0;  // what is before is no longer mapped
+  InputFile file_;
+  std::string buffer_;  // of the file, up to byte read_
+  uint64_t read_ = 0;
+  size_t begin_ = 0;  // of the next line in the buffer
   int64_t line_ = 0;
 };
 

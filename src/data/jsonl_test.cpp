@@ -4,6 +4,10 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
 #include "data/test_folder.h"
 
 namespace mixtune {
@@ -128,6 +132,42 @@ TEST_F(JsonlTest, RefusesALineWithoutEnd) {
   const std::string path = folder_.write("big.jsonl", "{}\n");
   std::filesystem::resize_file(path, kMaxLineBytes + 100);  // zeros, and no newline
   EXPECT_THAT(user_error([&] { read_all(path); }), HasSubstr("big.jsonl:2: the line is longer than 64.0 MiB"));
+}
+
+TEST_F(JsonlTest, AFileThatChangesWhileItIsReadIsAnError) {
+  std::string content;
+  for (int i = 0; i < 300'000; ++i) content += "{\"i\":" + std::to_string(i) + "}\n";
+  const auto change = [&](const auto& action) {
+    const std::string path = folder_.write("a.jsonl", content);
+    JsonlReader reader(path);
+    nlohmann::json record;
+    MT_CHECK(reader.next(record));
+    action(path);
+    try {
+      while (reader.next(record)) {
+      }
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_THAT(change([](const std::string& path) { std::filesystem::resize_file(path, 10); }),
+              HasSubstr("a.jsonl: changed while it was read: it ends at byte "));
+  EXPECT_THAT(change([&](const std::string& path) { std::ofstream(path, std::ios::app) << "{}\n"; }),
+              HasSubstr("a.jsonl: changed while it was read; start again"));
+  EXPECT_EQ(change([&](const std::string& path) {
+              std::filesystem::rename(folder_.write("b.jsonl", "not JSON"), path);  // whoever has it open keeps it
+            }),
+            "");
+}
+
+TEST_F(JsonlTest, LinesOfTheLongestLengthAndOneMore) {
+  const std::string record = "{\"t\":\"\"}", text(kMaxLineBytes - record.size(), 'x');
+  const std::string longest = "{\"t\":\"" + text + "\"}";
+  EXPECT_EQ(read_all(folder_.write("a.jsonl", "{}\n" + longest + "\n{}\n")).size(), 3u);
+  EXPECT_EQ(read_all(folder_.write("a.jsonl", longest)).size(), 1u);
+  for (const char* end : {" \n{}\n", " "})
+    EXPECT_THAT(error_of(longest + end), StartsWith("data.jsonl:1: the line is longer than 64.0 MiB"));
 }
 
 TEST_F(JsonlTest, RefusesWhatIsNotAFile) {

@@ -6,15 +6,14 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <filesystem>
-#include <optional>
 #include <string_view>
 
 #include "base/error.h"
 #include "base/output_file.h"
 #include "base/staged.h"
+#include "checkpoint/run_folder.h"
 
 namespace mixtune {
 
@@ -23,22 +22,11 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kCheckpoint = "checkpoint-";
-constexpr const char *kLatest = "latest", *kMetrics = "metrics.jsonl", *kConfig = "config.resolved.yaml",
-                     *kTrace = "trace.json";
-constexpr std::array<const char*, 4> kFiles = {kLatest, kMetrics, kConfig, kTrace};
+constexpr const char *kMetrics = "metrics.jsonl", *kConfig = "config.resolved.yaml", *kTrace = "trace.json";
+constexpr std::array<const char*, 4> kFiles = {kLatestFile, kMetrics, kConfig, kTrace};
 
 std::string shown(const std::string& path) {
   return printable(path, 400);
-}
-
-std::optional<int64_t> checkpoint_step(std::string_view name) {
-  if (!name.starts_with(kCheckpoint)) return {};
-  name.remove_prefix(kCheckpoint.size());
-  int64_t step = 0;
-  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
-  if (error != std::errc() || end != name.data() + name.size() || step < 0) return {};
-  if (std::to_string(step) != name) return {};  // "007" is no name of ours
-  return step;
 }
 
 // Steps of the checkpoints in a folder, from the oldest on.
@@ -49,10 +37,6 @@ std::vector<int64_t> checkpoint_steps(const std::string& folder) {
     if (const auto step = checkpoint_step(entry->path().filename().string())) steps.push_back(*step);
   std::ranges::sort(steps);
   return steps;
-}
-
-std::string checkpoint_name(int64_t step) {
-  return fmt::format("{}{}", kCheckpoint, step);
 }
 
 // The nearest folder on the way to `path` that exists must be a folder that can be written.
@@ -92,7 +76,7 @@ std::string result_in(const std::string& path) {
   const bool recorded_nothing =
       kind(kMetrics) == fs::file_type::regular && fs::file_size(path + "/" + kMetrics, error) == 0;
   if (const std::vector<int64_t> steps = checkpoint_steps(path); !steps.empty()) return checkpoint_name(steps.back());
-  if (is_there(kLatest)) return kLatest;
+  if (is_there(kLatestFile)) return kLatestFile;
   if (recorded_nothing) return "";
   for (const char* name : kFiles)
     if (is_there(name)) return name;
@@ -178,7 +162,7 @@ void OutputFolder::write_config(std::string_view text) const {
 }
 
 void OutputFolder::write_latest(int64_t step) const {
-  write_whole_file(file(kLatest), checkpoint_name(step) + "\n", Existing::kReplaced);
+  write_whole_file(file(kLatestFile), checkpoint_name(step) + "\n", Existing::kReplaced);
 }
 
 void OutputFolder::prune(int64_t save_total_limit) const {

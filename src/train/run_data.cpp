@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "checkpoint/run_folder.h"
 #include "data/validation_split.h"
 
 namespace mixtune {
@@ -15,7 +16,7 @@ Documents load_model_documents(const std::vector<std::string>& files, const Conf
   std::unique_ptr<Tokenizer> tokenizer;
   if (needs_tokenizer(files, config.data.dataset_format)) {
     const std::string& named = config.model.tokenizer_name_or_path;
-    tokenizer = std::make_unique<Tokenizer>(named.empty() ? config.model.model_name_or_path : named);
+    tokenizer = std::make_unique<Tokenizer>(named.empty() ? config.model.model_name_or_path : model_folder(named));
     if (tokenizer->vocab_size() > shape.vocab_size)
       throw UserError(tokenizer->path(),
                       fmt::format("the tokeniser has {} tokens, the model's vocab_size is {}", tokenizer->vocab_size(),

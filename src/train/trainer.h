@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/model_folder.h"
 #include "checkpoint/save.h"
 #include "config/config.h"
 #include "metrics/metric_sink.h"

@@ -1,0 +1,44 @@
+#include "base/contained.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace mixtune {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_hub_blob(const fs::path& file) {
+  const std::string hash = file.filename().string(), model = file.parent_path().parent_path().filename().string();
+  constexpr size_t kSha1Digits = 40, kSha256Digits = 64;
+  return file.parent_path().filename() == "blobs" && model.starts_with("models--") &&
+         (hash.size() == kSha1Digits || hash.size() == kSha256Digits) &&
+         hash.find_first_not_of("0123456789abcdef") == hash.npos;
+}
+
+}  // namespace
+
+bool leads_out(const std::string& folder, const std::string& name) {
+  std::error_code error;
+  const fs::path path = fs::path(folder) / name;
+  if (!fs::is_symlink(path, error)) return false;
+  const fs::path file = fs::canonical(path, error);
+  if (error) return false;  // there is nothing behind it
+  const fs::path root = fs::canonical(folder, error);
+  const bool inside = !error && std::ranges::mismatch(root, file).in1 == root.end();
+  return !inside && !is_hub_blob(file);
+}
+
+std::string path_within(const std::string& folder, const std::string& name) {
+  const std::string path = folder + "/" + name;
+  if (leads_out(folder, name))
+    throw UserError(printable(path, 400), "is a link that leads out of its folder",
+                    "put the file itself there, by a copy or a hard link (ln)");
+  return path;
+}
+
+}  // namespace mixtune

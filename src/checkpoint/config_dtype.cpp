@@ -1,0 +1,85 @@
+#include "checkpoint/config_dtype.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <optional>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace mixtune {
+
+namespace {
+
+constexpr std::string_view kSpace = " \t\r\n";
+
+std::string_view hf_dtype_name(DType dtype) {
+  if (dtype == DType::kBF16) return "bfloat16";
+  if (dtype == DType::kF16) return "float16";
+  MT_CHECK(dtype == DType::kF32);
+  return "float32";
+}
+
+struct Span {
+  size_t begin, size;
+};
+
+// The string literal that opens at text[quote], with its quotes.
+Span string_at(std::string_view text, size_t quote) {
+  size_t end = quote + 1;
+  while (end < text.size() && text[end] != '"') end += text[end] == '\\' ? 2 : 1;
+  return {quote, std::min(end + 1, text.size()) - quote};
+}
+
+// Where the scalar value of the outermost object's `key` stands in JSON that is known to be well formed.
+std::optional<Span> top_level_value(std::string_view text, std::string_view key) {
+  int depth = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '{' || text[i] == '[') ++depth;
+    if (text[i] == '}' || text[i] == ']') --depth;
+    if (text[i] != '"') continue;
+    const Span literal = string_at(text, i);
+    i = literal.begin + literal.size - 1;
+    if (depth != 1 || literal.size != key.size() + 2 || text.substr(literal.begin + 1, key.size()) != key) continue;
+    const size_t colon = text.find_first_not_of(kSpace, i + 1);
+    if (colon == text.npos || text[colon] != ':') continue;
+    const size_t value = text.find_first_not_of(kSpace, colon + 1);
+    if (value == text.npos) continue;
+    if (text[value] == '"') return string_at(text, value);
+    return Span{value, text.find_first_of(",}] \t\r\n", value) - value};
+  }
+  return {};
+}
+
+// By transformers_version; without one, by a key that only transformers 5 writes.
+bool is_fifth_dialect(std::string_view text) {
+  constexpr int kFifth = 5;
+  if (const auto version = top_level_value(text, "transformers_version"))
+    return std::atoi(std::string(text.substr(version->begin + 1, version->size - 1)).c_str()) >= kFifth;
+  return top_level_value(text, "rope_parameters").has_value();
+}
+
+}  // namespace
+
+std::string with_dtype(std::string config_json, DType dtype) {
+  const std::string value = fmt::format("\"{}\"", hf_dtype_name(dtype));
+  bool named = false;
+  for (const std::string_view key : {"dtype", "torch_dtype"})
+    if (const auto old = top_level_value(config_json, key)) {
+      const std::string_view text = std::string_view(config_json).substr(old->begin, old->size);
+      named = named || text[0] == '"' || text == "null";
+      if (text[0] == '"' || text == "null") config_json.replace(old->begin, old->size, value);
+    }
+  if (named || dtype == DType::kF32) return config_json;
+  const size_t brace = config_json.find('{');
+  const size_t member = config_json.find_first_not_of(kSpace, brace + 1);
+  MT_CHECK(brace != config_json.npos && member != config_json.npos);
+  const std::string indent = config_json.substr(brace + 1, member - brace - 1);
+  const char* const key = is_fifth_dialect(config_json) ? "dtype" : "torch_dtype";
+  const std::string entry = fmt::format("\"{}\": {}", key, value);
+  return config_json.insert(member, config_json[member] == '}' ? entry : entry + "," + indent);
+}
+
+}  // namespace mixtune

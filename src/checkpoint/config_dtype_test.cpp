@@ -1,0 +1,46 @@
+#include "checkpoint/config_dtype.h"
+
+#include <gtest/gtest.h>
+
+namespace mixtune {
+namespace {
+
+TEST(WithDtype, ChangesOnlyTheValue) {
+  EXPECT_EQ(with_dtype(R"({"dtype":"float32","x":"dtype"})", DType::kBF16), R"({"dtype":"bfloat16","x":"dtype"})");
+  EXPECT_EQ(with_dtype(R"({"a":["dtype","b"],"torch_dtype" :  "float16"})", DType::kF32),
+            R"({"a":["dtype","b"],"torch_dtype" :  "float32"})");
+  EXPECT_EQ(with_dtype(R"({"dtype": null, "a": 1})", DType::kBF16), R"({"dtype": "bfloat16", "a": 1})");
+  EXPECT_EQ(with_dtype(R"({"torch_dtype":null})", DType::kF16), R"({"torch_dtype":"float16"})");
+  EXPECT_EQ(with_dtype("{\"dtype\": \"float32\", \"torch_dtype\": \"float32\"}", DType::kBF16),
+            "{\"dtype\": \"bfloat16\", \"torch_dtype\": \"bfloat16\"}");
+  EXPECT_EQ(with_dtype(R"({"a": "\\", "dtype": "bfloat16"})", DType::kBF16), R"({"a": "\\", "dtype": "bfloat16"})");
+}
+
+TEST(WithDtype, AddsTheKeyThatIsMissing) {
+  EXPECT_EQ(with_dtype("{\n  \"a\": {\"dtype\": \"float32\"},\n  \"b\": 1\n}\n", DType::kBF16),
+            "{\n  \"torch_dtype\": \"bfloat16\",\n  \"a\": {\"dtype\": \"float32\"},\n  \"b\": 1\n}\n");
+  EXPECT_EQ(with_dtype(R"({"x\"dtype": "float32"})", DType::kF16),
+            R"({"torch_dtype": "float16","x\"dtype": "float32"})");
+  EXPECT_EQ(with_dtype("{}", DType::kBF16), R"({"torch_dtype": "bfloat16"})");
+  EXPECT_EQ(with_dtype(" { } ", DType::kBF16), R"( { "torch_dtype": "bfloat16"} )");
+}
+
+TEST(WithDtype, AddsItInTheConfigsDialect) {
+  for (const char* fifth :
+       {R"("transformers_version": "5.24.0")", R"("transformers_version": "10.0.0")", R"("rope_parameters": null)"})
+    EXPECT_EQ(with_dtype(std::string("{") + fifth + "}", DType::kBF16),
+              std::string(R"({"dtype": "bfloat16",)") + fifth + "}");
+  for (const char* fourth : {R"("transformers_version": "4.36.0.dev0")", R"("transformers_version": null)",
+                             R"("transformers_version": "4.57.1", "rope_parameters": {})", R"("rope_theta": 1e6)"})
+    EXPECT_EQ(with_dtype(std::string("{") + fourth + "}", DType::kBF16),
+              std::string(R"({"torch_dtype": "bfloat16",)") + fourth + "}");
+}
+
+// What transformers takes a model to be that names no type.
+TEST(WithDtype, Fp32NeedsNoKey) {
+  for (const char* same : {R"({})", R"({"a": {"dtype": "bfloat16"}})", R"({"rope_parameters": {}})"})
+    EXPECT_EQ(with_dtype(same, DType::kF32), same);
+}
+
+}  // namespace
+}  // namespace mixtune

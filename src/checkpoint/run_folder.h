@@ -1,0 +1,22 @@
+// The folder of a run as a model: its newest checkpoint.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace mixtune {
+
+constexpr const char* kLatestFile = "latest";  // in an output folder: one line, the name of the newest checkpoint
+
+std::string checkpoint_name(int64_t step);  // "checkpoint-100"
+// None where `name` is not written exactly so.
+std::optional<int64_t> checkpoint_step(std::string_view name);
+
+// The folder of a model that `path` means: the checkpoint that its `latest` names, where it is a run's folder and no
+// model's (one line of log says so, if `say`); else `path`. Nothing in `latest` is trusted: throws UserError unless it
+// is the name of a checkpoint that is there.
+std::string model_folder(const std::string& path, bool say = true);
+
+}  // namespace mixtune
