@@ -11,6 +11,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/contained.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -25,7 +26,8 @@ using nlohmann::json;
 constexpr size_t kMaxBytes = 1 << 20;
 constexpr int kMaxDepth = 16;
 constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
-constexpr double kMaxParameters = 1e15;  // far from what overflows, in elements or bytes
+constexpr double kMaxParameters = 1e15;              // far from what overflows, in elements or bytes
+constexpr int64_t kMaxExpertsOfAllLayers = 1 << 17;  // each has three tensors, with a name
 
 // A short, printable form of a value from the file.
 std::string shown(const json& value) {
@@ -249,6 +251,15 @@ std::optional<int64_t> read_token(const Reader& reader, const char* key, std::op
   return reader.checked_integer(key, value->front(), 0, vocab_size - 1);
 }
 
+// A negative id is the custom of Meta's configs for none. transformers takes it as torch does, from the vocabulary's
+// end.
+std::optional<int64_t> read_pad_token(const Reader& reader, int64_t vocab_size) {
+  const json* value = reader.find("pad_token_id");
+  if (value == nullptr || value->is_array()) return read_token(reader, "pad_token_id", {}, vocab_size);
+  const auto id = reader.optional_integer("pad_token_id", -vocab_size, vocab_size - 1);
+  return id && *id < 0 ? std::nullopt : id;
+}
+
 int64_t read_head_dim(const Reader& reader, const MixtralConfig& config) {
   const int64_t heads = config.num_attention_heads;
   const auto given = reader.optional_integer("head_dim", 2, 1 << 16);
@@ -266,6 +277,9 @@ void check_shape(const Reader& reader, const MixtralConfig& c) {
   if (c.num_experts_per_tok > c.num_local_experts)
     reader.fail(
         fmt::format("num_experts_per_tok is {}, but there are {} experts", c.num_experts_per_tok, c.num_local_experts));
+  if (c.num_hidden_layers * c.num_local_experts > kMaxExpertsOfAllLayers)
+    reader.fail(fmt::format("describes {} layers of {} experts, more than {} experts in all", c.num_hidden_layers,
+                            c.num_local_experts, kMaxExpertsOfAllLayers));
   const auto size = [](int64_t n) {
     return static_cast<double>(n);
   };
@@ -305,7 +319,7 @@ MixtralConfig parse_mixtral_config(std::string_view text, const std::string& whe
   c.tie_word_embeddings = reader.boolean("tie_word_embeddings", false);
   c.bos_token_id = read_token(reader, "bos_token_id", 1, c.vocab_size);
   c.eos_token_id = read_token(reader, "eos_token_id", 2, c.vocab_size);
-  c.pad_token_id = read_token(reader, "pad_token_id", {}, c.vocab_size);
+  c.pad_token_id = read_pad_token(reader, c.vocab_size);
   check_shape(reader, c);
   warn_of_unknown(reader);
   return c;
@@ -321,7 +335,7 @@ MixtralConfig load_mixtral_config(const std::string& folder) {
         "give the path of a downloaded checkpoint ('hf download NAME --local-dir DIR' gets one from the hub)");
   if (!fs::is_directory(status))
     throw UserError(printable(folder, 400), "is not a folder", "give the folder that holds config.json");
-  const std::string path = folder + "/config.json";
+  const std::string path = path_within(folder, "config.json");
   return parse_mixtral_config(read_small_file(path, kMaxBytes, "give the folder of a whole checkpoint"),
                               printable(path, 400));
 }

@@ -112,6 +112,15 @@ TEST(MixtralConfig, HeadDimAndTokens) {
   EXPECT_EQ(c.num_local_experts, 4);
 }
 
+// It has no part in training; torch counts a negative one from the vocabulary's end.
+TEST(MixtralConfig, ANegativePadTokenIsNone) {
+  for (const char* none : {"-1", "-32000", "null"})
+    EXPECT_EQ(parse(fmt::format(R"("pad_token_id": {})", none)).pad_token_id, std::nullopt) << none;
+  EXPECT_EQ(parse(R"("pad_token_id": 31999)").pad_token_id, 31999);
+  for (const char* bad : {"-32001", "32000", "-1.0", "\"-1\"", "-9223372036854775808"})
+    expect_bad(fmt::format(R"("pad_token_id": {})", bad), {"pad_token_id is "});
+}
+
 TEST(MixtralConfig, WhatChangesTheMathsIsAnError) {
   for (const char* line :
        {R"("hidden_act": "gelu")", R"("attention_dropout": 0.1)", R"("router_jitter_noise": 0.01)",
@@ -158,6 +167,12 @@ TEST(MixtralConfig, ImpossibleShapes) {
   expect_bad(R"("num_experts": 4, "num_local_experts": 8)", {"differ"});
   expect_bad(R"("sliding_window": 0)", {"sliding_window is 0"});
   expect_bad(R"("intermediate_size": 16777216, "hidden_size": 16777216, "num_hidden_layers": 65536)", {"parameters"});
+  expect_bad(R"("num_hidden_layers": 65536, "num_local_experts": 65536, "hidden_size": 2, "intermediate_size": 1,
+                 "num_attention_heads": 1, "num_key_value_heads": 1, "vocab_size": 4)",
+             {"65536 layers of 65536 experts"});
+  expect_bad(R"("num_hidden_layers": 65536, "num_local_experts": 3)", {"65536 layers of 3 experts"});
+  expect_bad(R"("num_attention_heads": 65536, "head_dim": 65536, "hidden_size": 16777216)", {"parameters"});
+  expect_bad(R"("vocab_size": 2147483647, "hidden_size": 16777216)", {"parameters"});
   expect_bad(R"("eos_token_id": 32000)", {"eos_token_id is 32000"});
   expect_bad(R"("bos_token_id": -1)", {"bos_token_id is -1"});
   expect_bad(R"("eos_token_id": ["2"])", {"eos_token_id"});
@@ -215,6 +230,11 @@ TEST(MixtralConfig, LoadsFromAFolder) {
   EXPECT_THROW(load_mixtral_config(folder), UserError);
   fs::remove(path);
   fs::create_directory(path);
+  EXPECT_THROW(load_mixtral_config(folder), UserError);
+  fs::remove(path);
+  const TempFolder elsewhere;
+  std::ofstream(elsewhere / "file") << with("");
+  fs::create_symlink(elsewhere / "file", path);
   EXPECT_THROW(load_mixtral_config(folder), UserError);
 }
 
