@@ -7,8 +7,10 @@
 #include <filesystem>
 #include <utility>
 
+#include "base/contained.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "data/tokenizer_model.h"
 
 namespace mixtune {
 
@@ -25,8 +27,7 @@ std::string model_path(const std::string& path) {
     throw UserError(printable(path, 200), "no such tokenizer",
                     "tokenizer_name_or_path takes a folder or file on this machine");
   }
-  const fs::path model = fs::path(path) / "tokenizer.model";
-  if (fs::exists(model, ignored)) return model.string();
+  if (fs::exists(fs::path(path) / "tokenizer.model", ignored)) return path_within(path, "tokenizer.model");
   if (fs::exists(fs::path(path) / "tokenizer.json", ignored))
     throw UserError(printable(path, 200),
                     "has tokenizer.json but no tokenizer.model, the sentencepiece form that mixtune reads",
@@ -44,6 +45,7 @@ struct Tokenizer::Model {
 Tokenizer::Tokenizer(const std::string& path) : path_(model_path(path)), model_(std::make_unique<Model>()) {
   auto& processor = model_->processor;
   const std::string bytes = read_small_file(path_, kMaxModelBytes, "name a tokenizer.model of sentencepiece");
+  check_tokenizer_model(bytes, printable(path_, 200));
   if (bytes.empty() || !processor.LoadFromSerializedProto(bytes).ok())
     throw UserError(printable(path_, 200), "is not a sound sentencepiece model",
                     "fetch it again from the model's hub page");

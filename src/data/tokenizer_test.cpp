@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include <nlohmann/json.hpp>
 
 #include "data/test_folder.h"
@@ -61,6 +63,14 @@ TEST_F(TokenizerTest, SaysWhatToDoWithoutAModel) {
   folder_.write("tokenizer.json", "{}");
   EXPECT_THAT(message(folder_.path()), HasSubstr("has tokenizer.json but no tokenizer.model"));
   EXPECT_THAT(message("/dev/zero"), HasSubstr("is not a regular file"));
+}
+
+TEST_F(TokenizerTest, AModelIsOfItsFolder) {
+  const TestFolder elsewhere;
+  const std::string model = elsewhere.write("file", TestFolder::read(kTokenizerFixtures + "/tokenizer.model"));
+  std::filesystem::create_symlink(model, folder_.path("tokenizer.model"));
+  EXPECT_THAT(user_error([&] { const Tokenizer tokenizer(folder_.path()); }), HasSubstr("is a link that leads out"));
+  EXPECT_EQ(Tokenizer(folder_.path("tokenizer.model")).vocab_size(), 32000);  // the user names the file itself
 }
 
 TEST_F(TokenizerTest, RefusesCorruptModels) {
