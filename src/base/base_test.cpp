@@ -7,6 +7,7 @@
 #include "base/dtype.h"
 #include "base/error.h"
 #include "base/random.h"
+#include "base/suggest.h"
 
 namespace mixtune {
 namespace {
@@ -61,10 +62,15 @@ TEST(Error, Utf8) {
     EXPECT_FALSE(is_utf8(text)) << printable(text);
 }
 
-TEST(Error, NearestKey) {
+TEST(Suggest, OnlySlipsOfThePen) {
   const std::array<std::string, 3> keys = {"learning_rate", "lr_scheduler_type", "seed"};
-  EXPECT_EQ(nearest("learing_rate", keys), "learning_rate");
-  EXPECT_EQ(nearest("zzzzzzzz", keys), "");
+  EXPECT_EQ(nearest_name("learing_rate", keys), "learning_rate");
+  EXPECT_EQ(nearest_name("zzzzzzzz", keys), "");
+  EXPECT_EQ(nearest_name("lr_schedule_types", keys), "lr_scheduler_type");
+  EXPECT_EQ(nearest_name("lr_schedule_tips", keys), "");  // three edits
+  EXPECT_EQ(nearest_name("sede", keys), "seed");
+  EXPECT_EQ(nearest_name("sad", keys), "");    // two edits leave nothing of so short a word
+  EXPECT_EQ(nearest_name("seed1", keys), "");  // digits are meant
 }
 
 TEST(Random, DependsOnlyOnSeedPurposeIndex) {

@@ -33,27 +33,7 @@ std::string printable(std::string_view text, size_t limit = 80);
 
 bool is_utf8(std::string_view text);
 
-// The candidate nearest to `word` by edit distance, or "" when none is close enough to suggest.
-template <class Candidates>
-std::string nearest(std::string_view word, const Candidates& candidates);
-
-size_t edit_distance(std::string_view a, std::string_view b);
-
 [[noreturn]] void check_failed(const char* condition, const char* file, int line);
-
-template <class Candidates>
-std::string nearest(std::string_view word, const Candidates& candidates) {
-  std::string best;
-  size_t best_distance = word.size() / 3 + 2;
-  for (const auto& candidate : candidates) {
-    const size_t distance = edit_distance(word, candidate);
-    if (distance < best_distance) {
-      best_distance = distance;
-      best = candidate;
-    }
-  }
-  return best;
-}
 
 }  // namespace mixtune
 

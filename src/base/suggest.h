@@ -2,19 +2,13 @@
 #pragma once
 
 #include <algorithm>
-#include <iterator>
 #include <string>
 #include <string_view>
 
-#include "base/error.h"
-
 namespace mixtune {
 
-inline std::string digits_of(std::string_view word) {
-  std::string digits;
-  std::ranges::copy_if(word, std::back_inserter(digits), [](char c) { return c >= '0' && c <= '9'; });
-  return digits;
-}
+size_t edit_distance(std::string_view a, std::string_view b);  // Levenshtein's
+std::string digits_of(std::string_view word);
 
 // The candidate nearest to `word` by edit distance, or "" where none is so near that `word` must be a slip of the pen:
 // at most 2 edits, at most one for every three letters begun, and the same digits (fp64 is not a misspelt fp32).
