@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <csignal>
 #include <exception>
 #include <functional>
@@ -40,14 +41,16 @@ struct Rank {
   }
 };
 
-void run_ranks(int size, const std::function<void(Rank&)>& body, std::chrono::milliseconds timeout = 20s) {
+void run_ranks(int size, const std::function<void(Rank&)>& body, std::chrono::milliseconds timeout = 20s,
+               const std::function<bool()>& goes_on = {}) {
   std::signal(SIGPIPE, SIG_IGN);  // as the program does
   MemoryStore store(timeout);
   std::vector<std::thread> threads;
   for (int r = 0; r < size; ++r)
     threads.emplace_back([&, r] {
       try {
-        Rank rank{.world = make_gloo_communicator(store, {.rank = r, .size = size, .timeout = timeout})};
+        Rank rank{.world =
+                      make_gloo_communicator(store, {.rank = r, .size = size, .timeout = timeout, .goes_on = goes_on})};
         body(rank);
       } catch (const std::exception& error) {
         ADD_FAILURE() << "rank " << r << ": " << error.what();
@@ -341,6 +344,21 @@ TEST(GlooFailure, IsNoticedInTheMiddleOfASend) {
 
 TEST(GlooFailure, IsNoticedInTheMiddleOfAReceive) {
   lose_in_the_middle(8 << 10, 64 << 20);
+}
+
+// For as long as it is told to.
+TEST(GlooCommunicator, WaitsOnForARankThatIsAtWork) {
+  std::atomic<int> asked = 0;
+  run_ranks(
+      2,
+      [](Rank& rank) {
+        if (rank.id() == 1) std::this_thread::sleep_for(2500ms);
+        std::vector<int32_t> x = {1};
+        rank.all_reduce(x);
+        EXPECT_EQ(x[0], 2);
+      },
+      1000ms, [&] { return ++asked > 0; });
+  EXPECT_GE(asked, 2);
 }
 
 }  // namespace

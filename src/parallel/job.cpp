@@ -80,14 +80,14 @@ std::unique_ptr<Communicator> Job::connect_all(Device device) {
   if (device.type == DeviceType::kCuda)
     return with_progress(make_nccl_communicator(*client_, launch.rank, launch.size, device), *client_,
                          Progress::kGoesOn);
+  const auto goes_on = [this] {
+    return client_->waits_for_work();
+  };
   return with_progress(make_gloo_communicator(*client_, {.rank = launch.rank,
                                                          .size = launch.size,
                                                          .host = client_->own_address(),
                                                          .timeout = options_.timeout + kLater,
-                                                         .goes_on =
-                                                             [this] {
-                                                               return client_->waits_for_work();
-                                                             }}),
+                                                         .goes_on = goes_on}),
                        *client_, Progress::kDone);
 }
 

@@ -283,6 +283,7 @@ std::string launch_two(const Args& args, const std::string& more_of_rank_1, cons
   const std::string command = fmt::format("\"$0\" {} --collective_timeout={}", fmt::join(args, " "), timeout);
   return fmt::format(
       "export WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT={0} OMP_NUM_THREADS=1\n"
+      "export MIXTUNE_TOKEN=${{MIXTUNE_TOKEN-0123456789abcdef}}\n"
       "RANK=0 LOCAL_RANK=0 {1} > out.0 & rank_0=$!\n"
       "(cd {3} && RANK=1 LOCAL_RANK=1 {1} {2}) > out.1 & rank_1=$!\n"
       "wait $rank_0; echo $?; wait $rank_1; echo $?\n",
@@ -301,6 +302,22 @@ TEST_F(RankRuns, ComeFromAnotherLauncher) {
   EXPECT_EQ(count_of(read(path("out.0")), "step 3/3  "), 2);  // and its evaluation
   EXPECT_EQ(read(path("out.1")), "");
   EXPECT_EQ(count_of(outcome.err, ": loaded "), 1) << outcome.err;
+}
+
+// One warning where ranks of a launcher have no token; one error where it is too short to be one.
+TEST_F(RankRuns, TokenOfALauncher) {
+  const auto run = [&](const std::string& token) {
+    return run_shell("export MIXTUNE_TOKEN=" + token + "\n" + launch_two(train("out" + token, {"--max_steps=1"}), ""),
+                     work_.path());
+  };
+  const Outcome without = run("");
+  EXPECT_EQ(without.out, "0\n0\n") << without.err;
+  EXPECT_EQ(count_of(without.err, "mixtune: warning: MIXTUNE_TOKEN is not set: whoever reaches 127.0.0.1:"), 1)
+      << without.err;
+  const Outcome guessable = run("secret");
+  EXPECT_EQ(guessable.out, "2\n2\n");
+  EXPECT_EQ(count_of(guessable.err, "mixtune: error: MIXTUNE_TOKEN: has 6 characters: it could be guessed"), 2)
+      << guessable.err;
 }
 
 TEST_F(RankRuns, OfDifferentConfigurationsDoNotTrain) {
