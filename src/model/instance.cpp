@@ -66,6 +66,8 @@ Instance::Instance(const MixtralConfig& config, ModelLayout layout, const Instan
       stack_("activations", options.device,
              options.stack_bytes > 0 ? options.stack_bytes : what_is_left(state_, options.device)),
       host_stack_(make_host_stack(options.device)),
-      ctx_{options.device, stack_, host_stack_ ? *host_stack_ : stack_, gpu_.get()} {}
+      ctx_{options.device, stack_, host_stack_ ? *host_stack_ : stack_, gpu_.get()} {
+  if (gpu_ && poisons_released_memory()) poison_released(stack_, *gpu_);
+}
 
 }  // namespace mixtune

@@ -10,7 +10,8 @@
 
 namespace mixtune {
 
-class Gpu;  // gpu.h
+class Gpu;    // gpu.h
+class Stack;  // memory.h
 struct Ctx;
 
 struct GpuOptions {
@@ -39,6 +40,10 @@ GpuInfo gpu_info(int index);
 
 // Throws Error where there is no such device.
 std::shared_ptr<Gpu> make_gpu(Device device, const GpuOptions& options);
+
+// Has `stack`, of the GPU's memory, poison what it releases (memory.h) in the order of the GPU's stream, or lane, of
+// that time. `gpu` outlives the releases.
+void poison_released(Stack& stack, Gpu& gpu);
 
 // The same elements, on any devices; dtype and element count are equal. In the order of the ctx's stream; the host side
 // of a copy must stay as it is until wait(). Pageable host memory makes the call wait.

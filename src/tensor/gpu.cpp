@@ -162,6 +162,11 @@ std::shared_ptr<Gpu> make_gpu(Device device, const GpuOptions& options) {
   return std::make_shared<Gpu>(device, options);
 }
 
+// In a destructor: what fails here is reported by the next call that is checked.
+void poison_released(Stack& stack, Gpu& gpu) {
+  stack.poison_with([&gpu](void* data, size_t bytes) { cudaMemsetAsync(data, 0xFF, bytes, gpu.stream()); });
+}
+
 void copy(Ctx& ctx, const Tensor& from, const Tensor& to) {
   MT_CHECK(from.dtype == to.dtype && from.elements() == to.elements());
   if (from.elements() == 0 || ctx.is_meta()) return;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <limits>
@@ -55,6 +56,23 @@ Tensor Arena::allocate(std::string_view name, Shape shape, DType dtype) {
   return tensor;
 }
 
+bool poisons_released_memory() {
+#if !defined(NDEBUG) || defined(__SANITIZE_ADDRESS__)
+  return true;
+#else
+  static const char* const asked = std::getenv("MIXTUNE_POISON_STACK");
+  return asked != nullptr && std::string_view(asked) == "1";
+#endif
+}
+
+Stack::Stack(std::string name, Device device, size_t capacity, HostMemory host_memory)
+    : memory_(std::move(name), device, capacity, host_memory) {
+  if (device.type == DeviceType::kCpu && poisons_released_memory())
+    poison_ = [](void* data, size_t bytes) {
+      std::memset(data, 0xFF, bytes);
+    };
+}
+
 Tensor Stack::push(const char* name, Shape shape, DType dtype) {
   const Tensor tensor{memory_.data() + used_, shape, dtype, memory_.device()};
   const size_t bytes = align_up(tensor.bytes());
@@ -73,6 +91,7 @@ Tensor Stack::rest() const {
 
 void Stack::release(size_t mark) {
   MT_CHECK(mark <= used_);
+  if (poison_ && mark < used_) poison_(memory_.data() + mark, used_ - mark);
   used_ = mark;
 }
 

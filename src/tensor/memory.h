@@ -1,8 +1,10 @@
 // The owners of memory: Arena for what lives as long as the run, Stack for activations.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tensor/tensor.h"
@@ -63,12 +65,15 @@ class Arena {
   std::vector<Allocation> allocations_;
 };
 
+// Whether what a Stack releases is poisoned: overwritten with bytes of 0xFF (NaN, or -1), so that whoever still reads
+// it is found out. In debug builds, under AddressSanitizer, and where MIXTUNE_POISON_STACK=1 says so.
+bool poisons_released_memory();
+
 // Activations: pushed in the order of the forward pass, released by going back to a mark. Never moves, never grows:
 // a push allocates nothing.
 class Stack {
  public:
-  Stack(std::string name, Device device, size_t capacity, HostMemory host_memory = HostMemory::kPageable)
-      : memory_(std::move(name), device, capacity, host_memory) {}
+  Stack(std::string name, Device device, size_t capacity, HostMemory host_memory = HostMemory::kPageable);
 
   // Not zeroed. Throws Error when the stack is full; `name` goes into that message.
   Tensor push(const char* name, Shape shape, DType dtype);
@@ -78,6 +83,9 @@ class Stack {
 
   size_t mark() const { return used_; }
   void release(size_t mark);
+  // Of a GPU's stack: what poisons `bytes` from `data` on, in the order of the work that used them.
+  using Poison = std::function<void(void* data, size_t bytes)>;
+  void poison_with(Poison poison) { poison_ = std::move(poison); }
   size_t peak() const { return peak_; }
   size_t capacity() const { return memory_.bytes(); }
   size_t left() const { return memory_.bytes() - used_; }
@@ -99,6 +107,7 @@ class Stack {
   Memory memory_;
   size_t used_ = 0;
   size_t peak_ = 0;
+  Poison poison_;  // empty: nothing is poisoned
 };
 
 // Memory of the device that can still be taken, in bytes.

@@ -1,5 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <utility>
+#include <vector>
+
 #include "tensor/ctx.h"
 
 namespace mixtune {
@@ -30,6 +34,28 @@ TEST(Stack, FramesReleaseAndPeakStays) {
   }
   EXPECT_EQ(stack.mark(), start);
   EXPECT_EQ(stack.peak(), 2 * kAlignment);
+}
+
+TEST(Stack, PoisonsWhatItReleases) {
+  Stack stack("activations", {}, 1 << 20);
+  std::vector<std::pair<void*, size_t>> poisoned;
+  stack.poison_with([&](void* data, size_t bytes) { poisoned.emplace_back(data, bytes); });
+  stack.push("kept", {3}, DType::kF32);
+  const size_t mark = stack.mark();
+  const Tensor a = stack.push("a", {100}, DType::kF32);
+  stack.push("b", {1}, DType::kF32);
+  stack.release(mark);
+  stack.release(mark);
+  ASSERT_EQ(poisoned.size(), 1u);
+  EXPECT_EQ(poisoned[0], (std::pair<void*, size_t>(a.data, align_up(400) + kAlignment)));
+}
+
+TEST(Stack, ReleasedMemoryIsNaNWhereItIsPoisoned) {
+  Stack stack("activations", {}, 1 << 20);
+  const Tensor a = stack.push("a", {4}, DType::kF32);
+  a.as<float>()[3] = 1;
+  stack.release(0);
+  EXPECT_EQ(std::isnan(a.as<float>()[3]), poisons_released_memory());
 }
 
 TEST(Stack, FullNamesTheAllocationAndTheSettings) {
