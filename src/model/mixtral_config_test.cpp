@@ -166,7 +166,7 @@ TEST(MixtralConfig, ImpossibleShapes) {
   expect_bad(R"("num_experts_per_tok": 9)", {"num_experts_per_tok is 9", "8 experts"});
   expect_bad(R"("num_experts": 4, "num_local_experts": 8)", {"differ"});
   expect_bad(R"("sliding_window": 0)", {"sliding_window is 0"});
-  expect_bad(R"("intermediate_size": 16777216, "hidden_size": 16777216, "num_hidden_layers": 65536)", {"parameters"});
+  expect_bad(R"("intermediate_size": 16777216, "hidden_size": 16777216, "num_hidden_layers": 8192)", {"parameters"});
   expect_bad(R"("num_hidden_layers": 65536, "num_local_experts": 65536, "hidden_size": 2, "intermediate_size": 1,
                  "num_attention_heads": 1, "num_key_value_heads": 1, "vocab_size": 4)",
              {"65536 layers of 65536 experts"});
