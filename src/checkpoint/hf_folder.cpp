@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <optional>
 #include <set>
 
@@ -23,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kReadBytes = 512 << 10;  // of a file at a time, by each thread: they stay in its cache
+constexpr int64_t kReadBytes = 64 << 10;  // of a file at a time, by each thread: they stay in its cache
 constexpr std::string_view kMoe = ".block_sparse_moe.";
 constexpr std::string_view kModelPrefix = "model.";
 
@@ -193,12 +193,12 @@ void HfFolder::read(const HfSlice& slice, int64_t first, const Tensor& values) c
   cpu::ParallelError error;
 #pragma omp parallel
   {
-    const auto buffer = std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(std::min(n, most) * size));
+    std::array<std::byte, kReadBytes> buffer;
 #pragma omp for schedule(dynamic)
     for (int64_t begin = 0; begin < n; begin += most)
       error.run([&] {
         const int64_t count = std::min(n - begin, most);
-        const std::span<std::byte> part(buffer.get(), static_cast<size_t>(count * size));
+        const auto part = std::span(buffer).first(static_cast<size_t>(count * size));
         from.file->file().read(from.begin + (first + begin) * size, part);
         if (!widen(part, from.dtype, to.slice(begin, count))) throw_not_finite(*from.file, slice.name);
       });
