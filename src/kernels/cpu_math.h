@@ -12,10 +12,15 @@ inline double exp(double x) {
   return std::exp(x);
 }
 
+// -87 and 88, where a compiler does not see the numbers: it would take e^-87 and e^88 out of the loop, compute e^x for
+// any x, and choose afterwards; and arithmetic on what overflows or is subnormal then takes 15 times as long (GCC 12).
+extern const float kExpLowest, kExpHighest;
+
 // e^x within 2 ulp, in a form that compilers vectorise: 2^n * e^r with |r| <= ln(2)/2 and a Taylor polynomial of degree
-// 7. Below -87 the result is flushed to that of -87 (about 1.6e-38); above 88 to that of 88.
+// 7. Below kExpLowest the result is flushed to that of it (about 1.6e-38); above kExpHighest likewise.
 inline float exp(float x) {
-  x = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+  x = x < kExpLowest ? kExpLowest : x;
+  x = x > kExpHighest ? kExpHighest : x;
   constexpr float kRound = 0x1.8p23f;  // adding it leaves the nearest integer in the low mantissa bits
   const float shifted = x * 1.44269504f + kRound;
   const float n = shifted - kRound;
