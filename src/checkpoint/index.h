@@ -1,6 +1,8 @@
 // model.safetensors.index.json: which file of a sharded checkpoint holds which tensor.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <map>
 #include <span>
 #include <string>
