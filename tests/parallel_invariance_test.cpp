@@ -36,7 +36,7 @@ TEST_P(Matrix, TheSameRanksGiveTheSameBits) {
 
 // All tokens go to rank 0's experts, and it has no memory for what they leave behind.
 TEST_P(Matrix, ARankThatGetsAllTokensRecomputes) {
-  run_.equal_logits = true;
+  run_.first_experts = true;
   const TrainingRecord reference = run_alone(run_, options_);
   print_heading();
   run_.little_memory = true;
@@ -72,12 +72,12 @@ InstanceOptions fp32_options() {
 }
 
 TEST(RoutingExtremes, AllTokensToOneExpert) {
-  compare_all({.config = config_with_experts(8, 1), .layout = {false, 8, 2}, .documents = 13, .equal_logits = true},
+  compare_all({.config = config_with_experts(8, 1), .layout = {false, 8, 2}, .documents = 13, .first_experts = true},
               fp32_options(), {2, 8});
 }
 
 TEST(RoutingExtremes, AllTokensToTheFirstExperts) {
-  compare_all({.config = config_with_experts(4, 2), .layout = {false, 8, 1}, .documents = 8, .equal_logits = true},
+  compare_all({.config = config_with_experts(4, 2), .layout = {false, 8, 1}, .documents = 8, .first_experts = true},
               fp32_options(), {4});
 }
 

@@ -71,7 +71,7 @@ TEST_F(TwoGpus, TheSameChoicesGiveTheSameBits) {
 // All tokens go to rank 0's experts, and it has no memory for what they leave behind.
 TEST_F(TwoGpus, ARankThatGetsAllTokensRecomputes) {
   ShortTraining run = run_;
-  run.equal_logits = true;
+  run.first_experts = true;
   const TrainingRecord reference = run_alone(run, options_);
   print_heading();
   run.little_memory = true;
@@ -85,7 +85,7 @@ TEST_F(TwoGpus, TiedEmbeddings) {
 }
 
 TEST_F(TwoGpus, AllTokensToOneExpert) {
-  compare_all({.config = config_with_experts(8, 1), .layout = {false, 8, 2}, .documents = 13, .equal_logits = true},
+  compare_all({.config = config_with_experts(8, 1), .layout = {false, 8, 2}, .documents = 13, .first_experts = true},
               options_, {2});
 }
 
