@@ -17,8 +17,8 @@ class ParallelReport {
 
   // Of a step. Allocates for more micro-batches than any step before had.
   void begin(int64_t micro_batches);
-  // After a micro-batch's forward_backward, before anything else is pushed on the stack.
-  void add(const Batch& batch, const Tensor& router_stats);
+  // Before a micro-batch's forward_backward: where its router statistics go.
+  Tensor add(const Batch& batch);
   // At the end of the step, when the host has waited for the device. All ranks call this: a small all-gather, and one
   // more wait. Valid until the next read.
   const ParallelRecord& read();

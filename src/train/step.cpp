@@ -14,6 +14,7 @@ void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& host_batch, S
   const Tensor prob_grad =
       ctx.stack.push("router loss gradient", {saved.router_stats.shape[0], saved.router_stats.shape[2]}, DType::kF64);
   if (scales.ranks) scales.ranks->world->all_reduce(ctx, "router statistics", saved.router_stats);
+  if (scales.router_stats) copy(ctx, saved.router_stats, scales.router_stats);
   router_loss(ctx, {.type = scales.router_loss_type,
                     .stats = saved.router_stats,
                     .tokens = batch.step_tokens,

@@ -30,10 +30,10 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
                               {.router_loss_type = loss.router_loss_type,
                                .token_scale = 1 / static_cast<double>(loss.target_tokens),
                                .router_scale = loss.router_coefficient / static_cast<double>(micro_batches.size()),
-                               .ranks = &instance_.ranks()},
+                               .ranks = &instance_.ranks(),
+                               .router_stats = report_ ? report_->add(batch) : Tensor{}},
                               losses_);
     dropped_ += saved_.dropped;
-    if (report_) report_->add(batch, saved_.router_stats);
   }
 }
 
