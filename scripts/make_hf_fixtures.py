@@ -5,12 +5,13 @@
 
 Each folder is a run that mixtune can repeat:
   config.json, *.safetensors   the checkpoint
-  train.jsonl                  one document per forward, tokenized (labels unshifted, -100 is not trained)
+  train.jsonl                  the documents, tokenized (labels unshifted, -100 is not trained); a forward has
+                               per_device_train_batch_size of them, padded to the longest, under an attention mask
   train.yaml                   the settings, less the three paths
   expected.json                every step's figures, greedy generation, versions
   expected.safetensors         by Hugging Face tensor name: grad.* (first step, summed over its forwards, before
                                clipping), exp_avg.*, exp_avg_sq.*, weight.* (after the last step); and `logits` of the
-                               first document
+                               first forward's tokens, less padding, or of the last 64 of them
 
 loss = sum of token losses / targets of the whole step + router_aux_loss_coef * mean over the step's forwards of the
 auxiliary loss. Weights and data are redrawn until no router's choice is close (MIN_ROUTER_GAP), so that rounding cannot
@@ -31,7 +32,7 @@ import transformers
 
 PINNED = {"transformers": "5.23.0", "torch": "2.15.0"}
 OUT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "hf"
-STEPS, NEW_TOKENS = 5, 12
+STEPS, NEW_TOKENS, LOGITS = 5, 12, 64
 MIN_ROUTER_GAP, MIN_TOKEN_GAP = 1e-4, 1e-3
 
 
@@ -41,6 +42,8 @@ class Fixture:
     model: dict  # over BASE_MODEL
     train: dict  # over BASE_TRAIN, in mixtune's keys
     masked: float = 0.0  # share of labels that are -100
+    lengths: tuple = (9, 60)  # of documents
+    prompts: tuple = (1, 5, 20)  # lengths
     dialect: int = 4  # of config.json: transformers 4's or 5's
     layout: str = "hub"  # or "packed", as transformers 5 holds the experts in memory
     max_shard_size: str = "1GB"
@@ -79,6 +82,13 @@ FIXTURES = [
                                  num_key_value_heads=1, vocab_size=70),
             dict(gradient_accumulation_steps=2, learning_rate=5e-4, max_grad_norm=1000.0), dialect=5,
             max_shard_size="20KB", dtype=torch.bfloat16),
+    # Documents of different lengths in one forward: padding counts neither in the loss nor in the auxiliary loss.
+    Fixture("padded", dict(hidden_size=16, intermediate_size=4, vocab_size=32, num_key_value_heads=1),
+            dict(per_device_train_batch_size=3, gradient_accumulation_steps=2), masked=0.3, lengths=(3, 40)),
+    # Positions far beyond those that angles in bf16 tell apart.
+    Fixture("long", dict(hidden_size=16, intermediate_size=4, vocab_size=24, num_key_value_heads=1,
+                         max_position_embeddings=2048, rope_theta=1e4),
+            dict(max_seq_length=2048), lengths=(1200, 2000), prompts=(5, 1500)),
 ]
 
 
@@ -160,18 +170,29 @@ def load_checkpoint(folder):
 
 
 def draw_documents(fixture, generator):
+    """Of each step the documents of each forward."""
     vocab = (BASE_MODEL | fixture.model)["vocab_size"]
-    steps = []
-    for _ in range(STEPS):
-        step = []
-        for _ in range((BASE_TRAIN | fixture.train)["gradient_accumulation_steps"]):
-            length = int(torch.randint(9, 61, (), generator=generator))
-            ids = torch.randint(3, vocab, (length,), generator=generator)
-            masked = torch.rand(length, generator=generator) < fixture.masked
-            masked[-1] = False  # a document without a target would be dropped
-            step.append((ids, ids.masked_fill(masked, -100)))
-        steps.append(step)
-    return steps
+    train = BASE_TRAIN | fixture.train
+
+    def draw_document():
+        length = int(torch.randint(fixture.lengths[0], fixture.lengths[1] + 1, (), generator=generator))
+        ids = torch.randint(3, vocab, (length,), generator=generator)
+        masked = torch.rand(length, generator=generator) < fixture.masked
+        masked[-1] = False  # a document without a target would be dropped
+        return ids, ids.masked_fill(masked, -100)
+
+    return [[[draw_document() for _ in range(train["per_device_train_batch_size"])]
+             for _ in range(train["gradient_accumulation_steps"])] for _ in range(STEPS)]
+
+
+def pad(documents):
+    """ids, labels and mask [documents, longest]; of one document no mask."""
+    longest = max(len(ids) for ids, _ in documents)
+    ids, labels = torch.zeros(len(documents), longest, dtype=torch.long), torch.full((len(documents), longest), -100)
+    mask = torch.zeros(len(documents), longest, dtype=torch.long)
+    for row, (document, document_labels) in enumerate(documents):
+        ids[row, :len(document)], labels[row, :len(document)], mask[row, :len(document)] = document, document_labels, 1
+    return ids, labels, mask if len(documents) > 1 else None
 
 
 def write_settings(fixture, folder):
@@ -185,30 +206,38 @@ def write_settings(fixture, folder):
 # The reference -------------------------------------------------------------------------------------------------------
 
 
-def check_router(model, router_logits):
-    """The smallest gap between an expert that was chosen and one that was not."""
+def check_router(model, router_logits, mask=None):
+    """The smallest gap between an expert that was chosen and one that was not, for tokens that are no padding."""
     k = model.config.num_experts_per_tok
-    top = torch.stack(router_logits).topk(k + 1, dim=-1).values
+    logits = torch.stack(router_logits)
+    top = (logits if mask is None else logits[:, mask.flatten().bool()]).topk(k + 1, dim=-1).values
     gap = (top[..., k - 1] - top[..., k]).min().item()
     if gap < MIN_ROUTER_GAP:
         raise Redraw
     return gap
 
 
-def forward(model, ids, labels, targets, forwards, coefficient):
-    """One document: backward of its share of the step's loss; its sum of token losses, and its auxiliary loss."""
-    out = model(input_ids=ids[None], output_router_logits=True, use_cache=False)
-    gap = check_router(model, out.router_logits)
-    losses = torch.nn.functional.cross_entropy(out.logits[0, :-1], labels[1:], ignore_index=-100, reduction="none")
+def token_losses(logits, labels, reduction):
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction=reduction)
+
+
+def forward(model, documents, targets, forwards, coefficient):
+    """Backward of the documents' share of the step's loss; their sum of token losses, and their auxiliary loss."""
+    ids, labels, mask = pad(documents)
+    out = model(input_ids=ids, attention_mask=mask, output_router_logits=True, use_cache=False)
+    gap = check_router(model, out.router_logits, mask)
+    losses = token_losses(out.logits, labels, "none")
     (losses.sum() / targets + coefficient * out.aux_loss / forwards).backward()
     return losses.double().sum().item(), out.aux_loss.item(), gap
 
 
-def check_transformers_loss(model, ids, labels, coefficient):
-    """transformers' own loss of one document is what `forward` takes it to be."""
+def check_transformers_loss(model, documents, coefficient):
+    """transformers' own loss of a forward is what `forward` takes it to be."""
+    ids, labels, mask = pad(documents)
     with torch.no_grad():
-        out = model(input_ids=ids[None], labels=labels[None], output_router_logits=True, use_cache=False)
-        lm_loss = torch.nn.functional.cross_entropy(out.logits[0, :-1], labels[1:], ignore_index=-100)
+        out = model(input_ids=ids, attention_mask=mask, labels=labels, output_router_logits=True, use_cache=False)
+        lm_loss = token_losses(out.logits, labels, "mean")
     torch.testing.assert_close(out.loss, lm_loss + coefficient * out.aux_loss)
 
 
@@ -228,12 +257,13 @@ def train_reference(fixture, model, steps):
     coefficient = model.config.router_aux_loss_coef
     optimizer, schedule = make_optimizer(model, train)
     parameters = dict(model.named_parameters())
-    check_transformers_loss(model, *steps[0][0], coefficient)
+    check_transformers_loss(model, steps[0][0], coefficient)
     records, tensors, gaps = [], {}, []
-    for step, documents in enumerate(steps, 1):
+    for step, forwards in enumerate(steps, 1):
+        documents = [document for part in forwards for document in part]
         targets = sum(int((labels[1:] != -100).sum()) for _, labels in documents)
         optimizer.zero_grad()
-        parts = [forward(model, ids, labels, targets, len(documents), coefficient) for ids, labels in documents]
+        parts = [forward(model, part, targets, len(forwards), coefficient) for part in forwards]
         if step == 1:
             tensors |= prefixed("grad", hub_tensors(model, {name: p.grad for name, p in parameters.items()}))
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), train["max_grad_norm"], foreach=False)
@@ -281,14 +311,16 @@ def make(fixture, seed):
     save_checkpoint(fixture, draw_model(fixture, generator), folder)
     model = load_checkpoint(folder)
     steps = draw_documents(fixture, generator)
-    prompts = [torch.randint(3, model.config.vocab_size, (n,), generator=generator) for n in (1, 5, 20)]
+    prompts = [torch.randint(3, model.config.vocab_size, (n,), generator=generator) for n in fixture.prompts]
     continuations = [greedy(model, prompt) for prompt in prompts]
+    ids, _, mask = pad(steps[0][0])
     with torch.no_grad():
-        logits = model(input_ids=steps[0][0][0][None], use_cache=False).logits[0]
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.flatten(0, 1)
+    logits = logits[-LOGITS:] if mask is None else logits[mask.flatten().bool()][-LOGITS:]
     records, tensors, gap = train_reference(fixture, copy.deepcopy(model), steps)
 
     with (folder / "train.jsonl").open("w") as lines:
-        for ids, labels in (document for step in steps for document in step):
+        for ids, labels in (document for step in steps for part in step for document in part):
             lines.write(json.dumps({"input_ids": ids.tolist(), "labels": labels.tolist()}) + "\n")
     write_settings(fixture, folder)
     safetensors.torch.save_file({"logits": logits.contiguous()} | tensors, folder / "expected.safetensors")
