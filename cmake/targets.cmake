@@ -34,7 +34,17 @@ function(mixtune_layer name)
   target_link_libraries(mixtune_${name} PUBLIC mixtune_flags ${ARG_LINK})
 endfunction()
 
-set(MIXTUNE_TEST_ROOT ${PROJECT_SOURCE_DIR} CACHE STRING "Where test programs find the repository when they run")
+# By it test programs find the repository (src/base/test_paths.h).
+if(MIXTUNE_TESTS)
+  file(RELATIVE_PATH from_build ${PROJECT_BINARY_DIR} ${PROJECT_SOURCE_DIR})
+  string(REGEX REPLACE "/$" "" from_build ${from_build})
+  file(CREATE_LINK ${from_build} ${PROJECT_BINARY_DIR}/source SYMBOLIC)
+endif()
+
+# mixtune_test_program(NAME): a package of tests has this program (scripts/package_tests).
+function(mixtune_test_program name)
+  set_property(GLOBAL APPEND PROPERTY MIXTUNE_TEST_PROGRAMS $<PATH:RELATIVE_PATH,$<TARGET_FILE:${name}>,${PROJECT_BINARY_DIR}>)
+endfunction()
 
 # mixtune_test(NAME SOURCES... [SERIAL] [LINK libraries...]): one GoogleTest program, a ctest entry for each of its
 # tests. SERIAL: none runs beside another.
@@ -45,7 +55,7 @@ function(mixtune_test name)
   cmake_parse_arguments(ARG "SERIAL" "" "LINK" ${ARGN})
   add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
   target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest_main)
-  target_compile_definitions(${name} PRIVATE MIXTUNE_SOURCE_DIR="${MIXTUNE_TEST_ROOT}")
+  mixtune_test_program(${name})
   # Passive waiting: tests run side by side, and threads that spin at OpenMP's barriers would starve each other.
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300 RUN_SERIAL ${ARG_SERIAL}
                        ENVIRONMENT "OMP_WAIT_POLICY=passive")

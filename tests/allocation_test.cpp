@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <new>
 
+#include "base/test_paths.h"
 #include "config/load.h"
 #include "train/trainer.h"
 
@@ -49,7 +50,7 @@ namespace mixtune {
 namespace {
 
 TEST(Allocation, NoneInsideAStepAfterTheFirst) {
-  const std::string folder = std::string(MIXTUNE_SOURCE_DIR) + "/tests/fixtures/hf/sharded_bf16";
+  const std::string folder = source_path("tests/fixtures/hf/sharded_bf16");
   const std::string out = std::filesystem::temp_directory_path() / fmt::format("mixtune-allocation-{}", getpid());
   const Config config =
       load_config(folder + "/train.yaml",

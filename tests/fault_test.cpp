@@ -9,6 +9,7 @@
 #include <fstream>
 #include <string>
 
+#include "base/test_paths.h"
 #include "parallel/supervisor.h"
 
 namespace mixtune {
@@ -26,6 +27,7 @@ bool on_gpus() {
 
 const int kRanks = on_gpus() ? 2 : 4, kVictim = kRanks / 2;
 const std::chrono::milliseconds kTimeout = on_gpus() ? 6000ms : 1500ms;
+const std::string kFaultyRank = program_path("faulty_rank");
 constexpr auto kInTime = 12s;  // kTimeout and the grace, and room for a machine with other things to do
 
 struct Fault {
@@ -33,7 +35,7 @@ struct Fault {
 };
 
 Outcome run(const Fault& fault, int victim) {
-  return supervise({.command = {MIXTUNE_FAULTY_RANK, fault.kind, fault.place, std::to_string(victim)},
+  return supervise({.command = {kFaultyRank, fault.kind, fault.place, std::to_string(victim)},
                     .ranks = kRanks,
                     .timeout = kTimeout,
                     .grace = 1500ms});
@@ -68,7 +70,7 @@ TEST_P(Faults, EndTheJobInTimeAndByName) {
     EXPECT_NE(outcome.message.find("step 2"), outcome.message.npos) << outcome.message;
     EXPECT_NE(outcome.message.find(fmt::format("'{}'", place)), outcome.message.npos) << outcome.message;
   }
-  EXPECT_EQ(processes_with(MIXTUNE_FAULTY_RANK, place), 0);
+  EXPECT_EQ(processes_with(kFaultyRank, place), 0);
   fmt::print("{:>6} {:10} {:5.1f} s  {}\n", kind, place, std::chrono::duration<double>(Clock::now() - start).count(),
              outcome.message);
 }

@@ -9,9 +9,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/test_paths.h"
 #include "checkpoint/load.h"
 #include "config/load.h"
 #include "sameness.h"
+#include "tensor/gpu_test.h"
 #include "train/trainer.h"
 
 namespace mixtune {
@@ -21,6 +23,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr double kLossOnEqualWeights = 1e-6, kLossOverSteps = 1e-5, kTensors = 1e-4, kWeights = 1e-3, kLogits = 1e-5;
+const std::string kMixtune = program_path("mixtune");
 constexpr double kLossOnEqualWeightsOnGpu = 1e-5;
 constexpr int64_t kLogitRows = 64;  // the last ones of the first micro-batch
 
@@ -36,15 +39,13 @@ struct Where {
 class HfParity : public testing::TestWithParam<Where> {
  protected:
   HfParity()
-      : folder_(std::string(MIXTUNE_SOURCE_DIR) + "/tests/fixtures/hf/" + GetParam().fixture),
+      : folder_(source_path("tests/fixtures/hf/" + GetParam().fixture)),
         out_(fs::temp_directory_path() / fmt::format("mixtune-parity-{}-{}", GetParam().fixture, getpid())),
         expected_(read_json(folder_ + "/expected.json")),
         tensors_(folder_ + "/expected.safetensors") {}
   ~HfParity() override { fs::remove_all(out_); }
 
-  void SetUp() override {
-    if (on_gpu() && gpu_count() == 0) GTEST_SKIP() << "skipped: no GPU";
-  }
+  void SetUp() override { need_gpus(on_gpu(), gpu_count()); }
 
   bool on_gpu() const { return GetParam().device == "cuda"; }
 
@@ -166,7 +167,7 @@ TEST_P(HfParity, FiveSteps) {
 }
 
 TEST_P(HfParity, CommandLine) {
-  std::string command = fmt::format("{} train {}/train.yaml", MIXTUNE_PROGRAM, folder_);
+  std::string command = fmt::format("{} train {}/train.yaml", kMixtune, folder_);
   for (const auto& [key, value] : overrides()) command += fmt::format(" --{} {}", key, value);
   ASSERT_EQ(std::system((command + " > /dev/null 2>&1").c_str()), 0) << command;
 
@@ -196,7 +197,7 @@ TEST_P(HfParity, CommandLine) {
 TEST_P(HfParity, GreedyTokens) {
   for (const json& sample : expected_["greedy"]) {
     const std::vector<int> prompt = sample["prompt"], want = sample["tokens"];
-    const std::string command = fmt::format("{} generate {} --ids {} --max-new-tokens {} --device {}", MIXTUNE_PROGRAM,
+    const std::string command = fmt::format("{} generate {} --ids {} --max-new-tokens {} --device {}", kMixtune,
                                             folder_, fmt::join(prompt, ","), want.size(), GetParam().device);
     std::unique_ptr<FILE, int (*)(FILE*)> output(popen(command.c_str(), "r"), pclose);
     std::vector<int> got;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/test_paths.h"
 #include "config/keys.h"
 
 namespace mixtune {
@@ -22,7 +23,7 @@ std::string doc_row(const Key& key) {
 }
 
 TEST(Docs, KeysDefaultsAndMeaningsAgree) {
-  std::ifstream file(MIXTUNE_SOURCE_DIR "/docs/configuration.md");
+  std::ifstream file(source_path("docs/configuration.md"));
   ASSERT_TRUE(file);
   std::vector<std::string> rows;
   for (std::string line; std::getline(file, line);)

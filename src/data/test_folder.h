@@ -11,10 +11,11 @@
 
 #include "base/error.h"
 #include "base/temp_folder.h"
+#include "base/test_paths.h"
 
 namespace mixtune {
 
-inline const std::string kTokenizerFixtures = MIXTUNE_SOURCE_DIR "/tests/fixtures/tokenizer";
+inline const std::string kTokenizerFixtures = source_path("tests/fixtures/tokenizer");
 
 class TestFolder {
  public:

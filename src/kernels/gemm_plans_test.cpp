@@ -7,7 +7,7 @@
 
 #include "base/temp_folder.h"
 #include "kernels/gemm.h"
-#include "tensor/device.h"
+#include "tensor/gpu_test.h"
 
 namespace mixtune {
 namespace {
@@ -15,12 +15,8 @@ namespace {
 constexpr Device kDevice = {DeviceType::kCuda, 0};
 constexpr int64_t kN = 4096, kK = 2048, kMaxTokens = 4096;
 
-class GemmPlansTest : public testing::Test {
+class GemmPlansTest : public GpuTest {
  protected:
-  void SetUp() override {
-    if (gpu_count() == 0) GTEST_SKIP() << "skipped: no GPU";
-  }
-
   const TempFolder temporary_;
   const std::string folder_ = temporary_.path();
 };

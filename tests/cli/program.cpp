@@ -14,6 +14,8 @@
 #include <string_view>
 #include <thread>
 
+#include "base/test_paths.h"
+
 namespace mixtune {
 
 namespace fs = std::filesystem;
@@ -28,18 +30,12 @@ constexpr const char* kModel = R"({
   "tie_word_embeddings": false, "torch_dtype": "float32"
 })";
 
-// Programs see no GPU, unless MIXTUNE_TEST_DEVICE=cuda: the tests are then the same on every machine.
-void hide_gpus() {
-  const char* device = std::getenv("MIXTUNE_TEST_DEVICE");
-  if (device == nullptr || std::string_view(device) != "cuda") setenv("CUDA_VISIBLE_DEVICES", "", 1);
-}
-
 // args[0]: the program's path.
 pid_t spawn(std::vector<std::string> args, const fs::path& folder, const fs::path& out, const fs::path& err) {
   std::vector<char*> argv;
   for (std::string& arg : args) argv.push_back(arg.data());
   argv.push_back(nullptr);
-  hide_gpus();
+  if (!on_gpus()) setenv("CUDA_VISIBLE_DEVICES", "", 1);
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
@@ -78,13 +74,23 @@ Outcome run_program(const std::vector<std::string>& args, const fs::path& folder
 
 }  // namespace
 
+bool on_gpus() {
+  const char* device = std::getenv("MIXTUNE_TEST_DEVICE");
+  return device != nullptr && std::string_view(device) == "cuda";
+}
+
+const std::string& mixtune_program() {
+  static const std::string path = program_path("mixtune");
+  return path;
+}
+
 Outcome run_mixtune(std::vector<std::string> args, const fs::path& folder, double limit) {
-  args.insert(args.begin(), MIXTUNE_PROGRAM);
+  args.insert(args.begin(), mixtune_program());
   return run_program(args, folder, limit);
 }
 
 Outcome run_shell(const std::string& script, const fs::path& folder, double limit) {
-  return run_program({"/bin/sh", "-c", script, MIXTUNE_PROGRAM}, folder, limit);
+  return run_program({"/bin/sh", "-c", script, mixtune_program()}, folder, limit);
 }
 
 std::map<std::string, std::string> snapshot(const fs::path& folder) {
@@ -111,7 +117,7 @@ void make_model(const fs::path& folder) {
   const TempFolder shape;
   write(shape.path() / "model.json", kModel);
   const Outcome outcome = run_mixtune({"init", (shape.path() / "model.json").string(), folder.string(), "--tokenizer",
-                                       MIXTUNE_SOURCE_DIR "/examples/quickstart"},
+                                       source_path("examples/quickstart")},
                                       shape.path());
   if (outcome.code != 0) throw std::runtime_error("mixtune init failed: " + outcome.err);
 }

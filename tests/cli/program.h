@@ -16,6 +16,12 @@ struct Outcome {
   double seconds = 0;
 };
 
+// Whether MIXTUNE_TEST_DEVICE=cuda. Programs see no GPU otherwise: the tests are then the same on every machine.
+bool on_gpus();
+
+// The path of the built program.
+const std::string& mixtune_program();
+
 // Runs `mixtune args...` in `folder`, for at most `limit` seconds.
 Outcome run_mixtune(std::vector<std::string> args, const std::filesystem::path& folder, double limit = 60);
 

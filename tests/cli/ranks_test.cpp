@@ -103,6 +103,7 @@ class RankRuns : public testing::Test {
     more.insert(more.begin(),
                 {"train", "--model_name_or_path=model", "--train_file=data.jsonl", "--validation_file=data.jsonl",
                  "--output_dir=" + out, "--max_seq_length=64", "--learning_rate=1e-3"});
+    if (on_gpus()) more.push_back("--device=cuda");
     return more;
   }
 
@@ -131,7 +132,7 @@ class RankRuns : public testing::Test {
     std::map<int, pid_t> found;
     for (const auto& entry : fs::directory_iterator("/proc")) {
       std::error_code gone;  // or another user's
-      if (fs::read_symlink(entry.path() / "exe", gone) != fs::canonical(MIXTUNE_PROGRAM) ||
+      if (fs::read_symlink(entry.path() / "exe", gone) != fs::canonical(mixtune_program()) ||
           fs::read_symlink(entry.path() / "cwd", gone) != fs::canonical(work_.path()))
         continue;
       const std::string environment = '\0' + read(entry.path() / "environ");

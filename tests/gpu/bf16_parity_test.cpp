@@ -6,13 +6,14 @@
 #include <limits>
 #include <optional>
 
+#include "base/test_paths.h"
 #include "checkpoint/load.h"
 #include "config/load.h"
-#include "gpu/gpu_test.h"
 #include "gpu/noise.h"
 #include "gpu/rank_of_job.h"
 #include "gpu/replay.h"
 #include "gpu/training.h"
+#include "tensor/gpu_test.h"
 #include "train/run_data.h"
 #include "train/testing.h"
 
@@ -50,9 +51,10 @@ struct Where {
 class Bf16Parity : public testing::TestWithParam<Where> {
  protected:
   void SetUp() override {
-    if (gpu_count() == 0) GTEST_SKIP() << "skipped: no GPU";
+    need_gpus(1, gpu_count());
+    if (IsSkipped() || HasFatalFailure()) return;
     const std::string& name = GetParam().model;
-    const std::string folder = std::string(MIXTUNE_SOURCE_DIR) + "/tests/fixtures/hf/" + name;
+    const std::string folder = source_path("tests/fixtures/hf/" + name);
     config_ = name == kMiddleSize ? middle_size_config() : load_mixtral_config(folder);
     InstanceOptions options = bf16_on_gpu();
     options.gpu.deterministic = GetParam().deterministic;

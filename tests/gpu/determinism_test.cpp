@@ -4,9 +4,9 @@
 #include <filesystem>
 
 #include "base/temp_folder.h"
-#include "gpu/gpu_test.h"
 #include "gpu/training.h"
 #include "sameness.h"
+#include "tensor/gpu_test.h"
 
 namespace mixtune {
 namespace {

@@ -3,9 +3,9 @@
 #include <stdexcept>
 #include <vector>
 
-#include "gpu/gpu_test.h"
 #include "gpu/training.h"
 #include "tensor/fence.h"
+#include "tensor/gpu_test.h"
 
 namespace mixtune {
 namespace {

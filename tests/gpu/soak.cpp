@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "gpu/training.h"
+#include "tensor/gpu_test.h"
 
 namespace mixtune {
 namespace {
@@ -109,7 +110,7 @@ int run(int argc, char** argv) {
   }
   if (gpu_count() == 0) {
     fmt::print("skipped: no GPU\n");
-    return 0;
+    return required_gpus() > 0 ? 1 : 0;
   }
   const bool healthy = soak(steps);
   fmt::print("{}\n", healthy ? "healthy" : "NOT healthy");

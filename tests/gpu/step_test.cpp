@@ -9,9 +9,9 @@
 #include <string>
 
 #include "gpu/count_allocations.h"
-#include "gpu/gpu_test.h"
 #include "gpu/replay.h"
 #include "gpu/training.h"
+#include "tensor/gpu_test.h"
 #include "train/memory_plan.h"
 #include "train/testing.h"
 

@@ -5,6 +5,7 @@
 #include "gpu/training.h"
 #include "parallel/supervisor.h"
 #include "rank_processes.h"
+#include "tensor/gpu_test.h"
 
 namespace mixtune {
 namespace {
@@ -20,9 +21,7 @@ int gpus() {
 
 class TwoGpus : public testing::Test {
  protected:
-  void SetUp() override {
-    if (gpus() < 2) GTEST_SKIP() << "skipped: no two GPUs";
-  }
+  void SetUp() override { need_gpus(2, gpus()); }
 
   // As in parallel_invariance_test.
   const ShortTraining run_ = {
