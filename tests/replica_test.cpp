@@ -1,5 +1,6 @@
 // A weight of which two ranks do not hold the same bits is found before one of them is saved. Ranks are processes that
 // talk over TCP.
+#include "base/test_paths.h"
 #include "config/load.h"
 #include "rank_processes.h"
 #include "train/trainer.h"
@@ -17,7 +18,7 @@ struct Flip {
 };
 
 Config config_of(const fs::path& folder, int expert_parallel) {
-  const std::string fixture = MIXTUNE_SOURCE_DIR "/tests/fixtures/hf/plain";
+  const std::string fixture = source_path("tests/fixtures/hf/plain");
   return load_config(std::nullopt, {{"model_name_or_path", fixture},
                                     {"train_file", fixture + "/train.jsonl"},
                                     {"output_dir", (folder / "out").string()},

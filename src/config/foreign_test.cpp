@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/test_paths.h"
 #include "config/keys.h"
 #include "config/load.h"
 
@@ -192,7 +193,7 @@ std::string row(const ForeignKey& foreign) {
 
 // The rows of tables below the heading `title` of docs/coming-from.md.
 std::vector<std::string> rows_below(const std::string& title) {
-  std::ifstream file(MIXTUNE_SOURCE_DIR "/docs/coming-from.md");
+  std::ifstream file(source_path("docs/coming-from.md"));
   std::vector<std::string> rows;
   bool here = false;
   for (std::string line; std::getline(file, line);) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/test_paths.h"
 #include "program.h"
 
 namespace mixtune {
@@ -19,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kSource = MIXTUNE_SOURCE_DIR;
+const fs::path kSource = source_path("");
 constexpr double kLimit = 100;  // seconds, on a busy machine with sanitizers
 
 // What is shown in a block of code but cannot be run.

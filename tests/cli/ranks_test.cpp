@@ -384,7 +384,7 @@ TEST_F(RankRuns, AreCalledMixtune) {
     const fs::path folder = fs::path("/proc") / std::to_string(process);
     EXPECT_EQ(read(folder / "comm"), "mixtune\n") << rank;
     const std::string words = read(folder / "cmdline");
-    EXPECT_EQ(words.substr(0, words.find('\0')), MIXTUNE_PROGRAM) << rank;
+    EXPECT_EQ(words.substr(0, words.find('\0')), mixtune_program()) << rank;
   }
   if (running.contains(kLauncher)) kill(running.at(kLauncher), SIGTERM);
   EXPECT_NE(outcome.get().code, 0);

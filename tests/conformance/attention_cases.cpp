@@ -123,7 +123,7 @@ ConformanceCases attention_cases() {
       attention("one_token_dead_tail", {4, 2, 128}, 0, {{1}, 127}),
       attention("no_document", {4, 2, 128}, 0, {{}, 128}),
       // 2.2e9 elements of qkv: 15 GB of GPU memory in bf16, 30 in fp32.
-      attention("past_2_31_elements", {32, 8, 128}, 0, {{1000, 408}}, 250),
+      large(attention("past_2_31_elements", {32, 8, 128}, 0, {{1000, 408}}, 250)),
   };
 }
 

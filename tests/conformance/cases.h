@@ -5,9 +5,10 @@
 
 namespace mixtune {
 
-ConformanceCases elementwise_cases();  // rms_norm, rope, swiglu, embedding, cross_entropy
-ConformanceCases routing_cases();      // router, router_loss, permute
-ConformanceCases optimizer_cases();    // sum_of_squares, clip_scale, adamw, add_sum, cast, fill_normal
+ConformanceCases elementwise_cases();  // rms_norm, rope, swiglu, embedding
+ConformanceCases cross_entropy_cases();
+ConformanceCases routing_cases();    // router, router_loss, permute
+ConformanceCases optimizer_cases();  // sum_of_squares, clip_scale, adamw, add_sum, cast, fill_normal
 ConformanceCases digest_cases();
 ConformanceCases gemm_cases();
 ConformanceCases attention_cases();

@@ -46,10 +46,14 @@ std::vector<uint8_t> encode(const Tensor& cpu, DType dtype) {
     std::copy_n(bytes_of(cpu), bits.size(), bits.data());
     return bits;
   }
-  const float* from = cpu.as<float>();
-  auto* to = reinterpret_cast<BF16*>(bits.data());
 #pragma omp parallel for
-  for (int64_t i = 0; i < cpu.elements(); ++i) to[i] = to_bf16(from[i]);
+  for (int64_t i = 0; i < cpu.elements(); ++i) {
+    const float value = cpu.dtype == DType::kF64 ? static_cast<float>(cpu.as<double>()[i]) : cpu.as<float>()[i];
+    if (dtype == DType::kBF16)
+      reinterpret_cast<BF16*>(bits.data())[i] = to_bf16(value);
+    else
+      reinterpret_cast<float*>(bits.data())[i] = value;
+  }
   return bits;
 }
 
@@ -101,7 +105,8 @@ Operand Conformance::add(std::string_view name, Shape shape, DType dtype, Role r
   held->role = role;
   Stack& stack = role == Role::kHostOutput ? gpu_.host_stack : gpu_.stack;
 
-  held->cpu = cpu_.stack.push(held->name.c_str(), shape, dtype == DType::kBF16 ? DType::kF32 : dtype);
+  const bool is_float = dtype == DType::kBF16 || dtype == DType::kF32;
+  held->cpu = cpu_.stack.push(held->name.c_str(), shape, !is_float ? dtype : oracle_ ? DType::kF64 : DType::kF32);
   fill_cpu(held->cpu);
   held->before = encode(held->cpu, dtype);
   if (role != Role::kInput) poison(held->before.data(), held->before.size(), dtype);
@@ -119,6 +124,12 @@ Operand Conformance::add(std::string_view name, Shape shape, DType dtype, Role r
   operand.index_ = held_.size();
   held_.push_back(std::move(held));
   return operand;
+}
+
+size_t Conformance::gpu_bytes() const {
+  size_t bytes = 0;
+  for (const auto& held : held_) bytes += held->storage.bytes();
+  return bytes;
 }
 
 const Conformance::Held& Conformance::held(const Operand& operand) const {
@@ -139,10 +150,11 @@ Operand Conformance::random(std::string_view name, Shape shape, DType dtype, dou
 #pragma omp parallel for
     for (int64_t i = 0; i < cpu.elements(); ++i) {
       const auto x = static_cast<float>(value(i));
-      if (dtype == DType::kF64)
-        cpu.as<double>()[i] = value(i);
+      const double rounded = dtype == DType::kF64 ? value(i) : dtype == DType::kBF16 ? to_float(to_bf16(x)) : x;
+      if (cpu.dtype == DType::kF64)
+        cpu.as<double>()[i] = rounded;
       else
-        cpu.as<float>()[i] = dtype == DType::kBF16 ? to_float(to_bf16(x)) : x;
+        cpu.as<float>()[i] = static_cast<float>(rounded);
     }
   });
 }

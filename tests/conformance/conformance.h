@@ -29,7 +29,8 @@ namespace mixtune {
 
 enum class Side { kCpu, kGpu };
 
-// A tensor on both sides. The CPU's floats are fp32 whatever the GPU's dtype; fp64 and integers are the same on both.
+// A tensor on both sides. The CPU's floats are fp32 whatever the GPU's dtype, or fp64 (use_oracle); fp64 and integers
+// are the same on both.
 class Operand {
  public:
   const Tensor& operator[](Side side) const { return side == Side::kCpu ? cpu_ : gpu_; }
@@ -48,6 +49,7 @@ class Conformance {
 
   DType dtype() const { return dtype_; }
   uint64_t seed() const { return seed_; }
+  size_t gpu_bytes() const;  // of the operands
 
   // mean + deviation * normal values of (seed, name), rounded to the GPU's dtype (default: the case's) on both sides.
   Operand random(std::string_view name, Shape shape, double deviation = 1, double mean = 0);
@@ -60,6 +62,10 @@ class Conformance {
   Operand output(std::string_view name, Shape shape, DType dtype);
   // The same in memory that the host reads on either side (ctx.host_stack).
   Operand host_output(std::string_view name, Shape shape, DType dtype);
+
+  // Operands made from here on are fp64 on the CPU where they are floats: for ops whose fp32 twin adds up so much that
+  // its own error, which differs from host to host, would count. What is compared is the GPU's error alone.
+  void use_oracle() { oracle_ = true; }
 
   // Operands made from here on hold the CPU's rows `times` times on the GPU ([times * rows, ...]): how ops whose rows
   // are independent get past 2^31 elements without the host's work. Comparisons are with some repetitions, by the seed,
@@ -99,10 +105,14 @@ class Conformance {
   DType dtype_;
   uint64_t seed_;
   int64_t times_ = 1;
+  bool oracle_ = false;
   bool ran_ = false;
   Frame cpu_frame_, gpu_frame_;
   std::vector<std::unique_ptr<Held>> held_;
 };
+
+// What a case may take of the GPU's memory, unless it is `large`: instrumented runs (memcheck) leave those out.
+inline constexpr size_t kLargeBytes = size_t{1} << 30;
 
 // One row of the table: a name, the shapes in words (both of [A-Za-z0-9_]), and what to run.
 struct ConformanceCase {
@@ -110,7 +120,13 @@ struct ConformanceCase {
   std::string shape;
   std::function<void(Conformance&)> check;
   bool fp32 = true, bf16 = true;  // the dtypes it runs in
+  bool large = false;             // its operands take more than kLargeBytes of the GPU's memory; its name says so
 };
+
+inline ConformanceCase large(ConformanceCase one) {
+  one.large = true;
+  return one;
+}
 
 // Each file of cases makes one of these (cases.h); conformance_test.cpp puts them together.
 using ConformanceCases = std::vector<ConformanceCase>;

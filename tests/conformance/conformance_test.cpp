@@ -1,10 +1,12 @@
-// Every op on the GPU beside its CPU twin: a test op.shape_dtype_seed for each case of cases.h.
+// Every op on the GPU beside its CPU twin: a test op.shape_dtype_seed for each case of cases.h, with _large at the end
+// where it is.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <optional>
 
 #include "conformance/cases.h"
+#include "tensor/gpu_test.h"
 
 namespace mixtune {
 namespace {
@@ -26,11 +28,14 @@ class ConformanceTest : public ::testing::Test {
   ConformanceTest(const ConformanceCase& test_case, DType dtype, uint64_t seed, std::optional<Sides>& sides)
       : case_(test_case), dtype_(dtype), seed_(seed), sides_(sides) {}
 
+  void SetUp() override { need_gpus(1, gpu_count()); }
+
   void TestBody() override {
-    if (gpu_count() == 0) GTEST_SKIP() << "skipped: no GPU";
     if (!sides_) sides_.emplace();
     Conformance conformance(sides_->cpu, sides_->gpu, dtype_, seed_);
     case_.check(conformance);
+    EXPECT_TRUE(case_.large || conformance.gpu_bytes() <= kLargeBytes)
+        << "operands of " << conformance.gpu_bytes() << " bytes: say that it is large";
   }
 
  private:
@@ -41,15 +46,16 @@ class ConformanceTest : public ::testing::Test {
 };
 
 void register_case(const ConformanceCase& test_case, DType dtype, uint64_t seed, std::optional<Sides>& sides) {
-  const std::string name = fmt::format("{}_{}_seed{}", test_case.shape, dtype_name(dtype), seed);
+  const std::string name =
+      fmt::format("{}_{}_seed{}{}", test_case.shape, dtype_name(dtype), seed, test_case.large ? "_large" : "");
   ::testing::RegisterTest(
       test_case.op.c_str(), name.c_str(), nullptr, nullptr, __FILE__, __LINE__,
       [=, &sides]() -> ConformanceTest* { return new ConformanceTest(test_case, dtype, seed, sides); });
 }
 
 void register_cases(std::optional<Sides>& sides) {
-  for (const auto group : {elementwise_cases, routing_cases, optimizer_cases, digest_cases, gemm_cases, attention_cases,
-                           attention_cudnn_cases})
+  for (const auto group : {elementwise_cases, cross_entropy_cases, routing_cases, optimizer_cases, digest_cases,
+                           gemm_cases, attention_cases, attention_cudnn_cases})
     for (const ConformanceCase& test_case : group())
       for (const uint64_t seed : {1, 2}) {
         if (test_case.fp32) register_case(test_case, DType::kF32, seed, sides);

@@ -1,8 +1,4 @@
-// RMSNorm, RoPE, SwiGLU, embedding, cross-entropy.
-//
-// Tolerances. A result that is rounded to bf16 is up to one epsilon (2^-8, half a unit of its last place) off, and what
-// fp32 adds is small beside it: kRounded. In fp32 each operation adds at most half an epsilon of its result; a sum of n
-// terms in another order adds a random walk of them, sum_epsilons(n).
+// RMSNorm, RoPE, SwiGLU, embedding.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,7 +8,7 @@
 
 #include "base/random.h"
 #include "conformance/cases.h"
-#include "kernels/cross_entropy.h"
+#include "conformance/tolerances.h"
 #include "kernels/embedding.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -20,16 +16,6 @@
 
 namespace mixtune {
 namespace {
-
-constexpr double kRounded = 1.125;
-
-double sum_epsilons(int64_t n) {
-  return 4 + std::sqrt(static_cast<double>(n)) / 4;
-}
-
-double by_dtype(const Conformance& c, double fp32_epsilons, double bf16_epsilons = kRounded) {
-  return c.dtype() == DType::kF32 ? fp32_epsilons : bf16_epsilons;
-}
 
 // y is a product of rstd, half as exact as the sum of squares; in bf16 also of r, which the CPU does not round.
 void rms_norm_forward_case(Conformance& c, int64_t tokens, int64_t hidden, bool residual) {
@@ -127,7 +113,8 @@ void add_rms_norm_cases(ConformanceCases& cases) {
   cases.push_back({.op = "rms_norm_forward",
                    .shape = "T537600_H4096",
                    .check = [](Conformance& c) { rms_norm_in_place_case(c, 64, 4096, false, 8400); },
-                   .fp32 = false});
+                   .fp32 = false,
+                   .large = true});
 
   for (const auto [t, h] : {Size{1, 4096}, Size{5, 24}, Size{300, 37}, Size{130, 512}, Size{1000, 520}, Size{700, 4096},
                             Size{9, 4104}, Size{3, 8192}, Size{600, 8200}, Size{2, 20001}})
@@ -141,8 +128,11 @@ void add_rms_norm_cases(ConformanceCases& cases) {
                      .shape = accumulate ? "T700_H4096_fp32_dweight_add" : "T700_H4096_fp32_dweight",
                      .check = [=](Conformance& c) { rms_norm_backward_case(c, 700, 4096, DType::kF32, accumulate); },
                      .fp32 = false});
-  cases.push_back(
-      {.op = "rms_norm_backward", .shape = "T537600_H4096", .check = rms_norm_backward_large_case, .fp32 = false});
+  cases.push_back({.op = "rms_norm_backward",
+                   .shape = "T537600_H4096",
+                   .check = rms_norm_backward_large_case,
+                   .fp32 = false,
+                   .large = true});
 }
 
 // Both sides take the sine of the same angle, within 2 ulp of 1 each.
@@ -185,7 +175,8 @@ void add_rope_cases(ConformanceCases& cases) {
   cases.push_back({.op = "rope",
                    .shape = "T384000_q32_kv8_D128",
                    .check = [](Conformance& c) { rope_case(c, {.q_heads = 32, .kv_heads = 8}, 64, 128, 6000); },
-                   .fp32 = false});
+                   .fp32 = false,
+                   .large = true});
 }
 
 // The exponential is within 2 ulp on each side; four operations follow.
@@ -249,11 +240,13 @@ void add_swiglu_cases(ConformanceCases& cases) {
   cases.push_back({.op = "swiglu_forward",
                    .shape = "R80000_F14336",
                    .check = [](Conformance& c) { swiglu_forward_case(c, 16, 14336, 3, 5000); },
-                   .fp32 = false});
+                   .fp32 = false,
+                   .large = true});
   cases.push_back({.op = "swiglu_backward",
                    .shape = "R80000_F14336_in_place",
                    .check = [](Conformance& c) { swiglu_backward_case(c, 16, 14336, Act::kInPlace, 5000); },
-                   .fp32 = false});
+                   .fp32 = false,
+                   .large = true});
 }
 
 void embedding_forward_case(Conformance& c, int64_t tokens, int64_t vocab, int64_t hidden, int64_t times = 1) {
@@ -324,59 +317,8 @@ void add_embedding_cases(ConformanceCases& cases) {
   cases.push_back({.op = "embedding_forward",
                    .shape = "T537600_V100_H4096",
                    .check = [](Conformance& c) { embedding_forward_case(c, 64, 100, 4096, 8400); },
-                   .fp32 = false});
-}
-
-enum class Dlogits { kNone, kApart, kInPlace };
-
-// The loss takes the relative error of a sum of V exponentials, within 2 ulp each, absolutely, and is about 10. An
-// element of dlogits is good relative to itself (but for cancellation at the target): the norm shows that.
-void cross_entropy_case(Conformance& c, int64_t rows, int64_t vocab, Dlogits kind, int64_t times = 1) {
-  c.repeat(times);
-  const Operand logits = c.random("logits", {rows, vocab}, DType::kF32, 3);
-  const uint64_t key = random_key(c.seed(), "targets");
-  const Operand targets = c.integers("targets", {rows}, [&](int64_t n) { return random_below(key, n, vocab); });
-  const Operand losses = c.output("losses", {rows}, DType::kF64);
-  const Operand dlogits = kind == Dlogits::kNone      ? Operand{}
-                          : kind == Dlogits::kInPlace ? logits
-                                                      : c.output("dlogits", {rows, vocab});
-  c.run([&](Ctx& ctx, Side side) {
-    cross_entropy(ctx, {.logits = logits[side],
-                        .targets = targets[side],
-                        .losses = losses[side],
-                        .dlogits = dlogits[side],
-                        .scale = 1.0 / 1024});
-  });
-  c.expect_close(losses, sum_epsilons(vocab) / 4);
-  if (kind == Dlogits::kNone) return;
-  c.expect_close(dlogits, by_dtype(c, sum_epsilons(vocab)));
-  c.expect_norm_close(dlogits, by_dtype(c, sum_epsilons(vocab) * 0x1p-23, 0x1p-8));
-}
-
-void add_cross_entropy_cases(ConformanceCases& cases) {
-  struct Size {
-    int64_t rows, vocab;
-  };
-  // The narrow block, the wide one, and rows that are read again: not in packs, or too long.
-  for (const auto [n, v] : {Size{1, 32000}, Size{70, 32000}, Size{64, 37}, Size{16, 40}, Size{8, 4096}, Size{8, 4100},
-                            Size{5, 32768}, Size{5, 32772}, Size{3, 50001}, Size{2, 131072}, Size{0, 40}}) {
-    const std::string shape = fmt::format("N{}_V{}", n, v);
-    cases.push_back({"cross_entropy", shape, [=](Conformance& c) {
-                       cross_entropy_case(c, n, v, Dlogits::kApart);
-                     }});
-    cases.push_back({.op = "cross_entropy",
-                     .shape = shape + "_loss",
-                     .check = [=](Conformance& c) { cross_entropy_case(c, n, v, Dlogits::kNone); },
-                     .bf16 = false});
-    cases.push_back({.op = "cross_entropy",
-                     .shape = shape + "_in_place",
-                     .check = [=](Conformance& c) { cross_entropy_case(c, n, v, Dlogits::kInPlace); },
-                     .bf16 = false});
-  }
-  cases.push_back({.op = "cross_entropy",  // 8.4 GiB of the GPU's memory
-                   .shape = "N70000_V32000_in_place",
-                   .check = [](Conformance& c) { cross_entropy_case(c, 20, 32000, Dlogits::kInPlace, 3500); },
-                   .bf16 = false});
+                   .fp32 = false,
+                   .large = true});
 }
 
 }  // namespace
@@ -387,7 +329,6 @@ ConformanceCases elementwise_cases() {
   add_rope_cases(cases);
   add_swiglu_cases(cases);
   add_embedding_cases(cases);
-  add_cross_entropy_cases(cases);
   return cases;
 }
 

@@ -211,7 +211,7 @@ ConformanceCases gemm_cases() {
       layer("lm_head_odd_tokens", 77, 1024, 32000),
       {"gemm", "no_inner_dimension", no_inner_dimension_case},
       {"gemm", "no_rows", no_rows_case},
-      {"gemm", "result_past_2_31", large_result_case, /*fp32=*/false},
+      large({"gemm", "result_past_2_31", large_result_case, /*fp32=*/false}),
       grouped("tiny_model", Groups({5, 0, 130, 1}), 40, 24),
       grouped("odd_columns", Groups({129, 3, 0, 0, 128}), 21, 13),
       grouped("one_expert_takes_all", Groups({0, 0, 300, 0}), 96, 64),
@@ -220,7 +220,7 @@ ConformanceCases gemm_cases() {
       grouped("rows_behind_the_last", Groups({1, 127, 200}, 256), 128, 64),
       grouped("more_groups_than_streams", Groups({10, 500, 0, 128, 257, 64, 1, 300}), 192, 256),
       grouped("real_columns", Groups({100, 28, 200}), 2048, 4096),
-      {"grouped_gemm", "rows_past_2_31", large_groups_case, /*fp32=*/false},
+      large({"grouped_gemm", "rows_past_2_31", large_groups_case, /*fp32=*/false}),
   };
 }
 

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 #include "conformance/conformance.h"
+#include "tensor/gpu_test.h"
 
 namespace mixtune {
 namespace {
@@ -33,6 +35,34 @@ TEST(Harness, PassesTheSameResults) {
   t.c.expect_close(t.y, 0);
   t.c.expect_norm_close(t.y, 0);
   t.c.expect_equal(t.y);
+}
+
+// A third is not the same in fp32 and fp64, and no further apart than half an epsilon of fp32.
+TEST(Harness, ComparesWithTheOracle) {
+  TwoCpus t;
+  t.c.use_oracle();
+  const Operand x = t.c.random("x of fp64", {kRows, kColumns}), third = t.c.output("third", {kRows, kColumns});
+  ASSERT_EQ(x[Side::kCpu].dtype, DType::kF64);
+  ASSERT_EQ(x[Side::kGpu].dtype, DType::kF32);
+  t.c.run([&](Ctx&, Side side) {
+    for (int64_t i = 0; i < kRows * kColumns; ++i)
+      if (side == Side::kCpu)
+        third[side].as<double>()[i] = x[side].as<double>()[i] / 3;
+      else
+        third[side].as<float>()[i] = x[side].as<float>()[i] / 3;
+    std::fill_n(t.y[side].as<float>(), kRows * kColumns, 1.0f);
+  });
+  t.c.expect_close(third, 0.5);
+  t.c.expect_equal(third);
+  EXPECT_NONFATAL_FAILURE(t.c.expect_close(third, 0), "epsilons");
+}
+
+TEST(Harness, AMissingGpuThatIsRequiredIsAFailure) {
+  setenv("MIXTUNE_REQUIRE_GPU", "1", 1);
+  EXPECT_FATAL_FAILURE(need_gpus(1, 0), "MIXTUNE_REQUIRE_GPU");
+  need_gpus(1, 1);
+  unsetenv("MIXTUNE_REQUIRE_GPU");
+  EXPECT_EQ(required_gpus(), 0);
 }
 
 TEST(Harness, FindsADifference) {

@@ -306,7 +306,7 @@ void add_adamw_cases(ConformanceCases& cases) {
   add("many_tensors", plain, 120011, 8, 150);  // more than a launch takes
   add("real_size", plain, 14336 * 128, 4096 * 128, 3);
   cases.push_back({"adamw", "nan_scale", adamw_nan_case});
-  cases.push_back({"adamw", "past_2_to_31", adamw_long_case, false, true});
+  cases.push_back(large({"adamw", "past_2_31", adamw_long_case, false, true}));
 }
 
 }  // namespace
@@ -325,7 +325,7 @@ ConformanceCases optimizer_cases() {
   add("sum_of_squares", "unaligned", [](Conformance& c) { sum_of_squares_case(c, {5, 200001}, 1); });
   add("sum_of_squares", "many_tensors",
       [](Conformance& c) { sum_of_squares_case(c, std::vector<int64_t>(150, 777), 0); });
-  add("sum_of_squares", "past_2_to_31", long_sum_case);
+  cases.push_back(large({"sum_of_squares", "past_2_31", long_sum_case}));
 
   add_once("add_sum", "none", [](Conformance& c) { add_sum_case(c, 0); });
   add_once("add_sum", "one", [](Conformance& c) { add_sum_case(c, 1); });
@@ -348,12 +348,14 @@ ConformanceCases optimizer_cases() {
   add("cast", "whole_blocks", [](Conformance& c) { cast_case(c, 3 * 4096, 0); });
   add("cast", "odd_size", [](Conformance& c) { cast_case(c, 100003, 0); });
   add("cast", "unaligned", [](Conformance& c) { cast_case(c, 100003, 3); });
-  add("cast", "past_2_to_31", [](Conformance& c) { cast_case(c, 4099, 0, kLong / 4099 + 1); });  // 12 GiB on the GPU
+  cases.push_back(large({"cast", "past_2_31", [](Conformance& c) {  // 12 GiB on the GPU
+                           cast_case(c, 4099, 0, kLong / 4099 + 1);
+                         }}));
   add("cast", "fp16", cast_fp16_case);
 
   add("fill_normal", "one", [](Conformance& c) { fill_normal_case(c, 1, 0); });
   add("fill_normal", "odd_size", [](Conformance& c) { fill_normal_case(c, 100003, 12345678901); });
-  add("fill_normal", "past_2_to_31", fill_long_case);
+  cases.push_back(large({"fill_normal", "past_2_31", fill_long_case}));
   return cases;
 }
 

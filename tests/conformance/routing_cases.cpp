@@ -376,8 +376,8 @@ ConformanceCases routing_cases() {
   ConformanceCases cases;
   add_router_cases(cases);
   add_permute_cases(cases);
-  cases.push_back({"permute_rows", "past_2_31_elements", many_rows_case, false});
-  cases.push_back({"router_logits", "past_2_31_elements", many_tokens_case, false});
+  cases.push_back(large({"permute_rows", "past_2_31_elements", many_rows_case, false}));
+  cases.push_back(large({"router_logits", "past_2_31_elements", many_tokens_case, false}));
   return cases;
 }
 
