@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <optional>
+#include <string>
 
 #include "conformance/conformance.h"
 #include "tensor/gpu_test.h"
@@ -57,12 +59,30 @@ TEST(Harness, ComparesWithTheOracle) {
   EXPECT_NONFATAL_FAILURE(t.c.expect_close(third, 0), "epsilons");
 }
 
+// MIXTUNE_REQUIRE_GPU as the program was started with it, but for a scope.
+class RequiredGpus {
+ public:
+  explicit RequiredGpus(const char* count) { setenv(kName, count, 1); }
+  ~RequiredGpus() {
+    if (before_)
+      setenv(kName, before_->c_str(), 1);
+    else
+      unsetenv(kName);
+  }
+
+ private:
+  static constexpr const char* kName = "MIXTUNE_REQUIRE_GPU";
+  std::optional<std::string> before_ =
+      std::getenv(kName) ? std::optional<std::string>(std::getenv(kName)) : std::nullopt;
+};
+
 TEST(Harness, AMissingGpuThatIsRequiredIsAFailure) {
-  setenv("MIXTUNE_REQUIRE_GPU", "1", 1);
+  const RequiredGpus two("2");
+  EXPECT_EQ(required_gpus(), 2);
   EXPECT_FATAL_FAILURE(need_gpus(1, 0), "MIXTUNE_REQUIRE_GPU");
-  need_gpus(1, 1);
-  unsetenv("MIXTUNE_REQUIRE_GPU");
-  EXPECT_EQ(required_gpus(), 0);
+  EXPECT_FATAL_FAILURE(need_gpus(2, 1), "MIXTUNE_REQUIRE_GPU");
+  need_gpus(2, 2);
+  EXPECT_FALSE(IsSkipped());
 }
 
 TEST(Harness, FindsADifference) {
