@@ -52,16 +52,23 @@ void write_tokenized(const Documents& documents, const std::string& path, bool o
     file.write({lines.data(), lines.size()});
     lines.clear();
   };
+  const auto out = std::back_inserter(lines);
+  int64_t begun = 0;  // records
+  const auto write_empty_records = [&](int64_t end) {
+    for (; begun < end; ++begun) fmt::format_to(out, "{{\"input_ids\":[],\"labels\":[]}}\n");
+  };
   for (int64_t d = 0; d < documents.size(); ++d) {
-    const auto out = std::back_inserter(lines);
+    write_empty_records(documents.record(d));
     fmt::format_to(out, "{{\"input_ids\":");
     format_list(out, documents.ids(d));
     fmt::format_to(out, ",\"labels\":");
     format_list(out, documents.labels(d));
-    if (d > 0 && documents.record(d) == documents.record(d - 1)) fmt::format_to(out, ",\"continues_record\":true");
+    if (begun > documents.record(d)) fmt::format_to(out, ",\"continues_record\":true");
     fmt::format_to(out, "}}\n");
+    begun = documents.record(d) + 1;
     if (lines.size() >= kWriteBytes) flush();
   }
+  write_empty_records(documents.records());
   flush();
   file.finish();
   overwrite ? staged.commit() : staged.commit_new();

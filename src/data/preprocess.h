@@ -14,7 +14,8 @@ namespace mixtune {
 // its folder is missing or not writable.
 void check_output_file(const std::string& path, bool overwrite);
 
-// Writes format `tokenized`, a document a line; load_documents reads the same Documents back. `path` appears when all
+// Writes format `tokenized`, a document a line, and an empty one for a record without a document, so that a validation
+// split takes the same records; load_documents reads the same Documents back. `path` appears when all
 // of it is on disk, or not at all.
 void write_tokenized(const Documents& documents, const std::string& path, bool overwrite);
 

@@ -63,6 +63,19 @@ TEST_F(PreprocessTest, WritesOneObjectALine) {
   EXPECT_EQ(files_in_folder(), 1);
 }
 
+TEST_F(PreprocessTest, MarksPiecesAndKeepsThePlaceOfRecordsWithoutADocument) {
+  Documents documents;
+  documents.append(std::vector{1}, std::vector{1});
+  documents.append(std::vector{1, 6}, std::vector{1, 6});
+  documents.append_piece(std::vector{6, 7}, std::vector{6, 7});
+  documents.append(std::vector{1}, std::vector{1});
+  write_tokenized(documents, folder_.path("out.jsonl"), false);
+  EXPECT_EQ(TestFolder::read(folder_.path("out.jsonl")),
+            "{\"input_ids\":[],\"labels\":[]}\n{\"input_ids\":[1,6],\"labels\":[1,6]}\n"
+            "{\"input_ids\":[6,7],\"labels\":[6,7],\"continues_record\":true}\n{\"input_ids\":[],\"labels\":[]}\n");
+  EXPECT_EQ(load(folder_.path("out.jsonl")), documents);
+}
+
 TEST_F(PreprocessTest, OverwritesOnlyWhenTold) {
   Documents documents;
   documents.append(std::vector{1, 6}, std::vector{1, 6});

@@ -348,7 +348,7 @@ TEST_F(RankRuns, OfOneGpuDoNotTrain) {
   const char* device = std::getenv("MIXTUNE_TEST_DEVICE");
   if (device == nullptr || std::string(device) != "cuda") GTEST_SKIP() << "skipped: no MIXTUNE_TEST_DEVICE=cuda";
   const Outcome outcome =
-      run_shell("export CUDA_VISIBLE_DEVICES=0\n" + launch_two(train("out", {"--max_steps=3", "--device=cuda"}), ""),
+      run_shell("export CUDA_VISIBLE_DEVICES=0\n" + launch_two(train("out", {"--max_steps=3"}), ""),
                 work_.path());
   EXPECT_EQ(outcome.out, "2\n2\n") << outcome.err;
   expect_one_error(outcome, {"ranks 0 and 1 both compute on GPU "});
