@@ -84,7 +84,7 @@ double GemmTuner::run(const GemmProduct& product, const GemmAlgorithm& algorithm
   check_cuda(cudaEventRecord(start_.handle, stream), "measuring a product");
   if (!lt_.multiply(product, algorithm, {ctx_.gpu->workspace(), Gpu::kWorkspaceBytes, stream})) return kNotTaken;
   check_cuda(cudaEventRecord(end_.handle, stream), "measuring a product");
-  check_cuda(cudaEventSynchronize(end_.handle), "measuring a product");
+  ctx_.gpu->wait_for(end_.handle);
   float milliseconds = 0;
   check_cuda(cudaEventElapsedTime(&milliseconds, start_.handle, end_.handle), "measuring a product");
   return 1000.0 * milliseconds;

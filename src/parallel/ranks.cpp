@@ -22,6 +22,7 @@ void gather(Ctx& ctx, Communicator& ranks, const char* what, const Tensor& x) {
   const Tensor there = ctx.stack.push(what, x.shape, x.dtype);
   copy(ctx, x.row(ranks.rank()), there.row(ranks.rank()));
   ranks.all_gather(ctx, what, there);
+  wait(ctx);  // with patience: a copy to pageable memory would wait for the others in the driver, without any end
   copy(ctx, there, x);
   wait(ctx);
 }
