@@ -36,8 +36,10 @@ void GemmPlans::set_max_tokens(int64_t tokens, int64_t group_rows) {
   max_group_rows_ = group_rows;
 }
 
-void GemmPlans::add(const GemmProduct& product) {
+void GemmPlans::add(Ctx& ctx, const GemmProduct& product, int64_t most) {
   const GemmKey& shape = product.shape;
+  if (shape.tokens() > 0 || (gpu_.warming_up() && shape.has_buckets()))
+    prepare(ctx, shape.with_tokens(std::max<int64_t>(shape.tokens(), 1)), most);
   if (shape.m == 0 || shape.n == 0) return;
   if (shape.k > 0)
     products_.push_back(product);
@@ -45,8 +47,7 @@ void GemmPlans::add(const GemmProduct& product) {
     check_cuda(cudaMemsetAsync(product.c, 0, shape.m * shape.n * dtype_size(shape.result), gpu_.stream()), "gemm");
 }
 
-void GemmPlans::run_added(Ctx& ctx, int64_t most) {
-  for (const GemmProduct& product : products_) prepare(ctx, product.shape, most);
+void GemmPlans::run_added() {
   const int sides = static_cast<int>(std::min<size_t>(products_.size(), useful_streams()));
   if (sides < 2) {
     for (const GemmProduct& product : products_) multiply(product, -1);
@@ -108,7 +109,7 @@ const GemmChoice* GemmPlans::stored(const GemmKey& bucket) {
 
 void GemmPlans::prepare(Ctx& ctx, const GemmKey& shape, int64_t most) {
   const GemmKey bucket = shape.bucket();
-  if (choices_.contains(bucket)) return;
+  if (bucket.m == 0 || bucket.n == 0 || bucket.k == 0 || choices_.contains(bucket)) return;
   if (!gpu_.warming_up()) {
     choices_.emplace(bucket, take_first(bucket));
     gpu_.count_plan();
@@ -135,6 +136,7 @@ void GemmPlans::choose(GemmTuner& tuner, const GemmKey& bucket) {
     return;
   }
   const GemmChoice choice = tuner.choose(bucket, std::span(found).first(count));
+  if (gpu_.options().advanced) gpu_.options().advanced();
   choices_.emplace(bucket, choice);
   if (choice.microseconds > 0) measured_.emplace(bucket, choice);
 }

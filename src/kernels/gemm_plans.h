@@ -32,12 +32,13 @@ class GemmPlans : public GpuPart {
   int64_t max_group_rows() const { return max_group_rows_; }
 
   // Enqueues the products product_of(0) ... product_of(count - 1), which do not depend on each other: one on the GPU's
-  // stream, several side by side. Empty sums give zero. `most`: of the two above, the one that bounds them.
+  // stream, several side by side. Empty sums give zero. `most`: of the two above, the one that bounds them. In warm-up
+  // products without tokens have choices made too: later steps will send some to the experts that had none.
   template <class ProductOf>
   void run(Ctx& ctx, int64_t count, int64_t most, const ProductOf& product_of) {
     products_.clear();
-    for (int64_t i = 0; i < count; ++i) add(product_of(i));
-    run_added(ctx, most);
+    for (int64_t i = 0; i < count; ++i) add(ctx, product_of(i), most);
+    run_added();
   }
 
   // What choices are good for: "NVIDIA H200, cuBLASLt 13.1.0".
@@ -59,8 +60,8 @@ class GemmPlans : public GpuPart {
   int64_t measured() const { return static_cast<int64_t>(measured_.size()); }  // choices, by this process
 
  private:
-  void add(const GemmProduct& product);
-  void run_added(Ctx& ctx, int64_t most);
+  void add(Ctx& ctx, const GemmProduct& product, int64_t most);
+  void run_added();
   int useful_streams() const;
   void multiply(const GemmProduct& product, int side);
 

@@ -60,6 +60,31 @@ TEST_F(GemmPlansTest, TheFirstProductOfAShapeMakesTheChoicesForAllSizes) {
   EXPECT_EQ(session.plans().choices().size(), 10u);
 }
 
+// As on a rank to whose experts warm-up's tokens did not go.
+TEST_F(GemmPlansTest, ProductsWithoutTokensMakeTheChoicesToo) {
+  int64_t advanced = 0;
+  Session session({.advanced = [&] {
+    ++advanced;
+  }});
+  const Stack::Frame frame(session.stack);
+  const auto none = [&](int64_t columns, DType dtype) {
+    return session.stack.push("no rows", {0, columns}, dtype);
+  };
+  const Tensor gradient = session.stack.push("gradient", {1, kN, kK}, DType::kF32);
+  const int32_t nothing = 0;
+  session.multiply(0);
+  grouped_wgrad(session.ctx, {.dy = none(kN, DType::kBF16),
+                              .x = none(kK, DType::kBF16),
+                              .dw = gradient,
+                              .groups = {.begin = &nothing, .count = &nothing, .groups = 1}});
+  EXPECT_EQ(session.plans().measured(), 20);
+  EXPECT_EQ(advanced, 20);
+  session.gpu->finish_warm_up();
+  for (const int64_t tokens : {0, 1, 300, 4096}) session.multiply(tokens);
+  EXPECT_EQ(session.gpu->late_plans(), 0);
+  EXPECT_EQ(session.plans().measured(), 20);
+}
+
 TEST_F(GemmPlansTest, LateChoicesAreCounted) {
   Session session({});
   session.multiply(300);

@@ -22,6 +22,8 @@ struct GpuOptions {
   // rank is still at work, the host waits as long again.
   double patience = 0;
   std::function<void(const std::string& message)> give_up = {};
+  // With several ranks: called where a piece of work that only some of them have is done, such as one measured choice.
+  std::function<void()> advanced = {};
 };
 
 bool built_with_cuda();

@@ -89,6 +89,9 @@ InstanceOptions instance_options(const Config& config, State::Purpose purpose, c
   if (ranks) {
     options.gpu.patience = ranks->patience;
     options.gpu.give_up = ranks->give_up;
+    options.gpu.advanced = [ranks] {
+      ranks->advance();
+    };
   }
   return options;
 }

@@ -26,6 +26,28 @@ TEST(InstanceOptions, TheCpuComputesInFp32) {
             std::string::npos);
 }
 
+class CountedProgress : public RankProgress {
+ public:
+  int64_t advanced = 0;
+
+  void set_step(int64_t) override {}
+  void set_activity(const char*) override {}
+  void advance() override { ++advanced; }
+  void enter(const char*) override {}
+  void leave() override {}
+};
+
+TEST(InstanceOptions, WhatAGpuHasDoneIsToldToThoseWhoWatchTheRank) {
+  CountedProgress progress;
+  Ranks ranks = single_rank();
+  const Config config = parse_config("device: cpu\n", "run.yaml");
+  const InstanceOptions watched = instance_options(config, State::Purpose::kTraining, &ranks);
+  watched.gpu.advanced();
+  ranks.progress = &progress;
+  watched.gpu.advanced();
+  EXPECT_EQ(progress.advanced, 1);
+}
+
 TEST(InstanceOptions, CudaWhereThereIsNone) {
   if (gpu_count() > 0) GTEST_SKIP() << "there is a GPU";
   EXPECT_EQ(options("device: auto\n").device.type, DeviceType::kCpu);
