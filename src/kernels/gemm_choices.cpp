@@ -184,14 +184,16 @@ GemmChoices read_choices(const std::string& path, std::string_view machine) {
 
 namespace {
 
-// While it lives no other process has a folder's lock. Where the file system has none it does nothing.
-class FolderLock {
+// While it lives no other process has the lock of a file, which is another one beside it: the file itself is replaced,
+// and NFS locks only what is open to be written. Where the file system has no locks it does nothing.
+class FileLock {
  public:
-  explicit FolderLock(const std::string& folder) : fd_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  explicit FileLock(const std::string& path)
+      : fd_(open((path + ".lock").c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666)) {
     const auto end = std::chrono::steady_clock::now() + kPatience;
     while (flock(fd_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
       if (std::chrono::steady_clock::now() > end)
-        throw Error(folder, "another process keeps it locked", "end that process");
+        throw Error(path, "another process keeps it locked", "end that process");
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
   }
@@ -206,7 +208,7 @@ class FolderLock {
 void add_choices(const std::string& path, std::string_view machine, const GemmChoices& choices) {
   try {
     std::filesystem::create_directories(parent_folder(path));
-    const FolderLock lock(parent_folder(path));
+    const FileLock lock(path);
     GemmChoices all = choices;
     all.merge(read_choices(path, machine));
     write_whole_file(path, format_choices(machine, all), Existing::kReplaced);

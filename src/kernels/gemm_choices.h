@@ -67,8 +67,8 @@ ReadChoices parse_choices(std::string_view text, std::string_view machine);
 GemmChoices read_choices(const std::string& path, std::string_view machine);
 
 // Adds to what the file holds, over older choices of the same products. No reader sees half of it, and of two processes
-// that do this at once neither loses what the other measured (where the file system has locks). Makes the folder. A
-// failure is a warning, since the choices can be made again.
+// that do this at once neither loses what the other measured (where the file system has locks). Makes the folder, and
+// leaves an empty file of the path with ".lock" behind it. A failure is a warning, since the choices can be made again.
 void add_choices(const std::string& path, std::string_view machine, const GemmChoices& choices);
 
 }  // namespace mixtune

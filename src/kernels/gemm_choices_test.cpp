@@ -1,12 +1,18 @@
 #include "kernels/gemm_choices.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <set>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include "base/file.h"
 #include "base/temp_folder.h"
 
 namespace mixtune {
@@ -154,8 +160,31 @@ TEST_F(GemmChoicesFile, IsReplacedAtOnce) {
   add_choices(path, kMachine, {});
   add_choices(path, kMachine, some_choices());
   expect_same(read_choices(path, kMachine), some_choices());
-  const auto count = std::distance(std::filesystem::directory_iterator(folder_ + "/new/folder"), {});
-  EXPECT_EQ(count, 1);
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_ + "/new/folder"))
+    names.insert(entry.path().filename());
+  EXPECT_EQ(names, (std::set<std::string>{"choices.txt", "choices.txt.lock"}));
+}
+
+TEST_F(GemmChoicesFile, IsWrittenByOneAtATime) {
+  const std::string path = folder_ + "/choices.txt";
+  const Fd lock(open((path + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  ASSERT_EQ(flock(lock.get(), LOCK_EX), 0);
+  std::thread other([&] { add_choices(path, kMachine, some_choices()); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_FALSE(std::filesystem::exists(path));
+  flock(lock.get(), LOCK_UN);
+  other.join();
+  expect_same(read_choices(path, kMachine), some_choices());
+}
+
+// What stands in the lock's place is not followed.
+TEST_F(GemmChoicesFile, IsWrittenWhereThereCanBeNoLock) {
+  const std::string path = folder_ + "/choices.txt";
+  std::filesystem::create_symlink(folder_ + "/elsewhere", path + ".lock");
+  add_choices(path, kMachine, some_choices());
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/elsewhere"));
+  expect_same(read_choices(path, kMachine), some_choices());
 }
 
 TEST_F(GemmChoicesFile, NewChoicesReplaceOlderOnesOfTheSameProduct) {
@@ -189,7 +218,8 @@ TEST_F(GemmChoicesFile, OddFilesGiveNothingAndDoNotThrow) {
   EXPECT_TRUE(read_choices(folder_ + "/large", kMachine).empty());
   std::ofstream(folder_ + "/file") << "";
   add_choices(folder_ + "/file/choices.txt", kMachine, some_choices());
-  add_choices(folder_, kMachine, some_choices());
+  std::filesystem::create_directory(folder_ + "/folder");
+  add_choices(folder_ + "/folder", kMachine, some_choices());
 }
 
 }  // namespace

@@ -46,7 +46,9 @@ struct Session {
 };
 
 std::string file_in(const std::string& folder) {
-  return std::filesystem::directory_iterator(folder)->path().string();
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    if (entry.path().extension() == ".txt") return entry.path();
+  return "";
 }
 
 TEST_F(GemmPlansTest, TheFirstProductOfAShapeMakesTheChoicesForAllSizes) {
