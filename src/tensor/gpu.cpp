@@ -1,5 +1,6 @@
 #include "tensor/gpu.h"
 
+#include <cuda.h>
 #include <fmt/format.h>
 
 #include <chrono>
@@ -142,15 +143,33 @@ GpuInfo gpu_info(int index) {
   return info;
 }
 
+namespace {
+
+template <class Function>
+Function driver_function(const char* name, unsigned cuda_version) {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found;
+  check_cuda(cudaGetDriverEntryPointByVersion(name, &function, cuda_version, cudaEnableDefault, &found), name);
+  if (found != cudaDriverEntryPointSuccess || !function)
+    throw Error("CUDA", fmt::format("the driver has no {}", name), "update the driver");
+  return reinterpret_cast<Function>(function);
+}
+
+}  // namespace
+
 GpuIdentity gpu_identity(int index) {
   GpuIdentity identity;
-  cudaDeviceProp properties;
-  check_cuda(cudaGetDeviceProperties(&properties, index), "device properties");
-  for (const char byte : properties.uuid.bytes)
-    identity.uuid += fmt::format("{:02x}", static_cast<unsigned char>(byte));
   char bus[32];
   check_cuda(cudaDeviceGetPCIBusId(bus, sizeof bus, index), "bus id");
   identity.bus = bus;
+  // The driver's second version of it gives a slice's own UUID. What the runtime gives for one is not documented.
+  const auto device_of = driver_function<decltype(&cuDeviceGet)>("cuDeviceGet", 2000);
+  const auto uuid_of = driver_function<decltype(&cuDeviceGetUuid)>("cuDeviceGetUuid", 11040);
+  CUdevice device = 0;
+  CUuuid uuid = {};
+  if (device_of(&device, index) != CUDA_SUCCESS || uuid_of(&uuid, device) != CUDA_SUCCESS)
+    throw Error("CUDA", fmt::format("the driver does not tell the UUID of GPU {}", index), "run 'mixtune doctor'");
+  for (const char byte : uuid.bytes) identity.uuid += fmt::format("{:02x}", static_cast<unsigned char>(byte));
   return identity;
 }
 
