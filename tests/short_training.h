@@ -115,7 +115,8 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
   if (run.little_memory)
     options.stack_bytes = static_cast<size_t>(run.memory * static_cast<double>(worst.least_activations));
   TestModel model(run.config, options);
-  if (run.little_memory) model.model().set_still_needed(worst.still_needed);
+  if (run.little_memory)
+    model.model().set_still_needed(plan_reserve(run.config, options, limits, options.stack_bytes).still_needed);
   warm_up(model, limits);
   int64_t dropped = 0;
   State& state = model.state();

@@ -56,8 +56,9 @@ Verdict verdict(const MemoryPlan& balanced, const MemoryPlan& worst, size_t memo
     return {true, balanced.total() <= memory ? "fits; where routing is uneven, some layers will recompute"
                                              : "fits, with some layers recomputed in every step"};
   if (balanced.least() <= memory)
-    return {true, fmt::format("fits, until {}; --search finds what fits any routing",
-                              describe_share(share(memory - (worst.least() - worst.least_activations))))};
+    return {true,
+            fmt::format("fits, until {}; --search finds what fits any routing",
+                        describe_share(reserved_share(share(memory - (worst.least() - worst.least_activations)))))};
   return {false, "does not fit"};
 }
 

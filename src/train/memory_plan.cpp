@@ -96,6 +96,19 @@ double share_that_fits(const MixtralConfig& config, const InstanceOptions& optio
   return low;
 }
 
+double reserved_share(double fits) {
+  return (kEvenRouting + std::max(fits, kEvenRouting)) / 2;
+}
+
+Reserve plan_reserve(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits,
+                     size_t bytes) {
+  Reserve reserve;
+  if (options.ranks && options.ranks->grid.expert_parallel > 1)
+    reserve.fits = share_that_fits(config, options, limits, bytes);
+  reserve.still_needed = plan_memory(config, options, limits, reserved_share(reserve.fits)).still_needed;
+  return reserve;
+}
+
 std::string describe_share(double share) {
   return fmt::format("routing sends a rank more than {:.1f} times its even share of tokens",
                      std::floor(10 * share) / 10);

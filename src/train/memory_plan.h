@@ -35,6 +35,20 @@ MemoryPlan plan_memory(const MixtralConfig& config, const InstanceOptions& optio
 double share_that_fits(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits,
                        size_t bytes);
 
+// The share for which layers leave room when they keep something of their experts, where `fits` is the one that fits:
+// half-way from an even one to it, all where all fits. To leave room for all that fits would keep nothing, and have
+// rows sent again in every layer of every step, however even the routing is; to leave none would end the run by the
+// first uneven layer. Above the reserved share memory may run out, above `fits` it does.
+double reserved_share(double fits);
+
+// What a run on a stack of `bytes` leaves room for. Where no other rank has experts no share is uneven: the worst.
+struct Reserve {
+  double fits = kWorstRouting;       // share_that_fits
+  std::vector<size_t> still_needed;  // for Mixtral::set_still_needed, with the share that is reserved
+};
+Reserve plan_reserve(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits,
+                     size_t bytes);
+
 // "routing sends a rank more than 3.2 times its even share of tokens"
 std::string describe_share(double share);
 

@@ -126,6 +126,36 @@ TEST(MemoryPlan, TheShareOfTokensThatFits) {
   EXPECT_EQ(describe_share(1.59), "routing sends a rank more than 1.5 times its even share of tokens");
 }
 
+TEST(MemoryPlan, LeavesRoomForAShareBetweenAnEvenOneAndWhatFits) {
+  EXPECT_EQ(reserved_share(kWorstRouting), kWorstRouting);
+  EXPECT_DOUBLE_EQ(reserved_share(2.6), 1.8);
+  EXPECT_EQ(reserved_share(kEvenRouting), kEvenRouting);
+  EXPECT_EQ(reserved_share(0), kEvenRouting);
+
+  const MixtralConfig config = testing_config();
+  const Ranks ranks = planned_ranks({.world = 4, .expert_parallel = 4});
+  InstanceOptions options = bf16_options();
+  const MemoryPlan alone = plan_memory(config, options, kLimits, kWorstRouting);
+  EXPECT_EQ(plan_reserve(config, options, kLimits, alone.least_activations / 2).still_needed, alone.still_needed);
+
+  options.ranks = &ranks;
+  const MemoryPlan even = plan_memory(config, options, kLimits, kEvenRouting),
+                   worst = plan_memory(config, options, kLimits, kWorstRouting);
+  EXPECT_EQ(plan_reserve(config, options, kLimits, worst.least_activations).still_needed, worst.still_needed);
+  EXPECT_EQ(plan_reserve(config, options, kLimits, even.least_activations - 1).still_needed, even.still_needed);
+  const size_t bytes = (even.least_activations + worst.least_activations) / 2;
+  const Reserve reserve = plan_reserve(config, options, kLimits, bytes);
+  ASSERT_EQ(reserve.still_needed.size(), 2u);
+  EXPECT_GT(reserve.fits, kEvenRouting);
+  EXPECT_LT(reserve.fits, kWorstRouting);
+  for (size_t layer = 0; layer < reserve.still_needed.size(); ++layer) {
+    EXPECT_GT(reserve.still_needed[layer], even.still_needed[layer]);
+    EXPECT_LT(reserve.still_needed[layer], worst.still_needed[layer]);
+  }
+  const size_t mark = worst.least_activations - worst.still_needed[0];  // of the first layer, which has kept nothing yet
+  EXPECT_LT(mark + reserve.still_needed[0], bytes) << "nothing is left for what layers keep";
+}
+
 // What the CPU's stack really took in fp32, whose tensors are those of an fp32 GPU but for the ops' own temporaries.
 TEST(MemoryPlan, CountsWhatARunTakes) {
   const int threads = omp_get_max_threads();

@@ -14,19 +14,20 @@ namespace mixtune {
 
 namespace {
 
-// Where memory is too short for some routing: says for which, of the rank that has the least. All ranks call this.
-void say_which_routing_fits(Instance& instance, const BatchLimits& limits, const MemoryPlan& worst) {
+// Has layers leave room for what follows. Where that is not enough for some routing, says for which, of the rank that
+// has the least. All ranks call this.
+void leave_room(Instance& instance, const BatchLimits& limits) {
   const Ranks& ranks = instance.ranks();
+  const Reserve reserve = plan_reserve(instance.model().config(), instance.options(), limits, instance.stack_bytes());
+  instance.model().set_still_needed(reserve.still_needed);
   if (ranks.grid.expert_parallel == 1) return;
-  const size_t there = instance.stack_bytes();
-  double share = worst.least_activations <= there
-                     ? kWorstRouting
-                     : share_that_fits(instance.model().config(), instance.options(), limits, there);
+  double fits = reserve.fits;
   for (const std::string& text :
-       gather_texts(instance.ctx(), *ranks.world, "share of tokens that fits", fmt::format("{}", share)))
-    share = std::min(share, std::stod(text));
-  if (ranks.grid.rank == 0 && share >= kEvenRouting && share < kWorstRouting)
-    log_warning("memory runs out where {}; 'mixtune estimate' shows what would fit any routing", describe_share(share));
+       gather_texts(instance.ctx(), *ranks.world, "share of tokens that fits", fmt::format("{}", fits)))
+    fits = std::min(fits, std::stod(text));
+  if (ranks.grid.rank == 0 && fits >= kEvenRouting && fits < kWorstRouting)
+    log_warning("memory may run out where {}; 'mixtune estimate' shows what would fit any routing",
+                describe_share(reserved_share(fits)));
 }
 
 }  // namespace
@@ -44,9 +45,7 @@ std::string warm_up(Instance& instance, BatchLimits limits) {
   Scalars losses(ctx, "warm-up losses", 2);
   Saved saved = instance.model().make_saved();
   if (instance.state().is_training()) {
-    const MemoryPlan worst = plan_memory(config, instance.options(), limits, kWorstRouting);
-    instance.model().set_still_needed(worst.still_needed);
-    say_which_routing_fits(instance, limits, worst);
+    leave_room(instance, limits);
     instance.state().begin_step();
     for (int64_t i = 0; i < std::min<int64_t>(limits.micro_batches, 2); ++i)  // write gradients, and add to them
       forward_backward(ctx, instance.model(), random.batch(), saved, {.router_scale = 1, .ranks = &instance.ranks()},
