@@ -159,7 +159,7 @@ TEST_F(Steps, RecomputeGivesTheSameBits) {
   }
 }
 
-// A stack with room for some of the gate-up outputs: the other layers recompute theirs.
+// A stack with room for what some layers' experts keep (on one GPU gate-up outputs): the others recompute it.
 TEST_F(Steps, ShortStackDropsLayers) {
   const MixtralConfig config = middle_size_config();
   for (InstanceOptions options : {deterministic(fp32_on(kGpu)), deterministic(bf16_on_gpu())}) {
@@ -177,7 +177,7 @@ TEST_F(Steps, ShortStackDropsLayers) {
     const TwoSteps dropped = two_steps(training);
     EXPECT_GT(dropped.first.dropped, 0);
     EXPECT_LT(dropped.first.dropped, kMicroBatches * config.num_hidden_layers);
-    fmt::print("{} of {} gate-up outputs dropped\n", dropped.first.dropped, kMicroBatches * config.num_hidden_layers);
+    fmt::print("{} of {} layers recomputed\n", dropped.first.dropped, kMicroBatches * config.num_hidden_layers);
     expect_same_bits(dropped, kept);
   }
 }

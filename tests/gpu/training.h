@@ -104,7 +104,7 @@ class Training {
 
   struct Numbers {
     double loss = 0, grad_norm = 0;
-    int64_t dropped = 0;  // gate-up outputs that did not fit
+    int64_t dropped = 0;  // layers that did not keep all they were to (Saved::dropped)
     bool operator==(const Numbers&) const = default;
   };
   // Gradients of the step's loss; its norm is not computed.
