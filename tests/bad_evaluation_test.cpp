@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/temp_folder.h"
+#include "base/test_paths.h"
 #include "config/load.h"
 #include "train/trainer.h"
 
@@ -32,7 +33,7 @@ class BadEvaluation : public testing::Test {
   }
 
   static Config config_of(const std::string& out) {
-    const std::string fixture = MIXTUNE_SOURCE_DIR "/tests/fixtures/hf/plain";
+    const std::string fixture = source_path("tests/fixtures/hf/plain");
     return load_config(std::nullopt, {{"model_name_or_path", fixture},
                                       {"train_file", fixture + "/train.jsonl"},
                                       {"validation_file", fixture + "/train.jsonl"},

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "state/adamw.h"
+#include "tensor/out_of_memory.h"
 
 namespace mixtune {
 namespace {
@@ -68,7 +69,7 @@ TEST_F(StateTest, AModelTooLargeForTheMachineIsOneClearLine) {
     State({{.name = "huge", .shape = {rows, 64}, .slices = {{.name = "huge", .shape = {rows, 64}, .rows = rows}}}}, {},
           DType::kF32, State::Purpose::kTraining);
     FAIL();
-  } catch (const UserError& error) {
+  } catch (const OutOfMemory& error) {
     EXPECT_NE(std::string(error.what()).find("gradients (256.0 TiB) and moments (512.0 TiB) need 1024.0 TiB"),
               std::string::npos)
         << error.what();
