@@ -89,7 +89,7 @@ void move(const std::string& from, const std::string& to) {
 void move_new(const std::string& from, const std::string& to) {
   if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return;
   if (errno == EEXIST) fail_existing(to);
-  if (errno != EINVAL && errno != ENOSYS) fail_move(to, errno);
+  if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP) fail_move(to, errno);
   if (link(from.c_str(), to.c_str()) == 0) {
     unlink(from.c_str());
     return;

@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <filesystem>
 #include <vector>
 
@@ -13,6 +16,19 @@
 #include "base/file.h"
 #include "base/output_file.h"
 #include "base/temp_folder.h"
+
+namespace {
+
+int rename_error = 0;  // of every renameat2; 0: what the system says
+
+}  // namespace
+
+// In place of the C library's: file systems differ in what they say of a rename that they cannot do.
+extern "C" int renameat2(int from_folder, const char* from, int to_folder, const char* to, unsigned flags) noexcept {
+  if (rename_error == 0) return static_cast<int>(syscall(SYS_renameat2, from_folder, from, to_folder, to, flags));
+  errno = rename_error;
+  return -1;
+}
 
 namespace mixtune {
 namespace {
@@ -43,6 +59,21 @@ TEST_F(Staged, AFileReplacesTheOneOfItsName) {
   }
   EXPECT_EQ(read("file"), "new");
   EXPECT_EQ(entries(), std::vector<std::string>{"file"});
+}
+
+TEST_F(Staged, FileSystemsThatCannotRefuseToReplace) {
+  for (const int error : {EINVAL, ENOSYS, EOPNOTSUPP}) {
+    rename_error = error;
+    EXPECT_NO_THROW(write_whole_file(path("new"), "text", Existing::kRefused)) << error;
+    EXPECT_THROW(write_whole_file(path("new"), "other", Existing::kRefused), UserError) << error;
+    rename_error = 0;
+    EXPECT_EQ(entries(), std::vector<std::string>{"new"});
+    EXPECT_EQ(read("new"), "text");
+    std::filesystem::remove(path("new"));
+  }
+  rename_error = EACCES;
+  EXPECT_THROW(write_whole_file(path("new"), "text", Existing::kRefused), Error);
+  rename_error = 0;
 }
 
 TEST_F(Staged, WhatIsNotCommittedGoes) {
