@@ -26,6 +26,9 @@ struct Candidate {
   int64_t other_batch = 0;  // Fit::other_batch
 
   void set(std::string_view key, int64_t value) { change({key, fmt::format("{}", value), false, false}); }
+  void set_other_numbers(std::string_view key, std::string_view value) {
+    change({key, std::string(value), false, true});
+  }
   void change(const Saving& saving) {
     config = with(std::move(config), saving.key, saving.value);
     const auto known = std::ranges::find(changes, saving.key, &Change::key);
@@ -63,6 +66,8 @@ class Search {
     return best;
   }
 
+  size_t plans() const { return plans_; }  // counted so far
+
  private:
   // Of the same global batch, as far as the ranks can share it.
   void share_batch(Candidate& candidate, int64_t per_device) const {
@@ -82,6 +87,8 @@ class Search {
       candidate.set("global_batch_size", candidate.other_batch);
     }
     candidate.config.batch.gradient_accumulation_steps = steps;
+    if (steps > 1 && candidate.config.run.gradient_dtype == StateDType::kBf16)  // which hold one micro-batch alone
+      candidate.set_other_numbers("gradient_dtype", "fp32");
   }
 
   Candidate start(int ranks, int64_t expert_parallel) const {
@@ -121,35 +128,38 @@ class Search {
       fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(i));
       Candidate other = first;
       for (const Saving& saving : fewer) apply(other, saving);
-      if (runs(other.config) && fits(other)) applied = std::move(fewer), candidate = std::move(other);
+      if (fits(other)) applied = std::move(fewer), candidate = std::move(other);
     }
-    return Fit{ranks, candidate.changes, candidate.other_batch, need(candidate)};
+    return Fit{ranks, candidate.changes, candidate.other_batch, need(candidate).value()};
   }
 
-  static bool runs(const Config& config) {
-    try {
-      planned_options(config);
-    } catch (const UserError&) {
-      return false;  // a key that goes with another that was left out
-    }
-    return true;
-  }
-
-  size_t need(const Candidate& candidate) {
+  // None where its keys do not go together, as when one was left out that another needs.
+  std::optional<size_t> need(const Candidate& candidate) {
     const Config& config = candidate.config;
     const Ranks ranks = planned_ranks(
         {.world = candidate.ranks, .expert_parallel = static_cast<int>(config.parallel.expert_model_parallel_size)});
     const int64_t rows = config.batch.per_device_train_batch_size, length = config.data.max_seq_length;
-    return plan_memory(shape_, planned_options(config, &ranks),
-                       {.tokens = rows * length, .longest_document = length, .documents = rows}, kWorstRouting)
+    std::optional<InstanceOptions> options;
+    try {
+      options = planned_options(config, &ranks);
+    } catch (const UserError&) {
+      return std::nullopt;
+    }
+    ++plans_;
+    return plan_memory(shape_, *options, {.tokens = rows * length, .longest_document = length, .documents = rows},
+                       kWorstRouting)
         .least();
   }
-  bool fits(const Candidate& candidate) { return need(candidate) <= memory_; }
+  bool fits(const Candidate& candidate) {
+    const std::optional<size_t> bytes = need(candidate);
+    return bytes && *bytes <= memory_;
+  }
 
   const MixtralConfig& shape_;
   Config given_;
   size_t memory_;
   int64_t rows_;  // of an optimizer step
+  size_t plans_ = 0;
 };
 
 }  // namespace
@@ -158,7 +168,8 @@ bool Fit::changes_numbers() const {
   return other_batch > 0 || std::ranges::any_of(changes, &Change::changes_numbers);
 }
 
-std::vector<Fit> search_fits(const MixtralConfig& shape, const Config& config, int ranks, size_t memory) {
+std::vector<Fit> search_fits(const MixtralConfig& shape, const Config& config, int ranks, size_t memory,
+                             size_t* plans) {
   Search search(shape, config, ranks, memory);
   std::set<int> counts = {ranks};
   for (int count = 1; count <= kMostRanks; count *= 2) counts.insert(count);
@@ -173,6 +184,7 @@ std::vector<Fit> search_fits(const MixtralConfig& shape, const Config& config, i
       other.insert(other.begin(), std::move(*fit));
     }
   }
+  if (plans) *plans = search.plans();
   same.insert(same.end(), other.begin(), other.end());
   return same;
 }

@@ -27,6 +27,8 @@ struct Fit {
 // What fits `memory` bytes a GPU, whatever the routing, on 1, 2, 4, ... 64 GPUs or `ranks` of them. First what leaves
 // the numbers as they are: on `ranks` GPUs, then on the fewest; then what fits on fewer still with other numbers (of
 // another dtype or global batch), the fewest last. None of the changes can be left out. Empty: nothing fits.
-std::vector<Fit> search_fits(const MixtralConfig& shape, const Config& config, int ranks, size_t memory);
+// `plans`, where given, becomes the number of memory plans that it took, which is what the search costs.
+std::vector<Fit> search_fits(const MixtralConfig& shape, const Config& config, int ranks, size_t memory,
+                             size_t* plans = nullptr);
 
 }  // namespace mixtune

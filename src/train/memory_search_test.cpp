@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "config/load.h"
 #include "train/device.h"
@@ -133,14 +132,31 @@ TEST_F(Search, TheGlobalBatchStays) {
   EXPECT_EQ(str(by_global[0]).find("gradient_accumulation_steps"), std::string::npos) << str(by_global[0]);
 }
 
+// On fewer ranks the global batch takes several micro-batches, whose gradients must be fp32.
+TEST_F(Search, Bf16GradientsGoWhereTheBatchIsShared) {
+  const Config config = config_with({{"precision", "bf16"}, {"gradient_dtype", "bf16"}});
+  EXPECT_TRUE(search(config, 8, kGiB).empty());
+  const size_t given = need(shape_, config, 8);
+  auto fits = search(config, 8, given);
+  ASSERT_FALSE(fits.empty());
+  EXPECT_EQ(str(fits[0]), "8");
+  fits = search(config, 8, 4 * given);
+  const auto fewer = std::ranges::find_if(fits, [](const Fit& fit) { return fit.ranks < 8; });
+  ASSERT_NE(fewer, fits.end());
+  EXPECT_NE(str(*fewer).find("gradient_accumulation_steps="), std::string::npos) << str(*fewer);
+  EXPECT_NE(str(*fewer).find("gradient_dtype=fp32"), std::string::npos) << str(*fewer);
+  EXPECT_TRUE(fewer->changes_numbers());
+}
+
 // 64 rows in a step.
-TEST(SearchOfMixtral8x7B, FindsLayoutsThatFitInSeconds) {
+TEST(SearchOfMixtral8x7B, FindsLayoutsThatFitByFewPlans) {
   const MixtralConfig shape = mixtral_8x7b();
   const Config config =
       config_with({{"precision", "bf16"}, {"max_seq_length", "4096"}, {"gradient_accumulation_steps", "8"}});
-  const auto start = std::chrono::steady_clock::now();
   for (const size_t memory : {79 * kGiB, 140 * kGiB}) {
-    const auto fits = search_fits(shape, config, 1, memory);
+    size_t plans = 0;
+    const auto fits = search_fits(shape, config, 1, memory, &plans);
+    EXPECT_LT(plans, 1000u);
     ASSERT_GE(fits.size(), 2u);
     check(shape, config, fits, memory);
     EXPECT_FALSE(fits.front().changes_numbers()) << str(fits.front());
@@ -149,8 +165,6 @@ TEST(SearchOfMixtral8x7B, FindsLayoutsThatFitInSeconds) {
     EXPECT_LE(fits.front().ranks, memory == 79 * kGiB ? 32 : 8);
     for (const Fit& fit : fits) EXPECT_EQ(fit.other_batch, 0) << str(fit);
   }
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  EXPECT_LT(seconds.count(), 60);  // 2 s where nothing else runs
 }
 
 // More GPUs than rows.
