@@ -9,10 +9,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <ranges>
 #include <string_view>
+#include <thread>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -38,17 +40,50 @@ std::string lock_path(const std::string& path) {
   throw UserError(shown(path), fmt::format("{}: {}", what, std::strerror(error)), kMend);
 }
 
-// Locks an open lock file; false, where file systems have no locks. Throws if another process holds it.
+constexpr size_t kMostDigits = 20;  // of a process
+
+[[noreturn]] void fail_not_ours(const std::string& path) {
+  throw UserError(shown(lock_path(path)), "is a file that no run of mixtune made",
+                  "move it elsewhere, or choose another output_dir");
+}
+
+// What a lock file holds: the process that wrote it, or nothing yet. Throws for a file of that name which no run made.
+std::string owner(int fd, const std::string& path) {
+  struct stat status {};
+  std::array<char, kMostDigits + 1> text{};
+  const bool is_ours = fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_nlink <= 1;
+  const ssize_t size = is_ours ? pread(fd, text.data(), text.size(), 0) : -1;
+  const std::string_view pid(text.data(), static_cast<size_t>(std::max<ssize_t>(size, 0)));
+  if (size < 0 || pid.size() > kMostDigits || pid.find_first_not_of("0123456789") != pid.npos) fail_not_ours(path);
+  return std::string(pid);
+}
+
+[[noreturn]] void fail_claimed(const std::string& path, const std::string& pid) {
+  throw UserError(shown(path),
+                  pid.empty() ? "another run is using it" : fmt::format("another run is using it (process {})", pid),
+                  "choose another output_dir, or wait until that run has ended");
+}
+
+enum class Locked { kYes, kNo, kUnsupported };
+
+// `kind`: LOCK_EX of the one who has the folder, LOCK_SH of those who look whether somebody has.
+Locked try_lock(int fd, int kind) {
+  if (flock(fd, kind | LOCK_NB) == 0) return Locked::kYes;
+  return errno == EWOULDBLOCK ? Locked::kNo : Locked::kUnsupported;
+}
+
+// Locks an open lock file; false, where file systems have no locks. Throws if another process has the folder; waits for
+// those that only look, which they do in no time.
 bool lock_file(int fd, const std::string& path) {
-  if (flock(fd, LOCK_EX | LOCK_NB) == 0) return true;
-  if (errno != EWOULDBLOCK) return false;
-  std::array<char, 20> owner{};
-  const ssize_t size = pread(fd, owner.data(), owner.size(), 0);
-  const std::string_view pid(owner.data(), static_cast<size_t>(std::max<ssize_t>(size, 0)));
-  throw UserError(
-      shown(path),
-      pid.empty() ? "another run is using it" : fmt::format("another run is using it (process {})", printable(pid)),
-      "choose another output_dir, or wait until that run has ended");
+  constexpr std::chrono::seconds kPatience{5};
+  owner(fd, path);
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  for (;; std::this_thread::sleep_for(std::chrono::milliseconds(1))) {
+    if (const Locked locked = try_lock(fd, LOCK_EX); locked != Locked::kNo) return locked == Locked::kYes;
+    if (try_lock(fd, LOCK_SH) == Locked::kNo || std::chrono::steady_clock::now() > end)
+      fail_claimed(path, owner(fd, path));
+    flock(fd, LOCK_UN);
+  }
 }
 
 // Whether `path` still names the file: who gives a folder up removes its lock.
@@ -112,7 +147,10 @@ bool FolderClaim::open_lock() {
 
 void check_unclaimed(const std::string& path) {
   const Fd lock(open(lock_path(path).c_str(), O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC));
-  if (lock.get() >= 0) lock_file(lock.get(), path);
+  if (lock.get() < 0 && errno == ELOOP) fail_not_ours(path);
+  if (lock.get() < 0) return;
+  const std::string pid = owner(lock.get(), path);
+  if (try_lock(lock.get(), LOCK_SH) == Locked::kNo) fail_claimed(path, pid);
 }
 
 }  // namespace mixtune

@@ -12,7 +12,8 @@ namespace mixtune {
 class FolderClaim {
  public:
   // Makes the folder and its parents, as far as they are missing, and locks `.lock` in it. Throws UserError where that
-  // cannot be, or another process has the folder. Warns where the file system has no locks.
+  // cannot be, another process has the folder, or a `.lock` is there that no run made. Warns where the file system has
+  // no locks.
   explicit FolderClaim(const std::string& path);
   // Gives the folder up, and removes what this made, if it was not kept and there is nothing else in it.
   ~FolderClaim();
@@ -33,7 +34,8 @@ class FolderClaim {
   bool made_lock_ = false, kept_ = false;
 };
 
-// Throws UserError where another process has the folder. Changes nothing.
+// Throws UserError where another process has the folder, or a `.lock` is there that no run made. Changes nothing, and
+// is in no other's way.
 void check_unclaimed(const std::string& path);
 
 }  // namespace mixtune

@@ -1,10 +1,14 @@
 #include "train/output_folder.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <memory>
+#include <thread>
 
 #include "base/staged.h"
 #include "checkpoint/test_model.h"
@@ -138,6 +142,41 @@ TEST_F(Output, OneRunAtATime) {
   expect_refused({.path = out_, .overwrite = true}, {"another run is using it", std::to_string(getpid())});
   first.reset();
   const OutputFolder second({.path = out_});
+}
+
+TEST_F(Output, ALockThatNoRunMadeIsLeftAlone) {
+  fs::create_directories(out_);
+  const std::string lock = out_ + "/.lock", told = "/.lock: is a file that no run of mixtune made";
+  for (const std::string text : {"theirs", "12 34", "123456789012345678901", "1\n"}) {
+    put(lock, text);
+    for (const bool overwrite : {false, true}) expect_refused({.path = out_, .overwrite = overwrite}, {told});
+    EXPECT_EQ(get(lock), text);
+  }
+  fs::remove(lock);
+  put(folder_ / "precious", "17");
+  fs::create_hard_link(folder_ / "precious", lock);
+  expect_refused({.path = out_}, {told});
+  EXPECT_EQ(get(folder_ / "precious"), "17");
+  fs::remove(lock);
+  fs::create_symlink(folder_ / "precious", lock);
+  expect_refused({.path = out_}, {told});
+  fs::remove(lock);
+  fs::create_directory(lock);
+  expect_user_error([&] { check_output_folder({.path = out_}); }, {told});
+}
+
+// As those that look at once do.
+TEST_F(Output, WhoLooksIsInNobodysWay) {
+  fs::create_directories(out_);
+  const Fd other(open((out_ + "/.lock").c_str(), O_RDWR | O_CREAT, 0666));
+  ASSERT_EQ(flock(other.get(), LOCK_SH), 0);
+  check_output_folder({.path = out_});
+  std::thread looks([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    flock(other.get(), LOCK_UN);
+  });
+  EXPECT_NO_THROW(OutputFolder({.path = out_}));
+  looks.join();
 }
 
 TEST_F(Output, AKilledRunFreesTheFolder) {
