@@ -1,10 +1,12 @@
 #include "base/contained.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <filesystem>
-#include <string_view>
 
 #include "base/error.h"
+#include "base/file.h"
 
 namespace mixtune {
 
@@ -33,12 +35,28 @@ bool leads_out(const std::string& folder, const std::string& name) {
   return !inside && !is_hub_blob(file);
 }
 
-std::string path_within(const std::string& folder, const std::string& name) {
+std::string path_within(const std::string& folder, const std::string& name, std::string_view mend) {
   const std::string path = folder + "/" + name;
-  if (leads_out(folder, name))
-    throw UserError(printable(path, 400), "is a link that leads out of its folder",
-                    "put the file itself there, by a copy or a hard link (ln)");
+  if (leads_out(folder, name)) throw UserError(printable(path, 400), "is a link that leads out of its folder", mend);
   return path;
+}
+
+std::string read_config_json(const std::string& folder) {
+  constexpr size_t kMaxBytes = 1 << 20;
+  return read_small_file(path_within(folder, "config.json"), kMaxBytes, "give the folder of a whole checkpoint");
+}
+
+std::vector<std::string> regular_files(const std::string& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    std::error_code unreadable;  // as a link that leads nowhere
+    if (entry->is_regular_file(unreadable)) names.push_back(entry->path().filename().string());
+  }
+  if (error)
+    throw UserError(printable(folder, 400), fmt::format("cannot be listed: {}", error.message()), "check the path");
+  std::ranges::sort(names);
+  return names;
 }
 
 }  // namespace mixtune

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace mixtune {
 
@@ -10,7 +12,14 @@ namespace mixtune {
 // reached through links. False where there is no such file.
 bool leads_out(const std::string& folder, const std::string& name);
 
-// FOLDER/NAME. Throws UserError where it leads out.
-std::string path_within(const std::string& folder, const std::string& name);
+// FOLDER/NAME. Where it leads out, throws UserError that ends in `mend`.
+std::string path_within(const std::string& folder, const std::string& name,
+                        std::string_view mend = "put the file itself there, by a copy or a hard link (ln)");
+
+// The text of FOLDER/config.json. Throws UserError where it leads out, is no regular file or larger than 1 MiB.
+std::string read_config_json(const std::string& folder);
+
+// Names of the regular files in `folder`, and of links to such, sorted. Throws UserError where it cannot be listed.
+std::vector<std::string> regular_files(const std::string& folder);
 
 }  // namespace mixtune

@@ -63,6 +63,27 @@ TEST_F(Contained, LinksToOtherPlacesLeadOut) {
   }
 }
 
+TEST_F(Contained, AConfigJsonIsBoundedAndOfItsFolder) {
+  const std::string config = model_ + "/config.json";
+  write(config);
+  EXPECT_EQ(read_config_json(model_), "text");
+  fs::resize_file(config, (1 << 20) + 1);
+  EXPECT_THROW(read_config_json(model_), UserError);
+  fs::remove(config);
+  write(folder_ / "secret");
+  fs::create_symlink("../secret", config);
+  EXPECT_THROW(read_config_json(model_), UserError);
+}
+
+TEST_F(Contained, RegularFilesAreListedAndNothingElse) {
+  for (const char* name : {"b", "a"}) write(fs::path(model_) / name);
+  fs::create_directory(model_ + "/folder");
+  link("a");
+  fs::create_symlink("/nowhere", model_ + "/dangling");
+  EXPECT_EQ(regular_files(model_), (std::vector<std::string>{"a", "b", "link"}));
+  EXPECT_THROW(regular_files(model_ + "/none"), UserError);
+}
+
 TEST_F(Contained, TheHubCachesBlobs) {
   const std::string sha256(64, '7'), sha1(40, 'a');
   for (const std::string& blob : {sha256, sha1}) {

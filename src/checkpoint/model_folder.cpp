@@ -1,21 +1,11 @@
 #include "checkpoint/model_folder.h"
 
 #include "base/contained.h"
-#include "base/file.h"
 
 namespace mixtune {
 
-namespace {
-
-constexpr size_t kMaxConfigBytes = 1 << 20;
-
-}  // namespace
-
 ModelFolder::ModelFolder(const std::string& path)
-    : weights_(path),
-      config_json_(
-          read_small_file(path_within(path, "config.json"), kMaxConfigBytes, "check that it is a config.json")),
-      side_files_(read_side_files(path, SideFiles::kAll)) {
+    : weights_(path), config_json_(read_config_json(path)), side_files_(read_side_files(path, SideFiles::kAll)) {
   report_left_out(path);
 }
 

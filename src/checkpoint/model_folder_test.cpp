@@ -55,7 +55,7 @@ TEST_F(Model, SideFilesByTheirNames) {
     EXPECT_TRUE(is_side_file(name, SideFiles::kAll)) << name;
   }
   for (const char* name : {"generation_config.json", "README.md", "readme", "LICENSE", "LICENSE.txt", "NOTICE",
-                           "License-2.0", "LICENCE", "COPYING", "USE_POLICY.md"}) {
+                           "License-2.0", "LICENCE", "COPYING", "PROVENANCE.md", "USE_POLICY.md"}) {
     EXPECT_FALSE(is_side_file(name, SideFiles::kTokenizer)) << name;
     EXPECT_TRUE(is_side_file(name, SideFiles::kAll)) << name;
   }

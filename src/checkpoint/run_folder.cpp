@@ -47,7 +47,8 @@ std::string model_folder(const std::string& path, bool say) {
     throw UserError(printable(foreign ? path : latest, 400), foreign ? foreign->what : "does not name a checkpoint",
                     foreign ? foreign->mend : kNameOne);
   }
-  const std::string folder = path_within(path, name);
+  const std::string folder =
+      path_within(path, name, fmt::format("give that folder itself: {}", printable(path + "/" + name, 400)));
   if (!fs::is_directory(folder, error))
     throw UserError(printable(latest, 400), fmt::format("names {}, which is not there", name), kNameOne);
   if (say) log_info("{}: a run's folder: its latest checkpoint, {}, is taken", printable(path, 400), name);

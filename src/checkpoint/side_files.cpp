@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <filesystem>
 
 #include "base/contained.h"
 #include "base/error.h"
@@ -17,15 +16,13 @@ namespace mixtune {
 
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr uint64_t kMaxBytes = uint64_t{64} << 20, kMaxBytesTogether = uint64_t{256} << 20;
 
 constexpr auto kTokenizerFiles = std::to_array<std::string_view>(
     {"tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
      "vocab.json", "merges.txt", "chat_template.json"});
 constexpr auto kPapers = std::to_array<std::string_view>(
-    {"readme", "license", "licence", "copying", "notice", "use_policy", "acceptable_use_policy"});
+    {"readme", "license", "licence", "copying", "notice", "provenance", "use_policy", "acceptable_use_policy"});
 
 bool is_tokenizer_file(std::string_view name) {
   return std::ranges::find(kTokenizerFiles, name) != kTokenizerFiles.end() || name.ends_with(".jinja") ||
@@ -45,19 +42,10 @@ bool goes_without_saying(std::string_view name) {
          name.ends_with(".safetensors.index.json");
 }
 
-// Of the files in `folder` that `wanted` takes, sorted.
 template <class Wanted>
 std::vector<std::string> names(const std::string& folder, const Wanted& wanted) {
-  std::vector<std::string> found;
-  std::error_code error;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
-    std::error_code unreadable;
-    if (entry->is_regular_file(unreadable) && wanted(name)) found.push_back(name);
-  }
-  if (error)
-    throw UserError(printable(folder, 400), fmt::format("cannot be listed: {}", error.message()), "check the path");
-  std::ranges::sort(found);
+  std::vector<std::string> found = regular_files(folder);
+  std::erase_if(found, [&](const std::string& name) { return !wanted(name); });
   return found;
 }
 

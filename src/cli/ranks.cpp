@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -51,6 +52,15 @@ bool is_command_at_terminal() {
 void end_with(const Launch& launch, const Failure& failure) {
   if (!launch.supervised && (launch.rank == 0 || failure.rank < 0)) log_line("mixtune: error", failure.message);
   std::_Exit(failure.exit_code);
+}
+
+std::string hash_of_program() {
+  constexpr uint64_t kPiece = 4 << 20;
+  const InputFile file("/proc/self/exe");
+  uint64_t key = 0;
+  for (uint64_t done = 0; done < file.size(); done += kPiece)
+    key = random_key(key, file.read(done, std::min(kPiece, file.size() - done)));
+  return fmt::format("{:x}", key);
 }
 
 [[noreturn]] void fail(Job& job, const Launch& launch, const std::string& message, ExitCode code) {
@@ -114,13 +124,12 @@ void run_as_rank(const Config& config, const Launch& launch, const std::function
   }
 }
 
-std::string hash_of_file(const std::string& path) {
-  const InputFile file(path);
-  return fmt::format("{:x}", random_key(0, file.read(0, file.size())));
+std::string hash_of_text(std::string_view text) {
+  return fmt::format("{:x}", random_key(0, text));
 }
 
 Entries fingerprint(const Config& config, Device device, int ranks) {
-  Entries entries = {{"program", hash_of_file("/proc/self/exe")}};
+  Entries entries = {{"program", hash_of_program()}};
   std::istringstream keys(print_config(config));
   for (std::string line; std::getline(keys, line);) {
     const size_t colon = line.find(':');

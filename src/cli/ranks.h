@@ -3,6 +3,8 @@
 
 #include <functional>
 #include <optional>
+#include <string>
+#include <string_view>
 
 #include "config/config.h"
 #include "parallel/job.h"
@@ -39,6 +41,6 @@ void run_as_rank(const Config& config, const Launch& launch, const std::function
 // What every job's ranks must have in common, by its name in messages: the program, each key of the configuration, and
 // of a GPU its driver and NCCL.
 Entries fingerprint(const Config& config, Device device, int ranks);
-std::string hash_of_file(const std::string& path);
+std::string hash_of_text(std::string_view text);
 
 }  // namespace mixtune

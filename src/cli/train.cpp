@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
 #include <memory>
 
 #include <CLI/CLI.hpp>
 
+#include "base/contained.h"
 #include "cli/arguments.h"
 #include "cli/preflight.h"
 #include "cli/ranks.h"
@@ -26,19 +26,20 @@ struct TrainArguments {
   int ranks = 0;
 };
 
-std::string sizes_of_files(const std::string& folder, std::string_view extension) {
-  std::map<std::string, uintmax_t> sizes;
-  for (const auto& entry : std::filesystem::directory_iterator(folder))
-    if (entry.path().extension() == extension) sizes[entry.path().filename().string()] = entry.file_size();
+std::string sizes_of_weights(const std::string& folder) {
   std::string text;
-  for (const auto& [name, size] : sizes) text += fmt::format("{} {}\n", name, size);
+  for (const std::string& name : regular_files(folder)) {
+    std::error_code gone;
+    if (name.ends_with(".safetensors"))
+      text += fmt::format("{} {}\n", name, std::filesystem::file_size(folder + "/" + name, gone));
+  }
   return text;
 }
 
 Entries fingerprint_of_run(const Config& config, Device device, int ranks) {
   const std::string& model = config.model.model_name_or_path;
   Entries entries = fingerprint(config, device, ranks);
-  entries["checkpoint"] = hash_of_file(model + "/config.json") + "\n" + sizes_of_files(model, ".safetensors");
+  entries["checkpoint"] = hash_of_text(read_config_json(model)) + "\n" + sizes_of_weights(model);
   return entries;
 }
 
@@ -65,8 +66,7 @@ void train_on_ranks(const Config& config, int count) {
 void run_dry(const Config& config, const std::optional<Launch>& launch, int nproc) {
   const int ranks = launch ? launch->size : std::max(nproc, 1);
   const int64_t experts = load_mixtral_config(config.model.model_name_or_path).num_local_experts;
-  const std::string text = dry_run(config, grid_of(config, experts, ranks));
-  if (!launch || launch->rank == 0) fmt::print("{}", text);
+  fmt::print("{}", dry_run(config, grid_of(config, experts, ranks)));
 }
 
 void run_train(const TrainArguments& arguments, const Overrides& overrides) {
@@ -76,6 +76,7 @@ void run_train(const TrainArguments& arguments, const Overrides& overrides) {
   if (!arguments.dry_run)
     instance_options(config, State::Purpose::kTraining);  // the keys fit each other and the machine
   const auto launch = launch_of_process(arguments.ranks);
+  if (arguments.dry_run && launch && launch->rank != 0) return;  // rank 0 says the same
   const bool leads = !launch || (launch->rank == 0 && !launch->supervised);
   config.model.model_name_or_path =
       find_model(config.model.model_name_or_path, config.where("model_name_or_path"), leads);

@@ -23,7 +23,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMaxBytes = 1 << 20;
 constexpr int kMaxDepth = 16;
 constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
 constexpr double kMaxParameters = 1e15;              // far from what overflows, in elements or bytes
@@ -335,9 +334,7 @@ MixtralConfig load_mixtral_config(const std::string& folder) {
         "give the path of a downloaded checkpoint ('hf download NAME --local-dir DIR' gets one from the hub)");
   if (!fs::is_directory(status))
     throw UserError(printable(folder, 400), "is not a folder", "give the folder that holds config.json");
-  const std::string path = path_within(folder, "config.json");
-  return parse_mixtral_config(read_small_file(path, kMaxBytes, "give the folder of a whole checkpoint"),
-                              printable(path, 400));
+  return parse_mixtral_config(read_config_json(folder), printable(folder + "/config.json", 400));
 }
 
 }  // namespace mixtune

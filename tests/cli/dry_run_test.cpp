@@ -79,6 +79,18 @@ TEST_F(DryRun, NeedsNoGpu) {
   EXPECT_NE(out.find(" with even routing, "), std::string::npos) << out;
 }
 
+TEST_F(DryRun, OneOfManyRanksSpeaks) {
+  const auto rank = [&](int number) {
+    return run_shell("RANK=" + std::to_string(number) + " LOCAL_RANK=" + std::to_string(number) +
+                         " WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 \"$0\" train run.yaml --dry-run",
+                     work_.path());
+  };
+  EXPECT_NE(rank(0).out.find("on 2 ranks,"), std::string::npos);
+  const Outcome other = rank(1);
+  EXPECT_EQ(other.code, 0);
+  EXPECT_EQ(other.out + other.err, "");
+}
+
 TEST_F(DryRun, WhatItPrintsIsAConfiguration) {
   const std::string out = run({"--dry-run", "--seed=4", "--packing"}).out;
   EXPECT_NE(out.find("seed: 4\n"), std::string::npos) << out;

@@ -32,7 +32,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using Args = std::vector<std::string>;
 
-constexpr double kSoon = 20;   // seconds, on a busy machine with sanitizers
 constexpr int kLauncher = -1;  // in place of a rank's number
 
 std::vector<std::string> lines_of(const std::string& text) {
@@ -344,6 +343,20 @@ TEST_F(RankRuns, OfDifferentDataDoNotTrain) {
   EXPECT_FALSE(fs::exists(path("out")));
 }
 
+// What is no part of the model's folder is not read, be it to compare ranks.
+TEST_F(RankRuns, OfAConfigJsonThatLeadsOutDoNotTrain) {
+  fs::create_directory(path("other"));
+  fs::copy(path("model"), path("other/model"));
+  fs::create_symlink(path("data.jsonl"), path("other/data.jsonl"));
+  fs::remove(path("other/model/config.json"));
+  write(path("other/secret"), "secret");
+  fs::create_symlink("../secret", path("other/model/config.json"));
+  const Outcome outcome = run_shell(launch_two(train("out", {"--max_steps=3"}), "", "other"), work_.path());
+  EXPECT_EQ(outcome.out, "2\n2\n") << outcome.err;
+  expect_one_error(outcome, {"model/config.json: is a link that leads out"});
+  EXPECT_FALSE(fs::exists(path("out")));
+}
+
 TEST_F(RankRuns, OfOneGpuDoNotTrain) {
   const char* device = std::getenv("MIXTUNE_TEST_DEVICE");
   if (device == nullptr || std::string(device) != "cuda") GTEST_SKIP() << "skipped: no MIXTUNE_TEST_DEVICE=cuda";
@@ -394,7 +407,6 @@ TEST_F(RankRuns, EndWhenOneIsKilled) {
   const Outcome outcome = interrupted(train("out", kEndless), 1, SIGKILL);
   EXPECT_GT(outcome.code, 0);
   expect_one_error(outcome, {"rank 1 was killed by signal 9 (Killed)", "at step "});
-  EXPECT_LT(outcome.seconds, kSoon);
   expect_no_process_left();
 }
 
@@ -413,7 +425,6 @@ TEST_F(RankRuns, EndWhenTheirLauncherIsInterrupted) {
   const Outcome outcome = interrupted(train("out", kEndless), kLauncher, SIGINT);
   EXPECT_EQ(outcome.code, 130);
   expect_one_error(outcome, {"stopped by signal 2 (Interrupt)"});
-  EXPECT_LT(outcome.seconds, kSoon);
   EXPECT_TRUE(processes().empty());
 }
 
