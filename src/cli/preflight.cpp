@@ -19,11 +19,12 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// "mistralai/Mixtral-8x7B-v0.1": what a name on the hub looks like.
+// "mistralai/Mixtral-8x7B-v0.1": what a name on the hub looks like, unless it is a slip in a path of this machine.
 bool looks_like_hub_name(std::string_view name) {
   const size_t slash = name.find('/');
+  std::error_code error;
   return slash != name.npos && slash > 0 && name[0] != '.' && name.find('/', slash + 1) == name.npos &&
-         slash + 1 < name.size();
+         slash + 1 < name.size() && !fs::is_directory(name.substr(0, slash), error);
 }
 
 void check_file(const std::string& where, const std::string& path) {

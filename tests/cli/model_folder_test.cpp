@@ -135,6 +135,30 @@ TEST_F(ModelFolders, ARunsFolderIsItsLatestCheckpoint) {
             std::string::npos);
 }
 
+TEST_F(ModelFolders, ACheckpointThatWasMovedAndLinkedTo) {
+  run(train("model"));
+  fs::rename(path("out/checkpoint-1"), path("moved"));
+  fs::create_symlink("../moved", path("out/checkpoint-1"));
+  EXPECT_NE(run({"inspect", "out"}, 2).err.find("leads out of its folder; give that folder itself: out/checkpoint-1\n"),
+            std::string::npos);
+  run({"inspect", "out/checkpoint-1"});
+}
+
+TEST_F(ModelFolders, ALinkToNothingBesideTheWeights) {
+  fs::create_symlink("/nowhere", path("model/stray.safetensors"));
+  auto args = train("model");
+  args.insert(args.end(), {"--nproc=2", "--per_device_train_batch_size=1"});
+  run(args);
+}
+
+// Only what cannot be a path here is taken for a name on the hub.
+TEST_F(ModelFolders, ASlipInAPathIsNotDownloaded) {
+  const std::vector<std::string> args = {"generate", "out/ckpt", "--ids=1"};
+  EXPECT_NE(run(args, 2).err.find("hf download out/ckpt"), std::string::npos);
+  fs::create_directory(path("out"));
+  EXPECT_EQ(run(args, 2).err.find("hf download out/ckpt"), std::string::npos);
+}
+
 TEST_F(ModelFolders, TheUsersOwnFilesStayOutOfCheckpoints) {
   write(path("secret_token"), "secret");
   fs::create_symlink("../secret_token", path("model/added_tokens.json"));
