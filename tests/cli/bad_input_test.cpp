@@ -18,8 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr double kSoon = 20;  // seconds, on a busy machine with sanitizers
-
 struct BadInput {
   std::string name;
   std::vector<std::string> args;       // MODEL: the folder of a good model
@@ -89,7 +87,6 @@ TEST_P(BadInputTest, OneClearLine) {
   for (const std::string& fragment : bad.fragments)
     EXPECT_NE(lines.back().find(fragment), std::string::npos) << "no '" << fragment << "' in: " << lines.back();
   EXPECT_LT(lines.back().size(), 600u);
-  EXPECT_LT(outcome.seconds, kSoon);
   if (bad.args.empty() || bad.args.front() != "train" || only_a_run_can_tell(bad)) return;
   std::vector<std::string> dry = bad.args;
   dry.insert(dry.begin() + 1, "--dry-run");

@@ -138,10 +138,10 @@ void stand_in(const fs::path& work, const std::string& name) {
   }
 }
 
-// The folder of a run that has ended.
+// The folder of a run that has ended, with a checkpoint of its own: a link that leads out of it would be refused.
 void make_run(const fs::path& folder) {
   fs::create_directories(folder);
-  fs::create_symlink(kSource / "examples/quickstart/pretrained", folder / "checkpoint-100");
+  fs::copy(kSource / "examples/quickstart/pretrained", folder / "checkpoint-100", fs::copy_options::recursive);
   write(folder / "latest", "checkpoint-100\n");
 }
 

@@ -5,8 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "program.h"
@@ -42,7 +44,7 @@ class LaunchedRuns : public testing::TestWithParam<Environment> {
     return run_shell(fmt::format("exec env {} \"$0\" train --model_name_or_path=model --train_file=data.jsonl "
                                  "--output_dir=out --max_steps=1 --device=cpu {}",
                                  variables, more),
-                     work_.path(), 20);
+                     work_.path(), 100);
   }
 
   TempFolder work_;
@@ -79,6 +81,35 @@ TEST_P(LaunchedRuns, WithRanksOfTheirOwn) {
 
 INSTANTIATE_TEST_SUITE_P(All, LaunchedRuns, testing::ValuesIn(kEnvironments),
                          [](const auto& of) { return of.param.name; });
+
+// What a launcher tells this test is not for the programs that it runs.
+TEST(Programs, KnowNothingOfTheTestsLauncher) {
+  const std::vector<std::string> names = {"RANK",
+                                          "WORLD_SIZE",
+                                          "LOCAL_RANK",
+                                          "MASTER_ADDR",
+                                          "SLURM_PROCID",
+                                          "OMPI_COMM_WORLD_RANK",
+                                          "PMIX_RANK",
+                                          "MV2_COMM_WORLD_RANK",
+                                          "TORCHELASTIC_RUN_ID",
+                                          "PET_NNODES",
+                                          "KUBERNETES_SERVICE_HOST",
+                                          "MIXTUNE_TOKEN"};
+  std::vector<std::pair<std::string, std::string>> given;
+  for (const std::string& name : names) {
+    if (const char* value = std::getenv(name.c_str())) given.emplace_back(name, value);
+    setenv(name.c_str(), "1", 1);
+  }
+  const TempFolder work;
+  const std::string all = "\n" + run_shell("env", work.path()).out;
+  for (const std::string& name : names) {
+    EXPECT_EQ(all.find("\n" + name + "="), all.npos) << name;
+    unsetenv(name.c_str());
+  }
+  for (const auto& [name, value] : given) setenv(name.c_str(), value.c_str(), 1);
+  EXPECT_NE(all.find("\nPATH="), all.npos);
+}
 
 class LaunchMistakes : public LaunchedRuns {};
 

@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -30,6 +32,22 @@ constexpr const char* kModel = R"({
   "tie_word_embeddings": false, "torch_dtype": "float32"
 })";
 
+// This process's, less what a launcher of the tests, as srun, says of them: programs would take it for their own.
+std::vector<char*> environment() {
+  constexpr auto kLeftOut = std::to_array<std::string_view>(
+      {"RANK=", "WORLD_SIZE=", "LOCAL_", "MASTER_", "GROUP_", "ROLE_", "SLURM_", "OMPI_", "PMI", "MV2_", "PET_",
+       "TORCHELASTIC_", "KUBERNETES_", "MIXTUNE_LOG=", "MIXTUNE_SUPERVISED=", "MIXTUNE_TOKEN="});
+  std::vector<char*> variables;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const auto begins = [text = std::string_view(*variable)](std::string_view start) {
+      return text.starts_with(start);
+    };
+    if (std::ranges::none_of(kLeftOut, begins)) variables.push_back(*variable);
+  }
+  variables.push_back(nullptr);
+  return variables;
+}
+
 // args[0]: the program's path.
 pid_t spawn(std::vector<std::string> args, const fs::path& folder, const fs::path& out, const fs::path& err) {
   std::vector<char*> argv;
@@ -42,8 +60,17 @@ pid_t spawn(std::vector<std::string> args, const fs::path& folder, const fs::pat
   posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   posix_spawn_file_actions_addchdir_np(&actions, folder.c_str());
+  // A shell that runs the tests in the background has them ignore what interrupts.
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  sigset_t interrupts;
+  sigemptyset(&interrupts);
+  sigaddset(&interrupts, SIGINT);
+  posix_spawnattr_setsigdefault(&attributes, &interrupts);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
   pid_t child = 0;
-  const int error = posix_spawn(&child, argv[0], &actions, nullptr, argv.data(), environ);
+  const int error = posix_spawn(&child, argv[0], &actions, &attributes, argv.data(), environment().data());
+  posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   if (error != 0) throw std::runtime_error(fmt::format("cannot start {}", args[0]));
   return child;
