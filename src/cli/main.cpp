@@ -55,8 +55,6 @@ int fail(ExitCode code, std::string_view message) {
 constexpr std::string_view kOutputFailed =
     "standard output: cannot be written in full; check where it goes for a full disk or a closed pipe";
 
-constexpr std::string_view kLessMemory = "use a smaller batch, shorter rows or a smaller model";
-
 int run_and_report(std::vector<std::string> args) {
   try {
     run(std::move(args));

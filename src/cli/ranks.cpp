@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
+#include <new>
 #include <sstream>
 
 #include <CLI/CLI.hpp>
@@ -17,6 +18,7 @@
 #include "cli/command.h"
 #include "config/load.h"
 #include "parallel/supervisor.h"
+#include "tensor/out_of_memory.h"
 #include "train/device.h"
 
 namespace mixtune {
@@ -117,8 +119,12 @@ void run_as_rank(const Config& config, const Launch& launch, const std::function
   try {
     ranks = connect(job);
     run(*ranks);
+  } catch (const OutOfMemory& error) {
+    fail(job, launch, fmt::format("{}; {}", error.what(), kLessMemory), error.exit_code());
   } catch (const Error& error) {
     fail(job, launch, error.what(), error.exit_code());
+  } catch (const std::bad_alloc&) {
+    fail(job, launch, fmt::format("out of memory; {}", kLessMemory), ExitCode::kFailed);
   } catch (const std::exception& error) {
     fail(job, launch, error.what(), ExitCode::kFailed);
   }

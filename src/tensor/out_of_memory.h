@@ -1,12 +1,17 @@
 // What is thrown where memory of the device is used up.
 #pragma once
 
+#include <string_view>
+
 #include "base/error.h"
 
 namespace mixtune {
 
 // What memory is for.
 enum class MemoryOf { kState, kActivations };
+
+// The advice of who does not know the settings.
+inline constexpr std::string_view kLessMemory = "use a smaller batch, shorter rows or a smaller model";
 
 // How to mend it depends on the settings: who knows them catches this.
 class OutOfMemory : public Error {

@@ -1,6 +1,7 @@
 // The commands that measure and plan: bench, estimate, doctor.
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -69,6 +70,18 @@ TEST_F(Bench, StepInEachMode) {
     EXPECT_EQ(json("step.json")["balanced"], true);
     std::filesystem::remove(path("step.json"));
   }
+}
+
+// As ranks too, which end by way of a supervisor.
+TEST_F(Bench, AModelThatDoesNotFitIsRefusedWithAdvice) {
+  nlohmann::json config = json("model/config.json");
+  config["intermediate_size"] = 1 << 24;
+  std::ofstream(path("large.json")) << config;
+  const std::vector<std::string> args = {
+      "bench", "step", "--model-config=large.json", "--layers=100", "--tokens=2", "--steps=1", "--device=cpu"};
+  const std::string advice = "; use a smaller batch, shorter rows or a smaller model\n";
+  expect_refused(args, advice);
+  expect_refused(with(args, {"--nproc=2"}), advice);
 }
 
 TEST_F(Bench, KernelsTimesEachOp) {
