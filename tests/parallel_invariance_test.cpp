@@ -67,8 +67,8 @@ TEST_P(Matrix, RowsThatDoNotFitAreSentAgain) {
   }
 }
 
-// Memory that is just enough for the worst routing is left for it, and all rows are sent again; with a little less no
-// memory is left for that, and rows of a routing near even are kept.
+// Memory that is just enough for the worst routing is left for it, and most rows are sent again; a little less is not
+// left for it, and more rows are kept.
 TEST_P(Matrix, RowsAreKeptWhereOnlyUnevenRoutingDoesNotFit) {
   run_.config.num_hidden_layers = 6;
   run_.little_memory = true;
