@@ -152,7 +152,7 @@ TEST(MemoryPlan, LeavesRoomForAShareBetweenAnEvenOneAndWhatFits) {
     EXPECT_GT(reserve.still_needed[layer], even.still_needed[layer]);
     EXPECT_LT(reserve.still_needed[layer], worst.still_needed[layer]);
   }
-  const size_t mark = worst.least_activations - worst.still_needed[0];  // of the first layer, which has kept nothing yet
+  const size_t mark = worst.least_activations - worst.still_needed[0];  // when the first has kept nothing yet
   EXPECT_LT(mark + reserve.still_needed[0], bytes) << "nothing is left for what layers keep";
 }
 
