@@ -18,8 +18,8 @@ struct GpuOptions {
   bool deterministic = false;  // libraries' kernels that add in no fixed order are not used
   std::string plan_cache;      // folder where chosen algorithms are kept; empty: nowhere
   // With several ranks: the seconds that the host waits for the device at most (0: any time), and what ends the process
-  // then: what waits for another rank's GPU never ends, and so no memory can be freed. Where it returns, because another
-  // rank is still at work, the host waits as long again.
+  // then: what waits for another rank's GPU never ends, and so no memory can be freed. Where it returns, because
+  // another rank is still at work, the host waits as long again.
   double patience = 0;
   std::function<void(const std::string& message)> give_up = {};
   // With several ranks: called where a piece of work that only some of them have is done, such as one measured choice.
