@@ -6,12 +6,12 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
-#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <optional>
@@ -39,43 +39,58 @@ bool has_stopped(int status) {
   return WIFEXITED(status) && WEXITSTATUS(status) == kStopped;
 }
 
-// Signals that come to this process as data while this is alive.
+// Where a signal's number goes, or none. A handler can reach nothing else.
+std::atomic<int> signal_pipe = -1;
+static_assert(std::atomic<int>::is_always_lock_free);
+
+void tell(int signal) {
+  const int error = errno;
+  const auto number = static_cast<unsigned char>(signal);
+  if (write(signal_pipe, &number, 1) < 0) {
+    // Full: many signals wait to be read, and one more tells nothing new.
+  }
+  errno = error;
+}
+
+// Signals that come to this process as data while this is alive, whichever of its threads they reach: threads that
+// others have started, as CUDA's driver does, do not block them.
 class Signals {
  public:
-  Signals() : fd_(block()) {
-    struct sigaction standard {};
-    standard.sa_handler = SIG_DFL;  // where SIGCHLD is ignored, nobody can be waited for
-    sigaction(SIGCHLD, &standard, &old_child_);
+  Signals() : read_end_(make_pipe()), write_end_(signal_pipe) {
+    struct sigaction handler {};
+    handler.sa_handler = tell;
+    handler.sa_flags = SA_RESTART | SA_NOCLDSTOP;
+    for (size_t i = 0; i < kHandled.size(); ++i) sigaction(kHandled[i], &handler, &old_[i]);
   }
   ~Signals() {
-    sigaction(SIGCHLD, &old_child_, nullptr);
-    pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
+    for (size_t i = 0; i < kHandled.size(); ++i) sigaction(kHandled[i], &old_[i], nullptr);
+    signal_pipe = -1;
   }
   Signals(const Signals&) = delete;
   Signals& operator=(const Signals&) = delete;
 
-  const sigset_t& old_mask() const { return old_mask_; }
-
   // The next signal, or 0 where none comes in time.
   int wait(milliseconds time) {
-    pollfd polled = {.fd = fd_.get(), .events = POLLIN};
+    pollfd polled = {.fd = read_end_.get(), .events = POLLIN};
     poll(&polled, 1, static_cast<int>(time.count()));
-    signalfd_siginfo info;
-    return read(fd_.get(), &info, sizeof info) == sizeof info ? static_cast<int>(info.ssi_signo) : 0;
+    unsigned char signal = 0;
+    return read(read_end_.get(), &signal, 1) == 1 ? signal : 0;
   }
 
  private:
-  int block() {
-    sigset_t set;
-    sigemptyset(&set);
-    for (const int signal : {SIGCHLD, SIGINT, SIGTERM}) sigaddset(&set, signal);
-    pthread_sigmask(SIG_BLOCK, &set, &old_mask_);
-    return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+  static constexpr std::array kHandled = {SIGCHLD, SIGINT, SIGTERM};
+
+  static int make_pipe() {
+    MT_CHECK(signal_pipe < 0);  // there is one supervisor
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
+      throw Error("signals", std::strerror(errno), "raise the number of open files, ulimit -n");
+    signal_pipe = ends[1];
+    return ends[0];
   }
 
-  sigset_t old_mask_{};
-  struct sigaction old_child_ {};
-  Fd fd_;
+  Fd read_end_, write_end_;
+  std::array<struct sigaction, kHandled.size()> old_{};
 };
 
 std::string random_token() {
@@ -116,14 +131,13 @@ std::vector<std::string> environment_with(std::vector<std::string> settings) {
 }
 
 // In the child, between fork and exec: system calls alone.
-[[noreturn]] void become(const char* program, char** command, char** environment, pid_t parent, const sigset_t& mask) {
+[[noreturn]] void become(const char* program, char** command, char** environment, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(kCannotStart);  // it has died already
   setpgid(0, 0);
   const int null = open("/dev/null", O_RDONLY);
   if (null > 0) dup2(null, 0);
   if (null > 0) close(null);
-  sigprocmask(SIG_SETMASK, &mask, nullptr);
   execvpe(program, command, environment);
   _exit(kCannotStart);
 }
@@ -164,7 +178,7 @@ class Supervisor {
   Outcome outcome() const;
 
   const SupervisorOptions& options_;
-  Signals signals_;  // before any thread starts, which then leave these signals alone
+  Signals signals_;
   const std::string token_;
   Coordinator coordinator_;
   std::vector<Rank> ranks_;
@@ -204,7 +218,7 @@ void Supervisor::start(int rank) {
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) throw Error(fmt::format("rank {}", rank), std::strerror(errno), "start fewer processes");
-  if (pid == 0) become(program.c_str(), command.get(), environment.get(), parent, signals_.old_mask());
+  if (pid == 0) become(program.c_str(), command.get(), environment.get(), parent);
   setpgid(pid, pid);  // as the child does: whoever is first
   ranks_.push_back({.pid = pid, .status = {}});
 }

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <thread>
 
 #include "base/temp_folder.h"
@@ -109,9 +110,11 @@ TEST_F(SupervisorTest, ProcessesOfARankGoWithIt) {
 // A supervisor in a process of its own, for signals to it. What it says at its end is in the file "message".
 class SupervisorProcessTest : public SupervisorTest {
  protected:
-  void start(const std::string& script) {
+  void start(
+      const std::string& script, const std::function<void()>& before = [] {}) {
     supervisor_ = fork();
     if (supervisor_ != 0) return;
+    before();
     const Outcome outcome = supervise(options(script, 2));
     std::ofstream(file("message")) << outcome.message;
     _exit(outcome.exit_code);
@@ -152,6 +155,15 @@ TEST_F(SupervisorProcessTest, SignalEndsRanksThatDoNotCatchIt) {
   EXPECT_EQ(WEXITSTATUS(wait()), 128 + SIGTERM);
   EXPECT_EQ(message(), "stopped by signal 15 (Terminated)");
   for (const int rank : {0, 1}) EXPECT_TRUE(is_gone(pid_of(rank)));
+}
+
+// As CUDA's driver has, once GPUs were counted: threads that leave signals to whoever takes them.
+TEST_F(SupervisorProcessTest, ThreadsThatWereThereBeforeDoNotTakeItsSignals) {
+  start("exec sleep 30", [] { std::thread([] { std::this_thread::sleep_for(std::chrono::seconds(60)); }).detach(); });
+  for (const int rank : {0, 1}) pid_of(rank);
+  kill(supervisor_, SIGINT);
+  EXPECT_EQ(WEXITSTATUS(wait()), 128 + SIGINT);
+  EXPECT_EQ(message(), "stopped by signal 2 (Interrupt)");
 }
 
 TEST_F(SupervisorProcessTest, SecondSignalKills) {
