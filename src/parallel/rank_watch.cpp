@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
@@ -71,11 +72,13 @@ void RankWatch::fail(Failure failure) {
 
 void RankWatch::check(Time now) {
   const auto stalled = now - std::exchange(checked_at_, now);
-  if (stalled > kStall)
+  if (stalled > kStall) {
+    behind_since_ += stalled;
     for (Rank& r : ranks_) {
       r.heard += stalled;
       r.moved += stalled;
     }
+  }
   if (reported_ && now - reported_at_ >= kSettle) fail(*reported_);
   if (!failure_) look_for_silent(now);
   if (!failure_) look_for_missing(now);
@@ -96,9 +99,14 @@ int RankWatch::last() const {
   return last;
 }
 
+RankWatch::Time RankWatch::standing_since(int rank) const {
+  return rank == behind_ ? std::max(at(rank).moved, behind_since_) : at(rank).moved;
+}
+
 void RankWatch::look_for_missing(Time now) {
   const int missing = last();
-  if (missing < 0 || now - at(missing).moved <= timeout_) return;
+  if (std::exchange(behind_, missing) != missing) behind_since_ = now;
+  if (missing < 0 || now - standing_since(missing) <= timeout_) return;
   const Rank* waiting = nullptr;
   for (const Rank& r : ranks_)
     if (r.state == State::kHere && r.beat.inside && now - r.moved > timeout_ &&
@@ -124,7 +132,8 @@ void RankWatch::fail_missing(int rank, const Rank& waiting) {
 
 bool RankWatch::waits_for_work(int rank, Time now) const {
   const int behind = last();
-  return behind >= 0 && at(behind).beat.collectives < at(rank).beat.collectives && now - at(behind).moved <= timeout_;
+  if (behind < 0 || at(behind).beat.collectives >= at(rank).beat.collectives) return false;
+  return behind != behind_ || now - standing_since(behind) <= timeout_;
 }
 
 void RankWatch::fail_silent(int rank, Time now) {

@@ -49,8 +49,9 @@ class RankWatch {
   // Ends the job, unless something has before.
   void fail(Failure failure);
   // Looks for ranks that are silent, or missing: one that others wait for in a collective stands still, as they do, for
-  // the timeout. A rank whose heartbeats say something new is at work, however long it takes. Called every few
-  // milliseconds; where it was not, all ranks get the time.
+  // the timeout. A rank whose heartbeats say something new is at work, however long it takes; one that waited for
+  // another has stood still only since that one is no longer behind it. Called every few milliseconds; where it was
+  // not, all ranks get the time.
   void check(Time now);
 
   const std::optional<Failure>& failure() const { return failure_; }
@@ -74,6 +75,7 @@ class RankWatch {
   const Rank& at(int rank) const { return ranks_.at(static_cast<size_t>(rank)); }
   void look_for_silent(Time now);
   int last() const;
+  Time standing_since(int rank) const;
   void look_for_missing(Time now);
   void fail_missing(int rank, const Rank& waiting);
   void fail_silent(int rank, Time now);
@@ -82,6 +84,8 @@ class RankWatch {
   std::vector<Rank> ranks_;
   std::optional<Failure> reported_, failure_;
   Time reported_at_, checked_at_;
+  int behind_ = -1;    // last() at the last look,
+  Time behind_since_;  // and since when
 };
 
 }  // namespace mixtune

@@ -148,6 +148,25 @@ TEST_F(RankWatchTest, RankThatAdvancesDoesNotWait) {
 }
 
 // Others that advance do not excuse it.
+// Rank 1 waits for rank 0, which works for long and then goes on at once: rank 1's heartbeats come later.
+TEST_F(RankWatchTest, RankThatWaitedForAnotherHasTimeToComeAfterIt) {
+  at(0, 3, false, "backward");
+  at(1, 4, true, "gradients of expert outputs");
+  at(2, 5, true, "sum of gradients");
+  for (int i = 0; i < 400; ++i) {
+    ++beats_[0].advances;
+    pass(milliseconds(100));
+  }
+  at(0, 5, true, "sum of gradients");
+  pass(milliseconds(500), 1);
+  EXPECT_EQ(message(), "none");
+  EXPECT_TRUE(watch_.waits_for_work(2, now_));
+  pass(milliseconds(29000));
+  EXPECT_EQ(message(), "none");
+  pass(milliseconds(1000));
+  EXPECT_THAT(message(), HasSubstr("rank 1 did not come to 'sum of gradients'"));
+}
+
 TEST_F(RankWatchTest, TheOneThatStandsStillIsNamed) {
   at(0, 7, true, "end of saving");
   at(1, 7, false, "saving");
