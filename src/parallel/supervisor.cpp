@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,6 +18,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/staged.h"
 #include "parallel/coordinator.h"
 
 namespace mixtune {
@@ -93,14 +93,6 @@ class Signals {
   std::array<struct sigaction, kHandled.size()> old_{};
 };
 
-std::string random_token() {
-  std::array<unsigned char, 16> bytes;
-  MT_CHECK(getrandom(bytes.data(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size()));
-  std::string token;
-  for (const unsigned char byte : bytes) token += fmt::format("{:02x}", byte);
-  return token;
-}
-
 // Strings as exec takes them.
 class Strings {
  public:
@@ -146,7 +138,7 @@ class Supervisor {
  public:
   explicit Supervisor(const SupervisorOptions& options)
       : options_(options),
-        token_(random_token()),
+        token_(unguessable_word() + unguessable_word()),
         coordinator_({.host = kHost, .size = options.ranks, .token = token_, .timeout = options.timeout}) {}
   ~Supervisor() {
     signal_all(SIGKILL);
