@@ -46,8 +46,8 @@ void read_as_every_format(const nlohmann::json& record, const std::string& where
        {DatasetFormat::kMessages, DatasetFormat::kInstruction, DatasetFormat::kText, DatasetFormat::kTokenized}) {
     may_refuse([&] {
       const Record parsed = parse_record(record, format, where);
-      if (const auto* tokens = std::get_if<TokenSequence>(&parsed))
-        MT_CHECK(tokens->ids.size() == tokens->labels.size());
+      if (const auto* documents = std::get_if<TokenizedRecord>(&parsed))
+        for (const TokenSequence& tokens : *documents) MT_CHECK(tokens.ids.size() == tokens.labels.size());
     });
   }
 }

@@ -92,7 +92,9 @@ void check_prompt(const std::vector<int32_t>& ids, const MixtralConfig& config) 
 }
 
 std::vector<int32_t> encode(const Tokenizer& tokenizer, const GenerateArguments& arguments) {
-  if (arguments.chat) return encode_prompt(tokenizer, {{Role::kUser, *arguments.prompt}}, "--prompt");
+  if (arguments.chat)
+    return encode_prompt({.tokenizer = &tokenizer}, {.turns = {{.role = Role::kUser, .text = *arguments.prompt}}},
+                         "--prompt");
   std::vector<int32_t> ids = tokenizer.encode(*arguments.prompt);
   ids.insert(ids.begin(), tokenizer.bos());
   return ids;
@@ -121,8 +123,9 @@ void run_generate(const GenerateArguments& arguments) {
   check_flags(arguments);
   const std::string model = find_model(arguments.model, "MODEL");
   const MixtralConfig config = load_mixtral_config(model);
-  std::optional<Tokenizer> tokenizer;
-  if (arguments.prompt) tokenizer.emplace(arguments.tokenizer.empty() ? model : model_folder(arguments.tokenizer));
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (arguments.prompt)
+    tokenizer = open_tokenizer(arguments.tokenizer.empty() ? model : model_folder(arguments.tokenizer));
   std::vector<int32_t> ids = tokenizer ? encode(*tokenizer, arguments) : parse_ids(arguments.ids);
   check_prompt(ids, config);
   if (!arguments.logits.empty()) check_output_file(arguments.logits, false);

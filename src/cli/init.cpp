@@ -47,11 +47,11 @@ void make_parent(const std::string& out) {
 }
 
 std::string tokenizer_folder(const std::string& path, int64_t vocab_size) {
-  const Tokenizer tokenizer(model_folder(path));
-  if (tokenizer.vocab_size() > vocab_size)
-    throw UserError(printable(path, 200), fmt::format("the tokenizer has {} tokens", tokenizer.vocab_size()),
+  const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(model_folder(path));
+  if (tokenizer->vocab_size() > vocab_size)
+    throw UserError(printable(path, 200), fmt::format("the tokenizer has {} tokens", tokenizer->vocab_size()),
                     fmt::format("raise the model's vocab_size, which is {}", vocab_size));
-  return parent_folder(tokenizer.path());
+  return parent_folder(tokenizer->path());
 }
 
 void run_init(const InitArguments& arguments) {

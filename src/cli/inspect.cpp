@@ -2,7 +2,6 @@
 
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include <CLI/CLI.hpp>
@@ -15,7 +14,6 @@
 #include "cli/describe_model.h"
 #include "config/keys.h"
 #include "data/describe.h"
-#include "data/documents.h"
 
 namespace mixtune {
 
@@ -46,9 +44,9 @@ std::string describe_data(const InspectArguments& arguments) {
   const Key* key = find_key("dataset_format");
   Config config;
   key->set(config, parse_value(*key, arguments.format, "--format"));
-  std::optional<Tokenizer> tokenizer;
-  if (!arguments.tokenizer.empty()) tokenizer.emplace(model_folder(arguments.tokenizer));
-  return describe_data_file(arguments.path, config.data.dataset_format, tokenizer ? &*tokenizer : nullptr);
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (!arguments.tokenizer.empty()) tokenizer = open_tokenizer(model_folder(arguments.tokenizer));
+  return describe_data_file(arguments.path, config.data.dataset_format, tokenizer.get());
 }
 
 std::string describe(const InspectArguments& arguments) {

@@ -18,7 +18,7 @@
 #include "checkpoint/run_folder.h"
 #include "cli/arguments.h"
 #include "cli/preflight.h"
-#include "data/documents.h"
+#include "data/load_documents.h"
 
 namespace mixtune {
 
@@ -30,14 +30,15 @@ struct PreprocessArguments {
   int64_t debug = 0;
 };
 
-std::optional<Tokenizer> open_tokenizer(const Config& config) {
+std::unique_ptr<Tokenizer> tokenizer_of(const Config& config) {
   if (!needs_tokenizer(config.data.train_file, config.data.dataset_format) &&
       config.model.tokenizer_name_or_path.empty())
-    return std::nullopt;
+    return nullptr;
   if (config.model.tokenizer_name_or_path.empty() && config.model.model_name_or_path.empty())
     require_keys(config, {"tokenizer_name_or_path"});
-  return Tokenizer(model_folder(config.model.tokenizer_name_or_path.empty() ? config.model.model_name_or_path
-                                                                            : config.model.tokenizer_name_or_path));
+  return open_tokenizer(model_folder(config.model.tokenizer_name_or_path.empty()
+                                         ? config.model.model_name_or_path
+                                         : config.model.tokenizer_name_or_path));
 }
 
 // Keys that preprocess accepts, because one config serves train too, but that say nothing about single documents.
@@ -72,11 +73,12 @@ void run_preprocess(const PreprocessArguments& arguments, const Overrides& overr
   }
   warn_of_ineffective(config);
 
-  const std::optional<Tokenizer> tokenizer = open_tokenizer(config);
-  const Tokenizer* known = tokenizer ? &*tokenizer : nullptr;
-  const Documents documents = load_documents(config.data.train_file, config.data, known,
-                                             known ? known->vocab_size() : std::numeric_limits<int32_t>::max());
-  print_samples(documents, known, arguments.debug, stdout);
+  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(config);
+  const Documents documents =
+      load_documents(config.data.train_file, config.data,
+                     {.tokenizer = tokenizer.get(), .train_on_prompt = config.data.train_on_prompt},
+                     tokenizer ? tokenizer->vocab_size() : std::numeric_limits<int32_t>::max());
+  print_samples(documents, tokenizer.get(), arguments.debug, stdout);
   if (!arguments.output.empty()) write_tokenized(documents, arguments.output, arguments.overwrite);
 }
 

@@ -10,11 +10,13 @@ namespace {
 
 constexpr const char* kJoin = "\n\n";
 
-void check(const Conversation& conversation, Role last, const std::string& where) {
+using Turns = std::vector<Turn>;
+
+void check(const Turns& conversation, Role last, const std::string& where) {
   if (conversation.empty()) throw UserError(where, "a conversation without a turn", "remove the record");
   for (size_t i = 0; i < conversation.size(); ++i) {
-    const auto& [role, text] = conversation[i];
-    if (role == Role::kAssistant && text.empty())
+    const Role role = conversation[i].role;
+    if (role == Role::kAssistant && conversation[i].text.empty())
       throw UserError(where, fmt::format("turn {}: an empty answer", i + 1), "remove the turn or the record");
     if (role == Role::kSystem && i > 0 && conversation[i - 1].role != Role::kSystem)
       throw UserError(where, fmt::format("turn {}: a system turn after the conversation began", i + 1),
@@ -28,39 +30,39 @@ void check(const Conversation& conversation, Role last, const std::string& where
 }
 
 // Turns of one role in a row become one; empty texts leave no trace.
-Conversation joined(const Conversation& conversation) {
-  Conversation turns;
-  for (const auto& [role, text] : conversation) {
-    if (turns.empty() || turns.back().role != role) turns.push_back({role, ""});
+Turns joined(const Turns& conversation) {
+  Turns turns;
+  for (const Turn& turn : conversation) {
+    if (turns.empty() || turns.back().role != turn.role) turns.push_back({.role = turn.role});
     std::string& whole = turns.back().text;
-    if (!whole.empty() && !text.empty()) whole += kJoin;
-    whole += text;
+    if (!whole.empty() && !turn.text.empty()) whole += kJoin;
+    whole += turn.text;
   }
   return turns;
 }
 
 // User and assistant in alternation, the user first, the system's text put before the user's.
-Conversation normalised(const Conversation& conversation) {
-  Conversation turns = joined(conversation);
+Turns normalised(const Turns& conversation) {
+  Turns turns = joined(conversation);
   std::string system;
   if (turns.front().role == Role::kSystem) {
     system = std::move(turns.front().text);
     turns.erase(turns.begin());
   }
-  if (turns.front().role != Role::kUser) turns.insert(turns.begin(), {Role::kUser, ""});
+  if (turns.front().role != Role::kUser) turns.insert(turns.begin(), Turn{.role = Role::kUser});
   if (!system.empty()) turns.front().text = system + kJoin + turns.front().text;
   return turns;
 }
 
-TokenSequence encode(const Tokenizer& tokenizer, const Conversation& conversation, bool train_on_prompt) {
+TokenSequence encode(const Tokenizer& tokenizer, const Turns& conversation, bool train_on_prompt) {
   TokenSequence document;
   document.append({tokenizer.bos()}, false);
-  for (const auto& [role, text] : normalised(conversation)) {
-    if (role == Role::kAssistant) {
-      document.append(tokenizer.encode(text), true);
+  for (const Turn& turn : normalised(conversation)) {
+    if (turn.role == Role::kAssistant) {
+      document.append(tokenizer.encode(turn.text), true);
       document.append({tokenizer.eos()}, true);
     } else {
-      document.append(tokenizer.encode(fmt::format("[INST] {} [/INST]", text)), train_on_prompt);
+      document.append(tokenizer.encode(fmt::format("[INST] {} [/INST]", turn.text)), train_on_prompt);
     }
   }
   return document;
@@ -68,16 +70,16 @@ TokenSequence encode(const Tokenizer& tokenizer, const Conversation& conversatio
 
 }  // namespace
 
-TokenSequence encode_conversation(const Tokenizer& tokenizer, const Conversation& conversation, bool train_on_prompt,
+TokenSequence encode_conversation(const TextEncoder& encoder, const Conversation& conversation,
                                   const std::string& where) {
-  check(conversation, Role::kAssistant, where);
-  return encode(tokenizer, conversation, train_on_prompt);
+  check(conversation.turns, Role::kAssistant, where);
+  return encode(*encoder.tokenizer, conversation.turns, encoder.train_on_prompt);
 }
 
-std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const Conversation& conversation,
+std::vector<int32_t> encode_prompt(const TextEncoder& encoder, const Conversation& conversation,
                                    const std::string& where) {
-  check(conversation, Role::kUser, where);
-  return encode(tokenizer, conversation, false).ids;
+  check(conversation.turns, Role::kUser, where);
+  return encode(*encoder.tokenizer, conversation.turns, false).ids;
 }
 
 }  // namespace mixtune

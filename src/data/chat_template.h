@@ -9,19 +9,18 @@
 #include <string>
 #include <vector>
 
-#include "data/record.h"
-#include "data/tokenizer.h"
+#include "data/text_encoder.h"
 
 namespace mixtune {
 
 // For training: ends with the assistant. Trained are the answers with their EOS; with `train_on_prompt` all but BOS.
 // Throws UserError (at `where`) for an empty answer, a system turn after another role's, or an end that is not an
 // answer.
-TokenSequence encode_conversation(const Tokenizer& tokenizer, const Conversation& conversation, bool train_on_prompt,
+TokenSequence encode_conversation(const TextEncoder& encoder, const Conversation& conversation,
                                   const std::string& where);
 
 // For generation: ends with the user. Throws like encode_conversation.
-std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const Conversation& conversation,
+std::vector<int32_t> encode_prompt(const TextEncoder& encoder, const Conversation& conversation,
                                    const std::string& where);
 
 }  // namespace mixtune

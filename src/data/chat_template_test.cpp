@@ -3,6 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include <nlohmann/json.hpp>
 
 #include "data/formats.h"
@@ -25,17 +30,24 @@ Conversation conversation(const json& record) {
   return std::get<Conversation>(parse_record(record, DatasetFormat::kMessages, "fixture"));
 }
 
+Conversation turns(const std::vector<std::pair<Role, std::string>>& texts) {
+  Conversation conversation;
+  for (const auto& [role, text] : texts) conversation.turns.push_back({.role = role, .text = text});
+  return conversation;
+}
+
 class ChatTemplateTest : public testing::Test {
  protected:
-  TokenSequence encode(const Conversation& turns, bool train_on_prompt = false) {
-    return encode_conversation(tokenizer_, turns, train_on_prompt, "a.jsonl:7");
+  TokenSequence encode(const Conversation& conversation, bool train_on_prompt = false) {
+    return encode_conversation({.tokenizer = tokenizer_.get(), .train_on_prompt = train_on_prompt}, conversation,
+                               "a.jsonl:7");
   }
 
-  std::string refusal(const Conversation& turns) {
-    return user_error([&] { encode(turns); });
+  std::string refusal(const Conversation& conversation) {
+    return user_error([&] { encode(conversation); });
   }
 
-  const Tokenizer tokenizer_{kTokenizerFixtures};
+  const std::unique_ptr<Tokenizer> tokenizer_ = open_tokenizer(kTokenizerFixtures);
 };
 
 TEST_F(ChatTemplateTest, TokensAndTrainedTokensAreMistralCommons) {
@@ -58,34 +70,36 @@ TEST_F(ChatTemplateTest, RefusesWhatMistralCommonRefuses) {
 
 TEST_F(ChatTemplateTest, PromptsAreMistralCommons) {
   for (const json& item : fixture("prompts.json"))
-    EXPECT_EQ(encode_prompt(tokenizer_, conversation(item), ""), item["ids"].get<std::vector<int32_t>>())
+    EXPECT_EQ(encode_prompt({.tokenizer = tokenizer_.get()}, conversation(item), ""),
+              item["ids"].get<std::vector<int32_t>>())
         << item["messages"];
 }
 
 TEST_F(ChatTemplateTest, ShapeOfATurn) {
-  const TokenSequence sequence = encode({{Role::kUser, "Hi"}, {Role::kAssistant, "Yo"}});
-  EXPECT_EQ(sequence.ids.front(), tokenizer_.bos());
-  EXPECT_EQ(sequence.ids.back(), tokenizer_.eos());
-  EXPECT_EQ(sequence.labels.back(), tokenizer_.eos());
-  EXPECT_EQ(tokenizer_.decode(sequence.ids), "[INST] Hi [/INST] Yo");
+  const TokenSequence sequence = encode(turns({{Role::kUser, "Hi"}, {Role::kAssistant, "Yo"}}));
+  EXPECT_EQ(sequence.ids.front(), tokenizer_->bos());
+  EXPECT_EQ(sequence.ids.back(), tokenizer_->eos());
+  EXPECT_EQ(sequence.labels.back(), tokenizer_->eos());
+  EXPECT_EQ(tokenizer_->decode(sequence.ids), "[INST] Hi [/INST] Yo");
 }
 
 TEST_F(ChatTemplateTest, TrainOnPromptTrainsAllButBos) {
-  const TokenSequence sequence = encode({{Role::kUser, "Hi"}, {Role::kAssistant, "Yo"}}, true);
+  const TokenSequence sequence = encode(turns({{Role::kUser, "Hi"}, {Role::kAssistant, "Yo"}}), true);
   EXPECT_EQ(sequence.labels.front(), kIgnoreTarget);
   EXPECT_TRUE(std::equal(sequence.ids.begin() + 1, sequence.ids.end(), sequence.labels.begin() + 1));
 }
 
 TEST_F(ChatTemplateTest, SaysWhyItRefuses) {
-  EXPECT_THAT(refusal({{Role::kUser, "a"}, {Role::kAssistant, ""}}), HasSubstr("turn 2: an empty answer"));
-  EXPECT_THAT(refusal({{Role::kUser, "a"}, {Role::kSystem, "b"}, {Role::kAssistant, "c"}}),
+  EXPECT_THAT(refusal(turns({{Role::kUser, "a"}, {Role::kAssistant, ""}})), HasSubstr("turn 2: an empty answer"));
+  EXPECT_THAT(refusal(turns({{Role::kUser, "a"}, {Role::kSystem, "b"}, {Role::kAssistant, "c"}})),
               HasSubstr("turn 2: a system turn after"));
-  EXPECT_THAT(refusal({{Role::kUser, "a"}}), HasSubstr("the last turn is not the assistant's"));
+  EXPECT_THAT(refusal(turns({{Role::kUser, "a"}})), HasSubstr("the last turn is not the assistant's"));
   EXPECT_THAT(refusal({}), HasSubstr("without a turn"));
-  EXPECT_THAT(user_error([&] {
-                encode_prompt(tokenizer_, {{Role::kUser, "a"}, {Role::kAssistant, "b"}}, "here");
-              }),
-              HasSubstr("here: the last turn is not the user's"));
+  EXPECT_THAT(
+      user_error([&] {
+        encode_prompt({.tokenizer = tokenizer_.get()}, turns({{Role::kUser, "a"}, {Role::kAssistant, "b"}}), "here");
+      }),
+      HasSubstr("here: the last turn is not the user's"));
 }
 
 }  // namespace

@@ -4,12 +4,14 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "data/formats.h"
 #include "data/jsonl.h"
+#include "data/text_encoder.h"
 
 namespace mixtune {
 
@@ -52,7 +54,8 @@ std::string describe_data_file(const std::string& path, DatasetFormat format, co
     }
     Record record = parse_record(json, format, where);
     if (tokenizer || format == DatasetFormat::kTokenized)
-      lengths.add(encode_record(std::move(record), tokenizer, false, where));
+      for (const TokenSequence& document : encode_record(std::move(record), {.tokenizer = tokenizer}, where))
+        lengths.add(document);
   }
   if (records == 0) throw UserError(printable(path, 200), "holds no records", "name a JSONL file with data");
 
@@ -65,15 +68,16 @@ std::string describe_data_file(const std::string& path, DatasetFormat format, co
 }
 
 std::string describe_tokenizer(const std::string& path) {
-  const Tokenizer tokenizer(path);
-  std::string text = fmt::format("tokenizer: sentencepiece, {} ({})\npieces: {}\n", printable(tokenizer.path(), 200),
-                                 format_bytes(InputFile(tokenizer.path()).size()), tokenizer.vocab_size());
+  const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(path);
+  std::string text =
+      fmt::format("tokenizer: {}, {} ({})\npieces: {}\n", tokenizer->kind(), printable(tokenizer->path(), 200),
+                  format_bytes(InputFile(tokenizer->path()).size()), tokenizer->vocab_size());
   const auto add = [&](const char* name, int32_t id) {
-    if (id >= 0) text += fmt::format("{}: {} ({})\n", name, id, printable(tokenizer.piece(id)));
+    if (id >= 0) text += fmt::format("{}: {} ({})\n", name, id, printable(tokenizer->piece(id)));
   };
-  add("BOS", tokenizer.bos());
-  add("EOS", tokenizer.eos());
-  add("unknown", tokenizer.unk());
+  add("BOS", tokenizer->bos());
+  add("EOS", tokenizer->eos());
+  add("unknown", tokenizer->unk());
   return text;
 }
 

@@ -3,12 +3,7 @@
 
 #include <cstdint>
 #include <span>
-#include <string>
-#include <utility>
 #include <vector>
-
-#include "config/config.h"
-#include "data/tokenizer.h"
 
 namespace mixtune {
 
@@ -46,15 +41,5 @@ class Documents {
   int64_t targets_ = 0;
   int64_t max_length_ = 0;
 };
-
-// Whether any of `files` holds text rather than token ids (their first records tell, where `format` is kAuto).
-bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format);
-
-// Reads, tokenises and cuts the records of `files` as `settings` say (max_seq_length at least 2), and logs one line of
-// what it found and one of what it had to cut or drop. `tokenizer` may be null where needs_tokenizer is false. Throws
-// UserError, with file and line, for what is malformed or has an id outside [0, vocab_size), and where no target is
-// left.
-Documents load_documents(std::span<const std::string> files, const DataSettings& settings, const Tokenizer* tokenizer,
-                         int64_t vocab_size);
 
 }  // namespace mixtune

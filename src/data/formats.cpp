@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "data/chat_template.h"
 
 namespace mixtune {
 
@@ -103,12 +102,12 @@ Record parse_messages(const json& record, const std::string& where) {
   const json& messages = Fields(record, where).list(share_gpt ? "conversations" : "messages");
   Conversation conversation;
   for (const json& message : messages) {
-    const std::string here = fmt::format("{}, turn {}", where, conversation.size() + 1);
+    const std::string here = fmt::format("{}, turn {}", where, conversation.turns.size() + 1);
     if (!message.is_object()) throw UserError(here, "is not an object", "a turn has a role and a content");
     refuse_extras(message, here);
     const Fields fields(message, here);
     const Role role = parse_role(fields.text(share_gpt ? "from" : "role"), here);
-    conversation.push_back({role, fields.text(share_gpt ? "value" : "content")});
+    conversation.turns.push_back({.role = role, .text = fields.text(share_gpt ? "value" : "content")});
   }
   return conversation;
 }
@@ -121,7 +120,8 @@ Record parse_instruction(const json& record, const std::string& where) {
     if (!prompt.empty() && !input.empty()) prompt += "\n\n";
     prompt += input;
   }
-  return Conversation{{Role::kUser, std::move(prompt)}, {Role::kAssistant, fields.text("output")}};
+  return Conversation{.turns = {{.role = Role::kUser, .text = std::move(prompt)},
+                                {.role = Role::kAssistant, .text = fields.text("output")}}};
 }
 
 void check_mask(const json& mask, size_t ids, const std::string& where) {
@@ -142,7 +142,7 @@ Record parse_tokenized(const json& record, const std::string& where) {
                     "give each token its own label (-100: not trained); they are not shifted");
   if (fields.has("attention_mask")) check_mask(fields.list("attention_mask"), tokens.ids.size(), where);
   tokens.continues = fields.has("continues_record") && fields.flag("continues_record");
-  return tokens;
+  return TokenizedRecord{std::move(tokens)};
 }
 
 }  // namespace
@@ -170,18 +170,6 @@ Record parse_record(const json& record, DatasetFormat format, const std::string&
   if (format == DatasetFormat::kInstruction) return parse_instruction(record, where);
   if (format == DatasetFormat::kText) return Fields(record, where).text("text");
   return parse_tokenized(record, where);
-}
-
-TokenSequence encode_record(Record record, const Tokenizer* tokenizer, bool train_on_prompt, const std::string& where) {
-  if (auto* tokens = std::get_if<TokenSequence>(&record)) return std::move(*tokens);
-  if (!tokenizer) throw UserError(where, "there is no tokenizer for its text", "set tokenizer_name_or_path");
-  if (const auto* conversation = std::get_if<Conversation>(&record))
-    return encode_conversation(*tokenizer, *conversation, train_on_prompt, where);
-  TokenSequence document;
-  document.append({tokenizer->bos()}, false);
-  document.append(tokenizer->encode(std::get<std::string>(record)), true);
-  document.append({tokenizer->eos()}, true);
-  return document;
 }
 
 }  // namespace mixtune

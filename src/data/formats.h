@@ -1,4 +1,4 @@
-// The formats of a data file: from a JSON object to a Record, and from a Record to tokens.
+// The formats of a data file: from a JSON object to a Record.
 //
 //   messages     {"messages": [{"role": "system|user|assistant", "content": "..."}]}, or ShareGPT's
 //                {"conversations": [{"from": "system|human|gpt", "value": "..."}]}
@@ -18,7 +18,6 @@
 
 #include "config/config.h"
 #include "data/record.h"
-#include "data/tokenizer.h"
 
 namespace mixtune {
 
@@ -30,9 +29,5 @@ DatasetFormat detect_format(const nlohmann::json& record, const std::string& whe
 // Reads a record of `format` (not kAuto). Throws UserError (at `where`) for a missing field, a wrong type, or a role
 // that is not known.
 Record parse_record(const nlohmann::json& record, DatasetFormat format, const std::string& where);
-
-// A conversation by the chat template; text as BOS, text, EOS, all trained; tokens as they are. `tokenizer` may be
-// null for the last.
-TokenSequence encode_record(Record record, const Tokenizer* tokenizer, bool train_on_prompt, const std::string& where);
 
 }  // namespace mixtune

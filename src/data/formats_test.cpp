@@ -25,8 +25,14 @@ std::string refusal(const char* text, DatasetFormat format = DatasetFormat::kAut
   return message;
 }
 
-Conversation conversation(const char* text) {
-  return std::get<Conversation>(parse(text));
+TokenSequence one_document(const Record& record) {
+  const auto& documents = std::get<TokenizedRecord>(record);
+  EXPECT_EQ(documents.size(), 1u);
+  return documents.at(0);
+}
+
+std::vector<Turn> conversation(const char* text) {
+  return std::get<Conversation>(parse(text)).turns;
 }
 
 testing::Matcher<Turn> is_turn(Role role, const std::string& text) {
@@ -79,7 +85,7 @@ TEST(Formats, MessagesRefused) {
 
 TEST(Formats, Instruction) {
   const auto user = [](const char* text) {
-    const Conversation turns = conversation(text);
+    const std::vector<Turn> turns = conversation(text);
     EXPECT_THAT(turns, ElementsAre(testing::_, is_turn(Role::kAssistant, "o")));
     EXPECT_EQ(turns[0].role, Role::kUser);
     return turns[0].text;
@@ -102,10 +108,10 @@ TEST(Formats, Text) {
 }
 
 TEST(Formats, Tokenized) {
-  const auto tokens = std::get<TokenSequence>(parse(R"({"input_ids": [1, 5, 2], "labels": [-100, 5, 2]})"));
+  const auto tokens = one_document(parse(R"({"input_ids": [1, 5, 2], "labels": [-100, 5, 2]})"));
   EXPECT_THAT(tokens.ids, ElementsAre(1, 5, 2));
   EXPECT_THAT(tokens.labels, ElementsAre(kIgnoreTarget, 5, 2));
-  const auto all = std::get<TokenSequence>(parse(R"({"input_ids": [1, 5], "attention_mask": [1, 1]})"));
+  const auto all = one_document(parse(R"({"input_ids": [1, 5], "attention_mask": [1, 1]})"));
   EXPECT_EQ(all.labels, all.ids);
 }
 
@@ -123,23 +129,6 @@ TEST(Formats, TokenizedRefused) {
   EXPECT_THAT(refusal(R"({"input_ids": [1, 5], "attention_mask": [1]})"),
               HasSubstr("'attention_mask' has 1 entries for 2 input_ids"));
   EXPECT_THAT(refusal(R"({"input_ids": [1], "attention_mask": [1, 1]})"), HasSubstr("2 entries for 1 input_ids"));
-}
-
-TEST(Formats, EncodesText) {
-  const Tokenizer tokenizer(kTokenizerFixtures);
-  const TokenSequence sequence = encode_record(Record("Hello"), &tokenizer, false, "");
-  std::vector<int32_t> ids = tokenizer.encode("Hello");
-  ids.insert(ids.begin(), tokenizer.bos());
-  ids.push_back(tokenizer.eos());
-  EXPECT_EQ(sequence.ids, ids);
-  ids[0] = kIgnoreTarget;
-  EXPECT_EQ(sequence.labels, ids);
-}
-
-TEST(Formats, TextNeedsATokenizerAndTokensDoNot) {
-  EXPECT_THAT(user_error([] { encode_record(Record("Hello"), nullptr, false, "a.jsonl:7"); }),
-              HasSubstr("set tokenizer_name_or_path"));
-  EXPECT_THAT(encode_record(TokenSequence{{1, 2}, {1, 2}}, nullptr, false, "").ids, ElementsAre(1, 2));
 }
 
 }  // namespace

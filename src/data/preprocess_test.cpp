@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "data/describe.h"
+#include "data/load_documents.h"
 #include "data/test_folder.h"
 
 namespace mixtune {
@@ -21,7 +22,7 @@ class PreprocessTest : public testing::Test {
  protected:
   Documents load(const std::string& path) {
     const std::vector<std::string> files = {path};
-    return load_documents(files, settings_, &tokenizer_, tokenizer_.vocab_size());
+    return load_documents(files, settings_, {.tokenizer = tokenizer_.get()}, tokenizer_->vocab_size());
   }
 
   std::string samples(const Documents& documents, int64_t count, const Tokenizer* tokenizer) {
@@ -39,7 +40,7 @@ class PreprocessTest : public testing::Test {
 
   TestFolder folder_;
   DataSettings settings_;
-  const Tokenizer tokenizer_{kTokenizerFixtures};
+  const std::unique_ptr<Tokenizer> tokenizer_ = open_tokenizer(kTokenizerFixtures);
 };
 
 TEST_F(PreprocessTest, WhatIsWrittenReadsBackTheSame) {
@@ -47,7 +48,8 @@ TEST_F(PreprocessTest, WhatIsWrittenReadsBackTheSame) {
   const std::string text = folder_.write("t.jsonl", "{\"text\":\"" + std::string(300, 'z') + " one two three\"}\n");
   const std::string chat = folder_.write("c.jsonl", kConversations);
   const std::vector<std::string> files = {text, chat};
-  const Documents documents = load_documents(files, settings_, &tokenizer_, tokenizer_.vocab_size());
+  const Documents documents =
+      load_documents(files, settings_, {.tokenizer = tokenizer_.get()}, tokenizer_->vocab_size());
   ASSERT_GT(documents.size(), 5);
   write_tokenized(documents, folder_.path("out.jsonl"), false);
   EXPECT_EQ(load(folder_.path("out.jsonl")), documents);
@@ -99,7 +101,7 @@ TEST_F(PreprocessTest, RefusesOutputsThatCannotBe) {
 
 TEST_F(PreprocessTest, SamplesShowPieceLabelAndPosition) {
   const Documents documents = load(folder_.write("c.jsonl", kConversations));
-  const std::string text = samples(documents, 1, &tokenizer_);
+  const std::string text = samples(documents, 1, tokenizer_.get());
   EXPECT_THAT(text, HasSubstr("document 1 of 2: "));
   EXPECT_THAT(text, Not(HasSubstr("document 2")));
   EXPECT_THAT(text, HasSubstr("\n       0        1     -100  <s>\n"));
@@ -113,7 +115,7 @@ TEST_F(PreprocessTest, DescribesDataFiles) {
   const std::string plain = describe_data_file(path, DatasetFormat::kAuto, nullptr);
   EXPECT_THAT(plain, HasSubstr("format: messages\nrecords: 2\nkeys of the first record: messages\n"));
   EXPECT_THAT(plain, Not(HasSubstr("tokens")));
-  EXPECT_THAT(describe_data_file(path, DatasetFormat::kAuto, &tokenizer_), HasSubstr("tokens a record: min "));
+  EXPECT_THAT(describe_data_file(path, DatasetFormat::kAuto, tokenizer_.get()), HasSubstr("tokens a record: min "));
   const std::string ids = folder_.write("i.jsonl", "{\"input_ids\":[1,2,3]}\n{\"input_ids\":[1,2,3,4]}\n");
   EXPECT_THAT(describe_data_file(ids, DatasetFormat::kAuto, nullptr),
               HasSubstr("tokens: 7\ntargets: 5\ntokens a record: min 3, mean 3.5, max 4\n"));

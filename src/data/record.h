@@ -1,4 +1,4 @@
-// What a line of a data file says, before and after it is tokenised.
+// What a record of a data file says, before and after it is tokenised.
 #pragma once
 
 #include <cstdint>
@@ -6,25 +6,40 @@
 #include <variant>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "data/batch.h"
 
 namespace mixtune {
 
-enum class Role { kSystem, kUser, kAssistant };
+enum class Role { kSystem, kUser, kAssistant, kTool };
+
+// A call of a function that an assistant's turn makes.
+struct ToolCall {
+  std::string id;  // may be empty
+  std::string name;
+  std::string arguments;  // the text of a JSON object, keys in the record's order
+};
 
 struct Turn {
   Role role;
   std::string text;
+  bool train = true;  // whether an assistant's turn is trained; other roles' turns follow train_on_prompt
+  std::vector<ToolCall> tool_calls;  // an assistant's
+  std::string tool_call_id, name;    // of a tool's turn: the call that it answers, the function's name; may be empty
 };
 
-using Conversation = std::vector<Turn>;
+struct Conversation {
+  std::vector<Turn> turns;
+  std::vector<std::string> tools;  // the functions on offer: each the text of a JSON object, keys in the record's order
+};
 
 // A tokenised document: labels[i] is ids[i] where that token is trained and kIgnoreTarget where it is not. Not
 // shifted; the label of the first token is never a target.
 struct TokenSequence {
   std::vector<int32_t> ids;
   std::vector<int32_t> labels;
-  bool continues = false;  // a further piece of the record before
+  bool continues = false;  // a further document of the record before
 
   void append(const std::vector<int32_t>& tokens, bool train) {
     ids.insert(ids.end(), tokens.begin(), tokens.end());
@@ -33,7 +48,10 @@ struct TokenSequence {
   }
 };
 
+// One, but for a row that was packed elsewhere: all but the first continue the record.
+using TokenizedRecord = std::vector<TokenSequence>;
+
 // The formats messages and instruction; text; tokenized.
-using Record = std::variant<Conversation, std::string, TokenSequence>;
+using Record = std::variant<Conversation, std::string, TokenizedRecord>;
 
 }  // namespace mixtune

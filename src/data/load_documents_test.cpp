@@ -1,4 +1,4 @@
-#include "data/documents.h"
+#include "data/load_documents.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -23,7 +23,7 @@ class DocumentsTest : public testing::Test {
     const std::vector<std::string> files = {folder_.write("data.jsonl", content)};
     testing::internal::CaptureStderr();
     try {
-      Documents documents = load_documents(files, settings_, tokenizer, vocab_size_);
+      Documents documents = load_documents(files, settings_, {.tokenizer = tokenizer}, vocab_size_);
       log_ = testing::internal::GetCapturedStderr();
       return documents;
     } catch (...) {
@@ -64,15 +64,15 @@ TEST_F(DocumentsTest, LoadsTokenizedRecords) {
 }
 
 TEST_F(DocumentsTest, LoadsSeveralFilesEachOfItsFormat) {
-  const Tokenizer tokenizer(kTokenizerFixtures);
-  vocab_size_ = tokenizer.vocab_size();
+  const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(kTokenizerFixtures);
+  vocab_size_ = tokenizer->vocab_size();
   const std::vector<std::string> files = {folder_.write("a.jsonl", "{\"text\":\"Hello\"}\n"),
                                           folder_.write("b.jsonl", "{\"input\":\"Hi\",\"output\":\"Yo\"}\n"),
                                           folder_.write("c.jsonl", "{\"input_ids\":[1,2]}\n")};
-  const Documents documents = load_documents(files, settings_, &tokenizer, vocab_size_);
+  const Documents documents = load_documents(files, settings_, {.tokenizer = tokenizer.get()}, vocab_size_);
   ASSERT_EQ(documents.size(), 3);
-  EXPECT_EQ(tokenizer.decode(documents.ids(0)), "Hello");
-  EXPECT_EQ(tokenizer.decode(documents.ids(1)), "[INST] Hi [/INST] Yo");
+  EXPECT_EQ(tokenizer->decode(documents.ids(0)), "Hello");
+  EXPECT_EQ(tokenizer->decode(documents.ids(1)), "[INST] Hi [/INST] Yo");
   EXPECT_THAT(ids(documents, 2), ElementsAre(1, 2));
   EXPECT_TRUE(needs_tokenizer(files, DatasetFormat::kAuto));
   EXPECT_FALSE(needs_tokenizer(std::span(files).last(1), DatasetFormat::kAuto));
@@ -153,19 +153,19 @@ TEST_F(DocumentsTest, SplittingTrainsEachLabelOnceWhateverTheLength) {
 }
 
 TEST_F(DocumentsTest, SplitsTextByDefaultAndLosesNothing) {
-  const Tokenizer tokenizer(kTokenizerFixtures);
-  vocab_size_ = tokenizer.vocab_size();
+  const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(kTokenizerFixtures);
+  vocab_size_ = tokenizer->vocab_size();
   settings_.max_seq_length = 5;
-  const Documents documents = load("{\"text\":\"one two three four five six seven\"}\n", &tokenizer);
+  const Documents documents = load("{\"text\":\"one two three four five six seven\"}\n", tokenizer.get());
   std::vector<int32_t> joined = {documents.ids(0)[0]};
   for (const auto& [id, next] : targets_of(documents)) {
     EXPECT_EQ(id, joined.back());
     joined.push_back(next);
   }
   EXPECT_EQ(documents.size(), 2);
-  EXPECT_EQ(joined.front(), tokenizer.bos());
-  EXPECT_EQ(joined.back(), tokenizer.eos());
-  EXPECT_EQ(tokenizer.decode(joined), "one two three four five six seven");
+  EXPECT_EQ(joined.front(), tokenizer->bos());
+  EXPECT_EQ(joined.back(), tokenizer->eos());
+  EXPECT_EQ(tokenizer->decode(joined), "one two three four five six seven");
 }
 
 TEST_F(DocumentsTest, RefusesLongDocumentsWhenAsked) {

@@ -1,0 +1,23 @@
+// From a Record to tokens.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "data/record.h"
+#include "data/tokenizer.h"
+
+namespace mixtune {
+
+// How a run turns text into tokens: the same for all its files.
+struct TextEncoder {
+  const Tokenizer* tokenizer = nullptr;  // null: every record is tokenised
+  bool train_on_prompt = false;
+};
+
+// A conversation by the chat template; text as BOS, text, EOS, all trained; tokens as they are. The documents of the
+// record, at least one: all but the first continue it. Throws UserError (at `where`) for text without a tokenizer and
+// for what the template refuses.
+std::vector<TokenSequence> encode_record(Record record, const TextEncoder& encoder, const std::string& where);
+
+}  // namespace mixtune
