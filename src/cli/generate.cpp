@@ -23,6 +23,7 @@
 #include "data/chat_template.h"
 #include "data/preprocess.h"
 #include "data/tokenizer.h"
+#include "model/end_of_text.h"
 #include "train/device.h"
 
 namespace mixtune {
@@ -39,12 +40,12 @@ struct GenerateArguments {
   Sampling sampling;
 };
 
-// Appends tokens to `ids` until EOS or until there are `limit`.
+// Appends tokens to `ids` until one of `ends` or until there are `limit`.
 void extend(Decoder& decoder, std::vector<int32_t>& ids, int64_t limit, const Sampling& sampling,
-            std::optional<int64_t> eos) {
+            const std::vector<int32_t>& ends) {
   while (static_cast<int64_t>(ids.size()) < limit) {
     ids.push_back(next_token(decoder.logits(ids, 1), sampling, static_cast<int64_t>(ids.size())));
-    if (ids.back() == eos) return;
+    if (std::ranges::find(ends, ids.back()) != ends.end()) return;
   }
 }
 
@@ -136,7 +137,9 @@ void run_generate(const GenerateArguments& arguments) {
   const Config run = load_config(std::nullopt, {{"device", arguments.device}, {"precision", arguments.precision}});
   Decoder decoder(config, model, limit, instance_options(run, State::Purpose::kInference));
   if (!arguments.logits.empty()) write_logits(decoder, ids, config.vocab_size, arguments.logits);
-  extend(decoder, ids, limit, arguments.sampling, tokenizer ? tokenizer->eos() : config.eos_token_id);
+  std::vector<int32_t> ends = end_of_text_ids(model, config);
+  if (tokenizer) ends.push_back(tokenizer->eos());
+  extend(decoder, ids, limit, arguments.sampling, ends);
   if (tokenizer) {
     std::erase_if(ids, [&](int32_t id) { return id >= tokenizer->vocab_size(); });  // a padded vocabulary's
     fmt::print("{}\n", continuation(*tokenizer, ids, prompt, arguments.chat));

@@ -240,7 +240,7 @@ int64_t read_experts(const Reader& reader) {
   return experts;
 }
 
-// A list of ids is read as its first: the one that ends a turn, by the hub's custom.
+// A list of ids is read as its first, by the hub's custom.
 std::optional<int64_t> read_token(const Reader& reader, const char* key, std::optional<int64_t> fallback,
                                   int64_t vocab_size) {
   const json* value = reader.find(key);
@@ -248,6 +248,17 @@ std::optional<int64_t> read_token(const Reader& reader, const char* key, std::op
   if (!value->is_array()) return reader.optional_integer(key, 0, vocab_size - 1);
   if (value->empty()) return {};
   return reader.checked_integer(key, value->front(), 0, vocab_size - 1);
+}
+
+std::vector<int32_t> read_eos_tokens(const Reader& reader, int64_t vocab_size) {
+  constexpr int32_t kDefault = 2;
+  const json* value = reader.find("eos_token_id");
+  if (value == nullptr) return {kDefault};
+  if (value->is_null()) return {};
+  std::vector<int32_t> ids;
+  for (const json& id : value->is_array() ? *value : json::array({*value}))
+    ids.push_back(static_cast<int32_t>(reader.checked_integer("eos_token_id", id, 0, vocab_size - 1)));
+  return ids;
 }
 
 // A negative id is the custom of Meta's configs for none. transformers takes it as torch does, from the vocabulary's
@@ -317,7 +328,7 @@ MixtralConfig parse_mixtral_config(std::string_view text, const std::string& whe
   c.router_aux_loss_coef = reader.number("router_aux_loss_coef", 0.001, 0, 1e6);
   c.tie_word_embeddings = reader.boolean("tie_word_embeddings", false);
   c.bos_token_id = read_token(reader, "bos_token_id", 1, c.vocab_size);
-  c.eos_token_id = read_token(reader, "eos_token_id", 2, c.vocab_size);
+  c.eos_token_ids = read_eos_tokens(reader, c.vocab_size);
   c.pad_token_id = read_pad_token(reader, c.vocab_size);
   check_shape(reader, c);
   warn_of_unknown(reader);

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace mixtune {
 
@@ -25,7 +26,8 @@ struct MixtralConfig {
   double initializer_range = 0;
   double router_aux_loss_coef = 0;
   bool tie_word_embeddings = false;
-  std::optional<int64_t> bos_token_id, eos_token_id, pad_token_id;
+  std::optional<int64_t> bos_token_id, pad_token_id;
+  std::vector<int32_t> eos_token_ids;  // as config.json lists them
 
   int64_t query_size() const { return num_attention_heads * head_dim; }
   int64_t kv_size() const { return num_key_value_heads * head_dim; }

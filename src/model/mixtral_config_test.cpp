@@ -58,7 +58,7 @@ TEST(MixtralConfig, DefaultsAreTransformers) {
   EXPECT_EQ(c.router_aux_loss_coef, 0.001);
   EXPECT_FALSE(c.tie_word_embeddings);
   EXPECT_EQ(c.bos_token_id, 1);
-  EXPECT_EQ(c.eos_token_id, 2);
+  EXPECT_EQ(c.eos_token_ids, std::vector{2});
   EXPECT_EQ(c.pad_token_id, std::nullopt);
 }
 
@@ -106,7 +106,7 @@ TEST(MixtralConfig, HeadDimAndTokens) {
     "eos_token_id": [7, 9], "bos_token_id": null, "pad_token_id": 0, "num_experts": 4)");
   EXPECT_EQ(c.query_size(), 80);
   EXPECT_EQ(c.kv_size(), 16);
-  EXPECT_EQ(c.eos_token_id, 7);
+  EXPECT_EQ(c.eos_token_ids, (std::vector{7, 9}));
   EXPECT_EQ(c.bos_token_id, std::nullopt);
   EXPECT_EQ(c.pad_token_id, 0);
   EXPECT_EQ(c.num_local_experts, 4);
@@ -176,6 +176,9 @@ TEST(MixtralConfig, ImpossibleShapes) {
   expect_bad(R"("eos_token_id": 32000)", {"eos_token_id is 32000"});
   expect_bad(R"("bos_token_id": -1)", {"bos_token_id is -1"});
   expect_bad(R"("eos_token_id": ["2"])", {"eos_token_id"});
+  expect_bad(R"("eos_token_id": [2, 32000])", {"eos_token_id is 32000"});
+  EXPECT_TRUE(parse(R"("eos_token_id": null)").eos_token_ids.empty());
+  EXPECT_TRUE(parse(R"("eos_token_id": [])").eos_token_ids.empty());
 }
 
 TEST(MixtralConfig, AbsurdNumbers) {
