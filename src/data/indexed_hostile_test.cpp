@@ -18,7 +18,7 @@ using testing::HasSubstr;
 // A data set of one document of two sequences, [1, 2, 3] and [4], whose bytes a test changes.
 class HostileTest : public testing::Test {
  protected:
-  HostileTest() { write_indexed(prefix_, {{{1, 2, 3}, {4}}}); }
+  HostileTest() { write_data_set(prefix_, {{{1, 2, 3}, {4}}}); }
 
   void put(const std::string& ending, size_t at, std::string_view bytes) {
     std::string content = TestFolder::read(prefix_ + ending);

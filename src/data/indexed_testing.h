@@ -41,8 +41,8 @@ inline DataSet read_all(const IndexedReader& reader) {
   return all;
 }
 
-inline void write_indexed(const std::string& prefix, const DataSet& documents, int64_t vocab_size = kVocab,
-                          Existing existing = Existing::kRefused) {
+inline void write_data_set(const std::string& prefix, const DataSet& documents, int64_t vocab_size = kVocab,
+                           Existing existing = Existing::kRefused) {
   IndexedWriter writer(prefix, vocab_size, existing);
   for (const auto& sequences : documents) {
     for (const Sequence& ids : sequences) writer.append(ids, ids);

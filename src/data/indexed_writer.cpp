@@ -77,7 +77,7 @@ IndexedWriter::IndexedWriter(const std::string& prefix, int64_t vocab_size, Exis
 void IndexedWriter::append(std::span<const int32_t> ids, std::span<const int32_t> labels) {
   MT_CHECK(ids.size() == labels.size() && ids.size() <= std::numeric_limits<int32_t>::max());
   MT_CHECK(std::ranges::all_of(ids, [&](int32_t id) { return id >= 0 && id < vocab_size_; }));
-  for (size_t i = 0; i < ids.size(); ++i)
+  for (size_t i = 1; i < ids.size(); ++i)
     if (labels[i] != ids[i] && labels[i] != kIgnoreTarget)
       throw UserError(
           printable(prefix_, 200),
@@ -106,7 +106,7 @@ void IndexedWriter::write_ids(std::span<const int32_t> ids) {
 void IndexedWriter::write_mask(std::span<const int32_t> ids, std::span<const int32_t> labels) {
   for (size_t i = 0; i < ids.size(); ++i) {
     const int64_t bit = (tokens_ + static_cast<int64_t>(i)) % 8;
-    const bool trained = labels[i] == ids[i];
+    const bool trained = i == 0 || labels[i] == ids[i];
     all_trained_ &= trained;
     mask_byte_ = static_cast<uint8_t>(mask_byte_ | (trained << bit));
     if (bit < 7) continue;

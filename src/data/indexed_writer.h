@@ -22,7 +22,8 @@ class IndexedWriter {
   IndexedWriter(const std::string& prefix, int64_t vocab_size, Existing existing);
 
   // A sequence of the document that has not ended yet: ids in [0, vocab_size), and as many labels, each the id of its
-  // token, or kIgnoreTarget where that is not trained. Throws UserError for another label.
+  // token, or kIgnoreTarget where that is not trained; the first says nothing, as it is never a target. Throws
+  // UserError for another label.
   void append(std::span<const int32_t> ids, std::span<const int32_t> labels);
   // Without a sequence since the last call: an empty document.
   void end_document();
