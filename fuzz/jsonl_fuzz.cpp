@@ -1,7 +1,4 @@
 // The reader of data files: whatever a file holds, it is read or refused with an Error that names a line.
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <cstdint>
 #include <string>
 
@@ -10,26 +7,11 @@
 #include "base/error.h"
 #include "data/formats.h"
 #include "data/jsonl.h"
+#include "memory_file.h"
 
 namespace {
 
 using namespace mixtune;
-
-// A file that is only in memory, and has a path.
-class MemoryFile {
- public:
-  MemoryFile() : fd_(memfd_create("jsonl_fuzz", 0)), path_("/proc/self/fd/" + std::to_string(fd_)) {}
-
-  const std::string& fill(const uint8_t* data, size_t size) {
-    MT_CHECK(ftruncate(fd_, 0) == 0);
-    MT_CHECK(pwrite(fd_, data, size, 0) == static_cast<ssize_t>(size));
-    return path_;
-  }
-
- private:
-  int fd_;
-  std::string path_;
-};
 
 template <class Action>
 void may_refuse(Action action) {
@@ -56,7 +38,7 @@ void read_as_every_format(const nlohmann::json& record, const std::string& where
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static MemoryFile file;
-  const std::string& path = file.fill(data, size);
+  const std::string& path = file.fill({data, size});
   may_refuse([&] {
     JsonlReader reader(path);
     for (nlohmann::json record; reader.next(record);) read_as_every_format(record, reader.where());

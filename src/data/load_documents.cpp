@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "data/formats.h"
+#include "data/indexed_reader.h"
 #include "data/jsonl.h"
 
 namespace mixtune {
@@ -18,9 +19,9 @@ struct Counts {
   int64_t records = 0, truncated = 0, split = 0, dropped = 0;
 };
 
-LongDocuments long_policy(LongDocuments asked, DatasetFormat format) {
+LongDocuments long_policy(LongDocuments asked, bool is_text) {
   if (asked != LongDocuments::kAuto) return asked;
-  return format == DatasetFormat::kText ? LongDocuments::kSplit : LongDocuments::kTruncate;
+  return is_text ? LongDocuments::kSplit : LongDocuments::kTruncate;
 }
 
 void check_ids(const TokenSequence& sequence, int64_t vocab_size, const std::string& where) {
@@ -35,28 +36,38 @@ void check_ids(const TokenSequence& sequence, int64_t vocab_size, const std::str
   }
 }
 
-void check_length(int64_t length, int64_t max_seq_length, LongDocuments policy, const std::string& where) {
-  if (length > max_seq_length && policy == LongDocuments::kError)
-    throw UserError(where,
-                    fmt::format("the document of {} tokens is longer than max_seq_length {}", length, max_seq_length),
-                    "raise max_seq_length, or set long_documents to truncate or split");
+// How documents are made to fit.
+struct Fit {
+  LongDocuments policy;
+  int64_t max_seq_length;
+};
+
+void check_length(int64_t length, const Fit& fit, const std::string& where) {
+  if (length > fit.max_seq_length && fit.policy == LongDocuments::kError)
+    throw UserError(
+        where, fmt::format("the document of {} tokens is longer than max_seq_length {}", length, fit.max_seq_length),
+        "raise max_seq_length, or set long_documents to truncate or split");
 }
 
-// Appends a record's tokens, made to fit max_seq_length. A piece begins with the last token of the one before, whose
-// label is not trained a second time: the first token of a document is no target.
-void append_fitted(Documents& documents, const TokenSequence& sequence, LongDocuments policy, int64_t max_seq_length,
-                   Counts& counts) {
-  const auto length = static_cast<int64_t>(sequence.ids.size());
-  const bool is_long = length > max_seq_length, split = is_long && policy == LongDocuments::kSplit;
+struct Piece {
+  std::span<const int32_t> ids, labels;
+};
+
+// Appends `length` tokens of a record, made to fit; `read(begin, count)` is the Piece of some of them. A piece begins
+// with the last token of the one before, whose label is not trained a second time: the first token of a document is no
+// target.
+template <class Read>
+void append_fitted(Documents& documents, int64_t length, bool continues, const Fit& fit, Counts& counts,
+                   const Read& read) {
+  const bool is_long = length > fit.max_seq_length, split = is_long && fit.policy == LongDocuments::kSplit;
   counts.truncated += is_long && !split;
   counts.split += split;
-  const std::span<const int32_t> ids = sequence.ids, labels = sequence.labels;
   const auto append = [&](int64_t begin, auto add) {
-    const auto count = static_cast<size_t>(std::min(max_seq_length, length - begin));
-    counts.dropped += !(documents.*add)(ids.subspan(begin, count), labels.subspan(begin, count));
+    const Piece piece = read(begin, std::min(fit.max_seq_length, length - begin));
+    counts.dropped += !(documents.*add)(piece.ids, piece.labels);
   };
-  append(0, sequence.continues ? &Documents::append_piece : &Documents::append);
-  for (int64_t begin = max_seq_length - 1; split && begin + 1 < length; begin += max_seq_length - 1)
+  append(0, continues ? &Documents::append_piece : &Documents::append);
+  for (int64_t begin = fit.max_seq_length - 1; split && begin + 1 < length; begin += fit.max_seq_length - 1)
     append(begin, &Documents::append_piece);
 }
 
@@ -113,21 +124,54 @@ void load_file(Documents& documents, const std::string& file, const Source& sour
   for (Block block; block.read(reader);) {
     if (format == DatasetFormat::kAuto)
       format = detect_format(parse_json_line(block.lines[0], block.wheres[0]), block.wheres[0]);
-    const LongDocuments policy = long_policy(settings.long_documents, format);
+    const Fit fit{long_policy(settings.long_documents, format == DatasetFormat::kText), settings.max_seq_length};
     const std::vector<std::vector<TokenSequence>> records = encode(block, format, source);
     for (size_t i = 0; i < records.size(); ++i) {
       const std::string& where = block.wheres[i];
       if (records[i].front().continues && i == 0 && counts.records == records_before)
         throw UserError(where, "'continues_record' in the first line", "keep the lines of a file in their order");
       for (const TokenSequence& document : records[i]) {
-        check_length(static_cast<int64_t>(document.ids.size()), settings.max_seq_length, policy, where);
-        append_fitted(documents, document, policy, settings.max_seq_length, counts);
+        const auto length = static_cast<int64_t>(document.ids.size());
+        check_length(length, fit, where);
+        append_fitted(documents, length, document.continues, fit, counts, [&](int64_t begin, int64_t count) {
+          return Piece{std::span(document.ids).subspan(begin, count), std::span(document.labels).subspan(begin, count)};
+        });
       }
     }
     counts.records += static_cast<int64_t>(records.size());
   }
   if (counts.records == records_before)
     throw UserError(printable(file, 200), "holds no records", "name a JSONL file with data");
+}
+
+// Data of which every token is trained is text: what is too long is split.
+void load_indexed(Documents& documents, const std::string& prefix, const Source& source, Counts& counts) {
+  const std::string shown = printable(prefix, 200);
+  const DataSettings& settings = source.settings;
+  if (settings.dataset_format != DatasetFormat::kAuto && settings.dataset_format != DatasetFormat::kTokenized)
+    throw UserError(shown,
+                    fmt::format("is indexed data, token ids already, and not {}", format_name(settings.dataset_format)),
+                    "leave dataset_format out");
+  const IndexedReader reader(prefix, source.vocab_size);
+  const Fit fit{long_policy(settings.long_documents, !reader.has_mask()), settings.max_seq_length};
+  std::vector<int32_t> ids, labels;
+  const auto append = [&](int64_t sequence, bool continues) {
+    const int64_t length = reader.length(sequence);
+    check_length(length, fit, fmt::format("{}, sequence {}", shown, sequence));
+    append_fitted(documents, length, continues, fit, counts, [&](int64_t begin, int64_t count) {
+      ids.resize(count);
+      labels.resize(count);
+      reader.read(sequence, begin, ids, labels);
+      return Piece{ids, labels};
+    });
+  };
+  for (int64_t d = 0, begin = 0; d < reader.documents(); ++d) {
+    const int64_t end = reader.document_begin(d + 1);
+    if (begin == end) counts.dropped += !documents.append({}, {});
+    for (int64_t sequence = begin; sequence < end; ++sequence) append(sequence, sequence > begin);
+    begin = end;
+  }
+  counts.records += reader.documents();
 }
 
 std::string list_names(std::span<const std::string> files) {
@@ -152,6 +196,7 @@ void report(const std::string& name, const Documents& documents, const Counts& c
 
 bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
   const auto has_text = [&](const std::string& file) {
+    if (find_indexed(file)) return false;
     if (format != DatasetFormat::kAuto) return format != DatasetFormat::kTokenized;
     JsonlReader reader(file);
     nlohmann::json record;
@@ -165,7 +210,13 @@ Documents load_documents(std::span<const std::string> files, const DataSettings&
   MT_CHECK(!files.empty() && settings.max_seq_length >= 2);
   Documents documents;
   Counts counts;
-  for (const std::string& file : files) load_file(documents, file, {settings, encoder, vocab_size}, counts);
+  for (const std::string& file : files) {
+    const Source source{settings, encoder, vocab_size};
+    if (const auto prefix = find_indexed(file))
+      load_indexed(documents, *prefix, source, counts);
+    else
+      load_file(documents, file, source, counts);
+  }
   const std::string name = list_names(files);
   if (documents.size() == 0)
     throw UserError(name, fmt::format("data without a single target in {} records", counts.records),

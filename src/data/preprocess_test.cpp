@@ -33,6 +33,18 @@ class PreprocessTest : public testing::Test {
     return TestFolder::read(path);
   }
 
+  // Of the labels, all but the first, which is never a target.
+  static void expect_same(const Documents& a, const Documents& b) {
+    ASSERT_EQ(a.size(), b.size());
+    EXPECT_EQ(a.records(), b.records());
+    EXPECT_EQ(a.targets(), b.targets());
+    for (int64_t d = 0; d < a.size(); ++d) {
+      EXPECT_TRUE(std::ranges::equal(a.ids(d), b.ids(d))) << d;
+      EXPECT_TRUE(std::ranges::equal(a.labels(d).subspan(1), b.labels(d).subspan(1))) << d;
+      EXPECT_EQ(a.record(d), b.record(d)) << d;
+    }
+  }
+
   int files_in_folder() {
     const std::filesystem::directory_iterator entries(folder_.path());
     return static_cast<int>(std::distance(begin(entries), end(entries)));
@@ -76,6 +88,51 @@ TEST_F(PreprocessTest, MarksPiecesAndKeepsThePlaceOfRecordsWithoutADocument) {
             "{\"input_ids\":[],\"labels\":[]}\n{\"input_ids\":[1,6],\"labels\":[1,6]}\n"
             "{\"input_ids\":[6,7],\"labels\":[6,7],\"continues_record\":true}\n{\"input_ids\":[],\"labels\":[]}\n");
   EXPECT_EQ(load(folder_.path("out.jsonl")), documents);
+}
+
+TEST_F(PreprocessTest, IndexedDataReadsBackTheSame) {
+  settings_.max_seq_length = 12;
+  const std::string text = folder_.write("t.jsonl", "{\"text\":\"" + std::string(300, 'z') + " one two three\"}\n");
+  const std::string chat = folder_.write("c.jsonl", kConversations);
+  const std::string nothing =
+      folder_.write("n.jsonl", "{\"input_ids\":[5]}\n{\"input_ids\":[5,6]}\n{\"input_ids\":[]}\n");
+  for (const std::vector<std::string>& files : {std::vector{text}, {chat, text}, {nothing}, {nothing, chat, nothing}}) {
+    const Documents documents =
+        load_documents(files, settings_, {.tokenizer = tokenizer_.get()}, tokenizer_->vocab_size());
+    write_indexed(documents, folder_.path("out"), tokenizer_->vocab_size(), true);
+    expect_same(load(folder_.path("out")), documents);
+    EXPECT_EQ(std::filesystem::exists(folder_.path("out.mask")),
+              files != std::vector{text} && files != std::vector{nothing});
+  }
+  EXPECT_THAT(user_error([&] { write_indexed({}, folder_.path("out"), 9, false); }), HasSubstr("exists already"));
+}
+
+TEST_F(PreprocessTest, IndexedDataIsFitted) {
+  Documents documents;
+  documents.append(std::vector{1, 2, 3, 4, 5, 6}, std::vector{1, 2, 3, 4, 5, 6});
+  write_indexed(documents, folder_.path("text"), 9, false);
+  documents.append(std::vector{1, 2, 3}, std::vector{1, -100, 3});
+  write_indexed(documents, folder_.path("chat"), 9, false);
+  settings_.max_seq_length = 4;
+  const Documents split = load(folder_.path("text.bin")), cut = load(folder_.path("chat.idx"));
+  ASSERT_EQ(split.size(), 2);
+  EXPECT_THAT(split.ids(1), testing::ElementsAre(4, 5, 6));
+  EXPECT_EQ(split.records(), 1);
+  ASSERT_EQ(cut.size(), 2);
+  EXPECT_THAT(cut.ids(0), testing::ElementsAre(1, 2, 3, 4));
+  settings_.long_documents = LongDocuments::kError;
+  EXPECT_THAT(user_error([&] { load(folder_.path("text")); }), HasSubstr("text, sequence 0: the document of 6 tokens"));
+  settings_.dataset_format = DatasetFormat::kMessages;
+  EXPECT_THAT(user_error([&] { load(folder_.path("text")); }), HasSubstr("is indexed data, token ids already"));
+}
+
+TEST_F(PreprocessTest, IndexedDataNeedsNoTokenizer) {
+  Documents documents;
+  documents.append(std::vector{1, 6}, std::vector{1, 6});
+  write_indexed(documents, folder_.path("out"), 9, false);
+  const std::vector<std::string> indexed = {folder_.path("out")};
+  EXPECT_FALSE(needs_tokenizer(indexed, DatasetFormat::kAuto));
+  EXPECT_THAT(user_error([&] { load_documents(indexed, settings_, {}, 6); }), HasSubstr("token 1 is 6, outside"));
 }
 
 TEST_F(PreprocessTest, OverwritesOnlyWhenTold) {
