@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "data/formats.h"
-#include "data/jsonl.h"
+#include "data/record_reader.h"
 #include "memory_file.h"
 
 namespace {
@@ -40,7 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static MemoryFile file;
   const std::string& path = file.fill({data, size});
   may_refuse([&] {
-    JsonlReader reader(path);
+    RecordReader reader(path);
     for (nlohmann::json record; reader.next(record);) read_as_every_format(record, reader.where());
   });
   return 0;

@@ -54,6 +54,11 @@ class Sax : public nlohmann::json_sax<json> {
     return true;
   }
 
+  // The library would take a NUL for the end, and what follows for nothing.
+  void check_no_nul(std::string_view text) const {
+    if (const size_t at = text.find('\0'); at != text.npos) fail(fmt::format("holds a NUL byte at byte {}", at + 1));
+  }
+
   bool parse_error(size_t position, const std::string&, const json::exception& error) override {
     fail(fmt::format("is not valid JSON at byte {}: {}", position, reason(error.what())));
   }
@@ -134,6 +139,7 @@ class TreeBuilder : public JsonVisitor {
 void read_json(std::string_view text, const std::string& where, std::string_view mend, int max_depth,
                JsonVisitor& visitor) {
   Sax sax(where, mend, max_depth, visitor);
+  sax.check_no_nul(text);
   json::sax_parse(text.begin(), text.end(), &sax);
 }
 

@@ -25,8 +25,8 @@ class JsonVisitor {
   virtual void close(const JsonPath& path, Container container) = 0;
 };
 
-// Throws UserError, `where` in front and `mend` at the end, for what is not JSON, holds invalid UTF-8, nests deeper
-// than `max_depth` or repeats a key.
+// Throws UserError, `where` in front and `mend` at the end, for what is not JSON, holds invalid UTF-8 or a NUL byte
+// anywhere, nests deeper than `max_depth` or repeats a key.
 void read_json(std::string_view text, const std::string& where, std::string_view mend, int max_depth,
                JsonVisitor& visitor);
 

@@ -99,6 +99,18 @@ TEST(Json, SaysWhereAndWhyTextIsNotJson) {
   EXPECT_LT(error("{\"a\":\"\x1b[2J" + std::string(100000, 'x')).size(), 300u);
 }
 
+TEST(Json, RefusesNulBytesAnywhere) {
+  const std::string text = R"({"a":["x",1],"b":null})";
+  for (size_t at = 0; at <= text.size(); ++at) {
+    for (const size_t count : {1u, 5u}) {
+      std::string holed = text;
+      expect_error(holed.insert(at, count, '\0'), fmt::format("holds a NUL byte at byte {}", at + 1));
+    }
+  }
+  expect_error(text + std::string(3, '\0') + text, "holds a NUL byte at byte 23");
+  EXPECT_EQ(parse_json_object(R"({"a":"x\u0000y"})", "where", "mend", 4)["a"], std::string("x\0y", 3));
+}
+
 TEST(Json, RefusesRepeatedKeysAtAnyDepth) {
   expect_error(R"({"a":1,"a":2})", "the key 'a' stands twice in one object");
   expect_error(R"({"a":[{"b":1,"c":{"b":1},"b":1}]})", "the key 'b' stands twice in one object");

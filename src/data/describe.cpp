@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "data/formats.h"
-#include "data/jsonl.h"
+#include "data/record_reader.h"
 #include "data/text_encoder.h"
 
 namespace mixtune {
@@ -42,7 +42,7 @@ std::string keys_of(const nlohmann::json& record) {
 }  // namespace
 
 std::string describe_data_file(const std::string& path, DatasetFormat format, const Tokenizer* tokenizer) {
-  JsonlReader reader(path);
+  RecordReader reader(path);
   std::string keys;
   int64_t records = 0;
   Lengths lengths;

@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "data/formats.h"
 #include "data/indexed_reader.h"
-#include "data/jsonl.h"
+#include "data/record_reader.h"
 
 namespace mixtune {
 
@@ -78,7 +78,7 @@ struct Block {
 
   std::vector<std::string> lines, wheres;
 
-  bool read(JsonlReader& reader) {
+  bool read(RecordReader& reader) {
     lines.clear();
     wheres.clear();
     size_t bytes = 0;
@@ -118,7 +118,7 @@ std::vector<std::vector<TokenSequence>> encode(const Block& block, DatasetFormat
 
 void load_file(Documents& documents, const std::string& file, const Source& source, Counts& counts) {
   const DataSettings& settings = source.settings;
-  JsonlReader reader(file);
+  RecordReader reader(file);
   DatasetFormat format = settings.dataset_format;
   const int64_t records_before = counts.records;
   for (Block block; block.read(reader);) {
@@ -198,7 +198,7 @@ bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
   const auto has_text = [&](const std::string& file) {
     if (find_indexed(file)) return false;
     if (format != DatasetFormat::kAuto) return format != DatasetFormat::kTokenized;
-    JsonlReader reader(file);
+    RecordReader reader(file);
     nlohmann::json record;
     return reader.next(record) && detect_format(record, reader.where()) != DatasetFormat::kTokenized;
   };
