@@ -5,8 +5,10 @@ Needs megatron-core (0.16.1, with its compiled helpers), numpy and torch. Runnin
 
     python scripts/make_indexed_fixtures.py tests/fixtures/indexed
 
-With --check PREFIX it writes nothing: it reads a data set with Megatron-Core and prints it, a line for each sequence,
-as `DOCUMENT: ID ID ID`, and one for each empty document, as `DOCUMENT:`.
+With --check it writes nothing: it reads, with Megatron-Core, what `mixtune preprocess --output_format indexed` wrote, and
+compares it with what --output_format jsonl wrote of the same data:
+
+    python scripts/make_indexed_fixtures.py --check PREFIX TOKENS.jsonl
 """
 
 import json
@@ -41,15 +43,43 @@ def write_data_set(prefix, documents, vocabulary):
     builder.finalize(f"{prefix}.idx")
 
 
-def print_data_set(prefix):
+def read_jsonl(path):
+    """Documents of sequences. A record of which nothing is left is an empty list of ids, here an empty document."""
+    documents = []
+    with open(path) as lines:
+        for line in map(json.loads, lines):
+            if not line.get("continues_record"):
+                documents.append([])
+            if line["input_ids"]:
+                documents[-1].append((line["input_ids"], line["labels"]))
+    return documents
+
+
+def read_mask(prefix, tokens):
+    """Whether each token is trained; docs/indexed-data.md has the layout."""
+    path = pathlib.Path(f"{prefix}.mask")
+    if not path.exists():
+        return numpy.ones(tokens, dtype=bool)
+    content = path.read_bytes()
+    assert content[:24] == b"MTMASK\0\0" + (1).to_bytes(8, "little") + tokens.to_bytes(8, "little")
+    return numpy.unpackbits(numpy.frombuffer(content[24:], numpy.uint8), bitorder="little")[:tokens].astype(bool)
+
+
+def check(prefix, jsonl):
     dataset = IndexedDataset(prefix)
+    documents = read_jsonl(jsonl)
     begins = dataset.document_indices
-    for document in range(len(begins) - 1):
-        sequences = range(begins[document], begins[document + 1])
-        for sequence in sequences:
-            print(" ".join([f"{document}:", *map(str, dataset[sequence])]))
-        if not sequences:
-            print(f"{document}:")
+    assert len(begins) == len(documents) + 1, f"{len(begins) - 1} documents, {len(documents)} records"
+    trained = read_mask(prefix, int(dataset.sequence_lengths.sum()))
+    token = 0
+    for document, sequences in enumerate(documents):
+        assert begins[document + 1] - begins[document] == len(sequences), f"document {document}"
+        for i, (ids, labels) in enumerate(sequences):
+            assert dataset[begins[document] + i].tolist() == ids, f"document {document}, sequence {i}"
+            mask = trained[token : token + len(ids)]
+            assert [x if t else -100 for x, t in zip(ids, mask)][1:] == labels[1:], f"document {document}, mask {i}"
+            token += len(ids)
+    print(f"the same: {len(documents)} documents, {len(dataset)} sequences, {token} tokens, {trained.sum()} trained")
 
 
 def write_data_sets(folder):
@@ -204,7 +234,7 @@ def write_json(path, value):
 
 def main():
     if sys.argv[1] == "--check":
-        return print_data_set(sys.argv[2])
+        return check(sys.argv[2], sys.argv[3])
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     write_data_sets(folder)

@@ -14,6 +14,7 @@
 #include "cli/describe_model.h"
 #include "config/keys.h"
 #include "data/describe.h"
+#include "data/indexed_files.h"
 
 namespace mixtune {
 
@@ -51,6 +52,7 @@ std::string describe_data(const InspectArguments& arguments) {
 
 std::string describe(const InspectArguments& arguments) {
   if (arguments.path.empty()) throw UserError("PATH", "is empty", "name a folder or a file");
+  if (const auto prefix = find_indexed(arguments.path)) return describe_indexed(*prefix);
   const fs::path path = arguments.path;
   std::error_code error;
   if (!fs::exists(path, error))

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "data/formats.h"
 #include "data/record_reader.h"
+#include "data/indexed_reader.h"
 #include "data/text_encoder.h"
 
 namespace mixtune {
@@ -65,6 +66,18 @@ std::string describe_data_file(const std::string& path, DatasetFormat format, co
     text += fmt::format("tokens: {}\ntargets: {}\ntokens a record: min {}, mean {:.1f}, max {}\n", lengths.tokens,
                         lengths.targets, lengths.min, lengths.mean(), lengths.max);
   return text;
+}
+
+std::string describe_indexed(const std::string& prefix) {
+  const IndexedReader reader(prefix, std::numeric_limits<int32_t>::max());
+  std::string text =
+      fmt::format("format: indexed\ntype of a token: {}\ndocuments: {}\nsequences: {}\ntokens: {}\n",
+                  token_type_name(reader.type()), reader.documents(), reader.sequences(), reader.tokens());
+  if (reader.sequences() > 0)
+    text += fmt::format("tokens a sequence: min {}, mean {:.1f}, max {}\n", reader.min_length(),
+                        static_cast<double>(reader.tokens()) / static_cast<double>(reader.sequences()),
+                        reader.max_length());
+  return text + fmt::format("mask: {}\n", reader.has_mask() ? "some tokens are not trained" : "none, all are trained");
 }
 
 std::string describe_tokenizer(const std::string& path) {

@@ -12,6 +12,9 @@ namespace mixtune {
 // none), tokens, targets and lengths. Reads the whole file and throws like load_documents.
 std::string describe_data_file(const std::string& path, DatasetFormat format, const Tokenizer* tokenizer);
 
+// The same of indexed data: type of a token, documents, sequences, tokens, lengths, and whether all tokens are trained.
+std::string describe_indexed(const std::string& prefix);
+
 // The same of the tokeniser in a folder or file.
 std::string describe_tokenizer(const std::string& path);
 

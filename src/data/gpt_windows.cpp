@@ -20,9 +20,12 @@ int64_t windows_in(int64_t tokens, int64_t seq_length) {
   return std::max<int64_t>(0, (tokens - 1) / seq_length);
 }
 
+// Shuffles the last `separate` of the values, and those before them.
 template <class Value>
-std::span<Value> tail(std::vector<Value>& values, int64_t begin) {
-  return std::span(values).subspan(static_cast<size_t>(begin));
+void shuffle_parts(NumpyRandomState& random, std::vector<Value>& values, int64_t separate) {
+  const auto common = values.size() - static_cast<size_t>(separate);
+  random.shuffle(std::span(values).first(common));
+  random.shuffle(std::span(values).subspan(common));
 }
 
 }  // namespace
@@ -34,32 +37,33 @@ GptWindows::GptWindows(std::span<const int32_t> lengths, SequenceRange range, co
   MT_CHECK(options.seq_length >= 1 && options.seq_length < kMax && options.samples.value_or(0) >= 0);
   const auto own = lengths.subspan(static_cast<size_t>(range.begin), static_cast<size_t>(range.size()));
   const int64_t tokens = std::accumulate(own.begin(), own.end(), int64_t{0});
-  if (tokens == 0)
-    throw UserError(where, fmt::format("{} sequences without a token", range.size()), "give it a larger split");
-  const int64_t samples = options.samples.value_or(0);
-  const auto check_count = [&](bool few, std::string_view what) {
-    if (!few) throw UserError(where, fmt::format("2^31 {} or more", what), "train on fewer samples at a time");
-  };
-  check_count(samples <= kMax, "windows");
-  if (options.samples) epochs_ = std::max<int64_t>(1, (samples * options.seq_length + 1 + tokens - 1) / tokens);
-  check_count(epochs_ <= kMax / range.size(), "sequences in all epochs");
-  const int64_t windows = windows_in(epochs_ * tokens, options.seq_length);
-  check_count(windows <= kMax, "windows");
+  const int64_t windows = count(tokens, range.size(), where), separate = separate_windows(tokens);
 
-  const int64_t separate = separate_windows(tokens);
-  const int64_t common_epochs = separate > 0 ? epochs_ - 1 : epochs_;
   NumpyRandomState random(options.seed);
   sequences_.resize(static_cast<size_t>(epochs_ * range.size()));
   for (size_t i = 0; i < sequences_.size(); ++i)
     sequences_[i] = static_cast<int32_t>(range.begin + static_cast<int64_t>(i) % range.size());
-  const int64_t common_sequences = common_epochs * range.size();
-  random.shuffle(std::span(sequences_).first(static_cast<size_t>(common_sequences)));
-  random.shuffle(tail(sequences_, common_sequences));
+  shuffle_parts(random, sequences_, separate > 0 ? range.size() : 0);
   cut(windows);
   order_.resize(static_cast<size_t>(windows));
   std::iota(order_.begin(), order_.end(), 0u);
-  random.shuffle(std::span(order_).first(static_cast<size_t>(windows - separate)));
-  random.shuffle(tail(order_, windows - separate));
+  shuffle_parts(random, order_, separate);
+}
+
+// Sets epochs_ and returns how many windows there are in these.
+int64_t GptWindows::count(int64_t tokens, int64_t sequences, std::string_view where) {
+  if (tokens == 0)
+    throw UserError(where, fmt::format("{} sequences without a token", sequences), "give it a larger split");
+  const auto check_few = [&](bool few, std::string_view what) {
+    if (!few) throw UserError(where, fmt::format("2^31 {} or more", what), "train on fewer samples at a time");
+  };
+  const int64_t samples = options_.samples.value_or(0);
+  check_few(samples <= kMax, "windows");
+  if (options_.samples) epochs_ = std::max<int64_t>(1, (samples * options_.seq_length + 1 + tokens - 1) / tokens);
+  check_few(epochs_ <= kMax / sequences, "sequences in all epochs");
+  const int64_t windows = windows_in(epochs_ * tokens, options_.seq_length);
+  check_few(windows <= kMax, "windows");
+  return windows;
 }
 
 // How many of the windows, at the end, are shuffled by themselves; 0: none.

@@ -51,6 +51,7 @@ class GptWindows {
     int32_t entry, token;
   };
 
+  int64_t count(int64_t tokens, int64_t sequences, std::string_view where);
   int64_t separate_windows(int64_t tokens) const;
   void cut(int64_t windows);
 

@@ -52,6 +52,24 @@ constexpr int64_t token_bytes(TokenType type) {
   return 0;
 }
 
+constexpr std::string_view token_type_name(TokenType type) {
+  switch (type) {
+    case TokenType::kU8:
+      return "u8";
+    case TokenType::kI8:
+      return "i8";
+    case TokenType::kI16:
+      return "i16";
+    case TokenType::kI32:
+      return "i32";
+    case TokenType::kI64:
+      return "i64";
+    case TokenType::kU16:
+      return "u16";
+  }
+  return "";
+}
+
 struct IndexedPaths {
   explicit IndexedPaths(const std::string& prefix)
       : idx(prefix + ".idx"), bin(prefix + ".bin"), mask(prefix + ".mask") {}

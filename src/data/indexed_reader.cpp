@@ -114,6 +114,7 @@ void IndexedReader::check_sequences() {
       if (pointers[i] != byte)
         refuse(idx, fmt::format("sequence {} begins at byte {} where the one before ends at {}", sequence, pointers[i],
                                 byte));
+      min_length_ = sequence == 0 ? length : std::min(min_length_, length);
       max_length_ = std::max(max_length_, length);
       byte += length * token_bytes(type_);
       if (byte > bin_bytes)
@@ -168,22 +169,24 @@ void IndexedReader::lengths(int64_t first, std::span<int32_t> lengths) const {
   read_values(files_.idx, kIndexHeaderBytes + 4 * static_cast<uint64_t>(first), lengths);
 }
 
-int64_t IndexedReader::length(int64_t sequence) const {
-  return extent(sequence).length;
-}
-
 // The index was checked when it was opened: what does not fit now has been changed since.
 void IndexedReader::check_still(bool fits) const {
   if (!fits) files_.idx.check_unchanged();
   MT_CHECK(fits);
 }
 
-IndexedReader::Extent IndexedReader::extent(int64_t sequence) const {
+int64_t IndexedReader::length(int64_t sequence) const {
   int32_t length = 0;
   lengths(sequence, {&length, 1});
+  check_still(length >= 0);
+  return length;
+}
+
+IndexedReader::Extent IndexedReader::extent(int64_t sequence) const {
+  const int64_t length = this->length(sequence);
   const auto byte = read_value<int64_t>(files_.idx, pointer_byte(sequence));
   const Extent extent{byte / token_bytes(type_), length};
-  check_still(byte >= 0 && length >= 0 && extent.begin <= tokens_ - length);
+  check_still(byte >= 0 && extent.begin <= tokens_ - length);
   return extent;
 }
 

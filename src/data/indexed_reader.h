@@ -31,7 +31,9 @@ class IndexedReader {
   int64_t sequences() const { return sequences_; }
   int64_t documents() const { return documents_; }
   int64_t tokens() const { return tokens_; }
-  int64_t max_length() const { return max_length_; }  // of a sequence; 0 where there is none
+  // Of a sequence; 0 where there is none.
+  int64_t min_length() const { return min_length_; }
+  int64_t max_length() const { return max_length_; }
   TokenType type() const { return type_; }
   bool has_mask() const { return files_.mask.has_value(); }
 
@@ -67,7 +69,7 @@ class IndexedReader {
   IndexedInputs files_;
   int64_t vocab_size_;
   TokenType type_{};
-  int64_t sequences_ = 0, documents_ = 0, tokens_ = 0, max_length_ = 0;
+  int64_t sequences_ = 0, documents_ = 0, tokens_ = 0, min_length_ = 0, max_length_ = 0;
   std::vector<int64_t> sampled_documents_;  // document_begin of every kSample-th
 };
 

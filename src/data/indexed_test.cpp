@@ -1,7 +1,10 @@
 // Indexed data sets: Megatron-Core's fixtures (scripts/make_indexed_fixtures.py), and that what is written reads back.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 #include <map>
 
@@ -131,6 +134,23 @@ TEST(IndexedWriter, LeavesNothingWhereItDoesNotFinish) {
     writer.append(Sequence(1 << 20, 1), Sequence(1 << 20, 1));
   }
   EXPECT_THAT(names_in(folder.path()), ElementsAre());
+}
+
+TEST(IndexedWriter, LeavesNothingToReadWhereItIsKilled) {
+  const TestFolder folder;
+  const pid_t child = fork();
+  if (child == 0) {
+    IndexedWriter writer(folder.path("data"), kVocab, Existing::kRefused);
+    writer.append(Sequence(1 << 20, 1), Sequence(1 << 20, 1));
+    raise(SIGKILL);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  EXPECT_FALSE(names_in(folder.path()).empty());
+  EXPECT_EQ(find_indexed(folder.path("data")), std::nullopt);
+  write_data_set(folder.path("data"), {{{1, 2}}});
+  EXPECT_THAT(names_in(folder.path()), ElementsAre("data.bin", "data.idx"));
 }
 
 TEST(IndexedWriter, ReplacesOnlyWhenTold) {

@@ -180,6 +180,13 @@ TEST_F(PreprocessTest, DescribesDataFiles) {
   EXPECT_THAT(user_error([&] { describe_data_file(empty, DatasetFormat::kAuto, nullptr); }), HasSubstr("no records"));
 }
 
+TEST_F(PreprocessTest, DescribesIndexedData) {
+  EXPECT_EQ(describe_indexed(source_path("tests/fixtures/indexed/small")),
+            "format: indexed\ntype of a token: u16\ndocuments: 6\nsequences: 5\ntokens: 9\n"
+            "tokens a sequence: min 0, mean 1.8, max 4\nmask: none, all are trained\n");
+  EXPECT_THAT(describe_indexed(source_path("tests/fixtures/indexed/no_sequence")), Not(HasSubstr("tokens a sequence")));
+}
+
 TEST_F(PreprocessTest, DescribesTokenizers) {
   const std::string text = describe_tokenizer(kTokenizerFixtures);
   EXPECT_THAT(text, HasSubstr("pieces: 32000\nBOS: 1 (<s>)\nEOS: 2 (</s>)\nunknown: 0 (<unk>)\n"));

@@ -131,6 +131,9 @@ void stand_in(const fs::path& work, const std::string& name) {
     const std::string records = read(example / "validation.jsonl");
     return write(path, records.substr(0, records.rfind('\n', 6000) + 1));
   }
+  if (name.starts_with("corpus_text_document"))
+    for (const std::string ending : {".idx", ".bin"})
+      fs::copy_file(kSource / ("tests/fixtures/indexed/windows" + ending), work / ("corpus_text_document" + ending));
   if (name == "model.json") return fs::create_symlink(example / name, path);
   if (name == "model-00001-of-00019.safetensors")
     return fs::create_symlink(example / "pretrained/model.safetensors", path);
