@@ -32,6 +32,9 @@ void check_ids(const TokenSequence& sequence, int64_t vocab_size, const std::str
     const int32_t id = sequence.ids[i], label = sequence.labels[i];
     if (id < 0 || id >= vocab_size) refuse(id, i, "input_ids");
     if (label != kIgnoreTarget && (label < 0 || label >= vocab_size)) refuse(label, i, "labels");
+    if (label != kIgnoreTarget && label != id)
+      throw UserError(where, fmt::format("labels[{}] is {}, and input_ids[{}] is {}", i, label, i, id),
+                      "make a label its token, or -100 where that is not trained");
   }
 }
 
@@ -44,7 +47,7 @@ void check_length(int64_t length, int64_t max_seq_length, LongDocuments policy, 
 
 // Appends a record's tokens, made to fit max_seq_length. A piece begins with the last token of the one before, whose
 // label is not trained a second time: the first token of a document is no target.
-void append_fitted(Documents& documents, const TokenSequence& sequence, LongDocuments policy, int64_t max_seq_length,
+void append_fitted(DocumentSink& documents, const TokenSequence& sequence, LongDocuments policy, int64_t max_seq_length,
                    Counts& counts) {
   const auto length = static_cast<int64_t>(sequence.ids.size());
   const bool is_long = length > max_seq_length, split = is_long && policy == LongDocuments::kSplit;
@@ -55,9 +58,9 @@ void append_fitted(Documents& documents, const TokenSequence& sequence, LongDocu
     const auto count = static_cast<size_t>(std::min(max_seq_length, length - begin));
     counts.dropped += !(documents.*add)(ids.subspan(begin, count), labels.subspan(begin, count));
   };
-  append(0, sequence.continues ? &Documents::append_piece : &Documents::append);
+  append(0, sequence.continues ? &DocumentSink::append_piece : &DocumentSink::append);
   for (int64_t begin = max_seq_length - 1; split && begin + 1 < length; begin += max_seq_length - 1)
-    append(begin, &Documents::append_piece);
+    append(begin, &DocumentSink::append_piece);
 }
 
 // Lines that are tokenised together, on all threads.
@@ -105,7 +108,7 @@ std::vector<std::vector<TokenSequence>> encode(const Block& block, DatasetFormat
   return records;
 }
 
-void load_file(Documents& documents, const std::string& file, const Source& source, Counts& counts) {
+void load_file(DocumentSink& documents, const std::string& file, const Source& source, Counts& counts) {
   const DataSettings& settings = source.settings;
   JsonlReader reader(file);
   DatasetFormat format = settings.dataset_format;
@@ -135,9 +138,9 @@ std::string list_names(std::span<const std::string> files) {
   return files.size() == 1 ? first : fmt::format("{} and {} more", first, files.size() - 1);
 }
 
-void report(const std::string& name, const Documents& documents, const Counts& counts, int64_t max_seq_length) {
-  log_info("{}: {} records, {} documents, {} tokens, {} of them targets", name, counts.records, documents.size(),
-           documents.tokens(), documents.targets());
+void report(const std::string& name, const DocumentTotals& found, const Counts& counts, int64_t max_seq_length) {
+  log_info("{}: {} records, {} documents, {} tokens, {} of them targets", name, counts.records, found.documents,
+           found.tokens, found.targets);
   std::string cuts;
   const auto add = [&](int64_t count, const std::string& what) {
     if (count > 0) cuts += fmt::format("{}{} {}", cuts.empty() ? "" : ", ", count, what);
@@ -160,17 +163,22 @@ bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
   return std::ranges::any_of(files, has_text);
 }
 
-Documents load_documents(std::span<const std::string> files, const DataSettings& settings, const TextEncoder& encoder,
-                         int64_t vocab_size) {
+void load_documents(std::span<const std::string> files, const DataSettings& settings, const TextEncoder& encoder,
+                    int64_t vocab_size, DocumentSink& documents) {
   MT_CHECK(!files.empty() && settings.max_seq_length >= 2);
-  Documents documents;
   Counts counts;
   for (const std::string& file : files) load_file(documents, file, {settings, encoder, vocab_size}, counts);
   const std::string name = list_names(files);
-  if (documents.size() == 0)
+  if (documents.appended().documents == 0)
     throw UserError(name, fmt::format("data without a single target in {} records", counts.records),
                     "check the labels, and that max_seq_length leaves room for the answers");
-  report(name, documents, counts, settings.max_seq_length);
+  report(name, documents.appended(), counts, settings.max_seq_length);
+}
+
+MemoryDocuments load_documents(std::span<const std::string> files, const DataSettings& settings,
+                               const TextEncoder& encoder, int64_t vocab_size) {
+  MemoryDocuments documents;
+  load_documents(files, settings, encoder, vocab_size, documents);
   return documents;
 }
 

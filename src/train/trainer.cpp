@@ -79,14 +79,14 @@ Trainer::Trainer(const Config& config, const Ranks* ranks)
       runner_(instance_, config.optimizer, config.run.seed),
       data_(checked_data(config, folder_, instance_.model(), instance_.state())),
       router_coefficient_(config.model.router_aux_loss_coef.value_or(instance_.model().config().router_aux_loss_coef)),
-      loader_(data_.train, plan_options(config), config.batch.per_device_train_batch_size,
+      loader_(*data_.train, plan_options(config), config.batch.per_device_train_batch_size,
               config.batch.gradient_accumulation_steps, instance_.host_memory(), instance_.share()),
       total_steps_(config.run.max_steps > 0 ? config.run.max_steps : loader_.steps()) {
-  if (data_.validation.size() > 0)
-    evaluator_.emplace(instance_, data_.validation, config.data.max_seq_length, config.data.packing,
+  if (data_.validation)
+    evaluator_.emplace(instance_, *data_.validation, config.data.max_seq_length, config.data.packing,
                        config.batch.per_device_train_batch_size);
   if (instance_.ranks().compare)  // rows are drawn from one plan, so what each rank has read must be the same
-    instance_.ranks().compare({{"data", fmt::format("{:x} {:x}", data_.train.digest(), data_.validation.digest())}});
+    instance_.ranks().compare({{"data", data_.digest()}});
   const LoadReport loaded = load_weights(instance_.ctx(), folder_.weights(), instance_.state());
   if (leads()) log_info("loaded {}{}", loaded.str(), ranks ? ", this rank's share" : "");
   const int64_t tokens = std::max(loader_.max_batch_tokens(), evaluator_ ? evaluator_->max_batch_tokens() : int64_t{0});

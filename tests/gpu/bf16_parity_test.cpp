@@ -102,8 +102,8 @@ class Bf16Parity : public testing::TestWithParam<Where> {
         folder + "/train.yaml",
         {{"model_name_or_path", folder}, {"train_file", folder + "/train.jsonl"}, {"output_dir", folder + "/none"}});
     documents_ = load_run_data(config, config_).train;
-    loader_.emplace(documents_, PlanOptions{.max_seq_length = documents_.max_length(), .epochs = 1}, documents_.size(),
-                    1);
+    loader_.emplace(*documents_, PlanOptions{.max_seq_length = documents_->max_length(), .epochs = 1},
+                    documents_->size(), 1);
     batches_ = {loader_->load(0).micro_batches[0]};
   }
 
@@ -167,7 +167,7 @@ class Bf16Parity : public testing::TestWithParam<Where> {
   MixtralConfig config_;
   std::optional<Instance> cpu_, gpu_;
   std::vector<std::unique_ptr<TestData>> data_;
-  Documents documents_;
+  std::shared_ptr<const Documents> documents_;
   std::optional<Loader> loader_;
   std::vector<Batch> batches_;  // of each rank
   Batch batch_;                 // of this one

@@ -1,0 +1,40 @@
+#include "data/document_sink.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "data/batch.h"
+
+namespace mixtune {
+
+bool DocumentSink::append(std::span<const int32_t> ids, std::span<const int32_t> labels) {
+  ++totals_.records;
+  begin_record();
+  return append_piece(ids, labels);
+}
+
+bool DocumentSink::append_piece(std::span<const int32_t> ids, std::span<const int32_t> labels) {
+  MT_CHECK(ids.size() == labels.size() && totals_.records > 0);
+  int64_t targets = 0;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    MT_CHECK(labels[i] == ids[i] || labels[i] == kIgnoreTarget);
+    targets += i > 0 && labels[i] != kIgnoreTarget;
+  }
+  if (targets == 0) return false;
+  add(ids, labels, targets);
+  ++totals_.documents;
+  totals_.tokens += static_cast<int64_t>(ids.size());
+  totals_.targets += targets;
+  totals_.max_length = std::max(totals_.max_length, static_cast<int64_t>(ids.size()));
+  digest_ = random_bits(digest_, static_cast<uint64_t>(totals_.records));
+  for (size_t i = 0; i < ids.size(); ++i)
+    digest_ = random_bits(digest_, static_cast<uint64_t>(ids[i]) << 1 | (labels[i] != kIgnoreTarget));
+  return true;
+}
+
+uint64_t DocumentSink::digest() const {
+  return random_bits(digest_, static_cast<uint64_t>(totals_.records));
+}
+
+}  // namespace mixtune

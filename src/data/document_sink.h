@@ -1,0 +1,34 @@
+// DocumentSink: takes the documents of a data set, one after the other.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "data/documents.h"
+
+namespace mixtune {
+
+class DocumentSink {
+ public:
+  virtual ~DocumentSink() = default;
+
+  // Begins the next record with a document. Returns false, and adds no document, for one without a target. A label is
+  // its token, which is then trained, or kIgnoreTarget; labels are not shifted.
+  bool append(std::span<const int32_t> ids, std::span<const int32_t> labels);
+  // The same for a further document of the record that was begun last.
+  bool append_piece(std::span<const int32_t> ids, std::span<const int32_t> labels);
+
+  const DocumentTotals& appended() const { return totals_; }
+  // Of all that was appended: Documents::digest of what they become.
+  uint64_t digest() const;
+
+ private:
+  virtual void begin_record() = 0;
+  // A document of the record that was begun last, with as many targets.
+  virtual void add(std::span<const int32_t> ids, std::span<const int32_t> labels, int64_t targets) = 0;
+
+  DocumentTotals totals_;
+  uint64_t digest_ = 0;
+};
+
+}  // namespace mixtune
