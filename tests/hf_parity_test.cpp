@@ -56,6 +56,7 @@ class HfParity : public testing::TestWithParam<Where> {
     return {{"model_name_or_path", folder_},
             {"train_file", folder_ + "/train.jsonl"},
             {"output_dir", out_.string()},
+            {"data_cache", "off"},
             {"device", GetParam().device}};
   }
 

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "checkpoint/foreign_folder.h"
 #include "checkpoint/run_folder.h"
+#include "data/indexed_files.h"
 
 namespace mixtune {
 
@@ -27,18 +28,26 @@ bool looks_like_hub_name(std::string_view name) {
          slash + 1 < name.size() && !fs::is_directory(name.substr(0, slash), error);
 }
 
-void check_file(const std::string& where, const std::string& path) {
+void check_file(const std::string& where, const std::string& path, std::string_view mend) {
   struct stat info = {};
   if (stat(path.c_str(), &info) != 0)
-    throw UserError(where, fmt::format("'{}' cannot be opened ({})", printable(path, 200), std::strerror(errno)),
-                    "give the path of a JSONL file");
+    throw UserError(where, fmt::format("'{}' cannot be opened ({})", printable(path, 200), std::strerror(errno)), mend);
   if (!S_ISREG(info.st_mode))
     throw UserError(
         where,
         fmt::format("'{}' is {}", printable(path, 200), S_ISDIR(info.st_mode) ? "a folder" : "not a regular file"),
-        "give the path of a JSONL file");
+        mend);
   if (access(path.c_str(), R_OK) != 0)
     throw UserError(where, fmt::format("'{}' may not be read", printable(path, 200)), "check its permissions");
+}
+
+// A file, or the two of indexed data.
+void check_data(const std::string& where, const std::string& path) {
+  const auto prefix = find_indexed(path);
+  if (!prefix) return check_file(where, path, "give the path of a JSONL file, or the prefix of indexed data");
+  const IndexedPaths paths(*prefix);
+  for (const std::string& file : {paths.idx, paths.bin})
+    check_file(where, file, "indexed data is PREFIX.idx and PREFIX.bin: check that both are there");
 }
 
 }  // namespace
@@ -62,8 +71,8 @@ std::string find_model(const std::string& path, const std::string& where, bool s
 }
 
 void check_data_files(const Config& config) {
-  for (const std::string& path : config.data.train_file) check_file(config.where("train_file"), path);
-  if (!config.data.validation_file.empty()) check_file(config.where("validation_file"), config.data.validation_file);
+  for (const std::string& path : config.data.train_file) check_data(config.where("train_file"), path);
+  if (!config.data.validation_file.empty()) check_data(config.where("validation_file"), config.data.validation_file);
 }
 
 }  // namespace mixtune

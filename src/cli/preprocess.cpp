@@ -18,14 +18,17 @@
 #include "checkpoint/run_folder.h"
 #include "cli/arguments.h"
 #include "cli/preflight.h"
+#include "data/data_cache.h"
+#include "data/indexed_files.h"
 #include "data/load_documents.h"
+#include "data/load_report.h"
 
 namespace mixtune {
 
 namespace {
 
 struct PreprocessArguments {
-  std::string config_file, output;
+  std::string config_file, output, output_format = "jsonl";
   bool overwrite = false;
   int64_t debug = 0;
 };
@@ -44,20 +47,45 @@ std::unique_ptr<Tokenizer> tokenizer_of(const Config& config) {
 // Keys that preprocess accepts, because one config serves train too, but that say nothing about single documents.
 void warn_of_ineffective(const Config& config) {
   std::vector<std::string> given;
-  for (const char* key : {"validation_file", "validation_split_percentage", "packing", "shuffle", "seed"})
+  for (const char* key : {"validation_file", "validation_split_percentage", "packing", "shuffle", "seed", "data_cache"})
     if (config.origins.contains(key)) given.push_back(config.where(key));
   if (!given.empty())
     log_warning("{}: no effect on what preprocess writes; set in the run that trains on it", fmt::join(given, ", "));
 }
 
+// The files that --output names, all that there may be.
+std::vector<std::string> output_files(const PreprocessArguments& arguments) {
+  if (arguments.output_format == "jsonl") return {arguments.output};
+  const auto files = IndexedPaths(indexed_prefix(arguments.output)).all();
+  return {files.begin(), files.end()};
+}
+
+std::vector<std::string> input_files(const Config& config) {
+  std::vector<std::string> inputs = {config.file};
+  for (const std::string& input : config.data.train_file) {
+    inputs.push_back(input);
+    if (const auto prefix = find_indexed(input))
+      for (const std::string& file : IndexedPaths(*prefix).all()) inputs.push_back(file);
+  }
+  return inputs;
+}
+
 // An output that is read as well is a slip, whatever --overwrite says.
-void check_not_read(const std::string& output, const Config& config) {
-  std::vector<std::string> inputs = config.data.train_file;
-  inputs.push_back(config.file);
-  std::error_code missing;
-  for (const std::string& input : inputs)
-    if (!input.empty() && std::filesystem::equivalent(input, output, missing))
-      throw UserError("--output", fmt::format("'{}' is what this reads", printable(output, 200)), "name another file");
+void check_output(const PreprocessArguments& arguments, const Config& config) {
+  const std::vector<std::string> inputs = input_files(config);
+  for (const std::string& output : output_files(arguments)) {
+    check_output_file(output, arguments.overwrite);
+    std::error_code missing;
+    for (const std::string& input : inputs)
+      if (!input.empty() && std::filesystem::equivalent(input, output, missing))
+        throw UserError("--output", fmt::format("'{}' is what this reads", printable(output, 200)),
+                        "name another file");
+  }
+}
+
+void write_output(const PreprocessArguments& arguments, const Documents& documents, int64_t vocab_size) {
+  if (arguments.output_format == "jsonl") return write_tokenized(documents, arguments.output, arguments.overwrite);
+  write_indexed(documents, indexed_prefix(arguments.output), vocab_size, arguments.overwrite);
 }
 
 void run_preprocess(const PreprocessArguments& arguments, const Overrides& overrides) {
@@ -67,19 +95,23 @@ void run_preprocess(const PreprocessArguments& arguments, const Overrides& overr
   if (arguments.output.empty() && arguments.debug == 0)
     throw UserError("command line", "there is nothing to do", "give --output FILE, --debug N or both");
   check_data_files(config);
-  if (!arguments.output.empty()) {
-    check_output_file(arguments.output, arguments.overwrite);
-    check_not_read(arguments.output, config);
-  }
+  if (!arguments.output.empty()) check_output(arguments, config);
   warn_of_ineffective(config);
 
   const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(config);
-  const Documents documents =
-      load_documents(config.data.train_file, config.data,
-                     {.tokenizer = tokenizer.get(), .train_on_prompt = config.data.train_on_prompt},
-                     tokenizer ? tokenizer->vocab_size() : std::numeric_limits<int32_t>::max());
-  print_samples(documents, tokenizer.get(), arguments.debug, stdout);
-  if (!arguments.output.empty()) write_tokenized(documents, arguments.output, arguments.overwrite);
+  const int64_t vocab_size = tokenizer ? tokenizer->vocab_size() : std::numeric_limits<int32_t>::max();
+  const std::shared_ptr<const Documents> documents = uncached_documents(
+      {.name = list_names(config.data.train_file),
+       .load =
+           [&](DocumentSink& sink) {
+             load_documents(config.data.train_file, config.data,
+                            {.tokenizer = tokenizer.get(), .train_on_prompt = config.data.train_on_prompt}, vocab_size,
+                            sink);
+           },
+       .vocab_size = vocab_size,
+       .max_seq_length = config.data.max_seq_length});
+  print_samples(*documents, tokenizer.get(), arguments.debug, stdout);
+  if (!arguments.output.empty()) write_output(arguments, *documents, vocab_size);
 }
 
 }  // namespace
@@ -88,7 +120,12 @@ Command add_preprocess(CLI::App& program) {
   CLI::App* app = program.add_subcommand("preprocess", "Turn text into token ids and labels, as train would");
   const auto arguments = std::make_shared<PreprocessArguments>();
   app->add_option("CONFIG", arguments->config_file, "YAML file of keys; flags override it")->type_name("");
-  app->add_option("--output", arguments->output, "JSONL file to write, of format `tokenized`")->type_name("FILE");
+  app->add_option("--output", arguments->output, "File to write, or prefix of the files")->type_name("FILE");
+  app->add_option("--output_format,--output-format", arguments->output_format,
+                  "jsonl: a file of format `tokenized`; indexed: Megatron's FILE.bin and FILE.idx")
+      ->type_name("TEXT")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"jsonl", "indexed"}));
   app->add_flag("--overwrite", arguments->overwrite, "Replace the output file");
   app->add_option("--debug", arguments->debug, "Print the first N documents: token, label, position")
       ->type_name("N")

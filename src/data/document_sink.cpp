@@ -17,9 +17,9 @@ bool DocumentSink::append(std::span<const int32_t> ids, std::span<const int32_t>
 bool DocumentSink::append_piece(std::span<const int32_t> ids, std::span<const int32_t> labels) {
   MT_CHECK(ids.size() == labels.size() && totals_.records > 0);
   int64_t targets = 0;
-  for (size_t i = 0; i < ids.size(); ++i) {
+  for (size_t i = 1; i < ids.size(); ++i) {
     MT_CHECK(labels[i] == ids[i] || labels[i] == kIgnoreTarget);
-    targets += i > 0 && labels[i] != kIgnoreTarget;
+    targets += labels[i] != kIgnoreTarget;
   }
   if (targets == 0) return false;
   add(ids, labels, targets);
@@ -28,8 +28,14 @@ bool DocumentSink::append_piece(std::span<const int32_t> ids, std::span<const in
   totals_.targets += targets;
   totals_.max_length = std::max(totals_.max_length, static_cast<int64_t>(ids.size()));
   digest_ = random_bits(digest_, static_cast<uint64_t>(totals_.records));
-  for (size_t i = 0; i < ids.size(); ++i)
+  digest_ = random_bits(digest_, static_cast<uint64_t>(ids[0]));
+  for (size_t i = 1; i < ids.size(); ++i)
     digest_ = random_bits(digest_, static_cast<uint64_t>(ids[i]) << 1 | (labels[i] != kIgnoreTarget));
+  constexpr int64_t kProgress = 1 << 14;
+  if (progress_ && totals_.tokens - progressed_ >= kProgress) {
+    progressed_ = totals_.tokens;
+    progress_(totals_);
+  }
   return true;
 }
 

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <utility>
 
 #include "data/documents.h"
 
@@ -13,10 +15,13 @@ class DocumentSink {
   virtual ~DocumentSink() = default;
 
   // Begins the next record with a document. Returns false, and adds no document, for one without a target. A label is
-  // its token, which is then trained, or kIgnoreTarget; labels are not shifted.
+  // its token, which is then trained, or kIgnoreTarget; that of the first token says nothing. Not shifted.
   bool append(std::span<const int32_t> ids, std::span<const int32_t> labels);
   // The same for a further document of the record that was begun last.
   bool append_piece(std::span<const int32_t> ids, std::span<const int32_t> labels);
+
+  // `progress` is called with what was appended, again and again.
+  void on_progress(std::function<void(const DocumentTotals&)> progress) { progress_ = std::move(progress); }
 
   const DocumentTotals& appended() const { return totals_; }
   // Of all that was appended: Documents::digest of what they become.
@@ -29,6 +34,8 @@ class DocumentSink {
 
   DocumentTotals totals_;
   uint64_t digest_ = 0;
+  std::function<void(const DocumentTotals&)> progress_;
+  int64_t progressed_ = 0;  // tokens
 };
 
 }  // namespace mixtune

@@ -32,7 +32,8 @@ class Documents {
   virtual int64_t targets(int64_t d) const = 0;
   virtual int64_t record(int64_t d) const = 0;
 
-  // Its ids and labels, length(d) of each: a label is its token, which is then trained, or kIgnoreTarget. Not shifted.
+  // Its ids and labels, length(d) of each: a label is its token, which is then trained, or kIgnoreTarget; that of the
+  // first token says nothing, as no token predicts it. Not shifted.
   // Allocates nothing. Throws Error where a file cannot be read.
   virtual void read(int64_t d, std::span<int32_t> ids, std::span<int32_t> labels) const = 0;
 
@@ -42,8 +43,6 @@ class Documents {
 
 struct Document {
   std::vector<int32_t> ids, labels;
-
-  bool operator==(const Document&) const = default;
 };
 Document read_document(const Documents& documents, int64_t d);
 

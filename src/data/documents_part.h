@@ -14,6 +14,7 @@ class DocumentSet {
   explicit DocumentSet(int64_t documents) : words_(static_cast<size_t>(documents + 63) / 64) {}
 
   void insert(int64_t d) { words_[static_cast<size_t>(d / 64)] |= uint64_t{1} << (d % 64); }
+  void remove(int64_t d) { words_[static_cast<size_t>(d / 64)] &= ~(uint64_t{1} << (d % 64)); }
   bool contains(int64_t d) const { return words_[static_cast<size_t>(d / 64)] >> (d % 64) & 1; }
   void index();                     // after the last insert, before what follows
   int64_t select(int64_t i) const;  // the i-th that is contained

@@ -6,22 +6,15 @@
 #include <exception>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "data/formats.h"
+#include "data/indexed_reader.h"
 #include "data/jsonl.h"
+#include "data/load_report.h"
+#include "data/sequence_fit.h"
 
 namespace mixtune {
 
 namespace {
-
-struct Counts {
-  int64_t records = 0, truncated = 0, split = 0, dropped = 0;
-};
-
-LongDocuments long_policy(LongDocuments asked, DatasetFormat format) {
-  if (asked != LongDocuments::kAuto) return asked;
-  return format == DatasetFormat::kText ? LongDocuments::kSplit : LongDocuments::kTruncate;
-}
 
 void check_ids(const TokenSequence& sequence, int64_t vocab_size, const std::string& where) {
   const auto refuse = [&](int32_t id, size_t i, const char* list) {
@@ -32,34 +25,31 @@ void check_ids(const TokenSequence& sequence, int64_t vocab_size, const std::str
     const int32_t id = sequence.ids[i], label = sequence.labels[i];
     if (id < 0 || id >= vocab_size) refuse(id, i, "input_ids");
     if (label != kIgnoreTarget && (label < 0 || label >= vocab_size)) refuse(label, i, "labels");
-    if (label != kIgnoreTarget && label != id)
+    if (i > 0 && label != kIgnoreTarget && label != id)
       throw UserError(where, fmt::format("labels[{}] is {}, and input_ids[{}] is {}", i, label, i, id),
                       "make a label its token, or -100 where that is not trained");
   }
 }
 
-void check_length(int64_t length, int64_t max_seq_length, LongDocuments policy, const std::string& where) {
-  if (length > max_seq_length && policy == LongDocuments::kError)
-    throw UserError(where,
-                    fmt::format("the document of {} tokens is longer than max_seq_length {}", length, max_seq_length),
-                    "raise max_seq_length, or set long_documents to truncate or split");
-}
+struct Piece {
+  std::span<const int32_t> ids, labels;
+};
 
-// Appends a record's tokens, made to fit max_seq_length. A piece begins with the last token of the one before, whose
-// label is not trained a second time: the first token of a document is no target.
-void append_fitted(DocumentSink& documents, const TokenSequence& sequence, LongDocuments policy, int64_t max_seq_length,
-                   Counts& counts) {
-  const auto length = static_cast<int64_t>(sequence.ids.size());
-  const bool is_long = length > max_seq_length, split = is_long && policy == LongDocuments::kSplit;
+// Appends `length` tokens of a record, made to fit; `read(begin, count)` is the Piece of some of them. A piece begins
+// with the last token of the one before, whose label is not trained a second time: the first token of a document is no
+// target.
+template <class Read>
+void append_fitted(DocumentSink& documents, int64_t length, bool continues, const SequenceFit& fit, LoadCounts& counts,
+                   const Read& read) {
+  const bool is_long = length > fit.max_seq_length, split = is_long && fit.policy == LongDocuments::kSplit;
   counts.truncated += is_long && !split;
   counts.split += split;
-  const std::span<const int32_t> ids = sequence.ids, labels = sequence.labels;
   const auto append = [&](int64_t begin, auto add) {
-    const auto count = static_cast<size_t>(std::min(max_seq_length, length - begin));
-    counts.dropped += !(documents.*add)(ids.subspan(begin, count), labels.subspan(begin, count));
+    const Piece piece = read(begin, std::min(fit.max_seq_length, length - begin));
+    counts.dropped += !(documents.*add)(piece.ids, piece.labels);
   };
-  append(0, sequence.continues ? &DocumentSink::append_piece : &DocumentSink::append);
-  for (int64_t begin = max_seq_length - 1; split && begin + 1 < length; begin += max_seq_length - 1)
+  append(0, continues ? &DocumentSink::append_piece : &DocumentSink::append);
+  for (int64_t begin = fit.max_seq_length - 1; split && begin + 1 < length; begin += fit.max_seq_length - 1)
     append(begin, &DocumentSink::append_piece);
 }
 
@@ -108,7 +98,7 @@ std::vector<std::vector<TokenSequence>> encode(const Block& block, DatasetFormat
   return records;
 }
 
-void load_file(DocumentSink& documents, const std::string& file, const Source& source, Counts& counts) {
+void load_file(DocumentSink& documents, const std::string& file, const Source& source, LoadCounts& counts) {
   const DataSettings& settings = source.settings;
   JsonlReader reader(file);
   DatasetFormat format = settings.dataset_format;
@@ -116,15 +106,18 @@ void load_file(DocumentSink& documents, const std::string& file, const Source& s
   for (Block block; block.read(reader);) {
     if (format == DatasetFormat::kAuto)
       format = detect_format(parse_json_line(block.lines[0], block.wheres[0]), block.wheres[0]);
-    const LongDocuments policy = long_policy(settings.long_documents, format);
+    const SequenceFit fit = fit_of(settings, format == DatasetFormat::kText);
     const std::vector<std::vector<TokenSequence>> records = encode(block, format, source);
     for (size_t i = 0; i < records.size(); ++i) {
       const std::string& where = block.wheres[i];
       if (records[i].front().continues && i == 0 && counts.records == records_before)
         throw UserError(where, "'continues_record' in the first line", "keep the lines of a file in their order");
       for (const TokenSequence& document : records[i]) {
-        check_length(static_cast<int64_t>(document.ids.size()), settings.max_seq_length, policy, where);
-        append_fitted(documents, document, policy, settings.max_seq_length, counts);
+        const auto length = static_cast<int64_t>(document.ids.size());
+        fit.check(length, where);
+        append_fitted(documents, length, document.continues, fit, counts, [&](int64_t begin, int64_t count) {
+          return Piece{std::span(document.ids).subspan(begin, count), std::span(document.labels).subspan(begin, count)};
+        });
       }
     }
     counts.records += static_cast<int64_t>(records.size());
@@ -133,28 +126,35 @@ void load_file(DocumentSink& documents, const std::string& file, const Source& s
     throw UserError(printable(file, 200), "holds no records", "name a JSONL file with data");
 }
 
-std::string list_names(std::span<const std::string> files) {
-  const std::string first = printable(files[0], 200);
-  return files.size() == 1 ? first : fmt::format("{} and {} more", first, files.size() - 1);
-}
-
-void report(const std::string& name, const DocumentTotals& found, const Counts& counts, int64_t max_seq_length) {
-  log_info("{}: {} records, {} documents, {} tokens, {} of them targets", name, counts.records, found.documents,
-           found.tokens, found.targets);
-  std::string cuts;
-  const auto add = [&](int64_t count, const std::string& what) {
-    if (count > 0) cuts += fmt::format("{}{} {}", cuts.empty() ? "" : ", ", count, what);
+void load_indexed(DocumentSink& documents, const std::string& prefix, const Source& source, LoadCounts& counts) {
+  const std::string shown = printable(prefix, 200);
+  const IndexedReader reader(prefix, source.vocab_size);
+  const SequenceFit fit = fit_of_indexed(source.settings, reader, shown);
+  std::vector<int32_t> ids, labels;
+  const auto append = [&](int64_t sequence, bool continues) {
+    const int64_t length = reader.length(sequence);
+    fit.check(length, fmt::format("{}, sequence {}", shown, sequence));
+    append_fitted(documents, length, continues, fit, counts, [&](int64_t begin, int64_t count) {
+      ids.resize(count);
+      labels.resize(count);
+      reader.read(sequence, begin, ids, labels);
+      return Piece{ids, labels};
+    });
   };
-  add(counts.truncated, fmt::format("longer than max_seq_length {} and truncated", max_seq_length));
-  add(counts.split, fmt::format("longer than max_seq_length {} and split", max_seq_length));
-  add(counts.dropped, "left without a target and dropped");
-  if (!cuts.empty()) log_warning("{}: documents: {}", name, cuts);
+  for (int64_t d = 0, begin = 0; d < reader.documents(); ++d) {
+    const int64_t end = reader.document_begin(d + 1);
+    if (begin == end) counts.dropped += !documents.append({}, {});
+    for (int64_t sequence = begin; sequence < end; ++sequence) append(sequence, sequence > begin);
+    begin = end;
+  }
+  counts.records += reader.documents();
 }
 
 }  // namespace
 
 bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
   const auto has_text = [&](const std::string& file) {
+    if (find_indexed(file)) return false;
     if (format != DatasetFormat::kAuto) return format != DatasetFormat::kTokenized;
     JsonlReader reader(file);
     nlohmann::json record;
@@ -166,13 +166,15 @@ bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
 void load_documents(std::span<const std::string> files, const DataSettings& settings, const TextEncoder& encoder,
                     int64_t vocab_size, DocumentSink& documents) {
   MT_CHECK(!files.empty() && settings.max_seq_length >= 2);
-  Counts counts;
-  for (const std::string& file : files) load_file(documents, file, {settings, encoder, vocab_size}, counts);
-  const std::string name = list_names(files);
-  if (documents.appended().documents == 0)
-    throw UserError(name, fmt::format("data without a single target in {} records", counts.records),
-                    "check the labels, and that max_seq_length leaves room for the answers");
-  report(name, documents.appended(), counts, settings.max_seq_length);
+  LoadCounts counts;
+  for (const std::string& file : files) {
+    const Source source{settings, encoder, vocab_size};
+    if (const auto prefix = find_indexed(file))
+      load_indexed(documents, *prefix, source, counts);
+    else
+      load_file(documents, file, source, counts);
+  }
+  report_loaded(list_names(files), documents.appended(), counts, settings.max_seq_length);
 }
 
 MemoryDocuments load_documents(std::span<const std::string> files, const DataSettings& settings,

@@ -11,6 +11,9 @@
 
 namespace mixtune {
 
+// Of these functions, each of `files` is a JSONL file or names indexed data (data/indexed_files.h), whose sequences are
+// documents and whose documents are records.
+
 // Whether any of `files` holds text rather than token ids (their first records tell, where `format` is kAuto).
 bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format);
 

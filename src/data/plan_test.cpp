@@ -1,9 +1,13 @@
 #include "data/plan.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
 #include <numeric>
 
 #include "base/random.h"
@@ -109,6 +113,61 @@ TEST(PlanEpoch, EveryDocumentOnceAndNoRowTooLong) {
       }
     }
   }
+}
+
+// Lengths without memory.
+class MadeUpDocuments : public Documents {
+ public:
+  explicit MadeUpDocuments(int64_t count) {
+    totals_.documents = count;
+    totals_.max_length = 1000;
+  }
+  const DocumentTotals& totals() const override { return totals_; }
+  int64_t length(int64_t d) const override { return 2 + static_cast<int64_t>(random_below(3, d, 999)); }
+  using Documents::targets;
+  int64_t targets(int64_t d) const override { return length(d) - 1; }
+  int64_t record(int64_t d) const override { return d; }
+  void read(int64_t, std::span<int32_t>, std::span<int32_t>) const override {}
+  uint64_t digest() const override { return 0; }
+
+ private:
+  DocumentTotals totals_;
+};
+
+int64_t status_bytes(const std::string& field) {
+  std::ifstream status("/proc/self/status");
+  for (std::string name; status >> name;) {
+    int64_t kib = 0;
+    if (name == field + ":" && status >> kib) return kib << 10;
+    std::getline(status, name);
+  }
+  return -1;
+}
+
+// The most that this process has in memory while it plans two epochs, one after the other, a document.
+double planned_bytes(int64_t count, const PlanOptions& options) {
+  std::ofstream("/proc/self/clear_refs") << 5;  // the peak begins anew
+  const int64_t before = status_bytes("VmRSS");
+  const MadeUpDocuments documents(count);
+  RowSequence rows(documents, options);
+  EXPECT_FALSE(rows.row(0).empty());
+  EXPECT_FALSE(rows.row(rows.rows() - 1).empty());
+  return static_cast<double>(status_bytes("VmHWM") - before) / static_cast<double>(count);
+}
+
+TEST(PlanEpoch, TakesFewBytesADocument) {
+  const char* more = std::getenv("MIXTUNE_TEST_DOCUMENTS");  // for figures: 100000000
+  const int64_t count = more ? std::atoll(more) : 2'000'000;
+  const auto begin = std::chrono::steady_clock::now();
+  const double plain = planned_bytes(count, {.max_seq_length = 1000, .shuffle = true, .epochs = 2});
+  const auto middle = std::chrono::steady_clock::now();
+  const double packed = planned_bytes(count, {.max_seq_length = 2048, .packing = true, .shuffle = true, .epochs = 2});
+  const auto end = std::chrono::steady_clock::now();
+  fmt::print("{} documents, two epochs: {:.2f} bytes each and {:.1f} s; packed {:.2f} bytes and {:.1f} s\n", count,
+             plain, std::chrono::duration<double>(middle - begin).count(), packed,
+             std::chrono::duration<double>(end - middle).count());
+  EXPECT_LT(plain, 4.3);
+  EXPECT_LT(packed, 6.3);
 }
 
 TEST(PlanEpoch, PackingWastesLittle) {

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/output_file.h"
 #include "base/staged.h"
+#include "data/indexed_writer.h"
 
 namespace mixtune {
 
@@ -73,6 +74,22 @@ void write_tokenized(const Documents& documents, const std::string& path, bool o
   flush();
   file.finish();
   overwrite ? staged.commit() : staged.commit_new();
+}
+
+void write_indexed(const Documents& documents, const std::string& prefix, int64_t vocab_size, bool overwrite) {
+  for (const std::string& path : IndexedPaths(prefix).all()) check_output_file(path, overwrite);
+  IndexedWriter writer(prefix, vocab_size, overwrite ? Existing::kReplaced : Existing::kRefused);
+  int64_t ended = 0;  // records
+  const auto end_records = [&](int64_t end) {
+    for (; ended < end; ++ended) writer.end_document();
+  };
+  for (int64_t d = 0; d < documents.size(); ++d) {
+    end_records(documents.record(d));
+    const auto [ids, labels] = read_document(documents, d);
+    writer.append(ids, labels);
+  }
+  end_records(documents.records());
+  writer.finish();
 }
 
 void print_samples(const Documents& documents, const Tokenizer* tokenizer, int64_t samples, std::FILE* to) {

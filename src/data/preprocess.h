@@ -19,6 +19,10 @@ void check_output_file(const std::string& path, bool overwrite);
 // of it is on disk, or not at all.
 void write_tokenized(const Documents& documents, const std::string& path, bool overwrite);
 
+// The same as indexed data (data/indexed_files.h): a document is a sequence, a record a document of Megatron's. Ids are
+// in [0, vocab_size). Throws UserError for a label that is neither kIgnoreTarget nor its token.
+void write_indexed(const Documents& documents, const std::string& prefix, int64_t vocab_size, bool overwrite);
+
 // Prints the first `samples` documents, a token a line: position, id, label, piece. `tokenizer` may be null: no pieces.
 void print_samples(const Documents& documents, const Tokenizer* tokenizer, int64_t samples, std::FILE* to);
 

@@ -78,6 +78,52 @@ TEST_F(PreprocessTest, MarksPiecesAndKeepsThePlaceOfRecordsWithoutADocument) {
   EXPECT_TRUE(same_documents(load(folder_.path("out.jsonl")), documents));
 }
 
+TEST_F(PreprocessTest, IndexedDataReadsBackTheSame) {
+  settings_.max_seq_length = 12;
+  const std::string text = folder_.write("t.jsonl", "{\"text\":\"" + std::string(300, 'z') + " one two three\"}\n");
+  const std::string chat = folder_.write("c.jsonl", kConversations);
+  const std::string nothing =
+      folder_.write("n.jsonl", "{\"input_ids\":[5]}\n{\"input_ids\":[5,6]}\n{\"input_ids\":[]}\n");
+  for (const std::vector<std::string>& files : {std::vector{text}, {chat, text}, {nothing}, {nothing, chat, nothing}}) {
+    const MemoryDocuments documents =
+        load_documents(files, settings_, {.tokenizer = tokenizer_.get()}, tokenizer_->vocab_size());
+    write_indexed(documents, folder_.path("out"), tokenizer_->vocab_size(), true);
+    EXPECT_TRUE(same_documents(load(folder_.path("out")), documents));
+    EXPECT_EQ(std::filesystem::exists(folder_.path("out.mask")),
+              files != std::vector{text} && files != std::vector{nothing});
+  }
+  EXPECT_THAT(user_error([&] { write_indexed(MemoryDocuments(), folder_.path("out"), 9, false); }),
+              HasSubstr("exists already"));
+}
+
+TEST_F(PreprocessTest, IndexedDataIsFitted) {
+  MemoryDocuments documents;
+  documents.append(std::vector{1, 2, 3, 4, 5, 6}, std::vector{1, 2, 3, 4, 5, 6});
+  write_indexed(documents, folder_.path("text"), 9, false);
+  documents.append(std::vector{1, 2, 3}, std::vector{1, -100, 3});
+  write_indexed(documents, folder_.path("chat"), 9, false);
+  settings_.max_seq_length = 4;
+  const MemoryDocuments split = load(folder_.path("text.bin")), cut = load(folder_.path("chat.idx"));
+  ASSERT_EQ(split.size(), 2);
+  EXPECT_THAT(read_document(split, 1).ids, testing::ElementsAre(4, 5, 6));
+  EXPECT_EQ(split.records(), 1);
+  ASSERT_EQ(cut.size(), 2);
+  EXPECT_THAT(read_document(cut, 0).ids, testing::ElementsAre(1, 2, 3, 4));
+  settings_.long_documents = LongDocuments::kError;
+  EXPECT_THAT(user_error([&] { load(folder_.path("text")); }), HasSubstr("text, sequence 0: the document of 6 tokens"));
+  settings_.dataset_format = DatasetFormat::kMessages;
+  EXPECT_THAT(user_error([&] { load(folder_.path("text")); }), HasSubstr("is indexed data, token ids already"));
+}
+
+TEST_F(PreprocessTest, IndexedDataNeedsNoTokenizer) {
+  MemoryDocuments documents;
+  documents.append(std::vector{1, 6}, std::vector{1, 6});
+  write_indexed(documents, folder_.path("out"), 9, false);
+  const std::vector<std::string> indexed = {folder_.path("out")};
+  EXPECT_FALSE(needs_tokenizer(indexed, DatasetFormat::kAuto));
+  EXPECT_THAT(user_error([&] { load_documents(indexed, settings_, {}, 6); }), HasSubstr("token 1 is 6, outside"));
+}
+
 TEST_F(PreprocessTest, OverwritesOnlyWhenTold) {
   MemoryDocuments documents;
   documents.append(std::vector{1, 6}, std::vector{1, 6});

@@ -1,6 +1,7 @@
 // The documents of a run: tokenised, cut, split.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,11 +19,12 @@ struct RunData {
   std::string digest() const;  // of both
 };
 
-// Reads train_file and validation_file, or splits train_file, as config says.
-RunData load_run_data(const Config& config, const MixtralConfig& shape);
+// Reads train_file and validation_file, or splits train_file, as config says (open_documents).
+RunData load_run_data(const Config& config, const MixtralConfig& shape, const std::function<void()>& advanced = {});
 
 // Reads `files` for a model of the given shape, with the tokeniser that config names where they hold text.
 std::shared_ptr<const Documents> load_model_documents(const std::vector<std::string>& files, const Config& config,
-                                                      const MixtralConfig& shape);
+                                                      const MixtralConfig& shape,
+                                                      const std::function<void()>& advanced = {});
 
 }  // namespace mixtune

@@ -156,6 +156,31 @@ TEST_F(Commands, PreprocessedDataTrainsTheSame) {
   EXPECT_EQ(from_text[1]["loss"], from_tokens[1]["loss"]);
 }
 
+TEST_F(Commands, IndexedDataTrainsTheSame) {
+  const std::vector<std::string> preprocess = {"preprocess", "--train_file=data.jsonl",
+                                               "--tokenizer_name_or_path=model"};
+  const auto with = [](std::vector<std::string> arguments, const std::vector<std::string>& more) {
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  };
+  run(with(preprocess, {"--output=tokens", "--output_format=indexed"}));
+  run(train({"--max_steps=2"}));
+  const auto from_text = metrics();
+  run({"train", "--model_name_or_path=model", "--train_file=tokens", "--output_dir=out", "--max_steps=2",
+       "--per_device_train_batch_size=2", "--learning_rate=1e-2", "--max_seq_length=64", "--overwrite_output_dir"});
+  EXPECT_EQ(from_text[1]["loss"], metrics()[1]["loss"]);
+
+  const auto fails = [&](const std::vector<std::string>& more, const std::string& what) {
+    const Outcome outcome = run_mixtune(with(preprocess, more), work_.path());
+    EXPECT_EQ(outcome.code, 2);
+    EXPECT_NE(outcome.err.find(what), std::string::npos) << outcome.err;
+  };
+  fails({"--output=tokens", "--output_format=indexed"}, "tokens.idx: exists already");
+  fails({"--train_file=tokens", "--output=tokens.bin", "--output_format=indexed", "--overwrite"}, "is what this reads");
+  std::filesystem::remove(path("tokens.bin"));
+  fails({"--train_file=tokens", "--debug=1"}, "'tokens.bin' cannot be opened");
+}
+
 TEST_F(Commands, PreprocessNamesTheKeysThatItDoesNotUse) {
   write(path("run.yaml"), "train_file: data.jsonl\nmodel_name_or_path: model\nlearning_rate: 1e-3\nshuffle: false\n");
   const std::string warning = "mixtune: warning: ";

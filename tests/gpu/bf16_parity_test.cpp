@@ -98,9 +98,10 @@ class Bf16Parity : public testing::TestWithParam<Where> {
       const Tensor weight = cpu_->state().weight(p);
       for (int64_t i = 0; i < weight.elements(); ++i) weight.as<float>()[i] = to_float(to_bf16(weight.as<float>()[i]));
     }
-    const Config config = load_config(
-        folder + "/train.yaml",
-        {{"model_name_or_path", folder}, {"train_file", folder + "/train.jsonl"}, {"output_dir", folder + "/none"}});
+    const Config config = load_config(folder + "/train.yaml", {{"model_name_or_path", folder},
+                                                               {"train_file", folder + "/train.jsonl"},
+                                                               {"output_dir", folder + "/none"},
+                                                               {"data_cache", "off"}});
     documents_ = load_run_data(config, config_).train;
     loader_.emplace(*documents_, PlanOptions{.max_seq_length = documents_->max_length(), .epochs = 1},
                     documents_->size(), 1);

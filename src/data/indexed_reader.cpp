@@ -1,0 +1,280 @@
+#include "data/indexed_reader.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <filesystem>
+#include <utility>
+
+#include "base/error.h"
+#include "data/batch.h"
+
+namespace mixtune {
+
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the files are little-endian");
+
+constexpr int64_t kBlock = 64 << 10;  // index entries read at a time
+constexpr int64_t kSample = 512;
+
+[[noreturn]] void refuse(const InputFile& file, const std::string& what,
+                         std::string_view mend = "write the data set again") {
+  throw UserError(printable(file.path(), 200), what, mend);
+}
+
+template <class Value>
+Value read_value(const InputFile& file, uint64_t byte) {
+  Value value{};
+  file.read(byte, std::as_writable_bytes(std::span(&value, 1)));
+  return value;
+}
+
+template <class Value>
+void read_values(const InputFile& file, uint64_t byte, std::span<Value> values) {
+  file.read(byte, std::as_writable_bytes(values));
+}
+
+std::optional<InputFile> open_mask(const std::string& path) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(std::filesystem::symlink_status(path, ignored))) return {};
+  return InputFile(path);
+}
+
+constexpr std::string_view kBothMend = "a data set is PREFIX.idx and PREFIX.bin: check that both are there";
+
+TokenType checked_type(const InputFile& file, uint8_t code) {
+  switch (static_cast<TokenType>(code)) {
+    case TokenType::kU8:
+    case TokenType::kI8:
+    case TokenType::kI16:
+    case TokenType::kI32:
+    case TokenType::kI64:
+    case TokenType::kU16:
+      return static_cast<TokenType>(code);
+  }
+  if (code == 6 || code == 7) refuse(file, "says that the tokens are floating-point numbers", "give one of token ids");
+  refuse(file, fmt::format("has the token type {}, which nobody knows", code));
+}
+
+}  // namespace
+
+IndexedInputs open_indexed(const std::string& prefix) {
+  const IndexedPaths paths(prefix);
+  return {InputFile(paths.idx, kBothMend), InputFile(paths.bin, kBothMend), open_mask(paths.mask)};
+}
+
+IndexedReader::IndexedReader(IndexedInputs files, int64_t vocab_size)
+    : files_(std::move(files)), vocab_size_(vocab_size) {
+  read_header();
+  check_sequences();
+  check_documents();
+  if (has_mask()) check_mask();
+}
+
+void IndexedReader::read_header() {
+  const InputFile& idx = files_.idx;
+  if (idx.size() < kIndexHeaderBytes || idx.read(0, kIndexMagic.size()) != kIndexMagic)
+    refuse(idx, "is not an index of Megatron's (it does not begin with MMIDIDX)", "give the prefix of a .bin and .idx");
+  const auto version = read_value<uint64_t>(idx, 9);
+  if (version != kIndexVersion) refuse(idx, fmt::format("has version {}, not {}", version, kIndexVersion));
+  type_ = checked_type(idx, read_value<uint8_t>(idx, 17));
+
+  const auto sequences = read_value<uint64_t>(idx, 18), indices = read_value<uint64_t>(idx, 26);
+  const uint64_t room = idx.size() - kIndexHeaderBytes;
+  if (indices == 0) refuse(idx, "has no document index: the first should be 0");
+  if (sequences > room / 12 || indices > (room - 12 * sequences) / 8)
+    refuse(idx, fmt::format("has {} bytes, too few for {} sequences and {} document indices", idx.size(), sequences,
+                            indices));
+  const uint64_t rest = room - 12 * sequences - 8 * indices;
+  if (rest != 0 && rest == sequences)
+    refuse(idx, "has modes of its sequences (multimodal data), which are not supported", "give a data set of text");
+  if (rest != 0)
+    refuse(idx,
+           fmt::format("has {} bytes more than {} sequences and {} document indices take", rest, sequences, indices));
+  sequences_ = static_cast<int64_t>(sequences);
+  documents_ = static_cast<int64_t>(indices) - 1;
+}
+
+void IndexedReader::check_sequences() {
+  const InputFile& idx = files_.idx;
+  std::vector<int32_t> lengths(static_cast<size_t>(std::min(kBlock, sequences_)));
+  std::vector<int64_t> pointers(lengths.size());
+  const auto bin_bytes = static_cast<int64_t>(files_.bin.size());
+  int64_t byte = 0;
+  for (int64_t first = 0; first < sequences_; first += kBlock) {
+    const auto count = static_cast<size_t>(std::min(kBlock, sequences_ - first));
+    this->lengths(first, std::span(lengths).first(count));
+    read_values(idx, pointer_byte(first), std::span(pointers).first(count));
+    for (size_t i = 0; i < count; ++i) {
+      const int64_t sequence = first + static_cast<int64_t>(i), length = lengths[i];
+      if (length < 0) refuse(idx, fmt::format("sequence {} has the length {}", sequence, length));
+      if (pointers[i] != byte)
+        refuse(idx, fmt::format("sequence {} begins at byte {} where the one before ends at {}", sequence, pointers[i],
+                                byte));
+      max_length_ = std::max(max_length_, length);
+      byte += length * token_bytes(type_);
+      if (byte > bin_bytes)
+        refuse(files_.bin,
+               fmt::format("has {} bytes, but sequence {} of its index ends at {}", bin_bytes, sequence, byte));
+    }
+  }
+  if (byte != bin_bytes)
+    refuse(files_.bin, fmt::format("has {} bytes, but its index is of {}", bin_bytes, byte),
+           "give a .bin and a .idx that belong together");
+  tokens_ = byte / token_bytes(type_);
+}
+
+void IndexedReader::check_documents() {
+  const InputFile& idx = files_.idx;
+  std::vector<int64_t> begins(static_cast<size_t>(std::min(kBlock, documents_ + 1)));
+  int64_t last = 0;
+  for (int64_t first = 0; first <= documents_; first += kBlock) {
+    const auto count = static_cast<size_t>(std::min(kBlock, documents_ + 1 - first));
+    read_values(idx, document_byte(first), std::span(begins).first(count));
+    if (first == 0 && begins[0] != 0) refuse(idx, fmt::format("its first document index is {}, not 0", begins[0]));
+    for (size_t i = 0; i < count; ++i) {
+      const int64_t document = first + static_cast<int64_t>(i);
+      if (begins[i] < last || begins[i] > sequences_)
+        refuse(idx, fmt::format("document index {} is {}, after {} and of {} sequences", document, begins[i], last,
+                                sequences_));
+      empty_documents_ += document > 0 && begins[i] == last;
+      last = begins[i];
+      if (document % kSample == 0) sampled_documents_.push_back(last);
+    }
+  }
+  if (last != sequences_) refuse(idx, fmt::format("its documents end at sequence {} of {}", last, sequences_));
+}
+
+void IndexedReader::check_mask() const {
+  const InputFile& mask = *files_.mask;
+  constexpr std::string_view kMend = "write the data set again, or remove the mask to train every token";
+  if (mask.size() < kMaskHeaderBytes || mask.read(0, kMaskMagic.size()) != kMaskMagic)
+    refuse(mask, "is not a mask (it does not begin with MTMASK)", kMend);
+  const auto version = read_value<uint64_t>(mask, 8), tokens = read_value<uint64_t>(mask, 16);
+  if (version != kMaskVersion) refuse(mask, fmt::format("has version {}, not {}", version, kMaskVersion), kMend);
+  if (tokens != static_cast<uint64_t>(tokens_))
+    refuse(mask, fmt::format("is of {} tokens, the data set of {}", tokens, tokens_), kMend);
+  const uint64_t bytes = (tokens + 7) / 8;
+  if (mask.size() - kMaskHeaderBytes != bytes)
+    refuse(mask, fmt::format("has {} bytes, not {}", mask.size(), kMaskHeaderBytes + bytes), kMend);
+  if (tokens % 8 != 0 && read_value<uint8_t>(mask, mask.size() - 1) >> (tokens % 8) != 0)
+    refuse(mask, "has bits after its last token", kMend);
+}
+
+void IndexedReader::lengths(int64_t first, std::span<int32_t> lengths) const {
+  MT_CHECK(first >= 0 && first <= sequences_ && static_cast<int64_t>(lengths.size()) <= sequences_ - first);
+  read_values(files_.idx, kIndexHeaderBytes + 4 * static_cast<uint64_t>(first), lengths);
+}
+
+int64_t IndexedReader::length(int64_t sequence) const {
+  return extent(sequence).length;
+}
+
+// The index was checked when it was opened: what does not fit now has been changed since.
+void IndexedReader::check_still(bool fits) const {
+  if (!fits) files_.idx.check_unchanged();
+  MT_CHECK(fits);
+}
+
+IndexedReader::Extent IndexedReader::extent(int64_t sequence) const {
+  int32_t length = 0;
+  lengths(sequence, {&length, 1});
+  const auto byte = read_value<int64_t>(files_.idx, pointer_byte(sequence));
+  const Extent extent{byte / token_bytes(type_), length};
+  check_still(byte >= 0 && length >= 0 && extent.begin <= tokens_ - length);
+  return extent;
+}
+
+int64_t IndexedReader::document_begin(int64_t document) const {
+  MT_CHECK(document >= 0 && document <= documents_);
+  const auto begin = read_value<int64_t>(files_.idx, document_byte(document));
+  check_still(begin >= 0 && begin <= sequences_);
+  return begin;
+}
+
+int64_t IndexedReader::document_of(int64_t sequence) const {
+  MT_CHECK(sequence >= 0 && sequence < sequences_);
+  const int64_t sample = std::ranges::upper_bound(sampled_documents_, sequence) - sampled_documents_.begin() - 1;
+  const int64_t first = sample * kSample;
+  std::array<int64_t, kSample> begins;
+  const auto some = std::span(begins).first(static_cast<size_t>(std::min(kSample, documents_ + 1 - first)));
+  read_values(files_.idx, document_byte(first), some);
+  const int64_t document = first + (std::ranges::upper_bound(some, sequence) - some.begin()) - 1;
+  check_still(document >= first);
+  return document;
+}
+
+void IndexedReader::read(int64_t sequence, int64_t begin, std::span<int32_t> ids, std::span<int32_t> labels) const {
+  const Extent all = extent(sequence);
+  MT_CHECK(begin >= 0 && begin <= all.length && static_cast<int64_t>(ids.size()) <= all.length - begin);
+  MT_CHECK(labels.empty() || labels.size() == ids.size());
+  const int64_t token = all.begin + begin;
+  switch (type_) {
+    case TokenType::kU8:
+      read_ids<uint8_t>(token, ids);
+      break;
+    case TokenType::kI8:
+      read_ids<int8_t>(token, ids);
+      break;
+    case TokenType::kI16:
+      read_ids<int16_t>(token, ids);
+      break;
+    case TokenType::kI32:
+      read_ids<int32_t>(token, ids);
+      break;
+    case TokenType::kI64:
+      read_ids<int64_t>(token, ids);
+      break;
+    case TokenType::kU16:
+      read_ids<uint16_t>(token, ids);
+      break;
+  }
+  if (labels.empty()) return;
+  std::ranges::copy(ids, labels.begin());
+  if (has_mask()) mask_labels(token, labels);
+}
+
+template <class Stored>
+void IndexedReader::read_ids(int64_t token, std::span<int32_t> ids) const {
+  std::array<Stored, 4096> block;
+  while (!ids.empty()) {
+    const auto some = std::span(block).first(std::min(block.size(), ids.size()));
+    read_values(files_.bin, static_cast<uint64_t>(token) * sizeof(Stored), some);
+    for (size_t i = 0; i < some.size(); ++i) {
+      if (std::cmp_less(some[i], 0) || std::cmp_greater_equal(some[i], vocab_size_))
+        refuse(files_.bin,
+               fmt::format("token {} is {}, outside the model's vocabulary of {}", token + static_cast<int64_t>(i),
+                           some[i], vocab_size_),
+               "use the tokenizer that belongs to this model");
+      ids[i] = static_cast<int32_t>(some[i]);
+    }
+    ids = ids.subspan(some.size());
+    token += static_cast<int64_t>(some.size());
+  }
+}
+
+void IndexedReader::mask_bytes(int64_t first, std::span<uint8_t> bytes) const {
+  MT_CHECK(has_mask() && first >= 0 && first + static_cast<int64_t>(bytes.size()) <= (tokens_ + 7) / 8);
+  read_values(*files_.mask, kMaskHeaderBytes + static_cast<uint64_t>(first), bytes);
+}
+
+void IndexedReader::mask_labels(int64_t token, std::span<int32_t> labels) const {
+  std::array<uint8_t, 4096> block;
+  while (!labels.empty()) {
+    const int64_t first_bit = token % 8;
+    const auto count = std::min(labels.size(), block.size() * 8 - static_cast<size_t>(first_bit));
+    const auto bytes = (static_cast<size_t>(first_bit) + count + 7) / 8;
+    mask_bytes(token / 8, std::span(block).first(bytes));
+    for (size_t i = 0; i < count; ++i) {
+      const size_t bit = static_cast<size_t>(first_bit) + i;
+      if ((block[bit / 8] >> (bit % 8) & 1) == 0) labels[i] = kIgnoreTarget;
+    }
+    labels = labels.subspan(count);
+    token += static_cast<int64_t>(count);
+  }
+}
+
+}  // namespace mixtune

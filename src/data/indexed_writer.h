@@ -1,0 +1,72 @@
+// Writes an indexed data set (data/indexed_files.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/output_file.h"
+#include "base/staged.h"
+#include "data/indexed_files.h"
+
+namespace mixtune {
+
+// Appends sequences and ends documents; what it holds in memory does not grow with them. The files appear in finish(),
+// the .idx last, so that a kill at any instant leaves the whole data set or none that can be read.
+class IndexedWriter {
+ public:
+  // The files are PREFIX.idx, .bin and, where some token is not trained, .mask. Throws UserError where one of them
+  // exists, unless it is to be replaced.
+  IndexedWriter(const std::string& prefix, int64_t vocab_size, Existing existing);
+
+  // A sequence of the document that has not ended yet: ids in [0, vocab_size), and as many labels, each the id of its
+  // token, or kIgnoreTarget where that is not trained; the first says nothing, as it is never a target. Throws
+  // UserError for another label.
+  void append(std::span<const int32_t> ids, std::span<const int32_t> labels);
+  // Without a sequence since the last call: an empty document.
+  void end_document();
+  // All sequences are in documents that ended.
+  void finish();
+
+ private:
+  // A file under a temporary name, written through a buffer.
+  class Part {
+   public:
+    explicit Part(const std::string& path) : staged_(path), file_(staged_.path()) {}
+
+    void write(std::span<const std::byte> bytes);
+    void flush();
+    void finish();                   // all of it is on the disk
+    void commit(Existing existing);  // under its name
+    const std::string& path() { return file_.path(); }
+
+   private:
+    StagedPath staged_;
+    OutputFile file_;
+    std::vector<std::byte> buffer_;
+  };
+
+  void write_ids(std::span<const int32_t> ids);
+  void write_mask(std::span<const int32_t> ids, std::span<const int32_t> labels);
+  void copy_to(Part& to, Part& from);
+  void write_mask_file(Part& mask);
+  void write_idx(Part& idx);
+  void write_pointers(Part& idx);
+
+  std::string prefix_;
+  IndexedPaths paths_;
+  Existing existing_;
+  int64_t vocab_size_;
+  TokenType type_;
+  Part bin_;
+  // Of the .idx and the .mask, until the numbers in their headers are known.
+  Part lengths_, document_indices_, mask_bits_;
+  int64_t sequences_ = 0, documents_ = 0, tokens_ = 0;
+  int64_t ended_sequences_ = 0;  // in documents that ended
+  bool all_trained_ = true;
+  uint8_t mask_byte_ = 0;  // the bits of the last tokens_ % 8 tokens
+};
+
+}  // namespace mixtune
