@@ -52,9 +52,10 @@ namespace {
 TEST(Allocation, NoneInsideAStepAfterTheFirst) {
   const std::string folder = source_path("tests/fixtures/hf/sharded_bf16");
   const std::string out = std::filesystem::temp_directory_path() / fmt::format("mixtune-allocation-{}", getpid());
-  const Config config =
-      load_config(folder + "/train.yaml",
-                  {{"model_name_or_path", folder}, {"train_file", folder + "/train.jsonl"}, {"output_dir", out}});
+  const Config config = load_config(folder + "/train.yaml", {{"model_name_or_path", folder},
+                                                             {"train_file", folder + "/train.jsonl"},
+                                                             {"output_dir", out},
+                                                             {"data_cache", "off"}});
   Trainer trainer(config);
   ASSERT_GE(trainer.total_steps(), 5);
   trainer.step(1);

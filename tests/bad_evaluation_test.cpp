@@ -38,6 +38,7 @@ class BadEvaluation : public testing::Test {
                                       {"train_file", fixture + "/train.jsonl"},
                                       {"validation_file", fixture + "/train.jsonl"},
                                       {"output_dir", out},
+                                      {"data_cache", "off"},
                                       {"device", "cpu"},
                                       {"max_steps", "1"},
                                       {"max_seq_length", "64"}});

@@ -56,6 +56,7 @@ class HfParity : public testing::TestWithParam<Where> {
     return {{"model_name_or_path", folder_},
             {"train_file", folder_ + "/train.jsonl"},
             {"output_dir", out_.string()},
+            {"data_cache", "off"},
             {"device", GetParam().device}};
   }
 
@@ -117,8 +118,8 @@ TEST_P(HfParity, Logits) {
   Instance instance(load_mixtral_config(folder_), instance_options(config, State::Purpose::kInference));
   load_weights(instance.ctx(), HfFolder(folder_), instance.state());
   const MixtralConfig& shape = instance.model().config();
-  const Documents documents = load_run_data(config, shape).train;
-  Loader loader(documents, {.max_seq_length = documents.max_length(), .epochs = 1},
+  const std::shared_ptr<const Documents> documents = load_run_data(config, shape).train;
+  Loader loader(*documents, {.max_seq_length = documents->max_length(), .epochs = 1},
                 config.batch.per_device_train_batch_size, 1, instance.host_memory());
   Saved saved = instance.model().make_saved();
   Ctx& ctx = instance.ctx();

@@ -22,6 +22,7 @@ Config config_of(const fs::path& folder, int expert_parallel) {
   return load_config(std::nullopt, {{"model_name_or_path", fixture},
                                     {"train_file", fixture + "/train.jsonl"},
                                     {"output_dir", (folder / "out").string()},
+                                    {"data_cache", "off"},
                                     {"device", "cpu"},
                                     {"max_steps", "1"},
                                     {"max_seq_length", "64"},

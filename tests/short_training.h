@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/loader.h"
+#include "data/memory_documents.h"
 #include "sameness.h"
 #include "train/memory_plan.h"
 #include "train/step_runner.h"
@@ -89,9 +90,9 @@ inline void order_experts(Instance& model) {
   }
 }
 
-inline Documents documents_of_step(const ShortTraining& run, int64_t step) {
+inline MemoryDocuments documents_of_step(const ShortTraining& run, int64_t step) {
   const uint64_t key = random_key(11, "documents of a step");
-  Documents documents;
+  MemoryDocuments documents;
   uint64_t index = static_cast<uint64_t>(step) << 32;
   for (int64_t d = 0; d < run.documents; ++d) {
     const auto length = static_cast<int64_t>(2 + random_below(key, ++index, run.longest - 1));
@@ -136,7 +137,7 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
   StepRunner runner(model, settings, 0);
   for (int64_t step = 1; step <= ShortTraining::kSteps; ++step) {
     model.ranks().set_step(step);
-    const Documents documents = documents_of_step(run, step);
+    const MemoryDocuments documents = documents_of_step(run, step);
     Loader loader(documents, {.max_seq_length = run.longest, .packing = run.layout.packing, .epochs = 1},
                   run.layout.rows_per_micro_batch, run.layout.micro_batches, model.host_memory(), model.share());
     const Step& rows = loader.load(0);

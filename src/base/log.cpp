@@ -4,6 +4,9 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
+
+#include "base/error.h"
 
 namespace mixtune {
 
@@ -17,6 +20,42 @@ void log_line(std::string_view prefix, std::string_view text) {
   const char* clear = isatty(STDERR_FILENO) ? "\r\x1b[K" : "";
   const std::string line = fmt::format("{}{}: {}\n", clear, prefix, text);
   std::fwrite(line.data(), 1, line.size(), stderr);
+}
+
+namespace {
+
+std::mutex record_mutex;
+std::vector<LogRecord::Line>* record = nullptr;  // of the one LogRecord that there may be
+
+}  // namespace
+
+LogRecord::LogRecord() {
+  const std::lock_guard lock(record_mutex);
+  MT_CHECK(record == nullptr);
+  record = &lines_;
+}
+
+LogRecord::~LogRecord() {
+  const std::lock_guard lock(record_mutex);
+  record = nullptr;
+}
+
+std::vector<LogRecord::Line> LogRecord::lines() const {
+  const std::lock_guard lock(record_mutex);
+  return lines_;
+}
+
+bool is_heard(LogLevel level) {
+  const std::lock_guard lock(record_mutex);
+  return record != nullptr || logs(level);
+}
+
+void log_text(LogLevel level, std::string_view text) {
+  {
+    const std::lock_guard lock(record_mutex);
+    if (record != nullptr && record->size() < LogRecord::kMostLines) record->push_back({level, std::string(text)});
+  }
+  if (logs(level)) log_line(level == LogLevel::kInfo ? "mixtune" : "mixtune: warning", text);
 }
 
 std::string format_bytes(uint64_t bytes) {

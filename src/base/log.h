@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace mixtune {
 
@@ -18,15 +19,40 @@ bool logs(LogLevel level);
 // Prints "mixtune: TEXT". A live progress line on the terminal is cleared first.
 void log_line(std::string_view prefix, std::string_view text);
 
+// Whether anybody hears of the level: it is printed, or recorded (LogRecord).
+bool is_heard(LogLevel level);
+void log_text(LogLevel level, std::string_view text);
+
 template <class... Args>
 void log_info(fmt::format_string<Args...> format, Args&&... args) {
-  if (logs(LogLevel::kInfo)) log_line("mixtune", fmt::format(format, std::forward<Args>(args)...));
+  if (is_heard(LogLevel::kInfo)) log_text(LogLevel::kInfo, fmt::format(format, std::forward<Args>(args)...));
 }
 
 template <class... Args>
 void log_warning(fmt::format_string<Args...> format, Args&&... args) {
-  if (logs(LogLevel::kWarning)) log_line("mixtune: warning", fmt::format(format, std::forward<Args>(args)...));
+  if (is_heard(LogLevel::kWarning)) log_text(LogLevel::kWarning, fmt::format(format, std::forward<Args>(args)...));
 }
+
+// What is logged, on any thread and whether it is printed or not, while one of these lives: at most kMostLines. One at
+// a time.
+class LogRecord {
+ public:
+  struct Line {
+    LogLevel level;
+    std::string text;
+  };
+  static constexpr size_t kMostLines = 1000;
+
+  LogRecord();
+  ~LogRecord();
+  LogRecord(const LogRecord&) = delete;
+  LogRecord& operator=(const LogRecord&) = delete;
+
+  std::vector<Line> lines() const;
+
+ private:
+  std::vector<Line> lines_;
+};
 
 // "1.5 GiB", "12 KiB"
 std::string format_bytes(uint64_t bytes);

@@ -18,8 +18,10 @@
 #include "checkpoint/run_folder.h"
 #include "cli/arguments.h"
 #include "cli/preflight.h"
+#include "data/data_cache.h"
 #include "data/indexed_files.h"
 #include "data/load_documents.h"
+#include "data/load_report.h"
 
 namespace mixtune {
 
@@ -45,7 +47,7 @@ std::unique_ptr<Tokenizer> tokenizer_of(const Config& config) {
 // Keys that preprocess accepts, because one config serves train too, but that say nothing about single documents.
 void warn_of_ineffective(const Config& config) {
   std::vector<std::string> given;
-  for (const char* key : {"validation_file", "validation_split_percentage", "packing", "shuffle", "seed"})
+  for (const char* key : {"validation_file", "validation_split_percentage", "packing", "shuffle", "seed", "data_cache"})
     if (config.origins.contains(key)) given.push_back(config.where(key));
   if (!given.empty())
     log_warning("{}: no effect on what preprocess writes; set in the run that trains on it", fmt::join(given, ", "));
@@ -98,11 +100,18 @@ void run_preprocess(const PreprocessArguments& arguments, const Overrides& overr
 
   const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(config);
   const int64_t vocab_size = tokenizer ? tokenizer->vocab_size() : std::numeric_limits<int32_t>::max();
-  const Documents documents =
-      load_documents(config.data.train_file, config.data,
-                     {.tokenizer = tokenizer.get(), .train_on_prompt = config.data.train_on_prompt}, vocab_size);
-  print_samples(documents, tokenizer.get(), arguments.debug, stdout);
-  if (!arguments.output.empty()) write_output(arguments, documents, vocab_size);
+  const std::shared_ptr<const Documents> documents = uncached_documents(
+      {.name = list_names(config.data.train_file),
+       .load =
+           [&](DocumentSink& sink) {
+             load_documents(config.data.train_file, config.data,
+                            {.tokenizer = tokenizer.get(), .train_on_prompt = config.data.train_on_prompt}, vocab_size,
+                            sink);
+           },
+       .vocab_size = vocab_size,
+       .max_seq_length = config.data.max_seq_length});
+  print_samples(*documents, tokenizer.get(), arguments.debug, stdout);
+  if (!arguments.output.empty()) write_output(arguments, *documents, vocab_size);
 }
 
 }  // namespace

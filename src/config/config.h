@@ -40,6 +40,7 @@ struct DataSettings {
   bool packing = false;
   bool shuffle = true;
   int64_t max_seq_length = 2048;
+  std::string data_cache;  // a folder, or "off"; empty: mixtune's own (base/cache_folder.h)
 };
 
 struct BatchSettings {

@@ -183,6 +183,9 @@ void add_data_keys(Table& table) {
             "fill rows of `max_seq_length` tokens with several documents, which never see each other");
   table.add("shuffle", &Config::data, &D::shuffle, "shuffle the documents anew in each epoch");
   table.add("max_seq_length", &Config::data, &D::max_seq_length, "tokens of the longest row", {.bounds = {2, 1 << 20}});
+  table.add("data_cache", &Config::data, &D::data_cache,
+            "folder that keeps tokenised data for later runs, or `off`; null: `$XDG_CACHE_HOME/mixtune/data`",
+            kNullable);
 }
 
 void add_batch_keys(Table& table) {

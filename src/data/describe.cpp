@@ -10,8 +10,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "data/formats.h"
-#include "data/record_reader.h"
 #include "data/indexed_reader.h"
+#include "data/record_reader.h"
 #include "data/text_encoder.h"
 
 namespace mixtune {

@@ -1,4 +1,4 @@
-// Documents: the tokenised data set, flat in memory.
+// Documents: a tokenised data set, wherever it lies.
 #pragma once
 
 #include <cstdint>
@@ -7,39 +7,46 @@
 
 namespace mixtune {
 
-// Every document has at least one target: a label after its first that is not kIgnoreTarget. Labels are not shifted.
+struct DocumentTotals {
+  int64_t documents = 0, tokens = 0, targets = 0;
+  int64_t max_length = 0;  // 0 where there is no document
+  int64_t records = 0;     // those without a document too
+
+  bool operator==(const DocumentTotals&) const = default;
+};
+
+// Every document has at least one target: a trained token after its first.
 class Documents {
  public:
-  // Begins the next record with a document. Returns false, and adds no document, for one without a target. `labels` has
-  // as many entries as `ids`.
-  bool append(std::span<const int32_t> ids, std::span<const int32_t> labels);
-  // The same for a further document of the record that was begun last.
-  bool append_piece(std::span<const int32_t> ids, std::span<const int32_t> labels);
+  virtual ~Documents() = default;
 
-  int64_t size() const { return static_cast<int64_t>(offsets_.size()) - 1; }
-  int64_t tokens() const { return offsets_.back(); }
-  int64_t targets() const { return targets_; }
-  int64_t length(int64_t d) const { return offsets_[d + 1] - offsets_[d]; }
-  int64_t max_length() const { return max_length_; }         // 0 where there is no document
-  int64_t records() const { return records_; }               // those without a document too
-  int64_t record(int64_t d) const { return record_of_[d]; }  // counted from 0
+  virtual const DocumentTotals& totals() const = 0;
+  int64_t size() const { return totals().documents; }
+  int64_t tokens() const { return totals().tokens; }
+  int64_t targets() const { return totals().targets; }
+  int64_t max_length() const { return totals().max_length; }
+  int64_t records() const { return totals().records; }
 
-  std::span<const int32_t> ids(int64_t d) const { return {ids_.data() + offsets_[d], static_cast<size_t>(length(d))}; }
-  std::span<const int32_t> labels(int64_t d) const {
-    return {labels_.data() + offsets_[d], static_cast<size_t>(length(d))};
-  }
+  // Of document d in [0, size()), without its tokens being read; its record counts from 0, and does not fall with d.
+  virtual int64_t length(int64_t d) const = 0;
+  virtual int64_t targets(int64_t d) const = 0;
+  virtual int64_t record(int64_t d) const = 0;
 
-  bool operator==(const Documents&) const = default;
-  // Of all ids, labels, lengths and records: equal for equal documents, most likely different for others.
-  uint64_t digest() const;
+  // Its ids and labels, length(d) of each: a label is its token, which is then trained, or kIgnoreTarget; that of the
+  // first token says nothing, as no token predicts it. Not shifted.
+  // Allocates nothing. Throws Error where a file cannot be read.
+  virtual void read(int64_t d, std::span<int32_t> ids, std::span<int32_t> labels) const = 0;
 
- private:
-  std::vector<int32_t> ids_, labels_;
-  std::vector<int64_t> offsets_ = {0};
-  std::vector<int64_t> record_of_;
-  int64_t records_ = 0;
-  int64_t targets_ = 0;
-  int64_t max_length_ = 0;
+  // The same for the same documents of the same records, wherever they lie; most likely different for others.
+  virtual uint64_t digest() const = 0;
 };
+
+struct Document {
+  std::vector<int32_t> ids, labels;
+};
+Document read_document(const Documents& documents, int64_t d);
+
+// Whether the two hold the same documents of the same records: reads both.
+bool same_documents(const Documents& a, const Documents& b);
 
 }  // namespace mixtune

@@ -141,6 +141,7 @@ void IndexedReader::check_documents() {
       if (begins[i] < last || begins[i] > sequences_)
         refuse(idx, fmt::format("document index {} is {}, after {} and of {} sequences", document, begins[i], last,
                                 sequences_));
+      empty_documents_ += document > 0 && begins[i] == last;
       last = begins[i];
       if (document % kSample == 0) sampled_documents_.push_back(last);
     }
@@ -258,13 +259,18 @@ void IndexedReader::read_ids(int64_t token, std::span<int32_t> ids) const {
   }
 }
 
+void IndexedReader::mask_bytes(int64_t first, std::span<uint8_t> bytes) const {
+  MT_CHECK(has_mask() && first >= 0 && first + static_cast<int64_t>(bytes.size()) <= (tokens_ + 7) / 8);
+  read_values(*files_.mask, kMaskHeaderBytes + static_cast<uint64_t>(first), bytes);
+}
+
 void IndexedReader::mask_labels(int64_t token, std::span<int32_t> labels) const {
   std::array<uint8_t, 4096> block;
   while (!labels.empty()) {
     const int64_t first_bit = token % 8;
     const auto count = std::min(labels.size(), block.size() * 8 - static_cast<size_t>(first_bit));
     const auto bytes = (static_cast<size_t>(first_bit) + count + 7) / 8;
-    read_values(*files_.mask, kMaskHeaderBytes + static_cast<uint64_t>(token / 8), std::span(block).first(bytes));
+    mask_bytes(token / 8, std::span(block).first(bytes));
     for (size_t i = 0; i < count; ++i) {
       const size_t bit = static_cast<size_t>(first_bit) + i;
       if ((block[bit / 8] >> (bit % 8) & 1) == 0) labels[i] = kIgnoreTarget;

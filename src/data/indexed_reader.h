@@ -30,6 +30,7 @@ class IndexedReader {
 
   int64_t sequences() const { return sequences_; }
   int64_t documents() const { return documents_; }
+  int64_t empty_documents() const { return empty_documents_; }
   int64_t tokens() const { return tokens_; }
   // Of a sequence; 0 where there is none.
   int64_t min_length() const { return min_length_; }
@@ -48,6 +49,11 @@ class IndexedReader {
   // kIgnoreTarget. `labels` has as many elements as `ids`, or none. Throws UserError for an id outside [0, vocab_size),
   // and Error where a file has changed.
   void read(int64_t sequence, int64_t begin, std::span<int32_t> ids, std::span<int32_t> labels) const;
+
+  // Where a sequence begins, in tokens of all.
+  int64_t token_begin(int64_t sequence) const { return extent(sequence).begin; }
+  // Bytes [first, first + bytes.size()) of the mask's bits, which has_mask().
+  void mask_bytes(int64_t first, std::span<uint8_t> bytes) const;
 
  private:
   struct Extent {
@@ -69,7 +75,7 @@ class IndexedReader {
   IndexedInputs files_;
   int64_t vocab_size_;
   TokenType type_{};
-  int64_t sequences_ = 0, documents_ = 0, tokens_ = 0, min_length_ = 0, max_length_ = 0;
+  int64_t sequences_ = 0, documents_ = 0, empty_documents_ = 0, tokens_ = 0, min_length_ = 0, max_length_ = 0;
   std::vector<int64_t> sampled_documents_;  // document_begin of every kSample-th
 };
 

@@ -6,23 +6,15 @@
 #include <exception>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "data/formats.h"
 #include "data/indexed_reader.h"
+#include "data/load_report.h"
 #include "data/record_reader.h"
+#include "data/sequence_fit.h"
 
 namespace mixtune {
 
 namespace {
-
-struct Counts {
-  int64_t records = 0, truncated = 0, split = 0, dropped = 0;
-};
-
-LongDocuments long_policy(LongDocuments asked, bool is_text) {
-  if (asked != LongDocuments::kAuto) return asked;
-  return is_text ? LongDocuments::kSplit : LongDocuments::kTruncate;
-}
 
 void check_ids(const TokenSequence& sequence, int64_t vocab_size, const std::string& where) {
   const auto refuse = [&](int32_t id, size_t i, const char* list) {
@@ -33,20 +25,10 @@ void check_ids(const TokenSequence& sequence, int64_t vocab_size, const std::str
     const int32_t id = sequence.ids[i], label = sequence.labels[i];
     if (id < 0 || id >= vocab_size) refuse(id, i, "input_ids");
     if (label != kIgnoreTarget && (label < 0 || label >= vocab_size)) refuse(label, i, "labels");
+    if (i > 0 && label != kIgnoreTarget && label != id)
+      throw UserError(where, fmt::format("labels[{}] is {}, and input_ids[{}] is {}", i, label, i, id),
+                      "make a label its token, or -100 where that is not trained");
   }
-}
-
-// How documents are made to fit.
-struct Fit {
-  LongDocuments policy;
-  int64_t max_seq_length;
-};
-
-void check_length(int64_t length, const Fit& fit, const std::string& where) {
-  if (length > fit.max_seq_length && fit.policy == LongDocuments::kError)
-    throw UserError(
-        where, fmt::format("the document of {} tokens is longer than max_seq_length {}", length, fit.max_seq_length),
-        "raise max_seq_length, or set long_documents to truncate or split");
 }
 
 struct Piece {
@@ -57,7 +39,7 @@ struct Piece {
 // with the last token of the one before, whose label is not trained a second time: the first token of a document is no
 // target.
 template <class Read>
-void append_fitted(Documents& documents, int64_t length, bool continues, const Fit& fit, Counts& counts,
+void append_fitted(DocumentSink& documents, int64_t length, bool continues, const SequenceFit& fit, LoadCounts& counts,
                    const Read& read) {
   const bool is_long = length > fit.max_seq_length, split = is_long && fit.policy == LongDocuments::kSplit;
   counts.truncated += is_long && !split;
@@ -66,9 +48,9 @@ void append_fitted(Documents& documents, int64_t length, bool continues, const F
     const Piece piece = read(begin, std::min(fit.max_seq_length, length - begin));
     counts.dropped += !(documents.*add)(piece.ids, piece.labels);
   };
-  append(0, continues ? &Documents::append_piece : &Documents::append);
+  append(0, continues ? &DocumentSink::append_piece : &DocumentSink::append);
   for (int64_t begin = fit.max_seq_length - 1; split && begin + 1 < length; begin += fit.max_seq_length - 1)
-    append(begin, &Documents::append_piece);
+    append(begin, &DocumentSink::append_piece);
 }
 
 // Lines that are tokenised together, on all threads.
@@ -116,7 +98,7 @@ std::vector<std::vector<TokenSequence>> encode(const Block& block, DatasetFormat
   return records;
 }
 
-void load_file(Documents& documents, const std::string& file, const Source& source, Counts& counts) {
+void load_file(DocumentSink& documents, const std::string& file, const Source& source, LoadCounts& counts) {
   const DataSettings& settings = source.settings;
   RecordReader reader(file);
   DatasetFormat format = settings.dataset_format;
@@ -124,7 +106,7 @@ void load_file(Documents& documents, const std::string& file, const Source& sour
   for (Block block; block.read(reader);) {
     if (format == DatasetFormat::kAuto)
       format = detect_format(parse_json_line(block.lines[0], block.wheres[0]), block.wheres[0]);
-    const Fit fit{long_policy(settings.long_documents, format == DatasetFormat::kText), settings.max_seq_length};
+    const SequenceFit fit = fit_of(settings, format == DatasetFormat::kText);
     const std::vector<std::vector<TokenSequence>> records = encode(block, format, source);
     for (size_t i = 0; i < records.size(); ++i) {
       const std::string& where = block.wheres[i];
@@ -132,7 +114,7 @@ void load_file(Documents& documents, const std::string& file, const Source& sour
         throw UserError(where, "'continues_record' in the first line", "keep the lines of a file in their order");
       for (const TokenSequence& document : records[i]) {
         const auto length = static_cast<int64_t>(document.ids.size());
-        check_length(length, fit, where);
+        fit.check(length, where);
         append_fitted(documents, length, document.continues, fit, counts, [&](int64_t begin, int64_t count) {
           return Piece{std::span(document.ids).subspan(begin, count), std::span(document.labels).subspan(begin, count)};
         });
@@ -144,20 +126,14 @@ void load_file(Documents& documents, const std::string& file, const Source& sour
     throw UserError(printable(file, 200), "holds no records", "name a JSONL file with data");
 }
 
-// Data of which every token is trained is text: what is too long is split.
-void load_indexed(Documents& documents, const std::string& prefix, const Source& source, Counts& counts) {
+void load_indexed(DocumentSink& documents, const std::string& prefix, const Source& source, LoadCounts& counts) {
   const std::string shown = printable(prefix, 200);
-  const DataSettings& settings = source.settings;
-  if (settings.dataset_format != DatasetFormat::kAuto && settings.dataset_format != DatasetFormat::kTokenized)
-    throw UserError(shown,
-                    fmt::format("is indexed data, token ids already, and not {}", format_name(settings.dataset_format)),
-                    "leave dataset_format out");
   const IndexedReader reader(prefix, source.vocab_size);
-  const Fit fit{long_policy(settings.long_documents, !reader.has_mask()), settings.max_seq_length};
+  const SequenceFit fit = fit_of_indexed(source.settings, reader, shown);
   std::vector<int32_t> ids, labels;
   const auto append = [&](int64_t sequence, bool continues) {
     const int64_t length = reader.length(sequence);
-    check_length(length, fit, fmt::format("{}, sequence {}", shown, sequence));
+    fit.check(length, fmt::format("{}, sequence {}", shown, sequence));
     append_fitted(documents, length, continues, fit, counts, [&](int64_t begin, int64_t count) {
       ids.resize(count);
       labels.resize(count);
@@ -174,24 +150,6 @@ void load_indexed(Documents& documents, const std::string& prefix, const Source&
   counts.records += reader.documents();
 }
 
-std::string list_names(std::span<const std::string> files) {
-  const std::string first = printable(files[0], 200);
-  return files.size() == 1 ? first : fmt::format("{} and {} more", first, files.size() - 1);
-}
-
-void report(const std::string& name, const Documents& documents, const Counts& counts, int64_t max_seq_length) {
-  log_info("{}: {} records, {} documents, {} tokens, {} of them targets", name, counts.records, documents.size(),
-           documents.tokens(), documents.targets());
-  std::string cuts;
-  const auto add = [&](int64_t count, const std::string& what) {
-    if (count > 0) cuts += fmt::format("{}{} {}", cuts.empty() ? "" : ", ", count, what);
-  };
-  add(counts.truncated, fmt::format("longer than max_seq_length {} and truncated", max_seq_length));
-  add(counts.split, fmt::format("longer than max_seq_length {} and split", max_seq_length));
-  add(counts.dropped, "left without a target and dropped");
-  if (!cuts.empty()) log_warning("{}: documents: {}", name, cuts);
-}
-
 }  // namespace
 
 bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
@@ -205,11 +163,10 @@ bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
   return std::ranges::any_of(files, has_text);
 }
 
-Documents load_documents(std::span<const std::string> files, const DataSettings& settings, const TextEncoder& encoder,
-                         int64_t vocab_size) {
+void load_documents(std::span<const std::string> files, const DataSettings& settings, const TextEncoder& encoder,
+                    int64_t vocab_size, DocumentSink& documents) {
   MT_CHECK(!files.empty() && settings.max_seq_length >= 2);
-  Documents documents;
-  Counts counts;
+  LoadCounts counts;
   for (const std::string& file : files) {
     const Source source{settings, encoder, vocab_size};
     if (const auto prefix = find_indexed(file))
@@ -217,11 +174,13 @@ Documents load_documents(std::span<const std::string> files, const DataSettings&
     else
       load_file(documents, file, source, counts);
   }
-  const std::string name = list_names(files);
-  if (documents.size() == 0)
-    throw UserError(name, fmt::format("data without a single target in {} records", counts.records),
-                    "check the labels, and that max_seq_length leaves room for the answers");
-  report(name, documents, counts, settings.max_seq_length);
+  report_loaded(list_names(files), documents.appended(), counts, settings.max_seq_length);
+}
+
+MemoryDocuments load_documents(std::span<const std::string> files, const DataSettings& settings,
+                               const TextEncoder& encoder, int64_t vocab_size) {
+  MemoryDocuments documents;
+  load_documents(files, settings, encoder, vocab_size, documents);
   return documents;
 }
 

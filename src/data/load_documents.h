@@ -6,7 +6,7 @@
 #include <string>
 
 #include "config/config.h"
-#include "data/documents.h"
+#include "data/memory_documents.h"
 #include "data/text_encoder.h"
 
 namespace mixtune {
@@ -17,11 +17,14 @@ namespace mixtune {
 // Whether any of `files` holds text rather than token ids (their first records tell, where `format` is kAuto).
 bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format);
 
-// Reads, tokenises and cuts the records of `files` as `settings` say (max_seq_length at least 2), and logs one line of
-// what it found and one of what it had to cut or drop. `encoder` may have no tokenizer where needs_tokenizer is false.
-// Throws UserError, with file and line, for what is malformed or has an id outside [0, vocab_size), and where no target
-// is left.
-Documents load_documents(std::span<const std::string> files, const DataSettings& settings, const TextEncoder& encoder,
-                         int64_t vocab_size);
+// Reads, tokenises and cuts the records of `files` as `settings` say (max_seq_length at least 2), appends them to
+// `documents`, and logs one line of what it found and one of what it had to cut or drop. `encoder` may have no
+// tokenizer where needs_tokenizer is false. Throws UserError, with file and line, for what is malformed or has an id
+// outside [0, vocab_size), and where no target is left. Of the data a block of lines at a time is in memory.
+void load_documents(std::span<const std::string> files, const DataSettings& settings, const TextEncoder& encoder,
+                    int64_t vocab_size, DocumentSink& documents);
+// The same in memory.
+MemoryDocuments load_documents(std::span<const std::string> files, const DataSettings& settings,
+                               const TextEncoder& encoder, int64_t vocab_size);
 
 }  // namespace mixtune

@@ -19,11 +19,11 @@ using testing::Not;
 
 class DocumentsTest : public testing::Test {
  protected:
-  Documents load(const std::string& content, const Tokenizer* tokenizer = nullptr) {
+  MemoryDocuments load(const std::string& content, const Tokenizer* tokenizer = nullptr) {
     const std::vector<std::string> files = {folder_.write("data.jsonl", content)};
     testing::internal::CaptureStderr();
     try {
-      Documents documents = load_documents(files, settings_, {.tokenizer = tokenizer}, vocab_size_);
+      MemoryDocuments documents = load_documents(files, settings_, {.tokenizer = tokenizer}, vocab_size_);
       log_ = testing::internal::GetCapturedStderr();
       return documents;
     } catch (...) {
@@ -36,11 +36,9 @@ class DocumentsTest : public testing::Test {
     return user_error([&] { load(content); });
   }
 
-  static std::vector<int32_t> ids(const Documents& documents, int64_t d) {
-    return {documents.ids(d).begin(), documents.ids(d).end()};
-  }
+  static std::vector<int32_t> ids(const Documents& documents, int64_t d) { return read_document(documents, d).ids; }
   static std::vector<int32_t> labels(const Documents& documents, int64_t d) {
-    return {documents.labels(d).begin(), documents.labels(d).end()};
+    return read_document(documents, d).labels;
   }
 
   TestFolder folder_;
@@ -50,7 +48,8 @@ class DocumentsTest : public testing::Test {
 };
 
 TEST_F(DocumentsTest, LoadsTokenizedRecords) {
-  const Documents documents = load("{\"input_ids\":[1,5,6,2],\"labels\":[-100,-100,6,2]}\n{\"input_ids\":[1,7]}\n");
+  const MemoryDocuments documents =
+      load("{\"input_ids\":[1,5,6,2],\"labels\":[-100,-100,6,2]}\n{\"input_ids\":[1,7]}\n");
   ASSERT_EQ(documents.size(), 2);
   EXPECT_THAT(ids(documents, 0), ElementsAre(1, 5, 6, 2));
   EXPECT_THAT(labels(documents, 0), ElementsAre(-100, -100, 6, 2));
@@ -69,10 +68,10 @@ TEST_F(DocumentsTest, LoadsSeveralFilesEachOfItsFormat) {
   const std::vector<std::string> files = {folder_.write("a.jsonl", "{\"text\":\"Hello\"}\n"),
                                           folder_.write("b.jsonl", "{\"input\":\"Hi\",\"output\":\"Yo\"}\n"),
                                           folder_.write("c.jsonl", "{\"input_ids\":[1,2]}\n")};
-  const Documents documents = load_documents(files, settings_, {.tokenizer = tokenizer.get()}, vocab_size_);
+  const MemoryDocuments documents = load_documents(files, settings_, {.tokenizer = tokenizer.get()}, vocab_size_);
   ASSERT_EQ(documents.size(), 3);
-  EXPECT_EQ(tokenizer->decode(documents.ids(0)), "Hello");
-  EXPECT_EQ(tokenizer->decode(documents.ids(1)), "[INST] Hi [/INST] Yo");
+  EXPECT_EQ(tokenizer->decode(ids(documents, 0)), "Hello");
+  EXPECT_EQ(tokenizer->decode(ids(documents, 1)), "[INST] Hi [/INST] Yo");
   EXPECT_THAT(ids(documents, 2), ElementsAre(1, 2));
   EXPECT_TRUE(needs_tokenizer(files, DatasetFormat::kAuto));
   EXPECT_FALSE(needs_tokenizer(std::span(files).last(1), DatasetFormat::kAuto));
@@ -98,7 +97,7 @@ TEST_F(DocumentsTest, RefusesIdsOutOfRange) {
 
 TEST_F(DocumentsTest, TruncatesLongDocumentsByDefault) {
   settings_.max_seq_length = 3;
-  const Documents documents = load("{\"input_ids\":[1,2,3,4,5,6,7]}\n{\"input_ids\":[1,2,3]}\n");
+  const MemoryDocuments documents = load("{\"input_ids\":[1,2,3,4,5,6,7]}\n{\"input_ids\":[1,2,3]}\n");
   ASSERT_EQ(documents.size(), 2);
   EXPECT_THAT(ids(documents, 0), ElementsAre(1, 2, 3));
   EXPECT_THAT(log_, HasSubstr("1 longer than max_seq_length 3 and truncated"));
@@ -107,7 +106,7 @@ TEST_F(DocumentsTest, TruncatesLongDocumentsByDefault) {
 TEST_F(DocumentsTest, SplitsWhenAskedIntoPiecesThatOverlapByAToken) {
   settings_.max_seq_length = 3;
   settings_.long_documents = LongDocuments::kSplit;
-  const Documents documents = load("{\"input_ids\":[1,2,3,4,5,6]}\n{\"input_ids\":[7,8]}\n");
+  const MemoryDocuments documents = load("{\"input_ids\":[1,2,3,4,5,6]}\n{\"input_ids\":[7,8]}\n");
   ASSERT_EQ(documents.size(), 4);
   EXPECT_THAT(ids(documents, 0), ElementsAre(1, 2, 3));
   EXPECT_THAT(ids(documents, 1), ElementsAre(3, 4, 5));
@@ -122,10 +121,11 @@ TEST_F(DocumentsTest, SplitsWhenAskedIntoPiecesThatOverlapByAToken) {
 using Target = std::pair<int32_t, int32_t>;
 std::vector<Target> targets_of(const Documents& documents) {
   std::vector<Target> targets;
-  for (int64_t d = 0; d < documents.size(); ++d)
-    for (int64_t i = 0; i + 1 < documents.length(d); ++i)
-      if (documents.labels(d)[i + 1] != kIgnoreTarget)
-        targets.emplace_back(documents.ids(d)[i], documents.labels(d)[i + 1]);
+  for (int64_t d = 0; d < documents.size(); ++d) {
+    const auto [ids, labels] = read_document(documents, d);
+    for (size_t i = 0; i + 1 < ids.size(); ++i)
+      if (labels[i + 1] != kIgnoreTarget) targets.emplace_back(ids[i], labels[i + 1]);
+  }
   return targets;
 }
 
@@ -143,7 +143,7 @@ TEST_F(DocumentsTest, SplittingTrainsEachLabelOnceWhateverTheLength) {
       const std::string line =
           fmt::format("{{\"input_ids\":[{}],\"labels\":[{}]}}\n", fmt::join(all, ","), fmt::join(trained, ","));
       for (settings_.max_seq_length = 2; settings_.max_seq_length <= length + 1; ++settings_.max_seq_length) {
-        const Documents documents = load(line);
+        const MemoryDocuments documents = load(line);
         ASSERT_EQ(targets_of(documents), expected) << length << " tokens in pieces of " << settings_.max_seq_length;
         ASSERT_EQ(documents.targets(), static_cast<int64_t>(expected.size()));
         ASSERT_LE(documents.max_length(), settings_.max_seq_length);
@@ -156,8 +156,8 @@ TEST_F(DocumentsTest, SplitsTextByDefaultAndLosesNothing) {
   const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(kTokenizerFixtures);
   vocab_size_ = tokenizer->vocab_size();
   settings_.max_seq_length = 5;
-  const Documents documents = load("{\"text\":\"one two three four five six seven\"}\n", tokenizer.get());
-  std::vector<int32_t> joined = {documents.ids(0)[0]};
+  const MemoryDocuments documents = load("{\"text\":\"one two three four five six seven\"}\n", tokenizer.get());
+  std::vector<int32_t> joined = {ids(documents, 0)[0]};
   for (const auto& [id, next] : targets_of(documents)) {
     EXPECT_EQ(id, joined.back());
     joined.push_back(next);
@@ -177,7 +177,7 @@ TEST_F(DocumentsTest, RefusesLongDocumentsWhenAsked) {
 
 TEST_F(DocumentsTest, DropsDocumentsWithoutATarget) {
   settings_.max_seq_length = 3;
-  const Documents documents = load(
+  const MemoryDocuments documents = load(
       "{\"input_ids\":[]}\n{\"input_ids\":[1]}\n{\"input_ids\":[1,2],\"labels\":[1,-100]}\n{\"input_ids\":[1,2]}\n"
       "{\"input_ids\":[1,2,3,4],\"labels\":[-100,-100,-100,4]}\n");
   ASSERT_EQ(documents.size(), 1);
@@ -196,7 +196,7 @@ TEST_F(DocumentsTest, TextWithoutATokenizerIsRefused) {
 }
 
 TEST_F(DocumentsTest, ALineMayContinueTheRecordBefore) {
-  const Documents documents = load(
+  const MemoryDocuments documents = load(
       "{\"input_ids\":[1]}\n{\"input_ids\":[1,2],\"continues_record\":true}\n"
       "{\"input_ids\":[3,4],\"continues_record\":false}\n{\"input_ids\":[4,5],\"continues_record\":true}\n");
   ASSERT_EQ(documents.size(), 3);

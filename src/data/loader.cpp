@@ -65,6 +65,7 @@ Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t r
                         .id_rows = allocate("rows by id", max_tokens_)});
   batches_.reserve(buffers_.size());
   sorted_.resize(max_tokens_);
+  labels_.resize(documents.max_length());
 }
 
 Loader::Rows Loader::rows_of(Rows accumulation_step, int rank) const {
@@ -97,23 +98,20 @@ int64_t Loader::count_other_rows(Rows rows) {
   int64_t tokens = 0;
   for (int64_t row = rows.begin; row < rows.end; ++row)
     for (const int64_t d : rows_.row(row)) {
-      const std::span<const int32_t> labels = documents_.labels(d);
-      const auto trained = [](int32_t label) {
-        return label != kIgnoreTarget;
-      };
-      step_.target_tokens += std::count_if(labels.begin() + 1, labels.end(), trained);
+      step_.target_tokens += documents_.targets(d);
       step_.documents += 1;
-      tokens += static_cast<int64_t>(labels.size());
+      tokens += documents_.length(d);
     }
   return tokens;
 }
 
 Batch Loader::fill(const Buffers& buffers, Rows of) {
   int64_t live = 0, targets = 0, documents = 0;
-  const auto put = [&](std::span<const int32_t> ids, std::span<const int32_t> labels) {
-    const auto length = static_cast<int64_t>(ids.size());
+  const auto put = [&](int64_t d) {
+    const int64_t length = documents_.length(d);
+    const std::span labels = std::span(labels_).first(static_cast<size_t>(length));
+    documents_.read(d, {buffers.ids + live, labels.size()}, labels);
     for (int64_t i = 0; i < length; ++i, ++live) {
-      buffers.ids[live] = ids[i];
       buffers.positions[live] = static_cast<int32_t>(i);
       if (i + 1 == length || labels[i + 1] == kIgnoreTarget) continue;
       buffers.target_rows[targets] = static_cast<int32_t>(live);
@@ -123,7 +121,7 @@ Batch Loader::fill(const Buffers& buffers, Rows of) {
   };
   buffers.doc_offsets[0] = 0;
   for (int64_t row = of.begin; row < of.end; ++row)
-    for (const int64_t d : rows_.row(row)) put(documents_.ids(d), documents_.labels(d));
+    for (const int64_t d : rows_.row(row)) put(d);
   const int64_t rows = round_up(std::max<int64_t>(live, 1));
   std::fill(buffers.ids + live, buffers.ids + rows, 0);
   std::fill(buffers.positions + live, buffers.positions + rows, 0);

@@ -29,10 +29,10 @@ struct Share {
 
 // Step g takes rows [g * B, (g + 1) * B) of the plan, B = rows_per_micro_batch * ranks * micro_batches, or what is left
 // of them at the end. Accumulation step j takes the j-th rows_per_micro_batch * ranks of these, rank r the r-th
-// rows_per_micro_batch of those: so which documents are in an accumulation step does not depend on the ranks, as long
-// as rows_per_micro_batch * ranks is the same. All ranks have as many micro-batches; at the end of the data one may be
-// without a row (one dead tail of kRowAlignment tokens). A micro-batch is its rows' documents one after the other;
-// targets are shifted here and nowhere else.
+// rows_per_micro_batch of those, and reads no other tokens: so which documents are in an accumulation step does not
+// depend on the ranks, as long as rows_per_micro_batch * ranks is the same. All ranks have as many micro-batches; at
+// the end of the data one may be without a row (one dead tail of kRowAlignment tokens). A micro-batch is its rows'
+// documents one after the other; targets are shifted here and nowhere else.
 class Loader {
  public:
   // `documents` outlives the loader and is not empty; batches are kPinned for a GPU. Throws UserError for a micro-batch
@@ -76,6 +76,7 @@ class Loader {
   std::vector<Buffers> buffers_;  // of each micro-batch
   std::vector<Batch> batches_;
   std::vector<uint64_t> sorted_;  // (id, row) of the batch being filled
+  std::vector<int32_t> labels_;   // of the document that is read last
   Step step_;
 };
 

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "base/random.h"
+#include "data/memory_documents.h"
 #include "data/test_folder.h"
 
 namespace {
@@ -34,8 +35,8 @@ using testing::ElementsAreArray;
 using testing::HasSubstr;
 
 // Documents whose first token is their number, so that a batch tells which ones it holds.
-Documents random_documents(int32_t count, int64_t longest, uint64_t seed) {
-  Documents documents;
+MemoryDocuments random_documents(int32_t count, int64_t longest, uint64_t seed) {
+  MemoryDocuments documents;
   for (int32_t d = 0; d < count; ++d) {
     const uint64_t key = random_bits(seed, d);
     const auto length = static_cast<int64_t>(2 + random_below(key, 0, longest - 1));
@@ -78,10 +79,11 @@ void check_batch(const Batch& batch, const Documents& documents) {
     const int32_t begin = offsets[k], length = offsets[k + 1] - begin;
     const int64_t d = ids[begin];
     ASSERT_EQ(documents.length(d), length);
+    const Document document = read_document(documents, d);
     for (int32_t i = 0; i < length; ++i) {
-      EXPECT_EQ(ids[begin + i], documents.ids(d)[i]);
+      EXPECT_EQ(ids[begin + i], document.ids[i]);
       EXPECT_EQ(positions[begin + i], i);
-      const int32_t next = i + 1 < length ? documents.labels(d)[i + 1] : kIgnoreTarget;
+      const int32_t next = i + 1 < length ? document.labels[i + 1] : kIgnoreTarget;
       EXPECT_EQ(targets[begin + i], next);
       target_count += next != kIgnoreTarget;
     }
@@ -104,7 +106,7 @@ std::vector<int32_t> documents_in(const Step& step) {
 }
 
 TEST(Loader, ASmallBatchInFull) {
-  Documents documents;
+  MemoryDocuments documents;
   documents.append(std::vector{1, 5, 6, 2}, std::vector{-100, -100, 6, 2});
   documents.append(std::vector{1, 7}, std::vector{1, 7});
   Loader loader(documents, {.max_seq_length = 8, .packing = true, .epochs = 1}, 1, 1);
@@ -127,7 +129,7 @@ TEST(Loader, ASmallBatchInFull) {
 }
 
 TEST(Loader, BatchesAreRightWhateverTheOptions) {
-  const Documents documents = random_documents(300, 150, 5);
+  const MemoryDocuments documents = random_documents(300, 150, 5);
   for (const bool packing : {false, true}) {
     for (const bool shuffle : {false, true}) {
       Loader loader(documents,
@@ -150,7 +152,7 @@ TEST(Loader, BatchesAreRightWhateverTheOptions) {
 }
 
 TEST(Loader, EveryDocumentOnceAnEpoch) {
-  const Documents documents = random_documents(200, 50, 6);
+  const MemoryDocuments documents = random_documents(200, 50, 6);
   Loader loader(documents, {.max_seq_length = 64, .packing = true, .shuffle = true, .seed = 1, .epochs = 3}, 2, 2);
   std::vector<int> seen(documents.size());
   int64_t count = 0;
@@ -164,7 +166,7 @@ TEST(Loader, EveryDocumentOnceAnEpoch) {
 }
 
 TEST(Loader, TheSplitInMicroBatchesDoesNotChangeAStep) {
-  const Documents documents = random_documents(203, 60, 8);
+  const MemoryDocuments documents = random_documents(203, 60, 8);
   const PlanOptions options{.max_seq_length = 100, .packing = true, .shuffle = true, .seed = 2, .epochs = 2};
   Loader reference(documents, options, 12, 1);
   for (const auto& [rows, batches] : {std::pair(1, 12), std::pair(2, 6), std::pair(3, 4), std::pair(6, 2)}) {
@@ -179,7 +181,7 @@ TEST(Loader, TheSplitInMicroBatchesDoesNotChangeAStep) {
 }
 
 TEST(Loader, TheLastStepIsShortAndHasNoEmptyMicroBatch) {
-  const Documents documents = random_documents(10, 20, 8);
+  const MemoryDocuments documents = random_documents(10, 20, 8);
   Loader loader(documents, {.max_seq_length = 20, .epochs = 1}, 2, 3);
   ASSERT_EQ(loader.steps(), 2);
   EXPECT_EQ(loader.load(0).micro_batches.size(), 3u);
@@ -192,7 +194,7 @@ TEST(Loader, TheLastStepIsShortAndHasNoEmptyMicroBatch) {
 }
 
 TEST(Loader, AStepMayCrossEpochs) {
-  const Documents documents = random_documents(3, 20, 8);
+  const MemoryDocuments documents = random_documents(3, 20, 8);
   Loader loader(documents, {.max_seq_length = 20}, 4, 2);
   EXPECT_THAT(documents_in(loader.load(0)), ElementsAre(0, 1, 2, 0, 1, 2, 0, 1));
   EXPECT_THAT(documents_in(loader.load(1)), ElementsAre(2, 0, 1, 2, 0, 1, 2, 0));
@@ -201,7 +203,7 @@ TEST(Loader, AStepMayCrossEpochs) {
 }
 
 TEST(Loader, StepsMayBeLoadedInAnyOrder) {
-  const Documents documents = random_documents(100, 40, 8);
+  const MemoryDocuments documents = random_documents(100, 40, 8);
   const PlanOptions options{.max_seq_length = 64, .packing = true, .shuffle = true, .seed = 2, .epochs = 4};
   Loader forward(documents, options, 3, 2), backward(documents, options, 3, 2);
   std::vector<std::vector<int32_t>> steps;
@@ -210,7 +212,7 @@ TEST(Loader, StepsMayBeLoadedInAnyOrder) {
 }
 
 TEST(Loader, LoadingAllocatesNothing) {
-  const Documents documents = random_documents(50, 40, 8);
+  const MemoryDocuments documents = random_documents(50, 40, 8);
   for (const bool packing : {false, true}) {
     Loader loader(documents, {.max_seq_length = 40, .packing = packing, .shuffle = true, .epochs = 1}, 2, 2);
     loader.load(0);
@@ -221,7 +223,7 @@ TEST(Loader, LoadingAllocatesNothing) {
 }
 
 TEST(Loader, BuffersAreMadeOnce) {
-  const Documents documents = random_documents(50, 40, 8);
+  const MemoryDocuments documents = random_documents(50, 40, 8);
   Loader loader(documents, {.max_seq_length = 40, .shuffle = true, .epochs = 2}, 4, 2);
   const Batch* batches = loader.load(0).micro_batches.data();
   const void* ids = batches[1].ids.data;
@@ -235,14 +237,14 @@ TEST(Loader, BuffersAreMadeOnce) {
 }
 
 TEST(Loader, BatchesAreNoLargerThanTheData) {
-  const Documents documents = random_documents(3, 20, 8);
+  const MemoryDocuments documents = random_documents(3, 20, 8);
   Loader loader(documents, {.max_seq_length = int64_t{1} << 40, .packing = true, .epochs = 1}, 1000000, 1000000);
   EXPECT_EQ(loader.max_batch_tokens(), 128);
   EXPECT_EQ(loader.load(0).documents, 3);
 }
 
 TEST(Loader, RefusesBatchesBeyondAnyMemory) {
-  const Documents documents = random_documents(3, 20, 8);
+  const MemoryDocuments documents = random_documents(3, 20, 8);
   const PlanOptions endless{.max_seq_length = 20};
   for (const auto& [rows, batches] :
        {std::pair<int64_t, int64_t>(int64_t{1} << 31, 1), {int64_t{1} << 40, int64_t{1} << 40}, {1, int64_t{1} << 60}})

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/error.h"
@@ -16,68 +18,167 @@ namespace {
 constexpr size_t kOpenRows = 64;
 constexpr double kMaxEpochs = 1e6;
 
-std::vector<int64_t> counted(int64_t n) {
-  std::vector<int64_t> values(n);
+std::vector<uint32_t> counted(int64_t n) {
+  std::vector<uint32_t> values(n);
   std::iota(values.begin(), values.end(), 0);
   return values;
 }
 
-// Fisher-Yates.
-void shuffle(std::vector<int64_t>& values, uint64_t key) {
-  for (size_t n = values.size(); n > 1; --n) std::swap(values[n - 1], values[random_below(key, n, n)]);
-}
+// The exchanges of a Fisher-Yates shuffle: that of n is of places n - 1 and partner(n). Memory is slow to come for so
+// many places, so it is asked for some exchanges ahead.
+class Exchanges {
+ public:
+  Exchanges(std::vector<uint32_t>& values, uint64_t key) : values_(values.data()), key_(key), count_(values.size()) {}
 
-// The row of each document of `order`, rows numbered as they are opened.
-std::vector<int64_t> pack(const Documents& documents, const std::vector<int64_t>& order, int64_t capacity) {
-  struct OpenRow {
-    int64_t row, room;
-  };
-  std::vector<OpenRow> open;
-  std::vector<int64_t> row_of;
-  row_of.reserve(order.size());
-  int64_t rows = 0;
-  for (const int64_t d : order) {
-    const int64_t length = documents.length(d);
-    MT_CHECK(length <= capacity);
-    OpenRow* best = nullptr;
-    for (OpenRow& candidate : open)
-      if (candidate.room >= length && (!best || candidate.room < best->room)) best = &candidate;
-    if (!best && open.size() < kOpenRows) {
-      best = &open.emplace_back(OpenRow{rows++, capacity});
-    } else if (!best) {
-      best = &*std::ranges::min_element(open, {}, &OpenRow::room);
-      *best = {rows++, capacity};
+  void run() {
+    for (size_t n = count_; n > 1; --n) {
+      if (n > kAhead + 1) __builtin_prefetch(values_ + partner(n - kAhead), 1);
+      exchange(n);
     }
-    best->room -= length;
-    row_of.push_back(best->row);
   }
-  return row_of;
+  // What undoes run().
+  void run_back() {
+    for (size_t n = 2; n <= count_; ++n) {
+      if (n + kAhead <= count_) __builtin_prefetch(values_ + partner(n + kAhead), 1);
+      exchange(n);
+    }
+  }
+
+ private:
+  static constexpr size_t kAhead = 32;
+  size_t partner(size_t n) const { return random_below(key_, n, n); }
+  void exchange(size_t n) { std::swap(values_[n - 1], values_[partner(n)]); }
+
+  uint32_t* values_;
+  uint64_t key_;
+  size_t count_;
+};
+
+// The rows that documents are being packed into.
+class OpenRows {
+ public:
+  explicit OpenRows(int64_t capacity) : capacity_(capacity) {}
+
+  // Where a document of `length` goes: the first of the fullest rows that have room for it, else one that is opened in
+  // the place of a row or behind all.
+  struct Place {
+    size_t slot;
+    bool opens, closes;
+  };
+  Place place(int64_t length) const {
+    MT_CHECK(length <= capacity_);
+    if (const uint64_t best = fullest(length); best != kNone) return {best % kOpenRows, false, false};
+    if (open_ < kOpenRows) return {open_, true, false};
+    return {fullest(0) % kOpenRows, true, true};
+  }
+  void put(const Place& place, int64_t length) {
+    open_ += place.opens && !place.closes;
+    if (place.opens) room_[place.slot] = capacity_;
+    room_[place.slot] -= length;
+  }
+  size_t size() const { return open_; }
+
+ private:
+  static constexpr uint64_t kNone = ~uint64_t{0};
+  // room * kOpenRows + slot of the least room that is enough.
+  uint64_t fullest(int64_t length) const {
+    uint64_t best = kNone;
+    for (size_t slot = 0; slot < open_; ++slot) {
+      const uint64_t key = static_cast<uint64_t>(room_[slot]) * kOpenRows + slot;
+      best = std::min(best, room_[slot] >= length ? key : kNone);
+    }
+    return best;
+  }
+
+  int64_t capacity_;
+  size_t open_ = 0;
+  std::array<int64_t, kOpenRows> room_{};
+};
+
+// Takes documents in their order and writes each row's, once it is full, to the front of the same list: what is written
+// has been read.
+class Packer {
+ public:
+  Packer(EpochPlan& plan, int64_t capacity) : plan_(plan), open_(capacity) {
+    plan.is_last.resize(plan.documents.size());
+    plan.row_begins.reserve(plan.documents.size());  // what is not used is not resident
+  }
+
+  void add(uint32_t document, int64_t length) {
+    const OpenRows::Place place = open_.place(length);
+    Row& row = rows_[place.slot];
+    if (place.closes) close(row);
+    if (place.opens) {
+      row.number = plan_.row_begins.size();
+      plan_.row_begins.push_back(0);
+    }
+    open_.put(place, length);
+    row.documents.push_back(document);
+  }
+  void finish() {
+    for (size_t slot = 0; slot < open_.size(); ++slot) close(rows_[slot]);
+  }
+
+ private:
+  struct Row {
+    size_t number = 0;
+    std::vector<uint32_t> documents;
+  };
+
+  void close(Row& row) {
+    plan_.row_begins[row.number] = static_cast<uint32_t>(written_);
+    std::ranges::copy(row.documents, plan_.documents.begin() + static_cast<int64_t>(written_));
+    written_ += row.documents.size();
+    plan_.is_last[written_ - 1] = true;
+    row.documents.clear();
+  }
+
+  EpochPlan& plan_;
+  OpenRows open_;
+  std::array<Row, kOpenRows> rows_;
+  size_t written_ = 0;
+};
+
+// Lengths are fetched some at a time: they are all over the place, and come faster together.
+void pack(const Documents& documents, EpochPlan& plan, int64_t capacity) {
+  constexpr size_t kFetched = 256;
+  std::array<int64_t, kFetched> lengths;
+  std::array<uint32_t, kFetched> numbers;
+  Packer packer(plan, capacity);
+  for (size_t begin = 0; begin < plan.documents.size(); begin += kFetched) {
+    const size_t count = std::min(kFetched, plan.documents.size() - begin);
+    std::copy_n(plan.documents.begin() + static_cast<int64_t>(begin), count, numbers.begin());
+    for (size_t i = 0; i < count; ++i) lengths[i] = documents.length(numbers[i]);
+    for (size_t i = 0; i < count; ++i) packer.add(numbers[i], lengths[i]);
+  }
+  packer.finish();
 }
 
 }  // namespace
 
+std::span<const uint32_t> EpochPlan::row(int64_t r) const {
+  if (row_begins.empty()) return {documents.data() + r, 1};
+  const size_t begin = row_begins[r];
+  const auto end = std::find(is_last.begin() + static_cast<int64_t>(begin), is_last.end(), true);
+  return {documents.data() + begin, static_cast<size_t>(end - is_last.begin()) + 1 - begin};
+}
+
 EpochPlan plan_epoch(const Documents& documents, const PlanOptions& options, int64_t epoch) {
   const uint64_t seed = random_bits(options.seed, static_cast<uint64_t>(epoch));
-  std::vector<int64_t> order = counted(documents.size());
-  if (options.shuffle) shuffle(order, random_key(seed, "documents"));
-  const std::vector<int64_t> row_of =
-      options.packing ? pack(documents, order, options.max_seq_length) : counted(documents.size());
-  const int64_t rows = row_of.empty() ? 0 : std::ranges::max(row_of) + 1;
-  std::vector<int64_t> place_of = counted(rows);
-  if (options.shuffle) shuffle(place_of, random_key(seed, "rows"));
-
-  // A counting sort of the documents by the place of their row.
-  EpochPlan plan{std::vector<int64_t>(order.size()), std::vector<int64_t>(rows + 1)};
-  for (const int64_t row : row_of) ++plan.row_offsets[place_of[row] + 1];
-  std::partial_sum(plan.row_offsets.begin(), plan.row_offsets.end(), plan.row_offsets.begin());
-  std::vector<int64_t> next(plan.row_offsets.begin(), plan.row_offsets.end() - 1);
-  for (size_t i = 0; i < order.size(); ++i) plan.documents[next[place_of[row_of[i]]]++] = order[i];
+  EpochPlan plan{.documents = counted(documents.size())};
+  if (options.shuffle) Exchanges(plan.documents, random_key(seed, "documents")).run();
+  if (options.packing) pack(documents, plan, options.max_seq_length);
+  // Row r goes to the place that a shuffled list of all rows has at r: the exchanges backwards bring it there.
+  if (options.shuffle)
+    Exchanges(options.packing ? plan.row_begins : plan.documents, random_key(seed, "rows")).run_back();
   return plan;
 }
 
 RowSequence::RowSequence(const Documents& documents, const PlanOptions& options)
     : documents_(documents), options_(options) {
   MT_CHECK(documents.size() > 0 && options.epochs >= 0);
+  if (documents.size() > std::numeric_limits<uint32_t>::max())
+    throw UserError("train_file", fmt::format("{} documents are more than 2^32", documents.size()), "split the data");
   if (std::isinf(options.epochs)) return;
   if (options.epochs > kMaxEpochs)
     throw UserError("num_train_epochs", fmt::format("{} is more than {}", options.epochs, kMaxEpochs), "set max_steps");
@@ -91,7 +192,7 @@ RowSequence::RowSequence(const Documents& documents, const PlanOptions& options)
     rows_ += static_cast<int64_t>(std::ceil(fraction * static_cast<double>(epoch_rows(whole)) * (1 - kSlack)));
 }
 
-std::span<const int64_t> RowSequence::row(int64_t index) {
+std::span<const uint32_t> RowSequence::row(int64_t index) {
   MT_CHECK(index >= 0 && index < rows_);
   const int64_t epoch = epoch_of(index);
   enter(epoch);
@@ -123,6 +224,7 @@ int64_t RowSequence::epoch_rows(int64_t epoch) {
 void RowSequence::enter(int64_t epoch) {
   const bool same_rows = planned_epoch_ >= 0 && (planned_epoch_ == epoch || !options_.shuffle);
   if (same_rows) return;
+  plan_ = {};  // two at once would be twice the memory
   plan_ = plan_epoch(documents_, options_, epoch);
   planned_epoch_ = epoch;
 }

@@ -19,18 +19,18 @@ struct PlanOptions {
   double epochs = std::numeric_limits<double>::infinity();  // where the rows end; may be fractional
 };
 
-// The rows of one epoch. Row r holds documents[row_offsets[r]] to documents[row_offsets[r + 1] - 1].
+// The rows of one epoch: of a document 4 bytes, of a packed row 4 more.
 struct EpochPlan {
-  std::vector<int64_t> documents;
-  std::vector<int64_t> row_offsets;
+  std::vector<uint32_t> documents;   // of a row one after the other; without packing, row r is documents[r]
+  std::vector<uint32_t> row_begins;  // where packed row r begins in `documents`
+  std::vector<bool> is_last;         // of its packed row, of each of `documents`
 
-  int64_t rows() const { return static_cast<int64_t>(row_offsets.size()) - 1; }
-  std::span<const int64_t> row(int64_t r) const {
-    return {documents.data() + row_offsets[r], static_cast<size_t>(row_offsets[r + 1] - row_offsets[r])};
-  }
+  int64_t rows() const { return static_cast<int64_t>(row_begins.empty() ? documents.size() : row_begins.size()); }
+  std::span<const uint32_t> row(int64_t r) const;
 };
 
-// Shuffles the documents, packs each into the fullest of at most 64 open rows that has room, shuffles the rows.
+// Shuffles the documents, packs each into the fullest of at most 64 open rows that has room, shuffles the rows. Needs
+// no more memory than what it returns.
 EpochPlan plan_epoch(const Documents& documents, const PlanOptions& options, int64_t epoch);
 
 // The rows of all epochs, one after the other.
@@ -38,7 +38,7 @@ class RowSequence {
  public:
   static constexpr int64_t kEndless = std::numeric_limits<int64_t>::max();
 
-  // `documents` outlives the sequence and is not empty.
+  // `documents` outlives the sequence and is not empty. Throws UserError for 2^32 documents or more.
   RowSequence(const Documents& documents, const PlanOptions& options);
 
   // ceil(fraction * rows of the last epoch) + the rows of the epochs before it; kEndless where epochs is infinite.
@@ -46,7 +46,7 @@ class RowSequence {
 
   // The documents of a row, in [0, rows()); valid until the next call. Plans an epoch when the row is not of the one
   // planned last.
-  std::span<const int64_t> row(int64_t index);
+  std::span<const uint32_t> row(int64_t index);
 
   // The epochs that are done when the first `count` rows are.
   double epochs_done(int64_t count);

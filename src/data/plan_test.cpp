@@ -1,12 +1,17 @@
 #include "data/plan.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
 #include <numeric>
 
 #include "base/random.h"
+#include "data/memory_documents.h"
 #include "data/test_folder.h"
 
 namespace mixtune {
@@ -15,8 +20,8 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-Documents documents_of(const std::vector<int64_t>& lengths) {
-  Documents documents;
+MemoryDocuments documents_of(const std::vector<int64_t>& lengths) {
+  MemoryDocuments documents;
   for (const int64_t length : lengths) {
     const std::vector<int32_t> ids(length, 1);
     documents.append(ids, ids);
@@ -36,9 +41,60 @@ std::vector<std::vector<int64_t>> rows_of(const EpochPlan& plan) {
   return rows;
 }
 
+template <class Value>
+std::vector<Value> shuffled(std::vector<Value> values, uint64_t key) {
+  for (size_t n = values.size(); n > 1; --n) std::swap(values[n - 1], values[random_below(key, n, n)]);
+  return values;
+}
+
+// The same as its definition says, with all the memory that it likes.
+std::vector<std::vector<int64_t>> planned_plainly(const Documents& documents, const PlanOptions& options,
+                                                  int64_t epoch) {
+  const uint64_t seed = random_bits(options.seed, static_cast<uint64_t>(epoch));
+  std::vector<int64_t> order(documents.size());
+  std::iota(order.begin(), order.end(), 0);
+  if (options.shuffle) order = shuffled(order, random_key(seed, "documents"));
+  std::vector<std::vector<int64_t>> rows;
+  std::vector<std::pair<size_t, int64_t>> open;  // row, room
+  for (const int64_t d : order) {
+    const int64_t length = documents.length(d);
+    auto best = open.end();
+    for (auto row = open.begin(); options.packing && row != open.end(); ++row)
+      if (row->second >= length && (best == open.end() || row->second < best->second)) best = row;
+    if (best == open.end()) {
+      if (open.size() == 64) best = std::ranges::min_element(open, {}, &std::pair<size_t, int64_t>::second);
+      if (best == open.end()) best = open.emplace(open.end());
+      *best = {rows.size(), options.max_seq_length};
+      rows.emplace_back();
+    }
+    best->second -= length;
+    rows[best->first].push_back(d);
+  }
+  if (!options.shuffle) return rows;
+  std::vector<size_t> places(rows.size());
+  std::iota(places.begin(), places.end(), 0);
+  places = shuffled(places, random_key(seed, "rows"));
+  std::vector<std::vector<int64_t>> placed(rows.size());
+  for (size_t r = 0; r < rows.size(); ++r) placed[places[r]] = rows[r];
+  return placed;
+}
+
+TEST(PlanEpoch, IsWhatItsDefinitionSays) {
+  for (const int64_t count : {0, 1, 2, 3, 64, 65, 300, 4000})
+    for (const int64_t longest : {2, 30, 100}) {
+      const MemoryDocuments documents = documents_of(random_lengths(count, longest, 6));
+      for (const bool packing : {false, true})
+        for (const bool shuffle : {false, true}) {
+          const PlanOptions options{.max_seq_length = 100, .packing = packing, .shuffle = shuffle, .seed = 8};
+          EXPECT_EQ(rows_of(plan_epoch(documents, options, 3)), planned_plainly(documents, options, 3))
+              << count << " documents of up to " << longest << " tokens, " << packing << shuffle;
+        }
+    }
+}
+
 TEST(PlanEpoch, EveryDocumentOnceAndNoRowTooLong) {
   for (const uint64_t seed : {1, 2, 3}) {
-    const Documents documents = documents_of(random_lengths(2000, 100, seed));
+    const MemoryDocuments documents = documents_of(random_lengths(2000, 100, seed));
     for (const bool packing : {false, true}) {
       for (const bool shuffle : {false, true}) {
         const PlanOptions options{.max_seq_length = 100, .packing = packing, .shuffle = shuffle, .seed = seed};
@@ -59,14 +115,69 @@ TEST(PlanEpoch, EveryDocumentOnceAndNoRowTooLong) {
   }
 }
 
+// Lengths without memory.
+class MadeUpDocuments : public Documents {
+ public:
+  explicit MadeUpDocuments(int64_t count) {
+    totals_.documents = count;
+    totals_.max_length = 1000;
+  }
+  const DocumentTotals& totals() const override { return totals_; }
+  int64_t length(int64_t d) const override { return 2 + static_cast<int64_t>(random_below(3, d, 999)); }
+  using Documents::targets;
+  int64_t targets(int64_t d) const override { return length(d) - 1; }
+  int64_t record(int64_t d) const override { return d; }
+  void read(int64_t, std::span<int32_t>, std::span<int32_t>) const override {}
+  uint64_t digest() const override { return 0; }
+
+ private:
+  DocumentTotals totals_;
+};
+
+int64_t status_bytes(const std::string& field) {
+  std::ifstream status("/proc/self/status");
+  for (std::string name; status >> name;) {
+    int64_t kib = 0;
+    if (name == field + ":" && status >> kib) return kib << 10;
+    std::getline(status, name);
+  }
+  return -1;
+}
+
+// The most that this process has in memory while it plans two epochs, one after the other, a document.
+double planned_bytes(int64_t count, const PlanOptions& options) {
+  std::ofstream("/proc/self/clear_refs") << 5;  // the peak begins anew
+  const int64_t before = status_bytes("VmRSS");
+  const MadeUpDocuments documents(count);
+  RowSequence rows(documents, options);
+  EXPECT_FALSE(rows.row(0).empty());
+  EXPECT_FALSE(rows.row(rows.rows() - 1).empty());
+  return static_cast<double>(status_bytes("VmHWM") - before) / static_cast<double>(count);
+}
+
+TEST(PlanEpoch, TakesFewBytesADocument) {
+  const char* more = std::getenv("MIXTUNE_TEST_DOCUMENTS");  // for figures: 100000000
+  const int64_t count = more ? std::atoll(more) : 2'000'000;
+  const auto begin = std::chrono::steady_clock::now();
+  const double plain = planned_bytes(count, {.max_seq_length = 1000, .shuffle = true, .epochs = 2});
+  const auto middle = std::chrono::steady_clock::now();
+  const double packed = planned_bytes(count, {.max_seq_length = 2048, .packing = true, .shuffle = true, .epochs = 2});
+  const auto end = std::chrono::steady_clock::now();
+  fmt::print("{} documents, two epochs: {:.2f} bytes each and {:.1f} s; packed {:.2f} bytes and {:.1f} s\n", count,
+             plain, std::chrono::duration<double>(middle - begin).count(), packed,
+             std::chrono::duration<double>(end - middle).count());
+  EXPECT_LT(plain, 4.3);
+  EXPECT_LT(packed, 6.3);
+}
+
 TEST(PlanEpoch, PackingWastesLittle) {
-  const Documents documents = documents_of(random_lengths(5000, 200, 9));
+  const MemoryDocuments documents = documents_of(random_lengths(5000, 200, 9));
   const auto plan = plan_epoch(documents, {.max_seq_length = 1024, .packing = true, .shuffle = true, .seed = 1}, 0);
   EXPECT_LT(plan.rows() * 1024, documents.tokens() * 102 / 100);
 }
 
 TEST(PlanEpoch, KeepsTheOrderWithoutShuffle) {
-  const Documents documents = documents_of({6, 6, 4, 3, 4});
+  const MemoryDocuments documents = documents_of({6, 6, 4, 3, 4});
   EXPECT_THAT(rows_of(plan_epoch(documents, {.max_seq_length = 10}, 0)),
               ElementsAre(ElementsAre(0), ElementsAre(1), ElementsAre(2), ElementsAre(3), ElementsAre(4)));
   EXPECT_THAT(rows_of(plan_epoch(documents, {.max_seq_length = 10, .packing = true}, 0)),
@@ -88,7 +199,7 @@ TEST(PlanEpoch, PacksInTheFullestOpenRowAndHoldsAtMost64) {
 }
 
 TEST(PlanEpoch, SeedAndEpochDecide) {
-  const Documents documents = documents_of(random_lengths(100, 20, 4));
+  const MemoryDocuments documents = documents_of(random_lengths(100, 20, 4));
   const auto rows = [&](uint64_t seed, int64_t epoch) {
     return rows_of(
         plan_epoch(documents, {.max_seq_length = 64, .packing = true, .shuffle = true, .seed = seed}, epoch));
@@ -100,7 +211,7 @@ TEST(PlanEpoch, SeedAndEpochDecide) {
 }
 
 TEST(PlanEpoch, ShufflesEvenly) {
-  const Documents documents = documents_of({2, 2, 2, 2});
+  const MemoryDocuments documents = documents_of({2, 2, 2, 2});
   std::vector<std::vector<int>> seen(4, std::vector<int>(4));
   for (int64_t epoch = 0; epoch < 4000; ++epoch) {
     const auto plan = plan_epoch(documents, {.max_seq_length = 2, .shuffle = true, .seed = 7}, epoch);
@@ -111,7 +222,7 @@ TEST(PlanEpoch, ShufflesEvenly) {
 }
 
 TEST(RowSequence, ConcatenatesEpochs) {
-  const Documents documents = documents_of(random_lengths(50, 20, 4));
+  const MemoryDocuments documents = documents_of(random_lengths(50, 20, 4));
   const PlanOptions options{.max_seq_length = 32, .packing = true, .shuffle = true, .seed = 3, .epochs = 3};
   std::vector<std::vector<int64_t>> expected;
   for (int64_t epoch = 0; epoch < 3; ++epoch)
@@ -124,7 +235,7 @@ TEST(RowSequence, ConcatenatesEpochs) {
 }
 
 TEST(RowSequence, FractionalEpochs) {
-  const Documents documents = documents_of({2, 2, 2, 2, 2, 2, 2, 2, 2, 2});
+  const MemoryDocuments documents = documents_of({2, 2, 2, 2, 2, 2, 2, 2, 2, 2});
   const auto rows = [&](double epochs) {
     return RowSequence(documents, {.max_seq_length = 2, .shuffle = true, .epochs = epochs}).rows();
   };
@@ -139,13 +250,13 @@ TEST(RowSequence, FractionalEpochs) {
 
 // Decimals are not what they look like in binary: 1.1 - 1 is more than 0.1.
 TEST(RowSequence, DecimalEpochsTakeNoRowTooMany) {
-  const Documents documents = documents_of(std::vector<int64_t>(10, 4));
+  const MemoryDocuments documents = documents_of(std::vector<int64_t>(10, 4));
   for (const auto& [epochs, rows] : {std::pair(0.3, 3), std::pair(1.1, 11), std::pair(2.1, 21), std::pair(1.15, 12)})
     EXPECT_EQ(RowSequence(documents, {.max_seq_length = 4, .epochs = epochs}).rows(), rows) << epochs;
 }
 
 TEST(RowSequence, CountsEpochsDone) {
-  const Documents documents = documents_of({2, 2, 2, 2});
+  const MemoryDocuments documents = documents_of({2, 2, 2, 2});
   RowSequence sequence(documents, {.max_seq_length = 2, .shuffle = true});
   EXPECT_EQ(sequence.epochs_done(0), 0);
   EXPECT_EQ(sequence.epochs_done(1), 0.25);

@@ -60,10 +60,11 @@ void write_tokenized(const Documents& documents, const std::string& path, bool o
   };
   for (int64_t d = 0; d < documents.size(); ++d) {
     write_empty_records(documents.record(d));
+    const Document document = read_document(documents, d);
     fmt::format_to(out, "{{\"input_ids\":");
-    format_list(out, documents.ids(d));
+    format_list(out, document.ids);
     fmt::format_to(out, ",\"labels\":");
-    format_list(out, documents.labels(d));
+    format_list(out, document.labels);
     if (begun > documents.record(d)) fmt::format_to(out, ",\"continues_record\":true");
     fmt::format_to(out, "}}\n");
     begun = documents.record(d) + 1;
@@ -84,7 +85,8 @@ void write_indexed(const Documents& documents, const std::string& prefix, int64_
   };
   for (int64_t d = 0; d < documents.size(); ++d) {
     end_records(documents.record(d));
-    writer.append(documents.ids(d), documents.labels(d));
+    const auto [ids, labels] = read_document(documents, d);
+    writer.append(ids, labels);
   }
   end_records(documents.records());
   writer.finish();
@@ -92,7 +94,7 @@ void write_indexed(const Documents& documents, const std::string& prefix, int64_
 
 void print_samples(const Documents& documents, const Tokenizer* tokenizer, int64_t samples, std::FILE* to) {
   for (int64_t d = 0; d < std::min(samples, documents.size()); ++d) {
-    const auto ids = documents.ids(d), labels = documents.labels(d);
+    const auto [ids, labels] = read_document(documents, d);
     fmt::print(to, "document {} of {}: {} tokens\n{:>8} {:>8} {:>8}  {}\n", d + 1, documents.size(), ids.size(),
                "position", "id", "label", tokenizer ? "token" : "");
     for (size_t i = 0; i < ids.size(); ++i) {

@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <memory>
 #include <set>
 
 #include "data/load_documents.h"
+#include "data/memory_documents.h"
 #include "data/test_folder.h"
 
 namespace mixtune {
@@ -15,14 +17,14 @@ namespace {
 
 using testing::HasSubstr;
 
-Documents numbered_documents(int64_t count) {
-  Documents documents;
+MemoryDocuments numbered_documents(int64_t count) {
+  MemoryDocuments documents;
   for (int32_t d = 0; d < count; ++d) documents.append(std::vector{d, d}, std::vector{d, d});
   return documents;
 }
 
 // Record r has r % 50 + 1 tokens, all of which are r: those of one token have no target.
-Documents load_records(int64_t count, int64_t max_seq_length, LongDocuments policy) {
+MemoryDocuments load_records(int64_t count, int64_t max_seq_length, LongDocuments policy) {
   const TestFolder folder;
   std::string lines;
   for (int64_t r = 0; r < count; ++r) {
@@ -39,69 +41,97 @@ Documents load_records(int64_t count, int64_t max_seq_length, LongDocuments poli
 
 std::set<int32_t> records_in(const Documents& documents) {
   std::set<int32_t> records;
-  for (int64_t d = 0; d < documents.size(); ++d) records.insert(documents.ids(d)[0]);
+  for (int64_t d = 0; d < documents.size(); ++d) records.insert(read_document(documents, d).ids[0]);
   return records;
 }
 
+Split split(MemoryDocuments documents, double percentage, uint64_t seed) {
+  return split_validation(std::make_shared<MemoryDocuments>(std::move(documents)), percentage, seed);
+}
+
 TEST(ValidationSplit, TakesItsShareOnceEach) {
-  const Split split = split_validation(numbered_documents(1000), 10, 42);
-  EXPECT_EQ(split.validation.size(), 100);
-  EXPECT_EQ(split.train.size(), 900);
-  std::set<int32_t> seen = records_in(split.train);
-  seen.merge(records_in(split.validation));
+  const Split parts = split(numbered_documents(1000), 10, 42);
+  EXPECT_EQ(parts.validation->size(), 100);
+  EXPECT_EQ(parts.train->size(), 900);
+  std::set<int32_t> seen = records_in(*parts.train);
+  seen.merge(records_in(*parts.validation));
   EXPECT_EQ(seen.size(), 1000u);
 }
 
 TEST(ValidationSplit, TheSeedDecides) {
-  const Documents all = numbered_documents(1000);
-  EXPECT_EQ(split_validation(all, 10, 42).validation, split_validation(all, 10, 42).validation);
-  EXPECT_NE(split_validation(all, 10, 42).validation, split_validation(all, 10, 43).validation);
+  const MemoryDocuments all = numbered_documents(1000);
+  const auto held_out = [&](uint64_t seed) {
+    return split(all, 10, seed).validation;
+  };
+  EXPECT_TRUE(same_documents(*held_out(42), *held_out(42)));
+  EXPECT_EQ(held_out(42)->digest(), held_out(42)->digest());
+  EXPECT_FALSE(same_documents(*held_out(42), *held_out(43)));
+  EXPECT_NE(held_out(42)->digest(), held_out(43)->digest());
 }
 
 TEST(ValidationSplit, NoRecordTrainsAndValidatesHoweverItIsCut) {
-  const std::set<int32_t> whole =
-      records_in(split_validation(load_records(200, 64, LongDocuments::kTruncate), 10, 7).validation);
+  const std::set<int32_t> whole = records_in(*split(load_records(200, 64, LongDocuments::kTruncate), 10, 7).validation);
   EXPECT_GE(whole.size(), 15u);
   for (const int64_t max_seq_length : {2, 3, 7, 20})
     for (const LongDocuments policy : {LongDocuments::kSplit, LongDocuments::kTruncate}) {
-      const Documents all = load_records(200, max_seq_length, policy);
-      const Split split = split_validation(all, 10, 7);
-      EXPECT_EQ(split.train.size() + split.validation.size(), all.size());
-      EXPECT_EQ(records_in(split.validation), whole) << "max_seq_length " << max_seq_length;
-      for (const int32_t record : records_in(split.train)) EXPECT_FALSE(whole.contains(record)) << record;
+      const MemoryDocuments all = load_records(200, max_seq_length, policy);
+      const Split parts = split(all, 10, 7);
+      EXPECT_EQ(parts.train->size() + parts.validation->size(), all.size());
+      EXPECT_EQ(records_in(*parts.validation), whole) << "max_seq_length " << max_seq_length;
+      for (const int32_t record : records_in(*parts.train)) EXPECT_FALSE(whole.contains(record)) << record;
     }
 }
 
 TEST(ValidationSplit, PiecesOfARecordStayOfOneRecord) {
-  const Documents all = load_records(50, 8, LongDocuments::kSplit);
-  const Split split = split_validation(all, 20, 1);
-  for (const Documents* part : {&split.train, &split.validation})
-    EXPECT_EQ(part->records(), static_cast<int64_t>(records_in(*part).size()));
+  const MemoryDocuments all = load_records(50, 8, LongDocuments::kSplit);
+  const Split parts = split(all, 20, 1);
+  const auto records_of = [](const Documents& part) {
+    std::set<int64_t> records;
+    for (int64_t d = 0; d < part.size(); ++d) records.insert(part.record(d));
+    return records;
+  };
+  for (const auto& part : {parts.train, parts.validation})
+    EXPECT_EQ(records_of(*part).size(), records_in(*part).size());
 }
 
 TEST(ValidationSplit, TakesAtLeastOneAndLeavesAtLeastOne) {
-  EXPECT_EQ(split_validation(numbered_documents(10), 0.001, 1).validation.size(), 1);
-  EXPECT_EQ(split_validation(numbered_documents(2), 1, 1).train.size(), 1);
+  EXPECT_EQ(split(numbered_documents(10), 0.001, 1).validation->size(), 1);
+  EXPECT_EQ(split(numbered_documents(2), 1, 1).train->size(), 1);
   for (const auto& [count, percentage] : {std::pair(1, 1.0), std::pair(10, 99.9), std::pair(10, 1e300)})
-    EXPECT_THAT(user_error([&] { split_validation(numbered_documents(count), percentage, 1); }),
+    EXPECT_THAT(user_error([&] { split(numbered_documents(count), percentage, 1); }),
                 HasSubstr("leaves none to train on"));
 }
 
+TEST(ValidationSplit, PartsAreCountedAsTheyAre) {
+  const Split parts = split(load_records(1000, 16, LongDocuments::kSplit), 30, 5);
+  for (const auto& part : {parts.train, parts.validation}) {
+    DocumentTotals totals{.records = 1000};
+    for (int64_t d = 0; d < part->size(); ++d) {
+      const Document document = read_document(*part, d);
+      ++totals.documents;
+      totals.tokens += part->length(d);
+      totals.targets += part->targets(d);
+      totals.max_length = std::max(totals.max_length, part->length(d));
+      EXPECT_EQ(document.ids[0], part->record(d));
+      EXPECT_EQ(static_cast<int64_t>(document.ids.size()), part->length(d));
+    }
+    EXPECT_EQ(part->totals(), totals);
+  }
+}
+
 TEST(ValidationSplit, OneRecordCannotBeSplitHoweverManyPiecesItHas) {
-  Documents documents;
+  MemoryDocuments documents;
   documents.append(std::vector{1, 2}, std::vector{1, 2});
   for (int i = 0; i < 100; ++i) documents.append_piece(std::vector{1, 2}, std::vector{1, 2});
-  EXPECT_THAT(user_error([&] { split_validation(documents, 10, 1); }),
-              HasSubstr("10% of 1 records leaves none to train on"));
+  EXPECT_THAT(user_error([&] { split(documents, 10, 1); }), HasSubstr("10% of 1 records leaves none to train on"));
 }
 
 TEST(ValidationSplit, APartWithoutATargetIsOneClearLine) {
-  Documents documents;
+  MemoryDocuments documents;
   documents.append(std::vector{1, 2}, std::vector{1, 2});
   documents.append(std::vector{1}, std::vector{1});  // no document
   std::set<std::string> messages;
-  for (uint64_t seed = 0; seed < 20; ++seed)
-    messages.insert(user_error([&] { split_validation(documents, 50, seed); }));
+  for (uint64_t seed = 0; seed < 20; ++seed) messages.insert(user_error([&] { split(documents, 50, seed); }));
   ASSERT_EQ(messages.size(), 2u);
   EXPECT_THAT(*messages.begin(), HasSubstr("the 1 records held out of 2 have no target"));
   EXPECT_THAT(*messages.rbegin(), HasSubstr("the 1 records left to train on of 2 have no target"));

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <cstdlib>
+#include "base/cache_folder.h"
 
 namespace mixtune {
 
@@ -38,13 +38,6 @@ void check_bf16_keys(const Config& config) {
     refuse(config, "master_weights", "is for precision: bf16; fp32 weights are their own masters", "remove it");
 }
 
-// Where chosen algorithms are kept between runs.
-std::string plan_cache() {
-  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache && *cache) return std::string(cache) + "/mixtune";
-  if (const char* home = std::getenv("HOME"); home && *home) return std::string(home) + "/.cache/mixtune";
-  return "";
-}
-
 }  // namespace
 
 Device choose_device(DeviceChoice choice, int local_rank) {
@@ -65,7 +58,7 @@ InstanceOptions planned_options(const Config& config, const Ranks* ranks) {
                              .purpose = State::Purpose::kTraining,
                              .recompute = run.recompute,
                              .experts = run.experts_implementation,
-                             .gpu = {.deterministic = run.deterministic, .plan_cache = plan_cache()}};
+                             .gpu = {.deterministic = run.deterministic, .plan_cache = cache_folder()}};
   options.ranks = ranks;
   options.zero_stage = static_cast<int>(config.parallel.zero_stage);
   options.types.weights = bf16 ? DType::kBF16 : DType::kF32;

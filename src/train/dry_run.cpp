@@ -17,17 +17,17 @@ namespace {
 std::string describe_steps(const Config& config, const RunData& data, const Loader& loader, int ranks) {
   PlanOptions one_epoch = plan_options(config);
   one_epoch.epochs = 1;
-  const int64_t rows = RowSequence(data.train, one_epoch).rows(), tokens = data.train.tokens();
+  const int64_t rows = RowSequence(*data.train, one_epoch).rows(), tokens = data.train->tokens();
   const int64_t rows_of_step =
       config.batch.per_device_train_batch_size * config.batch.gradient_accumulation_steps * ranks;
   const int64_t steps = config.run.max_steps > 0 ? config.run.max_steps : loader.steps();
   std::string text = fmt::format(
       "# an epoch: {} documents in {} rows of up to {} tokens; {} tokens, of which {} ({:.1f}%) are trained\n",
-      data.train.size(), rows, config.data.max_seq_length, tokens, data.train.targets(),
-      100.0 * static_cast<double>(data.train.targets()) / static_cast<double>(tokens));
-  if (data.validation.size() > 0)
-    text += fmt::format("# validation: {} documents, {} tokens, {} with a loss\n", data.validation.size(),
-                        data.validation.tokens(), data.validation.targets());
+      data.train->size(), rows, config.data.max_seq_length, tokens, data.train->targets(),
+      100.0 * static_cast<double>(data.train->targets()) / static_cast<double>(tokens));
+  if (data.validation)
+    text += fmt::format("# validation: {} documents, {} tokens, {} with a loss\n", data.validation->size(),
+                        data.validation->tokens(), data.validation->targets());
   return text + fmt::format("# the run: {} steps of {} rows on {} rank{}, {:.2f} epochs\n", steps, rows_of_step, ranks,
                             ranks == 1 ? "" : "s",
                             config.run.max_steps > 0
@@ -71,7 +71,7 @@ std::string dry_run(const Config& given, const RankGrid& grid) {
                      .shard_optimizer = config.parallel.zero_stage > 0 && grid.world > 1});
   check_weights(folder.weights(), state);
   const RunData data = load_run_data(config, shape);
-  const Loader loader(data.train, plan_options(config), config.batch.per_device_train_batch_size,
+  const Loader loader(*data.train, plan_options(config), config.batch.per_device_train_batch_size,
                       config.batch.gradient_accumulation_steps, HostMemory::kPageable, {0, grid.world});
   if (!config.model.router_aux_loss_coef) config.model.router_aux_loss_coef = shape.router_aux_loss_coef;
   return print_config(config) + describe_steps(config, data, loader, grid.world) +

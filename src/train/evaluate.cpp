@@ -42,9 +42,9 @@ EvalRecord evaluate(const Config& config) {
   Instance instance(shape, instance_options(config, State::Purpose::kInference));
   const HfFolder folder(config.model.model_name_or_path);
   check_weights(folder, instance.state());
-  const Documents documents = load_model_documents({config.data.validation_file}, config, shape);
+  const std::shared_ptr<const Documents> documents = load_model_documents({config.data.validation_file}, config, shape);
   load_weights(instance.ctx(), folder, instance.state());
-  return Evaluator(instance, documents, config.data.max_seq_length, config.data.packing,
+  return Evaluator(instance, *documents, config.data.max_seq_length, config.data.packing,
                    config.batch.per_device_train_batch_size)
       .evaluate(0);
 }

@@ -1,6 +1,11 @@
 // The documents of a run: tokenised, cut, split.
 #pragma once
 
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
 #include "config/config.h"
 #include "data/documents.h"
 #include "model/mixtral_config.h"
@@ -8,14 +13,18 @@
 namespace mixtune {
 
 struct RunData {
-  Documents train;
-  Documents validation;  // empty where the run has none
+  std::shared_ptr<const Documents> train;
+  std::shared_ptr<const Documents> validation;  // null where the run has none
+
+  std::string digest() const;  // of both
 };
 
-// Reads train_file and validation_file, or splits train_file, as config says.
-RunData load_run_data(const Config& config, const MixtralConfig& shape);
+// Reads train_file and validation_file, or splits train_file, as config says (open_documents).
+RunData load_run_data(const Config& config, const MixtralConfig& shape, const std::function<void()>& advanced = {});
 
 // Reads `files` for a model of the given shape, with the tokeniser that config names where they hold text.
-Documents load_model_documents(const std::vector<std::string>& files, const Config& config, const MixtralConfig& shape);
+std::shared_ptr<const Documents> load_model_documents(const std::vector<std::string>& files, const Config& config,
+                                                      const MixtralConfig& shape,
+                                                      const std::function<void()>& advanced = {});
 
 }  // namespace mixtune

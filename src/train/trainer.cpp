@@ -11,6 +11,7 @@
 #include "checkpoint/load.h"
 #include "checkpoint/save.h"
 #include "config/load.h"
+#include "data/open_documents.h"
 #include "metrics/console_sink.h"
 #include "metrics/jsonl_sink.h"
 #include "train/schedule.h"
@@ -45,9 +46,17 @@ ModelFolder open_model(const Config& config, const Ranks* ranks) {
   return ModelFolder(config.model.model_name_or_path);
 }
 
-RunData checked_data(const Config& config, const ModelFolder& folder, const Mixtral& model, const State& state) {
-  check_weights(folder.weights(), state);  // a matter of headers: before the data, which takes longer
-  return load_run_data(config, model.config());
+// Where there is a cache, rank 0 puts into it what the others take.
+RunData checked_data(const Config& config, const ModelFolder& folder, Instance& instance) {
+  check_weights(folder.weights(), instance.state());  // a matter of headers: before the data, which takes longer
+  const Ranks& ranks = instance.ranks();
+  const auto meet = [&](bool now) {
+    if (now && caches_documents(config)) gather_texts(instance.ctx(), *ranks.world, "data that rank 0 tokenises", "");
+  };
+  meet(ranks.grid.rank != 0);
+  RunData data = load_run_data(config, instance.model().config(), [&ranks] { ranks.advance(); });
+  meet(ranks.grid.rank == 0);
+  return data;
 }
 
 }  // namespace
@@ -77,16 +86,16 @@ Trainer::Trainer(const Config& config, const Ranks* ranks)
       instance_(parse_mixtral_config(folder_.config_json(), config.model.model_name_or_path + "/config.json"),
                 options_),
       runner_(instance_, config.optimizer, config.run.seed),
-      data_(checked_data(config, folder_, instance_.model(), instance_.state())),
+      data_(checked_data(config, folder_, instance_)),
       router_coefficient_(config.model.router_aux_loss_coef.value_or(instance_.model().config().router_aux_loss_coef)),
-      loader_(data_.train, plan_options(config), config.batch.per_device_train_batch_size,
+      loader_(*data_.train, plan_options(config), config.batch.per_device_train_batch_size,
               config.batch.gradient_accumulation_steps, instance_.host_memory(), instance_.share()),
       total_steps_(config.run.max_steps > 0 ? config.run.max_steps : loader_.steps()) {
-  if (data_.validation.size() > 0)
-    evaluator_.emplace(instance_, data_.validation, config.data.max_seq_length, config.data.packing,
+  if (data_.validation)
+    evaluator_.emplace(instance_, *data_.validation, config.data.max_seq_length, config.data.packing,
                        config.batch.per_device_train_batch_size);
   if (instance_.ranks().compare)  // rows are drawn from one plan, so what each rank has read must be the same
-    instance_.ranks().compare({{"data", fmt::format("{:x} {:x}", data_.train.digest(), data_.validation.digest())}});
+    instance_.ranks().compare({{"data", data_.digest()}});
   const LoadReport loaded = load_weights(instance_.ctx(), folder_.weights(), instance_.state());
   if (leads()) log_info("loaded {}{}", loaded.str(), ranks ? ", this rank's share" : "");
   const int64_t tokens = std::max(loader_.max_batch_tokens(), evaluator_ ? evaluator_->max_batch_tokens() : int64_t{0});

@@ -98,12 +98,13 @@ class Bf16Parity : public testing::TestWithParam<Where> {
       const Tensor weight = cpu_->state().weight(p);
       for (int64_t i = 0; i < weight.elements(); ++i) weight.as<float>()[i] = to_float(to_bf16(weight.as<float>()[i]));
     }
-    const Config config = load_config(
-        folder + "/train.yaml",
-        {{"model_name_or_path", folder}, {"train_file", folder + "/train.jsonl"}, {"output_dir", folder + "/none"}});
+    const Config config = load_config(folder + "/train.yaml", {{"model_name_or_path", folder},
+                                                               {"train_file", folder + "/train.jsonl"},
+                                                               {"output_dir", folder + "/none"},
+                                                               {"data_cache", "off"}});
     documents_ = load_run_data(config, config_).train;
-    loader_.emplace(documents_, PlanOptions{.max_seq_length = documents_.max_length(), .epochs = 1}, documents_.size(),
-                    1);
+    loader_.emplace(*documents_, PlanOptions{.max_seq_length = documents_->max_length(), .epochs = 1},
+                    documents_->size(), 1);
     batches_ = {loader_->load(0).micro_batches[0]};
   }
 
@@ -167,7 +168,7 @@ class Bf16Parity : public testing::TestWithParam<Where> {
   MixtralConfig config_;
   std::optional<Instance> cpu_, gpu_;
   std::vector<std::unique_ptr<TestData>> data_;
-  Documents documents_;
+  std::shared_ptr<const Documents> documents_;
   std::optional<Loader> loader_;
   std::vector<Batch> batches_;  // of each rank
   Batch batch_;                 // of this one

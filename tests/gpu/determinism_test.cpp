@@ -24,7 +24,7 @@ struct Trained {
 Trained train(const InstanceOptions& options, int64_t micro_batches, int64_t steps = kSteps) {
   const MixtralConfig config = middle_size_config();
   Training training(config, options);
-  const Documents documents = random_documents(600, kLongest, config.vocab_size, 5);
+  const MemoryDocuments documents = random_documents(600, kLongest, config.vocab_size, 5);
   Loader loader(documents, {.max_seq_length = kLongest, .packing = true, .shuffle = true}, kRows, micro_batches,
                 training.instance().host_memory());
   warm_up(training.instance(), limits_of(loader, kLongest));

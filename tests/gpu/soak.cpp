@@ -69,7 +69,7 @@ bool soak(int64_t steps) {
   options.stack_bytes = 0;
   Training training(config, options);
   const HostMemory host = training.instance().host_memory();
-  const Documents documents = random_documents(kDocuments, kLongest, config.vocab_size, 1);
+  const MemoryDocuments documents = random_documents(kDocuments, kLongest, config.vocab_size, 1);
   PlanOptions plan = {.max_seq_length = kLongest, .packing = true, .shuffle = true};
   Loader packed(documents, plan, kRows, kMicroBatches, host);
   plan.packing = false;  // T goes from 128 to the most

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "data/memory_documents.h"
 #include "gpu/count_allocations.h"
 #include "gpu/replay.h"
 #include "gpu/training.h"
@@ -25,7 +26,7 @@ constexpr PlanOptions kPacked = {.max_seq_length = kLongest, .packing = true, .s
 constexpr double kLoss = 1e-5, kLossOverSteps = 1e-4, kGradients = 5e-5, kMoments = 1e-3, kWeights = 1e-2;
 constexpr double kGradientsOnOneGpu = 5e-6, kLossOnOneGpu = 1e-6;
 
-Documents middle_size_documents(int64_t count) {
+MemoryDocuments middle_size_documents(int64_t count) {
   return random_documents(count, kLongest, middle_size_config().vocab_size, 9);
 }
 
@@ -54,7 +55,7 @@ TEST_P(EveryStep, WaitOnceALayerAndAllocateNothing) {
   const MixtralConfig config = middle_size_config();
   const int64_t waits_per_step = config.num_hidden_layers * kMicroBatches + 1;
   Training training(config, GetParam().options);
-  const Documents documents = middle_size_documents(5000);
+  const MemoryDocuments documents = middle_size_documents(5000);
   Loader loader(documents, kPacked, kRows, kMicroBatches, training.instance().host_memory());
   warm_up(training.instance(), limits_of(loader, kLongest));
   const Ctx& ctx = training.ctx();
@@ -117,7 +118,7 @@ struct TwoSteps {
 };
 
 TwoSteps two_steps(Training& training) {
-  const Documents documents = middle_size_documents(400);
+  const MemoryDocuments documents = middle_size_documents(400);
   Loader loader(documents, kPacked, kRows, kMicroBatches, training.instance().host_memory());
   TwoSteps result;
   result.first = training.step(loader.load(0));
@@ -277,7 +278,7 @@ TEST_F(Steps, AccumulatedTrainingAgreesWithTheCpu) {
   constexpr int64_t kSteps = 5;
   MixtralConfig config = testing_config();
   config.router_aux_loss_coef = 0.02;
-  const Documents documents = random_documents(600, 60, config.vocab_size, 3);
+  const MemoryDocuments documents = random_documents(600, 60, config.vocab_size, 3);
   Training cpu(config, fp32_on({})), gpu(config, fp32_on(kGpu));
   const HostCopies start(cpu.ctx(), cpu.state(), [&](int p) { return cpu.state().weight(p); });
   Loader loader(documents, {.max_seq_length = 60, .packing = true}, 2, 3, gpu.instance().host_memory());

@@ -7,6 +7,7 @@
 
 #include "base/random.h"
 #include "data/loader.h"
+#include "data/memory_documents.h"
 #include "train/step_runner.h"
 #include "train/warm_up.h"
 
@@ -69,9 +70,9 @@ inline void fill_weights(Instance& instance) {
 }
 
 // Documents of 2 to `longest` random tokens, most of them short; about a third of the labels are not trained.
-inline Documents random_documents(int64_t count, int64_t longest, int64_t vocab, uint64_t seed) {
+inline MemoryDocuments random_documents(int64_t count, int64_t longest, int64_t vocab, uint64_t seed) {
   const uint64_t key = random_key(seed, "random documents");
-  Documents documents;
+  MemoryDocuments documents;
   uint64_t index = 0;
   std::vector<int32_t> ids, labels;
   for (int64_t d = 0; d < count; ++d) {

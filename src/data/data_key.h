@@ -1,0 +1,23 @@
+// What names an entry of the cache of tokenised data: everything that its tokens depend on.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+
+#include "config/config.h"
+#include "data/tokenizer.h"
+
+namespace mixtune {
+
+// The hash of a file's bytes. It is remembered in `folder`, where that can be written, for as long as the file's path,
+// size, inode and times stay the same, so that it is not read in each run. Throws as InputFile does.
+std::string remembered_hash(const std::string& path, const std::string& folder, const std::function<void()>& advanced);
+
+// 32 digits. They depend on the contents of `files` in their order, the tokeniser's folder (null: there is none), all
+// keys of `config` but those that have no say in tokens, the vocabulary, and the program.
+std::string data_key(std::span<const std::string> files, const Config& config, const Tokenizer* tokenizer,
+                     int64_t vocab_size, const std::string& folder, const std::function<void()>& advanced);
+
+}  // namespace mixtune

@@ -1,0 +1,208 @@
+#include "data/indexed_documents.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <fstream>
+#include <string>
+
+#include "base/random.h"
+#include "data/indexed_sink.h"
+#include "data/load_documents.h"
+#include "data/loader.h"
+#include "data/preprocess.h"
+#include "data/test_folder.h"
+#include "data/validation_split.h"
+
+namespace mixtune {
+namespace {
+
+constexpr int64_t kVocab = 1000;
+
+// Records of one or more documents, some without a target; about a third of the labels are trained.
+void give_documents(DocumentSink& sink, int64_t count, int64_t longest, uint64_t seed, bool masked = true) {
+  for (int64_t d = 0; d < count; ++d) {
+    const uint64_t key = random_bits(seed, static_cast<uint64_t>(d));
+    const auto length = 1 + random_below(key, 0, static_cast<uint64_t>(longest));
+    std::vector<int32_t> ids(length), labels(length);
+    for (size_t i = 0; i < length; ++i) {
+      ids[i] = static_cast<int32_t>(random_below(key, i + 1, kVocab));
+      labels[i] = !masked || random_below(key, 7777 + i, 3) == 0 ? ids[i] : -100;
+    }
+    d > 0 && random_below(key, 5, 4) == 0 ? sink.append_piece(ids, labels) : sink.append(ids, labels);
+  }
+}
+
+class IndexedDocumentsTest : public testing::Test {
+ protected:
+  // The same documents in files, as they are.
+  std::shared_ptr<const Documents> stored(const MemoryDocuments& documents, const std::string& name = "stored") {
+    write_indexed(documents, folder_.path(name), kVocab, true);
+    return std::make_shared<IndexedDocuments>(IndexedReader(folder_.path(name), kVocab),
+                                              SequenceFit{.max_seq_length = 1 << 20}, documents.totals(),
+                                              documents.digest());
+  }
+
+  std::shared_ptr<const Documents> in_place(const SequenceFit& fit, LoadCounts& counts) {
+    return IndexedDocuments::open(IndexedReader(folder_.path("stored"), kVocab), fit, "stored", counts);
+  }
+
+  TestFolder folder_;
+};
+
+std::span<const int32_t> values(const Tensor& tensor) {
+  return {tensor.as<int32_t>(), static_cast<size_t>(tensor.elements())};
+}
+
+void expect_same_steps(Loader& a, Loader& b) {
+  ASSERT_EQ(a.steps(), b.steps());
+  for (int64_t s = 0; s < a.steps(); ++s) {
+    const Step &of_a = a.load(s), &of_b = b.load(s);
+    EXPECT_EQ(of_a.live_tokens, of_b.live_tokens);
+    EXPECT_EQ(of_a.target_tokens, of_b.target_tokens);
+    EXPECT_EQ(of_a.documents, of_b.documents);
+    ASSERT_EQ(of_a.micro_batches.size(), of_b.micro_batches.size());
+    for (size_t i = 0; i < of_a.micro_batches.size(); ++i) {
+      const Batch &x = of_a.micro_batches[i], &y = of_b.micro_batches[i];
+      EXPECT_TRUE(std::ranges::equal(values(x.ids), values(y.ids)));
+      EXPECT_TRUE(std::ranges::equal(values(x.targets), values(y.targets)));
+      EXPECT_TRUE(std::ranges::equal(values(x.target_rows), values(y.target_rows)));
+      EXPECT_TRUE(std::ranges::equal(values(x.doc_offsets), values(y.doc_offsets)));
+    }
+  }
+}
+
+TEST_F(IndexedDocumentsTest, AreWhatTheyAreInMemory) {
+  for (const bool masked : {false, true}) {
+    MemoryDocuments documents;
+    give_documents(documents, 1000, 700, 3, masked);
+    EXPECT_TRUE(same_documents(*stored(documents), documents)) << masked;
+    LoadCounts counts;
+    EXPECT_TRUE(same_documents(*in_place({.max_seq_length = 700}, counts), documents)) << masked;
+    EXPECT_EQ(counts.truncated + counts.split + counts.dropped, 0);
+  }
+}
+
+TEST_F(IndexedDocumentsTest, ALoaderReadsTheSameOfThem) {
+  MemoryDocuments documents;
+  give_documents(documents, 300, 100, 4);
+  const auto files = stored(documents);
+  for (const bool packing : {false, true})
+    for (const int ranks : {1, 2})
+      for (int rank = 0; rank < ranks; ++rank) {
+        const PlanOptions options{.max_seq_length = 128, .packing = packing, .shuffle = true, .seed = 1, .epochs = 2};
+        Loader a(documents, options, 3, 2, HostMemory::kPageable, {rank, ranks}),
+            b(*files, options, 3, 2, HostMemory::kPageable, {rank, ranks});
+        expect_same_steps(a, b);
+      }
+}
+
+TEST_F(IndexedDocumentsTest, PartsOfThemAreTheSame) {
+  const auto documents = std::make_shared<MemoryDocuments>();
+  give_documents(*documents, 500, 60, 9);
+  const Split expected = split_validation(documents, 20, 3), parts = split_validation(stored(*documents), 20, 3);
+  EXPECT_TRUE(same_documents(*parts.train, *expected.train));
+  EXPECT_TRUE(same_documents(*parts.validation, *expected.validation));
+  EXPECT_EQ(parts.train->digest(), expected.train->digest());
+  EXPECT_NE(parts.train->digest(), parts.validation->digest());
+}
+
+// In place they are cut as they are where they are read into memory.
+TEST_F(IndexedDocumentsTest, AreCutAsLoadDocumentsCutsThem) {
+  for (const bool masked : {false, true}) {
+    MemoryDocuments documents;
+    give_documents(documents, 400, 300, 5, masked);
+    write_indexed(documents, folder_.path("stored"), kVocab, true);
+    const std::vector<std::string> files = {folder_.path("stored")};
+    for (const LongDocuments policy : {LongDocuments::kSplit, LongDocuments::kTruncate})
+      for (const int64_t longest : {2, 3, 5, 64, 299, 300, 5000}) {
+        DataSettings settings;
+        settings.long_documents = policy;
+        settings.max_seq_length = longest;
+        LoadCounts counts;
+        const auto cut = in_place({policy, longest}, counts);
+        testing::internal::CaptureStderr();
+        EXPECT_TRUE(same_documents(*cut, load_documents(files, settings, {}, kVocab)))
+            << masked << ", max_seq_length " << longest << ", split: " << (policy == LongDocuments::kSplit);
+        const std::string said = testing::internal::GetCapturedStderr();
+        testing::internal::CaptureStderr();
+        report_loaded(files[0], cut->totals(), counts, longest);
+        EXPECT_EQ(testing::internal::GetCapturedStderr(), said);
+      }
+  }
+}
+
+TEST_F(IndexedDocumentsTest, WhatDoesNotFitIsRefusedWhereAsked) {
+  MemoryDocuments documents;
+  documents.append(std::vector{1, 2}, std::vector{1, 2});
+  documents.append(std::vector{1, 2, 3}, std::vector{1, 2, 3});
+  write_indexed(documents, folder_.path("stored"), kVocab, false);
+  LoadCounts counts;
+  EXPECT_THAT(user_error([&] {
+                in_place({LongDocuments::kError, 2}, counts);
+              }),
+              testing::HasSubstr("stored, sequence 1: the document of 3 tokens is longer than max_seq_length 2"));
+}
+
+TEST_F(IndexedDocumentsTest, DigestsDifferWhereDocumentsDo) {
+  MemoryDocuments documents, other;
+  give_documents(documents, 300, 20, 4);
+  give_documents(other, 300, 20, 5);
+  LoadCounts counts;
+  stored(documents);
+  const uint64_t first = in_place({.max_seq_length = 20}, counts)->digest();
+  EXPECT_EQ(in_place({.max_seq_length = 20}, counts)->digest(), first);
+  stored(other);
+  EXPECT_NE(in_place({.max_seq_length = 20}, counts)->digest(), first);
+}
+
+// Bytes of /proc/self/status.
+int64_t status_bytes(const std::string& field) {
+  std::ifstream status("/proc/self/status");
+  for (std::string name; status >> name;) {
+    int64_t kib = 0;
+    if (name == field + ":" && status >> kib) return kib << 10;
+    std::getline(status, name);
+  }
+  return -1;
+}
+
+// 100 million tokens, 200 MB: what a rank holds of them is a few bytes a document.
+TEST_F(IndexedDocumentsTest, MemoryDoesNotGrowWithTheData) {
+  constexpr int64_t kDocuments = 200'000, kTokens = 500, kLimit = 24 << 20;
+  {
+    IndexedSink sink(folder_.path("large"), kVocab);
+    std::vector<int32_t> ids(kTokens);
+    for (int64_t d = 0; d < kDocuments; ++d) {
+      std::ranges::fill(ids, static_cast<int32_t>(d % kVocab));
+      sink.append(ids, ids);
+    }
+    sink.finish();
+  }
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    std::ofstream("/proc/self/clear_refs") << 5;  // the peak begins anew
+    const int64_t before = status_bytes("VmRSS");
+    LoadCounts counts;
+    const auto documents =
+        IndexedDocuments::open(IndexedReader(folder_.path("large"), kVocab), {.max_seq_length = 2000}, "", counts);
+    Loader loader(*documents, {.max_seq_length = 2000, .packing = true, .shuffle = true, .epochs = 1}, 4, 1);
+    int64_t tokens = 0;
+    for (int64_t s = 0; s < loader.steps(); s += 10) tokens += loader.load(s).live_tokens;
+    const int64_t grown = status_bytes("VmHWM") - before;
+    fmt::print("{} tokens read, {} bytes more in memory\n", tokens, grown);
+    std::fflush(nullptr);
+    _exit(tokens > 9'000'000 && grown < kLimit ? 0 : 1);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+}
+
+}  // namespace
+}  // namespace mixtune

@@ -1,0 +1,45 @@
+// IndexedSink: documents go to an indexed data set (data/indexed_files.h).
+#pragma once
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "base/error.h"
+#include "data/document_sink.h"
+#include "data/indexed_writer.h"
+
+namespace mixtune {
+
+// A place that cannot be written: no matter of the data. What it says is an Error's line.
+class CannotStore : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// All throw CannotStore where the files cannot be written.
+class IndexedSink : public DocumentSink {
+ public:
+  // The files are PREFIX.idx, .bin and .mask. None of them exists.
+  IndexedSink(const std::string& prefix, int64_t vocab_size);
+  // After the last document: the files are on the disk.
+  void finish();
+
+ private:
+  void begin_record() override;
+  void add(std::span<const int32_t> ids, std::span<const int32_t> labels, int64_t targets) override;
+
+  std::unique_ptr<IndexedWriter> writer_;
+  bool begun_ = false;
+};
+
+// What `action` returns; an Error in it is a CannotStore.
+template <class Action>
+auto storing(const Action& action) {
+  try {
+    return action();
+  } catch (const Error& error) {
+    throw CannotStore(error.what());
+  }
+}
+
+}  // namespace mixtune

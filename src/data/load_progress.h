@@ -1,0 +1,34 @@
+// LoadProgress: says how far the tokenising of a data set has come.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <string>
+
+#include "data/documents.h"
+
+namespace mixtune {
+
+class LoadProgress {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+
+  // `say` hears the line too, as often as it is made: every half second at the most. It is printed over and over in its
+  // place on a terminal, elsewhere every 10 seconds.
+  LoadProgress(std::string name, std::function<void(const std::string&)> say);
+  ~LoadProgress();  // takes it from the terminal
+  LoadProgress(const LoadProgress&) = delete;
+  LoadProgress& operator=(const LoadProgress&) = delete;
+
+  void operator()(const DocumentTotals& done);
+  // A line that another process made.
+  void show(const std::string& line);
+
+ private:
+  std::string name_;
+  std::function<void(const std::string&)> say_;
+  Time begin_, said_, printed_;
+  bool on_terminal_ = false;
+};
+
+}  // namespace mixtune

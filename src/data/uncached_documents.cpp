@@ -1,0 +1,108 @@
+#include <fmt/format.h>
+#include <stdlib.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+
+#include "base/error.h"
+#include "data/data_cache.h"
+#include "data/indexed_documents.h"
+#include "data/indexed_sink.h"
+#include "data/load_progress.h"
+#include "data/memory_documents.h"
+
+namespace mixtune {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kInMemory = 1 << 25;  // tokens
+
+// A new folder in the system's temporary one; what is in it goes with it.
+class PrivateFolder {
+ public:
+  PrivateFolder() : path_((fs::temp_directory_path() / "mixtune-data-XXXXXX").string()) {
+    if (mkdtemp(path_.data()) == nullptr)
+      throw Error(printable(path_, 400), fmt::format("cannot be made: {}", std::strerror(errno)),
+                  "set TMPDIR to a folder that can be written, or data_cache");
+  }
+  ~PrivateFolder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  PrivateFolder(const PrivateFolder&) = delete;
+  PrivateFolder& operator=(const PrivateFolder&) = delete;
+
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// Holds documents in memory until they are too many, then in files.
+class SpillingSink : public DocumentSink {
+ public:
+  explicit SpillingSink(const DataSource& source) : source_(source) {}
+
+  std::shared_ptr<const Documents> finish() {
+    DocumentSink& sink = file_ ? static_cast<DocumentSink&>(*file_) : *memory_;
+    while (sink.appended().records < appended().records) sink.append({}, {});
+    if (!file_) return memory_;
+    file_->finish();
+    const SequenceFit fit{.max_seq_length = source_.max_seq_length};
+    auto documents = std::make_shared<IndexedDocuments>(IndexedReader(prefix(), source_.vocab_size), fit,
+                                                        file_->appended(), file_->digest());
+    folder_.reset();  // its files stay open
+    return documents;
+  }
+
+ private:
+  std::string prefix() const { return folder_->path() + "/data"; }
+  void begin_record() override {}
+
+  void add(std::span<const int32_t> ids, std::span<const int32_t> labels, int64_t /*targets*/) override {
+    if (!file_ && memory_->tokens() > kInMemory) spill();
+    give(file_ ? static_cast<DocumentSink&>(*file_) : *memory_, appended().records, ids, labels);
+  }
+
+  // Into records of the same numbers, of which some have no document.
+  static void give(DocumentSink& to, int64_t records, std::span<const int32_t> ids, std::span<const int32_t> labels) {
+    const bool continues = to.appended().records == records;
+    while (to.appended().records + 1 < records) to.append({}, {});
+    continues ? to.append_piece(ids, labels) : to.append(ids, labels);
+  }
+
+  void spill() {
+    folder_.emplace();
+    file_.emplace(prefix(), source_.vocab_size);
+    for (int64_t d = 0; d < memory_->size(); ++d) {
+      const auto [ids, labels] = read_document(*memory_, d);
+      give(*file_, memory_->record(d) + 1, ids, labels);
+    }
+    memory_.reset();
+  }
+
+  const DataSource& source_;
+  std::shared_ptr<MemoryDocuments> memory_ = std::make_shared<MemoryDocuments>();
+  std::optional<PrivateFolder> folder_;
+  std::optional<IndexedSink> file_;
+};
+
+}  // namespace
+
+std::shared_ptr<const Documents> uncached_documents(const DataSource& source) try {
+  SpillingSink sink(source);
+  LoadProgress progress(source.name, [&](const std::string&) {
+    if (source.advanced) source.advanced();
+  });
+  sink.on_progress(std::ref(progress));
+  source.load(sink);
+  return sink.finish();
+} catch (const CannotStore& error) {
+  throw Error("", error.what(), "");
+}
+
+}  // namespace mixtune
