@@ -13,16 +13,14 @@ namespace mixtune {
 
 namespace {
 
-using nlohmann::json;
-
 constexpr const char* kOneObjectALine = "each line must be one whole JSON object: mend or remove this one";
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 constexpr uint64_t kReadBytes = uint64_t{1} << 20;  // at a time
 
 }  // namespace
 
-json parse_json_line(std::string_view text, const std::string& where) {
-  return parse_json_object(text, where, kOneObjectALine, kMaxJsonDepth);
+nlohmann::ordered_json parse_json_line(std::string_view text, const std::string& where) {
+  return parse_ordered_json_object(text, where, kOneObjectALine, kMaxJsonDepth);
 }
 
 std::string JsonlReader::place(int64_t line) const {
@@ -33,7 +31,7 @@ std::string JsonlReader::where() const {
   return place(line_);
 }
 
-bool JsonlReader::next(json& record) {
+bool JsonlReader::next(nlohmann::ordered_json& record) {
   std::string_view text;
   if (!next_text(text)) return false;
   record = parse_json_line(text, where());

@@ -16,7 +16,7 @@ constexpr int kMaxJsonDepth = 64;
 
 // Parses the JSON object of one line. Throws UserError (at `where`) for anything else, and for invalid UTF-8, a
 // repeated key or nesting deeper than kMaxJsonDepth.
-nlohmann::json parse_json_line(std::string_view text, const std::string& where);
+nlohmann::ordered_json parse_json_line(std::string_view text, const std::string& where);
 
 // Reads a file once, from its first byte to its last: memory is that of the longest line, and a little. Blank lines,
 // CRLF, a byte order mark and a last line without an end are fine. What is wrong with a line is a UserError that names
@@ -26,7 +26,7 @@ class JsonlReader {
   explicit JsonlReader(const std::string& path) : file_(path) {}
 
   // The next record goes to `record`; false at the end of the file.
-  bool next(nlohmann::json& record);
+  bool next(nlohmann::ordered_json& record);
   // The same before it is parsed: a line that is not blank, valid until the next call.
   bool next_text(std::string_view& text);
 

@@ -16,10 +16,10 @@ namespace {
 using testing::HasSubstr;
 using testing::StartsWith;
 
-std::vector<std::pair<int64_t, nlohmann::json>> read_all(const std::string& path) {
+std::vector<std::pair<int64_t, nlohmann::ordered_json>> read_all(const std::string& path) {
   JsonlReader reader(path);
-  std::vector<std::pair<int64_t, nlohmann::json>> records;
-  for (nlohmann::json record; reader.next(record);) records.emplace_back(reader.line(), record);
+  std::vector<std::pair<int64_t, nlohmann::ordered_json>> records;
+  for (nlohmann::ordered_json record; reader.next(record);) records.emplace_back(reader.line(), record);
   return records;
 }
 
@@ -39,14 +39,14 @@ TEST_F(JsonlTest, ReadsRecordsWithTheirLines) {
   ASSERT_EQ(records.size(), 2u);
   EXPECT_EQ(records[0].first, 1);
   EXPECT_EQ(records[1].first, 2);
-  EXPECT_EQ(records[1].second, nlohmann::json({{"a", 2}}));
+  EXPECT_EQ(records[1].second, nlohmann::ordered_json({{"a", 2}}));
 }
 
 TEST_F(JsonlTest, KeepsEveryKindOfValue) {
   const std::string text = R"({"a":[1,-2,2.5,true,null,"x",[],{}],"b":{"c":{"d":[[[]]]}},"e":"\u00e9\n\ud83e\udd17"})";
   const auto records = read_all(folder_.write("a.jsonl", text));
   ASSERT_EQ(records.size(), 1u);
-  EXPECT_EQ(records[0].second, nlohmann::json::parse(text));
+  EXPECT_EQ(records[0].second, nlohmann::ordered_json::parse(text));
 }
 
 TEST_F(JsonlTest, TakesBlankLinesCrlfByteOrderMarkAndNoLastNewline) {
@@ -140,7 +140,7 @@ TEST_F(JsonlTest, AFileThatChangesWhileItIsReadIsAnError) {
   const auto change = [&](const auto& action) {
     const std::string path = folder_.write("a.jsonl", content);
     JsonlReader reader(path);
-    nlohmann::json record;
+    nlohmann::ordered_json record;
     MT_CHECK(reader.next(record));
     action(path);
     try {
