@@ -22,12 +22,13 @@ void may_refuse(Action action) {
   }
 }
 
-void read_as_every_format(const nlohmann::json& record, const std::string& where) {
+void read_as_every_format(const nlohmann::ordered_json& record, const std::string& where) {
   may_refuse([&] { detect_format(record, where); });
-  for (const auto format :
-       {DatasetFormat::kMessages, DatasetFormat::kInstruction, DatasetFormat::kText, DatasetFormat::kTokenized}) {
+  for (const auto format : {DatasetFormat::kMessages, DatasetFormat::kInstruction, DatasetFormat::kPromptCompletion,
+                            DatasetFormat::kText, DatasetFormat::kTokenized}) {
     may_refuse([&] {
-      const Record parsed = parse_record(record, format, where);
+      UnreadKeys unread;
+      const Record parsed = parse_record(record, format, where, unread);
       if (const auto* documents = std::get_if<TokenizedRecord>(&parsed))
         for (const TokenSequence& tokens : *documents) MT_CHECK(tokens.ids.size() == tokens.labels.size());
     });
@@ -41,7 +42,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string& path = file.fill({data, size});
   may_refuse([&] {
     RecordReader reader(path);
-    for (nlohmann::json record; reader.next(record);) read_as_every_format(record, reader.where());
+    for (nlohmann::ordered_json record; reader.next(record);) read_as_every_format(record, reader.where());
   });
   return 0;
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <unordered_set>
 #include <utility>
 
@@ -14,6 +15,7 @@ namespace mixtune {
 namespace {
 
 using nlohmann::json;
+using nlohmann::ordered_json;
 using Container = JsonVisitor::Container;
 
 // "[json.exception.parse_error.101] parse error at line 1, column 9: syntax error ...": the library's words without
@@ -101,38 +103,69 @@ class Sax : public nlohmann::json_sax<json> {
   std::vector<Level> levels_;
 };
 
+template <class Json>
 class TreeBuilder : public JsonVisitor {
  public:
-  TreeBuilder(json& root, const std::string& where, std::string_view mend) : root_(root), where_(where), mend_(mend) {}
+  TreeBuilder(Json& root, const std::string& where, std::string_view mend, bool any_root)
+      : root_(root), where_(where), mend_(mend), any_root_(any_root) {}
 
   void open(const JsonPath& path, Container container) override {
     const bool object = container == Container::kObject;
-    if (open_.empty() && !object) refuse();
-    open_.push_back(place(path, object ? json::object() : json::array()));
+    if (open_.empty() && !object) check_root();
+    open_.push_back(place(path, object ? Json::object() : Json::array()));
   }
 
   void scalar(const JsonPath& path, bool, JsonScalar& value) override {
-    if (open_.empty()) refuse();
+    if (open_.empty()) check_root();
     std::visit([&](auto& x) { place(path, std::move(x)); }, value);
   }
 
   void close(const JsonPath&, Container) override { open_.pop_back(); }
 
  private:
-  [[noreturn]] void refuse() const { throw UserError(where_, "is not a JSON object", mend_); }
-
-  template <class Value>
-  json* place(const JsonPath& path, Value&& value) {
-    if (open_.empty()) return &(root_ = std::forward<Value>(value));
-    if (auto* list = open_.back()->get_ptr<json::array_t*>()) return &list->emplace_back(std::forward<Value>(value));
-    return &*open_.back()->emplace(path.back(), std::forward<Value>(value)).first;
+  void check_root() const {
+    if (!any_root_) throw UserError(where_, "is not a JSON object", mend_);
   }
 
-  json& root_;
+  template <class Value>
+  Json* place(const JsonPath& path, Value&& value) {
+    if (open_.empty()) return &(root_ = std::forward<Value>(value));
+    if (auto* list = open_.back()->template get_ptr<typename Json::array_t*>())
+      return &list->emplace_back(std::forward<Value>(value));
+    return add(*open_.back()->template get_ptr<typename Json::object_t*>(), path.back(), std::forward<Value>(value));
+  }
+
+  static json* add(json::object_t& object, const std::string& key, json value) {
+    return &object.emplace(key, std::move(value)).first->second;
+  }
+
+  // Keys are unique, so that none need be looked for. The vector that an ordered object is would copy its values where
+  // it grows, its keys being const: they are moved.
+  static ordered_json* add(ordered_json::object_t& object, const std::string& key, ordered_json value) {
+    using Pairs = ordered_json::object_t::Container;
+    if (object.size() == object.capacity()) {
+      ordered_json::object_t wider;
+      wider.reserve(std::max<size_t>(4, 2 * object.size()));
+      for (auto& [name, held] : object) wider.Pairs::emplace_back(name, std::move(held));
+      object.swap(wider);
+    }
+    return &object.Pairs::emplace_back(key, std::move(value)).second;
+  }
+
+  Json& root_;
   const std::string& where_;
   const std::string_view mend_;
-  std::vector<json*> open_;  // stable: a container is not touched while one inside it is open
+  const bool any_root_;
+  std::vector<Json*> open_;  // stable: a container is not touched while one inside it is open
 };
+
+template <class Json>
+Json read_tree(std::string_view text, const std::string& where, std::string_view mend, int max_depth, bool any_root) {
+  Json root;
+  TreeBuilder<Json> builder(root, where, mend, any_root);
+  read_json(text, where, mend, max_depth, builder);
+  return root;
+}
 
 }  // namespace
 
@@ -144,10 +177,16 @@ void read_json(std::string_view text, const std::string& where, std::string_view
 }
 
 json parse_json_object(std::string_view text, const std::string& where, std::string_view mend, int max_depth) {
-  json object;
-  TreeBuilder builder(object, where, mend);
-  read_json(text, where, mend, max_depth, builder);
-  return object;
+  return read_tree<json>(text, where, mend, max_depth, false);
+}
+
+ordered_json parse_ordered_json_object(std::string_view text, const std::string& where, std::string_view mend,
+                                       int max_depth) {
+  return read_tree<ordered_json>(text, where, mend, max_depth, false);
+}
+
+ordered_json parse_ordered_json(std::string_view text, const std::string& where, std::string_view mend, int max_depth) {
+  return read_tree<ordered_json>(text, where, mend, max_depth, true);
 }
 
 }  // namespace mixtune

@@ -33,4 +33,12 @@ void read_json(std::string_view text, const std::string& where, std::string_view
 // The object that `text` is. Throws as read_json does, and where it is something else.
 nlohmann::json parse_json_object(std::string_view text, const std::string& where, std::string_view mend, int max_depth);
 
+// The same with the keys of objects in the text's order: each is found by a walk over all.
+nlohmann::ordered_json parse_ordered_json_object(std::string_view text, const std::string& where, std::string_view mend,
+                                                 int max_depth);
+
+// The same of any value.
+nlohmann::ordered_json parse_ordered_json(std::string_view text, const std::string& where, std::string_view mend,
+                                          int max_depth);
+
 }  // namespace mixtune

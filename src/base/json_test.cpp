@@ -127,5 +127,21 @@ TEST(Json, BoundsTheDepth) {
   expect_error("{\"a\":" + std::string(1 << 20, '['), "nests deeper than 4 levels");
 }
 
+TEST(Json, KeepsTheOrderOfKeysWhereAsked) {
+  std::string text = R"({"z":{"b":1,"a":[{"y":1,"x":null}]})";
+  for (int i = 9; i >= 0; --i) text += fmt::format(R"(,"k{}":[{},"{}"])", i, i, std::string(40, 'x'));
+  text += "}";
+  EXPECT_EQ(parse_ordered_json_object(text, "where", "mend", 4).dump(), text);
+  EXPECT_EQ(parse_ordered_json(text, "where", "mend", 4).dump(), text);
+  for (const char* value : {"[{\"b\":1,\"a\":2}]", "1", "\"x\"", "null"})
+    EXPECT_EQ(parse_ordered_json(value, "where", "mend", 4).dump(), value);
+}
+
+TEST(Json, ReadsAnObjectOfManyKeys) {
+  std::string text = "{\"first\":[" + std::string(1 << 20, ' ') + "]";
+  for (int i = 0; i < 200000; ++i) text += fmt::format(",\"{}\":{{}}", i);
+  EXPECT_EQ(parse_ordered_json_object(text + "}", "where", "mend", 4).size(), 200001u);
+}
+
 }  // namespace
 }  // namespace mixtune

@@ -11,7 +11,7 @@
 
 namespace mixtune {
 
-enum class DatasetFormat { kAuto, kMessages, kInstruction, kText, kTokenized };
+enum class DatasetFormat { kAuto, kMessages, kInstruction, kPromptCompletion, kText, kTokenized };
 enum class LongDocuments { kAuto, kTruncate, kSplit, kError };  // auto: split for text, truncate otherwise
 enum class Schedule { kConstant, kLinear, kCosine, kConstantWithWarmup };
 enum class RouterLossType { kHuggingface };

@@ -20,7 +20,7 @@ template <class Enum>
 std::vector<std::string_view> names();
 template <>
 std::vector<std::string_view> names<DatasetFormat>() {
-  return {"auto", "messages", "instruction", "text", "tokenized"};
+  return {"auto", "messages", "instruction", "prompt_completion", "text", "tokenized"};
 }
 template <>
 std::vector<std::string_view> names<LongDocuments>() {
@@ -176,7 +176,7 @@ void add_data_keys(Table& table) {
             {.bounds = {0, 100, Bounds::kOpenHigh}, .nullable = true});
   table.add("dataset_format", &Config::data, &D::dataset_format, "form of the records; `auto`: told from the first");
   table.add("train_on_prompt", &Config::data, &D::train_on_prompt,
-            "train on prompts too, not only on answers (`messages` and `instruction`)");
+            "train on prompts too, not only on answers (`messages`, `instruction` and `prompt_completion`)");
   table.add("long_documents", &Config::data, &D::long_documents,
             "what becomes of a document longer than `max_seq_length`; `auto`: `split` for `text`, else `truncate`");
   table.add("packing", &Config::data, &D::packing,

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace mixtune {
@@ -11,6 +13,15 @@ namespace {
 constexpr const char* kJoin = "\n\n";
 
 using Turns = std::vector<Turn>;
+
+void refuse_tools(const Conversation& conversation, const std::string& where) {
+  const auto has_tools = [](const Turn& turn) {
+    return turn.role == Role::kTool || !turn.tool_calls.empty();
+  };
+  if (!conversation.tools.empty() || std::ranges::any_of(conversation.turns, has_tools))
+    throw UserError(where, "the chat template of Mixtral-Instruct has no place for tools, their calls and answers",
+                    "remove the record, or write them as text");
+}
 
 void check(const Turns& conversation, Role last, const std::string& where) {
   if (conversation.empty()) throw UserError(where, "a conversation without a turn", "remove the record");
@@ -29,11 +40,15 @@ void check(const Turns& conversation, Role last, const std::string& where) {
     throw UserError(where, "an answer without a turn before it", "add the user's turn (it may be empty)");
 }
 
-// Turns of one role in a row become one; empty texts leave no trace.
+// Turns of one role in a row become one (answers where they are alike trained; prompts are trained where all of them
+// are), and empty texts leave no trace.
 Turns joined(const Turns& conversation) {
   Turns turns;
   for (const Turn& turn : conversation) {
-    if (turns.empty() || turns.back().role != turn.role) turns.push_back({.role = turn.role});
+    const bool joins = !turns.empty() && turns.back().role == turn.role &&
+                       (turn.role != Role::kAssistant || turns.back().train == turn.train);
+    if (!joins) turns.push_back({.role = turn.role, .train = turn.train});
+    turns.back().train = turns.back().train && turn.train;
     std::string& whole = turns.back().text;
     if (!whole.empty() && !turn.text.empty()) whole += kJoin;
     whole += turn.text;
@@ -59,10 +74,10 @@ TokenSequence encode(const Tokenizer& tokenizer, const Turns& conversation, bool
   document.append({tokenizer.bos()}, false);
   for (const Turn& turn : normalised(conversation)) {
     if (turn.role == Role::kAssistant) {
-      document.append(tokenizer.encode(turn.text), true);
-      document.append({tokenizer.eos()}, true);
+      document.append(tokenizer.encode(turn.text), turn.train);
+      document.append({tokenizer.eos()}, turn.train);
     } else {
-      document.append(tokenizer.encode(fmt::format("[INST] {} [/INST]", turn.text)), train_on_prompt);
+      document.append(tokenizer.encode(fmt::format("[INST] {} [/INST]", turn.text)), train_on_prompt && turn.train);
     }
   }
   return document;
@@ -72,12 +87,14 @@ TokenSequence encode(const Tokenizer& tokenizer, const Turns& conversation, bool
 
 TokenSequence encode_conversation(const TextEncoder& encoder, const Conversation& conversation,
                                   const std::string& where) {
+  refuse_tools(conversation, where);
   check(conversation.turns, Role::kAssistant, where);
   return encode(*encoder.tokenizer, conversation.turns, encoder.train_on_prompt);
 }
 
 std::vector<int32_t> encode_prompt(const TextEncoder& encoder, const Conversation& conversation,
                                    const std::string& where) {
+  refuse_tools(conversation, where);
   check(conversation.turns, Role::kUser, where);
   return encode(*encoder.tokenizer, conversation.turns, false).ids;
 }

@@ -27,7 +27,8 @@ json fixture(const std::string& name) {
 }
 
 Conversation conversation(const json& record) {
-  return std::get<Conversation>(parse_record(record, DatasetFormat::kMessages, "fixture"));
+  UnreadKeys unread;
+  return std::get<Conversation>(parse_record(record, DatasetFormat::kMessages, "fixture", unread));
 }
 
 Conversation turns(const std::vector<std::pair<Role, std::string>>& texts) {

@@ -34,7 +34,7 @@ struct Lengths {
   double mean() const { return static_cast<double>(tokens) / static_cast<double>(documents); }
 };
 
-std::string keys_of(const nlohmann::json& record) {
+std::string keys_of(const nlohmann::ordered_json& record) {
   std::string keys;
   for (const auto& item : record.items()) keys += fmt::format("{}{}", keys.empty() ? "" : ", ", printable(item.key()));
   return printable(keys, 300);
@@ -47,13 +47,14 @@ std::string describe_data_file(const std::string& path, DatasetFormat format, co
   std::string keys;
   int64_t records = 0;
   Lengths lengths;
-  for (nlohmann::json json; reader.next(json); ++records) {
+  UnreadKeys unread;
+  for (nlohmann::ordered_json json; reader.next(json); ++records) {
     const std::string where = reader.where();
     if (records == 0) {
       keys = keys_of(json);
       if (format == DatasetFormat::kAuto) format = detect_format(json, where);
     }
-    Record record = parse_record(json, format, where);
+    Record record = parse_record(json, format, where, unread);
     if (tokenizer || format == DatasetFormat::kTokenized)
       for (const TokenSequence& document : encode_record(std::move(record), {.tokenizer = tokenizer}, where))
         lengths.add(document);
@@ -62,6 +63,7 @@ std::string describe_data_file(const std::string& path, DatasetFormat format, co
 
   std::string text =
       fmt::format("format: {}\nrecords: {}\nkeys of the first record: {}\n", format_name(format), records, keys);
+  if (!unread.empty()) text += fmt::format("keys not read: {}\n", unread.text());
   if (lengths.documents > 0)
     text += fmt::format("tokens: {}\ntargets: {}\ntokens a record: min {}, mean {:.1f}, max {}\n", lengths.tokens,
                         lengths.targets, lengths.min, lengths.mean(), lengths.max);

@@ -2,174 +2,212 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
-#include <limits>
+#include <span>
 #include <utility>
 
 #include "base/error.h"
+#include "data/closed_keys.h"
+#include "data/fields.h"
+#include "data/tokenized_record.h"
+#include "data/tools.h"
+#include "data/turns.h"
 
 namespace mixtune {
 
 namespace {
 
-using nlohmann::json;
+using nlohmann::ordered_json;
 
-constexpr std::array<std::pair<std::string_view, Role>, 5> kRoles = {{{"system", Role::kSystem},
-                                                                      {"user", Role::kUser},
-                                                                      {"human", Role::kUser},
-                                                                      {"assistant", Role::kAssistant},
-                                                                      {"gpt", Role::kAssistant}}};
+constexpr std::array<std::string_view, 3> kTurnLists = {"messages", "conversations", "conversation"};
 
-// A JSON object with where it stands, for messages.
-class Fields {
- public:
-  Fields(const json& object, const std::string& where) : object_(object), where_(where) {}
+constexpr std::array<std::string_view, 7> kMessagesKeys = {"messages",      "conversations", "conversation", "system",
+                                                           "system_prompt", "tools",         "functions"};
+constexpr std::array<std::string_view, 8> kInstructionKeys = {"instruction", "input",         "output", "history",
+                                                              "system",      "system_prompt", "tools",  "functions"};
+constexpr std::array<std::string_view, 6> kTurnPairKeys = {"prompt",        "completion", "system",
+                                                           "system_prompt", "tools",      "functions"};
+constexpr std::array<std::string_view, 2> kTextPairKeys = {"prompt", "completion"};
+constexpr std::array<std::string_view, 1> kTextKeys = {"text"};
 
-  bool has(const char* key) const { return object_.contains(key); }
+constexpr std::string_view kNoPlace = "has no place in text without a chat template";
+constexpr std::string_view kUseMessages = "write prompt and completion as lists of turns, or use format messages";
+constexpr std::array kTextPairRefused = {
+    RefusedKey{"system", kNoPlace, kUseMessages}, RefusedKey{"system_prompt", kNoPlace, kUseMessages},
+    RefusedKey{"tools", kNoPlace, kUseMessages}, RefusedKey{"functions", kNoPlace, kUseMessages},
+    RefusedKey{"history", kNoPlace, kUseMessages}};
+constexpr std::array kHistoryRefused = {
+    RefusedKey{"history", "is read of format instruction alone", "write earlier turns into the list of turns"}};
 
-  const std::string& text(const char* key) const {
-    const json& value = get(key);
-    if (!value.is_string()) fail(key, fmt::format("is {}, not a string", kind(value)));
-    return value.get_ref<const std::string&>();
-  }
+constexpr const char* kFormats =
+    "a record has messages (or conversations), instruction or input with output, prompt with completion, text, or "
+    "input_ids";
 
-  bool flag(const char* key) const {
-    const json& value = get(key);
-    if (!value.is_boolean()) fail(key, fmt::format("is {}, not true or false", kind(value)));
-    return value.get<bool>();
-  }
-
-  const json& list(const char* key) const {
-    const json& value = get(key);
-    if (!value.is_array()) fail(key, fmt::format("is {}, not a list", kind(value)));
-    return value;
-  }
-
-  // A list of integers that fit int32.
-  std::vector<int32_t> integers(const char* key) const {
-    const json& values = list(key);
-    std::vector<int32_t> result;
-    result.reserve(values.size());
-    for (const json& value : values) {
-      const bool fits = value.is_number_unsigned()
-                            ? value.get<uint64_t>() <= uint64_t{std::numeric_limits<int32_t>::max()}
-                            : value.is_number_integer() && value.get<int64_t>() >= std::numeric_limits<int32_t>::min();
-      if (!fits) fail(key, fmt::format("holds {} (entry {}), not a token id", kind(value), result.size()));
-      result.push_back(value.get<int32_t>());
-    }
-    return result;
-  }
-
-  [[noreturn]] void fail(std::string_view key, const std::string& what) const {
-    throw UserError(where_, fmt::format("'{}' {}", key, what), "every record must be of the file's dataset_format");
-  }
-
-  static std::string kind(const json& value) {
-    return value.is_number()
-               ? printable(value.dump(), 24)
-               : fmt::format("{} {}", value.is_object() || value.is_array() ? "an" : "a", value.type_name());
-  }
-
- private:
-  const json& get(const char* key) const {
-    const auto at = object_.find(key);
-    if (at == object_.end()) fail(key, "is missing");
-    return *at;
-  }
-
-  const json& object_;
-  const std::string& where_;
-};
-
-Role parse_role(const std::string& name, const std::string& where) {
-  for (const auto& [known, role] : kRoles)
-    if (name == known) return role;
-  throw UserError(where, fmt::format("unknown role '{}'", printable(name)),
-                  "roles are system, user (human) and assistant (gpt)");
+// The column, under either of its names.
+std::string system_text(const Fields& record, UnreadKeys& unread) {
+  const bool both = record.has("system") && record.has("system_prompt");
+  if (!record.has("system") && !record.has("system_prompt")) return "";
+  const std::string text = parse_content(record, record.has("system") ? "system" : "system_prompt", unread);
+  if (both && parse_content(record, "system_prompt", unread) != text)
+    record.place().fail("'system' and 'system_prompt' differ", "remove one");
+  return text;
 }
 
-// Fields of a message that change what is trained, and that the v1 template has no place for.
-void refuse_extras(const json& message, const std::string& where) {
-  for (const char* key : {"tool_calls", "function_call"})
-    if (message.contains(key) && !message[key].empty())
-      throw UserError(where, fmt::format("'{}' is not supported", key), "remove the record, or write the call as text");
-  if (message.contains("weight") && !message["weight"].is_null() && message["weight"] != 1)
-    throw UserError(where, "a message 'weight' other than 1 is not supported", "remove it, or use format tokenized");
+Conversation with_columns(std::vector<Turn> turns, const Fields& record, UnreadKeys& unread) {
+  std::string system = system_text(record, unread);
+  const bool has_turn = !turns.empty() && turns[0].role == Role::kSystem;
+  if (has_turn && !system.empty() && turns[0].text != system)
+    record.place().fail("the system column and the system turn differ", "remove one");
+  if (!has_turn && !system.empty()) turns.insert(turns.begin(), Turn{.role = Role::kSystem, .text = std::move(system)});
+  return {.turns = std::move(turns), .tools = parse_tools(record)};
 }
 
-Record parse_messages(const json& record, const std::string& where) {
-  const bool share_gpt = !record.contains("messages") && record.contains("conversations");
-  const json& messages = Fields(record, where).list(share_gpt ? "conversations" : "messages");
-  Conversation conversation;
-  for (const json& message : messages) {
-    const std::string here = fmt::format("{}, turn {}", where, conversation.turns.size() + 1);
-    if (!message.is_object()) throw UserError(here, "is not an object", "a turn has a role and a content");
-    refuse_extras(message, here);
-    const Fields fields(message, here);
-    const Role role = parse_role(fields.text(share_gpt ? "from" : "role"), here);
-    conversation.turns.push_back({.role = role, .text = fields.text(share_gpt ? "value" : "content")});
+// The list of turns that the record has; "" where it has none.
+std::string_view turn_list(const Fields& record) {
+  std::string_view found;
+  for (const std::string_view key : kTurnLists) {
+    if (!record.has(key)) continue;
+    if (!found.empty()) record.place().fail(fmt::format("has both '{}' and '{}'", found, key), "remove one");
+    found = key;
   }
-  return conversation;
+  return found;
 }
 
-Record parse_instruction(const json& record, const std::string& where) {
-  const Fields fields(record, where);
-  std::string prompt = fields.text(fields.has("instruction") ? "instruction" : "input");
-  if (fields.has("instruction") && fields.has("input")) {
-    const std::string& input = fields.text("input");
+Record parse_messages(const Fields& record, UnreadKeys& unread) {
+  check_keys(record, kMessagesKeys, kHistoryRefused, "", unread);
+  return with_columns(parse_turns(record, turn_list(record), unread), record, unread);
+}
+
+// [[user, answer], ...]: earlier turns, whose answers are trained as LLaMA-Factory trains them.
+std::vector<Turn> parse_history(const Fields& record) {
+  std::vector<Turn> turns;
+  if (!record.has("history") || is_empty(record.get("history"))) return turns;
+  for (const ordered_json& pair : record.list("history")) {
+    const auto is_text = [](const ordered_json& value) {
+      return value.is_string();
+    };
+    if (!pair.is_array() || pair.size() != 2 || !std::ranges::all_of(pair, is_text))
+      record.fail("history",
+                  fmt::format("has an entry (number {}) that is not [user's text, answer]", turns.size() / 2 + 1));
+    turns.push_back({.role = Role::kUser, .text = pair[0].get<std::string>()});
+    turns.push_back({.role = Role::kAssistant, .text = pair[1].get<std::string>()});
+  }
+  return turns;
+}
+
+Record parse_instruction(const Fields& record, UnreadKeys& unread) {
+  check_keys(record, kInstructionKeys, {}, "", unread);
+  std::vector<Turn> turns = parse_history(record);
+  std::string prompt = record.text(record.has("instruction") ? "instruction" : "input");
+  if (record.has("instruction") && record.has("input")) {
+    const std::string& input = record.text("input");
     if (!prompt.empty() && !input.empty()) prompt += "\n\n";
     prompt += input;
   }
-  return Conversation{.turns = {{.role = Role::kUser, .text = std::move(prompt)},
-                                {.role = Role::kAssistant, .text = fields.text("output")}}};
+  turns.push_back({.role = Role::kUser, .text = std::move(prompt)});
+  turns.push_back({.role = Role::kAssistant, .text = record.text("output")});
+  return with_columns(std::move(turns), record, unread);
 }
 
-void check_mask(const json& mask, size_t ids, const std::string& where) {
-  if (mask.size() != ids)
-    throw UserError(where, fmt::format("'attention_mask' has {} entries for {} input_ids", mask.size(), ids),
-                    "remove it: every token is seen");
-  for (const json& seen : mask)
-    if (seen != 1) throw UserError(where, "'attention_mask' has entries that are not 1", "remove padding tokens");
+// A bool beside prompt and completion says whether the completion is liked (TRL's unpaired preference).
+void refuse_label(const Fields& record) {
+  const ordered_json* label = record.find("label");
+  if (label && label->is_boolean())
+    record.place().fail("'label' is of preference data (KTO), which is not supported",
+                        "keep the completions to train on, and remove the key");
 }
 
-Record parse_tokenized(const json& record, const std::string& where) {
-  const Fields fields(record, where);
-  TokenSequence tokens;
-  tokens.ids = fields.integers("input_ids");
-  tokens.labels = fields.has("labels") ? fields.integers("labels") : tokens.ids;
-  if (tokens.labels.size() != tokens.ids.size())
-    throw UserError(where, fmt::format("{} labels for {} input_ids", tokens.labels.size(), tokens.ids.size()),
-                    "give each token its own label (-100: not trained); they are not shifted");
-  if (fields.has("attention_mask")) check_mask(fields.list("attention_mask"), tokens.ids.size(), where);
-  tokens.continues = fields.has("continues_record") && fields.flag("continues_record");
-  return TokenizedRecord{std::move(tokens)};
+Record parse_prompt_completion(const Fields& record, UnreadKeys& unread) {
+  refuse_label(record);
+  const bool lists = record.get("prompt").is_array();
+  if (lists != record.get("completion").is_array())
+    record.place().fail("one of 'prompt' and 'completion' is a list, the other is not",
+                        "write both as strings, or both as lists of turns");
+  if (!lists) {
+    check_keys(record, kTextPairKeys, kTextPairRefused, "", unread);
+    return PromptCompletion{.prompt = record.text("prompt"), .completion = record.text("completion")};
+  }
+  check_keys(record, kTurnPairKeys, kHistoryRefused, "", unread);
+  std::vector<Turn> turns = parse_turns(record, "prompt", unread);
+  for (Turn& turn : turns) turn.train = turn.train && turn.role != Role::kAssistant;
+  std::ranges::move(parse_turns(record, "completion", unread), std::back_inserter(turns));
+  return with_columns(std::move(turns), record, unread);
+}
+
+Record parse_text(const Fields& record, UnreadKeys& unread) {
+  check_keys(record, kTextKeys, {}, "", unread);
+  return record.text("text");
+}
+
+bool shows(const Fields& record, DatasetFormat format) {
+  switch (format) {
+    case DatasetFormat::kTokenized:
+      return record.has("input_ids");
+    case DatasetFormat::kMessages:
+      return std::ranges::any_of(kTurnLists, [&](std::string_view key) { return record.has(key); });
+    case DatasetFormat::kInstruction:
+      return record.has("output") && (record.has("instruction") || record.has("input"));
+    case DatasetFormat::kPromptCompletion:
+      return record.has("prompt") && record.has("completion");
+    case DatasetFormat::kText:
+      return record.has("text");
+    case DatasetFormat::kAuto:
+      break;
+  }
+  return false;
+}
+
+template <size_t n>
+std::string_view first_of(const Fields& record, const std::array<std::string_view, n>& keys) {
+  const auto found = std::ranges::find_if(keys, [&](std::string_view key) { return record.has(key); });
+  return found == keys.end() ? "" : *found;
+}
+
+// What to do with a record that has none of the formats' keys.
+std::string mend_of(const Fields& record) {
+  constexpr std::array<std::string_view, 6> kQuestions = {"instruction", "prompt", "question",
+                                                          "query",       "input",  "problem"};
+  constexpr std::array<std::string_view, 6> kAnswers = {"output", "completion", "response",
+                                                        "answer", "solution",   "target"};
+  if (record.has("chosen") || record.has("rejected"))
+    return "preference data (DPO, KTO) is not supported: write the answer to train on in a format's own keys";
+  const std::string_view question = first_of(record, kQuestions), answer = first_of(record, kAnswers);
+  if (question.empty() || answer.empty()) return kFormats;
+  return fmt::format(
+      "rename '{0}' and '{1}' to instruction and output (a question and its answer, by the chat template) or to prompt "
+      "and completion (text and how it goes on, without one)",
+      question, answer);
 }
 
 }  // namespace
 
 std::string_view format_name(DatasetFormat format) {
-  constexpr std::string_view kNames[] = {"auto", "messages", "instruction", "text", "tokenized"};
+  constexpr std::string_view kNames[] = {"auto", "messages", "instruction", "prompt_completion", "text", "tokenized"};
   return kNames[static_cast<int>(format)];
 }
 
-DatasetFormat detect_format(const json& record, const std::string& where) {
-  const auto has = [&](const char* key) {
-    return record.contains(key);
-  };
-  if (has("input_ids")) return DatasetFormat::kTokenized;
-  if (has("messages") || has("conversations")) return DatasetFormat::kMessages;
-  if (has("output") && (has("instruction") || has("input"))) return DatasetFormat::kInstruction;
-  if (has("text")) return DatasetFormat::kText;
-  throw UserError(where, "the keys of the first record show none of mixtune's formats",
-                  "it needs messages or conversations, instruction or input with output, text, or input_ids");
+DatasetFormat detect_format(const ordered_json& record, const std::string& where) {
+  const Place place(where);
+  const Fields fields(record, place);
+  for (const DatasetFormat format : {DatasetFormat::kTokenized, DatasetFormat::kMessages, DatasetFormat::kInstruction,
+                                     DatasetFormat::kPromptCompletion, DatasetFormat::kText})
+    if (shows(fields, format)) return format;
+  place.fail(fmt::format("the keys of the first record show no format: {}", fields.keys()), mend_of(fields));
 }
 
-Record parse_record(const json& record, DatasetFormat format, const std::string& where) {
+Record parse_record(const ordered_json& record, DatasetFormat format, const std::string& where, UnreadKeys& unread) {
   MT_CHECK(format != DatasetFormat::kAuto);
-  if (format == DatasetFormat::kMessages) return parse_messages(record, where);
-  if (format == DatasetFormat::kInstruction) return parse_instruction(record, where);
-  if (format == DatasetFormat::kText) return Fields(record, where).text("text");
-  return parse_tokenized(record, where);
+  const Place place(where);
+  const Fields fields(record, place);
+  if (!shows(fields, format))
+    place.fail(fmt::format("is not of format {}: its keys are {}", format_name(format), fields.keys()),
+               "every record must be of the file's format (dataset_format, or what the first record shows)");
+  if (format == DatasetFormat::kMessages) return parse_messages(fields, unread);
+  if (format == DatasetFormat::kInstruction) return parse_instruction(fields, unread);
+  if (format == DatasetFormat::kPromptCompletion) return parse_prompt_completion(fields, unread);
+  if (format == DatasetFormat::kText) return parse_text(fields, unread);
+  return parse_tokenized(fields, unread);
 }
 
 }  // namespace mixtune

@@ -1,134 +1,160 @@
+// tests/fixtures/data/*.jsonl: a record a line, and what becomes of it:
+//
+//   turns   [[role, text, {"train": false, "calls": [[id, name, arguments]], "id": ..., "name": ...}]], tools [...]
+//   text; prompt and completion; ids and labels of each document, and which of them continue the record
+//   unread  the keys that are left, as UnreadKeys::text has them; absent: none
+//   error   words of the refusal
 #include "data/formats.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "data/jsonl.h"
 #include "data/test_folder.h"
 
 namespace mixtune {
 namespace {
 
-using nlohmann::json;
-using testing::AllOf;
-using testing::ElementsAre;
+using nlohmann::ordered_json;
 using testing::HasSubstr;
 
-Record parse(const char* text, DatasetFormat format = DatasetFormat::kAuto) {
-  const json record = json::parse(text);
-  return parse_record(record, format == DatasetFormat::kAuto ? detect_format(record, "a.jsonl:7") : format,
-                      "a.jsonl:7");
+const std::string kWhere = "a.jsonl:7";
+
+struct Case {
+  std::string name;
+  ordered_json json;
+};
+
+void PrintTo(const Case& item, std::ostream* out) {
+  *out << item.json["record"];
 }
 
-std::string refusal(const char* text, DatasetFormat format = DatasetFormat::kAuto) {
-  const std::string message = user_error([&] { parse(text, format); });
-  EXPECT_THAT(message, testing::StartsWith("a.jsonl:7"));
-  return message;
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const char* file : {"conversations", "tools", "texts", "tokenized"}) {
+    JsonlReader reader(source_path("tests/fixtures/data/") + file + ".jsonl");
+    for (ordered_json json; reader.next(json);) {
+      std::string name = std::string(file) + "_" + json["name"].get<std::string>();
+      std::ranges::replace_if(
+          name, [](unsigned char c) { return !std::isalnum(c); }, '_');
+      all.push_back({std::move(name), std::move(json)});
+    }
+  }
+  return all;
 }
 
-TokenSequence one_document(const Record& record) {
-  const auto& documents = std::get<TokenizedRecord>(record);
-  EXPECT_EQ(documents.size(), 1u);
-  return documents.at(0);
+DatasetFormat format_of(const ordered_json& item) {
+  if (!item.contains("format")) return detect_format(item["record"], kWhere);
+  for (int format = 0;; ++format)
+    if (format_name(static_cast<DatasetFormat>(format)) == item["format"]) return static_cast<DatasetFormat>(format);
 }
 
-std::vector<Turn> conversation(const char* text) {
-  return std::get<Conversation>(parse(text)).turns;
+ordered_json describe(const Turn& turn) {
+  constexpr std::array kRoles = {"system", "user", "assistant", "tool"};
+  ordered_json more = ordered_json::object();
+  if (!turn.train) more["train"] = false;
+  for (const ToolCall& call : turn.tool_calls) more["calls"].push_back({call.id, call.name, call.arguments});
+  if (!turn.tool_call_id.empty()) more["id"] = turn.tool_call_id;
+  if (!turn.name.empty()) more["name"] = turn.name;
+  ordered_json described = {kRoles[static_cast<size_t>(turn.role)], turn.text};
+  if (!more.empty()) described.push_back(more);
+  return described;
 }
 
-testing::Matcher<Turn> is_turn(Role role, const std::string& text) {
-  return AllOf(testing::Field(&Turn::role, role), testing::Field(&Turn::text, text));
+ordered_json describe(const Record& record) {
+  ordered_json described;
+  if (const auto* conversation = std::get_if<Conversation>(&record)) {
+    described["turns"] = ordered_json::array();
+    for (const Turn& turn : conversation->turns) described["turns"].push_back(describe(turn));
+    if (!conversation->tools.empty()) described["tools"] = conversation->tools;
+  } else if (const auto* text = std::get_if<PromptCompletion>(&record)) {
+    described = {{"prompt", text->prompt}, {"completion", text->completion}};
+  } else if (const auto* documents = std::get_if<TokenizedRecord>(&record)) {
+    bool continues = false;
+    for (const TokenSequence& document : *documents) {
+      described["ids"].push_back(document.ids);
+      described["labels"].push_back(document.labels);
+      described["continues"].push_back(document.continues);
+      continues = continues || document.continues;
+    }
+    if (!continues) described.erase("continues");
+  } else {
+    described["text"] = std::get<std::string>(record);
+  }
+  return described;
 }
 
-TEST(Formats, Detects) {
+class RecordCase : public testing::TestWithParam<Case> {};
+
+TEST_P(RecordCase, BecomesWhatTheFixtureSays) {
+  ordered_json expected = GetParam().json;
+  const ordered_json item = expected;
+  for (const char* key : {"name", "record", "format"}) expected.erase(key);
+  ordered_json described;
+  UnreadKeys unread;
+  const std::string error =
+      user_error([&] { described = describe(parse_record(item["record"], format_of(item), kWhere, unread)); });
+  if (expected.contains("error")) {
+    EXPECT_THAT(error, testing::AllOf(testing::StartsWith(kWhere), HasSubstr(expected["error"].get<std::string>())));
+  } else {
+    ASSERT_EQ(error, "");
+    if (!unread.empty()) described["unread"] = unread.text();
+    EXPECT_EQ(nlohmann::json(described), nlohmann::json(expected));
+  }
+}
+
+std::string name_of_case(const testing::TestParamInfo<Case>& info) {
+  return info.param.name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Data, RecordCase, testing::ValuesIn(cases()), name_of_case);
+
+TEST(RecordCases, AreMany) {
+  const std::vector<Case> all = cases();
+  EXPECT_GE(all.size(), 120u);
+  EXPECT_GE(std::ranges::count_if(all, [](const Case& item) { return item.json.contains("error"); }), 60);
+}
+
+TEST(Formats, TakesTheFirstOfSeveralThatARecordShows) {
   const auto detect = [](const char* text) {
-    return format_name(detect_format(json::parse(text), ""));
+    return format_name(detect_format(ordered_json::parse(text), ""));
   };
-  EXPECT_EQ(detect(R"({"messages": []})"), "messages");
-  EXPECT_EQ(detect(R"({"conversations": []})"), "messages");
-  EXPECT_EQ(detect(R"({"input": "", "output": ""})"), "instruction");
-  EXPECT_EQ(detect(R"({"instruction": "", "output": "", "text": ""})"), "instruction");
-  EXPECT_EQ(detect(R"({"text": ""})"), "text");
-  EXPECT_EQ(detect(R"({"input_ids": [], "text": ""})"), "tokenized");
-  for (const char* text : {R"({})", R"({"prompt": "x"})", R"({"output": "x"})"})
-    EXPECT_THAT(user_error([&] { detect(text); }), HasSubstr("show none of mixtune's formats")) << text;
+  EXPECT_EQ(detect(R"({"text": "", "messages": [], "input_ids": []})"), "tokenized");
+  EXPECT_EQ(detect(R"({"text": "", "prompt": "", "completion": "", "messages": []})"), "messages");
+  EXPECT_EQ(detect(R"({"text": "", "instruction": "", "output": ""})"), "instruction");
+  EXPECT_EQ(detect(R"({"prompt": "", "completion": "", "text": ""})"), "prompt_completion");
+  EXPECT_EQ(detect(R"({"messages": null, "input_ids": null, "text": ""})"), "text");
 }
 
-TEST(Formats, Messages) {
-  EXPECT_THAT(
-      conversation(R"({"id": 3, "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"},
-                               {"role": "assistant", "content": "a", "tool_calls": null, "weight": 1}]})"),
-      ElementsAre(is_turn(Role::kSystem, "s"), is_turn(Role::kUser, "u"), is_turn(Role::kAssistant, "a")));
+TEST(UnreadKeys, NamesTheMostFrequentFirstAndNoMoreThanFitALine) {
+  UnreadKeys keys;
+  EXPECT_TRUE(keys.empty());
+  for (const char* key : {"b", "a", "c", "c"}) keys.add(key);
+  EXPECT_EQ(keys.text(), "c (2), a (1), b (1)");
+  UnreadKeys more;
+  for (int i = 0; i < 30; ++i) more.add("key" + std::to_string(10 + i) + std::string(100, 'x'));
+  more.add("a");
+  more.add("\n\x1b");
+  keys.add(more);
+  EXPECT_THAT(keys.text(), testing::StartsWith("a (2), c (2), \\x0a\\x1b (1), b (1), key10xxx"));
+  EXPECT_THAT(keys.text(), testing::EndsWith("xxx... (1), and 14 more"));
+  EXPECT_LT(keys.text().size(), 1200u);
 }
 
-TEST(Formats, ShareGpt) {
-  EXPECT_THAT(conversation(R"({"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "u"},
-                               {"from": "gpt", "value": "a"}]})"),
-              ElementsAre(is_turn(Role::kSystem, "s"), is_turn(Role::kUser, "u"), is_turn(Role::kAssistant, "a")));
-}
-
-TEST(Formats, MessagesRefused) {
-  EXPECT_THAT(refusal(R"({"messages": "x"})"), HasSubstr("'messages' is a string, not a list"));
-  EXPECT_THAT(refusal(R"({"messages": ["x"]})"), HasSubstr("turn 1: is not an object"));
-  EXPECT_THAT(refusal(R"({"messages": [{"role": "user"}]})"), HasSubstr("turn 1: 'content' is missing"));
-  EXPECT_THAT(refusal(R"({"messages": [{"content": "x"}]})"), HasSubstr("turn 1: 'role' is missing"));
-  EXPECT_THAT(refusal(R"({"messages": [{"role": "user", "content": null}]})"), HasSubstr("'content' is a null"));
-  EXPECT_THAT(refusal(R"({"messages": [{"role": "user", "content": [{"type": "text"}]}]})"),
-              HasSubstr("'content' is an array, not a string"));
-  EXPECT_THAT(refusal(R"({"messages": [{"role": 5, "content": "x"}]})"), HasSubstr("'role' is 5, not a string"));
-  EXPECT_THAT(refusal(R"({"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "x"}]})"),
-              HasSubstr("turn 2: unknown role 'tool'"));
-  EXPECT_THAT(refusal(R"({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]})"),
-              HasSubstr("'tool_calls' is not supported"));
-  EXPECT_THAT(refusal(R"({"messages": [{"role": "assistant", "content": "x", "weight": 0}]})"), HasSubstr("'weight'"));
-  EXPECT_THAT(refusal(R"({"text": "x"})", DatasetFormat::kMessages), HasSubstr("'messages' is missing"));
-}
-
-TEST(Formats, Instruction) {
-  const auto user = [](const char* text) {
-    const std::vector<Turn> turns = conversation(text);
-    EXPECT_THAT(turns, ElementsAre(testing::_, is_turn(Role::kAssistant, "o")));
-    EXPECT_EQ(turns[0].role, Role::kUser);
-    return turns[0].text;
-  };
-  EXPECT_EQ(user(R"({"input": "i", "output": "o"})"), "i");
-  EXPECT_EQ(user(R"({"instruction": "do", "output": "o"})"), "do");
-  EXPECT_EQ(user(R"({"instruction": "do", "input": "i", "output": "o"})"), "do\n\ni");
-  EXPECT_EQ(user(R"({"instruction": "do", "input": "", "output": "o"})"), "do");
-  EXPECT_EQ(user(R"({"instruction": "", "input": "i", "output": "o"})"), "i");
-  EXPECT_THAT(refusal(R"({"input": "i"})", DatasetFormat::kInstruction), HasSubstr("'output' is missing"));
-  EXPECT_THAT(refusal(R"({"output": "o"})", DatasetFormat::kInstruction), HasSubstr("'input' is missing"));
-  EXPECT_THAT(refusal(R"({"instruction": "x", "input": null, "output": "o"})"), HasSubstr("'input' is a null"));
-  EXPECT_THAT(refusal(R"({"input": "i", "output": 7})"), HasSubstr("'output' is 7, not a string"));
-}
-
-TEST(Formats, Text) {
-  EXPECT_EQ(std::get<std::string>(parse(R"({"text": " x\n"})")), " x\n");
-  EXPECT_THAT(refusal(R"({"text": ["x"]})"), HasSubstr("'text' is an array, not a string"));
-  EXPECT_THAT(refusal(R"({"messages": []})", DatasetFormat::kText), HasSubstr("'text' is missing"));
-}
-
-TEST(Formats, Tokenized) {
-  const auto tokens = one_document(parse(R"({"input_ids": [1, 5, 2], "labels": [-100, 5, 2]})"));
-  EXPECT_THAT(tokens.ids, ElementsAre(1, 5, 2));
-  EXPECT_THAT(tokens.labels, ElementsAre(kIgnoreTarget, 5, 2));
-  const auto all = one_document(parse(R"({"input_ids": [1, 5], "attention_mask": [1, 1]})"));
-  EXPECT_EQ(all.labels, all.ids);
-}
-
-TEST(Formats, TokenizedRefused) {
-  EXPECT_THAT(refusal(R"({"input_ids": "1 2"})"), HasSubstr("'input_ids' is a string, not a list"));
-  EXPECT_THAT(refusal(R"({"input_ids": [1, "2"]})"), HasSubstr("'input_ids' holds a string (entry 1)"));
-  EXPECT_THAT(refusal(R"({"input_ids": [1.0]})"), HasSubstr("'input_ids' holds 1.0 (entry 0)"));
-  EXPECT_THAT(refusal(R"({"input_ids": [[1]]})"), HasSubstr("'input_ids' holds an array"));
-  EXPECT_THAT(refusal(R"({"input_ids": [2147483648]})"), HasSubstr("holds 2147483648"));
-  EXPECT_THAT(refusal(R"({"input_ids": [18446744073709551615]})"), HasSubstr("holds 18446744073709551615"));
-  EXPECT_THAT(refusal(R"({"input_ids": [-9223372036854775808]})"), HasSubstr("holds -9223372036854775808"));
-  EXPECT_THAT(refusal(R"({"input_ids": [1, 2], "labels": [1]})"), HasSubstr("1 labels for 2 input_ids"));
-  EXPECT_THAT(refusal(R"({"input_ids": [1], "labels": null})"), HasSubstr("'labels' is a null, not a list"));
-  EXPECT_THAT(refusal(R"({"input_ids": [1, 0], "attention_mask": [1, 0]})"), HasSubstr("entries that are not 1"));
-  EXPECT_THAT(refusal(R"({"input_ids": [1, 5], "attention_mask": [1]})"),
-              HasSubstr("'attention_mask' has 1 entries for 2 input_ids"));
-  EXPECT_THAT(refusal(R"({"input_ids": [1], "attention_mask": [1, 1]})"), HasSubstr("2 entries for 1 input_ids"));
+TEST(UnreadKeys, KeepsNoMoreNamesThanAFileMayHave) {
+  UnreadKeys keys;
+  for (int i = 0; i < 5000; ++i) {
+    UnreadKeys record;
+    record.add(std::to_string(i));
+    record.add("0");
+    keys.add(record);
+  }
+  EXPECT_THAT(keys.text(), testing::StartsWith("0 (5001), 1 (1), 10 (1)"));
+  EXPECT_THAT(keys.text(), testing::EndsWith(", and many more"));
 }
 
 }  // namespace

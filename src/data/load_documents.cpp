@@ -79,14 +79,16 @@ struct Source {
   int64_t vocab_size;
 };
 
-std::vector<std::vector<TokenSequence>> encode(const Block& block, DatasetFormat format, const Source& source) {
+std::vector<std::vector<TokenSequence>> encode(const Block& block, DatasetFormat format, const Source& source,
+                                               UnreadKeys& unread) {
   std::vector<std::vector<TokenSequence>> records(block.lines.size());
+  std::vector<UnreadKeys> unread_of(block.lines.size());
   std::vector<std::exception_ptr> errors(block.lines.size());
 #pragma omp parallel for schedule(dynamic)
   for (size_t i = 0; i < records.size(); ++i) {
     try {
       const std::string& where = block.wheres[i];
-      Record record = parse_record(parse_json_line(block.lines[i], where), format, where);
+      Record record = parse_record(parse_json_line(block.lines[i], where), format, where, unread_of[i]);
       records[i] = encode_record(std::move(record), source.encoder, where);
       for (const TokenSequence& document : records[i]) check_ids(document, source.vocab_size, where);
     } catch (...) {
@@ -95,6 +97,7 @@ std::vector<std::vector<TokenSequence>> encode(const Block& block, DatasetFormat
   }
   for (const std::exception_ptr& error : errors)
     if (error) std::rethrow_exception(error);
+  for (const UnreadKeys& keys : unread_of) unread.add(keys);
   return records;
 }
 
@@ -103,11 +106,12 @@ void load_file(DocumentSink& documents, const std::string& file, const Source& s
   RecordReader reader(file);
   DatasetFormat format = settings.dataset_format;
   const int64_t records_before = counts.records;
+  UnreadKeys unread;
   for (Block block; block.read(reader);) {
     if (format == DatasetFormat::kAuto)
       format = detect_format(parse_json_line(block.lines[0], block.wheres[0]), block.wheres[0]);
     const SequenceFit fit = fit_of(settings, format == DatasetFormat::kText);
-    const std::vector<std::vector<TokenSequence>> records = encode(block, format, source);
+    const std::vector<std::vector<TokenSequence>> records = encode(block, format, source, unread);
     for (size_t i = 0; i < records.size(); ++i) {
       const std::string& where = block.wheres[i];
       if (records[i].front().continues && i == 0 && counts.records == records_before)
@@ -124,6 +128,8 @@ void load_file(DocumentSink& documents, const std::string& file, const Source& s
   }
   if (counts.records == records_before)
     throw UserError(printable(file, 200), "holds no records", "name a JSONL file with data");
+  if (!unread.empty())
+    log_warning("{}: format {} does not read the keys: {}", printable(file, 200), format_name(format), unread.text());
 }
 
 void load_indexed(DocumentSink& documents, const std::string& prefix, const Source& source, LoadCounts& counts) {
@@ -157,7 +163,7 @@ bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
     if (find_indexed(file)) return false;
     if (format != DatasetFormat::kAuto) return format != DatasetFormat::kTokenized;
     RecordReader reader(file);
-    nlohmann::json record;
+    nlohmann::ordered_json record;
     return reader.next(record) && detect_format(record, reader.where()) != DatasetFormat::kTokenized;
   };
   return std::ranges::any_of(files, has_text);

@@ -81,9 +81,10 @@ TEST_F(DocumentsTest, LoadsSeveralFilesEachOfItsFormat) {
 
 TEST_F(DocumentsTest, EveryRecordMustBeOfTheFormatOfTheFirst) {
   EXPECT_THAT(refusal("{\"input_ids\":[1,2]}\n\n{\"text\":\"x\"}\n"),
-              HasSubstr("data.jsonl:3: 'input_ids' is missing"));
+              HasSubstr("data.jsonl:3: is not of format tokenized: its keys are text"));
   settings_.dataset_format = DatasetFormat::kText;
-  EXPECT_THAT(refusal("{\"input_ids\":[1,2]}\n"), HasSubstr("data.jsonl:1: 'text' is missing"));
+  EXPECT_THAT(refusal("{\"input_ids\":[1,2]}\n"),
+              HasSubstr("data.jsonl:1: is not of format text: its keys are input_ids"));
 }
 
 TEST_F(DocumentsTest, RefusesIdsOutOfRange) {
@@ -207,6 +208,25 @@ TEST_F(DocumentsTest, ALineMayContinueTheRecordBefore) {
   EXPECT_THAT(refusal("{\"input_ids\":[1,2],\"continues_record\":true}\n"),
               HasSubstr("data.jsonl:1: 'continues_record' in the first line"));
   EXPECT_THAT(refusal("{\"input_ids\":[1,2],\"continues_record\":1}\n"), HasSubstr("is 1, not true or false"));
+}
+
+TEST_F(DocumentsTest, NamesTheKeysThatAreNotReadOnceAFile) {
+  std::string content;
+  for (int i = 0; i < 9000; ++i) content += fmt::format("{{\"input_ids\":[1,2],\"id\":{},\"source\":null}}\n", i);
+  load(content + "{\"input_ids\":[1,2],\"source\":\"x\"}\n");
+  EXPECT_THAT(log_, HasSubstr("data.jsonl: format tokenized does not read the keys: id (9000), source (1)\n"));
+  EXPECT_EQ(log_.find("does not read", log_.find("does not read") + 1), std::string::npos);
+}
+
+TEST_F(DocumentsTest, APackedRowBecomesTheDocumentsOfOneRecord) {
+  const Documents documents = load(
+      "{\"input_ids\":[1,5,2,1,6,2],\"position_ids\":[0,1,2,0,1,2]}\n{\"input_ids\":[1,7,1,8],\"seq_lengths\":[2,2]}"
+      "\n");
+  ASSERT_EQ(documents.size(), 4);
+  EXPECT_THAT(ids(documents, 1), ElementsAre(1, 6, 2));
+  EXPECT_EQ(documents.records(), 2);
+  EXPECT_EQ(documents.record(1), 0);
+  EXPECT_EQ(documents.record(3), 1);
 }
 
 }  // namespace

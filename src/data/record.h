@@ -24,7 +24,7 @@ struct ToolCall {
 struct Turn {
   Role role;
   std::string text;
-  bool train = true;  // whether an assistant's turn is trained; other roles' turns follow train_on_prompt
+  bool train = true;  // whether an assistant's turn is trained; other roles' turns need train_on_prompt too
   std::vector<ToolCall> tool_calls;  // an assistant's
   std::string tool_call_id, name;    // of a tool's turn: the call that it answers, the function's name; may be empty
 };
@@ -51,7 +51,12 @@ struct TokenSequence {
 // One, but for a row that was packed elsewhere: all but the first continue the record.
 using TokenizedRecord = std::vector<TokenSequence>;
 
-// The formats messages and instruction; text; tokenized.
-using Record = std::variant<Conversation, std::string, TokenizedRecord>;
+// Text that goes on: `completion` is trained, without a template.
+struct PromptCompletion {
+  std::string prompt, completion;
+};
+
+// The formats messages, instruction and prompt_completion of turns; prompt_completion of strings; text; tokenized.
+using Record = std::variant<Conversation, PromptCompletion, std::string, TokenizedRecord>;
 
 }  // namespace mixtune

@@ -22,7 +22,7 @@ std::string account_of(const TestFolder& folder, const std::string& content, con
   std::string account;
   const std::string error = user_error([&] {
     RecordReader reader(path);
-    for (nlohmann::json record; reader.next(record);)
+    for (nlohmann::ordered_json record; reader.next(record);)
       account += fmt::format("{} {}\n", reader.where().substr(path.size()), record.dump());
   });
   return account + (error.starts_with(path) ? error.substr(path.size()) : error);

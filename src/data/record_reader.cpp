@@ -15,7 +15,7 @@ namespace mixtune {
 
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 constexpr const char* kOneObject = "each record must be one whole JSON object: mend or remove this one";
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
@@ -25,7 +25,7 @@ constexpr size_t kReadBytes = size_t{1} << 20;  // at a time
 }  // namespace
 
 json parse_json_line(std::string_view text, const std::string& where) {
-  return parse_json_object(text, where, kOneObject, kMaxJsonDepth);
+  return parse_ordered_json_object(text, where, kOneObject, kMaxJsonDepth);
 }
 
 RecordReader::RecordReader(const std::string& path) : file_(path), stream_(open_byte_stream(file_)) {

@@ -18,7 +18,7 @@ constexpr int kMaxJsonDepth = 64;
 
 // Parses the JSON object that one record is. Throws UserError (at `where`) for anything else, and for invalid UTF-8, a
 // NUL byte, a repeated key or nesting deeper than kMaxJsonDepth.
-nlohmann::json parse_json_line(std::string_view text, const std::string& where);
+nlohmann::ordered_json parse_json_line(std::string_view text, const std::string& where);
 
 // Reads a file once, from its first byte to its last, compressed or not: memory is that of the longest record, and a
 // little. What the file is, its content tells. Blank lines, CRLF, UTF-8's byte order mark and a last line without an
@@ -31,7 +31,7 @@ class RecordReader {
   explicit RecordReader(const std::string& path);
 
   // The next record goes to `record`; false at the end of the file.
-  bool next(nlohmann::json& record);
+  bool next(nlohmann::ordered_json& record);
   // The same before it is parsed: not blank, valid until the next call.
   bool next_text(std::string_view& text);
 

@@ -16,12 +16,14 @@ namespace {
 using testing::HasSubstr;
 using testing::StartsWith;
 
-using Records = std::vector<std::pair<std::string, nlohmann::json>>;  // where each stands in the file, and itself
+using Records =
+    std::vector<std::pair<std::string, nlohmann::ordered_json>>;  // where each stands in the file, and itself
 
 Records read_all(const std::string& path) {
   RecordReader reader(path);
   Records records;
-  for (nlohmann::json record; reader.next(record);) records.emplace_back(reader.where().substr(path.size()), record);
+  for (nlohmann::ordered_json record; reader.next(record);)
+    records.emplace_back(reader.where().substr(path.size()), record);
   return records;
 }
 
@@ -41,14 +43,14 @@ TEST_F(RecordReaderTest, ReadsRecordsWithTheirLines) {
   ASSERT_EQ(records.size(), 2u);
   EXPECT_EQ(records[0].first, ":1");
   EXPECT_EQ(records[1].first, ":2");
-  EXPECT_EQ(records[1].second, nlohmann::json({{"a", 2}}));
+  EXPECT_EQ(records[1].second, nlohmann::ordered_json({{"a", 2}}));
 }
 
 TEST_F(RecordReaderTest, KeepsEveryKindOfValue) {
   const std::string text = R"({"a":[1,-2,2.5,true,null,"x",[],{}],"b":{"c":{"d":[[[]]]}},"e":"\u00e9\n\ud83e\udd17"})";
   const auto records = read_all(folder_.write("a.jsonl", text));
   ASSERT_EQ(records.size(), 1u);
-  EXPECT_EQ(records[0].second, nlohmann::json::parse(text));
+  EXPECT_EQ(records[0].second, nlohmann::ordered_json::parse(text));
 }
 
 TEST_F(RecordReaderTest, TakesBlankLinesCrlfByteOrderMarkAndNoLastNewline) {
@@ -155,7 +157,7 @@ TEST_F(RecordReaderTest, AFileThatChangesWhileItIsReadIsAnError) {
   const auto change = [&](const auto& action) {
     const std::string path = folder_.write("a.jsonl", content);
     RecordReader reader(path);
-    nlohmann::json record;
+    nlohmann::ordered_json record;
     MT_CHECK(reader.next(record));
     action(path);
     try {

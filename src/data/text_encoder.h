@@ -15,7 +15,8 @@ struct TextEncoder {
   bool train_on_prompt = false;
 };
 
-// A conversation by the chat template; text as BOS, text, EOS, all trained; tokens as they are. The documents of the
+// A conversation by the chat template; text as BOS, text, EOS, all trained; a prompt and its completion as the text
+// that they are together, the completion trained; tokens as they are. The documents of the
 // record, at least one: all but the first continue it. Throws UserError (at `where`) for text without a tokenizer and
 // for what the template refuses.
 std::vector<TokenSequence> encode_record(Record record, const TextEncoder& encoder, const std::string& where);

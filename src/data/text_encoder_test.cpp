@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "data/test_folder.h"
 
 namespace mixtune {
@@ -18,6 +20,38 @@ TEST(TextEncoder, EncodesText) {
   EXPECT_EQ(documents[0].ids, ids);
   ids[0] = kIgnoreTarget;
   EXPECT_EQ(documents[0].labels, ids);
+}
+
+TokenSequence completion(const Tokenizer& tokenizer, const PromptCompletion& text, bool train_on_prompt = false) {
+  const TextEncoder encoder{.tokenizer = &tokenizer, .train_on_prompt = train_on_prompt};
+  return encode_record(text, encoder, "").at(0);
+}
+
+int64_t untrained(const TokenSequence& document) {
+  const auto trained = std::ranges::find_if(document.labels, [](int32_t label) { return label != kIgnoreTarget; });
+  EXPECT_TRUE(std::equal(trained, document.labels.end(), document.ids.end() - (document.labels.end() - trained)));
+  return trained - document.labels.begin();
+}
+
+TEST(TextEncoder, ACompletionIsTheTextThatItMakesWithItsPrompt) {
+  const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(kTokenizerFixtures);
+  for (const PromptCompletion& text :
+       {PromptCompletion{"Hello", " world!"}, {"one two", "\nthree"}, {"", "Hello"}, {"Hello", ""}}) {
+    const TokenSequence document = completion(*tokenizer, text);
+    EXPECT_EQ(document.ids,
+              encode_record(Record(text.prompt + text.completion), {.tokenizer = tokenizer.get()}, "").at(0).ids);
+    EXPECT_EQ(untrained(document), 1 + static_cast<int64_t>(tokenizer->encode(text.prompt).size())) << text.prompt;
+    EXPECT_EQ(untrained(completion(*tokenizer, text, true)), 1);
+  }
+}
+
+TEST(TextEncoder, ATokenOfPromptAndCompletionIsTrained) {
+  const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(kTokenizerFixtures);
+  const std::vector<int32_t> whole = tokenizer->encode("one two");
+  ASSERT_EQ(whole.size(), 2u);
+  const TokenSequence document = completion(*tokenizer, {"one t", "wo"});
+  EXPECT_THAT(document.ids, testing::ElementsAre(tokenizer->bos(), whole[0], whole[1], tokenizer->eos()));
+  EXPECT_EQ(untrained(document), 2);
 }
 
 TEST(TextEncoder, TextNeedsATokenizerAndTokensDoNot) {
