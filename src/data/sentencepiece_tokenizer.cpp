@@ -4,9 +4,11 @@
 #include <sentencepiece_processor.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "data/span_tokenizer.h"
 #include "data/tokenizer_model.h"
 
 namespace mixtune {
@@ -15,7 +17,7 @@ namespace {
 
 constexpr size_t kMaxModelBytes = size_t{64} << 20;
 
-class SentencePieceTokenizer : public Tokenizer {
+class SentencePieceTokenizer : public SpanTokenizer {
  public:
   explicit SentencePieceTokenizer(const std::string& path) {
     path_ = path;
@@ -31,12 +33,7 @@ class SentencePieceTokenizer : public Tokenizer {
     if (bos_ < 0 || eos_ < 0)
       throw UserError(printable(path_, 200), "has no BOS or no EOS token",
                       "use a tokenizer trained with both (<s> and </s>)");
-  }
-
-  std::vector<int32_t> encode(std::string_view text) const override {
-    std::vector<int> ids;
-    check(processor_.Encode(text, &ids), "encode");
-    return ids;
+    set_added_tokens(control_tokens());
   }
 
   std::string decode(std::span<const int32_t> ids) const override {
@@ -54,6 +51,25 @@ class SentencePieceTokenizer : public Tokenizer {
   std::string_view kind() const override { return "sentencepiece"; }
 
  private:
+  void encode_stretch(const Stretch& stretch, EncodedSpans& out) const override {
+    sentencepiece::ImmutableSentencePieceText pieces;
+    check(processor_.Encode(stretch.text, pieces.mutable_proto()), "encode");
+    for (size_t i = 0; i < pieces.pieces_size(); ++i) {
+      const auto piece = pieces.pieces(static_cast<int>(i));
+      out.ids.push_back(static_cast<int32_t>(piece.id()));
+      out.begins.push_back(stretch.begin + piece.begin());
+    }
+  }
+
+  // transformers gives the unknown token a name in the text too.
+  std::vector<AddedToken> control_tokens() const {
+    std::vector<AddedToken> tokens;
+    for (int32_t id = 0; id < vocab_size_; ++id)
+      if (processor_.IsControl(id) || id == unk_)
+        tokens.push_back({.name = processor_.IdToPiece(id), .id = id, .special = true});
+    return tokens;
+  }
+
   void check(const sentencepiece::util::Status& status, const char* what) const {
     if (!status.ok())
       throw Error(printable(path_, 200), fmt::format("cannot {}: {}", what, status.ToString()),
