@@ -14,6 +14,7 @@
 #include "cli/describe_model.h"
 #include "config/keys.h"
 #include "data/describe.h"
+#include "data/text_source.h"
 
 namespace mixtune {
 
@@ -44,9 +45,10 @@ std::string describe_data(const InspectArguments& arguments) {
   const Key* key = find_key("dataset_format");
   Config config;
   key->set(config, parse_value(*key, arguments.format, "--format"));
-  std::unique_ptr<Tokenizer> tokenizer;
-  if (!arguments.tokenizer.empty()) tokenizer = open_tokenizer(model_folder(arguments.tokenizer));
-  return describe_data_file(arguments.path, config.data.dataset_format, tokenizer.get());
+  TextSource source;
+  if (!arguments.tokenizer.empty())
+    source = open_text_source(model_folder(arguments.tokenizer), {&arguments.path, 1}, config);
+  return describe_data_file(arguments.path, config.data.dataset_format, source.encoder(config.data));
 }
 
 std::string describe(const InspectArguments& arguments) {

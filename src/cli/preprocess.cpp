@@ -19,6 +19,7 @@
 #include "cli/arguments.h"
 #include "cli/preflight.h"
 #include "data/load_documents.h"
+#include "data/text_source.h"
 
 namespace mixtune {
 
@@ -30,15 +31,15 @@ struct PreprocessArguments {
   int64_t debug = 0;
 };
 
-std::unique_ptr<Tokenizer> tokenizer_of(const Config& config) {
+TextSource text_source_of(const Config& config) {
   if (!needs_tokenizer(config.data.train_file, config.data.dataset_format) &&
       config.model.tokenizer_name_or_path.empty())
-    return nullptr;
+    return {};
   if (config.model.tokenizer_name_or_path.empty() && config.model.model_name_or_path.empty())
     require_keys(config, {"tokenizer_name_or_path"});
-  return open_tokenizer(model_folder(config.model.tokenizer_name_or_path.empty()
-                                         ? config.model.model_name_or_path
-                                         : config.model.tokenizer_name_or_path));
+  const std::string& folder = config.model.tokenizer_name_or_path.empty() ? config.model.model_name_or_path
+                                                                          : config.model.tokenizer_name_or_path;
+  return open_text_source(model_folder(folder), config.data.train_file, config);
 }
 
 // Keys that preprocess accepts, because one config serves train too, but that say nothing about single documents.
@@ -73,12 +74,11 @@ void run_preprocess(const PreprocessArguments& arguments, const Overrides& overr
   }
   warn_of_ineffective(config);
 
-  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(config);
-  const Documents documents =
-      load_documents(config.data.train_file, config.data,
-                     {.tokenizer = tokenizer.get(), .train_on_prompt = config.data.train_on_prompt},
-                     tokenizer ? tokenizer->vocab_size() : std::numeric_limits<int32_t>::max());
-  print_samples(documents, tokenizer.get(), arguments.debug, stdout);
+  const TextSource source = text_source_of(config);
+  const Tokenizer* tokenizer = source.tokenizer.get();
+  const Documents documents = load_documents(config.data.train_file, config.data, source.encoder(config.data),
+                                             tokenizer ? tokenizer->vocab_size() : std::numeric_limits<int32_t>::max());
+  print_samples(documents, tokenizer, arguments.debug, stdout);
   if (!arguments.output.empty()) write_tokenized(documents, arguments.output, arguments.overwrite);
 }
 

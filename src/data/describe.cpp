@@ -11,7 +11,6 @@
 #include "base/log.h"
 #include "data/formats.h"
 #include "data/jsonl.h"
-#include "data/text_encoder.h"
 
 namespace mixtune {
 
@@ -41,7 +40,7 @@ std::string keys_of(const nlohmann::json& record) {
 
 }  // namespace
 
-std::string describe_data_file(const std::string& path, DatasetFormat format, const Tokenizer* tokenizer) {
+std::string describe_data_file(const std::string& path, DatasetFormat format, const TextEncoder& encoder) {
   JsonlReader reader(path);
   std::string keys;
   int64_t records = 0;
@@ -53,9 +52,8 @@ std::string describe_data_file(const std::string& path, DatasetFormat format, co
       if (format == DatasetFormat::kAuto) format = detect_format(json, where);
     }
     Record record = parse_record(json, format, where);
-    if (tokenizer || format == DatasetFormat::kTokenized)
-      for (const TokenSequence& document : encode_record(std::move(record), {.tokenizer = tokenizer}, where))
-        lengths.add(document);
+    if (encoder.tokenizer || format == DatasetFormat::kTokenized)
+      for (const TokenSequence& document : encode_record(std::move(record), encoder, where)) lengths.add(document);
   }
   if (records == 0) throw UserError(printable(path, 200), "holds no records", "name a JSONL file with data");
 

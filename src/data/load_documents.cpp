@@ -18,6 +18,27 @@ struct Counts {
   int64_t records = 0, truncated = 0, split = 0, dropped = 0;
 };
 
+// Special tokens that a file's texts spell, and that stay text.
+struct Spelt {
+  SpeltSpecials specials;
+  int64_t records = 0;
+
+  void add(const SpeltSpecials& found) {
+    if (found.count == 0) return;
+    if (specials.count == 0) specials.first = found.first;
+    specials.count += found.count;
+    ++records;
+  }
+
+  void report(const std::string& file) const {
+    if (specials.count == 0) return;
+    log_warning(
+        "{}: {} times in {} records, text spells a special token ({}), and stays text; 'parse_special_tokens: "
+        "true' makes it that token",
+        file, specials.count, records, printable(specials.first));
+  }
+};
+
 LongDocuments long_policy(LongDocuments asked, DatasetFormat format) {
   if (asked != LongDocuments::kAuto) return asked;
   return format == DatasetFormat::kText ? LongDocuments::kSplit : LongDocuments::kTruncate;
@@ -86,14 +107,18 @@ struct Source {
   int64_t vocab_size;
 };
 
-std::vector<std::vector<TokenSequence>> encode(const Block& block, DatasetFormat format, const Source& source) {
+std::vector<std::vector<TokenSequence>> encode(const Block& block, DatasetFormat format, const Source& source,
+                                               Spelt& spelt) {
   std::vector<std::vector<TokenSequence>> records(block.lines.size());
+  std::vector<SpeltSpecials> specials(block.lines.size());
+  const bool watches = source.encoder.tokenizer && !source.encoder.parse_special_tokens;
   std::vector<std::exception_ptr> errors(block.lines.size());
 #pragma omp parallel for schedule(dynamic)
   for (size_t i = 0; i < records.size(); ++i) {
     try {
       const std::string& where = block.wheres[i];
       Record record = parse_record(parse_json_line(block.lines[i], where), format, where);
+      if (watches) specials[i] = spelt_specials(record, *source.encoder.tokenizer);
       records[i] = encode_record(std::move(record), source.encoder, where);
       for (const TokenSequence& document : records[i]) check_ids(document, source.vocab_size, where);
     } catch (...) {
@@ -102,6 +127,7 @@ std::vector<std::vector<TokenSequence>> encode(const Block& block, DatasetFormat
   }
   for (const std::exception_ptr& error : errors)
     if (error) std::rethrow_exception(error);
+  for (const SpeltSpecials& found : specials) spelt.add(found);
   return records;
 }
 
@@ -110,11 +136,12 @@ void load_file(Documents& documents, const std::string& file, const Source& sour
   JsonlReader reader(file);
   DatasetFormat format = settings.dataset_format;
   const int64_t records_before = counts.records;
+  Spelt spelt;
   for (Block block; block.read(reader);) {
     if (format == DatasetFormat::kAuto)
       format = detect_format(parse_json_line(block.lines[0], block.wheres[0]), block.wheres[0]);
     const LongDocuments policy = long_policy(settings.long_documents, format);
-    const std::vector<std::vector<TokenSequence>> records = encode(block, format, source);
+    const std::vector<std::vector<TokenSequence>> records = encode(block, format, source, spelt);
     for (size_t i = 0; i < records.size(); ++i) {
       const std::string& where = block.wheres[i];
       if (records[i].front().continues && i == 0 && counts.records == records_before)
@@ -128,6 +155,7 @@ void load_file(Documents& documents, const std::string& file, const Source& sour
   }
   if (counts.records == records_before)
     throw UserError(printable(file, 200), "holds no records", "name a JSONL file with data");
+  spelt.report(printable(file, 200));
 }
 
 std::string list_names(std::span<const std::string> files) {
@@ -148,16 +176,27 @@ void report(const std::string& name, const Documents& documents, const Counts& c
   if (!cuts.empty()) log_warning("{}: documents: {}", name, cuts);
 }
 
+// Whether a file is of a format that is `wanted`.
+template <class Wanted>
+bool any_format(std::span<const std::string> files, DatasetFormat format, const Wanted& wanted) {
+  return std::ranges::any_of(files, [&](const std::string& file) {
+    if (format != DatasetFormat::kAuto) return wanted(format);
+    JsonlReader reader(file);
+    nlohmann::json record;
+    return reader.next(record) && wanted(detect_format(record, reader.where()));
+  });
+}
+
 }  // namespace
 
 bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
-  const auto has_text = [&](const std::string& file) {
-    if (format != DatasetFormat::kAuto) return format != DatasetFormat::kTokenized;
-    JsonlReader reader(file);
-    nlohmann::json record;
-    return reader.next(record) && detect_format(record, reader.where()) != DatasetFormat::kTokenized;
-  };
-  return std::ranges::any_of(files, has_text);
+  return any_format(files, format, [](DatasetFormat each) { return each != DatasetFormat::kTokenized; });
+}
+
+bool needs_chat_template(std::span<const std::string> files, DatasetFormat format) {
+  return any_format(files, format, [](DatasetFormat each) {
+    return each == DatasetFormat::kMessages || each == DatasetFormat::kInstruction;
+  });
 }
 
 Documents load_documents(std::span<const std::string> files, const DataSettings& settings, const TextEncoder& encoder,

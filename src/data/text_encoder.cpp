@@ -3,17 +3,31 @@
 #include <utility>
 
 #include "base/error.h"
-#include "data/chat_template.h"
 
 namespace mixtune {
 
 namespace {
 
-TokenSequence encode_text(const Tokenizer& tokenizer, const std::string& text) {
+TokenSequence encode_text(const TextEncoder& encoder, const std::string& text) {
+  const Tokenizer& tokenizer = *encoder.tokenizer;
+  const std::string bos = tokenizer.piece(tokenizer.bos()), eos = tokenizer.piece(tokenizer.eos());
+  std::vector<TextSpan> spans = {{text, false}};
+  if (encoder.parse_special_tokens) spans = tokenizer.split_special(text);
+  const auto is = [](const TextSpan& span, const std::string& name) {
+    return span.special && span.text == name;
+  };
+  if (spans.empty() || !is(spans.front(), bos)) spans.insert(spans.begin(), {bos, true});
+  if (!is(spans.back(), eos)) spans.push_back({eos, true});
+
   TokenSequence document;
-  document.append({tokenizer.bos()}, false);
-  document.append(tokenizer.encode(text), true);
-  document.append({tokenizer.eos()}, true);
+  if (!encoder.parse_special_tokens) {
+    document.append({tokenizer.bos()}, false);
+    document.append(tokenizer.encode(text), true);
+    document.append({tokenizer.eos()}, true);
+    return document;
+  }
+  document.append(tokenizer.encode_spans(spans).ids, true);
+  document.labels.front() = kIgnoreTarget;
   return document;
 }
 
@@ -24,7 +38,21 @@ std::vector<TokenSequence> encode_record(Record record, const TextEncoder& encod
   if (!encoder.tokenizer) throw UserError(where, "there is no tokenizer for its text", "set tokenizer_name_or_path");
   if (const auto* conversation = std::get_if<Conversation>(&record))
     return {encode_conversation(encoder, *conversation, where)};
-  return {encode_text(*encoder.tokenizer, std::get<std::string>(record))};
+  return {encode_text(encoder, std::get<std::string>(record))};
+}
+
+SpeltSpecials spelt_specials(const Record& record, const Tokenizer& tokenizer) {
+  SpeltSpecials found;
+  const auto look = [&](const std::string& text) {
+    for (const TextSpan& span : tokenizer.split_special(text)) {
+      if (!span.special) continue;
+      if (found.count++ == 0) found.first = span.text;
+    }
+  };
+  if (const auto* conversation = std::get_if<Conversation>(&record))
+    for (const Turn& turn : conversation->turns) look(turn.text);
+  if (const auto* text = std::get_if<std::string>(&record)) look(*text);
+  return found;
 }
 
 }  // namespace mixtune
