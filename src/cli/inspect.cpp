@@ -59,7 +59,7 @@ std::string describe(const InspectArguments& arguments) {
     throw UserError(printable(arguments.path, 200), "does not exist", "name a folder or a file");
   if (fs::is_directory(path, error)) return describe_folder(arguments.path);
   if (path.extension() == ".safetensors") return describe_safetensors(path);
-  if (path.extension() == ".model") return describe_tokenizer(path);
+  if (path.extension() == ".model" || path.filename() == "tokenizer.json") return describe_tokenizer(path);
   return describe_data(arguments);
 }
 
@@ -69,7 +69,7 @@ Command add_inspect(CLI::App& program) {
   CLI::App* app = program.add_subcommand("inspect", "Say what a checkpoint, tokenizer or data file holds");
   const auto arguments = std::make_shared<InspectArguments>();
   app->add_option("PATH", arguments->path,
-                  "a model, tokenizer or output folder; a .safetensors, tokenizer .model or JSONL file")
+                  "a model, tokenizer or output folder; a .safetensors, tokenizer.json, tokenizer .model or JSONL file")
       ->type_name("")
       ->required();
   app->add_option("--tokenizer", arguments->tokenizer, "folder of the tokenizer to count a data file's tokens with")

@@ -8,12 +8,12 @@ namespace mixtune {
 namespace {
 
 // The length of the white space that `text` begins with, one character; 0 where it begins with something else.
-size_t space_at(std::string_view text) {
+size_t space_at(std::string_view text, bool blanks) {
   const auto byte = [&](size_t i) {
     return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u;
   };
   if (text.empty()) return 0;
-  if (byte(0) == ' ' || (byte(0) >= '\t' && byte(0) <= '\r')) return 1;
+  if ((byte(0) == ' ' && blanks) || (byte(0) >= '\t' && byte(0) <= '\r')) return 1;
   if (byte(0) == 0xC2) return byte(1) == 0x85 || byte(1) == 0xA0 ? 2 : 0;
   const uint32_t bytes = byte(0) << 16 | byte(1) << 8 | byte(2);
   const bool of_three = bytes == 0xE19A80 || (bytes >= 0xE28080 && bytes <= 0xE2808A) || bytes == 0xE280A8 ||
@@ -23,16 +23,16 @@ size_t space_at(std::string_view text) {
 
 }  // namespace
 
-size_t leading_space(std::string_view text) {
+size_t leading_space(std::string_view text, bool blanks) {
   size_t length = 0;
-  while (const size_t one = space_at(text.substr(length))) length += one;
+  while (const size_t one = space_at(text.substr(length), blanks)) length += one;
   return length;
 }
 
-size_t trailing_space(std::string_view text) {
+size_t trailing_space(std::string_view text, bool blanks) {
   size_t begin = text.size();
   const auto ends_before = [&](size_t size) {
-    return begin >= size && space_at(text.substr(begin - size)) == size;
+    return begin >= size && space_at(text.substr(begin - size), blanks) == size;
   };
   while (true) {
     const size_t one = ends_before(1) ? 1 : ends_before(2) ? 2 : ends_before(3) ? 3 : 0;

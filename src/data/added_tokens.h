@@ -19,7 +19,7 @@ struct AddedToken {
   bool special = false;     // decodes to nothing; text that spells it is only text, unless the user asks for more
   bool lstrip = false;      // takes in the white space before it
   bool rstrip = false;      // takes in the white space after it
-  bool normalized = false;  // found in the text as the normaliser leaves it
+  bool normalized = false;  // found in the text as the normaliser leaves it, which puts a space before the name too
   bool operator==(const AddedToken&) const = default;
 };
 
@@ -43,8 +43,8 @@ class NameFinder {
   std::array<bool, 256> first_{};                      // whether a name begins with this byte
 };
 
-// How many bytes of White_Space (Unicode's) stand at the begin, or the end, of `text`.
-size_t leading_space(std::string_view text);
-size_t trailing_space(std::string_view text);
+// How many bytes of White_Space (Unicode's, with or without " " itself) stand at the begin, or the end, of `text`.
+size_t leading_space(std::string_view text, bool blanks = true);
+size_t trailing_space(std::string_view text, bool blanks = true);
 
 }  // namespace mixtune

@@ -21,7 +21,6 @@ namespace mixtune {
 namespace {
 
 constexpr size_t kMaxModelBytes = size_t{64} << 20;
-constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581, a space in a piece
 
 std::string folder_of(const std::string& file) {
   const std::filesystem::path folder = std::filesystem::path(file).parent_path();
@@ -76,7 +75,7 @@ class SentencePieceTokenizer : public SpanTokenizer {
 
  private:
   void encode_stretch(const Stretch& stretch, EncodedSpans& out) const override {
-    const bool spaced = stretch.text.starts_with(' ') || stretch.text.starts_with(kSpace);
+    const bool spaced = stretch.text.starts_with(' ') || stretch.text.starts_with(kSpaceMark);
     const bool prefixed = legacy_ || (stretch.begin == 0 && !spaced);
     sentencepiece::ImmutableSentencePieceText pieces;
     check((prefixed ? processor_ : unprefixed_).Encode(stretch.text, pieces.mutable_proto()), "encode");
@@ -121,8 +120,7 @@ class SentencePieceTokenizer : public SpanTokenizer {
     eos_ = special.eos;
     if (bos_ < 0 || eos_ < 0)
       throw UserError(own.where, "has no BOS or no EOS token", "use a tokenizer trained with both (<s> and </s>)");
-    vocab_size_ = std::max(own.size, special.tokens.back().id + 1);
-    set_added_tokens(std::move(special.tokens));
+    set_added_tokens(own.size, std::move(special.tokens));
   }
 
   // transformers gives the unknown token a name in the text too.

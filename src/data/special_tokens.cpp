@@ -15,9 +15,12 @@ class Joined {
  public:
   Joined(const OwnPieces& pieces, const SpecialTokens& own, const TokenizerConfig& config)
       : pieces_(pieces), config_(config) {
-    for (const AddedToken& token : own.tokens) set(token);
+    for (const AddedToken& token : own.tokens) {
+      check(token, pieces.where);
+      set(token);
+    }
     for (const AddedToken& token : config.added) {
-      check(token);
+      check(token, config.added_where);
       if (config.has_flags || !tokens_.contains(token.id)) set(token);
     }
     check_dense();
@@ -55,30 +58,31 @@ class Joined {
     return found == ids_.end() ? pieces_.find(name) : found->second;
   }
 
-  void check(const AddedToken& token) const {
+  void check(const AddedToken& token, const std::string& where) const {
     const std::optional<int32_t> id = find(token.name);
     if (id && *id != token.id)
-      refuse(fmt::format("gives '{}' the id {}, in {} it is {}", printable(token.name), token.id, pieces_.where, *id));
+      refuse(where,
+             fmt::format("gives '{}' the id {}, in {} it is {}", printable(token.name), token.id, pieces_.where, *id));
     const auto other = tokens_.find(token.id);
     const std::string name = other != tokens_.end()    ? other->second.name
                              : token.id < pieces_.size ? pieces_.name(token.id)
                                                        : token.name;
     if (name != token.name)
-      refuse(fmt::format("says that {} is '{}', in {} it is '{}'", token.id, printable(token.name), pieces_.where,
-                         printable(name)));
+      refuse(where, fmt::format("says that {} is '{}', in {} it is '{}'", token.id, printable(token.name),
+                                pieces_.where, printable(name)));
   }
 
   void check_dense() const {
     int32_t next = pieces_.size;
     for (auto token = tokens_.lower_bound(next); token != tokens_.end(); ++token, ++next)
       if (token->first != next)
-        refuse(fmt::format("gives '{}' the id {}, but no token has the id {}: {} ends at {}",
+        refuse(config_.added.empty() ? pieces_.where : config_.added_where,
+               fmt::format("gives '{}' the id {}, but no token has the id {}: {} ends at {}",
                            printable(token->second.name), token->first, next, pieces_.where, pieces_.size - 1));
   }
 
-  [[noreturn]] void refuse(const std::string& what) const {
-    throw UserError(config_.added_where.empty() ? pieces_.where : config_.added_where, what,
-                    "use the files of one model, as its hub page has them");
+  [[noreturn]] static void refuse(const std::string& where, const std::string& what) {
+    throw UserError(where, what, "use the files of one model, as its hub page has them");
   }
 
   const OwnPieces& pieces_;

@@ -23,6 +23,14 @@ struct EncodedSpans {
   std::vector<size_t> begins;  // of each token its first byte in the spans' texts, one after the other; ascending
 };
 
+// A token that stands in a text under its name.
+struct SpecialToken {
+  std::string name;
+  int32_t id = -1;
+  bool special = false;  // false: a word that was added, found in every text
+  bool added = false;    // not one of the pieces
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -47,9 +55,10 @@ class Tokenizer {
   virtual std::vector<TextSpan> split_special(std::string_view text) const = 0;
   // Of the control or added token of this name.
   virtual std::optional<int32_t> special_id(std::string_view name) const = 0;
+  virtual std::vector<SpecialToken> special_tokens() const = 0;  // and added ones, by ascending id
   virtual std::string decode(std::span<const int32_t> ids) const = 0;
   virtual std::string piece(int32_t id) const = 0;
-  virtual std::string_view kind() const = 0;  // "sentencepiece"
+  virtual std::string_view kind() const = 0;  // "sentencepiece" or "tokenizer.json"
 
  protected:
   Tokenizer() = default;
@@ -58,8 +67,10 @@ class Tokenizer {
   int32_t vocab_size_ = 0, bos_ = -1, eos_ = -1, unk_ = -1;
 };
 
-// `path`: a folder that holds a tokeniser, or its file. Throws UserError where there is none, or it is not a sound one
-// with BOS and EOS.
+// `path`: a folder that holds a tokeniser, or its file: tokenizer.json, or sentencepiece's tokenizer.model. Where a
+// folder has both, the first is used, as by transformers, and both must have the same pieces. The tokens that
+// tokenizer_config.json, added_tokens.json and special_tokens_map.json beside the file add are a part of it. Throws
+// UserError where there is none, or it is not a sound one with BOS and EOS.
 std::unique_ptr<Tokenizer> open_tokenizer(const std::string& path);
 
 }  // namespace mixtune

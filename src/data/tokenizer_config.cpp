@@ -27,6 +27,15 @@ constexpr size_t kMaxBytes = size_t{16} << 20;
 constexpr int kMaxDepth = 32;
 constexpr const char* kMend = "fetch it again from the model's hub page, or write it anew with transformers";
 
+// A string, or an object with `content`.
+std::string token_name(const json& value, std::string_view what, const std::string& where) {
+  const json* text = &value;
+  if (value.is_object() && value.contains("content")) text = &value["content"];
+  if (!text->is_string() || text->get_ref<const std::string&>().empty())
+    throw UserError(where, fmt::format("{} is not a token's name", printable(what)), kMend);
+  return text->get<std::string>();
+}
+
 // One of the folder's files; what is wrong in it is said with its path.
 class File {
  public:
@@ -55,44 +64,15 @@ class File {
     return static_cast<int32_t>(number);
   }
 
-  // A token's name: a string, or an object with `content`.
-  std::string name(const json& value, std::string_view what) const {
-    const json* text = &value;
-    if (value.is_object() && value.contains("content")) text = &value["content"];
-    if (!text->is_string() || text->get_ref<const std::string&>().empty())
-      refuse(fmt::format("{} is not a token's name", printable(what)));
-    return text->get<std::string>();
-  }
-
   std::optional<Named> role(const char* key) const {
     const json* value = find(key);
-    return value ? std::optional(Named{name(*value, key), where_}) : std::nullopt;
+    return value ? std::optional(Named{token_name(*value, key, where_), where_}) : std::nullopt;
   }
 
  private:
   std::string where_;
   json object_;
 };
-
-bool flag(const File& file, const json& token, const char* key, std::string_view name) {
-  const auto found = token.find(key);
-  if (found == token.end()) return false;
-  if (!found->is_boolean()) file.refuse(fmt::format("'{}' of '{}' is neither true nor false", key, printable(name)));
-  return found->get<bool>();
-}
-
-AddedToken read_token(const File& file, const json& token, int32_t id) {
-  if (!token.is_object()) file.refuse(fmt::format("the token of id {} is not an object", id));
-  AddedToken added{.name = file.name(token, fmt::format("the token of id {}", id)), .id = id};
-  if (flag(file, token, "single_word", added.name))
-    throw UserError(file.where(), fmt::format("'{}' has single_word, which is not supported", printable(added.name)),
-                    "set it to false, if the token may stand within a word");
-  added.special = flag(file, token, "special", added.name);
-  added.lstrip = flag(file, token, "lstrip", added.name);
-  added.rstrip = flag(file, token, "rstrip", added.name);
-  added.normalized = flag(file, token, "normalized", added.name);
-  return added;
-}
 
 std::vector<AddedToken> read_decoder(const File& file, const json& decoder) {
   if (!decoder.is_object()) file.refuse("'added_tokens_decoder' is not an object");
@@ -102,7 +82,7 @@ std::vector<AddedToken> read_decoder(const File& file, const json& decoder) {
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), number);
     if (key.empty() || error != std::errc() || end != key.data() + key.size())
       file.refuse(fmt::format("'{}' in added_tokens_decoder is not an id", printable(key)));
-    tokens.push_back(read_token(file, value, file.id(number, key)));
+    tokens.push_back(read_added_token(value, file.id(number, key), file.where()));
   }
   return tokens;
 }
@@ -160,11 +140,30 @@ void add_named(const File& file, std::vector<Named>& special) {
     const json* list = file.find(key);
     if (!list || list->is_object()) continue;  // an object: names for the program, not for a text
     if (!list->is_array()) file.refuse(fmt::format("'{}' is not a list", key));
-    for (const json& item : *list) special.push_back({file.name(item, key), file.where()});
+    for (const json& item : *list) special.push_back({token_name(item, key, file.where()), file.where()});
   }
 }
 
 }  // namespace
+
+AddedToken read_added_token(const json& token, int32_t id, const std::string& where) {
+  if (!token.is_object()) throw UserError(where, fmt::format("the token of id {} is not an object", id), kMend);
+  AddedToken added{.name = token_name(token, fmt::format("the token of id {}", id), where), .id = id};
+  const auto flag = [&](const char* key) {
+    const auto found = token.find(key);
+    if (found != token.end() && !found->is_boolean())
+      throw UserError(where, fmt::format("'{}' of '{}' is neither true nor false", key, printable(added.name)), kMend);
+    return found != token.end() && found->get<bool>();
+  };
+  if (flag("single_word"))
+    throw UserError(where, fmt::format("'{}' has single_word, which is not supported", printable(added.name)),
+                    "set it to false, if the token may stand within a word");
+  added.special = flag("special");
+  added.lstrip = flag("lstrip");
+  added.rstrip = flag("rstrip");
+  added.normalized = flag("normalized");
+  return added;
+}
 
 TokenizerConfig read_tokenizer_config(const std::string& folder) {
   const File config(folder, "tokenizer_config.json"), added(folder, "added_tokens.json"),

@@ -5,9 +5,14 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "data/added_tokens.h"
 
 namespace mixtune {
+
+// The fields of an AddedToken, of which `content`, its name, must be there. Throws UserError at `where`.
+AddedToken read_added_token(const nlohmann::json& token, int32_t id, const std::string& where);
 
 struct TokenizerConfig {
   // A token that a file names without its id.
