@@ -20,6 +20,11 @@ class ModelFolder {
   const HfFolder& weights() const { return weights_; }
   const std::string& config_json() const { return config_json_; }
 
+  // Checkpoints will say this chat template (side_files.h).
+  void set_chat_template(const std::string& source, const TokenizerNames& names) {
+    mixtune::set_chat_template(side_files_, source, names);
+  }
+
   // For a checkpoint with this folder's configuration, side files and types.
   SaveOptions save_options(const std::string& out_folder) const;
 

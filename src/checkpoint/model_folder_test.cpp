@@ -2,8 +2,11 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <functional>
 #include <map>
+
+#include <nlohmann/json.hpp>
 
 #include "checkpoint/load.h"
 #include "checkpoint/test_model.h"
@@ -165,6 +168,53 @@ TEST_F(Model, IsReadWhenItIsOpened) {
     fs::remove_all(model_);
     fs::rename(out_, model_);
   }
+}
+
+const std::string* content(const std::vector<SideFile>& files, std::string_view name) {
+  const auto file = std::ranges::find(files, name, &SideFile::name);
+  return file == files.end() ? nullptr : &file->content;
+}
+
+TEST(ChatTemplateOfSideFiles, GetsAConfigWhereThereIsNone) {
+  std::vector<SideFile> files = {{"README.md", ""}, {"tokenizer.model", ""}};
+  set_chat_template(files, "{{ x }}", {.bos = "<s>", .eos = "</s>", .unk = "<unk>"});
+  ASSERT_EQ(files.size(), 3u);
+  EXPECT_EQ(files[2].name, "tokenizer_config.json");
+  const auto config = nlohmann::json::parse(files[2].content);
+  EXPECT_EQ(config, (nlohmann::json{{"add_bos_token", true},
+                                    {"add_eos_token", false},
+                                    {"bos_token", "<s>"},
+                                    {"eos_token", "</s>"},
+                                    {"unk_token", "<unk>"},
+                                    {"legacy", true},
+                                    {"tokenizer_class", "LlamaTokenizer"},
+                                    {"chat_template", "{{ x }}"}}));
+}
+
+TEST(ChatTemplateOfSideFiles, LeavesAConfigWithoutOneAsItIs) {
+  std::vector<SideFile> files = {{"tokenizer.model", ""}, {"tokenizer_config.json", "{\"a\":1}"}};
+  set_chat_template(files, "{{ x }}", {});
+  EXPECT_EQ(*content(files, "tokenizer_config.json"), "{\"a\":1}");
+  EXPECT_EQ(*content(files, "chat_template.jinja"), "{{ x }}");
+  EXPECT_TRUE(std::ranges::is_sorted(files, {}, &SideFile::name));
+}
+
+TEST(ChatTemplateOfSideFiles, NoFileSaysAnother) {
+  std::vector<SideFile> files = {{"chat_template.jinja", "old"},
+                                 {"tokenizer.model", ""},
+                                 {"tokenizer_config.json", R"({"b": 1, "chat_template": "older", "a": 2})"}};
+  set_chat_template(files, "new", {});
+  EXPECT_EQ(*content(files, "chat_template.jinja"), "new");
+  EXPECT_EQ(*content(files, "tokenizer_config.json"), "{\n  \"b\": 1,\n  \"chat_template\": \"new\",\n  \"a\": 2\n}\n");
+  const std::vector<SideFile> once = files;
+  set_chat_template(files, "new", {});
+  EXPECT_EQ(*content(files, "tokenizer_config.json"), *content(once, "tokenizer_config.json"));
+}
+
+TEST(ChatTemplateOfSideFiles, NeedsATokeniser) {
+  std::vector<SideFile> files = {{"README.md", ""}};
+  set_chat_template(files, "{{ x }}", {});
+  EXPECT_EQ(files.size(), 1u);
 }
 
 }  // namespace

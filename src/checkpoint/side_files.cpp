@@ -7,6 +7,8 @@
 #include <array>
 #include <cctype>
 
+#include <nlohmann/json.hpp>
+
 #include "base/contained.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -82,6 +84,53 @@ std::vector<SideFile> read_side_files(const std::string& folder, SideFiles which
     file.check_unchanged();
   }
   return files;
+}
+
+namespace {
+
+SideFile* find(std::vector<SideFile>& files, std::string_view name) {
+  const auto at = std::ranges::find(files, name, &SideFile::name);
+  return at == files.end() ? nullptr : &*at;
+}
+
+void put(std::vector<SideFile>& files, const std::string& name, std::string content) {
+  if (SideFile* file = find(files, name)) {
+    file->content = std::move(content);
+    return;
+  }
+  files.push_back({name, std::move(content)});
+  std::ranges::sort(files, {}, &SideFile::name);
+}
+
+// As a LlamaTokenizer, which transformers makes of Mixtral's tokenizer.model.
+nlohmann::ordered_json new_tokenizer_config(const TokenizerNames& names, bool has_model) {
+  nlohmann::ordered_json config = {{"add_bos_token", true}, {"add_eos_token", false}};
+  const auto add = [&](const char* key, const std::string& name) {
+    if (!name.empty()) config[key] = name;
+  };
+  add("bos_token", names.bos);
+  add("eos_token", names.eos);
+  add("unk_token", names.unk);
+  config["legacy"] = names.legacy;
+  config["tokenizer_class"] = has_model ? "LlamaTokenizer" : "PreTrainedTokenizerFast";
+  return config;
+}
+
+}  // namespace
+
+void set_chat_template(std::vector<SideFile>& files, const std::string& source, const TokenizerNames& names) {
+  constexpr const char *kConfig = "tokenizer_config.json", *kJinja = "chat_template.jinja";
+  const bool has_model = find(files, "tokenizer.model");
+  if (!has_model && !find(files, "tokenizer.json")) return;
+  const SideFile* old = find(files, kConfig);
+  auto config =
+      old ? nlohmann::ordered_json::parse(old->content, nullptr, false) : new_tokenizer_config(names, has_model);
+  if (!old || (config.is_object() && config.contains("chat_template") && config["chat_template"] != source)) {
+    config["chat_template"] = source;
+    put(files, kConfig, config.dump(2) + "\n");
+  }
+  if (find(files, kJinja) || (old && !(config.is_object() && config.contains("chat_template"))))
+    put(files, kJinja, source);
 }
 
 void report_left_out(const std::string& folder) {

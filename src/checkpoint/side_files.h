@@ -28,6 +28,17 @@ std::vector<std::string> side_file_names(const std::string& folder, SideFiles wh
 // and a link that leads out of the folder are left out with a warning.
 std::vector<SideFile> read_side_files(const std::string& folder, SideFiles which);
 
+// What transformers is to know of a tokeniser whose folder has no tokenizer_config.json.
+struct TokenizerNames {
+  std::string bos, eos, unk;  // empty: none
+  bool legacy = true;         // a space is put before the text that follows a special token
+};
+
+// Makes the side files of a tokeniser say this chat template (Jinja): in tokenizer_config.json, where there is none yet
+// or it has another template, else in chat_template.jinja. Nothing, where no tokeniser is among them or they say it
+// already.
+void set_chat_template(std::vector<SideFile>& files, const std::string& source, const TokenizerNames& names);
+
 // Says in one line which files of a model's folder a checkpoint does not get, where there are any besides weights.
 void report_left_out(const std::string& folder);
 

@@ -12,6 +12,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/staged.h"
 #include "checkpoint/run_folder.h"
 #include "checkpoint/safetensors.h"
@@ -19,10 +20,11 @@
 #include "cli/decoder.h"
 #include "cli/preflight.h"
 #include "cli/sampling.h"
+#include "config/keys.h"
 #include "config/load.h"
-#include "data/chat_template.h"
+#include "data/choose_template.h"
 #include "data/preprocess.h"
-#include "data/tokenizer.h"
+#include "data/text_encoder.h"
 #include "model/end_of_text.h"
 #include "train/device.h"
 
@@ -31,10 +33,10 @@ namespace mixtune {
 namespace {
 
 struct GenerateArguments {
-  std::string model, tokenizer, ids, logits;
-  std::optional<std::string> prompt;
+  std::string model, tokenizer, ids, logits, chat_template = "auto";
+  std::optional<std::string> prompt, system;
   bool chat = false;
-  bool has_temperature = false, has_top_p = false;  // given, whatever their values
+  bool has_temperature = false, has_top_p = false, has_chat_template = false;  // given, whatever their values
   int64_t max_new_tokens = 128;
   std::string device = "auto", precision = "fp32";
   Sampling sampling;
@@ -92,14 +94,40 @@ void check_prompt(const std::vector<int32_t>& ids, const MixtralConfig& config) 
                     "shorten it");
 }
 
-std::vector<int32_t> encode(const Tokenizer& tokenizer, const GenerateArguments& arguments) {
-  if (arguments.chat)
-    return encode_prompt({.tokenizer = &tokenizer}, {.turns = {{.role = Role::kUser, .text = *arguments.prompt}}},
-                         "--prompt");
-  std::vector<int32_t> ids = tokenizer.encode(*arguments.prompt);
-  ids.insert(ids.begin(), tokenizer.bos());
-  return ids;
-}
+// What turns a prompt into tokens, and tells where its answer ends.
+struct Prompter {
+  std::unique_ptr<Tokenizer> tokenizer;
+  TextEncoder encoder;
+
+  explicit Prompter(const std::string& folder, const GenerateArguments& arguments)
+      : tokenizer(open_tokenizer(folder)), encoder{.tokenizer = tokenizer.get()} {
+    if (!arguments.chat) return;
+    const Key* key = find_key("chat_template");
+    Config config;
+    key->set(config, parse_value(*key, arguments.chat_template, "--chat-template"));
+    const ChosenTemplate chosen = choose_template(config.data.chat_template, folder, *tokenizer, "--chat-template");
+    log_info("chat template: {} ({})", template_name(chosen.chat_template.name), chosen.why);
+    encoder.chat_template = chosen.chat_template;
+  }
+
+  std::vector<int32_t> encode(const GenerateArguments& arguments) const {
+    if (arguments.chat) {
+      Conversation conversation;
+      if (arguments.system) conversation.turns.push_back({.role = Role::kSystem, .text = *arguments.system});
+      conversation.turns.push_back({.role = Role::kUser, .text = *arguments.prompt});
+      return encode_prompt(encoder, conversation, "--prompt");
+    }
+    std::vector<int32_t> ids = tokenizer->encode(*arguments.prompt);
+    ids.insert(ids.begin(), tokenizer->bos());
+    return ids;
+  }
+
+  // The tokens that end a text, or an answer.
+  void add_ends(std::vector<int32_t>& ends, bool chat) const {
+    ends.push_back(tokenizer->eos());
+    if (chat) ends.push_back(end_of_answer(encoder));
+  }
+};
 
 // What the tokens after the first `prompt` ones say, with the space that may part it from the prompt.
 std::string continuation(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, size_t prompt, bool chat) {
@@ -114,6 +142,9 @@ void check_flags(const GenerateArguments& arguments) {
     throw UserError("command line", "one of --prompt and --ids is needed", "give --prompt TEXT");
   if (!arguments.prompt && arguments.chat)
     throw UserError("--chat", "has no effect with --ids", "remove it, or give --prompt TEXT");
+  if (!arguments.chat && (arguments.system || arguments.has_chat_template))
+    throw UserError(arguments.system ? "--system" : "--chat-template", "has no effect without --chat",
+                    "remove it, or add --chat");
   if (!arguments.prompt && !arguments.tokenizer.empty())
     throw UserError("--tokenizer", "has no effect with --ids", "remove it, or give --prompt TEXT");
   if (arguments.has_top_p && !arguments.has_temperature)
@@ -124,10 +155,11 @@ void run_generate(const GenerateArguments& arguments) {
   check_flags(arguments);
   const std::string model = find_model(arguments.model, "MODEL");
   const MixtralConfig config = load_mixtral_config(model);
-  std::unique_ptr<Tokenizer> tokenizer;
+  std::optional<Prompter> prompter;
   if (arguments.prompt)
-    tokenizer = open_tokenizer(arguments.tokenizer.empty() ? model : model_folder(arguments.tokenizer));
-  std::vector<int32_t> ids = tokenizer ? encode(*tokenizer, arguments) : parse_ids(arguments.ids);
+    prompter.emplace(arguments.tokenizer.empty() ? model : model_folder(arguments.tokenizer), arguments);
+  const Tokenizer* tokenizer = prompter ? prompter->tokenizer.get() : nullptr;
+  std::vector<int32_t> ids = prompter ? prompter->encode(arguments) : parse_ids(arguments.ids);
   check_prompt(ids, config);
   if (!arguments.logits.empty()) check_output_file(arguments.logits, false);
   const size_t prompt = ids.size();
@@ -138,7 +170,7 @@ void run_generate(const GenerateArguments& arguments) {
   Decoder decoder(config, model, limit, instance_options(run, State::Purpose::kInference));
   if (!arguments.logits.empty()) write_logits(decoder, ids, config.vocab_size, arguments.logits);
   std::vector<int32_t> ends = end_of_text_ids(model, config);
-  if (tokenizer) ends.push_back(tokenizer->eos());
+  if (prompter) prompter->add_ends(ends, arguments.chat);
   extend(decoder, ids, limit, arguments.sampling, ends);
   if (tokenizer) {
     std::erase_if(ids, [&](int32_t id) { return id >= tokenizer->vocab_size(); });  // a padded vocabulary's
@@ -166,6 +198,11 @@ Command add_generate(CLI::App& program) {
   app->add_option("MODEL", arguments->model, "folder of a checkpoint")->type_name("FOLDER")->required();
   app->add_option("--prompt", arguments->prompt, "text to continue")->type_name("TEXT");
   app->add_flag("--chat", arguments->chat, "The prompt is a user's turn: wrap it as the chat template does");
+  const CLI::Option* chat_template =
+      app->add_option("--chat-template", arguments->chat_template, "template of --chat; auto: what the folder says")
+          ->type_name("NAME")
+          ->capture_default_str();
+  app->add_option("--system", arguments->system, "system text before the user's turn, with --chat")->type_name("TEXT");
   app->add_option("--ids", arguments->ids, "token ids to continue, instead of text; ids are printed")
       ->type_name("1,2,3");
   app->add_option("--logits", arguments->logits, "write the prompt's logits to this new safetensors file")
@@ -194,11 +231,14 @@ Command add_generate(CLI::App& program) {
       ->type_name("NAME")
       ->capture_default_str();
   app->add_option("--tokenizer", arguments->tokenizer, "folder of the tokenizer; default: MODEL")->type_name("FOLDER");
-  add_examples(*app,
-               {"mixtune generate examples/quickstart/pretrained --prompt \"Once upon a time\" --max-new-tokens 20",
-                "mixtune generate examples/quickstart/pretrained --ids 1,345,1200 --max-new-tokens 20 --temperature "
-                "0.8 --seed 1"});
-  return {app, [arguments, temperature, top_p] {
+  add_examples(
+      *app, {"mixtune generate examples/quickstart/pretrained --prompt \"Once upon a time\" --max-new-tokens 20",
+             "mixtune generate examples/quickstart/pretrained --ids 1,345,1200 --max-new-tokens 20 --temperature "
+             "0.8 --seed 1",
+             "mixtune generate examples/quickstart/pretrained --chat --system \"Be brief.\" --prompt \"Define: daisy "
+             "(noun)\" --max-new-tokens 20"});
+  return {app, [arguments, temperature, top_p, chat_template] {
+            arguments->has_chat_template = chat_template->count() > 0;
             arguments->has_temperature = temperature->count() > 0;
             arguments->has_top_p = top_p->count() > 0;
             run_generate(*arguments);

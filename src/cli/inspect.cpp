@@ -15,6 +15,7 @@
 #include "config/keys.h"
 #include "data/describe.h"
 #include "data/indexed_files.h"
+#include "data/text_source.h"
 
 namespace mixtune {
 
@@ -45,9 +46,10 @@ std::string describe_data(const InspectArguments& arguments) {
   const Key* key = find_key("dataset_format");
   Config config;
   key->set(config, parse_value(*key, arguments.format, "--format"));
-  std::unique_ptr<Tokenizer> tokenizer;
-  if (!arguments.tokenizer.empty()) tokenizer = open_tokenizer(model_folder(arguments.tokenizer));
-  return describe_data_file(arguments.path, config.data.dataset_format, tokenizer.get());
+  TextSource source;
+  if (!arguments.tokenizer.empty())
+    source = open_text_source(model_folder(arguments.tokenizer), {&arguments.path, 1}, config);
+  return describe_data_file(arguments.path, config.data.dataset_format, source.encoder(config.data));
 }
 
 std::string describe(const InspectArguments& arguments) {
@@ -59,7 +61,7 @@ std::string describe(const InspectArguments& arguments) {
     throw UserError(printable(arguments.path, 200), "does not exist", "name a folder or a file");
   if (fs::is_directory(path, error)) return describe_folder(arguments.path);
   if (path.extension() == ".safetensors") return describe_safetensors(path);
-  if (path.extension() == ".model") return describe_tokenizer(path);
+  if (path.extension() == ".model" || path.filename() == "tokenizer.json") return describe_tokenizer(path);
   return describe_data(arguments);
 }
 
@@ -69,7 +71,7 @@ Command add_inspect(CLI::App& program) {
   CLI::App* app = program.add_subcommand("inspect", "Say what a checkpoint, tokenizer or data file holds");
   const auto arguments = std::make_shared<InspectArguments>();
   app->add_option("PATH", arguments->path,
-                  "a model, tokenizer or output folder; a .safetensors, tokenizer .model or JSONL file")
+                  "a model, tokenizer or output folder; a .safetensors, tokenizer.json, tokenizer .model or JSONL file")
       ->type_name("")
       ->required();
   app->add_option("--tokenizer", arguments->tokenizer, "folder of the tokenizer to count a data file's tokens with")

@@ -22,6 +22,7 @@
 #include "data/indexed_files.h"
 #include "data/load_documents.h"
 #include "data/load_report.h"
+#include "data/text_source.h"
 
 namespace mixtune {
 
@@ -33,15 +34,15 @@ struct PreprocessArguments {
   int64_t debug = 0;
 };
 
-std::unique_ptr<Tokenizer> tokenizer_of(const Config& config) {
+TextSource text_source_of(const Config& config) {
   if (!needs_tokenizer(config.data.train_file, config.data.dataset_format) &&
       config.model.tokenizer_name_or_path.empty())
-    return nullptr;
+    return {};
   if (config.model.tokenizer_name_or_path.empty() && config.model.model_name_or_path.empty())
     require_keys(config, {"tokenizer_name_or_path"});
-  return open_tokenizer(model_folder(config.model.tokenizer_name_or_path.empty()
-                                         ? config.model.model_name_or_path
-                                         : config.model.tokenizer_name_or_path));
+  const std::string& folder = config.model.tokenizer_name_or_path.empty() ? config.model.model_name_or_path
+                                                                          : config.model.tokenizer_name_or_path;
+  return open_text_source(model_folder(folder), config.data.train_file, config);
 }
 
 // Keys that preprocess accepts, because one config serves train too, but that say nothing about single documents.
@@ -98,19 +99,18 @@ void run_preprocess(const PreprocessArguments& arguments, const Overrides& overr
   if (!arguments.output.empty()) check_output(arguments, config);
   warn_of_ineffective(config);
 
-  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(config);
+  const TextSource source = text_source_of(config);
+  const Tokenizer* tokenizer = source.tokenizer.get();
   const int64_t vocab_size = tokenizer ? tokenizer->vocab_size() : std::numeric_limits<int32_t>::max();
   const std::shared_ptr<const Documents> documents = uncached_documents(
       {.name = list_names(config.data.train_file),
        .load =
            [&](DocumentSink& sink) {
-             load_documents(config.data.train_file, config.data,
-                            {.tokenizer = tokenizer.get(), .train_on_prompt = config.data.train_on_prompt}, vocab_size,
-                            sink);
+             load_documents(config.data.train_file, config.data, source.encoder(config.data), vocab_size, sink);
            },
        .vocab_size = vocab_size,
        .max_seq_length = config.data.max_seq_length});
-  print_samples(*documents, tokenizer.get(), arguments.debug, stdout);
+  print_samples(*documents, tokenizer, arguments.debug, stdout);
   if (!arguments.output.empty()) write_output(arguments, *documents, vocab_size);
 }
 

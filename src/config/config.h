@@ -12,6 +12,18 @@
 namespace mixtune {
 
 enum class DatasetFormat { kAuto, kMessages, kInstruction, kPromptCompletion, kText, kTokenized };
+enum class ChatTemplateName {
+  kAuto,  // what the tokeniser's folder says
+  kMistralV1,
+  kMistralV2,
+  kMistralV3,
+  kMistralV3Tekken,
+  kChatml,
+  kZephyr,
+  kVicuna,
+  kAlpaca,
+  kLlama2
+};
 enum class LongDocuments { kAuto, kTruncate, kSplit, kError };  // auto: split for text, truncate otherwise
 enum class Schedule { kConstant, kLinear, kCosine, kConstantWithWarmup };
 enum class RouterLossType { kHuggingface };
@@ -36,6 +48,8 @@ struct DataSettings {
   double validation_split_percentage = 0;  // of the records of train_file
   DatasetFormat dataset_format = DatasetFormat::kAuto;
   bool train_on_prompt = false;
+  ChatTemplateName chat_template = ChatTemplateName::kAuto;
+  bool parse_special_tokens = false;
   LongDocuments long_documents = LongDocuments::kAuto;
   bool packing = false;
   bool shuffle = true;

@@ -55,7 +55,9 @@ inline constexpr std::string_view kNoPreferences = "not supported: only supervis
 inline constexpr std::string_view kNoOptimizer = "not supported yet: the optimizer is always AdamW; remove the key";
 inline constexpr std::string_view kNoResume = "not supported yet: checkpoints hold no optimizer state";
 inline constexpr std::string_view kNoStreaming = "not supported yet: data is read into memory";
-inline constexpr std::string_view kNoTemplates = "not supported yet: the template is Mixtral-Instruct's";
+inline constexpr std::string_view kNoTemplates =
+    "not supported: templates are known by name; `chat_template` names one";
+inline constexpr std::string_view kNoSystem = "not supported: write a system turn into the records";
 inline constexpr std::string_view kNoTokens = "not supported yet: the vocabulary is the checkpoint's";
 inline constexpr std::string_view kNoWorkers = "not needed: reading and tokenising need no settings";
 inline constexpr std::string_view kInConfigJson = "not needed: the checkpoint's `config.json` says it";

@@ -42,7 +42,6 @@ constexpr std::array kKeys = {
     ForeignKey{kHf, "pad_to_multiple_of", "", "not needed: kernels take any length"},
     ForeignKey{kHf, "completion_only_loss", "train_on_prompt", "the other way round: `train_on_prompt: false`"},
     ForeignKey{kHf, "assistant_only_loss", "train_on_prompt", "the other way round: `train_on_prompt: false`"},
-    ForeignKey{kHf | kAxolotl, "chat_template", "", kNoTemplates},
     ForeignKey{kHf, "chat_template_path", "", kNoTemplates},
     ForeignKey{kHf, "eos_token", "", kNoTokens},
     ForeignKey{kHf, "pad_token", "", "not needed: padding is never seen"},

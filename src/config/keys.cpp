@@ -23,6 +23,11 @@ std::vector<std::string_view> names<DatasetFormat>() {
   return {"auto", "messages", "instruction", "prompt_completion", "text", "tokenized"};
 }
 template <>
+std::vector<std::string_view> names<ChatTemplateName>() {
+  return {"auto",   "mistral-v1", "mistral-v2", "mistral-v3", "mistral-v3-tekken",
+          "chatml", "zephyr",     "vicuna",     "alpaca",     "llama-2"};
+}
+template <>
 std::vector<std::string_view> names<LongDocuments>() {
   return {"auto", "truncate", "split", "error"};
 }
@@ -177,6 +182,10 @@ void add_data_keys(Table& table) {
   table.add("dataset_format", &Config::data, &D::dataset_format, "form of the records; `auto`: told from the first");
   table.add("train_on_prompt", &Config::data, &D::train_on_prompt,
             "train on prompts too, not only on answers (`messages`, `instruction` and `prompt_completion`)");
+  table.add("chat_template", &Config::data, &D::chat_template,
+            "how a conversation becomes text; `auto`: what the tokeniser's folder says");
+  table.add("parse_special_tokens", &Config::data, &D::parse_special_tokens,
+            "special tokens that a text spells (`</s>`) become these tokens, instead of staying text");
   table.add("long_documents", &Config::data, &D::long_documents,
             "what becomes of a document longer than `max_seq_length`; `auto`: `split` for `text`, else `truncate`");
   table.add("packing", &Config::data, &D::packing,

@@ -1,102 +1,110 @@
 #include "data/chat_template.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "base/error.h"
+#include "data/mistral_template.h"
+#include "data/record.h"
+#include "data/text_encoder.h"
 
 namespace mixtune {
 
 namespace {
 
-constexpr const char* kJoin = "\n\n";
+using Kind = Stretch::Kind;
 
-using Turns = std::vector<Turn>;
-
-void refuse_tools(const Conversation& conversation, const std::string& where) {
-  const auto has_tools = [](const Turn& turn) {
-    return turn.role == Role::kTool || !turn.tool_calls.empty();
-  };
-  if (!conversation.tools.empty() || std::ranges::any_of(conversation.turns, has_tools))
-    throw UserError(where, "the chat template of Mixtral-Instruct has no place for tools, their calls and answers",
-                    "remove the record, or write them as text");
-}
-
-void check(const Turns& conversation, Role last, const std::string& where) {
-  if (conversation.empty()) throw UserError(where, "a conversation without a turn", "remove the record");
-  for (size_t i = 0; i < conversation.size(); ++i) {
-    const Role role = conversation[i].role;
-    if (role == Role::kAssistant && conversation[i].text.empty())
-      throw UserError(where, fmt::format("turn {}: an empty answer", i + 1), "remove the turn or the record");
-    if (role == Role::kSystem && i > 0 && conversation[i - 1].role != Role::kSystem)
-      throw UserError(where, fmt::format("turn {}: a system turn after the conversation began", i + 1),
-                      "put system text first");
+// 1, 2 or 3 of Mistral's templates; 0: another.
+int mistral_version(ChatTemplateName name) {
+  switch (name) {
+    case ChatTemplateName::kMistralV1:
+      return 1;
+    case ChatTemplateName::kMistralV2:
+      return 2;
+    case ChatTemplateName::kMistralV3:
+      return 3;
+    default:
+      return 0;
   }
-  if (conversation.back().role != last)
-    throw UserError(where, fmt::format("the last turn is not the {}'s", last == Role::kUser ? "user" : "assistant"),
-                    "remove what follows the last turn of that role");
-  if (conversation.size() == 1 && last == Role::kAssistant)
-    throw UserError(where, "an answer without a turn before it", "add the user's turn (it may be empty)");
 }
 
-// Turns of one role in a row become one (answers where they are alike trained; prompts are trained where all of them
-// are), and empty texts leave no trace.
-Turns joined(const Turns& conversation) {
-  Turns turns;
-  for (const Turn& turn : conversation) {
-    const bool joins = !turns.empty() && turns.back().role == turn.role &&
-                       (turn.role != Role::kAssistant || turns.back().train == turn.train);
-    if (!joins) turns.push_back({.role = turn.role, .train = turn.train});
-    turns.back().train = turns.back().train && turn.train;
-    std::string& whole = turns.back().text;
-    if (!whole.empty() && !turn.text.empty()) whole += kJoin;
-    whole += turn.text;
-  }
-  return turns;
+// Views of `stretch`.
+std::vector<TextSpan> spans_of(const Stretch& stretch, const TextEncoder& encoder) {
+  if (stretch.kind == Kind::kContent && encoder.parse_special_tokens)
+    return encoder.tokenizer->split_special(stretch.text);
+  const bool special = stretch.kind == Kind::kSpecial && encoder.tokenizer->special_id(stretch.text).has_value();
+  return {{stretch.text, special}};
 }
 
-// User and assistant in alternation, the user first, the system's text put before the user's.
-Turns normalised(const Turns& conversation) {
-  Turns turns = joined(conversation);
-  std::string system;
-  if (turns.front().role == Role::kSystem) {
-    system = std::move(turns.front().text);
-    turns.erase(turns.begin());
-  }
-  if (turns.front().role != Role::kUser) turns.insert(turns.begin(), Turn{.role = Role::kUser});
-  if (!system.empty()) turns.front().text = system + kJoin + turns.front().text;
-  return turns;
+bool is_trained(const Stretch& stretch, const TextEncoder& encoder) {
+  return stretch.part == Stretch::Part::kAnswer || (stretch.part == Stretch::Part::kPrompt && encoder.train_on_prompt);
 }
 
-TokenSequence encode(const Tokenizer& tokenizer, const Turns& conversation, bool train_on_prompt) {
+// Each stretch by itself.
+TokenSequence encode_apart(const Stretches& stretches, const TextEncoder& encoder) {
   TokenSequence document;
-  document.append({tokenizer.bos()}, false);
-  for (const Turn& turn : normalised(conversation)) {
-    if (turn.role == Role::kAssistant) {
-      document.append(tokenizer.encode(turn.text), turn.train);
-      document.append({tokenizer.eos()}, turn.train);
-    } else {
-      document.append(tokenizer.encode(fmt::format("[INST] {} [/INST]", turn.text)), train_on_prompt && turn.train);
-    }
+  for (const Stretch& stretch : stretches) {
+    const std::vector<TextSpan> spans = spans_of(stretch, encoder);
+    document.append(spans.size() == 1 && !spans[0].special ? encoder.tokenizer->encode(stretch.text)
+                                                           : encoder.tokenizer->encode_spans(spans).ids,
+                    is_trained(stretch, encoder));
   }
   return document;
 }
 
+// All stretches as one text.
+TokenSequence encode_together(const Stretches& stretches, const TextEncoder& encoder) {
+  std::vector<TextSpan> spans;
+  std::vector<size_t> trained(1, 0);  // of each byte, how many of those before it are trained
+  for (const Stretch& stretch : stretches) {
+    const std::vector<TextSpan> more = spans_of(stretch, encoder);
+    spans.insert(spans.end(), more.begin(), more.end());
+    const bool train = is_trained(stretch, encoder);
+    for (size_t i = 0; i < stretch.text.size(); ++i) trained.push_back(trained.back() + train);
+  }
+  const size_t size = trained.size() - 1;
+  const auto [ids, begins] = encoder.tokenizer->encode_spans(spans);
+  TokenSequence document{.ids = ids};
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const size_t begin = begins[i], next = i + 1 < ids.size() ? begins[i + 1] : size;
+    const size_t end = std::min(std::max(next, begin + 1), size);  // a space that no byte stands for: with what follows
+    document.labels.push_back(trained[end] > trained[begin] ? ids[i] : kIgnoreTarget);
+  }
+  return document;
+}
+
+TokenSequence encode(const TextEncoder& encoder, const Conversation& conversation, bool for_training,
+                     const std::string& where) {
+  MT_CHECK(encoder.tokenizer);
+  const Tokenizer& tokenizer = *encoder.tokenizer;
+  const Marks marks = {.bos = tokenizer.piece(tokenizer.bos()), .eos = tokenizer.piece(tokenizer.eos())};
+  const auto& [name, variant] = encoder.chat_template;
+  if (const int version = mistral_version(name))
+    return encode_apart(render_mistral(version, conversation, marks, for_training, where), encoder);
+  return encode_together(render_text(name, variant, conversation, marks, for_training, where), encoder);
+}
+
 }  // namespace
+
+std::string_view template_name(ChatTemplateName name) {
+  constexpr std::string_view kNames[] = {"auto",   "mistral-v1", "mistral-v2", "mistral-v3", "mistral-v3-tekken",
+                                         "chatml", "zephyr",     "vicuna",     "alpaca",     "llama-2"};
+  return kNames[static_cast<size_t>(name)];
+}
 
 TokenSequence encode_conversation(const TextEncoder& encoder, const Conversation& conversation,
                                   const std::string& where) {
-  refuse_tools(conversation, where);
-  check(conversation.turns, Role::kAssistant, where);
-  return encode(*encoder.tokenizer, conversation.turns, encoder.train_on_prompt);
+  return encode(encoder, conversation, true, where);
 }
 
 std::vector<int32_t> encode_prompt(const TextEncoder& encoder, const Conversation& conversation,
                                    const std::string& where) {
-  refuse_tools(conversation, where);
-  check(conversation.turns, Role::kUser, where);
-  return encode(*encoder.tokenizer, conversation.turns, false).ids;
+  return encode(encoder, conversation, false, where).ids;
+}
+
+int32_t end_of_answer(const TextEncoder& encoder) {
+  if (encoder.chat_template.name == ChatTemplateName::kChatml)
+    if (const auto mark = encoder.tokenizer->special_id("<|im_end|>")) return *mark;
+  return encoder.tokenizer->eos();
 }
 
 }  // namespace mixtune

@@ -1,26 +1,40 @@
-// The chat template of Mixtral-Instruct, token for token as mistral-common's v1 tokeniser has it:
-//
-//   <s> [INST] SYSTEM\n\nUSER [/INST] ANSWER </s> [INST] USER [/INST] ANSWER </s>
-//
-// Each "[INST] ... [/INST]" and each answer is encoded by itself; adjacent turns of one role are one, joined by an
-// empty line; nothing is stripped. A conversation that an assistant opens starts with an empty user turn.
+// Chat templates: from a conversation to tokens, and to what of them is trained. docs/templates.md shows each.
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "data/text_encoder.h"
+#include "config/config.h"
+#include "data/text_templates.h"
+#include "data/tokenizer.h"
 
 namespace mixtune {
 
-// For training: ends with the assistant. Trained are the answers with their EOS; with `train_on_prompt` all but BOS.
-// Throws UserError (at `where`) for an empty answer, a system turn after another role's, or an end that is not an
-// answer.
+struct Conversation;
+struct TextEncoder;
+struct TokenSequence;
+
+struct ChatTemplate {
+  ChatTemplateName name = ChatTemplateName::kMistralV1;  // never kAuto
+  TemplateVariant variant = {};                          // of a text template (text_templates.h)
+};
+
+// As the key chat_template has it.
+std::string_view template_name(ChatTemplateName name);
+
+// For training: ends with the assistant. Trained are the answers of turns with `train`, with their end marks; with
+// `train_on_prompt` also all that is no answer, but BOS. A token of a text template is trained where a byte of it
+// is (as with transformers' assistant masks): the space before an answer may be in its first token. Throws UserError
+// (at `where`) for what the template refuses (mistral_template.h, text_templates.h).
 TokenSequence encode_conversation(const TextEncoder& encoder, const Conversation& conversation,
                                   const std::string& where);
 
-// For generation: ends with the user. Throws like encode_conversation.
+// For generation: ends with the user, and what comes before an answer. Throws like encode_conversation.
 std::vector<int32_t> encode_prompt(const TextEncoder& encoder, const Conversation& conversation,
                                    const std::string& where);
+
+// The token that ends an answer.
+int32_t end_of_answer(const TextEncoder& encoder);
 
 }  // namespace mixtune

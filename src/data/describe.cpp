@@ -12,7 +12,6 @@
 #include "data/formats.h"
 #include "data/indexed_reader.h"
 #include "data/record_reader.h"
-#include "data/text_encoder.h"
 
 namespace mixtune {
 
@@ -40,9 +39,21 @@ std::string keys_of(const nlohmann::ordered_json& record) {
   return printable(keys, 300);
 }
 
+std::string list_tokens(const char* name, const std::vector<SpecialToken>& tokens, bool special) {
+  constexpr size_t kShown = 20;
+  std::string list;
+  size_t count = 0;
+  for (const SpecialToken& token : tokens) {
+    if (token.special != special || ++count > kShown) continue;
+    list += fmt::format("{}{} ({})", list.empty() ? "" : ", ", token.id, printable(token.name));
+  }
+  if (count > kShown) list += fmt::format(" and {} more", count - kShown);
+  return count > 0 ? fmt::format("{}: {}\n", name, list) : "";
+}
+
 }  // namespace
 
-std::string describe_data_file(const std::string& path, DatasetFormat format, const Tokenizer* tokenizer) {
+std::string describe_data_file(const std::string& path, DatasetFormat format, const TextEncoder& encoder) {
   RecordReader reader(path);
   std::string keys;
   int64_t records = 0;
@@ -55,9 +66,8 @@ std::string describe_data_file(const std::string& path, DatasetFormat format, co
       if (format == DatasetFormat::kAuto) format = detect_format(json, where);
     }
     Record record = parse_record(json, format, where, unread);
-    if (tokenizer || format == DatasetFormat::kTokenized)
-      for (const TokenSequence& document : encode_record(std::move(record), {.tokenizer = tokenizer}, where))
-        lengths.add(document);
+    if (encoder.tokenizer || format == DatasetFormat::kTokenized)
+      for (const TokenSequence& document : encode_record(std::move(record), encoder, where)) lengths.add(document);
   }
   if (records == 0) throw UserError(printable(path, 200), "holds no records", "name a JSONL file with data");
 
@@ -84,16 +94,19 @@ std::string describe_indexed(const std::string& prefix) {
 
 std::string describe_tokenizer(const std::string& path) {
   const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(path);
+  const std::vector<SpecialToken> special = tokenizer->special_tokens();
+  const auto added = std::ranges::count_if(special, &SpecialToken::added);
   std::string text =
       fmt::format("tokenizer: {}, {} ({})\npieces: {}\n", tokenizer->kind(), printable(tokenizer->path(), 200),
-                  format_bytes(InputFile(tokenizer->path()).size()), tokenizer->vocab_size());
+                  format_bytes(InputFile(tokenizer->path()).size()), tokenizer->vocab_size() - added);
+  if (added > 0) text += fmt::format("added tokens: {}\ntokens in all: {}\n", added, tokenizer->vocab_size());
   const auto add = [&](const char* name, int32_t id) {
     if (id >= 0) text += fmt::format("{}: {} ({})\n", name, id, printable(tokenizer->piece(id)));
   };
   add("BOS", tokenizer->bos());
   add("EOS", tokenizer->eos());
   add("unknown", tokenizer->unk());
-  return text;
+  return text + list_tokens("special tokens", special, true) + list_tokens("added words", special, false);
 }
 
 }  // namespace mixtune

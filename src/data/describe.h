@@ -4,13 +4,13 @@
 #include <string>
 
 #include "config/config.h"
-#include "data/tokenizer.h"
+#include "data/text_encoder.h"
 
 namespace mixtune {
 
 // Lines of "name: value": format, records, the first record's keys and, where there is a tokenizer (or the file needs
 // none), tokens, targets and lengths. Reads the whole file and throws like load_documents.
-std::string describe_data_file(const std::string& path, DatasetFormat format, const Tokenizer* tokenizer);
+std::string describe_data_file(const std::string& path, DatasetFormat format, const TextEncoder& encoder);
 
 // The same of indexed data: type of a token, documents, sequences, tokens, lengths, and whether all tokens are trained.
 std::string describe_indexed(const std::string& prefix);

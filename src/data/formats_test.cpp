@@ -13,7 +13,7 @@
 #include <array>
 #include <cctype>
 
-#include "data/jsonl.h"
+#include "data/record_reader.h"
 #include "data/test_folder.h"
 
 namespace mixtune {
@@ -36,7 +36,7 @@ void PrintTo(const Case& item, std::ostream* out) {
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const char* file : {"conversations", "tools", "texts", "tokenized"}) {
-    JsonlReader reader(source_path("tests/fixtures/data/") + file + ".jsonl");
+    RecordReader reader(source_path("tests/fixtures/data/") + file + ".jsonl");
     for (ordered_json json; reader.next(json);) {
       std::string name = std::string(file) + "_" + json["name"].get<std::string>();
       std::ranges::replace_if(

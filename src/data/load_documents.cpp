@@ -6,6 +6,7 @@
 #include <exception>
 
 #include "base/error.h"
+#include "data/file_notes.h"
 #include "data/formats.h"
 #include "data/indexed_reader.h"
 #include "data/load_report.h"
@@ -80,15 +81,17 @@ struct Source {
 };
 
 std::vector<std::vector<TokenSequence>> encode(const Block& block, DatasetFormat format, const Source& source,
-                                               UnreadKeys& unread) {
+                                               FileNotes& notes) {
   std::vector<std::vector<TokenSequence>> records(block.lines.size());
-  std::vector<UnreadKeys> unread_of(block.lines.size());
+  std::vector<FileNotes> notes_of(block.lines.size());
+  const bool watches = source.encoder.tokenizer && !source.encoder.parse_special_tokens;
   std::vector<std::exception_ptr> errors(block.lines.size());
 #pragma omp parallel for schedule(dynamic)
   for (size_t i = 0; i < records.size(); ++i) {
     try {
       const std::string& where = block.wheres[i];
-      Record record = parse_record(parse_json_line(block.lines[i], where), format, where, unread_of[i]);
+      Record record = parse_record(parse_json_line(block.lines[i], where), format, where, notes_of[i].unread);
+      if (watches) notes_of[i].specials = spelt_specials(record, *source.encoder.tokenizer);
       records[i] = encode_record(std::move(record), source.encoder, where);
       for (const TokenSequence& document : records[i]) check_ids(document, source.vocab_size, where);
     } catch (...) {
@@ -97,7 +100,7 @@ std::vector<std::vector<TokenSequence>> encode(const Block& block, DatasetFormat
   }
   for (const std::exception_ptr& error : errors)
     if (error) std::rethrow_exception(error);
-  for (const UnreadKeys& keys : unread_of) unread.add(keys);
+  for (const FileNotes& more : notes_of) notes.add(more);
   return records;
 }
 
@@ -106,12 +109,12 @@ void load_file(DocumentSink& documents, const std::string& file, const Source& s
   RecordReader reader(file);
   DatasetFormat format = settings.dataset_format;
   const int64_t records_before = counts.records;
-  UnreadKeys unread;
+  FileNotes notes;
   for (Block block; block.read(reader);) {
     if (format == DatasetFormat::kAuto)
       format = detect_format(parse_json_line(block.lines[0], block.wheres[0]), block.wheres[0]);
     const SequenceFit fit = fit_of(settings, format == DatasetFormat::kText);
-    const std::vector<std::vector<TokenSequence>> records = encode(block, format, source, unread);
+    const std::vector<std::vector<TokenSequence>> records = encode(block, format, source, notes);
     for (size_t i = 0; i < records.size(); ++i) {
       const std::string& where = block.wheres[i];
       if (records[i].front().continues && i == 0 && counts.records == records_before)
@@ -128,8 +131,7 @@ void load_file(DocumentSink& documents, const std::string& file, const Source& s
   }
   if (counts.records == records_before)
     throw UserError(printable(file, 200), "holds no records", "name a JSONL file with data");
-  if (!unread.empty())
-    log_warning("{}: format {} does not read the keys: {}", printable(file, 200), format_name(format), unread.text());
+  notes.report(printable(file, 200), format_name(format));
 }
 
 void load_indexed(DocumentSink& documents, const std::string& prefix, const Source& source, LoadCounts& counts) {
@@ -156,17 +158,31 @@ void load_indexed(DocumentSink& documents, const std::string& prefix, const Sour
   counts.records += reader.documents();
 }
 
+// Whether the first record of any file (none of indexed data) is `wanted`, by its format and itself.
+template <class Wanted>
+bool any_first_record(std::span<const std::string> files, DatasetFormat format, const Wanted& wanted) {
+  return std::ranges::any_of(files, [&](const std::string& file) {
+    if (find_indexed(file)) return false;
+    RecordReader reader(file);
+    nlohmann::ordered_json record;
+    if (!reader.next(record)) return false;
+    return wanted(format == DatasetFormat::kAuto ? detect_format(record, reader.where()) : format, record);
+  });
+}
+
 }  // namespace
 
 bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
-  const auto has_text = [&](const std::string& file) {
-    if (find_indexed(file)) return false;
-    if (format != DatasetFormat::kAuto) return format != DatasetFormat::kTokenized;
-    RecordReader reader(file);
-    nlohmann::ordered_json record;
-    return reader.next(record) && detect_format(record, reader.where()) != DatasetFormat::kTokenized;
-  };
-  return std::ranges::any_of(files, has_text);
+  return any_first_record(files, format,
+                          [](DatasetFormat of_record, const auto&) { return of_record != DatasetFormat::kTokenized; });
+}
+
+bool needs_chat_template(std::span<const std::string> files, DatasetFormat format) {
+  return any_first_record(files, format, [](DatasetFormat of_record, const auto& record) {
+    const bool of_turns =
+        of_record == DatasetFormat::kPromptCompletion && record.contains("prompt") && record["prompt"].is_array();
+    return of_turns || of_record == DatasetFormat::kMessages || of_record == DatasetFormat::kInstruction;
+  });
 }
 
 void load_documents(std::span<const std::string> files, const DataSettings& settings, const TextEncoder& encoder,

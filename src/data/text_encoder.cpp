@@ -4,32 +4,47 @@
 #include <utility>
 
 #include "base/error.h"
-#include "data/chat_template.h"
 
 namespace mixtune {
 
 namespace {
 
-TokenSequence encode_text(const Tokenizer& tokenizer, const std::string& text) {
+// BOS, the text and, where it `ends`, EOS. Where special tokens are parsed, none of the two comes twice.
+std::vector<int32_t> framed_ids(const TextEncoder& encoder, const std::string& text, bool ends) {
+  const Tokenizer& tokenizer = *encoder.tokenizer;
+  if (!encoder.parse_special_tokens) {
+    std::vector<int32_t> ids = tokenizer.encode(text);
+    ids.insert(ids.begin(), tokenizer.bos());
+    if (ends) ids.push_back(tokenizer.eos());
+    return ids;
+  }
+  const std::string bos = tokenizer.piece(tokenizer.bos()), eos = tokenizer.piece(tokenizer.eos());
+  const auto is = [](const TextSpan& span, const std::string& name) {
+    return span.special && span.text == name;
+  };
+  std::vector<TextSpan> spans = tokenizer.split_special(text);
+  if (spans.empty() || !is(spans.front(), bos)) spans.insert(spans.begin(), {bos, true});
+  if (ends && !is(spans.back(), eos)) spans.push_back({eos, true});
+  return tokenizer.encode_spans(spans).ids;
+}
+
+TokenSequence encode_text(const TextEncoder& encoder, const std::string& text) {
   TokenSequence document;
-  document.append({tokenizer.bos()}, false);
-  document.append(tokenizer.encode(text), true);
-  document.append({tokenizer.eos()}, true);
+  document.append(framed_ids(encoder, text, true), true);
+  document.labels.front() = kIgnoreTarget;
   return document;
 }
 
 // The ids of the whole text; those that hold a part of the completion, and EOS, are trained. The prompt's own ids are
 // the whole's first ones, but where its end and the completion's beginning make one token.
 TokenSequence encode_completion(const TextEncoder& encoder, const PromptCompletion& text) {
-  const Tokenizer& tokenizer = *encoder.tokenizer;
-  const std::vector<int32_t> prompt = tokenizer.encode(text.prompt);
-  const std::vector<int32_t> whole = tokenizer.encode(text.prompt + text.completion);
+  const std::vector<int32_t> prompt = framed_ids(encoder, text.prompt, false);
+  const std::vector<int32_t> whole = framed_ids(encoder, text.prompt + text.completion, true);
   const auto end = std::ranges::mismatch(prompt, whole).in2;
   TokenSequence document;
-  document.append({tokenizer.bos()}, false);
   document.append({whole.begin(), end}, encoder.train_on_prompt);
   document.append({end, whole.end()}, true);
-  document.append({tokenizer.eos()}, true);
+  document.labels.front() = kIgnoreTarget;
   return document;
 }
 
@@ -41,7 +56,22 @@ std::vector<TokenSequence> encode_record(Record record, const TextEncoder& encod
   if (const auto* conversation = std::get_if<Conversation>(&record))
     return {encode_conversation(encoder, *conversation, where)};
   if (const auto* text = std::get_if<PromptCompletion>(&record)) return {encode_completion(encoder, *text)};
-  return {encode_text(*encoder.tokenizer, std::get<std::string>(record))};
+  return {encode_text(encoder, std::get<std::string>(record))};
+}
+
+SpeltSpecials spelt_specials(const Record& record, const Tokenizer& tokenizer) {
+  SpeltSpecials found;
+  const auto look = [&](const std::string& text) {
+    for (const TextSpan& span : tokenizer.split_special(text)) {
+      if (!span.special) continue;
+      if (found.count++ == 0) found.first = span.text;
+    }
+  };
+  if (const auto* conversation = std::get_if<Conversation>(&record))
+    for (const Turn& turn : conversation->turns) look(turn.text);
+  if (const auto* pair = std::get_if<PromptCompletion>(&record)) look(pair->prompt), look(pair->completion);
+  if (const auto* text = std::get_if<std::string>(&record)) look(*text);
+  return found;
 }
 
 }  // namespace mixtune

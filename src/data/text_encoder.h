@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "data/chat_template.h"
 #include "data/record.h"
 #include "data/tokenizer.h"
 
@@ -12,13 +13,23 @@ namespace mixtune {
 // How a run turns text into tokens: the same for all its files.
 struct TextEncoder {
   const Tokenizer* tokenizer = nullptr;  // null: every record is tokenised
+  ChatTemplate chat_template = {};
   bool train_on_prompt = false;
+  bool parse_special_tokens = false;  // special tokens that a text spells become these tokens
 };
 
 // A conversation by the chat template; text as BOS, text, EOS, all trained; a prompt and its completion as the text
-// that they are together, the completion trained; tokens as they are. The documents of the
+// that they are together, the completion trained (where special tokens are parsed, no second BOS or EOS); tokens as
+// they are. The documents of the
 // record, at least one: all but the first continue it. Throws UserError (at `where`) for text without a tokenizer and
 // for what the template refuses.
 std::vector<TokenSequence> encode_record(Record record, const TextEncoder& encoder, const std::string& where);
+
+// Special tokens that the text of a record spells.
+struct SpeltSpecials {
+  int64_t count = 0;
+  std::string first;  // name
+};
+SpeltSpecials spelt_specials(const Record& record, const Tokenizer& tokenizer);
 
 }  // namespace mixtune

@@ -60,8 +60,11 @@ TEST_F(TokenizerTest, SaysWhatToDoWithoutAModel) {
   };
   EXPECT_THAT(message(folder_.path("none")), HasSubstr("no such tokenizer"));
   EXPECT_THAT(message(folder_.path()), HasSubstr("has no tokenizer.model; set tokenizer_name_or_path"));
+  const TestFolder tekken;
+  tekken.write("tekken.json", "{}");
+  EXPECT_THAT(message(tekken.path()), HasSubstr("has tekken.json alone, a tokeniser that is not supported"));
   folder_.write("tokenizer.json", "{}");
-  EXPECT_THAT(message(folder_.path()), HasSubstr("has tokenizer.json but no tokenizer.model"));
+  EXPECT_THAT(message(folder_.path()), HasSubstr("tokenizer.json: the file has no 'model'"));
   EXPECT_THAT(message("/dev/zero"), HasSubstr("is not a regular file"));
 }
 

@@ -4,8 +4,8 @@
 
 #include "base/error.h"
 #include "base/json.h"
-#include "data/json_text.h"
-#include "data/jsonl.h"
+#include "data/python_json.h"
+#include "data/record_reader.h"
 
 namespace mixtune {
 
@@ -16,6 +16,13 @@ using nlohmann::ordered_json;
 constexpr const char* kToolMend =
     R"(write each as {"type": "function", "function": {"name": ..., "parameters": {...}}})";
 constexpr const char* kCallMend = R"(write each as {"function": {"name": ..., "arguments": {...}}})";
+
+// A parsed value nests too little, and has too sound strings, for Python to raise.
+std::string python_text(const ordered_json& value) {
+  const std::optional<std::string> text = dump_as_python(value.dump());
+  MT_CHECK(text.has_value());
+  return *text;
+}
 
 // The object with name and the rest: `object` itself, or its "function" where it has one.
 const ordered_json& function_of(const ordered_json& object, const Place& place, const char* mend) {
@@ -33,8 +40,8 @@ const ordered_json& function_of(const ordered_json& object, const Place& place, 
 
 std::string tool_text(const ordered_json& tool, const Place& place) {
   const ordered_json& function = function_of(tool, place, kToolMend);
-  if (&function != &tool) return json_text(tool);
-  return fmt::format(R"({{"type": "function", "function": {}}})", json_text(tool));
+  if (&function != &tool) return python_text(tool);
+  return fmt::format(R"({{"type": "function", "function": {}}})", python_text(tool));
 }
 
 std::string arguments_text(const Fields& function) {
@@ -46,7 +53,7 @@ std::string arguments_text(const Fields& function) {
       is_text ? parse_json_string(arguments->get_ref<const std::string&>(), "arguments", function.place()) : *arguments;
   if (!object.is_object())
     function.place().fail(fmt::format("'arguments' is {}, not an object", kind_of(object)), kCallMend);
-  return json_text(object);
+  return python_text(object);
 }
 
 ToolCall parse_tool_call(const ordered_json& call, const Place& place) {

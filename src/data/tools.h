@@ -11,7 +11,7 @@ namespace mixtune {
 
 // `tools` (a list of {"type": "function", "function": {"name": ...}}, or of functions alone) or `functions` (of
 // functions alone); each may be the JSON text of such a list. Each becomes {"type": "function", "function": {...}} as
-// json_text has it. Throws UserError for anything else, and where both are there.
+// dump_as_python has it. Throws UserError for anything else, and where both are there.
 std::vector<std::string> parse_tools(const Fields& record);
 
 // One call or a list of them: {"id": ..., "type": "function", "function": {"name": ..., "arguments": ...}}, or a

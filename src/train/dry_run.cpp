@@ -74,6 +74,7 @@ std::string dry_run(const Config& given, const RankGrid& grid) {
   const Loader loader(*data.train, plan_options(config), config.batch.per_device_train_batch_size,
                       config.batch.gradient_accumulation_steps, HostMemory::kPageable, {0, grid.world});
   if (!config.model.router_aux_loss_coef) config.model.router_aux_loss_coef = shape.router_aux_loss_coef;
+  if (data.chat_template) config.data.chat_template = data.chat_template->chat_template.name;
   return print_config(config) + describe_steps(config, data, loader, grid.world) +
          (for_gpu(config)
               ? describe_memory(shape, options, config, loader)

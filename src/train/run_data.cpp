@@ -2,46 +2,75 @@
 
 #include <fmt/format.h>
 
-#include <memory>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "checkpoint/run_folder.h"
 #include "data/load_documents.h"
 #include "data/open_documents.h"
+#include "data/text_source.h"
 #include "data/validation_split.h"
 
 namespace mixtune {
 
+namespace {
+
+TextSource open_text(const std::vector<std::string>& files, const Config& config, const MixtralConfig& shape) {
+  if (!needs_tokenizer(files, config.data.dataset_format)) return {};
+  const std::string& named = config.model.tokenizer_name_or_path;
+  TextSource source =
+      open_text_source(named.empty() ? config.model.model_name_or_path : model_folder(named), files, config);
+  if (source.tokenizer->vocab_size() > shape.vocab_size)
+    throw UserError(source.tokenizer->path(),
+                    fmt::format("the tokeniser has {} tokens, the model's vocab_size is {}",
+                                source.tokenizer->vocab_size(), shape.vocab_size),
+                    "use the tokeniser that belongs to the model");
+  return source;
+}
+
+TokenizerNames names_of(const TextSource& source) {
+  if (!source.chat_template) return {};
+  const Tokenizer& tokenizer = *source.tokenizer;
+  // The texts of Mistral's versions 2 and 3 have that space themselves.
+  const ChatTemplateName name = source.chat_template->chat_template.name;
+  return {.bos = tokenizer.piece(tokenizer.bos()),
+          .eos = tokenizer.piece(tokenizer.eos()),
+          .unk = tokenizer.unk() < 0 ? "" : tokenizer.piece(tokenizer.unk()),
+          .legacy = name != ChatTemplateName::kMistralV2 && name != ChatTemplateName::kMistralV3};
+}
+
+}  // namespace
+
 std::shared_ptr<const Documents> load_model_documents(const std::vector<std::string>& files, const Config& config,
                                                       const MixtralConfig& shape,
                                                       const std::function<void()>& advanced) {
-  std::unique_ptr<Tokenizer> tokenizer;
-  if (needs_tokenizer(files, config.data.dataset_format)) {
-    const std::string& named = config.model.tokenizer_name_or_path;
-    tokenizer = open_tokenizer(named.empty() ? config.model.model_name_or_path : model_folder(named));
-    if (tokenizer->vocab_size() > shape.vocab_size)
-      throw UserError(tokenizer->path(),
-                      fmt::format("the tokeniser has {} tokens, the model's vocab_size is {}", tokenizer->vocab_size(),
-                                  shape.vocab_size),
-                      "use the tokeniser that belongs to the model");
-  }
-  return open_documents(files, config, {.tokenizer = tokenizer.get(), .train_on_prompt = config.data.train_on_prompt},
-                        shape.vocab_size, advanced);
+  const TextSource source = open_text(files, config, shape);
+  return open_documents(files, config, source.encoder(config.data), shape.vocab_size, advanced);
 }
 
 RunData load_run_data(const Config& config, const MixtralConfig& shape, const std::function<void()>& advanced) {
   if (config.data.max_seq_length > shape.max_position_embeddings)
     log_warning("max_seq_length {} is beyond the model's max_position_embeddings, {}", config.data.max_seq_length,
                 shape.max_position_embeddings);
-  std::shared_ptr<const Documents> all = load_model_documents(config.data.train_file, config, shape, advanced);
-  if (!config.data.validation_file.empty())
-    return {all, load_model_documents({config.data.validation_file}, config, shape, advanced)};
-  if (config.data.validation_split_percentage > 0) {
-    Split split = split_validation(std::move(all), config.data.validation_split_percentage, config.run.seed);
-    return {split.train, split.validation};
+  std::vector<std::string> files = config.data.train_file;
+  if (!config.data.validation_file.empty()) files.push_back(config.data.validation_file);
+  const TextSource source = open_text(files, config, shape);
+  const auto load = [&](const std::vector<std::string>& some) {
+    return open_documents(some, config, source.encoder(config.data), shape.vocab_size, advanced);
+  };
+  RunData data{.train = load(config.data.train_file),
+               .validation = nullptr,
+               .chat_template = source.chat_template,
+               .tokenizer_names = names_of(source)};
+  if (!config.data.validation_file.empty()) {
+    data.validation = load({config.data.validation_file});
+  } else if (config.data.validation_split_percentage > 0) {
+    Split split = split_validation(data.train, config.data.validation_split_percentage, config.run.seed);
+    data.train = std::move(split.train);
+    data.validation = std::move(split.validation);
   }
-  return {all, nullptr};
+  return data;
 }
 
 std::string RunData::digest() const {

@@ -3,10 +3,13 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "checkpoint/side_files.h"
 #include "config/config.h"
+#include "data/choose_template.h"
 #include "data/documents.h"
 #include "model/mixtral_config.h"
 
@@ -14,7 +17,9 @@ namespace mixtune {
 
 struct RunData {
   std::shared_ptr<const Documents> train;
-  std::shared_ptr<const Documents> validation;  // null where the run has none
+  std::shared_ptr<const Documents> validation;       // null where the run has none
+  std::optional<ChosenTemplate> chat_template = {};  // none: there are no conversations
+  TokenizerNames tokenizer_names = {};               // where there is a chat template
 
   std::string digest() const;  // of both
 };

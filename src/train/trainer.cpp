@@ -72,8 +72,9 @@ PlanOptions plan_options(const Config& config) {
 
 namespace {
 
-std::string resolved_config(Config config, double router_coefficient) {
+std::string resolved_config(Config config, double router_coefficient, const RunData& data) {
   config.model.router_aux_loss_coef = router_coefficient;
+  if (data.chat_template) config.data.chat_template = data.chat_template->chat_template.name;
   return print_config(config);
 }
 
@@ -91,6 +92,9 @@ Trainer::Trainer(const Config& config, const Ranks* ranks)
       loader_(*data_.train, plan_options(config), config.batch.per_device_train_batch_size,
               config.batch.gradient_accumulation_steps, instance_.host_memory(), instance_.share()),
       total_steps_(config.run.max_steps > 0 ? config.run.max_steps : loader_.steps()) {
+  if (const auto& chosen = data_.chat_template;
+      chosen && !(chosen->is_folders && config.model.tokenizer_name_or_path.empty()))
+    folder_.set_chat_template(chosen->source, data_.tokenizer_names);
   if (data_.validation)
     evaluator_.emplace(instance_, *data_.validation, config.data.max_seq_length, config.data.packing,
                        config.batch.per_device_train_batch_size);
@@ -112,7 +116,7 @@ void Trainer::open_output() {
   if (!leads()) return;
   output_->begin();
   sinks_.push_back(std::make_unique<JsonlSink>(output_->metrics_path()));
-  output_->write_config(resolved_config(config_, router_coefficient_));
+  output_->write_config(resolved_config(config_, router_coefficient_, data_));
   sinks_.push_back(std::make_unique<ConsoleSink>(stdout, stdout_options(config_.run.logging_steps)));
   announce();
 }

@@ -1,0 +1,23 @@
+// FileNotes: what a user should know of a file's records that were read as they are.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "data/text_encoder.h"
+#include "data/unread_keys.h"
+
+namespace mixtune {
+
+struct FileNotes {
+  UnreadKeys unread;       // keys that the format does not read
+  SpeltSpecials specials;  // special tokens that texts spell, and that stay text
+  int64_t records_with_specials = 0;
+
+  void add(const FileNotes& more);
+  // Warns of each in a line, where there is something to warn of.
+  void report(const std::string& file, std::string_view format) const;
+};
+
+}  // namespace mixtune

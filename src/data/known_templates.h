@@ -1,0 +1,33 @@
+// The chat templates of public checkpoints that mixtune knows by their text: src/data/templates, SOURCES.md there says
+// where each is from.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "config/config.h"
+#include "data/text_templates.h"
+
+namespace mixtune {
+
+struct KnownTemplate {
+  std::string_view file;  // in src/data/templates, without .jinja
+  ChatTemplateName name;  // that it renders as
+  TemplateVariant variant = {};
+  std::string_view source() const;
+};
+
+std::span<const KnownTemplate> known_templates();
+
+// The one with the normal form of `source`, or null.
+const KnownTemplate* find_known_template(std::string_view source);
+
+// Where `source` first differs from the known template that is most like it: "it has "..." where chatml (FILE) has
+// "..."".
+std::string nearest_known_template(std::string_view source);
+
+// The Jinja text that a checkpoint gets which was trained with this template, and had none of its own.
+std::string_view source_to_save(ChatTemplateName name, const TemplateVariant& variant);
+
+}  // namespace mixtune

@@ -1,0 +1,11 @@
+# The texts of the .jinja files become part of the program.
+file(GLOB templates CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.jinja)
+set(TEMPLATE_ENTRIES "")
+foreach(template ${templates})
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${template})
+  cmake_path(GET template STEM LAST_ONLY name)
+  file(READ ${template} text)
+  string(APPEND TEMPLATE_ENTRIES "    {\"${name}\", R\"jinja(${text})jinja\"},\n")
+endforeach()
+configure_file(template_sources.cpp.in template_sources.cpp @ONLY)
+target_sources(mixtune_data PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/template_sources.cpp)

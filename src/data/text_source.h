@@ -1,0 +1,27 @@
+// What turns the text of a run's files into tokens, opened once for all of them.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "config/config.h"
+#include "data/choose_template.h"
+#include "data/text_encoder.h"
+
+namespace mixtune {
+
+struct TextSource {
+  std::unique_ptr<Tokenizer> tokenizer;         // null: there is no text
+  std::optional<ChosenTemplate> chat_template;  // none: there are no conversations
+
+  // Valid as long as this lives.
+  TextEncoder encoder(const DataSettings& settings) const;
+};
+
+// The tokeniser in `folder` (or file), and where `files` hold conversations the chat template that `config` asks for,
+// which it says in one line. Throws as open_tokenizer and choose_template do.
+TextSource open_text_source(const std::string& folder, std::span<const std::string> files, const Config& config);
+
+}  // namespace mixtune
