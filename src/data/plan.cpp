@@ -57,42 +57,46 @@ class Exchanges {
 // The rows that documents are being packed into.
 class OpenRows {
  public:
-  explicit OpenRows(int64_t capacity) : capacity_(capacity) {}
+  explicit OpenRows(int64_t capacity) : capacity_(capacity) { keys_.fill(kNone); }
 
-  // Where a document of `length` goes: the first of the fullest rows that have room for it, else one that is opened in
-  // the place of a row or behind all.
+  // Where a document of `length` goes: the first of the fullest rows that have room for it, else one that is opened
+  // behind all, or in the place of the first of the fullest.
   struct Place {
     size_t slot;
     bool opens, closes;
   };
-  Place place(int64_t length) const {
+  Place put(int64_t length) {
     MT_CHECK(length <= capacity_);
-    if (const uint64_t best = fullest(length); best != kNone) return {best % kOpenRows, false, false};
-    if (open_ < kOpenRows) return {open_, true, false};
-    return {fullest(0) % kOpenRows, true, true};
-  }
-  void put(const Place& place, int64_t length) {
-    open_ += place.opens && !place.closes;
-    if (place.opens) room_[place.slot] = capacity_;
-    room_[place.slot] -= length;
+    if (const int64_t best = fullest(length); best != kNone) {
+      keys_[slot_of(best)] -= length * kRows;
+      return {slot_of(best), false, false};
+    }
+    const bool closes = open_ == kOpenRows;
+    const size_t slot = closes ? slot_of(fullest(0)) : open_++;
+    keys_[slot] = (capacity_ - length) * kRows + static_cast<int64_t>(slot);
+    return {slot, true, closes};
   }
   size_t size() const { return open_; }
 
  private:
-  static constexpr uint64_t kNone = ~uint64_t{0};
-  // room * kOpenRows + slot of the least room that is enough.
-  uint64_t fullest(int64_t length) const {
-    uint64_t best = kNone;
-    for (size_t slot = 0; slot < open_; ++slot) {
-      const uint64_t key = static_cast<uint64_t>(room_[slot]) * kOpenRows + slot;
-      best = std::min(best, room_[slot] >= length ? key : kNone);
+  static constexpr int64_t kNone = std::numeric_limits<int64_t>::max(), kRows = kOpenRows;
+  static size_t slot_of(int64_t key) { return static_cast<size_t>(key % kRows); }
+
+  // The least key with enough room. All slots are looked at, without a branch: that is a few vector instructions.
+  int64_t fullest(int64_t length) const {
+    int64_t best = kNone;
+    const int64_t enough = length * kRows;
+#pragma omp simd reduction(min : best)
+    for (size_t slot = 0; slot < kOpenRows; ++slot) {
+      const int64_t key = keys_[slot] >= enough ? keys_[slot] : kNone;
+      best = key < best ? key : best;
     }
     return best;
   }
 
   int64_t capacity_;
   size_t open_ = 0;
-  std::array<int64_t, kOpenRows> room_{};
+  std::array<int64_t, kOpenRows> keys_;  // room * kRows + slot; kNone where none is open
 };
 
 // Takes documents in their order and writes each row's, once it is full, to the front of the same list: what is written
@@ -105,14 +109,13 @@ class Packer {
   }
 
   void add(uint32_t document, int64_t length) {
-    const OpenRows::Place place = open_.place(length);
+    const OpenRows::Place place = open_.put(length);
     Row& row = rows_[place.slot];
     if (place.closes) close(row);
     if (place.opens) {
       row.number = plan_.row_begins.size();
       plan_.row_begins.push_back(0);
     }
-    open_.put(place, length);
     row.documents.push_back(document);
   }
   void finish() {

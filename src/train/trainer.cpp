@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <chrono>
@@ -46,14 +47,30 @@ ModelFolder open_model(const Config& config, const Ranks* ranks) {
   return ModelFolder(config.model.model_name_or_path);
 }
 
+// While it lives this rank computes on the threads of all that wait for it, as far as there are cores.
+class BorrowedThreads {
+ public:
+  explicit BorrowedThreads(int ranks) : own_(omp_get_max_threads()) {
+    if (ranks > 1) omp_set_num_threads(std::max(own_, std::min(omp_get_num_procs(), own_ * ranks)));
+  }
+  ~BorrowedThreads() { omp_set_num_threads(own_); }
+  BorrowedThreads(const BorrowedThreads&) = delete;
+  BorrowedThreads& operator=(const BorrowedThreads&) = delete;
+
+ private:
+  int own_;
+};
+
 // Where there is a cache, rank 0 puts into it what the others take.
 RunData checked_data(const Config& config, const ModelFolder& folder, Instance& instance) {
   check_weights(folder.weights(), instance.state());  // a matter of headers: before the data, which takes longer
   const Ranks& ranks = instance.ranks();
+  const bool others_wait = ranks.grid.rank == 0 && caches_documents(config);
   const auto meet = [&](bool now) {
     if (now && caches_documents(config)) gather_texts(instance.ctx(), *ranks.world, "data that rank 0 tokenises", "");
   };
   meet(ranks.grid.rank != 0);
+  const BorrowedThreads threads(others_wait ? ranks.grid.world : 1);
   RunData data = load_run_data(config, instance.model().config(), [&ranks] { ranks.advance(); });
   meet(ranks.grid.rank == 0);
   return data;

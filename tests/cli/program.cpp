@@ -33,20 +33,22 @@ constexpr const char* kModel = R"({
 })";
 
 // This process's, less what a launcher of the tests, as srun, says of them: programs would take it for their own. The
-// cache is one of this process.
+// cache is one of this process, but on GPUs, where measuring anew what it holds takes long.
 std::vector<char*> environment() {
-  static std::string cache = "XDG_CACHE_HOME=" + cache_of_programs().string();
+  static const TempFolder folder;
+  static std::string cache = "XDG_CACHE_HOME=" + folder.path().string();
   constexpr auto kLeftOut = std::to_array<std::string_view>(
       {"RANK=", "WORLD_SIZE=", "LOCAL_", "MASTER_", "GROUP_", "ROLE_", "SLURM_", "OMPI_", "PMI", "MV2_", "PET_",
-       "TORCHELASTIC_", "KUBERNETES_", "MIXTUNE_LOG=", "MIXTUNE_SUPERVISED=", "MIXTUNE_TOKEN=", "XDG_CACHE_HOME="});
+       "TORCHELASTIC_", "KUBERNETES_", "MIXTUNE_LOG=", "MIXTUNE_SUPERVISED=", "MIXTUNE_TOKEN="});
   std::vector<char*> variables;
   for (char** variable = environ; *variable != nullptr; ++variable) {
     const auto begins = [text = std::string_view(*variable)](std::string_view start) {
       return text.starts_with(start);
     };
-    if (std::ranges::none_of(kLeftOut, begins)) variables.push_back(*variable);
+    if (std::ranges::none_of(kLeftOut, begins) && (on_gpus() || !begins("XDG_CACHE_HOME=")))
+      variables.push_back(*variable);
   }
-  variables.push_back(cache.data());
+  if (!on_gpus()) variables.push_back(cache.data());
   variables.push_back(nullptr);
   return variables;
 }
@@ -112,11 +114,6 @@ bool on_gpus() {
 const std::string& mixtune_program() {
   static const std::string path = program_path("mixtune");
   return path;
-}
-
-const fs::path& cache_of_programs() {
-  static const TempFolder cache;
-  return cache.path();
 }
 
 Outcome run_mixtune(std::vector<std::string> args, const fs::path& folder, double limit) {

@@ -22,9 +22,6 @@ bool on_gpus();
 // The path of the built program.
 const std::string& mixtune_program();
 
-// Where programs keep what later runs need not make again: XDG_CACHE_HOME. It goes with the test.
-const std::filesystem::path& cache_of_programs();
-
 // Runs `mixtune args...` in `folder`, for at most `limit` seconds.
 Outcome run_mixtune(std::vector<std::string> args, const std::filesystem::path& folder, double limit = 60);
 
