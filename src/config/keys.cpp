@@ -179,7 +179,8 @@ void add_data_keys(Table& table) {
   table.add("validation_split_percentage", &Config::data, &D::validation_split_percentage,
             "share of `train_file`'s records held out for evaluation, in percent; 0: none",
             {.bounds = {0, 100, Bounds::kOpenHigh}, .nullable = true});
-  table.add("dataset_format", &Config::data, &D::dataset_format, "form of the records; `auto`: told from the first");
+  table.add("dataset_format", &Config::data, &D::dataset_format,
+            "form of the records (docs/data.md); `auto`: told from the first");
   table.add("train_on_prompt", &Config::data, &D::train_on_prompt,
             "train on prompts too, not only on answers (`messages`, `instruction` and `prompt_completion`)");
   table.add("chat_template", &Config::data, &D::chat_template,

@@ -165,6 +165,9 @@ TEST_F(PreprocessTest, DescribesDataFiles) {
   const std::string ids = folder_.write("i.jsonl", "{\"input_ids\":[1,2,3]}\n{\"input_ids\":[1,2,3,4]}\n");
   EXPECT_THAT(describe_data_file(ids, DatasetFormat::kAuto, nullptr),
               HasSubstr("tokens: 7\ntargets: 5\ntokens a record: min 3, mean 3.5, max 4\n"));
+  const std::string more = folder_.write("m.jsonl", "{\"input_ids\":[1,2],\"id\":7}\n");
+  EXPECT_THAT(describe_data_file(more, DatasetFormat::kAuto, nullptr),
+              HasSubstr("keys of the first record: input_ids, id\nkeys not read: id (1)\n"));
   const std::string empty = folder_.write("e.jsonl", "");
   EXPECT_THAT(user_error([&] { describe_data_file(empty, DatasetFormat::kAuto, nullptr); }), HasSubstr("no records"));
 }
