@@ -52,9 +52,9 @@ Command add_evaluate(CLI::App& program) {
   app->add_option("MODEL", arguments->model, "folder of a checkpoint")->type_name("FOLDER")->required();
   app->add_option("--file", arguments->file, "JSONL file to evaluate on")->type_name("FILE")->required();
   app->add_flag("--json", arguments->json, "Print one JSON object");
-  const KeyFlags flags(*app,
-                       {"tokenizer_name_or_path", "dataset_format", "train_on_prompt", "long_documents", "packing",
-                        "max_seq_length", "data_cache", "per_device_train_batch_size", "device", "precision"});
+  const KeyFlags flags(*app, {"tokenizer_name_or_path", "dataset_format", "train_on_prompt", "chat_template",
+                              "parse_special_tokens", "long_documents", "packing", "max_seq_length", "data_cache",
+                              "per_device_train_batch_size", "device", "precision"});
   add_examples(*app, {"mixtune evaluate examples/quickstart/pretrained --file examples/quickstart/validation.jsonl "
                       "--max_seq_length 256",
                       "mixtune evaluate examples/quickstart/pretrained --file examples/quickstart/validation.jsonl "
