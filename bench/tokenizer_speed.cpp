@@ -1,4 +1,4 @@
-// Encodes texts with a folder's tokeniser on all of OpenMP's threads, for bench/peers/tokenizers.py to compare:
+// Encodes texts with a folder's tokeniser on all of OpenMP's threads, for bench/peers/tokenizer_ids.py to compare:
 //     tokenizer_speed FOLDER TEXTS IDS plain|special
 // TEXTS: of each its size, a u32, and its bytes. IDS, written: of each the number of its ids, a u32, and these, i32.
 // With `special`, names of special tokens become these. Prints the seconds that encoding took.
