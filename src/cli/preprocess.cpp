@@ -18,6 +18,7 @@
 #include "checkpoint/run_folder.h"
 #include "cli/arguments.h"
 #include "cli/preflight.h"
+#include "data/data_files.h"
 #include "data/load_documents.h"
 
 namespace mixtune {
@@ -30,9 +31,8 @@ struct PreprocessArguments {
   int64_t debug = 0;
 };
 
-std::unique_ptr<Tokenizer> tokenizer_of(const Config& config) {
-  if (!needs_tokenizer(config.data.train_file, config.data.dataset_format) &&
-      config.model.tokenizer_name_or_path.empty())
+std::unique_ptr<Tokenizer> tokenizer_of(const Config& config, const std::vector<Dataset>& datasets) {
+  if (!needs_tokenizer(datasets, config.data.dataset_format) && config.model.tokenizer_name_or_path.empty())
     return nullptr;
   if (config.model.tokenizer_name_or_path.empty() && config.model.model_name_or_path.empty())
     require_keys(config, {"tokenizer_name_or_path"});
@@ -51,8 +51,8 @@ void warn_of_ineffective(const Config& config) {
 }
 
 // An output that is read as well is a slip, whatever --overwrite says.
-void check_not_read(const std::string& output, const Config& config) {
-  std::vector<std::string> inputs = config.data.train_file;
+void check_not_read(const std::string& output, const Config& config, const std::vector<Dataset>& datasets) {
+  std::vector<std::string> inputs = files_of(datasets);
   inputs.push_back(config.file);
   std::error_code missing;
   for (const std::string& input : inputs)
@@ -67,17 +67,17 @@ void run_preprocess(const PreprocessArguments& arguments, const Overrides& overr
   if (arguments.output.empty() && arguments.debug == 0)
     throw UserError("command line", "there is nothing to do", "give --output FILE, --debug N or both");
   check_data_files(config);
+  const std::vector<Dataset> datasets = train_datasets(config);
   if (!arguments.output.empty()) {
     check_output_file(arguments.output, arguments.overwrite);
-    check_not_read(arguments.output, config);
+    check_not_read(arguments.output, config, datasets);
   }
   warn_of_ineffective(config);
 
-  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(config);
-  const Documents documents =
-      load_documents(config.data.train_file, config.data,
-                     {.tokenizer = tokenizer.get(), .train_on_prompt = config.data.train_on_prompt},
-                     tokenizer ? tokenizer->vocab_size() : std::numeric_limits<int32_t>::max());
+  const std::unique_ptr<Tokenizer> tokenizer = tokenizer_of(config, datasets);
+  const Documents documents = load_documents(
+      datasets, config.data, {.tokenizer = tokenizer.get(), .train_on_prompt = config.data.train_on_prompt},
+      tokenizer ? tokenizer->vocab_size() : std::numeric_limits<int32_t>::max());
   print_samples(documents, tokenizer.get(), arguments.debug, stdout);
   if (!arguments.output.empty()) write_tokenized(documents, arguments.output, arguments.overwrite);
 }

@@ -38,7 +38,7 @@ constexpr std::array kValues = {
     ForeignValue{"dataset_format", "chat_template", "messages"},
     ForeignValue{"dataset_format", "completion", "text"},
     ForeignValue{"dataset_format", "pretrain", "text"},
-    ForeignValue{"dataset_format", "json", "auto", "the files are JSONL in any case"},
+    ForeignValue{"dataset_format", "json", "auto", "a file's content says what it is"},
     ForeignValue{"lr_scheduler_type", "cosine_with_min_lr", "", "not supported yet; `cosine` falls to 0"},
     ForeignValue{"lr_scheduler_type", "cosine_with_restarts", "", "not supported yet; `cosine` has no restarts"},
     ForeignValue{"lr_scheduler_type", "warmup_stable_decay", "", "not supported yet; the nearest is `linear`"},

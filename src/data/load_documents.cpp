@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <limits>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -67,11 +68,13 @@ struct Block {
 
   std::vector<std::string> lines, wheres;
 
-  bool read(RecordReader& reader) {
+  // At most `most` lines; false where there is none.
+  bool read(RecordReader& reader, int64_t most) {
     lines.clear();
     wheres.clear();
+    const auto count = std::min(kMaxLines, static_cast<size_t>(most));
     size_t bytes = 0;
-    for (std::string_view text; lines.size() < kMaxLines && bytes < kMaxBytes && reader.next_text(text);) {
+    for (std::string_view text; lines.size() < count && bytes < kMaxBytes && reader.next_text(text);) {
       lines.emplace_back(text);
       wheres.push_back(reader.where());
       bytes += text.size();
@@ -105,12 +108,17 @@ std::vector<std::vector<TokenSequence>> encode(const Block& block, DatasetFormat
   return records;
 }
 
-void load_file(Documents& documents, const std::string& file, const Source& source, Counts& counts) {
+DatasetFormat given_format(const Dataset& dataset, DatasetFormat otherwise) {
+  return dataset.format == DatasetFormat::kAuto ? otherwise : dataset.format;
+}
+
+// The first `most` records, at least one, of a file.
+void load_file(Documents& documents, const std::string& file, DatasetFormat format, int64_t most, const Source& source,
+               Counts& counts) {
   const DataSettings& settings = source.settings;
   RecordReader reader(file);
-  DatasetFormat format = settings.dataset_format;
   const int64_t records_before = counts.records;
-  for (Block block; block.read(reader);) {
+  for (Block block; block.read(reader, most - (counts.records - records_before));) {
     if (format == DatasetFormat::kAuto)
       format = detect_format(parse_json_line(block.lines[0], block.wheres[0]), block.wheres[0]);
     const LongDocuments policy = long_policy(settings.long_documents, format);
@@ -130,9 +138,21 @@ void load_file(Documents& documents, const std::string& file, const Source& sour
     throw UserError(printable(file, 200), "holds no records", "name a JSONL file with data");
 }
 
-std::string list_names(std::span<const std::string> files) {
-  const std::string first = printable(files[0], 200);
-  return files.size() == 1 ? first : fmt::format("{} and {} more", first, files.size() - 1);
+void load_dataset(Documents& documents, const Dataset& dataset, const Source& source, Counts& counts) {
+  int64_t left = dataset.max_samples > 0 ? dataset.max_samples : std::numeric_limits<int64_t>::max();
+  for (const std::string& file : dataset.path) {
+    if (left == 0) break;
+    const int64_t records_before = counts.records;
+    load_file(documents, file, given_format(dataset, source.settings.dataset_format), left, source, counts);
+    left -= counts.records - records_before;
+  }
+}
+
+std::string list_names(std::span<const Dataset> datasets) {
+  size_t files = 0;
+  for (const Dataset& dataset : datasets) files += dataset.path.size();
+  const std::string first = printable(datasets[0].path[0], 200);
+  return files == 1 ? first : fmt::format("{} and {} more", first, files - 1);
 }
 
 void report(const std::string& name, const Documents& documents, const Counts& counts, int64_t max_seq_length) {
@@ -150,23 +170,26 @@ void report(const std::string& name, const Documents& documents, const Counts& c
 
 }  // namespace
 
-bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
-  const auto has_text = [&](const std::string& file) {
-    if (format != DatasetFormat::kAuto) return format != DatasetFormat::kTokenized;
+bool needs_tokenizer(std::span<const Dataset> datasets, DatasetFormat format) {
+  const auto has_text = [](const std::string& file, DatasetFormat given) {
+    if (given != DatasetFormat::kAuto) return given != DatasetFormat::kTokenized;
     RecordReader reader(file);
     nlohmann::json record;
     return reader.next(record) && detect_format(record, reader.where()) != DatasetFormat::kTokenized;
   };
-  return std::ranges::any_of(files, has_text);
+  return std::ranges::any_of(datasets, [&](const Dataset& dataset) {
+    const DatasetFormat given = given_format(dataset, format);
+    return std::ranges::any_of(dataset.path, [&](const std::string& file) { return has_text(file, given); });
+  });
 }
 
-Documents load_documents(std::span<const std::string> files, const DataSettings& settings, const TextEncoder& encoder,
+Documents load_documents(std::span<const Dataset> datasets, const DataSettings& settings, const TextEncoder& encoder,
                          int64_t vocab_size) {
-  MT_CHECK(!files.empty() && settings.max_seq_length >= 2);
+  MT_CHECK(!datasets.empty() && !datasets[0].path.empty() && settings.max_seq_length >= 2);
   Documents documents;
   Counts counts;
-  for (const std::string& file : files) load_file(documents, file, {settings, encoder, vocab_size}, counts);
-  const std::string name = list_names(files);
+  for (const Dataset& dataset : datasets) load_dataset(documents, dataset, {settings, encoder, vocab_size}, counts);
+  const std::string name = list_names(datasets);
   if (documents.size() == 0)
     throw UserError(name, fmt::format("data without a single target in {} records", counts.records),
                     "check the labels, and that max_seq_length leaves room for the answers");

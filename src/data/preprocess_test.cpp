@@ -22,7 +22,7 @@ class PreprocessTest : public testing::Test {
  protected:
   Documents load(const std::string& path) {
     const std::vector<std::string> files = {path};
-    return load_documents(files, settings_, {.tokenizer = tokenizer_.get()}, tokenizer_->vocab_size());
+    return load_documents(as_dataset(files), settings_, {.tokenizer = tokenizer_.get()}, tokenizer_->vocab_size());
   }
 
   std::string samples(const Documents& documents, int64_t count, const Tokenizer* tokenizer) {
@@ -49,7 +49,7 @@ TEST_F(PreprocessTest, WhatIsWrittenReadsBackTheSame) {
   const std::string chat = folder_.write("c.jsonl", kConversations);
   const std::vector<std::string> files = {text, chat};
   const Documents documents =
-      load_documents(files, settings_, {.tokenizer = tokenizer_.get()}, tokenizer_->vocab_size());
+      load_documents(as_dataset(files), settings_, {.tokenizer = tokenizer_.get()}, tokenizer_->vocab_size());
   ASSERT_GT(documents.size(), 5);
   write_tokenized(documents, folder_.path("out.jsonl"), false);
   EXPECT_EQ(load(folder_.path("out.jsonl")), documents);

@@ -34,7 +34,7 @@ Documents load_records(int64_t count, int64_t max_seq_length, LongDocuments poli
   DataSettings settings;
   settings.max_seq_length = max_seq_length;
   settings.long_documents = policy;
-  return load_documents(files, settings, {}, count);
+  return load_documents(as_dataset(files), settings, {}, count);
 }
 
 std::set<int32_t> records_in(const Documents& documents) {

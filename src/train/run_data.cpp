@@ -7,15 +7,15 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "checkpoint/run_folder.h"
+#include "data/data_files.h"
 #include "data/load_documents.h"
 #include "data/validation_split.h"
 
 namespace mixtune {
 
-Documents load_model_documents(const std::vector<std::string>& files, const Config& config,
-                               const MixtralConfig& shape) {
+Documents load_model_documents(const std::vector<Dataset>& datasets, const Config& config, const MixtralConfig& shape) {
   std::unique_ptr<Tokenizer> tokenizer;
-  if (needs_tokenizer(files, config.data.dataset_format)) {
+  if (needs_tokenizer(datasets, config.data.dataset_format)) {
     const std::string& named = config.model.tokenizer_name_or_path;
     tokenizer = open_tokenizer(named.empty() ? config.model.model_name_or_path : model_folder(named));
     if (tokenizer->vocab_size() > shape.vocab_size)
@@ -24,7 +24,7 @@ Documents load_model_documents(const std::vector<std::string>& files, const Conf
                                   shape.vocab_size),
                       "use the tokeniser that belongs to the model");
   }
-  return load_documents(files, config.data,
+  return load_documents(datasets, config.data,
                         {.tokenizer = tokenizer.get(), .train_on_prompt = config.data.train_on_prompt},
                         shape.vocab_size);
 }
@@ -33,9 +33,9 @@ RunData load_run_data(const Config& config, const MixtralConfig& shape) {
   if (config.data.max_seq_length > shape.max_position_embeddings)
     log_warning("max_seq_length {} is beyond the model's max_position_embeddings, {}", config.data.max_seq_length,
                 shape.max_position_embeddings);
-  Documents all = load_model_documents(config.data.train_file, config, shape);
+  Documents all = load_model_documents(train_datasets(config), config, shape);
   if (!config.data.validation_file.empty())
-    return {std::move(all), load_model_documents({config.data.validation_file}, config, shape)};
+    return {std::move(all), load_model_documents(validation_datasets(config), config, shape)};
   if (config.data.validation_split_percentage > 0) {
     Split split = split_validation(all, config.data.validation_split_percentage, config.run.seed);
     return {std::move(split.train), std::move(split.validation)};

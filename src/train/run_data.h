@@ -12,10 +12,11 @@ struct RunData {
   Documents validation;  // empty where the run has none
 };
 
-// Reads train_file and validation_file, or splits train_file, as config says.
+// Reads what config trains on and validation_file, or splits the former, as config says.
 RunData load_run_data(const Config& config, const MixtralConfig& shape);
 
-// Reads `files` for a model of the given shape, with the tokeniser that config names where they hold text.
-Documents load_model_documents(const std::vector<std::string>& files, const Config& config, const MixtralConfig& shape);
+// Reads `datasets`, whose paths are files, for a model of the given shape, with the tokeniser that config names where
+// they hold text.
+Documents load_model_documents(const std::vector<Dataset>& datasets, const Config& config, const MixtralConfig& shape);
 
 }  // namespace mixtune
