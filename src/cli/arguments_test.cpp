@@ -119,7 +119,9 @@ TEST_F(Arguments, ACommandWithFewKeysHasTheHintsOfThose) {
 }
 
 TEST_F(Arguments, SeveralFilesAfterOneFlag) {
-  const std::string mend = ": is data, not a YAML file of keys; to train on it, give --train_file once for each file";
+  const std::string mend =
+      ": is data, not a YAML file of keys; to train on it, give --train_file once for each file, or "
+      "a pattern in quotes";
   EXPECT_EQ(error({"train", "--train_file", "a.jsonl", "run.yaml", "b.jsonl"}), "b.jsonl" + mend);
 }
 

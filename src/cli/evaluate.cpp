@@ -24,7 +24,7 @@ struct EvaluateArguments {
 
 void run_evaluate(const EvaluateArguments& arguments, const Overrides& overrides) {
   Config config = load_config(std::nullopt, overrides);
-  config.data.validation_file = arguments.file;
+  config.data.validation_file = {arguments.file};
   config.origins["model_name_or_path"] = "MODEL";
   config.origins["validation_file"] = "--file";
   instance_options(config, State::Purpose::kInference);  // the keys fit the machine
@@ -50,7 +50,9 @@ Command add_evaluate(CLI::App& program) {
   CLI::App* app = program.add_subcommand("evaluate", "Print a model's loss and perplexity on a data file");
   const auto arguments = std::make_shared<EvaluateArguments>();
   app->add_option("MODEL", arguments->model, "folder of a checkpoint")->type_name("FOLDER")->required();
-  app->add_option("--file", arguments->file, "JSONL file to evaluate on")->type_name("FILE")->required();
+  app->add_option("--file", arguments->file, "file of JSON records to evaluate on, or a pattern")
+      ->type_name("FILE")
+      ->required();
   app->add_flag("--json", arguments->json, "Print one JSON object");
   const KeyFlags flags(*app, {"tokenizer_name_or_path", "dataset_format", "train_on_prompt", "chat_template",
                               "parse_special_tokens", "long_documents", "packing", "max_seq_length", "data_cache",

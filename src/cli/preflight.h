@@ -11,8 +11,8 @@ namespace mixtune {
 // for any other.
 std::string find_model(const std::string& path, const std::string& where, bool say = true);
 
-// Each throws UserError unless what is named is what it should be: files that can be read. Keys are reported
-// where they were set.
+// Throws UserError unless the data files that are named can be read and begin as they should. Keys are reported where
+// they were set.
 void check_data_files(const Config& config);
 
 }  // namespace mixtune

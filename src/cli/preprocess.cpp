@@ -19,6 +19,7 @@
 #include "cli/arguments.h"
 #include "cli/preflight.h"
 #include "data/data_cache.h"
+#include "data/data_files.h"
 #include "data/indexed_files.h"
 #include "data/load_documents.h"
 #include "data/load_report.h"
@@ -34,15 +35,13 @@ struct PreprocessArguments {
   int64_t debug = 0;
 };
 
-TextSource text_source_of(const Config& config) {
-  if (!needs_tokenizer(config.data.train_file, config.data.dataset_format) &&
-      config.model.tokenizer_name_or_path.empty())
-    return {};
+TextSource text_source_of(const Config& config, std::span<const Dataset> datasets) {
+  if (!needs_tokenizer(datasets, config.data.dataset_format) && config.model.tokenizer_name_or_path.empty()) return {};
   if (config.model.tokenizer_name_or_path.empty() && config.model.model_name_or_path.empty())
     require_keys(config, {"tokenizer_name_or_path"});
   const std::string& folder = config.model.tokenizer_name_or_path.empty() ? config.model.model_name_or_path
                                                                           : config.model.tokenizer_name_or_path;
-  return open_text_source(model_folder(folder), config.data.train_file, config);
+  return open_text_source(model_folder(folder), datasets, config);
 }
 
 // Keys that preprocess accepts, because one config serves train too, but that say nothing about single documents.
@@ -61,9 +60,9 @@ std::vector<std::string> output_files(const PreprocessArguments& arguments) {
   return {files.begin(), files.end()};
 }
 
-std::vector<std::string> input_files(const Config& config) {
+std::vector<std::string> input_files(const Config& config, std::span<const Dataset> datasets) {
   std::vector<std::string> inputs = {config.file};
-  for (const std::string& input : config.data.train_file) {
+  for (const std::string& input : files_of(datasets)) {
     inputs.push_back(input);
     if (const auto prefix = find_indexed(input))
       for (const std::string& file : IndexedPaths(*prefix).all()) inputs.push_back(file);
@@ -72,8 +71,8 @@ std::vector<std::string> input_files(const Config& config) {
 }
 
 // An output that is read as well is a slip, whatever --overwrite says.
-void check_output(const PreprocessArguments& arguments, const Config& config) {
-  const std::vector<std::string> inputs = input_files(config);
+void check_output(const PreprocessArguments& arguments, const Config& config, std::span<const Dataset> datasets) {
+  const std::vector<std::string> inputs = input_files(config, datasets);
   for (const std::string& output : output_files(arguments)) {
     check_output_file(output, arguments.overwrite);
     std::error_code missing;
@@ -96,20 +95,21 @@ void run_preprocess(const PreprocessArguments& arguments, const Overrides& overr
   if (arguments.output.empty() && arguments.debug == 0)
     throw UserError("command line", "there is nothing to do", "give --output FILE, --debug N or both");
   check_data_files(config);
-  if (!arguments.output.empty()) check_output(arguments, config);
+  const std::vector<Dataset> datasets = train_datasets(config);
+  if (!arguments.output.empty()) check_output(arguments, config, datasets);
   warn_of_ineffective(config);
 
-  const TextSource source = text_source_of(config);
+  const TextSource source = text_source_of(config, datasets);
   const Tokenizer* tokenizer = source.tokenizer.get();
   const int64_t vocab_size = tokenizer ? tokenizer->vocab_size() : std::numeric_limits<int32_t>::max();
-  const std::shared_ptr<const Documents> documents = uncached_documents(
-      {.name = list_names(config.data.train_file),
-       .load =
-           [&](DocumentSink& sink) {
-             load_documents(config.data.train_file, config.data, source.encoder(config.data), vocab_size, sink);
-           },
-       .vocab_size = vocab_size,
-       .max_seq_length = config.data.max_seq_length});
+  const std::shared_ptr<const Documents> documents =
+      uncached_documents({.name = list_names(files_of(datasets)),
+                          .load =
+                              [&](DocumentSink& sink) {
+                                load_documents(datasets, config.data, source.encoder(config.data), vocab_size, sink);
+                              },
+                          .vocab_size = vocab_size,
+                          .max_seq_length = config.data.max_seq_length});
   print_samples(*documents, tokenizer, arguments.debug, stdout);
   if (!arguments.output.empty()) write_output(arguments, *documents, vocab_size);
 }

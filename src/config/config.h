@@ -42,10 +42,23 @@ struct ModelSettings {
   RouterLossType router_aux_loss_type = RouterLossType::kHuggingface;
 };
 
+// An entry of `datasets`. What is not set has its initial value here.
+struct Dataset {
+  std::vector<std::string> path;                // files or patterns, as in train_file
+  double weight = 0;                            // above 0, where it is set
+  DatasetFormat format = DatasetFormat::kAuto;  // auto: dataset_format
+  std::string chat_template;
+  std::string split;
+  int64_t max_samples = 0;  // the first records of its files, in their order; 0: all
+
+  bool operator==(const Dataset&) const = default;
+};
+
 struct DataSettings {
-  std::vector<std::string> train_file;
-  std::string validation_file;
-  double validation_split_percentage = 0;  // of the records of train_file
+  std::vector<std::string> train_file;       // files or patterns
+  std::vector<std::string> validation_file;  // the same
+  std::vector<Dataset> datasets;             // in the place of train_file
+  double validation_split_percentage = 0;    // of the records of train_file
   DatasetFormat dataset_format = DatasetFormat::kAuto;
   bool train_on_prompt = false;
   ChatTemplateName chat_template = ChatTemplateName::kAuto;

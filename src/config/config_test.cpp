@@ -101,12 +101,13 @@ TEST(Config, DefaultsReadBack) {
 
 TEST(Config, EveryKeyIsStoredAndPrinted) {
   for (const Key& key : keys()) {
-    const std::string text = key.type == KeyType::kChoice    ? std::string(key.choices.back())
-                             : key.type == KeyType::kBoolean ? (std::get<bool>(key.get(Config())) ? "false" : "true")
-                             : key.type == KeyType::kText || key.type == KeyType::kTextList ? "some/path"
-                             : key.type == KeyType::kNumber                                 ? "0.25"
-                             : key.bounds.high == 1                                         ? "0"
-                                                                                            : "17";
+    const std::string text =
+        key.type == KeyType::kChoice    ? std::string(key.choices.back())
+        : key.type == KeyType::kBoolean ? (std::get<bool>(key.get(Config())) ? "false" : "true")
+        : key.type == KeyType::kText || key.type == KeyType::kTextList || key.type == KeyType::kDatasets ? "some/path"
+        : key.type == KeyType::kNumber                                                                   ? "0.25"
+        : key.bounds.high == 1                                                                           ? "0"
+                                                                                                         : "17";
     Config config;
     const Value value = parse_value(key, text, "test");
     key.set(config, value);

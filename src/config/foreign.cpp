@@ -38,7 +38,7 @@ constexpr std::array kValues = {
     ForeignValue{"dataset_format", "chat_template", "messages"},
     ForeignValue{"dataset_format", "completion", "text"},
     ForeignValue{"dataset_format", "pretrain", "text"},
-    ForeignValue{"dataset_format", "json", "auto", "the files are JSONL in any case"},
+    ForeignValue{"dataset_format", "json", "auto", "a file's content says what it is"},
     ForeignValue{"chat_template", "tokenizer_default", "auto"},
     ForeignValue{"chat_template", "tokenizer_default_fallback_chatml", "auto"},
     ForeignValue{"chat_template", "mistral", "auto", "or the version's name"},

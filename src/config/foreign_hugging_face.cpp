@@ -73,7 +73,7 @@ constexpr std::array kKeys = {
     ForeignKey{kHf, "eval_delay", "", "not supported"},
     ForeignKey{kHf, "eval_accumulation_steps", "", "not needed: evaluation keeps sums alone"},
     ForeignKey{kHf, "max_eval_samples", "", "not supported: give a shorter `validation_file`"},
-    ForeignKey{kHf, "max_train_samples", "", "not supported: give a shorter `train_file`"},
+    ForeignKey{kHf, "max_train_samples", "datasets", "each entry may have max_samples"},
     ForeignKey{kHf, "prediction_loss_only", "", "not needed: evaluation gives the loss alone"},
     ForeignKey{kHf, "save_strategy", "save_steps", "alone; 0: only at the end"},
     ForeignKey{kHf | kAxolotl, "save_safetensors", "", "not needed: weights are always safetensors"},

@@ -152,9 +152,9 @@ TEST(Foreign, AllUnknownKeysAtOnceEachWithItsPlace) {
 
 TEST(Foreign, NestedValuesOfOtherTrainersAreNamed) {
   EXPECT_EQ(
-      error_of("seed: 1\ndatasets:\n  - path: a.jsonl\n    type: alpaca\nval_set_size: 0.1\n"),
-      "run.yaml:2: unknown key 'datasets'; use 'train_file' (the 'path' of each; 'dataset_format' is its 'type'); "
-      "nested values are not allowed: see docs/coming-from.md\n"
+      error_of("seed: 1\ntest_datasets:\n  - path: a.jsonl\n    type: alpaca\nval_set_size: 0.1\n"),
+      "run.yaml:2: unknown key 'test_datasets'; use 'validation_file' (the 'path' of each); nested values are not "
+      "allowed: see docs/coming-from.md\n"
       "run.yaml:5: unknown key 'val_set_size'; use 'validation_split_percentage' (in percent: 0.05 there is 5 here)\n"
       "run.yaml: 2 of these; docs/coming-from.md says what other trainers' keys are called here");
   EXPECT_EQ(error_of("train_file:\n  - a\n  - path: b\n"),

@@ -98,6 +98,10 @@ struct Field<std::vector<std::string>> : PlainField<std::vector<std::string>, Ke
   static Value to_value(const std::vector<std::string>& field) { return field.empty() ? Value() : Value(field); }
 };
 template <>
+struct Field<std::vector<Dataset>> : PlainField<std::vector<Dataset>, KeyType::kDatasets> {
+  static Value to_value(const std::vector<Dataset>& field) { return field.empty() ? Value() : Value(field); }
+};
+template <>
 struct Field<std::string> : PlainField<std::string, KeyType::kText> {
   static Value to_value(const std::string& field) { return field.empty() ? Value() : Value(field); }
 };
@@ -173,11 +177,17 @@ void add_model_keys(Table& table) {
 void add_data_keys(Table& table) {
   using D = DataSettings;
   table.group("Data");
-  table.add("train_file", &Config::data, &D::train_file, "JSONL file to train on, or a list of them (required)",
+  table.add("train_file", &Config::data, &D::train_file,
+            "file of JSON records to train on, a pattern (`data/*.jsonl`), or a list of them (required, or `datasets`)",
             kNullable);
-  table.add("validation_file", &Config::data, &D::validation_file, "JSONL file to evaluate on", kNullable);
+  table.add("datasets", &Config::data, &D::datasets,
+            "instead of `train_file`: a list of `{path, weight, format, template, split, max_samples}`; on the command "
+            "line `\"WEIGHT PATH ...\"`",
+            kNullable);
+  table.add("validation_file", &Config::data, &D::validation_file, "the same as `train_file`, to evaluate on",
+            kNullable);
   table.add("validation_split_percentage", &Config::data, &D::validation_split_percentage,
-            "share of `train_file`'s records held out for evaluation, in percent; 0: none",
+            "share of the training records held out for evaluation, in percent; 0: none",
             {.bounds = {0, 100, Bounds::kOpenHigh}, .nullable = true});
   table.add("dataset_format", &Config::data, &D::dataset_format,
             "form of the records (docs/data.md); `auto`: told from the first");

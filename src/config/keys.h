@@ -16,9 +16,19 @@
 namespace mixtune {
 
 // `null` (monostate) is allowed only where Key::nullable says so. A choice is held by its text.
-using Value = std::variant<std::monostate, bool, int64_t, double, std::string, std::vector<std::string>>;
+using Value =
+    std::variant<std::monostate, bool, int64_t, double, std::string, std::vector<std::string>, std::vector<Dataset>>;
 
-enum class KeyType { kBoolean, kInteger, kNumber, kIntegerOrShare, kChoice, kText, kTextList };  // share: in (0, 1)
+enum class KeyType {
+  kBoolean,
+  kInteger,
+  kNumber,
+  kIntegerOrShare,
+  kChoice,
+  kText,
+  kTextList,
+  kDatasets
+};  // share: in (0, 1)
 
 struct Bounds {
   double low = 0;

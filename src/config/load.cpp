@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/size.h"
+#include "config/datasets.h"
 #include "config/keys.h"
 #include "config/yaml.h"
 
@@ -20,10 +21,12 @@ namespace {
 constexpr size_t kMaxFile = 1 << 20;
 
 constexpr std::string_view kIsData = "is data, not a YAML file of keys";
-constexpr std::string_view kOncePerFile = "to train on it, give --train_file once for each file";
+constexpr std::string_view kOncePerFile =
+    "to train on it, give --train_file once for each file, or a pattern in quotes";
 
-// Whether this is JSONL: lines of objects, of which a config could be only the first.
+// Whether this is JSONL, lines of objects, of which a config could be only the first, or an array of objects.
 bool holds_records(std::string_view text) {
+  if (text.starts_with('[')) return text.substr(1).find_first_not_of("\n\r\t ") == text.find('{') - 1;
   const std::string_view first = text.substr(0, text.find('\n'));
   const std::string_view rest = text.substr(first.size());
   const size_t end = first.find_last_not_of(" \r\t");
@@ -36,9 +39,21 @@ struct Setting {
 };
 using Settings = std::map<std::string, Setting, std::less<>>;
 
-Value list_value(const Key& key, const YamlEntry& entry, const std::string& where) {
-  if (key.type != KeyType::kTextList) throw UserError(where, "takes one value, not a list", "write one value");
-  if (entry.values.empty()) throw UserError(where, "the list is empty", "give at least one item");
+Value datasets_value(const YamlEntry& entry, const std::string& file, const std::string& where) {
+  if (entry.mappings.empty()) return parse_dataset_words(entry.values, where);
+  if (!entry.values.empty())
+    throw UserError(where, fmt::format("'{}' is no entry with a path", printable(entry.values.front())),
+                    "write '- path: data.jsonl'");
+  return parse_datasets(entry.mappings, file);
+}
+
+Value list_value(const Key& key, const YamlEntry& entry, const std::string& file, const std::string& where) {
+  const bool datasets = key.type == KeyType::kDatasets;
+  if (key.type != KeyType::kTextList && !datasets)
+    throw UserError(where, "takes one value, not a list", "write one value");
+  if (entry.values.empty() && entry.mappings.empty())
+    throw UserError(where, "the list is empty", "give at least one item");
+  if (datasets) return datasets_value(entry, file, where);
   std::vector<std::string> items;
   for (const std::string& text : entry.values) {
     const Value value = parse_value(key, text, where);
@@ -69,14 +84,25 @@ Settings file_settings(std::string_view text, std::string_view file) {
   for (const YamlEntry& entry : entries) {
     const Key* key = find_key(entry.key);
     const std::string where = fmt::format("{}:{}: {}", shown, entry.line, key->name);
-    if (entry.nested_line > 0)
-      throw UserError(fmt::format("{}:{}: {}", shown, entry.nested_line, key->name), "nested values are not allowed",
+    const int nested_line = key->type == KeyType::kDatasets ? entry.left_out_line : entry.nested_line;
+    if (nested_line > 0)
+      throw UserError(fmt::format("{}:{}: {}", shown, nested_line, key->name), "nested values are not allowed",
                       "write one 'key: value' a line, and close every bracket");
     settings[entry.key] = {
-        entry.is_list ? list_value(*key, entry, where) : parse_value(*key, entry.values.front(), where), where};
+        entry.is_list ? list_value(*key, entry, shown, where) : parse_value(*key, entry.values.front(), where), where};
   }
   if (settings.empty()) throw UserError(shown, "is empty", "write one 'key: value' a line");
   return settings;
+}
+
+// Adds the items of a list to a list of the same kind; false where one of them is none.
+template <class Item>
+bool append_items(Value& list, const Value& more) {
+  auto* items = std::get_if<std::vector<Item>>(&list);
+  const auto* others = std::get_if<std::vector<Item>>(&more);
+  if (items == nullptr || others == nullptr) return false;
+  items->insert(items->end(), others->begin(), others->end());
+  return true;
 }
 
 Settings flag_settings(const Overrides& overrides) {
@@ -91,12 +117,17 @@ Settings flag_settings(const Overrides& overrides) {
     Value value = parse_value(*key, text, where);
     const auto [known, is_new] = settings.try_emplace(name, Setting{value, where});
     if (is_new) continue;
-    auto* items = std::get_if<std::vector<std::string>>(&known->second.value);
-    const auto* more = std::get_if<std::vector<std::string>>(&value);
-    if (items == nullptr || more == nullptr) throw UserError(where, "is given twice", "give it once");
-    items->push_back(more->front());
+    if (!append_items<std::string>(known->second.value, value) && !append_items<Dataset>(known->second.value, value))
+      throw UserError(where, "is given twice", "give it once");
   }
   return settings;
+}
+
+void check_training_data(const Config& config) {
+  const DataSettings& data = config.data;
+  if (!data.datasets.empty() && !data.train_file.empty())
+    throw UserError(config.where("datasets"), "there is a train_file too", "keep one of the two");
+  check_weights_of(data.datasets, config.where("datasets"));
 }
 
 void check_validation(const Config& config) {
@@ -148,6 +179,7 @@ Config build(const Settings& settings) {
     key.set(config, setting->second.value);
     config.origins.emplace(key.name, setting->second.where);
   }
+  check_training_data(config);
   check_validation(config);
   check_lengths(config);
   check_sizes(config);
@@ -169,7 +201,7 @@ Config parse_config(std::string_view text, std::string_view where, const Overrid
 }
 
 void check_config_name(std::string_view path) {
-  constexpr std::array kData = {".jsonl", ".ndjson", ".jsonl.gz", ".csv", ".parquet", ".arrow"};
+  constexpr std::array kData = {".jsonl", ".ndjson", ".gz", ".zst", ".csv", ".tsv", ".parquet", ".arrow"};
   if (std::ranges::any_of(kData, [&](const char* end) { return path.ends_with(end); }))
     throw UserError(printable(path, 200), kIsData, kOncePerFile);
 }
@@ -214,6 +246,7 @@ void resolve_global_batch_size(Config& config, int64_t ranks) {
 
 void require_keys(const Config& config, std::initializer_list<std::string_view> names) {
   for (const std::string_view name : names) {
+    if (name == "train_file" && !config.data.datasets.empty()) continue;  // which are in its place
     const Key* key = find_key(name);
     MT_CHECK(key != nullptr);
     if (std::holds_alternative<std::monostate>(key->get(config)))

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/suggest.h"
+#include "config/datasets.h"
 #include "config/foreign.h"
 #include "config/keys.h"
 
@@ -130,6 +131,8 @@ Value parse_value(const Key& key, std::string_view text, std::string_view where)
       return parse_text(text, where);
     case KeyType::kTextList:
       return std::vector{parse_text(text, where)};
+    case KeyType::kDatasets:
+      return parse_dataset_words(text, where);
   }
   MT_CHECK(false);
 }
@@ -142,6 +145,7 @@ std::string format_value(const Value& value) {
     std::string operator()(double x) const { return fmt::format("{}", x); }
     std::string operator()(const std::string& x) const { return nlohmann::json(x).dump(); }
     std::string operator()(const std::vector<std::string>& x) const { return nlohmann::json(x).dump(); }
+    std::string operator()(const std::vector<Dataset>& x) const { return format_datasets(x); }
   };
   return std::visit(Formatter{}, value);
 }
@@ -161,6 +165,8 @@ std::string type_name(const Key& key) {
       return "TEXT";
     case KeyType::kTextList:
       return "FILE";
+    case KeyType::kDatasets:
+      return "WEIGHT FILE ...";
   }
   MT_CHECK(false);
 }

@@ -14,8 +14,8 @@ namespace mixtune {
 
 namespace {
 
-constexpr size_t kMaxEntries = 1000;
-constexpr int kMaxDepth = 16;  // of values that a flat mapping cannot have
+constexpr size_t kMaxEntries = 10'000;  // keys and values
+constexpr int kMaxDepth = 16;           // of values that a config cannot have
 
 std::string place(std::string_view where, int line) {
   return fmt::format("{}:{}", where, line);
@@ -43,23 +43,26 @@ class FlatHandler : public YAML::EventHandler {
   void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                        YAML::EmitterStyle::value) override {
     check_plain(mark, tag, anchor);
-    if (skipped_depth_ > 0 || !in_map_ || in_list_ || expect_key_) return skip(mark);
-    entries_.back().is_list = in_list_ = true;
+    if (skipped_depth_ > 0 || !in_map_ || in_list() || expect_key_) return skip(mark);
+    open_entry().is_list = true;
+    ++lists_;
   }
   void OnSequenceEnd() override {
     if (skipped_depth_ > 0) return end_skipped();
-    in_list_ = false;
+    --lists_;
     expect_key_ = true;
   }
 
   void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                   YAML::EmitterStyle::value) override {
     check_plain(mark, tag, anchor);
-    if (in_map_) return skip(mark);
+    if (in_map_ && (skipped_depth_ > 0 || in_item_ || lists_ == 0)) return skip(mark);
+    if (in_map_) start_item(mark);
     in_map_ = expect_key_ = true;
   }
   void OnMapEnd() override {
-    if (skipped_depth_ > 0) end_skipped();
+    if (skipped_depth_ > 0) return end_skipped();
+    in_item_ = expect_key_ = false;
   }
 
  private:
@@ -72,16 +75,35 @@ class FlatHandler : public YAML::EventHandler {
          "write one 'key: value' a line, and close every bracket");
   }
 
-  // A list or a mapping that no value of a flat mapping can be begins.
+  // The entries of the innermost mapping, and its last.
+  std::vector<YamlEntry>& open_entries() { return in_item_ ? entries_.back().mappings.back().entries : entries_; }
+  YamlEntry& open_entry() { return open_entries().back(); }
+  bool in_list() const { return lists_ > (in_item_ ? 1 : 0); }  // that is the value of open_entry()
+
+  // A mapping begins that is an element of a list.
+  void start_item(const YAML::Mark& mark) {
+    count(mark);
+    YamlEntry& entry = entries_.back();
+    if (entry.nested_line == 0) entry.nested_line = mark.line + 1;
+    entry.mappings.push_back({.line = mark.line + 1, .entries = {}});
+    in_item_ = true;
+  }
+
+  void count(const YAML::Mark& mark) {
+    if (++items_ > kMaxEntries) fail(mark, "too many keys or items", "this is not a config of mixtune");
+  }
+
+  // A list or a mapping that no value can be begins.
   void skip(const YAML::Mark& mark) {
     const bool is_value = in_map_ && !expect_key_;
     if (skipped_depth_ == kMaxDepth || (skipped_depth_ == 0 && !is_value)) nested(mark);
-    if (entries_.back().nested_line == 0) entries_.back().nested_line = mark.line + 1;
+    for (int* line : {&entries_.back().nested_line, &entries_.back().left_out_line})
+      if (*line == 0) *line = mark.line + 1;
     ++skipped_depth_;
   }
 
   void end_skipped() {
-    if (--skipped_depth_ == 0) expect_key_ = !in_list_;
+    if (--skipped_depth_ == 0) expect_key_ = !in_list();
   }
 
   void check_plain(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) const {
@@ -98,24 +120,27 @@ class FlatHandler : public YAML::EventHandler {
       start_entry(mark, value);
       return;
     }
-    if (entries_.back().values.size() >= kMaxEntries) fail(mark, "the list is too long", "shorten it");
-    entries_.back().values.push_back(value);
-    expect_key_ = !in_list_;
+    count(mark);
+    open_entry().values.push_back(value);
+    expect_key_ = !in_list();
   }
 
   void start_entry(const YAML::Mark& mark, const std::string& key) {
-    if (entries_.size() >= kMaxEntries) fail(mark, "too many keys", "this is not a config of mixtune");
-    if (const auto first = std::ranges::find(entries_, key, &YamlEntry::key); first != entries_.end())
+    count(mark);
+    std::vector<YamlEntry>& entries = open_entries();
+    if (const auto first = std::ranges::find(entries, key, &YamlEntry::key); first != entries.end())
       fail(mark, fmt::format("the key '{}' is repeated", printable(key)),
            fmt::format("it stands in line {} already: keep one of the two", first->line));
-    entries_.push_back({.key = key, .values = {}, .line = mark.line + 1});
+    entries.push_back({.key = key, .values = {}, .mappings = {}, .line = mark.line + 1});
     expect_key_ = false;
   }
 
   std::string where_;
   std::vector<YamlEntry> entries_;
-  bool in_map_ = false, in_list_ = false, expect_key_ = false;
+  bool in_map_ = false, in_item_ = false, expect_key_ = false;
+  int lists_ = 0;  // that are open and kept: at most one, and one more within an item
   int skipped_depth_ = 0;
+  size_t items_ = 0;
 };
 
 void check_encoding(std::string_view text, std::string_view where) {

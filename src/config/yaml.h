@@ -1,4 +1,5 @@
-// The part of YAML that a config is written in: one flat mapping of scalars, and of lists of scalars.
+// The part of YAML that a config is written in: one mapping of scalars, of lists of scalars, and of lists of flat
+// mappings.
 #pragma once
 
 #include <string>
@@ -7,13 +8,21 @@
 
 namespace mixtune {
 
+struct YamlMapping;
+
 struct YamlEntry {
   std::string key;
-  std::vector<std::string> values;  // one, unless it is a list; a null reads "null"
+  std::vector<std::string> values;    // one, unless it is a list; a null reads "null"
+  std::vector<YamlMapping> mappings;  // of a list; their own entries have none
   bool is_list = false;
   int line = 0;
-  int nested_line =
-      0;  // of the first value that is a mapping, or a list within a list, whose content is left out; or 0
+  int nested_line = 0;    // of the first value that is a mapping, or a list within a list; or 0
+  int left_out_line = 0;  // of the first of those whose content is left out, as it is not in `mappings`; or 0
+};
+
+struct YamlMapping {
+  int line = 0;
+  std::vector<YamlEntry> entries;
 };
 
 // The entries in the order of the file. Throws UserError naming `where`:line for bad YAML, and for everything else

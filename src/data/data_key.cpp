@@ -13,6 +13,7 @@
 #include "base/output_file.h"
 #include "base/staged.h"
 #include "config/keys.h"
+#include "data/formats.h"
 #include "data/indexed_files.h"
 
 namespace mixtune {
@@ -32,6 +33,7 @@ constexpr std::string_view kOtherKeys[] = {"model_name_or_path",
                                            "router_aux_loss_coef",
                                            "router_aux_loss_type",
                                            "train_file",
+                                           "datasets",
                                            "validation_file",
                                            "validation_split_percentage",
                                            "packing",
@@ -137,7 +139,7 @@ std::string remembered_hash(const std::string& path, const std::string& folder, 
   return hash;
 }
 
-std::string data_key(std::span<const std::string> files, const Config& config, const Tokenizer* tokenizer,
+std::string data_key(std::span<const Dataset> datasets, const Config& config, const Tokenizer* tokenizer,
                      int64_t vocab_size, const std::string& folder, const std::function<void()>& advanced) {
   ContentHash key;
   key.add_text(kVersion);
@@ -145,7 +147,10 @@ std::string data_key(std::span<const std::string> files, const Config& config, c
   key.add_text(fmt::format("{}", vocab_size));
   add_settings(key, config);
   if (tokenizer) add_tokenizer(key, *tokenizer);
-  add_data_files(key, files, folder, advanced);
+  for (const Dataset& dataset : datasets) {
+    key.add_text(fmt::format("{} {}", format_name(dataset.format), dataset.max_samples));
+    add_data_files(key, dataset.path, folder, advanced);
+  }
   return key.hex().substr(0, kKeyDigits);
 }
 

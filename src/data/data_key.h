@@ -15,9 +15,10 @@ namespace mixtune {
 // size, inode and times stay the same, so that it is not read in each run. Throws as InputFile does.
 std::string remembered_hash(const std::string& path, const std::string& folder, const std::function<void()>& advanced);
 
-// 32 digits. They depend on the contents of `files` in their order, the tokeniser's folder (null: there is none), all
-// keys of `config` but those that have no say in tokens, the vocabulary, and the program.
-std::string data_key(std::span<const std::string> files, const Config& config, const Tokenizer* tokenizer,
+// 32 digits. They depend on the contents of the files of `datasets` in their order and what an entry says of them, the
+// tokeniser's folder (null: there is none), all keys of `config` but those that have no say in tokens, the vocabulary,
+// and the program.
+std::string data_key(std::span<const Dataset> datasets, const Config& config, const Tokenizer* tokenizer,
                      int64_t vocab_size, const std::string& folder, const std::function<void()>& advanced);
 
 }  // namespace mixtune

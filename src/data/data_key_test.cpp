@@ -33,7 +33,7 @@ class DataKeyTest : public testing::Test {
   std::string key(std::vector<std::string> names = {"a.jsonl", "b.jsonl"}, int64_t vocab_size = 32000) {
     for (std::string& name : names) name = folder_.path(name);
     const auto tokenizer = open_tokenizer(folder_.path("tokenizer"));
-    return data_key(names, config_, tokenizer.get(), vocab_size, folder_.path("cache"), {});
+    return data_key(as_dataset(names), config_, tokenizer.get(), vocab_size, folder_.path("cache"), {});
   }
 
   TestFolder folder_;

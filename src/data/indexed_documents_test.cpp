@@ -126,7 +126,7 @@ TEST_F(IndexedDocumentsTest, AreCutAsLoadDocumentsCutsThem) {
         LoadCounts counts;
         const auto cut = in_place({policy, longest}, counts);
         testing::internal::CaptureStderr();
-        EXPECT_TRUE(same_documents(*cut, load_documents(files, settings, {}, kVocab)))
+        EXPECT_TRUE(same_documents(*cut, load_documents(as_dataset(files), settings, {}, kVocab)))
             << masked << ", max_seq_length " << longest << ", split: " << (policy == LongDocuments::kSplit);
         const std::string said = testing::internal::GetCapturedStderr();
         testing::internal::CaptureStderr();

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <exception>
+#include <limits>
 
 #include "base/error.h"
+#include "data/data_files.h"
 #include "data/file_notes.h"
 #include "data/formats.h"
 #include "data/indexed_reader.h"
@@ -61,11 +63,13 @@ struct Block {
 
   std::vector<std::string> lines, wheres;
 
-  bool read(RecordReader& reader) {
+  // At most `most` lines; false where there is none.
+  bool read(RecordReader& reader, int64_t most) {
     lines.clear();
     wheres.clear();
+    const auto count = std::min(kMaxLines, static_cast<size_t>(most));
     size_t bytes = 0;
-    for (std::string_view text; lines.size() < kMaxLines && bytes < kMaxBytes && reader.next_text(text);) {
+    for (std::string_view text; lines.size() < count && bytes < kMaxBytes && reader.next_text(text);) {
       lines.emplace_back(text);
       wheres.push_back(reader.where());
       bytes += text.size();
@@ -104,13 +108,18 @@ std::vector<std::vector<TokenSequence>> encode(const Block& block, DatasetFormat
   return records;
 }
 
-void load_file(DocumentSink& documents, const std::string& file, const Source& source, LoadCounts& counts) {
+DatasetFormat given_format(const Dataset& dataset, DatasetFormat otherwise) {
+  return dataset.format == DatasetFormat::kAuto ? otherwise : dataset.format;
+}
+
+// The first `most` records, at least one, of a file.
+void load_file(DocumentSink& documents, const std::string& file, DatasetFormat format, int64_t most,
+               const Source& source, LoadCounts& counts) {
   const DataSettings& settings = source.settings;
   RecordReader reader(file);
-  DatasetFormat format = settings.dataset_format;
   const int64_t records_before = counts.records;
   FileNotes notes;
-  for (Block block; block.read(reader);) {
+  for (Block block; block.read(reader, most - (counts.records - records_before));) {
     if (format == DatasetFormat::kAuto)
       format = detect_format(parse_json_line(block.lines[0], block.wheres[0]), block.wheres[0]);
     const SequenceFit fit = fit_of(settings, format == DatasetFormat::kText);
@@ -134,7 +143,9 @@ void load_file(DocumentSink& documents, const std::string& file, const Source& s
   notes.report(printable(file, 200), format_name(format));
 }
 
-void load_indexed(DocumentSink& documents, const std::string& prefix, const Source& source, LoadCounts& counts) {
+// The first `most` records.
+void load_indexed(DocumentSink& documents, const std::string& prefix, int64_t most, const Source& source,
+                  LoadCounts& counts) {
   const std::string shown = printable(prefix, 200);
   const IndexedReader reader(prefix, source.vocab_size);
   const SequenceFit fit = fit_of_indexed(source.settings, reader, shown);
@@ -149,60 +160,73 @@ void load_indexed(DocumentSink& documents, const std::string& prefix, const Sour
       return Piece{ids, labels};
     });
   };
-  for (int64_t d = 0, begin = 0; d < reader.documents(); ++d) {
+  const int64_t records = std::min(reader.documents(), most);
+  for (int64_t d = 0, begin = 0; d < records; ++d) {
     const int64_t end = reader.document_begin(d + 1);
     if (begin == end) counts.dropped += !documents.append({}, {});
     for (int64_t sequence = begin; sequence < end; ++sequence) append(sequence, sequence > begin);
     begin = end;
   }
-  counts.records += reader.documents();
+  counts.records += records;
+}
+
+void load_dataset(DocumentSink& documents, const Dataset& dataset, const Source& source, LoadCounts& counts) {
+  const DatasetFormat format = given_format(dataset, source.settings.dataset_format);
+  int64_t left = dataset.max_samples > 0 ? dataset.max_samples : std::numeric_limits<int64_t>::max();
+  for (const std::string& file : dataset.path) {
+    if (left == 0) break;
+    const int64_t records_before = counts.records;
+    if (const auto prefix = find_indexed(file))
+      load_indexed(documents, *prefix, left, source, counts);
+    else
+      load_file(documents, file, format, left, source, counts);
+    left -= counts.records - records_before;
+  }
 }
 
 // Whether the first record of any file (none of indexed data) is `wanted`, by its format and itself.
 template <class Wanted>
-bool any_first_record(std::span<const std::string> files, DatasetFormat format, const Wanted& wanted) {
-  return std::ranges::any_of(files, [&](const std::string& file) {
+bool any_first_record(std::span<const Dataset> datasets, DatasetFormat otherwise, const Wanted& wanted) {
+  const auto is_wanted = [&](const std::string& file, DatasetFormat format) {
     if (find_indexed(file)) return false;
     RecordReader reader(file);
     nlohmann::ordered_json record;
     if (!reader.next(record)) return false;
     return wanted(format == DatasetFormat::kAuto ? detect_format(record, reader.where()) : format, record);
+  };
+  return std::ranges::any_of(datasets, [&](const Dataset& dataset) {
+    const DatasetFormat format = given_format(dataset, otherwise);
+    return std::ranges::any_of(dataset.path, [&](const std::string& file) { return is_wanted(file, format); });
   });
 }
 
 }  // namespace
 
-bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format) {
-  return any_first_record(files, format,
+bool needs_tokenizer(std::span<const Dataset> datasets, DatasetFormat format) {
+  return any_first_record(datasets, format,
                           [](DatasetFormat of_record, const auto&) { return of_record != DatasetFormat::kTokenized; });
 }
 
-bool needs_chat_template(std::span<const std::string> files, DatasetFormat format) {
-  return any_first_record(files, format, [](DatasetFormat of_record, const auto& record) {
+bool needs_chat_template(std::span<const Dataset> datasets, DatasetFormat format) {
+  return any_first_record(datasets, format, [](DatasetFormat of_record, const auto& record) {
     const bool of_turns =
         of_record == DatasetFormat::kPromptCompletion && record.contains("prompt") && record["prompt"].is_array();
     return of_turns || of_record == DatasetFormat::kMessages || of_record == DatasetFormat::kInstruction;
   });
 }
 
-void load_documents(std::span<const std::string> files, const DataSettings& settings, const TextEncoder& encoder,
+void load_documents(std::span<const Dataset> datasets, const DataSettings& settings, const TextEncoder& encoder,
                     int64_t vocab_size, DocumentSink& documents) {
-  MT_CHECK(!files.empty() && settings.max_seq_length >= 2);
+  MT_CHECK(!datasets.empty() && settings.max_seq_length >= 2);
   LoadCounts counts;
-  for (const std::string& file : files) {
-    const Source source{settings, encoder, vocab_size};
-    if (const auto prefix = find_indexed(file))
-      load_indexed(documents, *prefix, source, counts);
-    else
-      load_file(documents, file, source, counts);
-  }
-  report_loaded(list_names(files), documents.appended(), counts, settings.max_seq_length);
+  for (const Dataset& dataset : datasets) load_dataset(documents, dataset, {settings, encoder, vocab_size}, counts);
+  report_loaded(list_names(files_of(datasets)), documents.appended(), counts, settings.max_seq_length);
 }
 
-MemoryDocuments load_documents(std::span<const std::string> files, const DataSettings& settings,
+MemoryDocuments load_documents(std::span<const Dataset> datasets, const DataSettings& settings,
                                const TextEncoder& encoder, int64_t vocab_size) {
   MemoryDocuments documents;
-  load_documents(files, settings, encoder, vocab_size, documents);
+  load_documents(datasets, settings, encoder, vocab_size, documents);
   return documents;
 }
 

@@ -11,23 +11,23 @@
 
 namespace mixtune {
 
-// Of these functions, each of `files` is a JSONL file or names indexed data (data/indexed_files.h), whose sequences are
-// documents and whose documents are records.
+// Of these functions, the paths of `datasets` are files of records, or name indexed data (data/indexed_files.h), whose
+// sequences are documents and whose documents are records. An entry's format goes before that of the settings.
 
-// Whether any of `files` holds text rather than token ids (their first records tell, where `format` is kAuto).
-bool needs_tokenizer(std::span<const std::string> files, DatasetFormat format);
+// Whether any of `datasets` holds text rather than token ids: the first records of their files tell.
+bool needs_tokenizer(std::span<const Dataset> datasets, DatasetFormat format);
 
-// Whether any of `files` holds conversations, as needs_tokenizer tells.
-bool needs_chat_template(std::span<const std::string> files, DatasetFormat format);
+// Whether any of `datasets` holds conversations, as needs_tokenizer tells.
+bool needs_chat_template(std::span<const Dataset> datasets, DatasetFormat format);
 
-// Reads, tokenises and cuts the records of `files` as `settings` say (max_seq_length at least 2), appends them to
+// Reads, tokenises and cuts the records of `datasets` as `settings` say (max_seq_length at least 2), appends them to
 // `documents`, and logs one line of what it found and one of what it had to cut or drop. `encoder` may have no
 // tokenizer where needs_tokenizer is false. Throws UserError, with file and line, for what is malformed or has an id
 // outside [0, vocab_size), and where no target is left. Of the data a block of lines at a time is in memory.
-void load_documents(std::span<const std::string> files, const DataSettings& settings, const TextEncoder& encoder,
+void load_documents(std::span<const Dataset> datasets, const DataSettings& settings, const TextEncoder& encoder,
                     int64_t vocab_size, DocumentSink& documents);
 // The same in memory.
-MemoryDocuments load_documents(std::span<const std::string> files, const DataSettings& settings,
+MemoryDocuments load_documents(std::span<const Dataset> datasets, const DataSettings& settings,
                                const TextEncoder& encoder, int64_t vocab_size);
 
 }  // namespace mixtune

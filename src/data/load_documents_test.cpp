@@ -23,7 +23,7 @@ class DocumentsTest : public testing::Test {
     const std::vector<std::string> files = {folder_.write("data.jsonl", content)};
     testing::internal::CaptureStderr();
     try {
-      MemoryDocuments documents = load_documents(files, settings_, {.tokenizer = tokenizer}, vocab_size_);
+      MemoryDocuments documents = load_documents(as_dataset(files), settings_, {.tokenizer = tokenizer}, vocab_size_);
       log_ = testing::internal::GetCapturedStderr();
       return documents;
     } catch (...) {
@@ -68,15 +68,18 @@ TEST_F(DocumentsTest, LoadsSeveralFilesEachOfItsFormat) {
   const std::vector<std::string> files = {folder_.write("a.jsonl", "{\"text\":\"Hello\"}\n"),
                                           folder_.write("b.jsonl", "{\"input\":\"Hi\",\"output\":\"Yo\"}\n"),
                                           folder_.write("c.jsonl", "{\"input_ids\":[1,2]}\n")};
-  const MemoryDocuments documents = load_documents(files, settings_, {.tokenizer = tokenizer.get()}, vocab_size_);
+  const MemoryDocuments documents =
+      load_documents(as_dataset(files), settings_, {.tokenizer = tokenizer.get()}, vocab_size_);
   ASSERT_EQ(documents.size(), 3);
   EXPECT_EQ(tokenizer->decode(ids(documents, 0)), "Hello");
   EXPECT_EQ(tokenizer->decode(ids(documents, 1)), "[INST] Hi [/INST] Yo");
   EXPECT_THAT(ids(documents, 2), ElementsAre(1, 2));
-  EXPECT_TRUE(needs_tokenizer(files, DatasetFormat::kAuto));
-  EXPECT_FALSE(needs_tokenizer(std::span(files).last(1), DatasetFormat::kAuto));
-  EXPECT_TRUE(needs_tokenizer(std::span(files).last(1), DatasetFormat::kText));
-  EXPECT_FALSE(needs_tokenizer(files, DatasetFormat::kTokenized));
+  EXPECT_TRUE(needs_tokenizer(as_dataset(files), DatasetFormat::kAuto));
+  EXPECT_FALSE(needs_tokenizer(as_dataset({files.back()}), DatasetFormat::kAuto));
+  EXPECT_TRUE(needs_tokenizer(as_dataset({files.back()}), DatasetFormat::kText));
+  EXPECT_FALSE(needs_tokenizer(as_dataset(files), DatasetFormat::kTokenized));
+  EXPECT_FALSE(needs_tokenizer(std::vector<Dataset>{{.path = files, .format = DatasetFormat::kTokenized}},
+                               DatasetFormat::kText));
 }
 
 TEST_F(DocumentsTest, EveryRecordMustBeOfTheFormatOfTheFirst) {
@@ -227,6 +230,26 @@ TEST_F(DocumentsTest, APackedRowBecomesTheDocumentsOfOneRecord) {
   EXPECT_EQ(documents.records(), 2);
   EXPECT_EQ(documents.record(1), 0);
   EXPECT_EQ(documents.record(3), 1);
+}
+
+TEST_F(DocumentsTest, EachDataSetHasItsFormatAndNumberOfRecords) {
+  std::string many;
+  for (int i = 1; i < 10; ++i) many += fmt::format("{{\"input_ids\":[{0},{0}],\"text\":\"x\"}}\n", i);
+  const std::vector<std::string> files = {folder_.write("a.jsonl", many), folder_.write("b.jsonl", many)};
+  settings_.dataset_format = DatasetFormat::kText;
+  const auto firsts = [&](std::vector<Dataset> datasets) {
+    for (Dataset& dataset : datasets) dataset.format = DatasetFormat::kTokenized;
+    const MemoryDocuments documents = load_documents(datasets, settings_, {}, vocab_size_);
+    std::vector<int32_t> ids;
+    for (int64_t d = 0; d < documents.size(); ++d) ids.push_back(ids(documents, d)[0]);
+    return ids;
+  };
+  EXPECT_THAT(firsts({{.path = {files[0]}, .max_samples = 2}}), ElementsAre(1, 2));
+  EXPECT_THAT(firsts({{.path = files, .max_samples = 9}}), ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9));
+  EXPECT_THAT(firsts({{.path = files, .max_samples = 11}}), ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2));
+  EXPECT_THAT(firsts({{.path = {files[0]}, .max_samples = 1}, {.path = {files[1]}, .max_samples = 3}}),
+              ElementsAre(1, 1, 2, 3));
+  EXPECT_EQ(firsts({{.path = files, .max_samples = 1000}}).size(), 18u);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "data/data_cache.h"
+#include "data/data_files.h"
 #include "data/data_key.h"
 #include "data/indexed_documents.h"
 #include "data/indexed_sink.h"
@@ -39,21 +40,22 @@ bool caches_documents(const Config& config) {
   return !folder_of(config).empty();
 }
 
-std::shared_ptr<const Documents> open_documents(std::span<const std::string> files, const Config& config,
+std::shared_ptr<const Documents> open_documents(std::span<const Dataset> datasets, const Config& config,
                                                 const TextEncoder& encoder, int64_t vocab_size,
                                                 const std::function<void()>& advanced) {
+  const std::vector<std::string> files = files_of(datasets);
   MT_CHECK(!files.empty());
-  if (files.size() == 1)
+  if (files.size() == 1 && datasets[0].max_samples == 0)
     if (const auto prefix = find_indexed(files[0])) return open_in_place(*prefix, config.data, vocab_size);
   const DataSource source{
       .name = list_names(files),
-      .load = [&](DocumentSink& sink) { load_documents(files, config.data, encoder, vocab_size, sink); },
+      .load = [&](DocumentSink& sink) { load_documents(datasets, config.data, encoder, vocab_size, sink); },
       .vocab_size = vocab_size,
       .max_seq_length = config.data.max_seq_length,
       .advanced = advanced};
   const std::string folder = folder_of(config);
   if (folder.empty()) return uncached_documents(source);
-  const std::string key = data_key(files, config, encoder.tokenizer, vocab_size, folder, advanced);
+  const std::string key = data_key(datasets, config, encoder.tokenizer, vocab_size, folder, advanced);
   try {
     return cached_documents(folder, key, source);
   } catch (const CannotStore& error) {

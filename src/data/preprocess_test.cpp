@@ -22,7 +22,7 @@ class PreprocessTest : public testing::Test {
  protected:
   MemoryDocuments load(const std::string& path) {
     const std::vector<std::string> files = {path};
-    return load_documents(files, settings_, {.tokenizer = tokenizer_.get()}, tokenizer_->vocab_size());
+    return load_documents(as_dataset(files), settings_, {.tokenizer = tokenizer_.get()}, tokenizer_->vocab_size());
   }
 
   std::string samples(const Documents& documents, int64_t count, const Tokenizer* tokenizer) {
@@ -49,7 +49,7 @@ TEST_F(PreprocessTest, WhatIsWrittenReadsBackTheSame) {
   const std::string chat = folder_.write("c.jsonl", kConversations);
   const std::vector<std::string> files = {text, chat};
   const MemoryDocuments documents =
-      load_documents(files, settings_, {.tokenizer = tokenizer_.get()}, tokenizer_->vocab_size());
+      load_documents(as_dataset(files), settings_, {.tokenizer = tokenizer_.get()}, tokenizer_->vocab_size());
   ASSERT_GT(documents.size(), 5);
   write_tokenized(documents, folder_.path("out.jsonl"), false);
   EXPECT_TRUE(same_documents(load(folder_.path("out.jsonl")), documents));
@@ -86,7 +86,7 @@ TEST_F(PreprocessTest, IndexedDataReadsBackTheSame) {
       folder_.write("n.jsonl", "{\"input_ids\":[5]}\n{\"input_ids\":[5,6]}\n{\"input_ids\":[]}\n");
   for (const std::vector<std::string>& files : {std::vector{text}, {chat, text}, {nothing}, {nothing, chat, nothing}}) {
     const MemoryDocuments documents =
-        load_documents(files, settings_, {.tokenizer = tokenizer_.get()}, tokenizer_->vocab_size());
+        load_documents(as_dataset(files), settings_, {.tokenizer = tokenizer_.get()}, tokenizer_->vocab_size());
     write_indexed(documents, folder_.path("out"), tokenizer_->vocab_size(), true);
     EXPECT_TRUE(same_documents(load(folder_.path("out")), documents));
     EXPECT_EQ(std::filesystem::exists(folder_.path("out.mask")),
@@ -120,8 +120,9 @@ TEST_F(PreprocessTest, IndexedDataNeedsNoTokenizer) {
   documents.append(std::vector{1, 6}, std::vector{1, 6});
   write_indexed(documents, folder_.path("out"), 9, false);
   const std::vector<std::string> indexed = {folder_.path("out")};
-  EXPECT_FALSE(needs_tokenizer(indexed, DatasetFormat::kAuto));
-  EXPECT_THAT(user_error([&] { load_documents(indexed, settings_, {}, 6); }), HasSubstr("token 1 is 6, outside"));
+  EXPECT_FALSE(needs_tokenizer(as_dataset(indexed), DatasetFormat::kAuto));
+  EXPECT_THAT(user_error([&] { load_documents(as_dataset(indexed), settings_, {}, 6); }),
+              HasSubstr("token 1 is 6, outside"));
 }
 
 TEST_F(PreprocessTest, OverwritesOnlyWhenTold) {

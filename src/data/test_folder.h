@@ -8,10 +8,13 @@
 #include <iterator>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/temp_folder.h"
 #include "base/test_paths.h"
+#include "config/config.h"
 
 namespace mixtune {
 
@@ -35,6 +38,11 @@ class TestFolder {
  private:
   TempFolder folder_;
 };
+
+// `files` as one data set.
+inline std::vector<Dataset> as_dataset(std::vector<std::string> files) {
+  return {{.path = std::move(files)}};
+}
 
 // The message of the UserError that `action` throws, "" where it throws none.
 template <class Action>

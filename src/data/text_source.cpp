@@ -12,9 +12,9 @@ TextEncoder TextSource::encoder(const DataSettings& settings) const {
           .parse_special_tokens = settings.parse_special_tokens};
 }
 
-TextSource open_text_source(const std::string& folder, std::span<const std::string> files, const Config& config) {
+TextSource open_text_source(const std::string& folder, std::span<const Dataset> datasets, const Config& config) {
   TextSource source{.tokenizer = open_tokenizer(folder)};
-  if (!needs_chat_template(files, config.data.dataset_format)) return source;
+  if (!needs_chat_template(datasets, config.data.dataset_format)) return source;
   source.chat_template =
       choose_template(config.data.chat_template, folder, *source.tokenizer, config.where("chat_template"));
   log_info("chat template: {} ({})", template_name(source.chat_template->chat_template.name),

@@ -20,8 +20,8 @@ struct TextSource {
   TextEncoder encoder(const DataSettings& settings) const;
 };
 
-// The tokeniser in `folder` (or file), and where `files` hold conversations the chat template that `config` asks for,
-// which it says in one line. Throws as open_tokenizer and choose_template do.
-TextSource open_text_source(const std::string& folder, std::span<const std::string> files, const Config& config);
+// The tokeniser in `folder` (or file), and where `datasets` hold conversations the chat template that `config` asks
+// for, which it says in one line. Throws as open_tokenizer and choose_template do.
+TextSource open_text_source(const std::string& folder, std::span<const Dataset> datasets, const Config& config);
 
 }  // namespace mixtune

@@ -36,7 +36,7 @@ MemoryDocuments load_records(int64_t count, int64_t max_seq_length, LongDocument
   DataSettings settings;
   settings.max_seq_length = max_seq_length;
   settings.long_documents = policy;
-  return load_documents(files, settings, {}, count);
+  return load_documents(as_dataset(files), settings, {}, count);
 }
 
 std::set<int32_t> records_in(const Documents& documents) {

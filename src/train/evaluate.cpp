@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "checkpoint/load.h"
+#include "data/data_files.h"
 #include "train/device.h"
 #include "train/run_data.h"
 #include "train/step.h"
@@ -42,7 +43,7 @@ EvalRecord evaluate(const Config& config) {
   Instance instance(shape, instance_options(config, State::Purpose::kInference));
   const HfFolder folder(config.model.model_name_or_path);
   check_weights(folder, instance.state());
-  const std::shared_ptr<const Documents> documents = load_model_documents({config.data.validation_file}, config, shape);
+  const std::shared_ptr<const Documents> documents = load_model_documents(validation_datasets(config), config, shape);
   load_weights(instance.ctx(), folder, instance.state());
   return Evaluator(instance, *documents, config.data.max_seq_length, config.data.packing,
                    config.batch.per_device_train_batch_size)

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "checkpoint/run_folder.h"
+#include "data/data_files.h"
 #include "data/load_documents.h"
 #include "data/open_documents.h"
 #include "data/text_source.h"
@@ -16,11 +17,11 @@ namespace mixtune {
 
 namespace {
 
-TextSource open_text(const std::vector<std::string>& files, const Config& config, const MixtralConfig& shape) {
-  if (!needs_tokenizer(files, config.data.dataset_format)) return {};
+TextSource open_text(const std::vector<Dataset>& datasets, const Config& config, const MixtralConfig& shape) {
+  if (!needs_tokenizer(datasets, config.data.dataset_format)) return {};
   const std::string& named = config.model.tokenizer_name_or_path;
   TextSource source =
-      open_text_source(named.empty() ? config.model.model_name_or_path : model_folder(named), files, config);
+      open_text_source(named.empty() ? config.model.model_name_or_path : model_folder(named), datasets, config);
   if (source.tokenizer->vocab_size() > shape.vocab_size)
     throw UserError(source.tokenizer->path(),
                     fmt::format("the tokeniser has {} tokens, the model's vocab_size is {}",
@@ -42,29 +43,30 @@ TokenizerNames names_of(const TextSource& source) {
 
 }  // namespace
 
-std::shared_ptr<const Documents> load_model_documents(const std::vector<std::string>& files, const Config& config,
+std::shared_ptr<const Documents> load_model_documents(const std::vector<Dataset>& datasets, const Config& config,
                                                       const MixtralConfig& shape,
                                                       const std::function<void()>& advanced) {
-  const TextSource source = open_text(files, config, shape);
-  return open_documents(files, config, source.encoder(config.data), shape.vocab_size, advanced);
+  const TextSource source = open_text(datasets, config, shape);
+  return open_documents(datasets, config, source.encoder(config.data), shape.vocab_size, advanced);
 }
 
 RunData load_run_data(const Config& config, const MixtralConfig& shape, const std::function<void()>& advanced) {
   if (config.data.max_seq_length > shape.max_position_embeddings)
     log_warning("max_seq_length {} is beyond the model's max_position_embeddings, {}", config.data.max_seq_length,
                 shape.max_position_embeddings);
-  std::vector<std::string> files = config.data.train_file;
-  if (!config.data.validation_file.empty()) files.push_back(config.data.validation_file);
-  const TextSource source = open_text(files, config, shape);
-  const auto load = [&](const std::vector<std::string>& some) {
-    return open_documents(some, config, source.encoder(config.data), shape.vocab_size, advanced);
+  const std::vector<Dataset> train = train_datasets(config), validation = validation_datasets(config);
+  std::vector<Dataset> all = train;
+  all.insert(all.end(), validation.begin(), validation.end());
+  const TextSource source = open_text(all, config, shape);
+  const auto load = [&](const std::vector<Dataset>& datasets) {
+    return open_documents(datasets, config, source.encoder(config.data), shape.vocab_size, advanced);
   };
-  RunData data{.train = load(config.data.train_file),
+  RunData data{.train = load(train),
                .validation = nullptr,
                .chat_template = source.chat_template,
                .tokenizer_names = names_of(source)};
-  if (!config.data.validation_file.empty()) {
-    data.validation = load({config.data.validation_file});
+  if (!validation.empty()) {
+    data.validation = load(validation);
   } else if (config.data.validation_split_percentage > 0) {
     Split split = split_validation(data.train, config.data.validation_split_percentage, config.run.seed);
     data.train = std::move(split.train);

@@ -24,11 +24,12 @@ struct RunData {
   std::string digest() const;  // of both
 };
 
-// Reads train_file and validation_file, or splits train_file, as config says (open_documents).
+// Reads what config trains on and validation_file, or splits the former, as config says (open_documents).
 RunData load_run_data(const Config& config, const MixtralConfig& shape, const std::function<void()>& advanced = {});
 
-// Reads `files` for a model of the given shape, with the tokeniser that config names where they hold text.
-std::shared_ptr<const Documents> load_model_documents(const std::vector<std::string>& files, const Config& config,
+// Reads `datasets`, whose paths are files, for a model of the given shape, with the tokeniser that config names where
+// they hold text.
+std::shared_ptr<const Documents> load_model_documents(const std::vector<Dataset>& datasets, const Config& config,
                                                       const MixtralConfig& shape,
                                                       const std::function<void()>& advanced = {});
 

@@ -12,6 +12,7 @@
 #include "checkpoint/load.h"
 #include "checkpoint/save.h"
 #include "config/load.h"
+#include "data/data_files.h"
 #include "data/open_documents.h"
 #include "metrics/console_sink.h"
 #include "metrics/jsonl_sink.h"
@@ -29,11 +30,12 @@ using Clock = std::chrono::steady_clock;
 }  // namespace
 
 OutputRequest output_request(const Config& config) {
-  OutputRequest request{
-      .path = config.run.output_dir, .overwrite = config.run.overwrite_output_dir, .inputs = config.data.train_file};
+  OutputRequest request{.path = config.run.output_dir,
+                        .overwrite = config.run.overwrite_output_dir,
+                        .inputs = files_of(train_datasets(config))};
   request.inputs.push_back(config.model.model_name_or_path);
   if (!config.model.tokenizer_name_or_path.empty()) request.inputs.push_back(config.model.tokenizer_name_or_path);
-  if (!config.data.validation_file.empty()) request.inputs.push_back(config.data.validation_file);
+  for (const std::string& file : files_of(validation_datasets(config))) request.inputs.push_back(file);
   if (!config.file.empty()) request.inputs.push_back(config.file);
   return request;
 }
