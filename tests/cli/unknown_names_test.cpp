@@ -44,10 +44,10 @@ TEST(UnknownNames, MicroBatchSizeIsNotGlobalBatchSize) {
 
 TEST(UnknownNames, AllOfAConfigEachWithItsLine) {
   EXPECT_EQ(errors({"train", "run.yaml"},
-                   "base_model: x\ndatasets:\n  - path: data.jsonl\n    type: alpaca\nsequence_len: 512\n"),
+                   "base_model: x\ntest_datasets:\n  - path: data.jsonl\n    type: alpaca\nsequence_len: 512\n"),
             (Lines{"run.yaml:4: unknown key 'base_model'; use 'model_name_or_path' (a folder)",
-                   "run.yaml:5: unknown key 'datasets'; use 'train_file' (the 'path' of each; 'dataset_format' is its "
-                   "'type'); nested values are not allowed: see docs/coming-from.md",
+                   "run.yaml:5: unknown key 'test_datasets'; use 'validation_file' (the 'path' of each); nested values "
+                   "are not allowed: see docs/coming-from.md",
                    "run.yaml:8: unknown key 'sequence_len'; use 'max_seq_length'", "run.yaml: 3 " + kSeeDocs}));
 }
 
@@ -71,7 +71,9 @@ TEST(UnknownNames, CommandsAndSubcommands) {
 }
 
 TEST(FilesAfterOneFlag, AreNotTakenForAConfig) {
-  const std::string mend = ": is data, not a YAML file of keys; to train on it, give --train_file once for each file";
+  const std::string mend =
+      ": is data, not a YAML file of keys; to train on it, give --train_file once for each file, or "
+      "a pattern in quotes";
   const Lines start = {"train", "--model_name_or_path", "model", "--output_dir", "out", "--train_file", "data.jsonl"};
   const auto with = [&](const Lines& more) {
     Lines args = start;
