@@ -8,24 +8,23 @@ namespace mixtune {
 
 namespace {
 
-TokenSequence encode_text(const TextEncoder& encoder, const std::string& text) {
-  const Tokenizer& tokenizer = *encoder.tokenizer;
+TokenSequence encode_as_text(const Tokenizer& tokenizer, const std::string& text) {
+  TokenSequence document;
+  document.append({tokenizer.bos()}, false);
+  document.append(tokenizer.encode(text), true);
+  document.append({tokenizer.eos()}, true);
+  return document;
+}
+
+TokenSequence encode_with_specials(const Tokenizer& tokenizer, const std::string& text) {
   const std::string bos = tokenizer.piece(tokenizer.bos()), eos = tokenizer.piece(tokenizer.eos());
-  std::vector<TextSpan> spans = {{text, false}};
-  if (encoder.parse_special_tokens) spans = tokenizer.split_special(text);
   const auto is = [](const TextSpan& span, const std::string& name) {
     return span.special && span.text == name;
   };
+  std::vector<TextSpan> spans = tokenizer.split_special(text);
   if (spans.empty() || !is(spans.front(), bos)) spans.insert(spans.begin(), {bos, true});
   if (!is(spans.back(), eos)) spans.push_back({eos, true});
-
   TokenSequence document;
-  if (!encoder.parse_special_tokens) {
-    document.append({tokenizer.bos()}, false);
-    document.append(tokenizer.encode(text), true);
-    document.append({tokenizer.eos()}, true);
-    return document;
-  }
   document.append(tokenizer.encode_spans(spans).ids, true);
   document.labels.front() = kIgnoreTarget;
   return document;
@@ -38,7 +37,9 @@ std::vector<TokenSequence> encode_record(Record record, const TextEncoder& encod
   if (!encoder.tokenizer) throw UserError(where, "there is no tokenizer for its text", "set tokenizer_name_or_path");
   if (const auto* conversation = std::get_if<Conversation>(&record))
     return {encode_conversation(encoder, *conversation, where)};
-  return {encode_text(encoder, std::get<std::string>(record))};
+  const auto& text = std::get<std::string>(record);
+  return {encoder.parse_special_tokens ? encode_with_specials(*encoder.tokenizer, text)
+                                       : encode_as_text(*encoder.tokenizer, text)};
 }
 
 SpeltSpecials spelt_specials(const Record& record, const Tokenizer& tokenizer) {
