@@ -211,6 +211,14 @@ TEST(ChatTemplateOfSideFiles, NoFileSaysAnother) {
   EXPECT_EQ(*content(files, "tokenizer_config.json"), *content(once, "tokenizer_config.json"));
 }
 
+TEST(ChatTemplateOfSideFiles, TemplateWithItsOwnSpacesGetsNoMore) {
+  std::vector<SideFile> files = {{"tokenizer.model", ""}, {"tokenizer_config.json", R"({"legacy": true, "a": 1})"}};
+  set_chat_template(files, "new", {.legacy = false});
+  EXPECT_EQ(nlohmann::json::parse(*content(files, "tokenizer_config.json")),
+            (nlohmann::json{{"legacy", false}, {"a", 1}, {"chat_template", "new"}}));
+  EXPECT_EQ(content(files, "chat_template.jinja"), nullptr);
+}
+
 TEST(ChatTemplateOfSideFiles, NeedsATokeniser) {
   std::vector<SideFile> files = {{"README.md", ""}};
   set_chat_template(files, "{{ x }}", {});

@@ -125,7 +125,11 @@ void set_chat_template(std::vector<SideFile>& files, const std::string& source, 
   const SideFile* old = find(files, kConfig);
   auto config =
       old ? nlohmann::ordered_json::parse(old->content, nullptr, false) : new_tokenizer_config(names, has_model);
-  if (!old || (config.is_object() && config.contains("chat_template") && config["chat_template"] != source)) {
+  const bool is_spaced = old && config.is_object() && !(config.contains("legacy") && config["legacy"] == false);
+  const bool respaces = is_spaced && !names.legacy;
+  if (respaces) config["legacy"] = false;
+  if (!old || respaces ||
+      (config.is_object() && config.contains("chat_template") && config["chat_template"] != source)) {
     config["chat_template"] = source;
     put(files, kConfig, config.dump(2) + "\n");
   }

@@ -34,9 +34,9 @@ struct TokenizerNames {
   bool legacy = true;         // a space is put before the text that follows a special token
 };
 
-// Makes the side files of a tokeniser say this chat template (Jinja): in tokenizer_config.json, where there is none yet
-// or it has another template, else in chat_template.jinja. Nothing, where no tokeniser is among them or they say it
-// already.
+// Makes the side files of a tokeniser say this chat template (Jinja): in tokenizer_config.json, where there is none
+// yet, it has another template, or its `legacy` would put a space before text that has one; else in
+// chat_template.jinja. Nothing, where no tokeniser is among them.
 void set_chat_template(std::vector<SideFile>& files, const std::string& source, const TokenizerNames& names);
 
 // Says in one line which files of a model's folder a checkpoint does not get, where there are any besides weights.

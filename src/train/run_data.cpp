@@ -33,12 +33,14 @@ TextSource open_text(const std::vector<Dataset>& datasets, const Config& config,
 TokenizerNames names_of(const TextSource& source) {
   if (!source.chat_template) return {};
   const Tokenizer& tokenizer = *source.tokenizer;
-  // The texts of Mistral's versions 2 and 3 have that space themselves.
+  // Our texts of Mistral's templates have that space themselves.
   const ChatTemplateName name = source.chat_template->chat_template.name;
   return {.bos = tokenizer.piece(tokenizer.bos()),
           .eos = tokenizer.piece(tokenizer.eos()),
           .unk = tokenizer.unk() < 0 ? "" : tokenizer.piece(tokenizer.unk()),
-          .legacy = name != ChatTemplateName::kMistralV2 && name != ChatTemplateName::kMistralV3};
+          .legacy = source.chat_template->is_folders ||
+                    (name != ChatTemplateName::kMistralV1 && name != ChatTemplateName::kMistralV2 &&
+                     name != ChatTemplateName::kMistralV3)};
 }
 
 }  // namespace
