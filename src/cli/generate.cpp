@@ -24,6 +24,7 @@
 #include "data/preprocess.h"
 #include "data/tokenizer.h"
 #include "train/device.h"
+#include "train/model_tokenizer.h"
 
 namespace mixtune {
 
@@ -125,7 +126,7 @@ void run_generate(const GenerateArguments& arguments) {
   const MixtralConfig config = load_mixtral_config(model);
   std::unique_ptr<Tokenizer> tokenizer;
   if (arguments.prompt)
-    tokenizer = open_tokenizer(arguments.tokenizer.empty() ? model : model_folder(arguments.tokenizer));
+    tokenizer = open_model_tokenizer(arguments.tokenizer.empty() ? model : model_folder(arguments.tokenizer), config);
   std::vector<int32_t> ids = tokenizer ? encode(*tokenizer, arguments) : parse_ids(arguments.ids);
   check_prompt(ids, config);
   if (!arguments.logits.empty()) check_output_file(arguments.logits, false);

@@ -19,6 +19,7 @@
 #include "cli/arguments.h"
 #include "cli/preflight.h"
 #include "data/load_documents.h"
+#include "train/model_tokenizer.h"
 
 namespace mixtune {
 
@@ -36,9 +37,11 @@ std::unique_ptr<Tokenizer> tokenizer_of(const Config& config) {
     return nullptr;
   if (config.model.tokenizer_name_or_path.empty() && config.model.model_name_or_path.empty())
     require_keys(config, {"tokenizer_name_or_path"});
-  return open_tokenizer(model_folder(config.model.tokenizer_name_or_path.empty()
-                                         ? config.model.model_name_or_path
-                                         : config.model.tokenizer_name_or_path));
+  const std::string& model = config.model.model_name_or_path;
+  const std::string& named = config.model.tokenizer_name_or_path;
+  if (model.empty()) return open_tokenizer(model_folder(named));
+  const std::string folder = model_folder(model);
+  return open_model_tokenizer(named.empty() ? folder : model_folder(named), load_mixtral_config(folder));
 }
 
 // Keys that preprocess accepts, because one config serves train too, but that say nothing about single documents.

@@ -1,14 +1,12 @@
 #include "train/run_data.h"
 
-#include <fmt/format.h>
-
 #include <memory>
 
-#include "base/error.h"
 #include "base/log.h"
 #include "checkpoint/run_folder.h"
 #include "data/load_documents.h"
 #include "data/validation_split.h"
+#include "train/model_tokenizer.h"
 
 namespace mixtune {
 
@@ -17,12 +15,7 @@ Documents load_model_documents(const std::vector<std::string>& files, const Conf
   std::unique_ptr<Tokenizer> tokenizer;
   if (needs_tokenizer(files, config.data.dataset_format)) {
     const std::string& named = config.model.tokenizer_name_or_path;
-    tokenizer = open_tokenizer(named.empty() ? config.model.model_name_or_path : model_folder(named));
-    if (tokenizer->vocab_size() > shape.vocab_size)
-      throw UserError(tokenizer->path(),
-                      fmt::format("the tokeniser has {} tokens, the model's vocab_size is {}", tokenizer->vocab_size(),
-                                  shape.vocab_size),
-                      "use the tokeniser that belongs to the model");
+    tokenizer = open_model_tokenizer(named.empty() ? config.model.model_name_or_path : model_folder(named), shape);
   }
   return load_documents(files, config.data,
                         {.tokenizer = tokenizer.get(), .train_on_prompt = config.data.train_on_prompt},
