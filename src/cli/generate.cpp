@@ -27,6 +27,7 @@
 #include "data/text_encoder.h"
 #include "model/end_of_text.h"
 #include "train/device.h"
+#include "train/model_tokenizer.h"
 
 namespace mixtune {
 
@@ -99,8 +100,8 @@ struct Prompter {
   std::unique_ptr<Tokenizer> tokenizer;
   TextEncoder encoder;
 
-  explicit Prompter(const std::string& folder, const GenerateArguments& arguments)
-      : tokenizer(open_tokenizer(folder)), encoder{.tokenizer = tokenizer.get()} {
+  Prompter(const std::string& folder, const MixtralConfig& model, const GenerateArguments& arguments)
+      : tokenizer(open_model_tokenizer(folder, model)), encoder{.tokenizer = tokenizer.get()} {
     if (!arguments.chat) return;
     const Key* key = find_key("chat_template");
     Config config;
@@ -157,7 +158,7 @@ void run_generate(const GenerateArguments& arguments) {
   const MixtralConfig config = load_mixtral_config(model);
   std::optional<Prompter> prompter;
   if (arguments.prompt)
-    prompter.emplace(arguments.tokenizer.empty() ? model : model_folder(arguments.tokenizer), arguments);
+    prompter.emplace(arguments.tokenizer.empty() ? model : model_folder(arguments.tokenizer), config, arguments);
   const Tokenizer* tokenizer = prompter ? prompter->tokenizer.get() : nullptr;
   std::vector<int32_t> ids = prompter ? prompter->encode(arguments) : parse_ids(arguments.ids);
   check_prompt(ids, config);

@@ -13,9 +13,9 @@
 #include "checkpoint/run_folder.h"
 #include "checkpoint/save.h"
 #include "cli/arguments.h"
-#include "data/tokenizer.h"
 #include "model/mixtral_config.h"
 #include "model/params.h"
+#include "train/model_tokenizer.h"
 
 namespace mixtune {
 
@@ -46,12 +46,8 @@ void make_parent(const std::string& out) {
     throw UserError(printable(parent, 200), fmt::format("cannot be made ({})", error.message()), "name another place");
 }
 
-std::string tokenizer_folder(const std::string& path, int64_t vocab_size) {
-  const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(model_folder(path));
-  if (tokenizer->vocab_size() > vocab_size)
-    throw UserError(printable(path, 200), fmt::format("the tokenizer has {} tokens", tokenizer->vocab_size()),
-                    fmt::format("raise the model's vocab_size, which is {}", vocab_size));
-  return parent_folder(tokenizer->path());
+std::string tokenizer_folder(const std::string& path, const MixtralConfig& model) {
+  return parent_folder(open_model_tokenizer(model_folder(path), model)->path());
 }
 
 void run_init(const InitArguments& arguments) {
@@ -61,7 +57,7 @@ void run_init(const InitArguments& arguments) {
   check_new(out);
   std::vector<SideFile> side_files;
   if (!arguments.tokenizer.empty())
-    side_files = read_side_files(tokenizer_folder(arguments.tokenizer, config.vocab_size), SideFiles::kTokenizer);
+    side_files = read_side_files(tokenizer_folder(arguments.tokenizer, config), SideFiles::kTokenizer);
   State state(make_layout(config).specs, Device{}, DType::kF32, State::Purpose::kInference);
   initialise_weights(config, static_cast<uint64_t>(arguments.seed), state);
   make_parent(out);

@@ -47,8 +47,11 @@ std::string describe_data(const InspectArguments& arguments) {
   Config config;
   key->set(config, parse_value(*key, arguments.format, "--format"));
   TextSource source;
-  if (!arguments.tokenizer.empty()) const Dataset dataset{.path = {arguments.path}};
-  source = open_text_source(model_folder(arguments.tokenizer), {&dataset, 1}, config);
+  if (!arguments.tokenizer.empty()) {
+    const Dataset dataset{.path = {arguments.path}};
+    const std::string folder = model_folder(arguments.tokenizer);
+    source = open_text_source(open_tokenizer(folder), folder, {&dataset, 1}, config);
+  }
   return describe_data_file(arguments.path, config.data.dataset_format, source.encoder(config.data));
 }
 

@@ -24,6 +24,7 @@
 #include "data/load_documents.h"
 #include "data/load_report.h"
 #include "data/text_source.h"
+#include "train/model_tokenizer.h"
 
 namespace mixtune {
 
@@ -39,9 +40,12 @@ TextSource text_source_of(const Config& config, std::span<const Dataset> dataset
   if (!needs_tokenizer(datasets, config.data.dataset_format) && config.model.tokenizer_name_or_path.empty()) return {};
   if (config.model.tokenizer_name_or_path.empty() && config.model.model_name_or_path.empty())
     require_keys(config, {"tokenizer_name_or_path"});
-  const std::string& folder = config.model.tokenizer_name_or_path.empty() ? config.model.model_name_or_path
-                                                                          : config.model.tokenizer_name_or_path;
-  return open_text_source(model_folder(folder), datasets, config);
+  const std::string& model = config.model.model_name_or_path;
+  const std::string& named = config.model.tokenizer_name_or_path;
+  const std::string folder = model_folder(named.empty() ? model : named);
+  return open_text_source(
+      model.empty() ? open_tokenizer(folder) : open_model_tokenizer(folder, load_mixtral_config(model_folder(model))),
+      folder, datasets, config);
 }
 
 // Keys that preprocess accepts, because one config serves train too, but that say nothing about single documents.

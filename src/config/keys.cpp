@@ -166,7 +166,7 @@ void add_model_keys(Table& table) {
   table.add("model_name_or_path", &Config::model, &M::model_name_or_path,
             "folder of the checkpoint to start from (required)", kNullable);
   table.add("tokenizer_name_or_path", &Config::model, &M::tokenizer_name_or_path,
-            "folder with `tokenizer.model`; null: `model_name_or_path`", kNullable);
+            "folder with `tokenizer.json` or `tokenizer.model`; null: `model_name_or_path`", kNullable);
   table.add("router_aux_loss_coef", &Config::model, &M::router_aux_loss_coef,
             "weight of the router's load-balancing loss; null: the checkpoint's own, 0: off",
             {.bounds = {0, 100}, .nullable = true});

@@ -1,6 +1,7 @@
 #include "data/added_tokens.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 namespace mixtune {
@@ -56,17 +57,17 @@ std::optional<NameFinder::Match> NameFinder::find(std::string_view text, size_t 
 
 std::optional<NameFinder::Match> NameFinder::longest_at(std::string_view text, size_t at) const {
   std::optional<Match> longest;
-  auto candidates = std::ranges::subrange(names_.begin(), names_.end());  // that begin as the text does
+  std::span<const std::pair<std::string, size_t>> candidates = names_;  // that begin as the text does
   for (size_t i = 0; at + i < text.size() && !candidates.empty(); ++i) {
     const auto byte = [i](const auto& item) {
       return static_cast<unsigned char>(item.first[i]);
     };
-    const auto equal = std::ranges::equal_range(candidates, static_cast<unsigned char>(text[at + i]), {}, byte);
-    candidates = {equal.begin(), equal.end()};
-    while (!candidates.empty() && candidates.front().first.size() == i + 1) {
+    const auto wanted = static_cast<unsigned char>(text[at + i]);
+    const auto begin = std::ranges::lower_bound(candidates, wanted, {}, byte);
+    const auto end = std::ranges::upper_bound(candidates, wanted, {}, byte);
+    candidates = candidates.subspan(static_cast<size_t>(begin - candidates.begin()), static_cast<size_t>(end - begin));
+    for (; !candidates.empty() && candidates.front().first.size() == i + 1; candidates = candidates.subspan(1))
       longest = {at, at + i + 1, candidates.front().second};
-      candidates.advance(1);
-    }
   }
   return longest;
 }

@@ -1,5 +1,7 @@
 #include "data/text_source.h"
 
+#include <utility>
+
 #include "base/log.h"
 #include "data/load_documents.h"
 
@@ -12,8 +14,9 @@ TextEncoder TextSource::encoder(const DataSettings& settings) const {
           .parse_special_tokens = settings.parse_special_tokens};
 }
 
-TextSource open_text_source(const std::string& folder, std::span<const Dataset> datasets, const Config& config) {
-  TextSource source{.tokenizer = open_tokenizer(folder)};
+TextSource open_text_source(std::unique_ptr<Tokenizer> tokenizer, const std::string& folder,
+                            std::span<const Dataset> datasets, const Config& config) {
+  TextSource source{.tokenizer = std::move(tokenizer), .chat_template = {}};
   if (!needs_chat_template(datasets, config.data.dataset_format)) return source;
   source.chat_template =
       choose_template(config.data.chat_template, folder, *source.tokenizer, config.where("chat_template"));

@@ -20,8 +20,9 @@ struct TextSource {
   TextEncoder encoder(const DataSettings& settings) const;
 };
 
-// The tokeniser in `folder` (or file), and where `datasets` hold conversations the chat template that `config` asks
-// for, which it says in one line. Throws as open_tokenizer and choose_template do.
-TextSource open_text_source(const std::string& folder, std::span<const Dataset> datasets, const Config& config);
+// `tokenizer`, that of `folder` (or a file in it), and where `datasets` hold conversations the chat template that
+// `config` asks for, which it says in one line. Throws as choose_template does.
+TextSource open_text_source(std::unique_ptr<Tokenizer> tokenizer, const std::string& folder,
+                            std::span<const Dataset> datasets, const Config& config);
 
 }  // namespace mixtune

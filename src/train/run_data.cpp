@@ -4,7 +4,6 @@
 
 #include <utility>
 
-#include "base/error.h"
 #include "base/log.h"
 #include "checkpoint/run_folder.h"
 #include "data/data_files.h"
@@ -12,6 +11,7 @@
 #include "data/open_documents.h"
 #include "data/text_source.h"
 #include "data/validation_split.h"
+#include "train/model_tokenizer.h"
 
 namespace mixtune {
 
@@ -20,14 +20,8 @@ namespace {
 TextSource open_text(const std::vector<Dataset>& datasets, const Config& config, const MixtralConfig& shape) {
   if (!needs_tokenizer(datasets, config.data.dataset_format)) return {};
   const std::string& named = config.model.tokenizer_name_or_path;
-  TextSource source =
-      open_text_source(named.empty() ? config.model.model_name_or_path : model_folder(named), datasets, config);
-  if (source.tokenizer->vocab_size() > shape.vocab_size)
-    throw UserError(source.tokenizer->path(),
-                    fmt::format("the tokeniser has {} tokens, the model's vocab_size is {}",
-                                source.tokenizer->vocab_size(), shape.vocab_size),
-                    "use the tokeniser that belongs to the model");
-  return source;
+  const std::string folder = named.empty() ? config.model.model_name_or_path : model_folder(named);
+  return open_text_source(open_model_tokenizer(folder, shape), folder, datasets, config);
 }
 
 TokenizerNames names_of(const TextSource& source) {

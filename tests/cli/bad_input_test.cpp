@@ -262,8 +262,8 @@ std::vector<BadInput> model_cases() {
       model("IndexLeavesTheFolder", index("../outside.safetensors"), {"index.json"}),
       model("IndexIsAbsolute", index("/etc/passwd"), {"index.json"}),
       model("IndexNamesNoFile", index("model-00001-of-00002.safetensors"), {"model-00001-of-00002.safetensors"}),
-      model("OnlyTokenizerJson", [](const fs::path& f) { fs::rename(f / "tokenizer.model", f / "tokenizer.json"); },
-            {"tokenizer.model"}),
+      model("CorruptTokenizerJson", [](const fs::path& f) { fs::rename(f / "tokenizer.model", f / "tokenizer.json"); },
+            {"tokenizer.json", "not valid JSON"}),
       model("CorruptTokenizer", [](const fs::path& f) { write(f / "tokenizer.model", "rubbish"); },
             {"tokenizer.model"}),
   };

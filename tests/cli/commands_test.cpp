@@ -280,7 +280,10 @@ TEST_F(Commands, InitInBf16SaysSoInItsConfig) {
 TEST_F(Commands, InspectsWhatItIsGiven) {
   EXPECT_NE(run({"inspect", "model"}).out.find("experts"), std::string::npos);
   EXPECT_NE(run({"inspect", "model/model.safetensors"}).out.find("lm_head.weight"), std::string::npos);
-  EXPECT_NE(run({"inspect", "model/tokenizer.model"}).out.find("4096"), std::string::npos);
+  const std::string tokenizer = run({"inspect", "model/tokenizer.model"}).out;
+  EXPECT_NE(tokenizer.find("tokenizer: sentencepiece"), std::string::npos);
+  EXPECT_NE(tokenizer.find("pieces: 4096\n"), std::string::npos);
+  EXPECT_NE(tokenizer.find("special tokens: 0 (<unk>), 1 (<s>), 2 (</s>)\n"), std::string::npos);
   EXPECT_NE(run({"inspect", "data.jsonl", "--tokenizer=model"}).out.find("records: 12"), std::string::npos);
 }
 
