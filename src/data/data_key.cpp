@@ -143,7 +143,7 @@ std::string data_key(std::span<const Dataset> datasets, const Config& config, co
                      int64_t vocab_size, const std::string& folder, const std::function<void()>& advanced) {
   ContentHash key;
   key.add_text(kVersion);
-  key.add_text(remembered_hash(fs::read_symlink("/proc/self/exe").string(), folder, advanced));
+  key.add_text(remembered_hash("/proc/self/exe", folder, advanced));
   key.add_text(fmt::format("{}", vocab_size));
   add_settings(key, config);
   if (tokenizer) add_tokenizer(key, *tokenizer);
