@@ -57,12 +57,14 @@ TEST_F(ModelTokenizerTest, WarnsOfOtherSpecialIds) {
   MixtralConfig model{.vocab_size = 4200};
   EXPECT_THAT(warning(model), IsEmpty());
   model.bos_token_id = 1;
-  model.eos_token_id = 2;
+  model.eos_token_ids = {2};
   EXPECT_THAT(warning(model), IsEmpty());
-  model.eos_token_id = 4096;
+  model.eos_token_ids = {4096};
   EXPECT_THAT(warning(model), HasSubstr("EOS is 2 (</s>), config.json of the model says 4096 (<|im_end|>)"));
-  model.eos_token_id = 4100;
+  model.eos_token_ids = {4100};
   EXPECT_THAT(warning(model), HasSubstr("says 4100 (no token of it)"));
+  model.eos_token_ids = {4100, 2};
+  EXPECT_THAT(warning(model), IsEmpty());
 }
 
 }  // namespace
