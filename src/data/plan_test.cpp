@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <chrono>
@@ -146,6 +147,7 @@ int64_t status_bytes(const std::string& field) {
 
 // The most that this process has in memory while it plans two epochs, one after the other, a document.
 double planned_bytes(int64_t count, const PlanOptions& options) {
+  malloc_trim(0);                               // what was freed before is not to be taken again
   std::ofstream("/proc/self/clear_refs") << 5;  // the peak begins anew
   const int64_t before = status_bytes("VmRSS");
   const MadeUpDocuments documents(count);

@@ -37,7 +37,9 @@ TEST_F(DataCacheRuns, RanksShareOneEntryAndLaterRunsTakeIt) {
   EXPECT_EQ(count_of(second.err, "data.jsonl: from cache, cache/" + entries()[0]), 2) << second.err;
   const auto after = snapshot(path("cache"));
   for (const auto& [name, content] : before)
-    if (!name.ends_with(".lock")) EXPECT_EQ(after.at(name), content) << name;
+    if (!name.ends_with(".lock")) {
+      EXPECT_EQ(after.at(name), content) << name;
+    }
   done(run_with("off", with("off")));
   expect_same_metrics("off", "first");
   expect_same_metrics("off", "second");
