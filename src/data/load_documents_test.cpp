@@ -222,7 +222,7 @@ TEST_F(DocumentsTest, NamesTheKeysThatAreNotReadOnceAFile) {
 }
 
 TEST_F(DocumentsTest, APackedRowBecomesTheDocumentsOfOneRecord) {
-  const Documents documents = load(
+  const MemoryDocuments documents = load(
       "{\"input_ids\":[1,5,2,1,6,2],\"position_ids\":[0,1,2,0,1,2]}\n{\"input_ids\":[1,7,1,8],\"seq_lengths\":[2,2]}"
       "\n");
   ASSERT_EQ(documents.size(), 4);
@@ -240,9 +240,9 @@ TEST_F(DocumentsTest, EachDataSetHasItsFormatAndNumberOfRecords) {
   const auto firsts = [&](std::vector<Dataset> datasets) {
     for (Dataset& dataset : datasets) dataset.format = DatasetFormat::kTokenized;
     const MemoryDocuments documents = load_documents(datasets, settings_, {}, vocab_size_);
-    std::vector<int32_t> ids;
-    for (int64_t d = 0; d < documents.size(); ++d) ids.push_back(ids(documents, d)[0]);
-    return ids;
+    std::vector<int32_t> first;
+    for (int64_t d = 0; d < documents.size(); ++d) first.push_back(ids(documents, d)[0]);
+    return first;
   };
   EXPECT_THAT(firsts({{.path = {files[0]}, .max_samples = 2}}), ElementsAre(1, 2));
   EXPECT_THAT(firsts({{.path = files, .max_samples = 9}}), ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9));
