@@ -199,10 +199,10 @@ Command add_generate(CLI::App& program) {
   app->add_option("MODEL", arguments->model, "folder of a checkpoint")->type_name("FOLDER")->required();
   app->add_option("--prompt", arguments->prompt, "text to continue")->type_name("TEXT");
   app->add_flag("--chat", arguments->chat, "The prompt is a user's turn: wrap it as the chat template does");
-  const CLI::Option* chat_template =
-      app->add_option("--chat-template", arguments->chat_template, "template of --chat; auto: what the folder says")
-          ->type_name("NAME")
-          ->capture_default_str();
+  const CLI::Option* chat_template = app->add_option("--chat_template,--chat-template", arguments->chat_template,
+                                                     "template of --chat; auto: what the folder says")
+                                         ->type_name("NAME")
+                                         ->capture_default_str();
   app->add_option("--system", arguments->system, "system text before the user's turn, with --chat")->type_name("TEXT");
   app->add_option("--ids", arguments->ids, "token ids to continue, instead of text; ids are printed")
       ->type_name("1,2,3");

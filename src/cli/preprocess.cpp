@@ -43,9 +43,9 @@ TextSource text_source_of(const Config& config, std::span<const Dataset> dataset
   const std::string& model = config.model.model_name_or_path;
   const std::string& named = config.model.tokenizer_name_or_path;
   const std::string folder = model_folder(named.empty() ? model : named);
-  return open_text_source(
-      model.empty() ? open_tokenizer(folder) : open_model_tokenizer(folder, load_mixtral_config(model_folder(model))),
-      folder, datasets, config);
+  if (model.empty()) return open_text_source(open_tokenizer(folder), folder, datasets, config);
+  const MixtralConfig shape = load_mixtral_config(named.empty() ? folder : model_folder(model));
+  return open_text_source(open_model_tokenizer(folder, shape), folder, datasets, config);
 }
 
 // Keys that preprocess accepts, because one config serves train too, but that say nothing about single documents.

@@ -124,7 +124,7 @@ bool are_one(const Turn& a, const Turn& b) {
   return a.role == b.role && a.role != Role::kTool && (a.role != Role::kAssistant || a.train == b.train);
 }
 
-// Empty texts leave no trace.
+// Empty texts leave no trace. Prompts that are joined are trained where all of them are.
 Turns joined(const Turns& conversation, const std::string& where) {
   Turns turns;
   for (const Turn& turn : conversation) {
@@ -133,6 +133,7 @@ Turns joined(const Turns& conversation, const std::string& where) {
       continue;
     }
     Turn& whole = turns.back();
+    whole.train = whole.train && turn.train;
     if (!whole.text.empty() && !turn.text.empty()) whole.text += kJoin;
     whole.text += turn.text;
     whole.tool_calls.insert(whole.tool_calls.end(), turn.tool_calls.begin(), turn.tool_calls.end());
@@ -213,7 +214,7 @@ class Renderer {
       content(turn.text, part_of(turn));
       special(marks_.eos, part_of(turn));
     } else {
-      content(fmt::format("[INST] {} [/INST]", turn.text));
+      content(fmt::format("[INST] {} [/INST]", turn.text), part_of(turn));
     }
   }
 
@@ -225,15 +226,15 @@ class Renderer {
   }
 
   void user(const Turn& turn) {
-    special("[INST]");
-    content(turn.text);
-    special("[/INST]");
+    special("[INST]", part_of(turn));
+    content(turn.text, part_of(turn));
+    special("[/INST]", part_of(turn));
   }
 
   void result(const Turn& turn) {
-    special("[TOOL_RESULTS]");
-    json(result_json(version_, turn));
-    special("[/TOOL_RESULTS]");
+    special("[TOOL_RESULTS]", part_of(turn));
+    json(result_json(version_, turn), part_of(turn));
+    special("[/TOOL_RESULTS]", part_of(turn));
   }
 
   void answer(const Turn& turn) {
@@ -270,17 +271,18 @@ Stretches render_mistral(int version, const Conversation& conversation, const Ma
                          const std::string& where) {
   Check(version, conversation, where).run(for_training ? Role::kAssistant : Role::kUser);
   Turns turns = joined(conversation.turns, where);
-  std::string system;
+  Turn system;
   if (turns.front().role == Role::kSystem) {
-    system = std::move(turns.front().text);
+    system = std::move(turns.front());
     turns.erase(turns.begin());
   }
   if (turns.empty() || turns.front().role != Role::kUser) turns.insert(turns.begin(), Turn{.role = Role::kUser});
   size_t last_user = turns.size() - 1;
   while (turns[last_user].role != Role::kUser) --last_user;
-  if (!system.empty()) {
+  if (!system.text.empty()) {
     Turn& bearer = turns[version == 1 ? 0 : last_user];
-    bearer.text = system + kJoin + bearer.text;
+    bearer.text = system.text + kJoin + bearer.text;
+    bearer.train = bearer.train && system.train;
   }
 
   Renderer renderer(version, marks);

@@ -22,7 +22,7 @@ struct ToolCall {
 };
 
 struct Turn {
-  Role role;
+  Role role = Role::kSystem;
   std::string text;
   bool train = true;  // whether an assistant's turn is trained; other roles' turns need train_on_prompt too
   std::vector<ToolCall> tool_calls;  // an assistant's

@@ -18,7 +18,7 @@ struct Stretch {
   enum class Part {
     kPrompt,  // trained where prompts are
     kAnswer,  // trained
-    kPassed   // never trained: BOS, and an answer that is not to be
+    kPassed   // never trained: BOS, and a turn that is not to be
   };
 
   std::string text;
@@ -26,9 +26,15 @@ struct Stretch {
   Part part = Part::kPrompt;
 };
 
+// What a turn says.
 inline Stretch::Part part_of(const Turn& turn) {
-  if (turn.role != Role::kAssistant) return Stretch::Part::kPrompt;
-  return turn.train ? Stretch::Part::kAnswer : Stretch::Part::kPassed;
+  if (!turn.train) return Stretch::Part::kPassed;
+  return turn.role == Role::kAssistant ? Stretch::Part::kAnswer : Stretch::Part::kPrompt;
+}
+
+// What the template puts around it, but for the mark that ends an answer: that is a part of the answer.
+inline Stretch::Part frame_of(const Turn& turn) {
+  return turn.role == Role::kAssistant ? Stretch::Part::kPrompt : part_of(turn);
 }
 
 using Stretches = std::vector<Stretch>;

@@ -65,36 +65,36 @@ class Writer {
 // What the templates share: the turns, the system's text before them, and where the prompt ends.
 struct Dialogue {
   std::span<const Turn> turns;  // without the system's, where that stands first
-  std::string system;
+  Turn system;
   bool has_system = false;  // one of its own, or the variant's
   bool for_training;
 };
 
 void write_chatml(Writer& out, const Dialogue& dialogue) {
-  const auto turn = [&](std::string_view role, std::string_view text, Part part) {
-    out.mark("<|im_start|>");
-    out.text(fmt::format("{}\n", role));
-    out.content(text, part);
-    out.mark("<|im_end|>", part);
-    out.text("\n");
+  const auto write = [&](const Turn& turn) {
+    out.mark("<|im_start|>", frame_of(turn));
+    out.text(fmt::format("{}\n", role_name(turn.role)), frame_of(turn));
+    out.content(turn.text, part_of(turn));
+    out.mark("<|im_end|>", part_of(turn));
+    out.text("\n", frame_of(turn));
   };
-  if (dialogue.has_system) turn("system", dialogue.system, Part::kPrompt);
-  for (const Turn& each : dialogue.turns) turn(role_name(each.role), each.text, part_of(each));
+  if (dialogue.has_system) write(dialogue.system);
+  for (const Turn& turn : dialogue.turns) write(turn);
   if (dialogue.for_training) return;
   out.mark("<|im_start|>");
   out.text("assistant\n");
 }
 
 void write_zephyr(Writer& out, const Dialogue& dialogue, const Marks& marks) {
-  const auto turn = [&](std::string_view role, std::string_view text, Part part) {
-    out.mark(fmt::format("<|{}|>", role));
-    out.text("\n");
-    out.content(text, part);
-    out.mark(marks.eos, part);
-    out.text("\n");
+  const auto write = [&](const Turn& turn) {
+    out.mark(fmt::format("<|{}|>", role_name(turn.role)), frame_of(turn));
+    out.text("\n", frame_of(turn));
+    out.content(turn.text, part_of(turn));
+    out.mark(marks.eos, part_of(turn));
+    out.text("\n", frame_of(turn));
   };
-  if (dialogue.has_system) turn("system", dialogue.system, Part::kPrompt);
-  for (const Turn& each : dialogue.turns) turn(role_name(each.role), each.text, part_of(each));
+  if (dialogue.has_system) write(dialogue.system);
+  for (const Turn& turn : dialogue.turns) write(turn);
   if (dialogue.for_training) return;
   out.mark("<|assistant|>");
   out.text("\n");
@@ -102,30 +102,30 @@ void write_zephyr(Writer& out, const Dialogue& dialogue, const Marks& marks) {
 
 void write_vicuna(Writer& out, const Dialogue& dialogue, const Marks& marks) {
   if (dialogue.has_system) {
-    out.content(dialogue.system);
-    out.text(" ");
+    out.content(dialogue.system.text, part_of(dialogue.system));
+    out.text(" ", frame_of(dialogue.system));
   }
   for (const Turn& turn : dialogue.turns) {
     const bool answer = turn.role == Role::kAssistant;
-    out.text(answer ? "ASSISTANT: " : "USER: ");
+    out.text(answer ? "ASSISTANT: " : "USER: ", frame_of(turn));
     out.content(turn.text, part_of(turn));
-    answer ? out.mark(marks.eos, part_of(turn)) : out.text(" ");
+    answer ? out.mark(marks.eos, part_of(turn)) : out.text(" ", frame_of(turn));
   }
   if (!dialogue.for_training) out.text("ASSISTANT:");
 }
 
 void write_alpaca(Writer& out, const Dialogue& dialogue, const Marks& marks, bool ends_with_gap) {
   if (dialogue.has_system) {
-    out.content(dialogue.system);
-    out.text("\n\n");
+    out.content(dialogue.system.text, part_of(dialogue.system));
+    out.text("\n\n", frame_of(dialogue.system));
   }
   for (size_t i = 0; i < dialogue.turns.size(); ++i) {
     const Turn& turn = dialogue.turns[i];
     const bool answer = turn.role == Role::kAssistant;
-    out.text(answer ? "### Response:\n" : "### Instruction:\n");
+    out.text(answer ? "### Response:\n" : "### Instruction:\n", frame_of(turn));
     out.content(turn.text, part_of(turn));
     if (answer) out.mark(marks.eos, part_of(turn));
-    if (i + 1 < dialogue.turns.size() || !dialogue.for_training || ends_with_gap) out.text("\n\n");
+    if (i + 1 < dialogue.turns.size() || !dialogue.for_training || ends_with_gap) out.text("\n\n", frame_of(turn));
   }
   if (!dialogue.for_training) out.text("### Response:\n");
 }
@@ -144,14 +144,16 @@ void write_llama2(Writer& out, const Dialogue& dialogue, const Marks& marks, con
       out.mark(marks.eos, part_of(turn));
       continue;
     }
-    std::string text = turn.text;
-    if (i == 0 && dialogue.has_system) text = fmt::format("<<SYS>>\n{}\n<</SYS>>\n\n{}", dialogue.system, text);
+    const bool bears_system = i == 0 && dialogue.has_system;
+    const std::string text =
+        bears_system ? fmt::format("<<SYS>>\n{}\n<</SYS>>\n\n{}", dialogue.system.text, turn.text) : turn.text;
+    const Part part = bears_system && !dialogue.system.train ? Part::kPassed : part_of(turn);
     out.mark(marks.bos, Part::kPassed);
-    out.mark("[INST]");
-    out.text(" ");
-    out.content(stripped(text));
-    out.text(" ");
-    out.mark("[/INST]");
+    out.mark("[INST]", part);
+    out.text(" ", part);
+    out.content(stripped(text), part);
+    out.text(" ", part);
+    out.mark("[/INST]", part);
   }
 }
 
@@ -186,9 +188,10 @@ TemplateVariant usual_variant(ChatTemplateName name) {
 Stretches render_text(ChatTemplateName name, const TemplateVariant& variant, const Conversation& conversation,
                       const Marks& marks, bool for_training, const std::string& where) {
   check(name, conversation, for_training, where);
-  Dialogue dialogue{.turns = conversation.turns, .system = variant.default_system, .for_training = for_training};
+  Dialogue dialogue{
+      .turns = conversation.turns, .system = {.text = variant.default_system}, .for_training = for_training};
   if (conversation.turns.front().role == Role::kSystem) {
-    dialogue.system = conversation.turns.front().text;
+    dialogue.system = conversation.turns.front();
     dialogue.turns = dialogue.turns.subspan(1);
     dialogue.has_system = true;
   } else {

@@ -263,7 +263,7 @@ std::vector<BadInput> model_cases() {
       model("IndexIsAbsolute", index("/etc/passwd"), {"index.json"}),
       model("IndexNamesNoFile", index("model-00001-of-00002.safetensors"), {"model-00001-of-00002.safetensors"}),
       model("CorruptTokenizerJson", [](const fs::path& f) { fs::rename(f / "tokenizer.model", f / "tokenizer.json"); },
-            {"tokenizer.json", "not valid JSON"}),
+            {"tokenizer.json", "NUL byte"}),
       model("CorruptTokenizer", [](const fs::path& f) { write(f / "tokenizer.model", "rubbish"); },
             {"tokenizer.model"}),
   };
@@ -304,7 +304,7 @@ std::vector<BadInput> data_cases() {
       data("LongDocument", "{\"input_ids\": [1, 2, 3, 4, 5]}\n", {"bad.jsonl:1", "max_seq_length"},
            {"--long_documents=error", "--max_seq_length=4"}),
       data("NothingToHoldOut", "{\"input_ids\": [1, 2, 3, 4, 5]}\n", {"validation_split_percentage"},
-           {"--validation_split_percentage=50"}),
+           {"--validation_split_percentage=50", "--data_cache=off"}),
   };
 }
 

@@ -145,7 +145,7 @@ TEST(DataRecords, ARowPackedElsewhereIsItsDocuments) {
 
 TEST(DataRecords, NothingIsDroppedWithoutAWord) {
   EXPECT_THAT(refusal(R"({"tools": [{"name": "f"}], "instruction": "a", "output": "b"})"),
-              HasSubstr("data.jsonl:1: the chat template of Mixtral-Instruct has no place for tools"));
+              HasSubstr("data.jsonl:1: chat template mistral-v1 has no place for tools"));
   EXPECT_THAT(refusal(R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [{"name":
                           "f"}]}]})"),
               HasSubstr("has no place for tools"));

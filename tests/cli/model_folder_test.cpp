@@ -161,13 +161,13 @@ TEST_F(ModelFolders, ASlipInAPathIsNotDownloaded) {
 
 TEST_F(ModelFolders, TheUsersOwnFilesStayOutOfCheckpoints) {
   write(path("secret_token"), "secret");
-  fs::create_symlink("../secret_token", path("model/added_tokens.json"));
+  fs::create_symlink("../secret_token", path("model/NOTICE"));
   write(path("model/.env"), "KEY=secret");
   write(path("model/generation_config.json"), "{}");
   const Outcome outcome = run(train("model"));
-  EXPECT_NE(outcome.err.find("model/added_tokens.json: is a link that leads out"), std::string::npos) << outcome.err;
+  EXPECT_NE(outcome.err.find("model/NOTICE: is a link that leads out"), std::string::npos) << outcome.err;
   EXPECT_NE(outcome.err.find("not copied into checkpoints: .env\n"), std::string::npos) << outcome.err;
-  EXPECT_FALSE(fs::exists(path("out/checkpoint-1/added_tokens.json")));
+  EXPECT_FALSE(fs::exists(path("out/checkpoint-1/NOTICE")));
   EXPECT_FALSE(fs::exists(path("out/checkpoint-1/.env")));
   EXPECT_TRUE(fs::exists(path("out/checkpoint-1/generation_config.json")));
 }

@@ -134,12 +134,20 @@ TEST_F(Templates, TextAloneNeedsNone) {
 
 TEST_F(Templates, GenerateTakesASystemTextAndAName) {
   make_model(path("model"));
-  const auto chat = [&](std::vector<std::string> more) {
-    more.insert(more.begin(), {"generate", "model", "--chat", "--prompt=Define: otter", "--max-new-tokens=4"});
+  const auto chat = [&](const std::string& name, std::vector<std::string> more) {
+    more.insert(more.begin(), {"generate", "model", "--chat", "--prompt=Define: otter", "--max-new-tokens=1",
+                               "--logits=" + name + ".safetensors"});
     return run(more);
   };
-  EXPECT_NE(chat({}).out, chat({"--system=Be brief, and say nothing else."}).out);
-  EXPECT_NE(chat({"--chat-template=zephyr"}).err.find("chat template: zephyr"), std::string::npos);
+  // The first dimension of the logits: the tokens of the prompt.
+  const auto tokens = [&](const std::string& name) {
+    const std::string shape = run({"inspect", name + ".safetensors"}).out;
+    return std::stoi(shape.substr(shape.find('[') + 1));
+  };
+  chat("alone", {});
+  chat("with_system", {"--system=Be brief, and say nothing else."});
+  EXPECT_GT(tokens("with_system"), tokens("alone") + 5);
+  EXPECT_NE(chat("zephyr", {"--chat-template=zephyr"}).err.find("chat template: zephyr"), std::string::npos);
 }
 
 TEST_F(Templates, FlagsOfChatNeedIt) {
