@@ -1,5 +1,8 @@
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -13,8 +16,11 @@
 #include "cli/arguments.h"
 #include "cli/describe_model.h"
 #include "config/keys.h"
+#include "config/load.h"
+#include "data/data_survey.h"
 #include "data/describe.h"
 #include "data/indexed_files.h"
+#include "data/preprocess.h"
 #include "data/text_source.h"
 
 namespace mixtune {
@@ -24,7 +30,8 @@ namespace fs = std::filesystem;
 namespace {
 
 struct InspectArguments {
-  std::string path, tokenizer, format = "auto";
+  std::string path, tokenizer, format = "auto", good;
+  int64_t samples = 2;
 };
 
 bool has_file(const fs::path& folder, const char* name) {
@@ -42,9 +49,18 @@ std::string describe_folder(const std::string& path) {
                   "name a model folder, a tokenizer folder or an output folder");
 }
 
-std::string describe_data(const InspectArguments& arguments) {
+void print(const std::string& text) {
+  fmt::print("{}", text);
+}
+
+bool shows_colour() {
+  const char* none = std::getenv("NO_COLOR");
+  return isatty(STDOUT_FILENO) == 1 && (none == nullptr || *none == '\0');
+}
+
+// Ends in a UserError where records are faulty, unless the others were asked for.
+void print_survey(const InspectArguments& arguments, Config config) {
   const Key* key = find_key("dataset_format");
-  Config config;
   key->set(config, parse_value(*key, arguments.format, "--format"));
   TextSource source;
   if (!arguments.tokenizer.empty()) {
@@ -52,20 +68,32 @@ std::string describe_data(const InspectArguments& arguments) {
     const std::string folder = model_folder(arguments.tokenizer);
     source = open_text_source(open_tokenizer(folder), folder, {&dataset, 1}, config);
   }
-  return describe_data_file(arguments.path, config.data.dataset_format, source.encoder(config.data));
+  if (!arguments.good.empty()) check_output_file(arguments.good, false);
+  const SurveyOptions options = {.format = config.data.dataset_format,
+                                 .settings = config.data,
+                                 .samples = arguments.samples,
+                                 .colour = shows_colour(),
+                                 .good_path = arguments.good};
+  const DataSurvey survey = survey_data_file(arguments.path, options, source.encoder(config.data));
+  print(survey.text);
+  std::fflush(stdout);
+  if (survey.faulty > 0 && arguments.good.empty())
+    throw UserError(printable(arguments.path, 200),
+                    fmt::format("{} of {} records are faulty", survey.faulty, survey.records),
+                    "mend them, or write the others with --write-good FILE");
 }
 
-std::string describe(const InspectArguments& arguments) {
+void inspect(const InspectArguments& arguments, const Overrides& overrides) {
   if (arguments.path.empty()) throw UserError("PATH", "is empty", "name a folder or a file");
-  if (const auto prefix = find_indexed(arguments.path)) return describe_indexed(*prefix);
+  if (const auto prefix = find_indexed(arguments.path)) return print(describe_indexed(*prefix));
   const fs::path path = arguments.path;
   std::error_code error;
   if (!fs::exists(path, error))
     throw UserError(printable(arguments.path, 200), "does not exist", "name a folder or a file");
-  if (fs::is_directory(path, error)) return describe_folder(arguments.path);
-  if (path.extension() == ".safetensors") return describe_safetensors(path);
-  if (path.extension() == ".model" || path.filename() == "tokenizer.json") return describe_tokenizer(path);
-  return describe_data(arguments);
+  if (fs::is_directory(path, error)) return print(describe_folder(arguments.path));
+  if (path.extension() == ".safetensors") return print(describe_safetensors(path));
+  if (path.extension() == ".model" || path.filename() == "tokenizer.json") return print(describe_tokenizer(path));
+  print_survey(arguments, load_config(std::nullopt, overrides));
 }
 
 }  // namespace
@@ -82,10 +110,18 @@ Command add_inspect(CLI::App& program) {
   app->add_option("--format", arguments->format, "form of a data file's records, as dataset_format")
       ->type_name("TEXT")
       ->capture_default_str();
+  app->add_option("--samples", arguments->samples, "show the first N documents of a data file, what is trained marked")
+      ->type_name("N")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app->add_option("--write-good", arguments->good, "write the records without a fault to this new JSONL file")
+      ->type_name("FILE");
+  const KeyFlags flags(
+      *app, {"train_on_prompt", "chat_template", "parse_special_tokens", "long_documents", "max_seq_length"});
   add_examples(*app, {"mixtune inspect examples/quickstart/pretrained",
                       "mixtune inspect examples/quickstart/validation.jsonl --tokenizer examples/quickstart"});
-  return {app, [arguments] {
-            fmt::print("{}", describe(*arguments));
+  return {app, [arguments, flags] {
+            inspect(*arguments, flags.overrides());
           }};
 }
 

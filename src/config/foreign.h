@@ -54,7 +54,7 @@ inline constexpr std::string_view kNoHub = "not supported: files are local; `hf 
 inline constexpr std::string_view kNoPreferences = "not supported: only supervised fine-tuning";
 inline constexpr std::string_view kNoOptimizer = "not supported yet: the optimizer is always AdamW; remove the key";
 inline constexpr std::string_view kNoResume = "not supported yet: checkpoints hold no optimizer state";
-inline constexpr std::string_view kNoStreaming = "not supported yet: data is read into memory";
+inline constexpr std::string_view kNoStreaming = "not needed: a run reads its data from the disk, whatever its size";
 inline constexpr std::string_view kNoTemplates =
     "not supported: templates are known by name; `chat_template` names one";
 inline constexpr std::string_view kNoSystem = "not supported: write a system turn into the records";

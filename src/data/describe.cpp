@@ -9,35 +9,12 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "data/formats.h"
 #include "data/indexed_reader.h"
-#include "data/record_reader.h"
+#include "data/tokenizer.h"
 
 namespace mixtune {
 
 namespace {
-
-struct Lengths {
-  int64_t documents = 0, tokens = 0, targets = 0, max = 0;
-  int64_t min = std::numeric_limits<int64_t>::max();
-
-  void add(const TokenSequence& sequence) {
-    const auto length = static_cast<int64_t>(sequence.ids.size());
-    ++documents;
-    tokens += length;
-    min = std::min(min, length);
-    max = std::max(max, length);
-    for (size_t i = 1; i < sequence.labels.size(); ++i) targets += sequence.labels[i] != kIgnoreTarget;
-  }
-
-  double mean() const { return static_cast<double>(tokens) / static_cast<double>(documents); }
-};
-
-std::string keys_of(const nlohmann::ordered_json& record) {
-  std::string keys;
-  for (const auto& item : record.items()) keys += fmt::format("{}{}", keys.empty() ? "" : ", ", printable(item.key()));
-  return printable(keys, 300);
-}
 
 std::string list_tokens(const char* name, const std::vector<SpecialToken>& tokens, bool special) {
   constexpr size_t kShown = 20;
@@ -52,33 +29,6 @@ std::string list_tokens(const char* name, const std::vector<SpecialToken>& token
 }
 
 }  // namespace
-
-std::string describe_data_file(const std::string& path, DatasetFormat format, const TextEncoder& encoder) {
-  RecordReader reader(path);
-  std::string keys;
-  int64_t records = 0;
-  Lengths lengths;
-  UnreadKeys unread;
-  for (nlohmann::ordered_json json; reader.next(json); ++records) {
-    const std::string where = reader.where();
-    if (records == 0) {
-      keys = keys_of(json);
-      if (format == DatasetFormat::kAuto) format = detect_format(json, where);
-    }
-    Record record = parse_record(json, format, where, unread);
-    if (encoder.tokenizer || format == DatasetFormat::kTokenized)
-      for (const TokenSequence& document : encode_record(std::move(record), encoder, where)) lengths.add(document);
-  }
-  if (records == 0) throw UserError(printable(path, 200), "holds no records", "name a JSONL file with data");
-
-  std::string text =
-      fmt::format("format: {}\nrecords: {}\nkeys of the first record: {}\n", format_name(format), records, keys);
-  if (!unread.empty()) text += fmt::format("keys not read: {}\n", unread.text());
-  if (lengths.documents > 0)
-    text += fmt::format("tokens: {}\ntargets: {}\ntokens a record: min {}, mean {:.1f}, max {}\n", lengths.tokens,
-                        lengths.targets, lengths.min, lengths.mean(), lengths.max);
-  return text;
-}
 
 std::string describe_indexed(const std::string& prefix) {
   const IndexedReader reader(prefix, std::numeric_limits<int32_t>::max());

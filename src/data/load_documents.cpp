@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "data/check_ids.h"
 #include "data/data_files.h"
 #include "data/file_notes.h"
 #include "data/formats.h"
@@ -18,21 +19,6 @@
 namespace mixtune {
 
 namespace {
-
-void check_ids(const TokenSequence& sequence, int64_t vocab_size, const std::string& where) {
-  const auto refuse = [&](int32_t id, size_t i, const char* list) {
-    throw UserError(where, fmt::format("{}[{}] is {}, outside the model's vocabulary of {}", list, i, id, vocab_size),
-                    "use the tokenizer that belongs to this model");
-  };
-  for (size_t i = 0; i < sequence.ids.size(); ++i) {
-    const int32_t id = sequence.ids[i], label = sequence.labels[i];
-    if (id < 0 || id >= vocab_size) refuse(id, i, "input_ids");
-    if (label != kIgnoreTarget && (label < 0 || label >= vocab_size)) refuse(label, i, "labels");
-    if (i > 0 && label != kIgnoreTarget && label != id)
-      throw UserError(where, fmt::format("labels[{}] is {}, and input_ids[{}] is {}", i, label, i, id),
-                      "make a label its token, or -100 where that is not trained");
-  }
-}
 
 struct Piece {
   std::span<const int32_t> ids, labels;
@@ -184,15 +170,26 @@ void load_dataset(DocumentSink& documents, const Dataset& dataset, const Source&
   }
 }
 
-// Whether the first record of any file (none of indexed data) is `wanted`, by its format and itself.
+// Whether the first record of any file (none of indexed data) is `wanted`, by its format and itself. Some faulty ones
+// before it are passed over here: who reads them names them.
 template <class Wanted>
 bool any_first_record(std::span<const Dataset> datasets, DatasetFormat otherwise, const Wanted& wanted) {
+  constexpr int kTried = 100;
   const auto is_wanted = [&](const std::string& file, DatasetFormat format) {
     if (find_indexed(file)) return false;
     RecordReader reader(file);
-    nlohmann::ordered_json record;
-    if (!reader.next(record)) return false;
-    return wanted(format == DatasetFormat::kAuto ? detect_format(record, reader.where()) : format, record);
+    std::exception_ptr fault;
+    for (int tried = 0; tried < kTried; ++tried) {
+      try {
+        nlohmann::ordered_json record;
+        if (!reader.next(record)) break;
+        return wanted(format == DatasetFormat::kAuto ? detect_format(record, reader.where()) : format, record);
+      } catch (const UserError&) {
+        if (!fault) fault = std::current_exception();
+      }
+    }
+    if (fault) std::rethrow_exception(fault);
+    return false;
   };
   return std::ranges::any_of(datasets, [&](const Dataset& dataset) {
     const DatasetFormat format = given_format(dataset, otherwise);

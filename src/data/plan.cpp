@@ -187,12 +187,15 @@ RowSequence::RowSequence(const Documents& documents, const PlanOptions& options)
     throw UserError("num_train_epochs", fmt::format("{} is more than {}", options.epochs, kMaxEpochs), "set max_steps");
   const auto whole = static_cast<int64_t>(options.epochs);
   const double fraction = options.epochs - static_cast<double>(whole);
-  while (static_cast<int64_t>(epoch_begin_.size()) <= whole) count_next_epoch();
+  // Backwards: the epoch that is planned last is then the first, which is wanted next.
+  std::vector<int64_t> rows(whole + (fraction > 0));
+  for (auto epoch = static_cast<int64_t>(rows.size()); epoch-- > 0;) rows[epoch] = epoch_rows(epoch);
+  for (int64_t epoch = 0; epoch < whole; ++epoch) epoch_begin_.push_back(epoch_begin_.back() + rows[epoch]);
   rows_ = epoch_begin_[whole];
   // The slack is for decimals such as 1.1, whose fraction in binary is a little more than 0.1.
   constexpr double kSlack = 1e-9;
   if (fraction > 0)
-    rows_ += static_cast<int64_t>(std::ceil(fraction * static_cast<double>(epoch_rows(whole)) * (1 - kSlack)));
+    rows_ += static_cast<int64_t>(std::ceil(fraction * static_cast<double>(rows[whole]) * (1 - kSlack)));
 }
 
 std::span<const uint32_t> RowSequence::row(int64_t index) {

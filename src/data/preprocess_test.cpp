@@ -157,23 +157,6 @@ TEST_F(PreprocessTest, SamplesShowPieceLabelAndPosition) {
   EXPECT_THAT(samples(documents, 9, nullptr), HasSubstr("document 2 of 2"));
 }
 
-TEST_F(PreprocessTest, DescribesDataFiles) {
-  const std::string path = folder_.write("c.jsonl", kConversations);
-  const std::string plain = describe_data_file(path, DatasetFormat::kAuto, {});
-  EXPECT_THAT(plain, HasSubstr("format: messages\nrecords: 2\nkeys of the first record: messages\n"));
-  EXPECT_THAT(plain, Not(HasSubstr("tokens")));
-  EXPECT_THAT(describe_data_file(path, DatasetFormat::kAuto, {.tokenizer = tokenizer_.get()}),
-              HasSubstr("tokens a record: min "));
-  const std::string ids = folder_.write("i.jsonl", "{\"input_ids\":[1,2,3]}\n{\"input_ids\":[1,2,3,4]}\n");
-  EXPECT_THAT(describe_data_file(ids, DatasetFormat::kAuto, {}),
-              HasSubstr("tokens: 7\ntargets: 5\ntokens a record: min 3, mean 3.5, max 4\n"));
-  const std::string more = folder_.write("m.jsonl", "{\"input_ids\":[1,2],\"id\":7}\n");
-  EXPECT_THAT(describe_data_file(more, DatasetFormat::kAuto, {}),
-              HasSubstr("keys of the first record: input_ids, id\nkeys not read: id (1)\n"));
-  const std::string empty = folder_.write("e.jsonl", "");
-  EXPECT_THAT(user_error([&] { describe_data_file(empty, DatasetFormat::kAuto, {}); }), HasSubstr("no records"));
-}
-
 TEST_F(PreprocessTest, DescribesIndexedData) {
   EXPECT_EQ(describe_indexed(source_path("tests/fixtures/indexed/small")),
             "format: indexed\ntype of a token: u16\ndocuments: 6\nsequences: 5\ntokens: 9\n"
