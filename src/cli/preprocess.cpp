@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <limits>
@@ -55,6 +56,9 @@ void warn_of_ineffective(const Config& config) {
     if (config.origins.contains(key)) given.push_back(config.where(key));
   if (!given.empty())
     log_warning("{}: no effect on what preprocess writes; set in the run that trains on it", fmt::join(given, ", "));
+  if (std::ranges::any_of(config.data.datasets, [](const Dataset& dataset) { return dataset.weight > 0; }))
+    log_warning("{}: weights have no effect on what preprocess writes; write each data set to a file of its own",
+                config.where("datasets"));
 }
 
 // The files that --output names, all that there may be.

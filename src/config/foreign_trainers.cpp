@@ -118,7 +118,7 @@ constexpr std::array kKeys = {
     ForeignKey{kMf, "run_dir", "output_dir"},
     ForeignKey{kMf, "data", "train_file",
                "its `instruct_data` and `data`; Megatron's sources need conversion to JSONL"},
-    ForeignKey{kMf, "instruct_data", "train_file", "one path a line of a list; no weights yet"},
+    ForeignKey{kMf, "instruct_data", "train_file", "one path a line of a list; with weights `datasets`"},
     ForeignKey{kMf, "eval_instruct_data", "validation_file"},
     ForeignKey{kMf, "seq_len", "max_seq_length", "rows are packed there: `packing: true`"},
     ForeignKey{kMf, "batch_size", "per_device_train_batch_size", "rows of a micro-batch on one rank"},

@@ -83,10 +83,7 @@ std::vector<std::string> expand(const std::string& pattern, std::string_view whe
 
 // Until the loader takes them, nothing that is asked for is left out without a word.
 void refuse_unsupported(const Dataset& dataset, std::string_view where) {
-  const char* key = dataset.weight > 0               ? "weight"
-                    : !dataset.chat_template.empty() ? "template"
-                    : !dataset.split.empty()         ? "split"
-                                                     : nullptr;
+  const char* key = !dataset.chat_template.empty() ? "template" : !dataset.split.empty() ? "split" : nullptr;
   if (key != nullptr)
     throw UserError(where, fmt::format("'{}' of an entry is not supported yet", key),
                     "leave it out: the records of all entries are read, in their order");

@@ -95,9 +95,9 @@ TEST_F(DataFilesTest, EntriesOfAConfigThatAreNotSupportedYetAreNamed) {
     return user_error([&] { train_datasets(config); });
   };
   EXPECT_EQ(error(""), "");
-  EXPECT_THAT(error(", weight: 1"),
-              StartsWith("run.yaml:1: datasets: entry 1: 'weight' of an entry is not supported yet"));
-  EXPECT_THAT(error(", template: chatml"), HasSubstr("entry 1: 'template' of an entry is not supported yet"));
+  EXPECT_EQ(error(", weight: 1"), "");
+  EXPECT_THAT(error(", template: chatml"),
+              StartsWith("run.yaml:1: datasets: entry 1: 'template' of an entry is not supported yet"));
   EXPECT_THAT(error(", split: '1,1,1'"), HasSubstr("entry 1: 'split' of an entry is not supported yet"));
   const Config config =
       parse_config("datasets: [{path: " + folder_.path("b.jsonl") + "}, {path: none.jsonl}]", "run.yaml");

@@ -168,9 +168,14 @@ std::span<const uint32_t> EpochPlan::row(int64_t r) const {
 
 EpochPlan plan_epoch(const Documents& documents, const PlanOptions& options, int64_t epoch) {
   const uint64_t seed = random_bits(options.seed, static_cast<uint64_t>(epoch));
-  EpochPlan plan{.documents = counted(documents.size())};
-  if (options.shuffle) Exchanges(plan.documents, random_key(seed, "documents")).run();
+  const bool blends = !options.blend.empty();
+  EpochPlan plan;
+  plan.documents =
+      blends ? blend_order(options.blend, options.shuffle, random_key(seed, "blend")) : counted(documents.size());
+  MT_CHECK(static_cast<int64_t>(plan.documents.size()) == documents.size());
+  if (options.shuffle && !blends) Exchanges(plan.documents, random_key(seed, "documents")).run();
   if (options.packing) pack(documents, plan, options.max_seq_length);
+  if (blends) return plan;
   // Row r goes to the place that a shuffled list of all rows has at r: the exchanges backwards bring it there.
   if (options.shuffle)
     Exchanges(options.packing ? plan.row_begins : plan.documents, random_key(seed, "rows")).run_back();

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "data/blend_order.h"
 #include "data/documents.h"
 
 namespace mixtune {
@@ -17,6 +18,7 @@ struct PlanOptions {
   bool shuffle = false;
   uint64_t seed = 0;
   double epochs = std::numeric_limits<double>::infinity();  // where the rows end; may be fractional
+  std::vector<BlendPart> blend = {};                        // empty: each document once an epoch
 };
 
 // The rows of one epoch: of a document 4 bytes, of a packed row 4 more.
@@ -30,7 +32,8 @@ struct EpochPlan {
 };
 
 // Shuffles the documents, packs each into the fullest of at most 64 open rows that has room, shuffles the rows. Needs
-// no more memory than what it returns.
+// no more memory than what it returns. Of a blend, the documents are drawn by blend_order instead, and the rows stay in
+// the order in which they are opened.
 EpochPlan plan_epoch(const Documents& documents, const PlanOptions& options, int64_t epoch);
 
 // The rows of all epochs, one after the other.

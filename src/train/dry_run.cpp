@@ -15,7 +15,7 @@ namespace mixtune {
 namespace {
 
 std::string describe_steps(const Config& config, const RunData& data, const Loader& loader, int ranks) {
-  PlanOptions one_epoch = plan_options(config);
+  PlanOptions one_epoch = plan_options(config, data);
   one_epoch.epochs = 1;
   const int64_t rows = RowSequence(*data.train, one_epoch).rows(), tokens = data.train->tokens();
   const int64_t rows_of_step =
@@ -71,7 +71,7 @@ std::string dry_run(const Config& given, const RankGrid& grid) {
                      .shard_optimizer = config.parallel.zero_stage > 0 && grid.world > 1});
   check_weights(folder.weights(), state);
   const RunData data = load_run_data(config, shape);
-  const Loader loader(*data.train, plan_options(config), config.batch.per_device_train_batch_size,
+  const Loader loader(*data.train, plan_options(config, data), config.batch.per_device_train_batch_size,
                       config.batch.gradient_accumulation_steps, HostMemory::kPageable, {0, grid.world});
   if (!config.model.router_aux_loss_coef) config.model.router_aux_loss_coef = shape.router_aux_loss_coef;
   if (data.chat_template) config.data.chat_template = data.chat_template->chat_template.name;

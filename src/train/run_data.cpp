@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "checkpoint/run_folder.h"
 #include "data/data_files.h"
+#include "data/joined_documents.h"
 #include "data/load_documents.h"
 #include "data/open_documents.h"
 #include "data/text_source.h"
@@ -22,6 +23,19 @@ TextSource open_text(const std::vector<Dataset>& datasets, const Config& config,
   const std::string& named = config.model.tokenizer_name_or_path;
   const std::string folder = named.empty() ? config.model.model_name_or_path : model_folder(named);
   return open_text_source(open_model_tokenizer(folder, shape), folder, datasets, config);
+}
+
+// Entries with weights are data sets of their own; the others are one.
+std::vector<std::vector<Dataset>> parts_of(const std::vector<Dataset>& datasets) {
+  if (datasets[0].weight == 0) return {datasets};
+  std::vector<std::vector<Dataset>> parts;
+  for (const Dataset& dataset : datasets) parts.push_back({dataset});
+  return parts;
+}
+
+std::shared_ptr<const Documents> joined(std::vector<std::shared_ptr<const Documents>> parts) {
+  if (parts.size() == 1) return std::move(parts[0]);
+  return std::make_shared<JoinedDocuments>(std::move(parts));
 }
 
 TokenizerNames names_of(const TextSource& source) {
@@ -57,17 +71,23 @@ RunData load_run_data(const Config& config, const MixtralConfig& shape, const st
   const auto load = [&](const std::vector<Dataset>& datasets) {
     return open_documents(datasets, config, source.encoder(config.data), shape.vocab_size, advanced);
   };
-  RunData data{.train = load(train),
-               .validation = nullptr,
+  RunData data{.train = nullptr,
+               .validation = validation.empty() ? nullptr : load(validation),
                .chat_template = source.chat_template,
                .tokenizer_names = names_of(source)};
-  if (!validation.empty()) {
-    data.validation = load(validation);
-  } else if (config.data.validation_split_percentage > 0) {
-    Split split = split_validation(data.train, config.data.validation_split_percentage, config.run.seed);
-    data.train = std::move(split.train);
-    data.validation = std::move(split.validation);
+  std::vector<std::shared_ptr<const Documents>> trained, held_out;
+  for (const std::vector<Dataset>& part : parts_of(train)) {
+    std::shared_ptr<const Documents> documents = load(part);
+    if (!data.validation && config.data.validation_split_percentage > 0) {
+      Split split = split_validation(std::move(documents), config.data.validation_split_percentage, config.run.seed);
+      documents = std::move(split.train);
+      held_out.push_back(std::move(split.validation));
+    }
+    if (part[0].weight > 0) data.blend.push_back({documents->size(), part[0].weight});
+    trained.push_back(std::move(documents));
   }
+  data.train = joined(std::move(trained));
+  if (!held_out.empty()) data.validation = joined(std::move(held_out));
   return data;
 }
 

@@ -9,6 +9,7 @@
 
 #include "checkpoint/side_files.h"
 #include "config/config.h"
+#include "data/blend_order.h"
 #include "data/choose_template.h"
 #include "data/documents.h"
 #include "model/mixtral_config.h"
@@ -18,6 +19,7 @@ namespace mixtune {
 struct RunData {
   std::shared_ptr<const Documents> train;
   std::shared_ptr<const Documents> validation;       // null where the run has none
+  std::vector<BlendPart> blend = {};                 // of `train`, where the entries of `datasets` have weights
   std::optional<ChosenTemplate> chat_template = {};  // none: there are no conversations
   TokenizerNames tokenizer_names = {};               // where there is a chat template
 

@@ -80,11 +80,12 @@ RunData checked_data(const Config& config, const ModelFolder& folder, Instance& 
 
 }  // namespace
 
-PlanOptions plan_options(const Config& config) {
+PlanOptions plan_options(const Config& config, const RunData& data) {
   PlanOptions options{.max_seq_length = config.data.max_seq_length,
                       .packing = config.data.packing,
                       .shuffle = config.data.shuffle,
-                      .seed = config.run.seed};
+                      .seed = config.run.seed,
+                      .blend = data.blend};
   if (config.run.max_steps <= 0) options.epochs = config.run.num_train_epochs;
   return options;
 }
@@ -108,7 +109,7 @@ Trainer::Trainer(const Config& config, const Ranks* ranks)
       runner_(instance_, config.optimizer, config.run.seed),
       data_(checked_data(config, folder_, instance_)),
       router_coefficient_(config.model.router_aux_loss_coef.value_or(instance_.model().config().router_aux_loss_coef)),
-      loader_(*data_.train, plan_options(config), config.batch.per_device_train_batch_size,
+      loader_(*data_.train, plan_options(config, data_), config.batch.per_device_train_batch_size,
               config.batch.gradient_accumulation_steps, instance_.host_memory(), instance_.share()),
       total_steps_(config.run.max_steps > 0 ? config.run.max_steps : loader_.steps()) {
   if (const auto& chosen = data_.chat_template;

@@ -20,7 +20,7 @@ namespace mixtune {
 
 // What a run does with its settings before it has a device.
 OutputRequest output_request(const Config& config);
-PlanOptions plan_options(const Config& config);
+PlanOptions plan_options(const Config& config, const RunData& data);
 
 class Trainer {
  public:

@@ -81,8 +81,9 @@ TEST_F(DataFiles, PatternsListsAndDataSets) {
   EXPECT_EQ(output_of({"run.yaml"}), line + line);
 
   expect_in(refusal({"--train_file=none-*"}), "--train_file: no file matches 'none-*'");
-  expect_in(refusal({"--datasets", "0.3 lines.jsonl"}),
-            "--datasets: entry 1: 'weight' of an entry is not supported yet");
+  const Outcome weighted = preprocess({"--datasets", "0.3 part-1.jsonl 0.7 lines.jsonl"});
+  EXPECT_EQ(weighted.code, 0);
+  expect_in(weighted.err, "datasets: weights have no effect on what preprocess writes");
   expect_in(refusal({"run.yaml", "--train_file=lines.jsonl"}), "run.yaml:1: datasets: there is a train_file too");
   expect_in(refusal({"part-1.jsonl", "--train_file=lines.jsonl"}), "once for each file, or a pattern in quotes");
 }

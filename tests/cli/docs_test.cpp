@@ -154,7 +154,7 @@ void make_run(const fs::path& folder) {
 // Makes what `shown` reads, and nothing that it writes.
 void prepare(const fs::path& work, const Shown& shown) {
   fs::create_symlink(kSource / "examples", work / "examples");
-  std::string text = std::regex_replace(shown.command, std::regex("--(output|json|output_dir)[ =]\\S+"), "");
+  std::string text = std::regex_replace(shown.command, std::regex("--(output|json|output_dir|write-good)[ =]\\S+"), "");
   if (std::regex_search(text, std::regex("\\sout/run1(\\s|$)"))) make_run(work / "out/run1");
   if (std::smatch match; std::regex_search(text, match, std::regex("\\s(\\w+\\.yaml)"))) {
     const auto config = shown.configs.find(match[1]);

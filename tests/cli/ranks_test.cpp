@@ -57,6 +57,20 @@ TEST_F(RankRuns, AShardedCheckpointIsAModelLikeAnother) {
   expect_same_metrics("alone", "together");
 }
 
+TEST_F(RankRuns, DrawTheSameBlend) {
+  write(work_ / "more.jsonl", "{\"input\": \"a\", \"output\": \"b\"}\n{\"input\": \"c\", \"output\": \"d\"}\n");
+  const auto blend = [&](const std::string& out, Args more) {
+    more.insert(more.begin(), {"train", "--model_name_or_path=model", "--datasets", "1 data.jsonl 3 more.jsonl",
+                               "--output_dir=" + out, "--max_seq_length=64", "--max_steps=3", "--packing"});
+    return done(more);
+  };
+  blend("alone", {"--per_device_train_batch_size=2"});
+  const Outcome together =
+      blend("together", {"--nproc=2", "--expert_model_parallel_size=2", "--per_device_train_batch_size=1"});
+  expect_same_metrics("alone", "together");
+  EXPECT_EQ(count_of(together.err, "more.jsonl: 2 records"), 1) << together.err;
+}
+
 TEST_F(RankRuns, SpeakOnce) {
   Args alone_args = {"--max_steps=3", "--data_cache=off"}, together_args = four_ranks(3);
   together_args.push_back("--data_cache=off");  // which the second would say that it finds
