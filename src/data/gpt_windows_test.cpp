@@ -30,7 +30,8 @@ std::vector<int32_t> lengths_of(const IndexedReader& reader) {
 }
 
 TEST(NumpyRandomState, ShufflesAsNumpyDoes) {
-  for (const json& shuffle : fixture("windows.json").at("shuffles")) {
+  const json shuffles = fixture("windows.json").at("shuffles");
+  for (const json& shuffle : shuffles) {
     const auto shuffled = shuffle.at("values").get<std::vector<int64_t>>();
     std::vector<int64_t> values(shuffled.size());
     std::iota(values.begin(), values.end(), 0);
