@@ -1,19 +1,25 @@
-// A folder that a test has for itself.
+// A folder that a test, or a process, has for itself.
 #pragma once
 
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
-#include <stdexcept>
 #include <string>
 #include <string_view>
+
+#include "base/error.h"
 
 namespace mixtune {
 
 class TempFolder {
  public:
-  TempFolder() {
-    std::string name = std::filesystem::temp_directory_path() / "mixtune-test-XXXXXX";
-    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make a temporary folder");
+  // Named mixtune-PURPOSE-RANDOM; goes with what is in it. Throws Error.
+  explicit TempFolder(std::string_view purpose = "test") {
+    std::string name = std::filesystem::temp_directory_path() / ("mixtune-" + std::string(purpose) + "-XXXXXX");
+    if (mkdtemp(name.data()) == nullptr)
+      throw Error(printable(name, 400), std::string("cannot be made: ") + std::strerror(errno),
+                  "set TMPDIR to a folder that can be written");
     path_ = name;
   }
   ~TempFolder() {

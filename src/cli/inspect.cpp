@@ -83,17 +83,30 @@ void print_survey(const InspectArguments& arguments, Config config) {
                     "mend them, or write the others with --write-good FILE");
 }
 
+// What says how records are read, beside something that has none.
+void refuse_data_flags(const InspectArguments& arguments, const Overrides& overrides) {
+  const std::string given = !arguments.good.empty() ? "write-good" : !overrides.empty() ? overrides[0].first : "";
+  if (!given.empty())
+    throw UserError("--" + given, fmt::format("has no effect on '{}'", printable(arguments.path, 200)),
+                    "remove it, or name a file of records");
+}
+
 void inspect(const InspectArguments& arguments, const Overrides& overrides) {
   if (arguments.path.empty()) throw UserError("PATH", "is empty", "name a folder or a file");
-  if (const auto prefix = find_indexed(arguments.path)) return print(describe_indexed(*prefix));
+  const auto prefix = find_indexed(arguments.path);
   const fs::path path = arguments.path;
   std::error_code error;
-  if (!fs::exists(path, error))
+  if (!prefix && !fs::exists(path, error))
     throw UserError(printable(arguments.path, 200), "does not exist", "name a folder or a file");
-  if (fs::is_directory(path, error)) return print(describe_folder(arguments.path));
-  if (path.extension() == ".safetensors") return print(describe_safetensors(path));
-  if (path.extension() == ".model" || path.filename() == "tokenizer.json") return print(describe_tokenizer(path));
-  print_survey(arguments, load_config(std::nullopt, overrides));
+  const bool folder = fs::is_directory(path, error), tensors = path.extension() == ".safetensors",
+             tokenizer = path.extension() == ".model" || path.filename() == "tokenizer.json";
+  if (!prefix && !folder && !tensors && !tokenizer)
+    return print_survey(arguments, load_config(std::nullopt, overrides));
+  refuse_data_flags(arguments, overrides);
+  print(prefix    ? describe_indexed(*prefix)
+        : folder  ? describe_folder(arguments.path)
+        : tensors ? describe_safetensors(path)
+                  : describe_tokenizer(path));
 }
 
 }  // namespace

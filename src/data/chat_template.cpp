@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "config/keys.h"
 #include "data/mistral_template.h"
 #include "data/record.h"
 #include "data/text_encoder.h"
@@ -86,9 +87,7 @@ TokenSequence encode(const TextEncoder& encoder, const Conversation& conversatio
 }  // namespace
 
 std::string_view template_name(ChatTemplateName name) {
-  constexpr std::string_view kNames[] = {"auto",   "mistral-v1", "mistral-v2", "mistral-v3", "mistral-v3-tekken",
-                                         "chatml", "zephyr",     "vicuna",     "alpaca",     "llama-2"};
-  return kNames[static_cast<size_t>(name)];
+  return find_key("chat_template")->choices[static_cast<size_t>(name)];
 }
 
 TokenSequence encode_conversation(const TextEncoder& encoder, const Conversation& conversation,

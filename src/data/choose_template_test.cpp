@@ -7,7 +7,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "config/keys.h"
 #include "data/known_templates.h"
 #include "data/template_fixtures.h"
 
@@ -167,12 +166,6 @@ TEST(Quickstart, ChatsInTransformersAsItTrains) {
                   .ids,
               item["ids"].get<std::vector<int32_t>>())
         << item;
-}
-
-TEST(TemplateNames, AreTheKeysChoices) {
-  const Key& key = *find_key("chat_template");
-  for (size_t i = 0; i < key.choices.size(); ++i)
-    EXPECT_EQ(template_name(static_cast<ChatTemplateName>(i)), key.choices[i]);
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ constexpr std::string_view kKeepAnswer = "write the answer to train on in a form
 constexpr std::string_view kMedia = "is not supported: the model reads text alone";
 constexpr std::string_view kRemove = "remove it, or the record";
 constexpr std::string_view kReasoning = "has no place in the chat template";
-constexpr std::string_view kIntoAnswer = "write it into the answer's text, or remove it";
+constexpr std::string_view kIntoText = "write it into the text, or remove it";
 
 constexpr std::array kRefused = {
     RefusedKey{"chosen", kPreference, kKeepAnswer},
@@ -31,8 +31,8 @@ constexpr std::array kRefused = {
     RefusedKey{"audios", kMedia, kRemove},
     RefusedKey{"video", kMedia, kRemove},
     RefusedKey{"videos", kMedia, kRemove},
-    RefusedKey{"reasoning_content", kReasoning, kIntoAnswer},
-    RefusedKey{"thinking", kReasoning, kIntoAnswer},
+    RefusedKey{"reasoning_content", kReasoning, kIntoText},
+    RefusedKey{"thinking", kReasoning, kIntoText},
     RefusedKey{"chat_template_kwargs", "is not supported: the chat template takes no arguments", "remove it"},
 };
 

@@ -25,8 +25,8 @@ struct DataSource {
 std::shared_ptr<const Documents> cached_documents(const std::string& folder, const std::string& key,
                                                   const DataSource& source);
 
-// The same without a cache: in memory, or beyond 2^25 tokens in files of the system's temporary folder that have no
-// name and go with the process.
+// The same without a cache: in memory, or beyond 2^25 tokens in files of the system's temporary folder, whose
+// names go once they are written: a kill before that leaves them.
 std::shared_ptr<const Documents> uncached_documents(const DataSource& source);
 
 }  // namespace mixtune

@@ -5,11 +5,11 @@
 
 namespace mixtune {
 
-void FileNotes::add(const FileNotes& more) {
-  unread.add(more.unread);
-  if (specials.count == 0) specials.first = more.specials.first;
-  specials.count += more.specials.count;
-  records_with_specials += more.specials.count > 0;
+void FileNotes::add(const FileNotes& of_record) {
+  unread.add(of_record.unread);
+  if (specials.count == 0) specials.first = of_record.specials.first;
+  specials.count += of_record.specials.count;
+  records_with_specials += of_record.specials.count > 0;
 }
 
 void FileNotes::report(const std::string& file, std::string_view format) const {

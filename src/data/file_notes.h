@@ -15,7 +15,7 @@ struct FileNotes {
   SpeltSpecials specials;  // special tokens that texts spell, and that stay text
   int64_t records_with_specials = 0;
 
-  void add(const FileNotes& more);
+  void add(const FileNotes& of_record);
   // Warns of each in a line, where there is something to warn of.
   void report(const std::string& file, std::string_view format) const;
 };

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "config/keys.h"
 #include "data/closed_keys.h"
 #include "data/fields.h"
 #include "data/tokenized_record.h"
@@ -183,8 +184,7 @@ std::string mend_of(const Fields& record) {
 }  // namespace
 
 std::string_view format_name(DatasetFormat format) {
-  constexpr std::string_view kNames[] = {"auto", "messages", "instruction", "prompt_completion", "text", "tokenized"};
-  return kNames[static_cast<int>(format)];
+  return find_key("dataset_format")->choices[static_cast<size_t>(format)];
 }
 
 DatasetFormat detect_format(const ordered_json& record, const std::string& where) {

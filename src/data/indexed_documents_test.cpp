@@ -15,6 +15,7 @@
 #include "data/load_documents.h"
 #include "data/loader.h"
 #include "data/preprocess.h"
+#include "data/status_bytes.h"
 #include "data/test_folder.h"
 #include "data/validation_split.h"
 
@@ -158,17 +159,6 @@ TEST_F(IndexedDocumentsTest, DigestsDifferWhereDocumentsDo) {
   EXPECT_EQ(in_place({.max_seq_length = 20}, counts)->digest(), first);
   stored(other);
   EXPECT_NE(in_place({.max_seq_length = 20}, counts)->digest(), first);
-}
-
-// Bytes of /proc/self/status.
-int64_t status_bytes(const std::string& field) {
-  std::ifstream status("/proc/self/status");
-  for (std::string name; status >> name;) {
-    int64_t kib = 0;
-    if (name == field + ":" && status >> kib) return kib << 10;
-    std::getline(status, name);
-  }
-  return -1;
 }
 
 // 100 million tokens, 200 MB: what a rank holds of them is a few bytes a document.

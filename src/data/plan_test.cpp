@@ -13,6 +13,7 @@
 
 #include "base/random.h"
 #include "data/memory_documents.h"
+#include "data/status_bytes.h"
 #include "data/test_folder.h"
 
 namespace mixtune {
@@ -134,16 +135,6 @@ class MadeUpDocuments : public Documents {
  private:
   DocumentTotals totals_;
 };
-
-int64_t status_bytes(const std::string& field) {
-  std::ifstream status("/proc/self/status");
-  for (std::string name; status >> name;) {
-    int64_t kib = 0;
-    if (name == field + ":" && status >> kib) return kib << 10;
-    std::getline(status, name);
-  }
-  return -1;
-}
 
 // The most that this process has in memory while it plans two epochs, one after the other, a document.
 double planned_bytes(int64_t count, const PlanOptions& options) {

@@ -46,13 +46,11 @@ constexpr std::array<std::string_view, 13> kToolTurnKeys = {
     "loss", "weight", "tool_calls", "function_call", "tool_call_id", "name"};
 
 constexpr std::string_view kReasoning = "has no place in the chat template";
-constexpr std::string_view kIntoAnswer = "write it into the turn's text, or remove it";
+constexpr std::string_view kIntoText = "write it into the text, or remove it";
 constexpr std::array kRefused = {
-    RefusedKey{"reasoning_content", kReasoning, kIntoAnswer},
-    RefusedKey{"reasoning", kReasoning, kIntoAnswer},
-    RefusedKey{"reasoning_details", kReasoning, kIntoAnswer},
-    RefusedKey{"thinking", kReasoning, kIntoAnswer},
-    RefusedKey{"think", kReasoning, kIntoAnswer},
+    RefusedKey{"reasoning", kReasoning, kIntoText},
+    RefusedKey{"reasoning_details", kReasoning, kIntoText},
+    RefusedKey{"think", kReasoning, kIntoText},
     RefusedKey{"mask", "does not say whether 0 or 1 is trained", "give the turn 'train' (true or false)"},
     RefusedKey{"masked", "is not read", "give the turn 'train' (true or false)"},
     RefusedKey{"train_detail", "trains parts of a turn, which is not supported", "use format tokenized"},

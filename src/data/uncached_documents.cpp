@@ -1,12 +1,7 @@
-#include <fmt/format.h>
-#include <stdlib.h>
-
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
 #include <optional>
 
 #include "base/error.h"
+#include "base/temp_folder.h"
 #include "data/data_cache.h"
 #include "data/indexed_documents.h"
 #include "data/indexed_sink.h"
@@ -17,30 +12,7 @@ namespace mixtune {
 
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr int64_t kInMemory = 1 << 25;  // tokens
-
-// A new folder in the system's temporary one; what is in it goes with it.
-class PrivateFolder {
- public:
-  PrivateFolder() : path_((fs::temp_directory_path() / "mixtune-data-XXXXXX").string()) {
-    if (mkdtemp(path_.data()) == nullptr)
-      throw Error(printable(path_, 400), fmt::format("cannot be made: {}", std::strerror(errno)),
-                  "set TMPDIR to a folder that can be written, or data_cache");
-  }
-  ~PrivateFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  PrivateFolder(const PrivateFolder&) = delete;
-  PrivateFolder& operator=(const PrivateFolder&) = delete;
-
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // Holds documents in memory until they are too many, then in files.
 class SpillingSink : public DocumentSink {
@@ -60,7 +32,7 @@ class SpillingSink : public DocumentSink {
   }
 
  private:
-  std::string prefix() const { return folder_->path() + "/data"; }
+  std::string prefix() const { return *folder_ / "data"; }
   void begin_record() override {}
 
   void add(std::span<const int32_t> ids, std::span<const int32_t> labels, int64_t /*targets*/) override {
@@ -76,7 +48,7 @@ class SpillingSink : public DocumentSink {
   }
 
   void spill() {
-    folder_.emplace();
+    folder_.emplace("data");
     file_.emplace(prefix(), source_.vocab_size);
     for (int64_t d = 0; d < memory_->size(); ++d) {
       const auto [ids, labels] = read_document(*memory_, d);
@@ -87,7 +59,7 @@ class SpillingSink : public DocumentSink {
 
   const DataSource& source_;
   std::shared_ptr<MemoryDocuments> memory_ = std::make_shared<MemoryDocuments>();
-  std::optional<PrivateFolder> folder_;
+  std::optional<TempFolder> folder_;
   std::optional<IndexedSink> file_;
 };
 

@@ -42,5 +42,15 @@ TEST_F(InspectData, TheOthersAreWrittenAndTrainable) {
   EXPECT_THAT(again.err, HasSubstr("good.jsonl: exists already"));
 }
 
+TEST_F(InspectData, WhatIsForRecordsIsRefusedBesideAnythingElse) {
+  for (const auto& [flag, name] :
+       {std::pair("--write-good=x.jsonl", "--write-good"), {"--max_seq_length=8", "--max_seq_length"}}) {
+    const Outcome outcome = run_mixtune({"inspect", ".", flag}, work_.path());
+    EXPECT_EQ(outcome.code, 2);
+    EXPECT_EQ(outcome.err, std::string("mixtune: error: ") + name +
+                               ": has no effect on '.'; remove it, or name a file of records\n");
+  }
+}
+
 }  // namespace
 }  // namespace mixtune
