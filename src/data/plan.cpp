@@ -1,12 +1,15 @@
 #include "data/plan.h"
 
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <exception>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "base/error.h"
 #include "base/random.h"
@@ -17,6 +20,8 @@ namespace {
 
 constexpr size_t kOpenRows = 64;
 constexpr double kMaxEpochs = 1e6;
+constexpr int64_t kPlannedBytes = 8;        // of a document, at most
+constexpr int64_t kSideBySide = 512 << 20;  // bytes of all plans that are made at a time
 
 std::vector<uint32_t> counted(int64_t n) {
   std::vector<uint32_t> values(n);
@@ -192,15 +197,39 @@ RowSequence::RowSequence(const Documents& documents, const PlanOptions& options)
     throw UserError("num_train_epochs", fmt::format("{} is more than {}", options.epochs, kMaxEpochs), "set max_steps");
   const auto whole = static_cast<int64_t>(options.epochs);
   const double fraction = options.epochs - static_cast<double>(whole);
-  // Backwards: the epoch that is planned last is then the first, which is wanted next.
-  std::vector<int64_t> rows(whole + (fraction > 0));
-  for (auto epoch = static_cast<int64_t>(rows.size()); epoch-- > 0;) rows[epoch] = epoch_rows(epoch);
+  const std::vector<int64_t> rows = count_rows(whole + (fraction > 0));
   for (int64_t epoch = 0; epoch < whole; ++epoch) epoch_begin_.push_back(epoch_begin_.back() + rows[epoch]);
   rows_ = epoch_begin_[whole];
   // The slack is for decimals such as 1.1, whose fraction in binary is a little more than 0.1.
   constexpr double kSlack = 1e-9;
   if (fraction > 0)
     rows_ += static_cast<int64_t>(std::ceil(fraction * static_cast<double>(rows[whole]) * (1 - kSlack)));
+}
+
+// Epochs are planned side by side, as far as that takes little memory. Backwards: the first is wanted next, and kept.
+std::vector<int64_t> RowSequence::count_rows(int64_t epochs) {
+  std::vector<int64_t> rows(epochs, documents_.size());
+  if (!options_.packing || epochs == 0) return rows;
+  if (!options_.shuffle) epochs = 1;
+  const int64_t at_once = std::clamp<int64_t>(kSideBySide / (kPlannedBytes * documents_.size()), 1,
+                                              std::min<int64_t>(epochs, omp_get_max_threads()));
+  std::exception_ptr error;
+#pragma omp parallel for schedule(dynamic) num_threads(at_once)
+  for (int64_t i = 0; i < epochs; ++i) {
+    const int64_t epoch = epochs - 1 - i;
+    try {
+      EpochPlan plan = plan_epoch(documents_, options_, epoch);
+      rows[epoch] = plan.rows();
+      if (epoch == 0) plan_ = std::move(plan);
+    } catch (...) {
+#pragma omp critical
+      error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+  if (!options_.shuffle) std::ranges::fill(rows, rows[0]);
+  planned_epoch_ = 0;
+  return rows;
 }
 
 std::span<const uint32_t> RowSequence::row(int64_t index) {

@@ -41,7 +41,8 @@ class RowSequence {
  public:
   static constexpr int64_t kEndless = std::numeric_limits<int64_t>::max();
 
-  // `documents` outlives the sequence and is not empty. Throws UserError for 2^32 documents or more.
+  // `documents` outlives the sequence, is not empty, and is read by several threads at once. Throws UserError for 2^32
+  // documents or more.
   RowSequence(const Documents& documents, const PlanOptions& options);
 
   // ceil(fraction * rows of the last epoch) + the rows of the epochs before it; kEndless where epochs is infinite.
@@ -55,6 +56,7 @@ class RowSequence {
   double epochs_done(int64_t count);
 
  private:
+  std::vector<int64_t> count_rows(int64_t epochs);  // of each of the first epochs
   int64_t epoch_of(int64_t row);
   void count_next_epoch();
   int64_t epoch_rows(int64_t epoch);

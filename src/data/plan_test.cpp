@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <malloc.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <chrono>
@@ -142,7 +143,10 @@ double planned_bytes(int64_t count, const PlanOptions& options) {
   std::ofstream("/proc/self/clear_refs") << 5;  // the peak begins anew
   const int64_t before = status_bytes("VmRSS");
   const MadeUpDocuments documents(count);
+  const int threads = omp_get_max_threads();
+  omp_set_num_threads(1);  // the epochs' plans are not to lie side by side
   RowSequence rows(documents, options);
+  omp_set_num_threads(threads);
   EXPECT_FALSE(rows.row(0).empty());
   EXPECT_FALSE(rows.row(rows.rows() - 1).empty());
   return static_cast<double>(status_bytes("VmHWM") - before) / static_cast<double>(count);
@@ -228,6 +232,21 @@ TEST(RowSequence, ConcatenatesEpochs) {
   for (int64_t r = 0; r < sequence.rows(); ++r) EXPECT_THAT(sequence.row(r), testing::ElementsAreArray(expected[r]));
   for (int64_t r = sequence.rows() - 1; r >= 0; --r)
     EXPECT_THAT(sequence.row(r), testing::ElementsAreArray(expected[r]));
+}
+
+TEST(RowSequence, AnyNumberOfThreadsCountsTheSameRows) {
+  const MemoryDocuments documents = documents_of(random_lengths(500, 20, 4));
+  const PlanOptions options{.max_seq_length = 32, .packing = true, .shuffle = true, .seed = 3, .epochs = 6.5};
+  const int threads = omp_get_max_threads();
+  std::vector<int64_t> counted;
+  for (const int some : {1, 2, 5, 16}) {
+    omp_set_num_threads(some);
+    RowSequence sequence(documents, options);
+    EXPECT_THAT(sequence.row(0), testing::ElementsAreArray(plan_epoch(documents, options, 0).row(0)));
+    counted.push_back(sequence.rows());
+  }
+  omp_set_num_threads(threads);
+  EXPECT_THAT(counted, testing::Each(counted[0]));
 }
 
 TEST(RowSequence, FractionalEpochs) {
