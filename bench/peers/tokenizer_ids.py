@@ -3,7 +3,7 @@
 
 Needs transformers 5, tokenizers, sentencepiece, protobuf and numpy, and build/bench/tokenizer_speed:
 
-    python bench/peers/tokenizer_ids.py BUILD [--lines 1000000] [--fuzz 100000] [--seed 1]
+    python bench/peers/tokenizer_ids.py BUILD [--lines 1000000] [--fuzz 100000] [--seed 1] [--json OUT]
 
 The tokenizer.json is made by transformers from tests/fixtures/tokenizer/tokenizer.model, Mixtral's, and two special
 tokens and a word are added; in a second form it is as Mixtral's hub page has it, with Prepend and Replace.
@@ -182,16 +182,21 @@ def compare(name, program, folder, texts, texts_file, mode):
     print(f"{name}, {mode}: {len(texts)} lines, {ids} ids, {differ} lines differ", flush=True)
     if differ or at != len(mine):
         sys.exit(1)
+    return {"lines": len(texts), "ids": ids, "differ": differ}
 
 
 def measure(program, folder, texts, texts_file):
-    size = sum(len(text.encode()) for text in texts)
-    for threads in (1, 2):
+    """Of 1, 2, 4, ... threads, the megabytes of text a second of both."""
+    size, rows, threads = sum(len(text.encode()) for text in texts), {}, 1
+    while threads <= len(os.sched_getaffinity(0)):
         mine = min(ours(program, folder, texts_file, "plain", threads)[1] for _ in range(3))
         command = [sys.executable, __file__, "--time", str(folder), str(texts_file)]
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": str(threads)}
         their = float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
         print(f"{threads} threads, {size / 1e6:.1f} MB: mixtune {size / mine / 1e6:.1f} MB/s, tokenizers {size / their / 1e6:.1f} MB/s")
+        rows[f"{threads} threads"] = {"mixtune": round(size / mine / 1e6, 2), "tokenizers": round(size / their / 1e6, 2)}
+        threads *= 2
+    return rows
 
 
 def time_theirs(folder, texts_file):
@@ -215,12 +220,13 @@ def main():
     parser.add_argument("--lines", type=int, default=1000000)
     parser.add_argument("--fuzz", type=int, default=100000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=pathlib.Path)
     arguments = parser.parse_args()
     program = arguments.build / "bench" / "tokenizer_speed"
     print("tokenizers", tokenizers.__version__)
     made = Texts(arguments.seed)
     texts, fuzz = made.lines(arguments.lines), [made.fuzz() for _ in range(arguments.fuzz)]
-    plain = [made.english() for _ in range(50000)]
+    plain, same = [made.english() for _ in range(50000)], {}
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         whole = make_json(folder)
@@ -230,11 +236,15 @@ def main():
         forms = [("as transformers writes it", whole, "special"), ("as the hub has it", as_hub(whole), "plain")]
         for form, content, mode in forms:
             (folder / "tokenizer.json").write_text(json.dumps(content))
-            compare(f"{form}, lines", program, folder, texts, folder / "lines", mode)
+            same[f"{form}, lines, {mode}"] = compare(f"{form}, lines", program, folder, texts, folder / "lines", mode)
             for either in ("special", "plain"):
-                compare(f"{form}, fuzz", program, folder, fuzz, folder / "fuzz", either)
+                fuzzed = compare(f"{form}, fuzz", program, folder, fuzz, folder / "fuzz", either)
+                same[f"{form}, fuzz, {either}"] = fuzzed
         print("English:")
-        measure(program, folder, plain, folder / "english")
+        speed = measure(program, folder, plain, folder / "english")
+    if arguments.json:
+        report = {"tokenizers": tokenizers.__version__, "same ids": same, "megabytes a second of English": speed}
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
