@@ -80,7 +80,7 @@ CacheEntry open_entry(const std::string& folder, int64_t vocab_size, int64_t max
   const nlohmann::json seal = read_seal(folder);
   if (sizes_of(folder) != seal.at("sizes")) fail(folder, "files have other sizes than were written");
   const std::string prefix = entry_prefix(folder), idx = IndexedPaths(prefix).idx;
-  if (hash_file(idx) != seal.at("index")) fail(idx, "is not what was written");
+  if (hash_file(idx) != seal.at("index").get<std::string>()) fail(idx, "is not what was written");
   const DocumentTotals totals{.documents = seal.at("documents"),
                               .tokens = seal.at("tokens"),
                               .targets = seal.at("targets"),
