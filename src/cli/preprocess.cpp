@@ -52,13 +52,16 @@ TextSource text_source_of(const Config& config, std::span<const Dataset> dataset
 // Keys that preprocess accepts, because one config serves train too, but that say nothing about single documents.
 void warn_of_ineffective(const Config& config) {
   std::vector<std::string> given;
-  for (const char* key : {"validation_file", "validation_split_percentage", "packing", "shuffle", "seed", "data_cache"})
+  for (const char* key :
+       {"validation_file", "validation_split_percentage", "split", "packing", "shuffle", "seed", "data_cache"})
     if (config.origins.contains(key)) given.push_back(config.where(key));
   if (!given.empty())
     log_warning("{}: no effect on what preprocess writes; set in the run that trains on it", fmt::join(given, ", "));
   if (std::ranges::any_of(config.data.datasets, [](const Dataset& dataset) { return dataset.weight > 0; }))
     log_warning("{}: weights have no effect on what preprocess writes; write each data set to a file of its own",
                 config.where("datasets"));
+  if (std::ranges::any_of(config.data.datasets, [](const Dataset& dataset) { return !dataset.split.empty(); }))
+    log_warning("{}: a split has no effect on what preprocess writes, which is every record", config.where("datasets"));
 }
 
 // The files that --output names, all that there may be.

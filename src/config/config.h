@@ -44,12 +44,12 @@ struct ModelSettings {
 
 // An entry of `datasets`. What is not set has its initial value here.
 struct Dataset {
-  std::vector<std::string> path;                // files or patterns, as in train_file
-  double weight = 0;                            // above 0, where it is set
-  DatasetFormat format = DatasetFormat::kAuto;  // auto: dataset_format
-  std::string chat_template;
-  std::string split;
-  int64_t max_samples = 0;  // the first records of its files, in their order; 0: all
+  std::vector<std::string> path;                             // files or patterns, as in train_file
+  double weight = 0;                                         // above 0, where it is set
+  DatasetFormat format = DatasetFormat::kAuto;               // auto: dataset_format
+  ChatTemplateName chat_template = ChatTemplateName::kAuto;  // auto: the run's
+  std::string split;                                         // empty: the run's
+  int64_t max_samples = 0;                                   // the first records of its files, in their order; 0: all
 
   bool operator==(const Dataset&) const = default;
 };
@@ -59,6 +59,7 @@ struct DataSettings {
   std::vector<std::string> validation_file;  // the same
   std::vector<Dataset> datasets;             // in the place of train_file
   double validation_split_percentage = 0;    // of the records of train_file
+  std::string split;                         // weights of training, validation and test: "990,9,1"; empty: none
   DatasetFormat dataset_format = DatasetFormat::kAuto;
   bool train_on_prompt = false;
   ChatTemplateName chat_template = ChatTemplateName::kAuto;

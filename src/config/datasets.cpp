@@ -64,17 +64,21 @@ std::string parse_path(const std::string& text, std::string_view where) {
   return parse_word(text, where);
 }
 
-DatasetFormat parse_format(std::string_view text, std::string_view where) {
-  const Key* key = find_key("dataset_format");
+// A choice of an entry has the values of a key of the run.
+template <class Choice>
+Choice parse_choice(std::string_view key_name, Choice DataSettings::*field, std::string_view text,
+                    std::string_view where) {
+  const Key* key = find_key(key_name);
   Config config;
   key->set(config, parse_value(*key, text, where));
-  return config.data.dataset_format;
+  return config.data.*field;
 }
 
-std::string name_of(DatasetFormat format) {
+template <class Choice>
+std::string name_of(std::string_view key_name, Choice DataSettings::*field, Choice choice) {
   Config config;
-  config.data.dataset_format = format;
-  return std::get<std::string>(find_key("dataset_format")->get(config));
+  config.data.*field = choice;
+  return std::get<std::string>(find_key(key_name)->get(config));
 }
 
 bool is_null(const YamlEntry& entry) {
@@ -104,9 +108,9 @@ void set(Dataset& dataset, const YamlEntry& entry, std::string_view file) {
   else if (entry.key == "weight")
     dataset.weight = parse_weight(value, where);
   else if (entry.key == "format")
-    dataset.format = parse_format(value, where);
+    dataset.format = parse_choice("dataset_format", &DataSettings::dataset_format, value, where);
   else if (entry.key == "template")
-    dataset.chat_template = parse_word(value, where);
+    dataset.chat_template = parse_choice("chat_template", &DataSettings::chat_template, value, where);
   else if (entry.key == "split")
     dataset.split = parse_word(value, where);
   else
@@ -179,8 +183,10 @@ std::string format_datasets(std::span<const Dataset> datasets) {
     entry["path"] = dataset.path;
     if (dataset.path.size() == 1) entry["path"] = dataset.path.front();
     if (dataset.weight > 0) entry["weight"] = dataset.weight;
-    if (dataset.format != DatasetFormat::kAuto) entry["format"] = name_of(dataset.format);
-    if (!dataset.chat_template.empty()) entry["template"] = dataset.chat_template;
+    if (dataset.format != DatasetFormat::kAuto)
+      entry["format"] = name_of("dataset_format", &DataSettings::dataset_format, dataset.format);
+    if (dataset.chat_template != ChatTemplateName::kAuto)
+      entry["template"] = name_of("chat_template", &DataSettings::chat_template, dataset.chat_template);
     if (!dataset.split.empty()) entry["split"] = dataset.split;
     if (dataset.max_samples > 0) entry["max_samples"] = dataset.max_samples;
   }

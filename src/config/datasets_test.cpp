@@ -43,7 +43,7 @@ TEST(Datasets, ReadsEveryKeyOfAnEntry) {
   const Dataset first = {.path = {"a.jsonl"},
                          .weight = 0.3,
                          .format = DatasetFormat::kText,
-                         .chat_template = "chatml",
+                         .chat_template = ChatTemplateName::kChatml,
                          .split = "990,9,1",
                          .max_samples = 1000};
   const Dataset second = {.path = {"b.jsonl", "c d/*.jsonl"}, .weight = 0.7};
@@ -105,6 +105,9 @@ TEST(Datasets, SaysWhatIsWrongWithAnEntry) {
            BadText{"datasets:\n- path: a\n  format: alpaca\n",
                    "run.yaml:3: datasets: format: unknown value 'alpaca'; use 'instruction'"},
            BadText{"datasets:\n- path: a\n  format: txt\n", "did you mean 'text'?"},
+           BadText{"datasets:\n- path: a\n  template: chatmi\n",
+                   "run.yaml:3: datasets: template: unknown value 'chatmi'; did you mean 'chatml'?"},
+           BadText{"datasets:\n- path: a\n  split: [990, 9, 1]\n", "datasets: split: takes one value, not a list"},
            BadText{"datasets:\n- path: a\n- weight: 1\n", "run.yaml:3: datasets: an entry has no path"},
            BadText{"datasets:\n- {}\n", "run.yaml:2: datasets: an entry has no path"},
            BadText{"datasets:\n- path: null\n", "run.yaml:2: datasets: an entry has no path"},

@@ -48,7 +48,6 @@ constexpr std::array kKeys = {
     ForeignKey{kM, "overlap_moe_expert_parallel_comm", "", kOverlap},
     ForeignKey{kM, "seq_length", "max_seq_length"},
     ForeignKey{kM, "data_path", "train_file", "a JSONL file, or the prefix of .bin and .idx; with weights `datasets`"},
-    ForeignKey{kM, "split", "validation_split_percentage", "in percent; there is no part for a test"},
     ForeignKey{kM, "tokenizer_model", "tokenizer_name_or_path", "the folder that holds it"},
     ForeignKey{kM, "reset_position_ids", "packing: true", "which always isolates documents"},
     ForeignKey{kM, "reset_attention_mask", "packing: true", "which always isolates documents"},

@@ -189,6 +189,11 @@ void add_data_keys(Table& table) {
   table.add("validation_split_percentage", &Config::data, &D::validation_split_percentage,
             "share of the training records held out for evaluation, in percent; 0: none",
             {.bounds = {0, 100, Bounds::kOpenHigh}, .nullable = true});
+  table.add(
+      "split", &Config::data, &D::split,
+      "weights of training, validation and test: `990,9,1` cuts the records of each data set, in their order, into "
+      "these parts; null: all are trained on",
+      kNullable);
   table.add("dataset_format", &Config::data, &D::dataset_format,
             "form of the records (docs/data.md); `auto`: told from the first");
   table.add("train_on_prompt", &Config::data, &D::train_on_prompt,

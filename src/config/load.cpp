@@ -132,13 +132,21 @@ void check_training_data(const Config& config) {
 
 void check_validation(const Config& config) {
   const bool file = !config.data.validation_file.empty();
-  const bool split = config.data.validation_split_percentage > 0;
-  if (file && split)
-    throw UserError(config.where("validation_split_percentage"), "there is a validation_file too",
-                    "keep one of the two");
-  if (config.run.eval_steps > 0 && !file && !split)
+  const bool share = config.data.validation_split_percentage > 0;
+  const bool entry_splits =
+      std::ranges::any_of(config.data.datasets, [](const Dataset& dataset) { return !dataset.split.empty(); });
+  const bool split = !config.data.split.empty() || entry_splits;
+  const auto refuse_both = [&](const std::string& where, const char* other) {
+    throw UserError(where, fmt::format("there is a {} too", other), "keep one of the two");
+  };
+  const std::string split_where =
+      !config.data.split.empty() ? config.where("split") : config.where("datasets") + ": split";
+  if (file && share) refuse_both(config.where("validation_split_percentage"), "validation_file");
+  if (file && split) refuse_both(split_where, "validation_file");
+  if (share && split) refuse_both(split_where, "validation_split_percentage");
+  if (config.run.eval_steps > 0 && !file && !share && !split)
     throw UserError(config.where("eval_steps"), "there is no validation data",
-                    "set validation_file or validation_split_percentage, or remove eval_steps");
+                    "set validation_file, validation_split_percentage or split, or remove eval_steps");
 }
 
 void check_lengths(const Config& config) {

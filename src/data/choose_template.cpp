@@ -125,14 +125,14 @@ ChosenTemplate choose_auto(const std::optional<FolderTemplate>& own, const Known
 }
 
 ChosenTemplate choose_named(Name asked, const std::optional<FolderTemplate>& own, const KnownTemplate* known,
-                            const Tokenizer& tokenizer, const std::string& where) {
+                            const Tokenizer& tokenizer, const std::string& where, bool is_runs) {
   const Name own_name = !known ? Name::kAuto : is_mistral(known->name) ? mistral_name(tokenizer) : known->name;
   if (own_name == asked)
     return {.chat_template = {asked, known->variant},
             .why = fmt::format("{}, and {} has it", where, printable(own->file, 200)),
             .source = own->source,
             .is_folders = true};
-  if (own)
+  if (own && is_runs)
     log_warning("{}: {} has another chat template{}; checkpoints will have {}", where, printable(own->file, 200),
                 known ? fmt::format(", {}", template_name(own_name)) : "", template_name(asked));
   const TemplateVariant variant = usual_variant(asked);
@@ -142,15 +142,15 @@ ChosenTemplate choose_named(Name asked, const std::optional<FolderTemplate>& own
 }  // namespace
 
 ChosenTemplate choose_template(ChatTemplateName asked, const std::string& folder, const Tokenizer& tokenizer,
-                               const std::string& where) {
+                               const std::string& where, bool is_runs) {
   std::error_code ignored;
   const bool is_folder = fs::is_directory(folder, ignored);
   const std::optional<FolderTemplate> own =
       read_folder(is_folder ? folder : fs::absolute(folder, ignored).parent_path().string(), asked == Name::kAuto);
   const KnownTemplate* known = own ? find_known_template(own->source) : nullptr;
   if (asked == Name::kMistralV3Tekken) check_usable(asked, tokenizer, where);
-  ChosenTemplate chosen =
-      asked == Name::kAuto ? choose_auto(own, known, tokenizer) : choose_named(asked, own, known, tokenizer, where);
+  ChosenTemplate chosen = asked == Name::kAuto ? choose_auto(own, known, tokenizer)
+                                               : choose_named(asked, own, known, tokenizer, where, is_runs);
   check_usable(chosen.chat_template.name, tokenizer, where);
   return chosen;
 }

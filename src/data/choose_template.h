@@ -19,10 +19,11 @@ struct ChosenTemplate {
 // as a control token is v3, in a model file named .v2 it is v2, and else v1; that decides too where the folder has no
 // template. Another name than the folder's is taken with a warning.
 //
+// `is_runs`: for the run, whose checkpoints have it, and not for one of its data sets, which warns of nothing.
 // `folder`: that of the tokeniser, or a file in it. `where`: what to name for the setting. Throws UserError for a
 // template that is not known (with its first difference to the nearest known one), one that is not supported, and one
 // whose control tokens the tokeniser lacks.
 ChosenTemplate choose_template(ChatTemplateName asked, const std::string& folder, const Tokenizer& tokenizer,
-                               const std::string& where);
+                               const std::string& where, bool is_runs = true);
 
 }  // namespace mixtune

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "data/foreign_data.h"
+#include "data/gpt_split.h"
 #include "data/indexed_files.h"
 
 namespace mixtune {
@@ -81,12 +82,8 @@ std::vector<std::string> expand(const std::string& pattern, std::string_view whe
   return paths;
 }
 
-// Until the loader takes them, nothing that is asked for is left out without a word.
-void refuse_unsupported(const Dataset& dataset, std::string_view where) {
-  const char* key = !dataset.chat_template.empty() ? "template" : !dataset.split.empty() ? "split" : nullptr;
-  if (key != nullptr)
-    throw UserError(where, fmt::format("'{}' of an entry is not supported yet", key),
-                    "leave it out: the records of all entries are read, in their order");
+void check_split(std::string_view split, const std::string& where) {
+  if (!split.empty()) split_sequences(split, 1, where);
 }
 
 }  // namespace
@@ -106,12 +103,13 @@ std::vector<std::string> find_data_files(std::span<const std::string> paths, std
 
 std::vector<Dataset> train_datasets(const Config& config) {
   const DataSettings& data = config.data;
+  check_split(data.split, config.where("split"));
   if (data.datasets.empty()) return {{.path = find_data_files(data.train_file, config.where("train_file"))}};
   std::vector<Dataset> datasets = data.datasets;
   const std::string where = config.where("datasets");
   for (size_t i = 0; i < datasets.size(); ++i) {
     const std::string entry = fmt::format("{}: entry {}", where, i + 1);
-    refuse_unsupported(datasets[i], entry);
+    check_split(datasets[i].split, entry + ": split");
     datasets[i].path = find_data_files(datasets[i].path, entry);
   }
   return datasets;

@@ -16,7 +16,7 @@ namespace mixtune {
 std::vector<std::string> find_data_files(std::span<const std::string> paths, std::string_view where);
 
 // What `config` trains on: its datasets, or train_file as one, their paths taken to files. Throws as find_data_files
-// does, and for keys of an entry that are not supported yet.
+// does, and for what is no split (gpt_split.h).
 std::vector<Dataset> train_datasets(const Config& config);
 // The same for validation_file; none where it is not set.
 std::vector<Dataset> validation_datasets(const Config& config);

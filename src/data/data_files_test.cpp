@@ -88,21 +88,23 @@ TEST_F(DataFilesTest, OfAConfig) {
   EXPECT_THAT(files_of(datasets), ElementsAre(f + "a10.jsonl", f + "b.jsonl"));
 }
 
-TEST_F(DataFilesTest, EntriesOfAConfigThatAreNotSupportedYetAreNamed) {
+TEST_F(DataFilesTest, WhatIsWrongWithAnEntryNamesIt) {
   const auto error = [&](const std::string& more) {
     const std::string entry = "{path: " + folder_.path("b.jsonl");
     const Config config = parse_config("datasets: [" + entry + more + "}, " + entry + more + "}]\n", "run.yaml");
     return user_error([&] { train_datasets(config); });
   };
   EXPECT_EQ(error(""), "");
-  EXPECT_EQ(error(", weight: 1"), "");
-  EXPECT_THAT(error(", template: chatml"),
-              StartsWith("run.yaml:1: datasets: entry 1: 'template' of an entry is not supported yet"));
-  EXPECT_THAT(error(", split: '1,1,1'"), HasSubstr("entry 1: 'split' of an entry is not supported yet"));
+  EXPECT_EQ(error(", weight: 1, template: chatml, split: '1,1,1'"), "");
+  EXPECT_THAT(error(", split: train"), StartsWith("run.yaml:1: datasets: entry 1: split: 'train' is not a split"));
   const Config config =
       parse_config("datasets: [{path: " + folder_.path("b.jsonl") + "}, {path: none.jsonl}]", "run.yaml");
   EXPECT_THAT(user_error([&] { train_datasets(config); }),
               StartsWith("run.yaml:1: datasets: entry 2: 'none.jsonl' cannot"));
+  EXPECT_THAT(user_error([&] {
+                train_datasets(parse_config("split: 1;2\ntrain_file: " + folder_.path("b.jsonl"), "run.yaml"));
+              }),
+              StartsWith("run.yaml:1: split: '1;2' is not a split; give the weights of training, validation and test"));
 }
 
 }  // namespace

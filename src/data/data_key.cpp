@@ -13,6 +13,7 @@
 #include "base/output_file.h"
 #include "base/staged.h"
 #include "config/keys.h"
+#include "data/chat_template.h"
 #include "data/formats.h"
 #include "data/indexed_files.h"
 
@@ -36,6 +37,7 @@ constexpr std::string_view kOtherKeys[] = {"model_name_or_path",
                                            "datasets",
                                            "validation_file",
                                            "validation_split_percentage",
+                                           "split",
                                            "packing",
                                            "shuffle",
                                            "data_cache"};
@@ -148,7 +150,8 @@ std::string data_key(std::span<const Dataset> datasets, const Config& config, co
   add_settings(key, config);
   if (tokenizer) add_tokenizer(key, *tokenizer);
   for (const Dataset& dataset : datasets) {
-    key.add_text(fmt::format("{} {}", format_name(dataset.format), dataset.max_samples));
+    key.add_text(fmt::format("{} {} {}", format_name(dataset.format), template_name(dataset.chat_template),
+                             dataset.max_samples));
     add_data_files(key, dataset.path, folder, advanced);
   }
   return key.hex().substr(0, kKeyDigits);

@@ -47,6 +47,7 @@ TEST_F(DataKeyTest, IsTheSameForTheSame) {
   config_.data.shuffle = false;  // no say in the tokens
   config_.data.packing = true;
   config_.data.validation_split_percentage = 5;
+  config_.data.split = "990,9,1";
   config_.optimizer.learning_rate = 1;
   config_.run.seed = 7;
   config_.run.output_dir = "out";

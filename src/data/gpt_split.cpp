@@ -56,7 +56,7 @@ GptSplit split_sequences(std::string_view split, int64_t sequences, std::string_
     return range;
   };
   const std::vector<double> normalized = numpy_normalize(weights);
-  return {next(normalized[0]), next(normalized[1]), next(normalized[2])};
+  return {next(normalized[0]), next(normalized[1]), next(normalized[2]), {normalized[0], normalized[1], normalized[2]}};
 }
 
 }  // namespace mixtune

@@ -16,6 +16,7 @@ struct SequenceRange {
 
 struct GptSplit {
   SequenceRange train, validation, test;
+  std::array<double, 3> weights;  // of these; the sum is 1
 };
 
 // "990,9,1" gives the first 99% to training, the next 0.9% to validation and the last 0.1% to test; weights that are

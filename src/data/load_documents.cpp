@@ -216,7 +216,10 @@ void load_documents(std::span<const Dataset> datasets, const DataSettings& setti
                     int64_t vocab_size, DocumentSink& documents) {
   MT_CHECK(!datasets.empty() && settings.max_seq_length >= 2);
   LoadCounts counts;
-  for (const Dataset& dataset : datasets) load_dataset(documents, dataset, {settings, encoder, vocab_size}, counts);
+  for (const Dataset& dataset : datasets) {
+    const TextEncoder own = encoder.with_template(dataset.chat_template);
+    load_dataset(documents, dataset, {settings, own, vocab_size}, counts);
+  }
   report_loaded(list_names(files_of(datasets)), documents.appended(), counts, settings.max_seq_length);
 }
 

@@ -12,7 +12,8 @@
 namespace mixtune {
 
 // Of these functions, the paths of `datasets` are files of records, or name indexed data (data/indexed_files.h), whose
-// sequences are documents and whose documents are records. An entry's format goes before that of the settings.
+// sequences are documents and whose documents are records. An entry's format and template go before those of the
+// settings.
 
 // Whether any of `datasets` holds text rather than token ids: the first records of their files tell.
 bool needs_tokenizer(std::span<const Dataset> datasets, DatasetFormat format);

@@ -50,6 +50,12 @@ TokenSequence encode_completion(const TextEncoder& encoder, const PromptCompleti
 
 }  // namespace
 
+TextEncoder TextEncoder::with_template(ChatTemplateName name) const {
+  TextEncoder encoder = *this;
+  if (const auto other = others.find(name); other != others.end()) encoder.chat_template = other->second;
+  return encoder;
+}
+
 std::vector<TokenSequence> encode_record(Record record, const TextEncoder& encoder, const std::string& where) {
   if (auto* tokens = std::get_if<TokenizedRecord>(&record)) return std::move(*tokens);
   if (!encoder.tokenizer) throw UserError(where, "there is no tokenizer for its text", "set tokenizer_name_or_path");

@@ -1,6 +1,7 @@
 // From a Record to tokens.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -10,12 +11,16 @@
 
 namespace mixtune {
 
-// How a run turns text into tokens: the same for all its files.
+// How a run turns text into tokens.
 struct TextEncoder {
   const Tokenizer* tokenizer = nullptr;  // null: every record is tokenised
   ChatTemplate chat_template = {};
   bool train_on_prompt = false;
-  bool parse_special_tokens = false;  // special tokens that a text spells become these tokens
+  bool parse_special_tokens = false;                     // special tokens that a text spells become these tokens
+  std::map<ChatTemplateName, ChatTemplate> others = {};  // that data sets of the run name for themselves
+
+  // That of a data set with this template; kAuto: the run's.
+  TextEncoder with_template(ChatTemplateName name) const;
 };
 
 // A conversation by the chat template; text as BOS, text, EOS, all trained; a prompt and its completion as the text

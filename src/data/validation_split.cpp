@@ -3,13 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/random.h"
 #include "data/documents_part.h"
+#include "data/gpt_split.h"
 
 namespace mixtune {
 
@@ -43,26 +46,35 @@ DocumentSet choose_records(int64_t records, int64_t count, uint64_t seed) {
   return chosen;
 }
 
-// Targets are counted of the smaller part alone, where that means to read.
-Split split_by_records(const std::shared_ptr<const Documents>& all, const DocumentSet& held_out) {
-  DocumentSet train(all->size()), validation(all->size());
-  DocumentTotals of_train = all->totals(), of_validation{.records = all->records()};
-  of_train.max_length = 0;
+enum Part { kTrain, kValidation, kTest, kParts };
+
+// Targets are counted of the parts but training, where that means to read: these are the smaller ones.
+template <class PartOf>
+std::array<std::shared_ptr<const Documents>, kParts> split_by_records(const std::shared_ptr<const Documents>& all,
+                                                                      const PartOf& part_of) {
+  std::array<DocumentSet, kParts> sets = {DocumentSet(all->size()), DocumentSet(all->size()), DocumentSet(all->size())};
+  std::array<DocumentTotals, kParts> totals = {all->totals()};
+  totals[kTrain].max_length = 0;
   for (int64_t d = 0; d < all->size(); ++d) {
-    const bool validates = held_out.contains(all->record(d));
-    (validates ? validation : train).insert(d);
-    int64_t& longest = validates ? of_validation.max_length : of_train.max_length;
-    longest = std::max(longest, all->length(d));
-    if (!validates) continue;
-    ++of_validation.documents;
-    of_validation.tokens += all->length(d);
-    of_validation.targets += all->targets(d);
+    const Part part = part_of(all->record(d));
+    sets[part].insert(d);
+    DocumentTotals& own = totals[part];
+    own.max_length = std::max(own.max_length, all->length(d));
+    if (part == kTrain) continue;
+    ++own.documents;
+    own.tokens += all->length(d);
+    own.targets += all->targets(d);
   }
-  of_train.documents -= of_validation.documents;
-  of_train.tokens -= of_validation.tokens;
-  of_train.targets -= of_validation.targets;
-  return {std::make_shared<DocumentsPart>(all, std::move(train), of_train),
-          std::make_shared<DocumentsPart>(all, std::move(validation), of_validation)};
+  for (const Part part : {kValidation, kTest}) {
+    totals[kTrain].documents -= totals[part].documents;
+    totals[kTrain].tokens -= totals[part].tokens;
+    totals[kTrain].targets -= totals[part].targets;
+    totals[part].records = all->records();
+  }
+  std::array<std::shared_ptr<const Documents>, kParts> parts;
+  for (const Part part : {kTrain, kValidation, kTest})
+    parts[part] = std::make_shared<DocumentsPart>(all, std::move(sets[part]), totals[part]);
+  return parts;
 }
 
 }  // namespace
@@ -76,15 +88,40 @@ Split split_validation(std::shared_ptr<const Documents> all, double percentage, 
     throw UserError(kKey, fmt::format("{}% of {} records leaves none to train on", percentage, records),
                     "lower it, or set validation_file");
 
-  const Split split = split_by_records(all, choose_records(records, count, seed));
+  const DocumentSet held_out = choose_records(records, count, seed);
+  const auto parts = split_by_records(all, [&](int64_t r) { return held_out.contains(r) ? kValidation : kTrain; });
   const auto check = [&](const Documents& part, int64_t of_part, const char* what) {
     if (part.size() == 0)
       throw UserError(kKey, fmt::format("the {} records {} of {} have no target", of_part, what, records),
                       "change it or the seed, or set validation_file");
   };
-  check(*split.validation, count, "held out");
-  check(*split.train, records - count, "left to train on");
-  return split;
+  check(*parts[kValidation], count, "held out");
+  check(*parts[kTrain], records - count, "left to train on");
+  return {parts[kTrain], parts[kValidation]};
+}
+
+Split split_records(std::shared_ptr<const Documents> all, const std::string& split, const std::string& where,
+                    const std::string& name) {
+  const GptSplit ranges = split_sequences(split, all->records(), where);
+  const auto parts = split_by_records(all, [&](int64_t record) {
+    const auto is_in = [&](const SequenceRange& range) {
+      return record >= range.begin && record < range.end;
+    };
+    return is_in(ranges.train) ? kTrain : is_in(ranges.validation) ? kValidation : kTest;
+  });
+  const auto part = [&](Part which, const SequenceRange& range, const char* what) -> std::shared_ptr<const Documents> {
+    if (ranges.weights[which] == 0) return nullptr;
+    if (parts[which]->size() == 0)
+      throw UserError(where,
+                      fmt::format("'{}' gives {} {} of the {} records of {}, without a target", split, what,
+                                  range.size(), all->records(), name),
+                      "change the weights, or set that one to 0");
+    return parts[which];
+  };
+  const Split found = {part(kTrain, ranges.train, "training"), part(kValidation, ranges.validation, "validation")};
+  log_info("{}: split {}: {} records to train on, {} for validation, {} for a test, which a run leaves alone", name,
+           split, ranges.train.size(), ranges.validation.size(), ranges.test.size());
+  return found;
 }
 
 }  // namespace mixtune

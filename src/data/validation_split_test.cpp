@@ -137,5 +137,67 @@ TEST(ValidationSplit, APartWithoutATargetIsOneClearLine) {
   EXPECT_THAT(*messages.rbegin(), HasSubstr("the 1 records left to train on of 2 have no target"));
 }
 
+Split split_in_order(MemoryDocuments documents, const std::string& weights) {
+  return split_records(std::make_shared<MemoryDocuments>(std::move(documents)), weights, "run.yaml:3: split",
+                       "a.jsonl");
+}
+
+std::set<int32_t> range(int32_t begin, int32_t end) {
+  std::set<int32_t> numbers;
+  for (int32_t i = begin; i < end; ++i) numbers.insert(i);
+  return numbers;
+}
+
+void expect_totals(const Documents& documents) {
+  DocumentTotals totals{.records = documents.records()};
+  for (int64_t d = 0; d < documents.size(); ++d) {
+    ++totals.documents;
+    totals.tokens += documents.length(d);
+    totals.targets += documents.targets(d);
+    totals.max_length = std::max(totals.max_length, documents.length(d));
+  }
+  EXPECT_EQ(totals, documents.totals());
+}
+
+TEST(SplitRecords, CutsAtMegatronsBordersInTheOrderOfTheRecords) {
+  const Split parts = split_in_order(numbered_documents(1001), "990,9,1");
+  EXPECT_EQ(records_in(*parts.train), range(0, 991));
+  EXPECT_EQ(records_in(*parts.validation), range(991, 1000));
+  for (const auto& part : {parts.train, parts.validation}) expect_totals(*part);
+  const Split halves = split_in_order(numbered_documents(5), ".5,.5");  // Python's round(2.5) is 2
+  EXPECT_EQ(records_in(*halves.train), range(0, 2));
+  EXPECT_EQ(records_in(*halves.validation), range(2, 5));
+}
+
+TEST(SplitRecords, NoRecordIsInTwoPartsHoweverItIsCut) {
+  for (const int64_t max_seq_length : {2, 3, 7, 20, 64}) {
+    const Split parts = split_in_order(load_records(200, max_seq_length, LongDocuments::kSplit), "7,2,1");
+    for (const int32_t r : records_in(*parts.train)) EXPECT_LT(r, 140);
+    for (const int32_t r : records_in(*parts.validation)) EXPECT_TRUE(r >= 140 && r < 180) << r;
+    EXPECT_EQ(records_in(*parts.validation).size(), 40u - 1) << "record 150 has a token and no target";
+    for (const auto& part : {parts.train, parts.validation}) expect_totals(*part);
+  }
+}
+
+TEST(SplitRecords, APartWithoutWeightIsNone) {
+  EXPECT_EQ(split_in_order(numbered_documents(10), "1").validation, nullptr);
+  EXPECT_EQ(split_in_order(numbered_documents(10), "1,0,1").train->size(), 5);
+  const Split validation = split_in_order(numbered_documents(10), "0,1");
+  EXPECT_EQ(validation.train, nullptr);
+  EXPECT_EQ(validation.validation->size(), 10);
+}
+
+TEST(SplitRecords, APartWithAWeightAndNothingIsAnError) {
+  const auto error = [](MemoryDocuments documents, const std::string& weights) {
+    return user_error([&] { split_in_order(std::move(documents), weights); });
+  };
+  EXPECT_EQ(
+      error(numbered_documents(10), "990,9,1"),
+      "run.yaml:3: split: '990,9,1' gives validation 0 of the 10 records of a.jsonl, without a target; change the "
+      "weights, or set that one to 0");
+  EXPECT_THAT(error(numbered_documents(10), "1,1000"), HasSubstr("gives training 0 of the 10 records"));
+  EXPECT_THAT(error(load_records(51, 64, LongDocuments::kTruncate), "50,1"), HasSubstr("gives validation 1 of the 51"));
+}
+
 }  // namespace
 }  // namespace mixtune

@@ -2,13 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "checkpoint/run_folder.h"
 #include "data/data_files.h"
 #include "data/joined_documents.h"
 #include "data/load_documents.h"
+#include "data/load_report.h"
 #include "data/open_documents.h"
 #include "data/text_source.h"
 #include "data/validation_split.h"
@@ -25,9 +28,17 @@ TextSource open_text(const std::vector<Dataset>& datasets, const Config& config,
   return open_text_source(open_model_tokenizer(folder, shape), folder, datasets, config);
 }
 
-// Entries with weights are data sets of their own; the others are one.
-std::vector<std::vector<Dataset>> parts_of(const std::vector<Dataset>& datasets) {
-  if (datasets[0].weight == 0) return {datasets};
+// How an entry is cut; empty: not at all.
+const std::string& split_of(const Dataset& dataset, const Config& config) {
+  return dataset.split.empty() ? config.data.split : dataset.split;
+}
+
+// Entries with weights, and those that are cut, are data sets of their own; the others are one.
+std::vector<std::vector<Dataset>> parts_of(const std::vector<Dataset>& datasets, const Config& config) {
+  const auto is_cut = [&](const Dataset& dataset) {
+    return !split_of(dataset, config).empty();
+  };
+  if (datasets[0].weight == 0 && std::ranges::none_of(datasets, is_cut)) return {datasets};
   std::vector<std::vector<Dataset>> parts;
   for (const Dataset& dataset : datasets) parts.push_back({dataset});
   return parts;
@@ -36,6 +47,21 @@ std::vector<std::vector<Dataset>> parts_of(const std::vector<Dataset>& datasets)
 std::shared_ptr<const Documents> joined(std::vector<std::shared_ptr<const Documents>> parts) {
   if (parts.size() == 1) return std::move(parts[0]);
   return std::make_shared<JoinedDocuments>(std::move(parts));
+}
+
+// `part` is one data set, of one entry where it is cut.
+Split split_part(std::shared_ptr<const Documents> documents, const std::vector<Dataset>& part, const Config& config) {
+  const double percentage = config.data.validation_split_percentage;
+  if (percentage > 0) return split_validation(std::move(documents), percentage, config.run.seed);
+  const std::string& split = split_of(part[0], config);
+  if (split.empty()) return {std::move(documents), nullptr};
+  const std::string where = part[0].split.empty() ? config.where("split") : config.where("datasets") + ": split";
+  Split parts = split_records(std::move(documents), split, where, list_names(part[0].path));
+  if (part[0].weight > 0 && !parts.train)
+    throw UserError(where,
+                    fmt::format("'{}' trains on nothing of {}, which has a weight", split, list_names(part[0].path)),
+                    "leave the weights out, or name it as validation_file");
+  return parts;
 }
 
 TokenizerNames names_of(const TextSource& source) {
@@ -76,16 +102,15 @@ RunData load_run_data(const Config& config, const MixtralConfig& shape, const st
                .chat_template = source.chat_template,
                .tokenizer_names = names_of(source)};
   std::vector<std::shared_ptr<const Documents>> trained, held_out;
-  for (const std::vector<Dataset>& part : parts_of(train)) {
-    std::shared_ptr<const Documents> documents = load(part);
-    if (!data.validation && config.data.validation_split_percentage > 0) {
-      Split split = split_validation(std::move(documents), config.data.validation_split_percentage, config.run.seed);
-      documents = std::move(split.train);
-      held_out.push_back(std::move(split.validation));
-    }
-    if (part[0].weight > 0) data.blend.push_back({documents->size(), part[0].weight});
-    trained.push_back(std::move(documents));
+  for (const std::vector<Dataset>& part : parts_of(train, config)) {
+    Split split = split_part(load(part), part, config);
+    if (split.validation) held_out.push_back(std::move(split.validation));
+    if (!split.train) continue;
+    if (part[0].weight > 0) data.blend.push_back({split.train->size(), part[0].weight});
+    trained.push_back(std::move(split.train));
   }
+  if (trained.empty())
+    throw UserError(config.where("split"), "leaves nothing to train on", "give training a weight above 0");
   data.train = joined(std::move(trained));
   if (!held_out.empty()) data.validation = joined(std::move(held_out));
   return data;

@@ -26,7 +26,8 @@ struct RunData {
   std::string digest() const;  // of both
 };
 
-// Reads what config trains on and validation_file, or splits the former, as config says (open_documents).
+// Reads what config trains on and validation_file, or splits the former, as config says (open_documents). Where a split
+// has no weight for validation there is none.
 RunData load_run_data(const Config& config, const MixtralConfig& shape, const std::function<void()>& advanced = {});
 
 // Reads `datasets`, whose paths are files, for a model of the given shape, with the tokeniser that config names where
