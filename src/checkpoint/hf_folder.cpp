@@ -177,7 +177,7 @@ HfFolder::Location HfFolder::locate(const std::string& hub_name, const Shape& sh
 }
 
 HfFolder::Place HfFolder::place(const HfSlice& slice) const {
-  const Location from = locate(slice.name, slice.shape);
+  const Location from = locate(slice.name, slice.stored_shape());
   const DType dtype = *from.stored->dtype;
   const int64_t first = from.first + (slice.rows == 0 ? 0 : slice.begin * (slice.elements() / slice.rows));
   return {from.file, from.stored->begin + first * dtype_size(dtype), dtype};
@@ -187,7 +187,7 @@ void HfFolder::read(const HfSlice& slice, int64_t first, const Tensor& values) c
   const Place from = place(slice);
   const auto size = static_cast<int64_t>(dtype_size(from.dtype));
   const int64_t n = values.elements();
-  MT_CHECK(first >= 0 && first + n <= slice.elements());
+  MT_CHECK(first >= 0 && first + n <= slice.stored_elements());
   const Tensor to = values.view({n});
   const int64_t most = kReadBytes / size;
   cpu::ParallelError error;

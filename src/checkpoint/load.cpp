@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "checkpoint/added_rows.h"
 #include "checkpoint/counted_part.h"
 #include "checkpoint/stream_weights.h"
 
@@ -21,7 +22,8 @@ Uses match(const HfFolder& folder, const State& state) {
   Uses uses;
   for (int param = 0; param < state.size(); ++param)
     for (const auto& slices : {state.spec(param).slices, state.spec(param).elsewhere})
-      for (const HfSlice& slice : slices) uses[folder.locate(slice.name, slice.shape).stored] += slice.elements();
+      for (const HfSlice& slice : slices)
+        uses[folder.locate(slice.name, slice.stored_shape()).stored] += slice.stored_elements();
   return uses;
 }
 
@@ -107,10 +109,12 @@ LoadReport load_weights(Ctx& ctx, const HfFolder& folder, State& state) {
   const auto start = std::chrono::steady_clock::now();
   check_weights(folder, state);
   ctx.on_gpu() ? stream_weights(ctx, folder, state) : read_weights(folder, state);
+  const uint64_t read_again = fill_added_rows(ctx, folder, state);
   for (int param = 0; param < state.size(); ++param) state.publish(ctx, param);
   state.share_weights(ctx);
   wait(ctx);
-  return {bytes_read(folder, state), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
+  return {bytes_read(folder, state) + read_again,
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
 }
 
 }  // namespace mixtune

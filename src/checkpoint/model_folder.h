@@ -1,6 +1,7 @@
 // ModelFolder: the folder that a model comes from, read once.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,10 @@ class ModelFolder {
   const HfFolder& weights() const { return weights_; }
   const std::string& config_json() const { return config_json_; }
 
+  // Checkpoints will have this vocab_size; and of `folder` the files that a tokeniser is made of, in the place of this
+  // folder's own.
+  void set_vocab_size(int64_t vocab_size);
+  void set_tokenizer(const std::string& folder);
   // Checkpoints will say this chat template (side_files.h).
   void set_chat_template(const std::string& source, const TokenizerNames& names) {
     mixtune::set_chat_template(side_files_, source, names);

@@ -12,8 +12,8 @@
 
 #include "base/error.h"
 #include "base/staged.h"
-#include "checkpoint/config_dtype.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/edit_config.h"
 #include "checkpoint/hf_folder.h"
 #include "checkpoint/index.h"
 #include "checkpoint/readback.h"
@@ -32,6 +32,7 @@ struct HubTensor {
     Tensor values;
   };
   TensorEntry entry;
+  Shape stored;  // in the checkpoint that it was loaded from
   std::vector<Piece> pieces;
 };
 
@@ -54,8 +55,9 @@ std::vector<HubTensor> hub_tensors(const State& state, const std::vector<Tensor>
     if (!params[param]) continue;
     const Tensor all = params[param].view({params[param].elements()});
     for (const HfSlice& slice : state.spec(param).slices) {
+      const Shape stored = slice.stored_shape();
       const auto [place, is_new] = places.emplace(slice.name, tensors.size());
-      if (is_new) tensors.push_back({{slice.name, DType::kF32, slice.shape}, {}});
+      if (is_new) tensors.push_back({{slice.name, DType::kF32, slice.shape}, stored, {}});
       tensors[place->second].pieces.push_back({slice.begin, all.slice(slice.offset, slice.elements())});
     }
   }
@@ -72,7 +74,7 @@ void choose_dtypes(std::vector<HubTensor>& tensors, const SaveOptions& options) 
     return;
   }
   for (HubTensor& tensor : tensors)
-    tensor.entry.dtype = *options.source->locate(tensor.entry.name, tensor.entry.shape).stored->dtype;
+    tensor.entry.dtype = *options.source->locate(tensor.entry.name, tensor.stored).stored->dtype;
 }
 
 std::vector<Shard> split(std::vector<HubTensor> tensors, uint64_t max_shard_size) {
@@ -132,7 +134,7 @@ void write_shard(const Shard& shard, Readback& readback, const std::string& path
   for (const HubTensor& tensor : shard) entries.push_back(tensor.entry);
   SafetensorsWriter writer(path, entries);
   Converter converted;
-  for (const auto& [entry, pieces] : shard)
+  for (const auto& [entry, stored, pieces] : shard)
     for (int64_t left = entry.shape.elements(); left > 0;) {
       const Tensor chunk = readback.next();
       writer.write(converted(chunk, entry.dtype, entry.name));
@@ -208,7 +210,7 @@ bool saves_masters(const State& state, const SaveOptions& options) {
   for (int param = 0; param < state.size(); ++param)
     for (const auto& slices : {state.spec(param).slices, state.spec(param).elsewhere})
       for (const HfSlice& slice : slices)
-        if (*options.source->locate(slice.name, slice.shape).stored->dtype != state.dtype()) return true;
+        if (*options.source->locate(slice.name, slice.stored_shape()).stored->dtype != state.dtype()) return true;
   return false;
 }
 

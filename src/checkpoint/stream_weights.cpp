@@ -10,7 +10,7 @@
 #include "checkpoint/convert.h"
 #include "checkpoint/counted_part.h"
 #include "checkpoint/read_ahead.h"
-#include "kernels/cast.h"
+#include "checkpoint/upload.h"
 #include "tensor/fence.h"
 
 namespace mixtune {
@@ -96,15 +96,6 @@ Cut cut(const std::vector<Use>& uses, const HfFolder& folder, const std::deque<U
   return result;
 }
 
-void put(Ctx& ctx, const Part& part, std::span<const std::byte> bytes) {
-  const Tensor host{const_cast<std::byte*>(bytes.data()), part.to.shape, part.dtype(), {}};
-  if (part.dtype() == part.to.dtype) return copy(ctx, host, part.to);
-  const Stack::Frame frame(ctx.stack);
-  const Tensor staged = ctx.stack.push("weights in the type of the checkpoint", part.to.shape, part.dtype());
-  copy(ctx, host, staged);
-  cast(ctx, staged, part.to);
-}
-
 }  // namespace
 
 void stream_weights(Ctx& ctx, const HfFolder& folder, State& state) {
@@ -135,7 +126,7 @@ void stream_weights(Ctx& ctx, const HfFolder& folder, State& state) {
       read_ahead.release();
     }
     const std::span<const std::byte> bytes = read_ahead.next();
-    for (const Part& part : work.parts[i]) put(ctx, part, part.of(bytes));
+    for (const Part& part : work.parts[i]) upload(ctx, part.of(bytes), part.dtype(), part.to);
     copied[i % kCopying].set(ctx);
   }
   wait(ctx);

@@ -62,6 +62,7 @@ void expect_user_error(Function&& function, const std::vector<std::string>& frag
 struct SmallModel {
   int64_t layers = 2, hidden = 8, ffn = 6, experts = 3, kv = 4, vocab = 10;
   bool tied = false;
+  int64_t added = 0;  // of vocab: rows that the checkpoint lacks
 };
 
 inline void add_layer(std::vector<ParamSpec>& specs, const SmallModel& m, int64_t layer) {
@@ -97,10 +98,10 @@ inline void add_layer(std::vector<ParamSpec>& specs, const SmallModel& m, int64_
 
 inline std::vector<ParamSpec> small_specs(const SmallModel& m) {
   const Shape vocab{m.vocab, m.hidden};
-  std::vector<ParamSpec> specs = {{"embedding", vocab, {{"model.embed_tokens.weight", vocab, 0, m.vocab, 0}}}};
+  std::vector<ParamSpec> specs = {{"embedding", vocab, {{"model.embed_tokens.weight", vocab, 0, m.vocab, 0, m.added}}}};
   for (int64_t layer = 0; layer < m.layers; ++layer) add_layer(specs, m, layer);
   specs.push_back({"norm", {m.hidden}, {{"model.norm.weight", {m.hidden}, 0, m.hidden, 0}}});
-  if (!m.tied) specs.push_back({"head", vocab, {{"lm_head.weight", vocab, 0, m.vocab, 0}}});
+  if (!m.tied) specs.push_back({"head", vocab, {{"lm_head.weight", vocab, 0, m.vocab, 0, m.added}}});
   return specs;
 }
 

@@ -13,6 +13,13 @@ class LayoutBuilder {
   // A parameter that is one whole Hugging Face tensor.
   int add(const std::string& name, Shape shape) { return add(name, shape, {{name, shape}}); }
 
+  // A table of the vocabulary, whose last `added` rows the checkpoint lacks.
+  int add_table(const std::string& name, Shape shape, int64_t added) {
+    const int param = add(name, shape);
+    specs_[param].slices[0].added = added;
+    return param;
+  }
+
   struct Part {
     std::string name;
     Shape shape;
@@ -92,12 +99,13 @@ ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts) 
   LayoutBuilder builder;
   ModelParams params;
   const Shape table = {config.vocab_size, config.hidden_size};
-  params.embedding = builder.add("model.embed_tokens.weight", table);
+  params.embedding = builder.add_table("model.embed_tokens.weight", table, config.added_tokens);
   builder.next_bucket();
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
     params.layers.push_back(add_layer(builder, config, experts, layer));
   params.final_norm = builder.add("model.norm.weight", {config.hidden_size});
-  params.lm_head = config.tie_word_embeddings ? params.embedding : builder.add("lm_head.weight", table);
+  params.lm_head =
+      config.tie_word_embeddings ? params.embedding : builder.add_table("lm_head.weight", table, config.added_tokens);
   return {builder.take(), std::move(params)};
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 
 #include "base/log.h"
@@ -37,6 +38,17 @@ void check_slices(const ParamSpec& spec) {
 }
 
 }  // namespace
+
+Shape HfSlice::stored_shape() const {
+  std::array<int64_t, Shape::kMaxRank> dims{};
+  for (int dim = 0; dim < shape.rank(); ++dim) dims[dim] = shape[dim];
+  dims[0] -= added;
+  return {dims.data(), shape.rank()};
+}
+
+int64_t HfSlice::stored_elements() const {
+  return rows == 0 ? 0 : elements() / rows * std::clamp<int64_t>(shape[0] - added - begin, 0, rows);
+}
 
 State::State(std::vector<ParamSpec> specs, Device device, const StateTypes& types, Purpose purpose,
              const Replicas& replicas)

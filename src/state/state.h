@@ -21,8 +21,12 @@ struct HfSlice {
   int64_t begin = 0;
   int64_t rows = 0;
   int64_t offset = 0;
+  int64_t added = 0;  // the last rows of the tensor, which the checkpoint that it is loaded from lacks
 
   int64_t elements() const { return shape[0] == 0 ? 0 : shape.elements() / shape[0] * rows; }
+  // Of the tensor in that checkpoint; and how many of elements(), the first ones, it has.
+  Shape stored_shape() const;
+  int64_t stored_elements() const;
 };
 
 struct ParamSpec {

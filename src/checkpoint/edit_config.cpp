@@ -1,4 +1,4 @@
-#include "checkpoint/config_dtype.h"
+#include "checkpoint/edit_config.h"
 
 #include <fmt/format.h>
 
@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "base/error.h"
 
@@ -61,6 +62,16 @@ bool is_fifth_dialect(std::string_view text) {
   return top_level_value(text, "rope_parameters").has_value();
 }
 
+// With a new first member of the outermost object.
+std::string with_member(std::string config_json, std::string_view key, std::string_view value) {
+  const size_t brace = config_json.find('{');
+  const size_t member = config_json.find_first_not_of(kSpace, brace + 1);
+  MT_CHECK(brace != config_json.npos && member != config_json.npos);
+  const std::string indent = config_json.substr(brace + 1, member - brace - 1);
+  const std::string entry = fmt::format("\"{}\": {}", key, value);
+  return config_json.insert(member, config_json[member] == '}' ? entry : entry + "," + indent);
+}
+
 }  // namespace
 
 std::string with_dtype(std::string config_json, DType dtype) {
@@ -73,13 +84,15 @@ std::string with_dtype(std::string config_json, DType dtype) {
       if (text[0] == '"' || text == "null") config_json.replace(old->begin, old->size, value);
     }
   if (named || dtype == DType::kF32) return config_json;
-  const size_t brace = config_json.find('{');
-  const size_t member = config_json.find_first_not_of(kSpace, brace + 1);
-  MT_CHECK(brace != config_json.npos && member != config_json.npos);
-  const std::string indent = config_json.substr(brace + 1, member - brace - 1);
   const char* const key = is_fifth_dialect(config_json) ? "dtype" : "torch_dtype";
-  const std::string entry = fmt::format("\"{}\": {}", key, value);
-  return config_json.insert(member, config_json[member] == '}' ? entry : entry + "," + indent);
+  return with_member(std::move(config_json), key, value);
+}
+
+std::string with_vocab_size(std::string config_json, int64_t vocab_size) {
+  const std::string value = std::to_string(vocab_size);
+  if (const auto old = top_level_value(config_json, "vocab_size"))
+    return config_json.replace(old->begin, old->size, value);
+  return with_member(std::move(config_json), "vocab_size", value);
 }
 
 }  // namespace mixtune

@@ -1,4 +1,4 @@
-#include "checkpoint/config_dtype.h"
+#include "checkpoint/edit_config.h"
 
 #include <gtest/gtest.h>
 
@@ -40,6 +40,17 @@ TEST(WithDtype, AddsItInTheConfigsDialect) {
 TEST(WithDtype, Fp32NeedsNoKey) {
   for (const char* same : {R"({})", R"({"a": {"dtype": "bfloat16"}})", R"({"rope_parameters": {}})"})
     EXPECT_EQ(with_dtype(same, DType::kF32), same);
+}
+
+TEST(WithVocabSize, ChangesOnlyTheValue) {
+  EXPECT_EQ(with_vocab_size("{\n  \"a\": {\"vocab_size\": 1},\n  \"vocab_size\": 32000,\n  \"b\": 1\n}\n", 32002),
+            "{\n  \"a\": {\"vocab_size\": 1},\n  \"vocab_size\": 32002,\n  \"b\": 1\n}\n");
+  EXPECT_EQ(with_vocab_size(R"({"vocab_size":7})", 12), R"({"vocab_size":12})");
+}
+
+TEST(WithVocabSize, AddsTheKeyThatIsMissing) {
+  EXPECT_EQ(with_vocab_size("{\n  \"a\": 1\n}\n", 32002), "{\n  \"vocab_size\": 32002,\n  \"a\": 1\n}\n");
+  EXPECT_EQ(with_vocab_size("{}", 32002), R"({"vocab_size": 32002})");
 }
 
 }  // namespace

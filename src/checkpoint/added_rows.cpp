@@ -1,0 +1,69 @@
+#include "checkpoint/added_rows.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "checkpoint/convert.h"
+#include "checkpoint/counted_part.h"
+#include "checkpoint/upload.h"
+
+namespace mixtune {
+
+namespace {
+
+constexpr int64_t kBlockBytes = 8 << 20;
+
+// sums[column] += the values of `rows` of that column, one after the other.
+void add_rows(const Tensor& rows, std::vector<double>& sums) {
+  const float* values = rows.as<float>();
+  const int64_t count = rows.shape[0], columns = rows.shape[1];
+#pragma omp parallel for
+  for (int64_t column = 0; column < columns; ++column)
+    for (int64_t row = 0; row < count; ++row) sums[column] += static_cast<double>(values[row * columns + column]);
+}
+
+std::vector<float> mean_of_rows(const HfFolder& folder, const HfSlice& slice) {
+  const int64_t rows = slice.stored_shape()[0], columns = slice.stored_elements() / rows;
+  const int64_t most = std::max<int64_t>(1, kBlockBytes / (columns * static_cast<int64_t>(sizeof(float))));
+  std::vector<float> block(static_cast<size_t>(std::min(most, rows) * columns));
+  std::vector<double> sums(static_cast<size_t>(columns));
+  for (int64_t row = 0; row < rows; row += most) {
+    const Tensor some = host_tensor(block.data(), {std::min(most, rows - row), columns});
+    folder.read(slice, row * columns, some);
+    add_rows(some, sums);
+  }
+  std::vector<float> mean(sums.size());
+  std::ranges::transform(sums, mean.begin(),
+                         [&](double sum) { return static_cast<float>(sum / static_cast<double>(rows)); });
+  return mean;
+}
+
+// `to` is elements of rows that are all `row`, from element `first` on, counted from the begin of a row.
+void fill_with_row(Ctx& ctx, const std::vector<float>& row, int64_t first, const Tensor& to) {
+  const auto columns = static_cast<int64_t>(row.size());
+  for (int64_t done = 0; done < to.elements();) {
+    const int64_t column = (first + done) % columns, count = std::min(columns - column, to.elements() - done);
+    upload(ctx, std::as_bytes(std::span(row).subspan(column, count)), DType::kF32, to.slice(done, count));
+    done += count;
+  }
+}
+
+}  // namespace
+
+uint64_t fill_added_rows(Ctx& ctx, const HfFolder& folder, State& state) {
+  uint64_t bytes = 0;
+  for (int param = 0; param < state.size(); ++param)
+    for (const HfSlice& slice : state.spec(param).slices) {
+      const CountedPart part = added_part(state, param, slice);
+      if (part.to.elements() == 0) continue;
+      MT_CHECK(slice.begin == 0 && slice.rows == slice.shape[0]);
+      const std::vector<float> mean = mean_of_rows(folder, slice);
+      fill_with_row(ctx, mean, part.first, part.to);
+      wait(ctx);
+      bytes += slice.stored_elements() * dtype_size(folder.place(slice).dtype);
+    }
+  if (bytes > 0) folder.check_unchanged();
+  return bytes;
+}
+
+}  // namespace mixtune
