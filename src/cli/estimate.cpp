@@ -17,6 +17,7 @@
 #include "train/device.h"
 #include "train/memory_plan.h"
 #include "train/memory_search.h"
+#include "train/model_tokenizer.h"
 
 namespace mixtune {
 
@@ -117,7 +118,7 @@ void run_estimate(const EstimateArguments& arguments, const Overrides& overrides
       load_config(arguments.config_file.empty() ? std::nullopt : std::optional(arguments.config_file), overrides);
   require_keys(config, {"model_name_or_path"});
   config.model.model_name_or_path = find_model(config.model.model_name_or_path, config.where("model_name_or_path"));
-  const MixtralConfig shape = load_mixtral_config(config.model.model_name_or_path);
+  const MixtralConfig shape = resize_vocabulary(config.model, load_mixtral_config(config.model.model_name_or_path));
   const Ranks ranks = planned_ranks(grid_of(config, shape.num_local_experts, arguments.ranks));
   const InstanceOptions options = planned_options(config, &ranks);
   const size_t memory = memory_of_gpu(arguments);

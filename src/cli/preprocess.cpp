@@ -42,10 +42,11 @@ TextSource text_source_of(const Config& config, std::span<const Dataset> dataset
   if (config.model.tokenizer_name_or_path.empty() && config.model.model_name_or_path.empty())
     require_keys(config, {"tokenizer_name_or_path"});
   const std::string& model = config.model.model_name_or_path;
-  const std::string& named = config.model.tokenizer_name_or_path;
-  const std::string folder = model_folder(named.empty() ? model : named);
+  const std::string folder = tokenizer_path(config.model);
   if (model.empty()) return open_text_source(open_tokenizer(folder), folder, datasets, config);
-  const MixtralConfig shape = load_mixtral_config(named.empty() ? folder : model_folder(model));
+  const bool is_models = config.model.tokenizer_name_or_path.empty();
+  const MixtralConfig shape =
+      resize_vocabulary(config.model, load_mixtral_config(is_models ? folder : model_folder(model)));
   return open_text_source(open_model_tokenizer(folder, shape), folder, datasets, config);
 }
 
@@ -141,7 +142,7 @@ Command add_preprocess(CLI::App& program) {
   app->add_option("--debug", arguments->debug, "Print the first N documents: token, label, position")
       ->type_name("N")
       ->check(CLI::NonNegativeNumber);
-  const KeyFlags flags(*app, {"Data", "model_name_or_path", "tokenizer_name_or_path", "seed"});
+  const KeyFlags flags(*app, {"Data", "model_name_or_path", "tokenizer_name_or_path", "resize_vocabulary", "seed"});
   add_examples(*app, {"mixtune preprocess examples/quickstart/train.yaml --debug 2",
                       "mixtune preprocess --train_file examples/quickstart/validation.jsonl --tokenizer_name_or_path "
                       "examples/quickstart --output tokens.jsonl"});

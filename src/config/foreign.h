@@ -58,7 +58,8 @@ inline constexpr std::string_view kNoStreaming = "not needed: a run reads its da
 inline constexpr std::string_view kNoTemplates =
     "not supported: templates are known by name; `chat_template` names one";
 inline constexpr std::string_view kNoSystem = "not supported: write a system turn into the records";
-inline constexpr std::string_view kNoTokens = "not supported yet: the vocabulary is the checkpoint's";
+inline constexpr std::string_view kOwnTokens =
+    "not a key: tokens are added in the tokeniser's files (docs/tokenizers.md), rows for them by `resize_vocabulary`";
 inline constexpr std::string_view kNoWorkers = "not needed: reading and tokenising need no settings";
 inline constexpr std::string_view kInConfigJson = "not needed: the checkpoint's `config.json` says it";
 inline constexpr std::string_view kOwnKernels = "not needed: the fastest kernels of the machine are taken";

@@ -43,7 +43,7 @@ constexpr std::array kKeys = {
     ForeignKey{kHf, "completion_only_loss", "train_on_prompt", "the other way round: `train_on_prompt: false`"},
     ForeignKey{kHf, "assistant_only_loss", "train_on_prompt", "the other way round: `train_on_prompt: false`"},
     ForeignKey{kHf, "chat_template_path", "", kNoTemplates},
-    ForeignKey{kHf, "eos_token", "", kNoTokens},
+    ForeignKey{kHf, "eos_token", "", "not a key: the tokeniser's files say it"},
     ForeignKey{kHf, "pad_token", "", "not needed: padding is never seen"},
     ForeignKey{kHf | kMistralFinetune, "optim", "", kNoOptimizer},
     ForeignKey{kHf, "optim_args", "", kNoOptimizer},

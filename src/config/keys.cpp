@@ -167,6 +167,9 @@ void add_model_keys(Table& table) {
             "folder of the checkpoint to start from (required)", kNullable);
   table.add("tokenizer_name_or_path", &Config::model, &M::tokenizer_name_or_path,
             "folder with `tokenizer.json` or `tokenizer.model`; null: `model_name_or_path`", kNullable);
+  table.add(
+      "resize_vocabulary", &Config::model, &M::resize_vocabulary,
+      "where the tokeniser has more tokens than the model: give the model a row for each, the mean of the old rows");
   table.add("router_aux_loss_coef", &Config::model, &M::router_aux_loss_coef,
             "weight of the router's load-balancing loss; null: the checkpoint's own, 0: off",
             {.bounds = {0, 100}, .nullable = true});

@@ -31,6 +31,7 @@ constexpr std::string_view kOtherGroups[] = {"Batch and length of the run", "Opt
                                              "Precision and memory",        "Several ranks"};
 constexpr std::string_view kOtherKeys[] = {"model_name_or_path",
                                            "tokenizer_name_or_path",
+                                           "resize_vocabulary",
                                            "router_aux_loss_coef",
                                            "router_aux_loss_type",
                                            "train_file",

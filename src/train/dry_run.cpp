@@ -61,9 +61,8 @@ std::string dry_run(const Config& given, const RankGrid& grid) {
   const Ranks ranks = planned_ranks(grid);
   const InstanceOptions options = planned_options(config, &ranks);
   check_output_folder(output_request(config));
-  const std::string& model = config.model.model_name_or_path;
-  const ModelFolder folder(model);
-  const MixtralConfig shape = parse_mixtral_config(folder.config_json(), model + "/config.json");
+  const ModelFolder folder(config.model.model_name_or_path);
+  const MixtralConfig shape = model_shape(config, folder);
   const State state(make_layout(shape, grid.experts(shape.num_local_experts)).specs, {DeviceType::kMeta}, options.types,
                     State::Purpose::kTraining,
                     {.dense = ranks.world.get(),

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "checkpoint/run_folder.h"
 
 namespace mixtune {
 
@@ -24,21 +25,36 @@ void warn_of_other(const Tokenizer& tokenizer, const char* what, int32_t id, std
 
 }  // namespace
 
+std::string tokenizer_path(const ModelSettings& settings, bool say) {
+  const std::string& named = settings.tokenizer_name_or_path;
+  return model_folder(named.empty() ? settings.model_name_or_path : named, say);
+}
+
+MixtralConfig resize_vocabulary(const ModelSettings& settings, const MixtralConfig& model) {
+  if (!settings.resize_vocabulary) return model;
+  const int64_t tokens = open_tokenizer(tokenizer_path(settings, false))->vocab_size();
+  if (tokens <= model.vocab_size) {
+    log_info("vocabulary: {}, nothing to resize: the tokeniser has {} tokens", model.vocab_size, tokens);
+    return model;
+  }
+  MixtralConfig resized = model;
+  resized.vocab_size = tokens;
+  resized.added_tokens = tokens - model.vocab_size;
+  log_info("vocabulary: {} -> {}, new rows are the mean of the old", model.vocab_size, tokens);
+  return resized;
+}
+
 void check_tokenizer(const Tokenizer& tokenizer, const MixtralConfig& model) {
   const std::string where = printable(tokenizer.path(), 200);
   if (tokenizer.vocab_size() > model.vocab_size) {
     const auto first = static_cast<int32_t>(model.vocab_size);  // of the tokens that have no row
-    const std::string name = tokenizer.piece(first);
-    if (tokenizer.special_id(name) == first)
-      throw UserError(where,
-                      fmt::format("the added token '{}' has the id {}, beyond the model's vocab_size {}",
-                                  printable(name), first, model.vocab_size),
-                      "resize the model's embeddings first (transformers: model.resize_token_embeddings), or use the "
-                      "tokeniser that belongs to the model");
-    throw UserError(where,
-                    fmt::format("the tokeniser has {} tokens, the model's vocab_size is {}", tokenizer.vocab_size(),
-                                model.vocab_size),
-                    "use the tokeniser that belongs to the model");
+    throw UserError(
+        where,
+        fmt::format("its token '{}' has the id {}, and the model's vocab_size is {} (tokens without a row: {})",
+                    printable(tokenizer.piece(first)), first, model.vocab_size,
+                    tokenizer.vocab_size() - model.vocab_size),
+        "train with resize_vocabulary: true, which adds rows, or use the tokeniser that belongs to the "
+        "model");
   }
   if (model.bos_token_id) {
     const auto bos = static_cast<int32_t>(*model.bos_token_id);

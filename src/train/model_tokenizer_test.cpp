@@ -1,8 +1,10 @@
 #include "train/model_tokenizer.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -46,11 +48,32 @@ class ModelTokenizerTest : public testing::Test {
 TEST_F(ModelTokenizerTest, EveryTokenHasARow) {
   EXPECT_EQ(refusal({.vocab_size = 4097}), "");
   EXPECT_EQ(refusal({.vocab_size = 4160}), "");  // padded
-  EXPECT_THAT(refusal({.vocab_size = 4096}),
-              AllOf(HasSubstr("the added token '<|im_end|>' has the id 4096, beyond the model's vocab_size 4096"),
-                    HasSubstr("resize")));
+  EXPECT_THAT(
+      refusal({.vocab_size = 4096}),
+      AllOf(HasSubstr("its token '<|im_end|>' has the id 4096, and the model's vocab_size is 4096 (tokens without "
+                      "a row: 1)"),
+            HasSubstr("train with resize_vocabulary: true")));
   EXPECT_THAT(refusal({.vocab_size = 4000}),
-              HasSubstr("the tokeniser has 4097 tokens, the model's vocab_size is 4000"));
+              AllOf(HasSubstr("has the id 4000, and the model's vocab_size is 4000 (tokens without a row: 97)"),
+                    HasSubstr("use the tokeniser that belongs to the model")));
+}
+
+TEST_F(ModelTokenizerTest, ResizesAVocabularyThatIsTooSmallWhereAsked) {
+  ModelSettings settings{.model_name_or_path = folder_ / ""};
+  EXPECT_EQ(resize_vocabulary(settings, {.vocab_size = 4000}).vocab_size, 4000);
+  settings.resize_vocabulary = true;
+  for (const int64_t before : {1000, 4000, 4096, 4097, 4160}) {
+    testing::internal::CaptureStderr();
+    const MixtralConfig after = resize_vocabulary(settings, {.vocab_size = before});
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(after.vocab_size, std::max<int64_t>(before, 4097));
+    EXPECT_EQ(after.added_tokens, after.vocab_size - before);
+    EXPECT_THAT(said, HasSubstr(before < 4097 ? fmt::format("vocabulary: {} -> 4097, new rows are the mean", before)
+                                              : fmt::format("vocabulary: {}, nothing to resize", before)));
+    EXPECT_EQ(refusal(after), "");
+  }
+  settings.tokenizer_name_or_path = folder_ / "none";
+  EXPECT_THROW(resize_vocabulary(settings, {.vocab_size = 4000}), UserError);
 }
 
 TEST_F(ModelTokenizerTest, WarnsOfOtherSpecialIds) {

@@ -7,7 +7,6 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "checkpoint/run_folder.h"
 #include "data/data_files.h"
 #include "data/joined_documents.h"
 #include "data/load_documents.h"
@@ -23,8 +22,7 @@ namespace {
 
 TextSource open_text(const std::vector<Dataset>& datasets, const Config& config, const MixtralConfig& shape) {
   if (!needs_tokenizer(datasets, config.data.dataset_format)) return {};
-  const std::string& named = config.model.tokenizer_name_or_path;
-  const std::string folder = named.empty() ? config.model.model_name_or_path : model_folder(named);
+  const std::string folder = tokenizer_path(config.model);
   return open_text_source(open_model_tokenizer(folder, shape), folder, datasets, config);
 }
 

@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 
 #include "base/log.h"
+#include "base/output_file.h"
 #include "base/size.h"
 #include "checkpoint/load.h"
 #include "checkpoint/save.h"
@@ -16,6 +18,7 @@
 #include "data/open_documents.h"
 #include "metrics/console_sink.h"
 #include "metrics/jsonl_sink.h"
+#include "train/model_tokenizer.h"
 #include "train/schedule.h"
 #include "train/shared_folder.h"
 #include "train/trace.h"
@@ -49,6 +52,20 @@ ModelFolder open_model(const Config& config, const Ranks* ranks) {
   return ModelFolder(config.model.model_name_or_path);
 }
 
+std::string folder_of(const std::string& path) {
+  return std::filesystem::is_directory(path) ? path : parent_folder(path);
+}
+
+// The model's folder as checkpoints are to have it, once it is known what is trained.
+void adapt(ModelFolder& folder, const MixtralConfig& shape, const Config& config, const RunData& data) {
+  const ModelSettings& model = config.model;
+  if (shape.added_tokens > 0) folder.set_vocab_size(shape.vocab_size);
+  if (model.resize_vocabulary && !model.tokenizer_name_or_path.empty())
+    folder.set_tokenizer(folder_of(tokenizer_path(model, false)));
+  if (const auto& chosen = data.chat_template; chosen && !(chosen->is_folders && model.tokenizer_name_or_path.empty()))
+    folder.set_chat_template(chosen->source, data.tokenizer_names);
+}
+
 // While it lives this rank computes on the threads of all that wait for it, as far as there are cores.
 class BorrowedThreads {
  public:
@@ -80,6 +97,11 @@ RunData checked_data(const Config& config, const ModelFolder& folder, Instance& 
 
 }  // namespace
 
+MixtralConfig model_shape(const Config& config, const ModelFolder& folder) {
+  const std::string where = config.model.model_name_or_path + "/config.json";
+  return resize_vocabulary(config.model, parse_mixtral_config(folder.config_json(), where));
+}
+
 PlanOptions plan_options(const Config& config, const RunData& data) {
   PlanOptions options{.max_seq_length = config.data.max_seq_length,
                       .packing = config.data.packing,
@@ -104,22 +126,20 @@ Trainer::Trainer(const Config& config, const Ranks* ranks)
     : config_(config),
       folder_(open_model(config, ranks)),
       options_(instance_options(config, State::Purpose::kTraining, ranks)),
-      instance_(parse_mixtral_config(folder_.config_json(), config.model.model_name_or_path + "/config.json"),
-                options_),
+      instance_(model_shape(config, folder_), options_),
       runner_(instance_, config.optimizer, config.run.seed),
       data_(checked_data(config, folder_, instance_)),
       router_coefficient_(config.model.router_aux_loss_coef.value_or(instance_.model().config().router_aux_loss_coef)),
       loader_(*data_.train, plan_options(config, data_), config.batch.per_device_train_batch_size,
               config.batch.gradient_accumulation_steps, instance_.host_memory(), instance_.share()),
       total_steps_(config.run.max_steps > 0 ? config.run.max_steps : loader_.steps()) {
-  if (const auto& chosen = data_.chat_template;
-      chosen && !(chosen->is_folders && config.model.tokenizer_name_or_path.empty()))
-    folder_.set_chat_template(chosen->source, data_.tokenizer_names);
+  adapt(folder_, instance_.model().config(), config, data_);
   if (data_.validation)
     evaluator_.emplace(instance_, *data_.validation, config.data.max_seq_length, config.data.packing,
                        config.batch.per_device_train_batch_size);
   if (instance_.ranks().compare)  // rows are drawn from one plan, so what each rank has read must be the same
-    instance_.ranks().compare({{"data", data_.digest()}});
+    instance_.ranks().compare(
+        {{"data", data_.digest()}, {"vocabulary", std::to_string(instance_.model().config().vocab_size)}});
   const LoadReport loaded = load_weights(instance_.ctx(), folder_.weights(), instance_.state());
   if (leads()) log_info("loaded {}{}", loaded.str(), ranks ? ", this rank's share" : "");
   const int64_t tokens = std::max(loader_.max_batch_tokens(), evaluator_ ? evaluator_->max_batch_tokens() : int64_t{0});

@@ -20,6 +20,7 @@ namespace mixtune {
 
 // What a run does with its settings before it has a device.
 OutputRequest output_request(const Config& config);
+MixtralConfig model_shape(const Config& config, const ModelFolder& folder);
 PlanOptions plan_options(const Config& config, const RunData& data);
 
 class Trainer {

@@ -120,6 +120,22 @@ bool needs_gpu(const std::string& command) {
   return command.find("--precision bf16") != command.npos && !command.starts_with("mixtune estimate ");
 }
 
+// The page's tokens, added to the quickstart's tokeniser, which has fewer pieces than Mistral's.
+std::string with_quickstarts_ids(std::string text) {
+  constexpr std::array<std::array<const char*, 2>, 3> kIds = {
+      {{"32000", "4096"}, {"32001", "4097"}, {"32002", "4098"}}};
+  for (const auto& [mistrals, quickstarts] : kIds) text = std::regex_replace(text, std::regex(mistrals), quickstarts);
+  return text;
+}
+
+void make_chatml_tokenizer(const fs::path& folder) {
+  const std::string page = read(kSource / "docs/tokenizers.md"), fence = "```json\n";
+  const size_t begin = page.find(fence) + fence.size();
+  fs::create_directories(folder);
+  fs::copy_file(kSource / "examples/quickstart/tokenizer.model", folder / "tokenizer.model");
+  write(folder / "tokenizer_config.json", with_quickstarts_ids(page.substr(begin, page.find("```", begin) - begin)));
+}
+
 void stand_in(const fs::path& work, const std::string& name) {
   const fs::path path = work / name, example = kSource / "examples/quickstart";
   if (fs::symlink_status(path).type() != fs::file_type::not_found || name.starts_with("examples/")) return;
@@ -134,6 +150,7 @@ void stand_in(const fs::path& work, const std::string& name) {
   if (name.starts_with("corpus_text_document"))
     for (const std::string ending : {".idx", ".bin"})
       fs::copy_file(kSource / ("tests/fixtures/indexed/windows" + ending), work / ("corpus_text_document" + ending));
+  if (name == "models/chatml") return make_chatml_tokenizer(path);
   if (name == "model.json") return fs::create_symlink(example / name, path);
   if (name == "model-00001-of-00019.safetensors")
     return fs::create_symlink(example / "pretrained/model.safetensors", path);
@@ -192,6 +209,33 @@ std::string name_of_command(const testing::TestParamInfo<Shown>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Docs, DocsCommand, testing::ValuesIn(commands_of_docs()), name_of_command);
+
+TEST(DocsCommands, AddedTokensAreTrainedSavedAndAnswered) {
+  const std::vector<Shown> shown = commands_of_page(kSource / "docs/tokenizers.md");
+  const auto train = std::ranges::find_if(
+      shown, [](const Shown& s) { return s.configs.contains("run.yaml") && s.command == "mixtune train run.yaml"; });
+  ASSERT_NE(train, shown.end());
+  const TempFolder work;
+  prepare(work.path(), *train);
+  const auto run = [&](std::vector<std::string> args) {
+    Outcome outcome = run_mixtune(std::move(args), work.path(), kLimit);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return outcome.err;
+  };
+  const std::string page = read(kSource / "docs/tokenizers.md");
+  std::smatch stated;
+  ASSERT_TRUE(std::regex_search(page, stated, std::regex("\nmixtune: vocabulary: .*\n")));
+  const std::string line = with_quickstarts_ids(stated.str().substr(1));
+  const std::vector<std::string> few = {"train", "run.yaml", "--max_steps=2", "--max_seq_length=64"};
+  const std::string said = run(few);
+  EXPECT_NE(said.find(line), said.npos) << said;
+  std::vector<std::string> on = few;
+  on.insert(on.end(), {"--model_name_or_path=out/chatml", "--output_dir=out/on"});
+  const std::string goes_on = run(on);
+  EXPECT_NE(goes_on.find("nothing to resize"), goes_on.npos) << goes_on;
+  const std::string chat = run({"generate", "out/on", "--chat", "--prompt=Hi", "--max-new-tokens=4"});
+  EXPECT_NE(chat.find("chat template: chatml"), chat.npos) << chat;
+}
 
 TEST(DocsCommands, AreFoundOnThePages) {
   const std::vector<Shown> all = commands_of_docs();
