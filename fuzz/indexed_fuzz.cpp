@@ -1,11 +1,13 @@
 // Any bytes as indexed data: refused with a UserError, or sequences and windows that can be read. An input is the sizes
-// of the .idx and of the .bin (u16, little-endian), these two, and the .mask if anything is left.
+// of the .idx and of the .bin (u16, little-endian), these two, the .mask if anything is left, and the
+// .weights from where that begins.
 #include <algorithm>
 #include <array>
 
 #include "data/batch.h"
 #include "data/gpt_sample.h"
 #include "data/indexed_reader.h"
+#include "data/weights.h"
 #include "memory_file.h"
 
 namespace {
@@ -22,8 +24,11 @@ void read_sequences(const IndexedReader& reader) {
       MT_CHECK(reader.document_of(sequence) == d);
       std::vector<int32_t> ids(reader.length(sequence)), labels(ids.size());
       reader.read(sequence, 0, ids, labels);
+      std::vector<float> weights(ids.size());
+      reader.read_weights(sequence, 0, weights);
       for (size_t i = 0; i < ids.size(); ++i)
-        MT_CHECK(ids[i] >= 0 && ids[i] < kVocab && (labels[i] == ids[i] || labels[i] == kIgnoreTarget));
+        MT_CHECK(ids[i] >= 0 && ids[i] < kVocab && (labels[i] == ids[i] || labels[i] == kIgnoreTarget) &&
+                 (labels[i] == ids[i] ? is_weight(weights[i]) : weights[i] == 0));
       tokens += static_cast<int64_t>(ids.size());
     }
   }
@@ -47,7 +52,7 @@ void read_windows(const IndexedReader& reader) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static MemoryFile idx, bin, mask;
+  static MemoryFile idx, bin, mask, weights;
   std::span<const uint8_t> rest(data, size);
   const auto take = [&](size_t count) {
     const auto taken = rest.first(std::min(count, rest.size()));
@@ -58,7 +63,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto sizes = take(4);
   IndexedInputs inputs{InputFile(idx.fill(take(sizes[0] + 256u * sizes[1]))),
                        InputFile(bin.fill(take(sizes[2] + 256u * sizes[3]))), std::nullopt};
-  if (!rest.empty()) inputs.mask.emplace(mask.fill(rest));
+  const auto weights_begin = static_cast<size_t>(std::ranges::search(rest, kWeightsMagic).begin() - rest.begin());
+  if (weights_begin < rest.size()) inputs.weights.emplace(weights.fill(rest.subspan(weights_begin)));
+  if (weights_begin > 0) inputs.mask.emplace(mask.fill(rest.first(weights_begin)));
   try {
     const IndexedReader reader(std::move(inputs), kVocab);
     read_sequences(reader);

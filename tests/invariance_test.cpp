@@ -43,6 +43,30 @@ TEST(Invariance, PackingWithRouterLoss) {
   }
 }
 
+TrainingRecord train_weighted(DType dtype, const Layout& layout, ShortTraining::Weights weights) {
+  return run_training({.layout = layout, .weights = weights}, {.types = StateTypes::all(dtype)});
+}
+
+TEST(Invariance, PackingAndAccumulationOfWeightedTargets) {
+  using Weights = ShortTraining::Weights;
+  for (const auto& [dtype, bounds] : {std::pair{DType::kF32, kFp32Bounds}, std::pair{DType::kF64, kFp64Bounds}}) {
+    const TrainingRecord reference = train_weighted(dtype, kOneRowEach, Weights::kUneven);
+    EXPECT_NE(reference.losses, train_weighted(dtype, kOneRowEach, Weights::kNone).losses);
+    for (const Layout& layout : {Layout{false, 1, 9}, Layout{false, 4, 3}, Layout{true, 2, 5}})
+      expect_same(train_weighted(dtype, layout, Weights::kUneven), reference, bounds);
+  }
+}
+
+// Powers of two, so that nothing is rounded otherwise.
+TEST(Weights, ThatAreAllTheSameChangeNoBit) {
+  const Layout layout = {true, 2, 5};
+  const TrainingRecord plain = train_weighted(DType::kF32, layout, ShortTraining::Weights::kNone),
+                       twos = train_weighted(DType::kF32, layout, ShortTraining::Weights::kTwos);
+  EXPECT_EQ(twos.losses, plain.losses);
+  EXPECT_EQ(twos.norms, plain.norms);
+  EXPECT_EQ(twos.weights, plain.weights);
+}
+
 TEST(Determinism, SameBitsTwiceAndOnAnyNumberOfThreads) {
   const Layout layout = {true, 2, 5};
   MixtralConfig config = testing_config();

@@ -21,6 +21,11 @@ TEST_P(Matrix, EveryLayoutGivesTheSameUpdate) {
   compare_all(run_, options_, {1, 2, 4, 8});
 }
 
+TEST_P(Matrix, OfWeightedTargetsToo) {
+  run_.weights = ShortTraining::Weights::kUneven;
+  compare_all(run_, options_, {2, 4});
+}
+
 TEST_P(Matrix, RecomputationToo) {
   const TrainingRecord reference = run_alone(run_, options_);
   print_heading();

@@ -37,10 +37,11 @@ struct ShortTraining {
   MixtralConfig config = testing_config();
   Layout layout = {false, 9, 1};
   double router_coefficient = 0;
-  int64_t documents = 9, longest = 60;  // of a step
-  bool first_experts = false;           // order_experts: every token goes to the first experts
-  bool little_memory = false;           // as much as the next line says
-  double memory = 1.2;                  // of what the worst routing needs where nothing of the experts is kept
+  int64_t documents = 9, longest = 60;                                    // of a step
+  enum class Weights { kNone, kTwos, kUneven } weights = Weights::kNone;  // of targets
+  bool first_experts = false;  // order_experts: every token goes to the first experts
+  bool little_memory = false;  // as much as the next line says
+  double memory = 1.2;         // of what the worst routing needs where nothing of the experts is kept
 
   static constexpr int64_t kSteps = 5;
 };
@@ -97,11 +98,15 @@ inline MemoryDocuments documents_of_step(const ShortTraining& run, int64_t step)
   for (int64_t d = 0; d < run.documents; ++d) {
     const auto length = static_cast<int64_t>(2 + random_below(key, ++index, run.longest - 1));
     std::vector<int32_t> ids, labels;
+    std::vector<float> weights;
     for (int64_t i = 0; i < length; ++i) {
       ids.push_back(static_cast<int32_t>(random_below(key, ++index, run.config.vocab_size)));
       labels.push_back(i + 1 == length || random_below(key, ++index, 2) ? ids.back() : kIgnoreTarget);
     }
-    documents.append(ids, labels);
+    if (run.weights != ShortTraining::Weights::kNone) weights.resize(ids.size(), 2);
+    if (run.weights == ShortTraining::Weights::kUneven)
+      for (float& weight : weights) weight = static_cast<float>(0.1 + random_uniform(key, ++index));
+    documents.append(ids, labels, weights);
   }
   return documents;
 }
@@ -143,10 +148,10 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
     const Step& rows = loader.load(0);
     EXPECT_EQ(rows.documents, run.documents);
     runner.forward_backward(rows.micro_batches,
-                            {.target_tokens = rows.target_tokens, .router_coefficient = run.router_coefficient});
+                            {.target_weight = rows.target_weight, .router_coefficient = run.router_coefficient});
     runner.update({.step = step, .learning_rate = settings.learning_rate, .max_norm = 1});
     const StepRunner::Result result = runner.read();
-    record.losses.push_back(result.token_loss / static_cast<double>(rows.target_tokens) +
+    record.losses.push_back(result.token_loss / rows.target_weight +
                             run.router_coefficient * result.router_loss /
                                 static_cast<double>(rows.micro_batches.size()));
     record.norms.push_back(result.grad_norm);

@@ -91,8 +91,8 @@ class Steps {
   void run() {
     ++step_;
     if (bench_.mode == BenchMode::kForward) return runner_.forward(batches_);
-    runner_.forward_backward(batches_,
-                             {.target_tokens = targets(), .router_coefficient = bench_.model.router_aux_loss_coef});
+    runner_.forward_backward(batches_, {.target_weight = static_cast<double>(targets()),
+                                        .router_coefficient = bench_.model.router_aux_loss_coef});
     if (bench_.mode == BenchMode::kForwardBackward) return instance_.state().reduce_gradients(instance_.ctx());
     runner_.update({.step = step_,
                     .learning_rate = 1e-6,

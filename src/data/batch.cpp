@@ -32,6 +32,7 @@ Batch to_device(Ctx& ctx, const Batch& host) {
           .positions = upload("positions", host.positions),
           .target_rows = upload("target rows", host.target_rows),
           .targets = upload("targets", host.targets),
+          .weights = host.weights ? upload("weights of targets", host.weights) : Tensor{},
           .doc_offsets = upload("document offsets", host.doc_offsets),
           .rows_by_id = {upload("ids by id", host.rows_by_id.ids), upload("begins by id", host.rows_by_id.begin),
                          upload("rows by id", host.rows_by_id.rows)},

@@ -14,6 +14,7 @@ struct Batch {
   Tensor positions;    // [T] int32: from 0 in each document
   Tensor target_rows;  // [N] int32, ascending
   Tensor targets;      // [N] int32: the token after row target_rows[i] in its document
+  Tensor weights;      // [N] fp32: of each target (data/weights.h); empty: all are 1
   Tensor doc_offsets;  // [D + 1] int32: document d is rows [doc_offsets[d], doc_offsets[d + 1]); last = live_tokens
   IdIndex rows_by_id;  // of the live rows
   Tensor host_doc_offsets;  // doc_offsets for the host; the same tensor where the batch is in host memory

@@ -66,12 +66,16 @@ void seal_entry(const std::string& folder, const DocumentSink& documents, std::s
   nlohmann::json log = nlohmann::json::array();
   for (const LogRecord::Line& line : lines)
     log.push_back({{"warning", line.level != LogLevel::kInfo}, {"text", line.text}});
-  const nlohmann::json seal = {
-      {"documents", totals.documents}, {"tokens", totals.tokens},
-      {"targets", totals.targets},     {"max_length", totals.max_length},
-      {"records", totals.records},     {"digest", documents.digest()},
-      {"sizes", sizes_of(folder)},     {"index", hash_file(IndexedPaths(entry_prefix(folder)).idx)},
-      {"log", std::move(log)}};
+  const nlohmann::json seal = {{"documents", totals.documents},
+                               {"tokens", totals.tokens},
+                               {"targets", totals.targets},
+                               {"max_length", totals.max_length},
+                               {"records", totals.records},
+                               {"weighted", totals.weighted},
+                               {"digest", documents.digest()},
+                               {"sizes", sizes_of(folder)},
+                               {"index", hash_file(IndexedPaths(entry_prefix(folder)).idx)},
+                               {"log", std::move(log)}};
   const std::string content = seal.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   write_file(seal_path(folder), hash_of(content) + content);
 }
@@ -85,7 +89,8 @@ CacheEntry open_entry(const std::string& folder, int64_t vocab_size, int64_t max
                               .tokens = seal.at("tokens"),
                               .targets = seal.at("targets"),
                               .max_length = seal.at("max_length"),
-                              .records = seal.at("records")};
+                              .records = seal.at("records"),
+                              .weighted = seal.at("weighted")};
   CacheEntry entry;
   entry.documents = std::make_shared<IndexedDocuments>(IndexedReader(prefix, vocab_size),
                                                        SequenceFit{.max_seq_length = max_seq_length}, totals,

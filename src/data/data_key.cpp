@@ -24,7 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kHashDigits = 64, kKeyDigits = 32;
-constexpr const char* kVersion = "tokenised data 1";
+constexpr const char* kVersion = "tokenised data 2";
 
 // Keys of these groups have no say in what the tokens of a document are, and neither have these keys.
 constexpr std::string_view kOtherGroups[] = {"Batch and length of the run", "Optimizer",    "Output", "Machine",

@@ -11,6 +11,7 @@ struct DocumentTotals {
   int64_t documents = 0, tokens = 0, targets = 0;
   int64_t max_length = 0;  // 0 where there is no document
   int64_t records = 0;     // those without a document too
+  bool weighted = false;   // a target may have a weight other than 1
 
   bool operator==(const DocumentTotals&) const = default;
 };
@@ -37,14 +38,22 @@ class Documents {
   // Allocates nothing. Throws Error where a file cannot be read.
   virtual void read(int64_t d, std::span<int32_t> ids, std::span<int32_t> labels) const = 0;
 
+  // The weight of each of its length(d) tokens (data/weights.h), 0 of one that is not trained; that of the first says
+  // nothing. Reads no ids. Allocates and throws as read().
+  virtual void read_weights(int64_t d, std::span<float> weights) const = 0;
+
   // The same for the same documents of the same records, wherever they lie; most likely different for others.
   virtual uint64_t digest() const = 0;
 };
 
 struct Document {
   std::vector<int32_t> ids, labels;
+  std::vector<float> weights;  // as read_weights has them; empty where the data set is not weighted
 };
 Document read_document(const Documents& documents, int64_t d);
+
+// The weight of all targets of a document, from what read_weights gave: added up in the order of the tokens.
+double target_weight(std::span<const float> weights);
 
 // Whether the two hold the same documents of the same records: reads both.
 bool same_documents(const Documents& a, const Documents& b);

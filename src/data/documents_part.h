@@ -39,6 +39,7 @@ class DocumentsPart : public Documents {
   void read(int64_t d, std::span<int32_t> ids, std::span<int32_t> labels) const override {
     all_->read(set_.select(d), ids, labels);
   }
+  void read_weights(int64_t d, std::span<float> weights) const override { all_->read_weights(set_.select(d), weights); }
   uint64_t digest() const override;
 
  private:

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "data/document_sink.h"
 #include "data/documents_part.h"
 #include "data/mask_counter.h"
 
@@ -88,6 +89,11 @@ void IndexedDocuments::read(int64_t d, std::span<int32_t> ids, std::span<int32_t
                labels.first(static_cast<size_t>(p.length)));
 }
 
+void IndexedDocuments::read_weights(int64_t d, std::span<float> weights) const {
+  const Piece p = piece(d);
+  reader_.read_weights(p.sequence, p.begin, weights.first(static_cast<size_t>(p.length)));
+}
+
 std::shared_ptr<const Documents> IndexedDocuments::open(IndexedReader reader, const SequenceFit& fit,
                                                         const std::string& name, LoadCounts& counts) {
   const auto all = std::make_shared<IndexedDocuments>(std::move(reader), fit, DocumentTotals{}, 0);
@@ -135,6 +141,7 @@ std::vector<int64_t> IndexedDocuments::count(const std::string& name, LoadCounts
   }
   counts.dropped += static_cast<int64_t>(without_target.size()) + reader_.empty_documents();
   counts.records = totals_.records = reader_.documents();
+  totals_.weighted = reader_.has_weights();
   if (!one_each) sampled_ = std::move(sampled);
   return without_target;
 }
@@ -143,9 +150,9 @@ std::vector<int64_t> IndexedDocuments::count(const std::string& name, LoadCounts
 void IndexedDocuments::sample_digest(int64_t pieces) {
   for (int64_t i = 0; i < std::min(pieces, kSampled); ++i) {
     const int64_t d = pieces <= kSampled ? i : i * (pieces / kSampled);
-    const auto [ids, labels] = read_document(*this, d);
+    const auto [ids, labels, weights] = read_document(*this, d);
     for (size_t t = 1; t < ids.size(); ++t)
-      digest_ = random_bits(digest_, static_cast<uint64_t>(ids[t]) << 1 | (labels[t] == ids[t]));
+      digest_ = add_token(digest_, ids[t], labels[t], weights.empty() ? 1 : weights[t]);
   }
   digest_ = random_bits(digest_, static_cast<uint64_t>(totals_.records));
 }

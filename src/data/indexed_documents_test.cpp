@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <string>
 
@@ -24,17 +26,25 @@ namespace {
 
 constexpr int64_t kVocab = 1000;
 
-// Records of one or more documents, some without a target; about a third of the labels are trained.
-void give_documents(DocumentSink& sink, int64_t count, int64_t longest, uint64_t seed, bool masked = true) {
+struct Kind {
+  bool masked = true, weighted = false;
+};
+constexpr std::array kKinds = {Kind{false, false}, Kind{true, false}, Kind{false, true}, Kind{true, true}};
+
+// Records of one or more documents, some without a target. Masked: about a third of the labels are trained. Weighted:
+// the weights of about half of the documents are not 1.
+void give_documents(DocumentSink& sink, int64_t count, int64_t longest, uint64_t seed, Kind kind = {}) {
   for (int64_t d = 0; d < count; ++d) {
     const uint64_t key = random_bits(seed, static_cast<uint64_t>(d));
     const auto length = 1 + random_below(key, 0, static_cast<uint64_t>(longest));
     std::vector<int32_t> ids(length), labels(length);
     for (size_t i = 0; i < length; ++i) {
       ids[i] = static_cast<int32_t>(random_below(key, i + 1, kVocab));
-      labels[i] = !masked || random_below(key, 7777 + i, 3) == 0 ? ids[i] : -100;
+      labels[i] = !kind.masked || random_below(key, 7777 + i, 3) == 0 ? ids[i] : -100;
     }
-    d > 0 && random_below(key, 5, 4) == 0 ? sink.append_piece(ids, labels) : sink.append(ids, labels);
+    std::vector<float> weights(kind.weighted && random_below(key, 6, 2) == 0 ? length : 0);
+    for (size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<float>(0.1 + random_uniform(key, 9999 + i));
+    d > 0 && random_below(key, 5, 4) == 0 ? sink.append_piece(ids, labels, weights) : sink.append(ids, labels, weights);
   }
 }
 
@@ -65,6 +75,7 @@ void expect_same_steps(Loader& a, Loader& b) {
     const Step &of_a = a.load(s), &of_b = b.load(s);
     EXPECT_EQ(of_a.live_tokens, of_b.live_tokens);
     EXPECT_EQ(of_a.target_tokens, of_b.target_tokens);
+    EXPECT_EQ(of_a.target_weight, of_b.target_weight);
     EXPECT_EQ(of_a.documents, of_b.documents);
     ASSERT_EQ(of_a.micro_batches.size(), of_b.micro_batches.size());
     for (size_t i = 0; i < of_a.micro_batches.size(); ++i) {
@@ -72,25 +83,31 @@ void expect_same_steps(Loader& a, Loader& b) {
       EXPECT_TRUE(std::ranges::equal(values(x.ids), values(y.ids)));
       EXPECT_TRUE(std::ranges::equal(values(x.targets), values(y.targets)));
       EXPECT_TRUE(std::ranges::equal(values(x.target_rows), values(y.target_rows)));
+      ASSERT_TRUE(x.weights && y.weights);
+      EXPECT_EQ(std::memcmp(x.weights.data, y.weights.data, x.weights.bytes()), 0);
       EXPECT_TRUE(std::ranges::equal(values(x.doc_offsets), values(y.doc_offsets)));
     }
   }
 }
 
 TEST_F(IndexedDocumentsTest, AreWhatTheyAreInMemory) {
-  for (const bool masked : {false, true}) {
+  for (const Kind kind : kKinds) {
     MemoryDocuments documents;
-    give_documents(documents, 1000, 700, 3, masked);
-    EXPECT_TRUE(same_documents(*stored(documents), documents)) << masked;
+    give_documents(documents, 1000, 700, 3, kind);
+    EXPECT_TRUE(same_documents(*stored(documents), documents)) << kind.masked << kind.weighted;
     LoadCounts counts;
-    EXPECT_TRUE(same_documents(*in_place({.max_seq_length = 700}, counts), documents)) << masked;
+    const auto opened = in_place({.max_seq_length = 700}, counts);
+    EXPECT_TRUE(same_documents(*opened, documents)) << kind.masked << kind.weighted;
+    EXPECT_EQ(opened->totals(), documents.totals());
+    EXPECT_EQ(documents.totals().weighted, kind.weighted);
+    EXPECT_EQ(std::filesystem::exists(folder_.path("stored.weights")), kind.weighted);
     EXPECT_EQ(counts.truncated + counts.split, 0);
   }
 }
 
 TEST_F(IndexedDocumentsTest, ALoaderReadsTheSameOfThem) {
   MemoryDocuments documents;
-  give_documents(documents, 300, 100, 4);
+  give_documents(documents, 300, 100, 4, {.weighted = true});
   const auto files = stored(documents);
   for (const bool packing : {false, true})
     for (const int ranks : {1, 2})
@@ -104,7 +121,7 @@ TEST_F(IndexedDocumentsTest, ALoaderReadsTheSameOfThem) {
 
 TEST_F(IndexedDocumentsTest, PartsOfThemAreTheSame) {
   const auto documents = std::make_shared<MemoryDocuments>();
-  give_documents(*documents, 500, 60, 9);
+  give_documents(*documents, 500, 60, 9, {.weighted = true});
   const Split expected = split_validation(documents, 20, 3), parts = split_validation(stored(*documents), 20, 3);
   EXPECT_TRUE(same_documents(*parts.train, *expected.train));
   EXPECT_TRUE(same_documents(*parts.validation, *expected.validation));
@@ -114,9 +131,9 @@ TEST_F(IndexedDocumentsTest, PartsOfThemAreTheSame) {
 
 // In place they are cut as they are where they are read into memory.
 TEST_F(IndexedDocumentsTest, AreCutAsLoadDocumentsCutsThem) {
-  for (const bool masked : {false, true}) {
+  for (const Kind kind : kKinds) {
     MemoryDocuments documents;
-    give_documents(documents, 400, 300, 5, masked);
+    give_documents(documents, 400, 300, 5, kind);
     write_indexed(documents, folder_.path("stored"), kVocab, true);
     const std::vector<std::string> files = {folder_.path("stored")};
     for (const LongDocuments policy : {LongDocuments::kSplit, LongDocuments::kTruncate})
@@ -128,7 +145,8 @@ TEST_F(IndexedDocumentsTest, AreCutAsLoadDocumentsCutsThem) {
         const auto cut = in_place({policy, longest}, counts);
         testing::internal::CaptureStderr();
         EXPECT_TRUE(same_documents(*cut, load_documents(as_dataset(files), settings, {}, kVocab)))
-            << masked << ", max_seq_length " << longest << ", split: " << (policy == LongDocuments::kSplit);
+            << kind.masked << kind.weighted << ", max_seq_length " << longest
+            << ", split: " << (policy == LongDocuments::kSplit);
         const std::string said = testing::internal::GetCapturedStderr();
         testing::internal::CaptureStderr();
         report_loaded(files[0], cut->totals(), counts, longest);

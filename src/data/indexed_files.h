@@ -1,5 +1,5 @@
-// Megatron-Core's indexed data set (megatron/core/datasets/indexed_dataset.py), and the mask that mixtune puts beside
-// it where some token is not trained. Little-endian, nothing aligned:
+// Megatron-Core's indexed data set (megatron/core/datasets/indexed_dataset.py), and what mixtune puts beside it: a mask
+// where some token is not trained, weights where some trained token has another than 1. Little-endian, nothing aligned:
 //
 //   PREFIX.idx   9 bytes "MMIDIDX\0\0", u64 version 1, u8 token type, u64 sequences S, u64 document indices D,
 //                i32 length of each sequence [S], i64 byte of PREFIX.bin where it begins [S], i64 document index [D]
@@ -7,6 +7,9 @@
 //   PREFIX.mask  8 bytes "MTMASK\0\0", u64 version 1, u64 tokens N, ceil(N / 8) bytes: bit t % 8 (from the lowest) of
 //                byte t / 8 is 1 where token t is trained; the bits after the last are 0. Without this file all are.
 //                The first token of a sequence counts as trained: in it, nothing predicts that one.
+//   PREFIX.weights  8 bytes "MTWEIGHT", u64 version 1, u64 tokens N, f32 weight of each token [N] (data/weights.h), 1
+//   of
+//                one that is not trained. Without this file all are 1.
 //
 // Document d is the sequences [index[d], index[d + 1]): D is one more than there are documents, the first index is 0,
 // the last is S, and a document may be empty. A sequence is what mixtune calls a document, a document a record.
@@ -30,6 +33,10 @@ inline constexpr uint64_t kIndexHeaderBytes = 34;
 inline constexpr std::string_view kMaskMagic{"MTMASK\0\0", 8};
 inline constexpr uint64_t kMaskVersion = 1;
 inline constexpr uint64_t kMaskHeaderBytes = 24;
+
+inline constexpr std::string_view kWeightsMagic{"MTWEIGHT", 8};
+inline constexpr uint64_t kWeightsVersion = 1;
+inline constexpr uint64_t kWeightsHeaderBytes = 24;
 
 // What Megatron takes for a vocabulary of this size.
 constexpr TokenType token_type_for(int64_t vocab_size) {
@@ -72,10 +79,10 @@ constexpr std::string_view token_type_name(TokenType type) {
 
 struct IndexedPaths {
   explicit IndexedPaths(const std::string& prefix)
-      : idx(prefix + ".idx"), bin(prefix + ".bin"), mask(prefix + ".mask") {}
-  std::array<std::string, 3> all() const { return {idx, bin, mask}; }
+      : idx(prefix + ".idx"), bin(prefix + ".bin"), mask(prefix + ".mask"), weights(prefix + ".weights") {}
+  std::array<std::string, 4> all() const { return {idx, bin, mask, weights}; }
 
-  std::string idx, bin, mask;
+  std::string idx, bin, mask, weights;
 };
 
 // `path` without a ".bin" or ".idx" at its end.

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "data/indexed_testing.h"
+#include "data/weights.h"
 
 namespace mixtune {
 namespace {
@@ -30,7 +31,11 @@ class HostileTest : public testing::Test {
     put(ending, at, {reinterpret_cast<const char*>(&value), sizeof value});
   }
   std::string message(int64_t vocab_size = kVocab) {
-    return user_error([&] { read_all(IndexedReader(prefix_, vocab_size)); });
+    return user_error([&] {
+      const IndexedReader reader(prefix_, vocab_size);
+      read_all(reader);
+      for (int64_t s = 0; s < reader.sequences(); ++s) weights_of(reader, s);
+    });
   }
   // The same of an index that is whole again afterwards.
   template <class Value>
@@ -117,6 +122,33 @@ TEST_F(HostileTest, Masks) {
   EXPECT_THAT(message(), HasSubstr("has 26 bytes, not 25"));
   folder_.write("data.mask", good.substr(0, 20));
   EXPECT_THAT(message(), HasSubstr("is not a mask"));
+}
+
+TEST_F(HostileTest, Weights) {
+  std::string good("MTWEIGHT\1\0\0\0\0\0\0\0\4\0\0\0\0\0\0\0", 24);
+  for (const float weight : {1.0F, 0.5F, kMaxWeight, kMinWeight})
+    good.append(reinterpret_cast<const char*>(&weight), sizeof weight);
+  folder_.write("data.weights", good);
+  EXPECT_EQ(message(), "");
+  const auto with = [&](size_t at, char byte) {
+    std::string weights = good;
+    weights[at] = byte;
+    folder_.write("data.weights", weights);
+    return message();
+  };
+  EXPECT_THAT(with(0, 'm'), HasSubstr("data.weights: is not a file of weights"));
+  EXPECT_THAT(with(8, 2), HasSubstr("has version 2"));
+  EXPECT_THAT(with(16, 5), HasSubstr("is of 5 tokens, the data set of 4"));
+  folder_.write("data.weights", good + "x");
+  EXPECT_THAT(message(), HasSubstr("has 41 bytes, not 40"));
+  folder_.write("data.weights", good.substr(0, 20));
+  EXPECT_THAT(message(), HasSubstr("is not a file of weights"));
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  for (const float weight : {nan, inf, -inf, -1.0F, 0.0F, 1e-7F, 10001.0F, 1e-45F}) {
+    folder_.write("data.weights", good);
+    put_value(".weights", 24 + 3 * sizeof weight, weight);
+    EXPECT_THAT(message(), HasSubstr("data.weights: token 3 weighs ")) << weight;
+  }
 }
 
 TEST_F(HostileTest, IntegersOfEveryType) {

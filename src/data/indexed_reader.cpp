@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "data/batch.h"
+#include "data/weights.h"
 
 namespace mixtune {
 
@@ -37,12 +38,35 @@ void read_values(const InputFile& file, uint64_t byte, std::span<Value> values) 
   file.read(byte, std::as_writable_bytes(values));
 }
 
-std::optional<InputFile> open_mask(const std::string& path) {
+std::optional<InputFile> open_if_there(const std::string& path) {
   std::error_code ignored;
   if (!std::filesystem::exists(std::filesystem::symlink_status(path, ignored))) return {};
   return InputFile(path);
 }
 
+// A file that says something of each token: its header, and the bytes after that.
+struct BesideTokens {
+  const char* what;
+  std::string_view magic;
+  uint64_t version, tokens, bytes;
+  std::string_view mend;
+};
+
+static_assert(kMaskHeaderBytes == kWeightsHeaderBytes);
+void check_header(const InputFile& file, const BesideTokens& expected) {
+  if (file.size() < kMaskHeaderBytes || file.read(0, expected.magic.size()) != expected.magic)
+    refuse(file, fmt::format("is not a {} (it does not begin with {})", expected.what, expected.magic.data()),
+           expected.mend);
+  const auto version = read_value<uint64_t>(file, 8), tokens = read_value<uint64_t>(file, 16);
+  if (version != expected.version)
+    refuse(file, fmt::format("has version {}, not {}", version, expected.version), expected.mend);
+  if (tokens != expected.tokens)
+    refuse(file, fmt::format("is of {} tokens, the data set of {}", tokens, expected.tokens), expected.mend);
+  if (file.size() - kMaskHeaderBytes != expected.bytes)
+    refuse(file, fmt::format("has {} bytes, not {}", file.size(), kMaskHeaderBytes + expected.bytes), expected.mend);
+}
+
+constexpr std::string_view kWeightsMend = "write the data set again, or remove the weights to count every token alike";
 constexpr std::string_view kBothMend = "a data set is PREFIX.idx and PREFIX.bin: check that both are there";
 
 TokenType checked_type(const InputFile& file, uint8_t code) {
@@ -63,7 +87,8 @@ TokenType checked_type(const InputFile& file, uint8_t code) {
 
 IndexedInputs open_indexed(const std::string& prefix) {
   const IndexedPaths paths(prefix);
-  return {InputFile(paths.idx, kBothMend), InputFile(paths.bin, kBothMend), open_mask(paths.mask)};
+  return {InputFile(paths.idx, kBothMend), InputFile(paths.bin, kBothMend), open_if_there(paths.mask),
+          open_if_there(paths.weights)};
 }
 
 IndexedReader::IndexedReader(IndexedInputs files, int64_t vocab_size)
@@ -72,6 +97,7 @@ IndexedReader::IndexedReader(IndexedInputs files, int64_t vocab_size)
   check_sequences();
   check_documents();
   if (has_mask()) check_mask();
+  if (has_weights()) check_weights();
 }
 
 void IndexedReader::read_header() {
@@ -152,17 +178,16 @@ void IndexedReader::check_documents() {
 void IndexedReader::check_mask() const {
   const InputFile& mask = *files_.mask;
   constexpr std::string_view kMend = "write the data set again, or remove the mask to train every token";
-  if (mask.size() < kMaskHeaderBytes || mask.read(0, kMaskMagic.size()) != kMaskMagic)
-    refuse(mask, "is not a mask (it does not begin with MTMASK)", kMend);
-  const auto version = read_value<uint64_t>(mask, 8), tokens = read_value<uint64_t>(mask, 16);
-  if (version != kMaskVersion) refuse(mask, fmt::format("has version {}, not {}", version, kMaskVersion), kMend);
-  if (tokens != static_cast<uint64_t>(tokens_))
-    refuse(mask, fmt::format("is of {} tokens, the data set of {}", tokens, tokens_), kMend);
-  const uint64_t bytes = (tokens + 7) / 8;
-  if (mask.size() - kMaskHeaderBytes != bytes)
-    refuse(mask, fmt::format("has {} bytes, not {}", mask.size(), kMaskHeaderBytes + bytes), kMend);
+  const auto tokens = static_cast<uint64_t>(tokens_);
+  check_header(mask, {"mask", kMaskMagic, kMaskVersion, tokens, (tokens + 7) / 8, kMend});
   if (tokens % 8 != 0 && read_value<uint8_t>(mask, mask.size() - 1) >> (tokens % 8) != 0)
     refuse(mask, "has bits after its last token", kMend);
+}
+
+void IndexedReader::check_weights() const {
+  const auto tokens = static_cast<uint64_t>(tokens_);
+  check_header(*files_.weights,
+               {"file of weights", kWeightsMagic, kWeightsVersion, tokens, sizeof(float) * tokens, kWeightsMend});
 }
 
 void IndexedReader::lengths(int64_t first, std::span<int32_t> lengths) const {
@@ -237,7 +262,7 @@ void IndexedReader::read(int64_t sequence, int64_t begin, std::span<int32_t> ids
   }
   if (labels.empty()) return;
   std::ranges::copy(ids, labels.begin());
-  if (has_mask()) mask_labels(token, labels);
+  mask(token, labels, kIgnoreTarget);
 }
 
 template <class Stored>
@@ -264,18 +289,36 @@ void IndexedReader::mask_bytes(int64_t first, std::span<uint8_t> bytes) const {
   read_values(*files_.mask, kMaskHeaderBytes + static_cast<uint64_t>(first), bytes);
 }
 
-void IndexedReader::mask_labels(int64_t token, std::span<int32_t> labels) const {
+void IndexedReader::read_weights(int64_t sequence, int64_t begin, std::span<float> weights) const {
+  const Extent all = extent(sequence);
+  MT_CHECK(begin >= 0 && begin <= all.length && static_cast<int64_t>(weights.size()) <= all.length - begin);
+  const int64_t token = all.begin + begin;
+  std::ranges::fill(weights, 1.0F);
+  if (has_weights())
+    read_values(*files_.weights, kWeightsHeaderBytes + sizeof(float) * static_cast<uint64_t>(token), weights);
+  for (size_t i = 0; i < weights.size(); ++i)
+    if (!is_weight(weights[i]))
+      refuse(*files_.weights,
+             fmt::format("token {} weighs {}: weights are from {} to {}", token + static_cast<int64_t>(i), weights[i],
+                         kMinWeight, kMaxWeight),
+             kWeightsMend);
+  mask(token, weights, 0.0F);
+}
+
+template <class Value>
+void IndexedReader::mask(int64_t token, std::span<Value> values, Value untrained) const {
+  if (!has_mask()) return;
   std::array<uint8_t, 4096> block;
-  while (!labels.empty()) {
+  while (!values.empty()) {
     const int64_t first_bit = token % 8;
-    const auto count = std::min(labels.size(), block.size() * 8 - static_cast<size_t>(first_bit));
+    const auto count = std::min(values.size(), block.size() * 8 - static_cast<size_t>(first_bit));
     const auto bytes = (static_cast<size_t>(first_bit) + count + 7) / 8;
     mask_bytes(token / 8, std::span(block).first(bytes));
     for (size_t i = 0; i < count; ++i) {
       const size_t bit = static_cast<size_t>(first_bit) + i;
-      if ((block[bit / 8] >> (bit % 8) & 1) == 0) labels[i] = kIgnoreTarget;
+      if ((block[bit / 8] >> (bit % 8) & 1) == 0) values[i] = untrained;
     }
-    labels = labels.subspan(count);
+    values = values.subspan(count);
     token += static_cast<int64_t>(count);
   }
 }

@@ -14,14 +14,14 @@ namespace mixtune {
 
 struct IndexedInputs {
   InputFile idx, bin;
-  std::optional<InputFile> mask;
+  std::optional<InputFile> mask, weights;
 };
 // Throws UserError where the .idx or the .bin cannot be opened.
 IndexedInputs open_indexed(const std::string& prefix);
 
 // The files are read, never mapped, and nothing of a sequence is held: a reader needs 1/64 byte of memory for each
 // document. Every member may be called by any number of threads at once. Opening reads the whole .idx once (20 bytes a
-// sequence) and checks it; the .bin and the .mask are read where they are asked for.
+// sequence) and checks it; the others are read where they are asked for.
 class IndexedReader {
  public:
   // Throws UserError for files that are malformed or do not belong together, and for ids that are no integers.
@@ -37,6 +37,7 @@ class IndexedReader {
   int64_t max_length() const { return max_length_; }
   TokenType type() const { return type_; }
   bool has_mask() const { return files_.mask.has_value(); }
+  bool has_weights() const { return files_.weights.has_value(); }
 
   // The lengths of sequences [first, first + lengths.size()), in tokens.
   void lengths(int64_t first, std::span<int32_t> lengths) const;
@@ -49,6 +50,10 @@ class IndexedReader {
   // kIgnoreTarget. `labels` has as many elements as `ids`, or none. Throws UserError for an id outside [0, vocab_size),
   // and Error where a file has changed.
   void read(int64_t sequence, int64_t begin, std::span<int32_t> ids, std::span<int32_t> labels) const;
+
+  // Their weights: 0 of one that is not trained. Throws UserError for what is no weight, and Error where a file has
+  // changed.
+  void read_weights(int64_t sequence, int64_t begin, std::span<float> weights) const;
 
   // Where a sequence begins, in tokens of all.
   int64_t token_begin(int64_t sequence) const { return extent(sequence).begin; }
@@ -64,13 +69,15 @@ class IndexedReader {
   void check_sequences();
   void check_documents();
   void check_mask() const;
+  void check_weights() const;
   Extent extent(int64_t sequence) const;
   void check_still(bool fits) const;
   uint64_t pointer_byte(int64_t sequence) const { return kIndexHeaderBytes + 4u * sequences_ + 8u * sequence; }
   uint64_t document_byte(int64_t document) const { return pointer_byte(sequences_) + 8u * document; }
   template <class Stored>
   void read_ids(int64_t token, std::span<int32_t> ids) const;
-  void mask_labels(int64_t token, std::span<int32_t> labels) const;
+  template <class Value>
+  void mask(int64_t token, std::span<Value> values, Value untrained) const;
 
   IndexedInputs files_;
   int64_t vocab_size_;

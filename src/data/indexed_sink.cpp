@@ -11,8 +11,8 @@ void IndexedSink::begin_record() {
   begun_ = true;
 }
 
-void IndexedSink::add(std::span<const int32_t> ids, std::span<const int32_t> labels, int64_t /*targets*/) {
-  storing([&] { writer_->append(ids, labels); });
+void IndexedSink::add(const Added& document) {
+  storing([&] { writer_->append(document.ids, document.labels, document.weights); });
 }
 
 void IndexedSink::finish() {

@@ -19,14 +19,14 @@ class CannotStore : public std::runtime_error {
 // All throw CannotStore where the files cannot be written.
 class IndexedSink : public DocumentSink {
  public:
-  // The files are PREFIX.idx, .bin and .mask. None of them exists.
+  // The files are PREFIX.idx, .bin, .mask and .weights. None of them exists.
   IndexedSink(const std::string& prefix, int64_t vocab_size);
   // After the last document: the files are on the disk.
   void finish();
 
  private:
   void begin_record() override;
-  void add(std::span<const int32_t> ids, std::span<const int32_t> labels, int64_t targets) override;
+  void add(const Added& document) override;
 
   std::unique_ptr<IndexedWriter> writer_;
   bool begun_ = false;

@@ -118,6 +118,31 @@ TEST(IndexedWriter, WritesAMaskOnlyWhereATokenIsNotTrained) {
   EXPECT_THAT(names_in(folder.path()), ElementsAre("data.bin", "data.idx"));
 }
 
+TEST(IndexedWriter, WritesWeightsOnlyWhereATrainedTokenHasAnotherThanOne) {
+  const TestFolder folder;
+  const auto write = [&](const Sequence& labels, const std::vector<float>& weights) {
+    IndexedWriter writer(folder.path("data"), kVocab, Existing::kReplaced);
+    writer.append(Sequence{1, 2}, Sequence{1, 2});
+    writer.append(Sequence{1, 2, 3}, labels, weights);
+    writer.append(Sequence{4}, Sequence{4});
+    writer.end_document();
+    writer.finish();
+  };
+  write({1, -100, 3}, {9, 0, 0.5});
+  std::string expected("MTWEIGHT\1\0\0\0\0\0\0\0\6\0\0\0\0\0\0\0", 24);
+  for (const float weight : {1.0F, 1.0F, 1.0F, 1.0F, 0.5F, 1.0F})
+    expected.append(reinterpret_cast<const char*>(&weight), sizeof weight);
+  EXPECT_EQ(TestFolder::read(folder.path("data.weights")), expected);
+  EXPECT_THAT(names_in(folder.path()), ElementsAre("data.bin", "data.idx", "data.mask", "data.weights"));
+  EXPECT_THAT(weights_of(IndexedReader(folder.path("data"), kVocab), 1), ElementsAre(1, 0, 0.5));
+  write({1, -100, 3}, {9, 7, 1});
+  EXPECT_THAT(names_in(folder.path()), ElementsAre("data.bin", "data.idx", "data.mask"));
+  EXPECT_THAT(weights_of(IndexedReader(folder.path("data"), kVocab), 1), ElementsAre(1, 0, 1));
+  write({1, 2, 3}, {});
+  EXPECT_THAT(names_in(folder.path()), ElementsAre("data.bin", "data.idx"));
+  EXPECT_THAT(weights_of(IndexedReader(folder.path("data"), kVocab), 1), ElementsAre(1, 1, 1));
+}
+
 TEST(IndexedWriter, RefusesLabelsThatAMaskCannotSay) {
   const TestFolder folder;
   IndexedWriter writer(folder.path("data"), kVocab, Existing::kRefused);

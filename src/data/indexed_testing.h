@@ -31,6 +31,12 @@ inline Sequence labels_of(const IndexedReader& reader, int64_t sequence) {
   return labels;
 }
 
+inline std::vector<float> weights_of(const IndexedReader& reader, int64_t sequence) {
+  std::vector<float> weights(reader.length(sequence));
+  reader.read_weights(sequence, 0, weights);
+  return weights;
+}
+
 inline DataSet read_all(const IndexedReader& reader) {
   DataSet all(reader.documents());
   for (int64_t d = 0; d < reader.documents(); ++d)

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "data/batch.h"
+#include "data/weights.h"
 
 namespace mixtune {
 
@@ -74,7 +75,9 @@ IndexedWriter::IndexedWriter(const std::string& prefix, int64_t vocab_size, Exis
   document_indices_.write(bytes_of(int64_t{0}));
 }
 
-void IndexedWriter::append(std::span<const int32_t> ids, std::span<const int32_t> labels) {
+void IndexedWriter::append(std::span<const int32_t> ids, std::span<const int32_t> labels,
+                           std::span<const float> weights) {
+  MT_CHECK(weights.empty() || weights.size() == ids.size());
   MT_CHECK(ids.size() == labels.size() && ids.size() <= std::numeric_limits<int32_t>::max());
   MT_CHECK(std::ranges::all_of(ids, [&](int32_t id) { return id >= 0 && id < vocab_size_; }));
   for (size_t i = 1; i < ids.size(); ++i)
@@ -87,6 +90,7 @@ void IndexedWriter::append(std::span<const int32_t> ids, std::span<const int32_t
           "write JSONL instead");
   write_ids(ids);
   write_mask(ids, labels);
+  write_weights(labels, weights);
   lengths_.write(bytes_of(static_cast<int32_t>(ids.size())));
   ++sequences_;
   tokens_ += static_cast<int64_t>(ids.size());
@@ -115,6 +119,24 @@ void IndexedWriter::write_mask(std::span<const int32_t> ids, std::span<const int
   }
 }
 
+// Of all tokens before the first weight that is not 1, ones are written when it comes.
+void IndexedWriter::write_weights(std::span<const int32_t> labels, std::span<const float> weights) {
+  const auto weight = [&](size_t i) {
+    return i == 0 || weights.empty() || labels[i] == kIgnoreTarget ? 1.0F : weights[i];
+  };
+  if (!weights_) {
+    size_t i = 0;
+    while (i < weights.size() && weight(i) == 1) ++i;
+    if (i == weights.size()) return;
+    weights_.emplace(prefix_ + ".token-weights");
+    for (int64_t token = 0; token < tokens_; ++token) weights_->write(bytes_of(1.0F));
+  }
+  for (size_t i = 0; i < labels.size(); ++i) {
+    MT_CHECK(is_weight(weight(i)));
+    weights_->write(bytes_of(weight(i)));
+  }
+}
+
 void IndexedWriter::end_document() {
   document_indices_.write(bytes_of(sequences_));
   ended_sequences_ = sequences_;
@@ -126,15 +148,18 @@ void IndexedWriter::finish() {
   bin_.finish();
   std::optional<Part> mask;
   if (!all_trained_) write_mask_file(mask.emplace(paths_.mask));
+  std::optional<Part> weights;
+  if (weights_) write_weights_file(weights.emplace(paths_.weights));
   Part idx(paths_.idx);
   write_idx(idx);
 
   // What is replaced goes in the reverse order, so that no .idx ever stands beside a file of another data set.
   if (existing_ == Existing::kReplaced)
-    for (const std::string& path : {paths_.idx, paths_.mask})
+    for (const std::string& path : {paths_.idx, paths_.mask, paths_.weights})
       if (exists(path)) remove_whole(path);
   bin_.commit(existing_);
   if (mask) mask->commit(existing_);
+  if (weights) weights->commit(existing_);
   idx.commit(existing_);
 }
 
@@ -145,6 +170,14 @@ void IndexedWriter::write_mask_file(Part& mask) {
   if (tokens_ % 8 != 0) mask_bits_.write(bytes_of(mask_byte_));
   copy_to(mask, mask_bits_);
   mask.finish();
+}
+
+void IndexedWriter::write_weights_file(Part& weights) {
+  weights.write(std::as_bytes(std::span(kWeightsMagic)));
+  weights.write(bytes_of(kWeightsVersion));
+  weights.write(bytes_of(tokens_));
+  copy_to(weights, *weights_);
+  weights.finish();
 }
 
 void IndexedWriter::write_idx(Part& idx) {

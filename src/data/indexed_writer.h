@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,14 +18,14 @@ namespace mixtune {
 // the .idx last, so that a kill at any instant leaves the whole data set or none that can be read.
 class IndexedWriter {
  public:
-  // The files are PREFIX.idx, .bin and, where some token is not trained, .mask. Throws UserError where one of them
-  // exists, unless it is to be replaced.
+  // The files are PREFIX.idx, .bin, where some token is not trained .mask, and where one that is has a weight other
+  // than 1 .weights. Throws UserError where one of them exists, unless it is to be replaced.
   IndexedWriter(const std::string& prefix, int64_t vocab_size, Existing existing);
 
   // A sequence of the document that has not ended yet: ids in [0, vocab_size), and as many labels, each the id of its
-  // token, or kIgnoreTarget where that is not trained; the first says nothing, as it is never a target. Throws
-  // UserError for another label.
-  void append(std::span<const int32_t> ids, std::span<const int32_t> labels);
+  // token, or kIgnoreTarget where that is not trained; the first says nothing, as it is never a target. Weights
+  // (data/weights.h) are those of the tokens that are trained, or empty: all are 1. Throws UserError for another label.
+  void append(std::span<const int32_t> ids, std::span<const int32_t> labels, std::span<const float> weights = {});
   // Without a sequence since the last call: an empty document.
   void end_document();
   // All sequences are in documents that ended.
@@ -50,8 +51,10 @@ class IndexedWriter {
 
   void write_ids(std::span<const int32_t> ids);
   void write_mask(std::span<const int32_t> ids, std::span<const int32_t> labels);
+  void write_weights(std::span<const int32_t> labels, std::span<const float> weights);
   void copy_to(Part& to, Part& from);
   void write_mask_file(Part& mask);
+  void write_weights_file(Part& weights);
   void write_idx(Part& idx);
   void write_pointers(Part& idx);
 
@@ -63,6 +66,7 @@ class IndexedWriter {
   Part bin_;
   // Of the .idx and the .mask, until the numbers in their headers are known.
   Part lengths_, document_indices_, mask_bits_;
+  std::optional<Part> weights_;  // the same of the .weights, once a weight is not 1
   int64_t sequences_ = 0, documents_ = 0, tokens_ = 0;
   int64_t ended_sequences_ = 0;  // in documents that ended
   bool all_trained_ = true;

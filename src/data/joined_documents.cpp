@@ -18,6 +18,7 @@ JoinedDocuments::JoinedDocuments(std::vector<std::shared_ptr<const Documents>> p
     totals_.tokens += more.tokens;
     totals_.targets += more.targets;
     totals_.records += more.records;
+    totals_.weighted |= more.weighted;
     totals_.max_length = std::max(totals_.max_length, more.max_length);
   }
 }
@@ -46,6 +47,11 @@ int64_t JoinedDocuments::record(int64_t d) const {
 void JoinedDocuments::read(int64_t d, std::span<int32_t> ids, std::span<int32_t> labels) const {
   const Place at = place(d);
   at.documents.read(at.d, ids, labels);
+}
+
+void JoinedDocuments::read_weights(int64_t d, std::span<float> weights) const {
+  const Place at = place(d);
+  at.documents.read_weights(at.d, weights);
 }
 
 uint64_t JoinedDocuments::digest() const {

@@ -19,6 +19,7 @@ class JoinedDocuments : public Documents {
   int64_t targets(int64_t d) const override;
   int64_t record(int64_t d) const override;
   void read(int64_t d, std::span<int32_t> ids, std::span<int32_t> labels) const override;
+  void read_weights(int64_t d, std::span<float> weights) const override;
   uint64_t digest() const override;
 
  private:

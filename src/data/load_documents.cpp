@@ -22,6 +22,7 @@ namespace {
 
 struct Piece {
   std::span<const int32_t> ids, labels;
+  std::span<const float> weights;  // empty: all are 1
 };
 
 // Appends `length` tokens of a record, made to fit; `read(begin, count)` is the Piece of some of them. A piece begins
@@ -35,7 +36,7 @@ void append_fitted(DocumentSink& documents, int64_t length, bool continues, cons
   counts.split += split;
   const auto append = [&](int64_t begin, auto add) {
     const Piece piece = read(begin, std::min(fit.max_seq_length, length - begin));
-    counts.dropped += !(documents.*add)(piece.ids, piece.labels);
+    counts.dropped += !(documents.*add)(piece.ids, piece.labels, piece.weights);
   };
   append(0, continues ? &DocumentSink::append_piece : &DocumentSink::append);
   for (int64_t begin = fit.max_seq_length - 1; split && begin + 1 < length; begin += fit.max_seq_length - 1)
@@ -118,7 +119,9 @@ void load_file(DocumentSink& documents, const std::string& file, DatasetFormat f
         const auto length = static_cast<int64_t>(document.ids.size());
         fit.check(length, where);
         append_fitted(documents, length, document.continues, fit, counts, [&](int64_t begin, int64_t count) {
-          return Piece{std::span(document.ids).subspan(begin, count), std::span(document.labels).subspan(begin, count)};
+          return Piece{
+              std::span(document.ids).subspan(begin, count), std::span(document.labels).subspan(begin, count),
+              document.weights.empty() ? std::span<const float>() : std::span(document.weights).subspan(begin, count)};
         });
       }
     }
@@ -136,6 +139,7 @@ void load_indexed(DocumentSink& documents, const std::string& prefix, int64_t mo
   const IndexedReader reader(prefix, source.vocab_size);
   const SequenceFit fit = fit_of_indexed(source.settings, reader, shown);
   std::vector<int32_t> ids, labels;
+  std::vector<float> weights;
   const auto append = [&](int64_t sequence, bool continues) {
     const int64_t length = reader.length(sequence);
     fit.check(length, fmt::format("{}, sequence {}", shown, sequence));
@@ -143,7 +147,10 @@ void load_indexed(DocumentSink& documents, const std::string& prefix, int64_t mo
       ids.resize(count);
       labels.resize(count);
       reader.read(sequence, begin, ids, labels);
-      return Piece{ids, labels};
+      if (!reader.has_weights()) return Piece{ids, labels, {}};
+      weights.resize(count);
+      reader.read_weights(sequence, begin, weights);
+      return Piece{ids, labels, weights};
     });
   };
   const int64_t records = std::min(reader.documents(), most);

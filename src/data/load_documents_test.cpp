@@ -126,7 +126,7 @@ using Target = std::pair<int32_t, int32_t>;
 std::vector<Target> targets_of(const Documents& documents) {
   std::vector<Target> targets;
   for (int64_t d = 0; d < documents.size(); ++d) {
-    const auto [ids, labels] = read_document(documents, d);
+    const auto [ids, labels, weights] = read_document(documents, d);
     for (size_t i = 0; i + 1 < ids.size(); ++i)
       if (labels[i + 1] != kIgnoreTarget) targets.emplace_back(ids[i], labels[i + 1]);
   }

@@ -46,7 +46,9 @@ Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t r
   const auto bytes = [](int64_t n) {
     return align_up(static_cast<size_t>(n) * sizeof(int32_t));
   };
-  const size_t batch_bytes = 6 * bytes(max_tokens_) + bytes(max_tokens_ + 1) + bytes(max_documents_ + 1);
+  const bool weighted = documents.totals().weighted;
+  const size_t batch_bytes =
+      (weighted ? 7 : 6) * bytes(max_tokens_) + bytes(max_tokens_ + 1) + bytes(max_documents_ + 1);
   constexpr int64_t kMaxBytes = int64_t{1} << 46;
   const int64_t all_bytes =
       checked_product(batches, static_cast<int64_t>(batch_bytes), kMaxBytes, "bytes of host memory for a step");
@@ -55,17 +57,20 @@ Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t r
     return arena_->allocate(name, {n}, DType::kI32).as<int32_t>();
   };
   for (int64_t i = 0; i < batches; ++i)
-    buffers_.push_back({.ids = allocate("ids", max_tokens_),
-                        .targets = allocate("targets", max_tokens_),
-                        .positions = allocate("positions", max_tokens_),
-                        .target_rows = allocate("target rows", max_tokens_),
-                        .doc_offsets = allocate("document offsets", max_documents_ + 1),
-                        .sorted_ids = allocate("sorted ids", max_tokens_),
-                        .id_begins = allocate("begins by id", max_tokens_ + 1),
-                        .id_rows = allocate("rows by id", max_tokens_)});
+    buffers_.push_back(
+        {.ids = allocate("ids", max_tokens_),
+         .targets = allocate("targets", max_tokens_),
+         .positions = allocate("positions", max_tokens_),
+         .target_rows = allocate("target rows", max_tokens_),
+         .doc_offsets = allocate("document offsets", max_documents_ + 1),
+         .sorted_ids = allocate("sorted ids", max_tokens_),
+         .id_begins = allocate("begins by id", max_tokens_ + 1),
+         .id_rows = allocate("rows by id", max_tokens_),
+         .weights = weighted ? arena_->allocate("weights", {max_tokens_}, DType::kF32).as<float>() : nullptr});
   batches_.reserve(buffers_.size());
   sorted_.resize(max_tokens_);
   labels_.resize(documents.max_length());
+  if (weighted) weights_.resize(documents.max_length());
 }
 
 Loader::Rows Loader::rows_of(Rows accumulation_step, int rank) const {
@@ -89,6 +94,7 @@ const Step& Loader::load(int64_t step) {
     step_.target_tokens += batch.target_tokens();
     step_.documents += batch.doc_offsets.elements() - 1;
   }
+  if (weights_.empty()) step_.target_weight = static_cast<double>(step_.target_tokens);
   step_.micro_batches = batches_;
   step_.epoch = rows_.epochs_done(last);
   return step_;
@@ -100,9 +106,17 @@ int64_t Loader::count_other_rows(Rows rows) {
     for (const int64_t d : rows_.row(row)) {
       step_.target_tokens += documents_.targets(d);
       step_.documents += 1;
+      read_weights(d);
       tokens += documents_.length(d);
     }
   return tokens;
+}
+
+void Loader::read_weights(int64_t d) {
+  if (weights_.empty()) return;
+  const auto weights = std::span(weights_).first(static_cast<size_t>(documents_.length(d)));
+  documents_.read_weights(d, weights);
+  step_.target_weight += target_weight(weights);
 }
 
 Batch Loader::fill(const Buffers& buffers, Rows of) {
@@ -111,10 +125,12 @@ Batch Loader::fill(const Buffers& buffers, Rows of) {
     const int64_t length = documents_.length(d);
     const std::span labels = std::span(labels_).first(static_cast<size_t>(length));
     documents_.read(d, {buffers.ids + live, labels.size()}, labels);
+    read_weights(d);
     for (int64_t i = 0; i < length; ++i, ++live) {
       buffers.positions[live] = static_cast<int32_t>(i);
       if (i + 1 == length || labels[i + 1] == kIgnoreTarget) continue;
       buffers.target_rows[targets] = static_cast<int32_t>(live);
+      if (buffers.weights) buffers.weights[targets] = weights_[i + 1];
       buffers.targets[targets++] = labels[i + 1];
     }
     buffers.doc_offsets[++documents] = static_cast<int32_t>(live);
@@ -130,6 +146,7 @@ Batch Loader::fill(const Buffers& buffers, Rows of) {
           .positions = host_tensor(buffers.positions, {rows}),
           .target_rows = host_tensor(buffers.target_rows, {targets}),
           .targets = host_tensor(buffers.targets, {targets}),
+          .weights = buffers.weights ? host_tensor(buffers.weights, {targets}) : Tensor{},
           .doc_offsets = doc_offsets,
           .rows_by_id = index_ids(host_tensor(buffers.ids, {live}),
                                   {host_tensor(buffers.sorted_ids, {live}), host_tensor(buffers.id_begins, {live + 1}),

@@ -18,6 +18,7 @@ struct Step {
   std::span<const Batch> micro_batches;  // this rank's; valid until the next load
   int64_t live_tokens = 0;
   int64_t target_tokens = 0;
+  double target_weight = 0;  // of all targets: added up by document, in the order of the plan; else their number
   int64_t documents = 0;
   double epoch = 0;  // epochs done after this step
 };
@@ -29,10 +30,11 @@ struct Share {
 
 // Step g takes rows [g * B, (g + 1) * B) of the plan, B = rows_per_micro_batch * ranks * micro_batches, or what is left
 // of them at the end. Accumulation step j takes the j-th rows_per_micro_batch * ranks of these, rank r the r-th
-// rows_per_micro_batch of those, and reads no other tokens: so which documents are in an accumulation step does not
-// depend on the ranks, as long as rows_per_micro_batch * ranks is the same. All ranks have as many micro-batches; at
-// the end of the data one may be without a row (one dead tail of kRowAlignment tokens). A micro-batch is its rows'
-// documents one after the other; targets are shifted here and nowhere else.
+// rows_per_micro_batch of those, and reads no other tokens (of a weighted data set it reads all weights of the step):
+// so which documents are in an accumulation step does not depend on the ranks, as long as rows_per_micro_batch * ranks
+// is the same. All ranks have as many micro-batches; at the end of the data one may be without a row (one dead tail of
+// kRowAlignment tokens). A micro-batch is its rows' documents one after the other; targets are shifted here and nowhere
+// else.
 class Loader {
  public:
   // `documents` outlives the loader and is not empty; batches are kPinned for a GPU. Throws UserError for a micro-batch
@@ -49,12 +51,14 @@ class Loader {
   // The largest T of any micro-batch, and the most documents in one.
   int64_t max_batch_tokens() const { return max_tokens_; }
   int64_t max_batch_documents() const { return max_documents_; }
+  bool weighted() const { return !weights_.empty(); }                                  // batches have weights
   int64_t max_micro_batches() const { return static_cast<int64_t>(buffers_.size()); }  // of a step
 
  private:
   struct Buffers {
     int32_t *ids, *targets, *positions, *target_rows, *doc_offsets;
     int32_t *sorted_ids, *id_begins, *id_rows;
+    float* weights;  // null: all are 1
   };
 
   struct Rows {
@@ -62,6 +66,7 @@ class Loader {
   };
   Rows rows_of(Rows accumulation_step, int rank) const;
   Batch fill(const Buffers& buffers, Rows rows);
+  void read_weights(int64_t d);         // into weights_, and adds them to step_
   int64_t count_other_rows(Rows rows);  // adds them to step_; returns their tokens
 
   const Documents& documents_;
@@ -77,6 +82,7 @@ class Loader {
   std::vector<Batch> batches_;
   std::vector<uint64_t> sorted_;  // (id, row) of the batch being filled
   std::vector<int32_t> labels_;   // of the document that is read last
+  std::vector<float> weights_;    // the same; empty: the documents are not weighted
   Step step_;
 };
 

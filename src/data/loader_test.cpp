@@ -35,7 +35,7 @@ using testing::ElementsAreArray;
 using testing::HasSubstr;
 
 // Documents whose first token is their number, so that a batch tells which ones it holds.
-MemoryDocuments random_documents(int32_t count, int64_t longest, uint64_t seed) {
+MemoryDocuments random_documents(int32_t count, int64_t longest, uint64_t seed, bool weighted = false) {
   MemoryDocuments documents;
   for (int32_t d = 0; d < count; ++d) {
     const uint64_t key = random_bits(seed, d);
@@ -45,13 +45,20 @@ MemoryDocuments random_documents(int32_t count, int64_t longest, uint64_t seed) 
       ids[i] = i == 0 ? d : static_cast<int32_t>(random_below(key, i, 1000));
       labels[i] = i + 1 == length || random_below(key, 7777 + i, 3) > 0 ? ids[i] : kIgnoreTarget;
     }
-    documents.append(ids, labels);
+    std::vector<float> weights(weighted ? length : 0);
+    for (size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<float>(0.1 + random_uniform(key, 9999 + i));
+    documents.append(ids, labels, weights);
   }
   return documents;
 }
 
 std::span<const int32_t> values(const Tensor& tensor) {
   return {tensor.as<int32_t>(), static_cast<size_t>(tensor.elements())};
+}
+
+std::vector<float> weights_in(const Batch& batch) {
+  const float* weights = batch.weights ? batch.weights.as<float>() : nullptr;
+  return {weights, weights + (batch.weights ? batch.weights.rows() : 0)};
 }
 
 // The target of every row, kIgnoreTarget where it has none.
@@ -75,6 +82,7 @@ void check_batch(const Batch& batch, const Documents& documents) {
   ASSERT_EQ(offsets.front(), 0);
   ASSERT_EQ(offsets.back(), batch.live_tokens);
   int64_t target_count = 0;
+  std::vector<float> weights;
   for (size_t k = 0; k + 1 < offsets.size(); ++k) {
     const int32_t begin = offsets[k], length = offsets[k + 1] - begin;
     const int64_t d = ids[begin];
@@ -86,9 +94,12 @@ void check_batch(const Batch& batch, const Documents& documents) {
       const int32_t next = i + 1 < length ? document.labels[i + 1] : kIgnoreTarget;
       EXPECT_EQ(targets[begin + i], next);
       target_count += next != kIgnoreTarget;
+      if (next != kIgnoreTarget && !document.weights.empty()) weights.push_back(document.weights[i + 1]);
     }
   }
   EXPECT_EQ(batch.target_tokens(), target_count);
+  EXPECT_EQ(static_cast<bool>(batch.weights), documents.totals().weighted);
+  EXPECT_EQ(weights_in(batch), weights);
   for (size_t i = batch.live_tokens; i < ids.size(); ++i) {
     EXPECT_EQ(ids[i], 0);
     EXPECT_EQ(targets[i], kIgnoreTarget);
@@ -128,8 +139,53 @@ TEST(Loader, ASmallBatchInFull) {
   EXPECT_EQ(step.epoch, 1);
 }
 
-TEST(Loader, BatchesAreRightWhateverTheOptions) {
-  const MemoryDocuments documents = random_documents(300, 150, 5);
+TEST(Loader, ASmallWeightedBatchInFull) {
+  MemoryDocuments documents;
+  documents.append(std::vector{1, 7, 8}, std::vector{1, 7, 8});
+  documents.append(std::vector{1, 5, 6, 2}, std::vector{-100, -100, 6, 2}, std::vector{9.0F, 9.0F, 0.5F, 2.0F});
+  documents.append(std::vector{1, 7}, std::vector{1, 7});
+  EXPECT_TRUE(documents.totals().weighted);
+  for (const Share share : {Share{0, 1}, Share{0, 3}, Share{1, 3}, Share{2, 3}}) {
+    Loader loader(documents, {.max_seq_length = 8, .epochs = 1}, share.ranks == 1 ? 3 : 1, 1, HostMemory::kPageable,
+                  share);
+    const Step& step = loader.load(0);
+    EXPECT_EQ(step.target_tokens, 5);
+    EXPECT_EQ(step.target_weight, 5.5);
+    const std::vector<float> expected = share.ranks == 1  ? std::vector<float>{1, 1, 0.5, 2, 1}
+                                        : share.rank == 0 ? std::vector<float>{1, 1}
+                                        : share.rank == 1 ? std::vector<float>{0.5, 2}
+                                                          : std::vector<float>{1};
+    EXPECT_EQ(weights_in(step.micro_batches[0]), expected) << share.rank << " of " << share.ranks;
+  }
+}
+
+TEST(Loader, TheSumOfWeightsIsOfTheSameBitsOnEveryLayout) {
+  const MemoryDocuments documents = random_documents(203, 60, 8, true);
+  const PlanOptions options{.max_seq_length = 100, .packing = true, .shuffle = true, .seed = 2, .epochs = 2};
+  Loader reference(documents, options, 12, 1);
+  for (const auto& [rows, batches, ranks] :
+       {std::tuple(1, 12, 1), std::tuple(3, 4, 1), std::tuple(3, 1, 4), std::tuple(2, 3, 2), std::tuple(1, 4, 3)}) {
+    for (int rank = 0; rank < ranks; ++rank) {
+      Loader loader(documents, options, rows, batches, HostMemory::kPageable, {rank, ranks});
+      for (int64_t s = 0; s < loader.steps(); ++s)
+        EXPECT_EQ(loader.load(s).target_weight, reference.load(s).target_weight) << ranks << " ranks, step " << s;
+    }
+  }
+}
+
+TEST(Loader, WithoutWeightsTheirSumIsTheNumberOfTargets) {
+  const MemoryDocuments documents = random_documents(20, 60, 8);
+  Loader loader(documents, {.max_seq_length = 60, .epochs = 1}, 20, 1);
+  EXPECT_FALSE(loader.weighted());
+  EXPECT_EQ(loader.load(0).target_weight, static_cast<double>(loader.load(0).target_tokens));
+}
+
+class LoaderBatches : public testing::TestWithParam<bool> {};
+
+INSTANTIATE_TEST_SUITE_P(Weighted, LoaderBatches, testing::Bool());
+
+TEST_P(LoaderBatches, AreRightWhateverTheOptions) {
+  const MemoryDocuments documents = random_documents(300, 150, 5, GetParam());
   for (const bool packing : {false, true}) {
     for (const bool shuffle : {false, true}) {
       Loader loader(documents,
@@ -211,8 +267,8 @@ TEST(Loader, StepsMayBeLoadedInAnyOrder) {
   for (int64_t s = forward.steps() - 1; s >= 0; --s) EXPECT_EQ(documents_in(backward.load(s)), steps[s]);
 }
 
-TEST(Loader, LoadingAllocatesNothing) {
-  const MemoryDocuments documents = random_documents(50, 40, 8);
+TEST_P(LoaderBatches, AreLoadedWithoutAllocating) {
+  const MemoryDocuments documents = random_documents(50, 40, 8, GetParam());
   for (const bool packing : {false, true}) {
     Loader loader(documents, {.max_seq_length = 40, .packing = packing, .shuffle = true, .epochs = 1}, 2, 2);
     loader.load(0);

@@ -131,6 +131,7 @@ class MadeUpDocuments : public Documents {
   int64_t targets(int64_t d) const override { return length(d) - 1; }
   int64_t record(int64_t d) const override { return d; }
   void read(int64_t, std::span<int32_t>, std::span<int32_t>) const override {}
+  void read_weights(int64_t, std::span<float>) const override {}
   uint64_t digest() const override { return 0; }
 
  private:

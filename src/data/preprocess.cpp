@@ -20,8 +20,8 @@ namespace fs = std::filesystem;
 
 constexpr size_t kWriteBytes = 1 << 20;  // written at a time
 
-template <class Out>
-void format_list(Out out, std::span<const int32_t> values) {
+template <class Out, class Value>
+void format_list(Out out, const std::vector<Value>& values) {
   fmt::format_to(out, "[{}]", fmt::join(values, ","));
 }
 
@@ -65,6 +65,10 @@ void write_tokenized(const Documents& documents, const std::string& path, bool o
     format_list(out, document.ids);
     fmt::format_to(out, ",\"labels\":");
     format_list(out, document.labels);
+    if (!document.weights.empty()) {
+      fmt::format_to(out, ",\"loss_mask\":");
+      format_list(out, document.weights);
+    }
     if (begun > documents.record(d)) fmt::format_to(out, ",\"continues_record\":true");
     fmt::format_to(out, "}}\n");
     begun = documents.record(d) + 1;
@@ -85,8 +89,8 @@ void write_indexed(const Documents& documents, const std::string& prefix, int64_
   };
   for (int64_t d = 0; d < documents.size(); ++d) {
     end_records(documents.record(d));
-    const auto [ids, labels] = read_document(documents, d);
-    writer.append(ids, labels);
+    const auto [ids, labels, weights] = read_document(documents, d);
+    writer.append(ids, labels, weights);
   }
   end_records(documents.records());
   writer.finish();
@@ -94,12 +98,14 @@ void write_indexed(const Documents& documents, const std::string& prefix, int64_
 
 void print_samples(const Documents& documents, const Tokenizer* tokenizer, int64_t samples, std::FILE* to) {
   for (int64_t d = 0; d < std::min(samples, documents.size()); ++d) {
-    const auto [ids, labels] = read_document(documents, d);
-    fmt::print(to, "document {} of {}: {} tokens\n{:>8} {:>8} {:>8}  {}\n", d + 1, documents.size(), ids.size(),
-               "position", "id", "label", tokenizer ? "token" : "");
+    const auto [ids, labels, weights] = read_document(documents, d);
+    const bool weighted = !weights.empty();
+    fmt::print(to, "document {} of {}: {} tokens\n{:>8} {:>8} {:>8}{}  {}\n", d + 1, documents.size(), ids.size(),
+               "position", "id", "label", weighted ? "   weight" : "", tokenizer ? "token" : "");
     for (size_t i = 0; i < ids.size(); ++i) {
       const bool has_piece = tokenizer && ids[i] < tokenizer->vocab_size();
-      fmt::print(to, "{:>8} {:>8} {:>8}  {}\n", i, ids[i], labels[i],
+      fmt::print(to, "{:>8} {:>8} {:>8}{}  {}\n", i, ids[i], labels[i],
+                 weighted ? fmt::format(" {:>8}", weights[i]) : "",
                  has_piece ? printable(tokenizer->piece(ids[i])) : "");
     }
   }

@@ -23,7 +23,8 @@ void write_tokenized(const Documents& documents, const std::string& path, bool o
 // in [0, vocab_size). Throws UserError for a label that is neither kIgnoreTarget nor its token.
 void write_indexed(const Documents& documents, const std::string& prefix, int64_t vocab_size, bool overwrite);
 
-// Prints the first `samples` documents, a token a line: position, id, label, piece. `tokenizer` may be null: no pieces.
+// Prints the first `samples` documents, a token a line: position, id, label, weight of weighted data, piece.
+// `tokenizer` may be null: no pieces.
 void print_samples(const Documents& documents, const Tokenizer* tokenizer, int64_t samples, std::FILE* to);
 
 }  // namespace mixtune

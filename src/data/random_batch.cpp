@@ -13,11 +13,12 @@ constexpr int64_t round_up(int64_t tokens) {
   return (tokens + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
 }
 
-constexpr size_t kTensors = 8;
+constexpr size_t kTensors = 9;
 
 }  // namespace
 
-RandomBatch::RandomBatch(int64_t tokens, int64_t document_tokens, int64_t vocab_size, uint64_t seed, HostMemory memory)
+RandomBatch::RandomBatch(int64_t tokens, int64_t document_tokens, int64_t vocab_size, uint64_t seed, HostMemory memory,
+                         bool weighted)
     : arena_("random batch", Device{}, kTensors * align_up((round_up(tokens) + 1) * sizeof(int32_t)), memory) {
   MT_CHECK(tokens > 0 && document_tokens > 0);
   const int64_t rows = round_up(tokens), documents = (tokens + document_tokens - 1) / document_tokens;
@@ -32,6 +33,10 @@ RandomBatch::RandomBatch(int64_t tokens, int64_t document_tokens, int64_t vocab_
             .live_tokens = tokens,
             .step_tokens = tokens};
   batch_.host_doc_offsets = batch_.doc_offsets;
+  if (weighted) {
+    batch_.weights = arena_.allocate("weights", {tokens - documents}, DType::kF32);
+    std::fill_n(batch_.weights.as<float>(), tokens - documents, 1.0F);
+  }
   const uint64_t key = random_key(seed, "random batch");
   int32_t* ids = batch_.ids.as<int32_t>();
   for (int64_t t = 0; t < tokens; ++t) ids[t] = static_cast<int32_t>(random_below(key, t, vocab_size));

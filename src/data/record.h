@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -25,6 +26,7 @@ struct Turn {
   Role role = Role::kSystem;
   std::string text;
   bool train = true;  // whether an assistant's turn is trained; other roles' turns need train_on_prompt too
+  float weight = 1;   // of an assistant's tokens that are trained
   std::vector<ToolCall> tool_calls;  // an assistant's
   std::string tool_call_id, name;    // of a tool's turn: the call that it answers, the function's name; may be empty
 };
@@ -39,12 +41,16 @@ struct Conversation {
 struct TokenSequence {
   std::vector<int32_t> ids;
   std::vector<int32_t> labels;
-  bool continues = false;  // a further document of the record before
+  std::vector<float> weights;  // data/weights.h, of the trained tokens; empty: all are 1
+  bool continues = false;      // a further document of the record before
 
-  void append(const std::vector<int32_t>& tokens, bool train) {
+  // Weight 0: not trained.
+  void append(std::span<const int32_t> tokens, float weight) {
+    if (weights.empty() && weight != 0 && weight != 1) weights.resize(ids.size(), 1);
     ids.insert(ids.end(), tokens.begin(), tokens.end());
-    if (train) labels.insert(labels.end(), tokens.begin(), tokens.end());
+    if (weight != 0) labels.insert(labels.end(), tokens.begin(), tokens.end());
     labels.resize(ids.size(), kIgnoreTarget);
+    if (!weights.empty() || (weight != 0 && weight != 1)) weights.resize(ids.size(), weight);
   }
 };
 

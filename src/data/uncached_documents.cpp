@@ -35,24 +35,25 @@ class SpillingSink : public DocumentSink {
   std::string prefix() const { return *folder_ / "data"; }
   void begin_record() override {}
 
-  void add(std::span<const int32_t> ids, std::span<const int32_t> labels, int64_t /*targets*/) override {
+  void add(const Added& document) override {
     if (!file_ && memory_->tokens() > kInMemory) spill();
-    give(file_ ? static_cast<DocumentSink&>(*file_) : *memory_, appended().records, ids, labels);
+    give(file_ ? static_cast<DocumentSink&>(*file_) : *memory_, appended().records, document);
   }
 
   // Into records of the same numbers, of which some have no document.
-  static void give(DocumentSink& to, int64_t records, std::span<const int32_t> ids, std::span<const int32_t> labels) {
+  static void give(DocumentSink& to, int64_t records, const Added& document) {
+    const auto& [ids, labels, weights, targets] = document;
     const bool continues = to.appended().records == records;
     while (to.appended().records + 1 < records) to.append({}, {});
-    continues ? to.append_piece(ids, labels) : to.append(ids, labels);
+    continues ? to.append_piece(ids, labels, weights) : to.append(ids, labels, weights);
   }
 
   void spill() {
     folder_.emplace("data");
     file_.emplace(prefix(), source_.vocab_size);
     for (int64_t d = 0; d < memory_->size(); ++d) {
-      const auto [ids, labels] = read_document(*memory_, d);
-      give(*file_, memory_->record(d) + 1, ids, labels);
+      const auto [ids, labels, weights] = read_document(*memory_, d);
+      give(*file_, memory_->record(d) + 1, {ids, labels, weights, memory_->targets(d)});
     }
     memory_.reset();
   }

@@ -70,6 +70,7 @@ std::array<std::shared_ptr<const Documents>, kParts> split_by_records(const std:
     totals[kTrain].tokens -= totals[part].tokens;
     totals[kTrain].targets -= totals[part].targets;
     totals[part].records = all->records();
+    totals[part].weighted = all->totals().weighted;
   }
   std::array<std::shared_ptr<const Documents>, kParts> parts;
   for (const Part part : {kTrain, kValidation, kTest})

@@ -15,10 +15,15 @@ template <class S>
 struct Rows {
   const float* logits;
   const int32_t* targets;
+  const float* weights;  // null: each is 1
   double* losses;
   S* dlogits;  // null: not wanted; may be logits
   float scale;
   int columns;  // V
+
+  __device__ float weight() const { return weights ? weights[blockIdx.x] : 1; }
+  // Never fused with what follows, so that a weight of 1 changes no bit.
+  __device__ float weighted_scale(float weight) const { return __fmul_rn(scale, weight); }
 };
 
 // fp32 within a thread's few dozen exponentials, fp64 beyond: the loss is good to fp32's last place.
@@ -31,7 +36,7 @@ template <class S, int Threads>
 __global__ void __launch_bounds__(Threads) row_kernel(Rows<S> a) {
   const int64_t start = static_cast<int64_t>(blockIdx.x) * a.columns;
   const int target = a.targets[blockIdx.x];
-  const float target_logit = a.logits[start + target];
+  const float target_logit = a.logits[start + target], weight = a.weight();
   Pack<float, kWidth> x[kPacks];
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
@@ -54,16 +59,17 @@ __global__ void __launch_bounds__(Threads) row_kernel(Rows<S> a) {
     for (int k = 0; k < kWidth; ++k) sum += x[p].x[k] = expf(x[p].x[k] - highest);
   const double total = row_sum<Threads>(sum);
   if (threadIdx.x == 0)
-    a.losses[blockIdx.x] = log(total) + static_cast<double>(highest) - static_cast<double>(target_logit);
+    a.losses[blockIdx.x] =
+        (log(total) + static_cast<double>(highest) - static_cast<double>(target_logit)) * static_cast<double>(weight);
   if (!a.dlogits) return;
-  const float factor = a.scale / static_cast<float>(total);
+  const float scale = a.weighted_scale(weight), factor = scale / static_cast<float>(total);
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
     const int i = (p * Threads + static_cast<int>(threadIdx.x)) * kWidth;
     if (i >= a.columns) break;
     Pack<S, kWidth> gradient;
 #pragma unroll
-    for (int k = 0; k < kWidth; ++k) gradient.set(k, x[p].x[k] * factor - (i + k == target ? a.scale : 0));
+    for (int k = 0; k < kWidth; ++k) gradient.set(k, x[p].x[k] * factor - (i + k == target ? scale : 0));
     store(a.dlogits + start + i, gradient);
   }
 }
@@ -73,7 +79,7 @@ __global__ void __launch_bounds__(kWide) any_kernel(Rows<S> a) {
   const int64_t start = static_cast<int64_t>(blockIdx.x) * a.columns;
   const float* logits = a.logits + start;
   const int target = a.targets[blockIdx.x];
-  const float target_logit = logits[target];
+  const float target_logit = logits[target], weight = a.weight();
   float highest = -INFINITY;
   for (int i = threadIdx.x; i < a.columns; i += kWide) highest = fmaxf(highest, logits[i]);
   highest = block_max<kWide>(highest);
@@ -81,17 +87,19 @@ __global__ void __launch_bounds__(kWide) any_kernel(Rows<S> a) {
   for (int i = threadIdx.x; i < a.columns; i += kWide) sum += expf(logits[i] - highest);
   const double total = row_sum<kWide>(sum);
   if (threadIdx.x == 0)
-    a.losses[blockIdx.x] = log(total) + static_cast<double>(highest) - static_cast<double>(target_logit);
+    a.losses[blockIdx.x] =
+        (log(total) + static_cast<double>(highest) - static_cast<double>(target_logit)) * static_cast<double>(weight);
   if (!a.dlogits) return;
-  const float factor = a.scale / static_cast<float>(total);
+  const float scale = a.weighted_scale(weight), factor = scale / static_cast<float>(total);
   for (int i = threadIdx.x; i < a.columns; i += kWide)
-    a.dlogits[start + i] = from_float<S>(expf(logits[i] - highest) * factor - (i == target ? a.scale : 0));
+    a.dlogits[start + i] = from_float<S>(expf(logits[i] - highest) * factor - (i == target ? scale : 0));
 }
 
 template <class S>
 void launch(Ctx& ctx, const CrossEntropy& args) {
   const Rows<S> a{.logits = elements<float>(args.logits),
                   .targets = elements<int32_t>(args.targets),
+                  .weights = elements<float>(args.weights),
                   .losses = elements<double>(args.losses),
                   .dlogits = elements<S>(args.dlogits),
                   .scale = static_cast<float>(args.scale),

@@ -18,20 +18,23 @@ void cross_entropy(const CrossEntropy& args) {
     const S* logits = args.logits.as<S>() + t * vocab;
     const S highest = max_of(logits, vocab);
     const S target_logit = logits[target];
+    const double weight = args.weights ? args.weights.as<float>()[t] : 1;
+    const auto scale = static_cast<S>(args.scale * weight);
     S sum = 0;
     if (args.dlogits) {
       S* dlogits = args.dlogits.as<S>() + t * vocab;
 #pragma omp simd reduction(+ : sum)
       for (int64_t v = 0; v < vocab; ++v) sum += dlogits[v] = cpu::exp(logits[v] - highest);
-      const S factor = static_cast<S>(args.scale) / sum;
+      const S factor = scale / sum;
       for (int64_t v = 0; v < vocab; ++v) dlogits[v] *= factor;
-      dlogits[target] -= static_cast<S>(args.scale);
+      dlogits[target] -= scale;
     } else {
 #pragma omp simd reduction(+ : sum)
       for (int64_t v = 0; v < vocab; ++v) sum += cpu::exp(logits[v] - highest);
     }
     args.losses.as<double>()[t] =
-        std::log(static_cast<double>(sum)) + static_cast<double>(highest) - static_cast<double>(target_logit);
+        (std::log(static_cast<double>(sum)) + static_cast<double>(highest) - static_cast<double>(target_logit)) *
+        weight;
   }
 }
 

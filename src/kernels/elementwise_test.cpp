@@ -107,15 +107,18 @@ struct Loss {
   Buffer<S> logits = Buffer<S>::random({kRows, kVocab}, "logits", 4);
   Buffer<int32_t> targets{{kRows}};
   Buffer<double> losses{{kRows}};
+  Tensor weights = {};
 
   Loss() {
     for (int64_t t = 0; t < kRows; ++t) targets[t] = static_cast<int32_t>(7 * t % kVocab);
   }
   void gradient(const Tensor& dlogits) {
-    cross_entropy(ctx, {.logits = logits, .targets = targets, .losses = losses, .dlogits = dlogits, .scale = 0.5});
+    cross_entropy(
+        ctx,
+        {.logits = logits, .targets = targets, .losses = losses, .dlogits = dlogits, .weights = weights, .scale = 0.5});
   }
   double sum() {
-    cross_entropy(ctx, {.logits = logits, .targets = targets, .losses = losses});
+    cross_entropy(ctx, {.logits = logits, .targets = targets, .losses = losses, .weights = weights});
     double total = 0;
     for (int64_t t = 0; t < kRows; ++t) total += losses[t];
     return total;
@@ -141,6 +144,37 @@ TEST(CrossEntropy, LossAndGradient) {
   product.gradient(product.logits);
   expect_close(product.logits, gradient, 16);
   for (int64_t t = 0; t < kRows; ++t) EXPECT_NEAR(product.losses[t], oracle.losses[t], 2e-6);
+}
+
+TEST(CrossEntropy, WeightsScaleALossAndItsGradient) {
+  Buffer<float> weights({kRows});
+  for (int64_t t = 0; t < kRows; ++t) weights[t] = static_cast<float>(t % 4) * 0.75F;  // some 0
+  Loss<double> oracle, plain;
+  oracle.weights = weights;
+  plain.sum();
+  double expected = 0;
+  for (int64_t t = 0; t < kRows; ++t) expected += static_cast<double>(weights[t]) * plain.losses[t];
+  EXPECT_NEAR(oracle.sum(), expected, 1e-10);
+
+  Buffer<double> gradient({kRows, kVocab});
+  oracle.gradient(gradient);
+  expect_gradient(oracle.logits, gradient, [&] { return 0.5 * oracle.sum(); });
+
+  Loss<float> product;
+  product.weights = weights;
+  product.gradient(product.logits);
+  expect_close(product.logits, gradient, 16);
+  for (int64_t t = 0; t < kRows; ++t) EXPECT_NEAR(product.losses[t], oracle.losses[t], 5e-6);
+}
+
+TEST(CrossEntropy, WeightsOfOneChangeNoBit) {
+  Buffer<float> weights({kRows}, 1);
+  Loss<float> plain, weighted;
+  weighted.weights = weights;
+  plain.gradient(plain.logits);
+  weighted.gradient(weighted.logits);
+  for (int64_t i = 0; i < kRows * kVocab; ++i) ASSERT_EQ(weighted.logits[i], plain.logits[i]);
+  for (int64_t t = 0; t < kRows; ++t) ASSERT_EQ(weighted.losses[t], plain.losses[t]);
 }
 
 TEST(CrossEntropy, GradientWorksInPlace) {

@@ -13,6 +13,7 @@ struct BatchLimits {
   int64_t tokens, longest_document, documents;
   int64_t micro_batches = 1;
   int64_t expert_ranks = 1;  // over which experts are spread: all of their tokens may go to one expert
+  bool weighted = false;     // targets have weights
 };
 
 // On a GPU: builds the plans of attention (shape's documents do not matter), and makes the matrix products that follow

@@ -93,7 +93,7 @@ void Mixtral::head_loss(Ctx& ctx, const Batch& batch, const HeadLoss& args) cons
   const Tensor dnormed = backward ? push(ctx, "final norm gradient", {n, h}) : Tensor{};
   permute_rows(ctx, args.h, batch.target_rows, 1, x);
   final_norm(ctx, x, normed, rstd);
-  chunked_loss(ctx, {normed, batch.targets, args.loss, dnormed, args.scale});
+  chunked_loss(ctx, {normed, batch.targets, batch.weights, args.loss, dnormed, args.scale});
   if (!backward) return;
 
   const Tensor dx = push(ctx, "gradient of rows with a target", {n, h});
@@ -154,6 +154,7 @@ void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
                           .targets = args.targets.slice(begin, count),
                           .losses = losses.slice(begin, count),
                           .dlogits = dlogits,
+                          .weights = args.weights ? args.weights.slice(begin, count) : Tensor{},
                           .scale = args.scale});
     }
     if (!dlogits) continue;

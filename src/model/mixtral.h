@@ -83,8 +83,8 @@ class Mixtral {
   void layers_backward(Ctx& ctx, const Batch& batch, LayerRange range, const Tensor& dh, const Tensor& prob_grad,
                        Saved& saved) const;
 
-  // loss [1] fp64 += the sum of the batch's token losses from h [T, H], the output of the last layer. With dh: h's
-  // gradient, and the head's weight gradients, both times `scale`. dh may not be h. Only rows with a target are
+  // loss [1] fp64 += the weighted sum of the batch's token losses from h [T, H], the output of the last layer. With dh:
+  // h's gradient, and the head's weight gradients, both times `scale`. dh may not be h. Only rows with a target are
   // computed, and logits exist for a chunk of them at a time.
   struct HeadLoss {
     Tensor h, loss;
@@ -121,7 +121,7 @@ class Mixtral {
 
   // loss += the sum of the losses of normed rows [N, H]; with dnormed, their gradient and the LM head's.
   struct ChunkedLoss {
-    Tensor normed, targets, loss, dnormed;
+    Tensor normed, targets, weights, loss, dnormed;
     double scale;
   };
   void chunked_loss(Ctx& ctx, const ChunkedLoss& args) const;

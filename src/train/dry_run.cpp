@@ -46,7 +46,8 @@ std::string describe_memory(const MixtralConfig& shape, const InstanceOptions& o
   const int64_t tokens = loader.max_batch_tokens();
   const BatchLimits limits = {.tokens = tokens,
                               .longest_document = std::min(tokens, config.data.max_seq_length),
-                              .documents = loader.max_batch_documents()};
+                              .documents = loader.max_batch_documents(),
+                              .weighted = loader.weighted()};
   const MemoryPlan even = plan_memory(shape, options, limits, kEvenRouting),
                    worst = plan_memory(shape, options, limits, kWorstRouting);
   return fmt::format("# memory of each GPU: {} with even routing, {} at worst, {} at the least\n",

@@ -22,7 +22,7 @@ EvalRecord Evaluator::evaluate(int64_t step) {
   const auto start = std::chrono::steady_clock::now();
   EvalRecord record{.step = step};
   Ctx& ctx = instance_.ctx();
-  double sum = 0;
+  double sum = 0, weight = 0;
   for (int64_t i = 0; i < loader_.steps(); ++i) {
     const Step& rows = loader_.load(i);
     token_sum_.clear(ctx);
@@ -31,8 +31,9 @@ EvalRecord Evaluator::evaluate(int64_t step) {
     instance_.ranks().world->all_reduce(ctx, "evaluation loss", token_sum_.slice(0));
     sum += *token_sum_.read(ctx);
     record.eval_tokens += rows.target_tokens;
+    weight += rows.target_weight;
   }
-  record.eval_loss = sum / static_cast<double>(record.eval_tokens);
+  record.eval_loss = sum / weight;
   record.eval_perplexity = std::exp(record.eval_loss);
   record.milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return record;

@@ -14,7 +14,7 @@ class Evaluator {
   // Both outlive the evaluator. Batches are `rows` rows of the documents in their order.
   Evaluator(Instance& instance, const Documents& documents, int64_t max_seq_length, bool packing, int64_t rows);
 
-  // The mean over all targets; `step` goes into the record.
+  // The weighted mean over all targets; `step` goes into the record.
   EvalRecord evaluate(int64_t step);
 
   int64_t max_batch_tokens() const { return loader_.max_batch_tokens(); }

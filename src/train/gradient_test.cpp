@@ -142,6 +142,48 @@ TEST(Head, ChunksOfLogitsAddUp) {
   EXPECT_NEAR(losses[0], sum, 1e-10 * sum);
 }
 
+// The definition: the weighted sum of what each target gives by itself.
+TEST(Head, WeightsScaleTheLossAndTheGradientOfEachTarget) {
+  const MixtralConfig config = testing_config();
+  TestModel model(config, DType::kF64);
+  const TestData data(config.vocab_size, {9, 23});
+  const Batch all = data.batch();
+  Saved saved = model.model().make_saved();
+  const auto run = [&](const Batch& batch) {
+    model.state().begin_step();
+    return run_micro_batch(model.ctx(), model.model(), batch, saved, {.token_scale = 0.25}).token_sum;
+  };
+  const int64_t targets = all.target_tokens();
+  std::vector<float> weights;
+  std::vector<std::vector<double>> gradients(static_cast<size_t>(model.state().size()));
+  double expected = 0;
+  for (int64_t i = 0; i < targets; ++i) {
+    weights.push_back(i % 3 == 0 ? 0.0F : 0.3F * static_cast<float>(i));
+    Batch one = all;
+    one.target_rows = all.target_rows.slice(i, 1);
+    one.targets = all.targets.slice(i, 1);
+    const auto weight = static_cast<double>(weights.back());
+    expected += weight * run(one);
+    for (int p = 0; p < model.state().size(); ++p) {
+      std::vector<double>& sum = gradients[static_cast<size_t>(p)];
+      sum.resize(static_cast<size_t>(model.state().spec(p).shape.elements()));
+      for (size_t k = 0; k < sum.size(); ++k) sum[k] += weight * model.gradient(p)[k];
+    }
+  }
+  Batch weighted = all;
+  weighted.weights = host_tensor(weights.data(), {targets});
+  EXPECT_NEAR(run(weighted), expected, 1e-10 * expected);
+  for (int p = 0; p < model.state().size(); ++p) {
+    const std::vector<double>& sum = gradients[static_cast<size_t>(p)];
+    double error = 0, squares = 0;
+    for (size_t k = 0; k < sum.size(); ++k) {
+      error += std::pow(model.gradient(p)[k] - sum[k], 2);
+      squares += sum[k] * sum[k];
+    }
+    EXPECT_LE(std::sqrt(error), 1e-10 * std::sqrt(squares)) << model.state().spec(p).name;
+  }
+}
+
 // Each weight gradient is optional: freezing some leaves the bits of the others.
 TEST(Frozen, LeavesTheOtherGradientsAsTheyAre) {
   const MixtralConfig config = testing_config();

@@ -19,7 +19,7 @@ class Planner {
       : ranks_(options.ranks ? planned_ranks(options.ranks->grid, options.ranks->gpu_bytes)
                              : planned_ranks(RankGrid{})),
         instance_(config, on_meta(options, ranks_)),
-        batch_(limits.tokens, limits.longest_document, config.vocab_size, 0, HostMemory::kPageable),
+        batch_(limits.tokens, limits.longest_document, config.vocab_size, 0, HostMemory::kPageable, limits.weighted),
         saved_(instance_.model().make_saved()) {}
 
   const State& state() const { return instance_.state(); }

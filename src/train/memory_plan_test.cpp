@@ -46,6 +46,17 @@ TEST(MemoryPlan, RecomputeTakesLessAndLongerBatchesMore) {
   EXPECT_LT(activations(Recompute::kNone, 4096), activations(Recompute::kNone, 8192));
 }
 
+TEST(MemoryPlan, WeightsOfTargetsAreCounted) {
+  BatchLimits limits = kLimits;
+  const auto activations = [&] {
+    return plan_memory(testing_config(), bf16_options(), limits, kEvenRouting).activations;
+  };
+  const size_t plain = activations();
+  limits.weighted = true;
+  const int64_t targets = limits.tokens - limits.tokens / limits.longest_document;
+  EXPECT_EQ(activations() - plain, align_up(static_cast<size_t>(targets) * sizeof(float)));
+}
+
 TEST(MemoryPlan, RanksShareExpertsAndTheOptimizersState) {
   const MixtralConfig config = testing_config();
   const auto plan = [&](const RankGrid& grid, int zero_stage, double share) {

@@ -29,7 +29,7 @@ ParallelRecord run_rank(Store& store, int rank, int zero_stage) {
   StepRunner runner(model, {}, 0);
   ParallelRecord record;
   for (const int64_t step : {1, 2}) {
-    runner.forward_backward(batches, {.target_tokens = 60});
+    runner.forward_backward(batches, {.target_weight = 60});
     runner.update({.step = step, .learning_rate = 1e-3, .max_norm = 1});
     record = *runner.read().parallel;
   }
@@ -90,7 +90,7 @@ TEST(ParallelReport, IsNoneForOneRank) {
   const TestData data(testing_config().vocab_size, {10});
   const std::vector<Batch> batches = {data.batch()};
   StepRunner runner(model, {}, 0);
-  runner.forward_backward(batches, {.target_tokens = 5});
+  runner.forward_backward(batches, {.target_weight = 5});
   runner.update({.step = 1, .learning_rate = 1e-3, .max_norm = 1});
   EXPECT_EQ(runner.read().parallel, nullptr);
 }

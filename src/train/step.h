@@ -6,9 +6,9 @@
 
 namespace mixtune {
 
-// losses [2] fp64 on the device += the sum of this rank's token losses; the auxiliary loss of this accumulation step on
-// all ranks, unscaled. The gradients of token_scale * (the first) + router_scale * (the second) are written or added to
-// State. `batch` is in host memory and stays as it is until a wait.
+// losses [2] fp64 on the device += the weighted sum of this rank's token losses; the auxiliary loss of this
+// accumulation step on all ranks, unscaled. The gradients of token_scale * (the first) + router_scale * (the second)
+// are written or added to State. `batch` is in host memory and stays as it is until a wait.
 struct LossScales {
   RouterLossType router_loss_type = RouterLossType::kHuggingface;
   double token_scale = 1;
@@ -19,7 +19,7 @@ struct LossScales {
 void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const LossScales& scales,
                       const Tensor& losses);
 
-// token_sum [1] fp64 on the device += the sum of token losses.
+// token_sum [1] fp64 on the device += the weighted sum of token losses.
 void forward_loss(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const Tensor& token_sum);
 
 }  // namespace mixtune

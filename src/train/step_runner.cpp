@@ -28,7 +28,7 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
     if (&batch == &micro_batches.back()) instance_.state().begin_last_micro_batch();
     mixtune::forward_backward(ctx, instance_.model(), batch, saved_,
                               {.router_loss_type = loss.router_loss_type,
-                               .token_scale = 1 / static_cast<double>(loss.target_tokens),
+                               .token_scale = 1 / loss.target_weight,
                                .router_scale = loss.router_coefficient / static_cast<double>(micro_batches.size()),
                                .ranks = &instance_.ranks(),
                                .router_stats = report_ ? report_->add(batch) : Tensor{}},

@@ -16,10 +16,10 @@ class StepRunner {
   // `instance` outlives this.
   StepRunner(Instance& instance, const OptimizerSettings& settings, uint64_t seed);
 
-  // Forward and backward of every micro-batch: gradients of the mean token loss + router_coefficient * the mean router
-  // loss. The batches stay as they are until read(). All ranks call this, with as many micro-batches.
+  // Forward and backward of every micro-batch: gradients of the weighted mean token loss + router_coefficient * the
+  // mean router loss. The batches stay as they are until read(). All ranks call this, with as many micro-batches.
   struct Loss {
-    int64_t target_tokens;  // of the whole global batch
+    double target_weight;  // of all targets of the whole global batch: their number, where none is weighted
     RouterLossType router_loss_type = RouterLossType::kHuggingface;
     double router_coefficient = 0;
   };

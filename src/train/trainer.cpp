@@ -146,7 +146,8 @@ Trainer::Trainer(const Config& config, const Ranks* ranks)
   plans_ = warm_up(instance_, {.tokens = tokens,
                                .longest_document = std::min(tokens, config.data.max_seq_length),
                                .documents = loader_.max_batch_documents(),
-                               .micro_batches = loader_.max_micro_batches()});
+                               .micro_batches = loader_.max_micro_batches(),
+                               .weighted = loader_.weighted()});
   check_memory_to_save();
 }
 
@@ -191,9 +192,9 @@ StepRecord Trainer::step(int64_t step) {
   instance_.ranks().set_step(step);
   const auto start = Clock::now();
   const Step& rows = loader_.load(step - 1);
-  MT_CHECK(rows.target_tokens > 0);  // no document is without a target
+  MT_CHECK(rows.target_weight > 0);  // no document is without a target
   const double rate = learning_rate(config_.optimizer, step - 1, total_steps_);
-  runner_.forward_backward(rows.micro_batches, {.target_tokens = rows.target_tokens,
+  runner_.forward_backward(rows.micro_batches, {.target_weight = rows.target_weight,
                                                 .router_loss_type = config_.model.router_aux_loss_type,
                                                 .router_coefficient = router_coefficient_});
   runner_.update({.step = step, .learning_rate = rate, .max_norm = config_.optimizer.max_grad_norm});
@@ -201,7 +202,7 @@ StepRecord Trainer::step(int64_t step) {
   StepRecord record{.step = step,
                     .total_steps = total_steps_,
                     .epoch = rows.epoch,
-                    .lm_loss = result.token_loss / static_cast<double>(rows.target_tokens),
+                    .lm_loss = result.token_loss / rows.target_weight,
                     .aux_loss = result.router_loss / static_cast<double>(rows.micro_batches.size()),
                     .grad_norm = result.grad_norm,
                     .learning_rate = rate,

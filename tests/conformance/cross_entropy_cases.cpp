@@ -11,7 +11,7 @@
 namespace mixtune {
 namespace {
 
-enum class Dlogits { kNone, kApart, kInPlace };
+enum class Dlogits { kNone, kApart, kInPlace, kWeighted };
 
 // A thread of the GPU adds up at most this many exponentials in fp32; the threads' sums are added in fp64.
 int64_t terms_of_a_thread(int64_t vocab) {
@@ -22,6 +22,8 @@ int64_t terms_of_a_thread(int64_t vocab) {
 // of exponentials, within 2 ulp each, absolutely, and is about 10. An element of dlogits is good relative to itself
 // (but for cancellation at the target): the norm shows that.
 void cross_entropy_case(Conformance& c, int64_t rows, int64_t vocab, Dlogits kind, int64_t times = 1) {
+  const Operand weights =  // fp32 for the CPU too
+      kind == Dlogits::kWeighted ? c.random("weights", {rows}, DType::kF32, 0.25, 1) : Operand{};
   c.use_oracle();
   c.repeat(times);
   const Operand logits = c.random("logits", {rows, vocab}, DType::kF32, 3);
@@ -36,6 +38,7 @@ void cross_entropy_case(Conformance& c, int64_t rows, int64_t vocab, Dlogits kin
                         .targets = targets[side],
                         .losses = losses[side],
                         .dlogits = dlogits[side],
+                        .weights = weights[side],
                         .scale = 1.0 / 1024});
   });
   const double bound = sum_epsilons(terms_of_a_thread(vocab));
@@ -63,6 +66,9 @@ ConformanceCases cross_entropy_cases() {
                      .shape = shape + "_loss",
                      .check = [=](Conformance& c) { cross_entropy_case(c, n, v, Dlogits::kNone); },
                      .bf16 = false});
+    cases.push_back({"cross_entropy", shape + "_weighted", [=](Conformance& c) {
+                       cross_entropy_case(c, n, v, Dlogits::kWeighted);
+                     }});
     cases.push_back({.op = "cross_entropy",
                      .shape = shape + "_in_place",
                      .check = [=](Conformance& c) { cross_entropy_case(c, n, v, Dlogits::kInPlace); },

@@ -111,13 +111,13 @@ class Training {
   // Gradients of the step's loss; its norm is not computed.
   Numbers gradients(const Step& rows) {
     runner_.forward_backward(rows.micro_batches,
-                             {.target_tokens = rows.target_tokens, .router_coefficient = coefficient()});
+                             {.target_weight = rows.target_weight, .router_coefficient = coefficient()});
     return numbers(rows);
   }
   // One more step of the optimizer.
   Numbers step(const Step& rows) {
     runner_.forward_backward(rows.micro_batches,
-                             {.target_tokens = rows.target_tokens, .router_coefficient = coefficient()});
+                             {.target_weight = rows.target_weight, .router_coefficient = coefficient()});
     runner_.update({.step = ++steps_, .learning_rate = kOptimizer.learning_rate, .max_norm = 1});
     return numbers(rows);
   }
@@ -133,7 +133,7 @@ class Training {
 
   Numbers numbers(const Step& rows) {
     const StepRunner::Result result = runner_.read();
-    return {.loss = result.token_loss / static_cast<double>(rows.target_tokens) +
+    return {.loss = result.token_loss / rows.target_weight +
                     coefficient() * result.router_loss / static_cast<double>(rows.micro_batches.size()),
             .grad_norm = result.grad_norm,
             .dropped = result.dropped};
