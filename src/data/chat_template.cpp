@@ -1,6 +1,7 @@
 #include "data/chat_template.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/error.h"
 #include "config/keys.h"
@@ -36,8 +37,10 @@ std::vector<TextSpan> spans_of(const Stretch& stretch, const TextEncoder& encode
   return {{stretch.text, special}};
 }
 
-bool is_trained(const Stretch& stretch, const TextEncoder& encoder) {
-  return stretch.part == Stretch::Part::kAnswer || (stretch.part == Stretch::Part::kPrompt && encoder.train_on_prompt);
+// 0: it is not trained.
+float weight_of(const Stretch& stretch, const TextEncoder& encoder) {
+  const auto [kind, weight] = stretch.part;
+  return kind == Stretch::Part::kAnswer || (kind == Stretch::Part::kPrompt && encoder.train_on_prompt) ? weight : 0;
 }
 
 // Each stretch by itself.
@@ -47,7 +50,7 @@ TokenSequence encode_apart(const Stretches& stretches, const TextEncoder& encode
     const std::vector<TextSpan> spans = spans_of(stretch, encoder);
     document.append(spans.size() == 1 && !spans[0].special ? encoder.tokenizer->encode(stretch.text)
                                                            : encoder.tokenizer->encode_spans(spans).ids,
-                    is_trained(stretch, encoder));
+                    weight_of(stretch, encoder));
   }
   return document;
 }
@@ -55,20 +58,21 @@ TokenSequence encode_apart(const Stretches& stretches, const TextEncoder& encode
 // All stretches as one text.
 TokenSequence encode_together(const Stretches& stretches, const TextEncoder& encoder) {
   std::vector<TextSpan> spans;
-  std::vector<size_t> trained(1, 0);  // of each byte, how many of those before it are trained
+  std::vector<float> weights;  // of each byte
   for (const Stretch& stretch : stretches) {
     const std::vector<TextSpan> more = spans_of(stretch, encoder);
     spans.insert(spans.end(), more.begin(), more.end());
-    const bool train = is_trained(stretch, encoder);
-    for (size_t i = 0; i < stretch.text.size(); ++i) trained.push_back(trained.back() + train);
+    weights.resize(weights.size() + stretch.text.size(), weight_of(stretch, encoder));
   }
-  const size_t size = trained.size() - 1;
+  const size_t size = weights.size();
   const auto [ids, begins] = encoder.tokenizer->encode_spans(spans);
-  TokenSequence document{.ids = ids};
+  TokenSequence document;
   for (size_t i = 0; i < ids.size(); ++i) {
     const size_t begin = begins[i], next = i + 1 < ids.size() ? begins[i + 1] : size;
     const size_t end = std::min(std::max(next, begin + 1), size);  // a space that no byte stands for: with what follows
-    document.labels.push_back(trained[end] > trained[begin] ? ids[i] : kIgnoreTarget);
+    const float weight = std::accumulate(weights.begin() + begin, weights.begin() + end, 0.0F,
+                                         [](float a, float b) { return std::max(a, b); });
+    document.append(std::span(ids).subspan(i, 1), weight);
   }
   return document;
 }

@@ -36,7 +36,7 @@ constexpr std::array kRefused = {
     RefusedKey{"chat_template_kwargs", "is not supported: the chat template takes no arguments", "remove it"},
 };
 
-constexpr std::string_view kWeightMend = "give 'weight' or 'train' to each turn (0 or 1), or labels to each token";
+constexpr std::string_view kWeightMend = "give 'weight' or 'train' to each turn, or loss_mask to each token";
 constexpr std::string_view kMaskMend =
     "give 'train' to each turn, or labels, loss_mask, completion_mask or assistant_masks to each token";
 

@@ -125,6 +125,8 @@ class Surveyor {
     const int64_t targets =
         length > 0 ? std::count_if(document.labels.begin() + 1, document.labels.end(), is_target) : 0;
     targets_ += targets;
+    for (size_t i = 1; i < document.weights.size(); ++i)
+      weighted_ += is_target(document.labels[i]) && document.weights[i] != 1;
     without_target_ += targets == 0;
     const int64_t beyond = length - options_.settings.max_seq_length;
     if (beyond > 0) {
@@ -152,6 +154,9 @@ class Surveyor {
     if (lengths_.empty()) return "";
     std::string text = fmt::format("tokens: {}\ntargets: {} ({:.1f}% of the tokens)\n", lengths_.tokens(), targets_,
                                    percent(targets_, lengths_.tokens()));
+    if (weighted_ > 0)
+      text += fmt::format("targets of another weight than 1: {} ({:.1f}% of the targets)\n", weighted_,
+                          percent(weighted_, targets_));
     if (without_target_ > 0)
       text += fmt::format("documents without a target: {}, which are dropped\n", without_target_);
     text += fmt::format("tokens a document: min {}, mean {:.1f}, max {}\n{}", lengths_.min(), lengths_.mean(),
@@ -184,7 +189,7 @@ class Surveyor {
   Faults faults_;
   LengthHistogram lengths_;
   std::array<int64_t, 4> turns_{};  // by Role
-  int64_t records_ = 0, targets_ = 0, without_target_ = 0, long_documents_ = 0, beyond_ = 0, shown_ = 0;
+  int64_t records_ = 0, targets_ = 0, weighted_ = 0, without_target_ = 0, long_documents_ = 0, beyond_ = 0, shown_ = 0;
 };
 
 }  // namespace

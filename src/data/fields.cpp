@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "data/weights.h"
 
 namespace mixtune {
 
@@ -32,6 +33,14 @@ std::optional<bool> as_flag(const ordered_json& value) {
   if (value.is_boolean()) return value.get<bool>();
   if (value.is_number() && (value == 0 || value == 1)) return value == 1;
   return std::nullopt;
+}
+
+std::optional<float> as_weight(const ordered_json& value) {
+  if (value.is_boolean()) return value.get<bool>() ? 1.0F : 0.0F;
+  if (!value.is_number()) return std::nullopt;
+  const auto weight = value.get<double>();
+  if (weight == 0) return 0.0F;
+  return is_weight(weight) ? std::optional(static_cast<float>(weight)) : std::nullopt;
 }
 
 bool is_empty(const ordered_json& value) {
@@ -90,6 +99,20 @@ std::vector<bool> Fields::flags(std::string_view key) const {
     const std::optional<bool> flag = as_flag(value);
     if (!flag) fail(key, fmt::format("holds {} (entry {}), not 0 or 1", kind_of(value), result.size()));
     result.push_back(*flag);
+  }
+  return result;
+}
+
+std::vector<float> Fields::weights(std::string_view key) const {
+  const ordered_json& values = list(key);
+  std::vector<float> result;
+  result.reserve(values.size());
+  for (const ordered_json& value : values) {
+    const std::optional<float> weight = as_weight(value);
+    if (!weight)
+      fail(key, fmt::format("holds {} (entry {}), not 0 or a weight from {} to {}", kind_of(value), result.size(),
+                            kMinWeight, kMaxWeight));
+    result.push_back(*weight);
   }
   return result;
 }

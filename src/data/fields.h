@@ -33,6 +33,10 @@ std::string kind_of(const nlohmann::ordered_json& value);
 // true or false, 1 or 0; none where the value is something else.
 std::optional<bool> as_flag(const nlohmann::ordered_json& value);
 
+// What a token's loss is to count for: 1 or 0 of true or false, else a number that is 0 or is_weight (data/weights.h);
+// none where the value is something else.
+std::optional<float> as_weight(const nlohmann::ordered_json& value);
+
 // null, "", [] or {}.
 bool is_empty(const nlohmann::ordered_json& value);
 
@@ -53,6 +57,7 @@ class Fields {
   bool flag(std::string_view key) const;
   std::vector<int32_t> integers(std::string_view key) const;
   std::vector<bool> flags(std::string_view key) const;
+  std::vector<float> weights(std::string_view key) const;
 
   // "id, text, source": the keys that are not null, for messages.
   std::string keys() const;

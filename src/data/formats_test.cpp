@@ -1,7 +1,9 @@
 // tests/fixtures/data/*.jsonl: a record a line, and what becomes of it:
 //
-//   turns   [[role, text, {"train": false, "calls": [[id, name, arguments]], "id": ..., "name": ...}]], tools [...]
-//   text; prompt and completion; ids and labels of each document, and which of them continue the record
+//   turns   [[role, text, {"train": false, "weight": 0.5, "calls": [[id, name, arguments]], "id": ..., "name": ...}]],
+//   tools [...] text; prompt and completion; ids and labels of each document, which of them continue the record, and
+//   the weights of
+//           those that have other weights than 0 and 1
 //   unread  the keys that are left, as UnreadKeys::text has them; absent: none
 //   error   words of the refusal
 #include "data/formats.h"
@@ -57,6 +59,7 @@ ordered_json describe(const Turn& turn) {
   constexpr std::array kRoles = {"system", "user", "assistant", "tool"};
   ordered_json more = ordered_json::object();
   if (!turn.train) more["train"] = false;
+  if (turn.train && turn.weight != 1) more["weight"] = static_cast<double>(turn.weight);
   for (const ToolCall& call : turn.tool_calls) more["calls"].push_back({call.id, call.name, call.arguments});
   if (!turn.tool_call_id.empty()) more["id"] = turn.tool_call_id;
   if (!turn.name.empty()) more["name"] = turn.name;
@@ -79,6 +82,8 @@ ordered_json describe(const Record& record) {
       described["ids"].push_back(document.ids);
       described["labels"].push_back(document.labels);
       described["continues"].push_back(document.continues);
+      if (std::ranges::any_of(document.weights, [](float weight) { return weight != 0 && weight != 1; }))
+        described["weights"].push_back(document.weights);
       continues = continues || document.continues;
     }
     if (!continues) described.erase("continues");

@@ -121,7 +121,8 @@ class Check {
 };
 
 bool are_one(const Turn& a, const Turn& b) {
-  return a.role == b.role && a.role != Role::kTool && (a.role != Role::kAssistant || a.train == b.train);
+  const bool alike = a.train == b.train && (!a.train || a.weight == b.weight);
+  return a.role == b.role && a.role != Role::kTool && (a.role != Role::kAssistant || alike);
 }
 
 // Empty texts leave no trace. Prompts that are joined are trained where all of them are.

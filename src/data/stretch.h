@@ -15,10 +15,16 @@ struct Stretch {
     kSpecial   // the name of a special token, and becomes that token; text, where the tokeniser has none of this name
   };
 
-  enum class Part {
-    kPrompt,  // trained where prompts are
-    kAnswer,  // trained
-    kPassed   // never trained: BOS, and a turn that is not to be
+  struct Part {
+    enum Kind {
+      kPrompt,  // trained where prompts are
+      kAnswer,  // trained
+      kPassed   // never trained: BOS, and a turn that is not to be
+    };
+    Part(Kind of_kind, float of_weight = 1) : kind(of_kind), weight(of_weight) {}  // not explicit: most weigh 1
+
+    Kind kind;
+    float weight;
   };
 
   std::string text;
@@ -29,12 +35,12 @@ struct Stretch {
 // What a turn says.
 inline Stretch::Part part_of(const Turn& turn) {
   if (!turn.train) return Stretch::Part::kPassed;
-  return turn.role == Role::kAssistant ? Stretch::Part::kAnswer : Stretch::Part::kPrompt;
+  return turn.role == Role::kAssistant ? Stretch::Part(Stretch::Part::kAnswer, turn.weight) : Stretch::Part::kPrompt;
 }
 
 // What the template puts around it, but for the mark that ends an answer: that is a part of the answer.
 inline Stretch::Part frame_of(const Turn& turn) {
-  return turn.role == Role::kAssistant ? Stretch::Part::kPrompt : part_of(turn);
+  return turn.role == Role::kAssistant ? Stretch::Part(Stretch::Part::kPrompt) : part_of(turn);
 }
 
 using Stretches = std::vector<Stretch>;

@@ -30,7 +30,7 @@ std::string rendered(const Stretches& stretches, bool apart) {
   std::string text;
   bool trains = false;
   for (size_t i = 0; i < stretches.size(); ++i) {
-    const bool trained = stretches[i].part == Stretch::Part::kAnswer;
+    const bool trained = stretches[i].part.kind == Stretch::Part::kAnswer;
     if (trains && !trained) text += "»";
     if (apart && i > 0) text += " ";
     if (!trains && trained) text += "«";

@@ -30,7 +30,7 @@ std::vector<int32_t> framed_ids(const TextEncoder& encoder, const std::string& t
 
 TokenSequence encode_text(const TextEncoder& encoder, const std::string& text) {
   TokenSequence document;
-  document.append(framed_ids(encoder, text, true), true);
+  document.append(framed_ids(encoder, text, true), 1);
   document.labels.front() = kIgnoreTarget;
   return document;
 }
@@ -42,8 +42,8 @@ TokenSequence encode_completion(const TextEncoder& encoder, const PromptCompleti
   const std::vector<int32_t> whole = framed_ids(encoder, text.prompt + text.completion, true);
   const auto end = std::ranges::mismatch(prompt, whole).in2;
   TokenSequence document;
-  document.append({whole.begin(), end}, encoder.train_on_prompt);
-  document.append({end, whole.end()}, true);
+  document.append({whole.begin(), end}, encoder.train_on_prompt ? 1 : 0);
+  document.append({end, whole.end()}, 1);
   document.labels.front() = kIgnoreTarget;
   return document;
 }

@@ -147,7 +147,7 @@ void write_llama2(Writer& out, const Dialogue& dialogue, const Marks& marks, con
     const bool bears_system = i == 0 && dialogue.has_system;
     const std::string text =
         bears_system ? fmt::format("<<SYS>>\n{}\n<</SYS>>\n\n{}", dialogue.system.text, turn.text) : turn.text;
-    const Part part = bears_system && !dialogue.system.train ? Part::kPassed : part_of(turn);
+    const Part part = bears_system && !dialogue.system.train ? Part(Part::kPassed) : part_of(turn);
     out.mark(marks.bos, Part::kPassed);
     out.mark("[INST]", part);
     out.text(" ", part);

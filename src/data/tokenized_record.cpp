@@ -16,7 +16,8 @@ constexpr std::array<std::string_view, 9> kKeys = {"input_ids",       "labels", 
                                                    "completion_mask", "loss_mask",   "assistant_masks",
                                                    "position_ids",    "seq_lengths", "continues_record"};
 
-constexpr std::array<std::string_view, 3> kMasks = {"loss_mask", "completion_mask", "assistant_masks"};
+constexpr std::string_view kLossMask = "loss_mask";  // may hold weights
+constexpr std::array<std::string_view, 2> kMasks = {"completion_mask", "assistant_masks"};
 
 constexpr std::string_view kDocuments = "tells documents apart in a way that is not read";
 constexpr std::string_view kDocumentsMend = "give position_ids or seq_lengths";
@@ -58,6 +59,11 @@ void read_labels(TokenSequence& row, const Fields& record) {
     for (size_t i = 0; i < mask.size(); ++i)
       if (!mask[i]) row.labels[i] = kIgnoreTarget;
   }
+  if (!record.has(kLossMask)) return;
+  row.weights = record.weights(kLossMask);
+  check_size(record, kLossMask, row.weights.size(), row.ids.size());
+  for (size_t i = 0; i < row.weights.size(); ++i)
+    if (row.weights[i] == 0) row.labels[i] = kIgnoreTarget;
 }
 
 // A row's tokens [begin, end), the padding around them left out.
@@ -72,8 +78,8 @@ Range without_padding(const Integers& mask, const TokenSequence& row, const Fiel
   const auto first = std::ranges::find_if(mask, seen);
   const auto last = std::find_if(mask.rbegin(), std::make_reverse_iterator(first), seen).base();
   const Range kept{static_cast<size_t>(first - mask.begin()), static_cast<size_t>(last - mask.begin())};
-  const bool says_what_is_trained =
-      record.has("labels") || std::ranges::any_of(kMasks, [&](std::string_view key) { return record.has(key); });
+  const bool says_what_is_trained = record.has("labels") || record.has(kLossMask) ||
+                                    std::ranges::any_of(kMasks, [&](std::string_view key) { return record.has(key); });
   for (size_t i = 0; i < mask.size(); ++i) {
     if (mask[i] < 0) record.fail("attention_mask", fmt::format("holds {} (entry {}), not 0 or 1", mask[i], i));
     if (mask[i] != 0) continue;
@@ -153,6 +159,9 @@ TokenizedRecord cut(const TokenSequence& row, size_t begin, const Lengths& lengt
     const auto at = static_cast<std::ptrdiff_t>(begin), end = static_cast<std::ptrdiff_t>(begin + length);
     documents.push_back({.ids = {row.ids.begin() + at, row.ids.begin() + end},
                          .labels = {row.labels.begin() + at, row.labels.begin() + end},
+                         .weights = row.weights.empty()
+                                        ? std::vector<float>()
+                                        : std::vector<float>(row.weights.begin() + at, row.weights.begin() + end),
                          .continues = row.continues || !documents.empty()});
     begin += length;
   }

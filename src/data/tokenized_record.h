@@ -9,8 +9,9 @@ namespace mixtune {
 
 // The documents of a row of token ids: one, or those that `position_ids`, `seq_lengths` or an `attention_mask` that
 // numbers them tell apart. A token is trained where `labels` and every mask (`loss_mask`, `completion_mask`,
-// `assistant_masks`) say so; padding, where `attention_mask` is 0 at the front or the end, is left out. Throws
-// UserError where these do not agree, or a label is neither its token nor kIgnoreTarget.
+// `assistant_masks`) say so, with the weight that `loss_mask` has for it; padding, where `attention_mask` is 0 at the
+// front or the end, is left out. Throws UserError where these do not agree, or a label is neither its token nor
+// kIgnoreTarget.
 TokenizedRecord parse_tokenized(const Fields& record, UnreadKeys& unread);
 
 }  // namespace mixtune

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "data/closed_keys.h"
 #include "data/tools.h"
+#include "data/weights.h"
 
 namespace mixtune {
 
@@ -71,28 +72,31 @@ std::string part_text(const ordered_json& part, const Place& place, const std::s
   return fields.text("text");
 }
 
-// Whether the turn is trained, as its flags say; `train` where it has none.
-bool parse_train(const Fields& fields, bool train) {
+// What the turn's flags say that its tokens weigh, 0 where it is not trained; `weight` where it has none. That it is
+// trained, which `true` says, agrees with any weight but 0.
+float parse_weight(const Fields& fields, float weight) {
   std::string_view first;
+  bool says_how_much = false;
   for (const std::string_view key : kTrainKeys) {
     const ordered_json* value = fields.find(key);
     if (!value) continue;
-    const std::optional<bool> flag = as_flag(*value);
-    if (!flag && value->is_number())
-      fields.place().fail(fmt::format("'{}' is {}: weights other than 0 and 1 are not supported", key, kind_of(*value)),
-                          "use 0 (not trained) or 1 (trained)");
-    if (!flag) fields.fail(key, fmt::format("is {}, not true or false, 1 or 0", kind_of(*value)));
-    if (!first.empty() && *flag != train)
+    const std::optional<float> found = as_weight(*value);
+    if (!found && value->is_number())
+      fields.fail(key, fmt::format("is {}, not 0 or a weight from {} to {}", kind_of(*value), kMinWeight, kMaxWeight));
+    if (!found) fields.fail(key, fmt::format("is {}, not true or false, 1 or 0, or a weight", kind_of(*value)));
+    const bool is_number = value->is_number(), both_number = says_how_much && is_number;
+    if (!first.empty() && (both_number ? *found != weight : (*found == 0) != (weight == 0)))
       fields.place().fail(fmt::format("'{}' and '{}' do not agree", first, key), "keep one of them");
-    first = key;
-    train = *flag;
+    if (first.empty() || is_number) weight = *found;
+    if (first.empty()) first = key;
+    says_how_much |= is_number;
   }
-  return train;
+  return weight;
 }
 
 // Training a prompt is a matter of the run, not of a turn; that it is not to be trained may be said.
 void check_prompt_flag(const Fields& fields, const Turn& turn) {
-  if (turn.role != Role::kAssistant && parse_train(fields, false))
+  if (turn.role != Role::kAssistant && parse_weight(fields, 0) != 0)
     fields.place().fail("is flagged to be trained, but is not an assistant's",
                         "remove the flag: only answers are trained turn by turn (train_on_prompt: true trains all)");
 }
@@ -160,7 +164,9 @@ Turn parse_turn(const ordered_json& object, const Place& place, const std::strin
     turn.text = parse_content(fields, content_key, unread);
   check_prompt_flag(fields, turn);
   check_prefix(fields);
-  turn.train = parse_train(fields, true);
+  const float weight = parse_weight(fields, 1);
+  turn.train = weight != 0;
+  if (turn.train) turn.weight = weight;
   if (turn.role == Role::kTool) read_tool_answer(turn, fields);
   const std::span<const std::string_view> read =
       turn.role == Role::kTool ? std::span<const std::string_view>(kToolTurnKeys) : kTurnKeys;

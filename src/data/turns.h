@@ -11,8 +11,9 @@
 namespace mixtune {
 
 // Reads the list of turns that `record` has at `key`. A turn's `train`, `training`, `trainable`, `loss` or `weight`
-// (true or false, 1 or 0) is Turn::train. Keys that are not read go to `unread`. Throws UserError for a role that is
-// not known, dialects mixed in a turn, parts of a content that are not text, and what check_keys refuses.
+// (true or false, 1 or 0, or another weight) is Turn::train and Turn::weight. Keys that are not read go to `unread`.
+// Throws UserError for a role that is not known, dialects mixed in a turn, parts of a content that are not text, and
+// what check_keys refuses.
 std::vector<Turn> parse_turns(const Fields& record, std::string_view key, UnreadKeys& unread);
 
 // A string, or a list of parts: strings and {"type": "text", "text": ...}. Parts that are not empty are joined by an

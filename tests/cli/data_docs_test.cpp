@@ -56,6 +56,7 @@ std::string said(const Outcome& outcome, const std::string& tokens) {
   for (std::string line; std::getline(lines, line);) {
     const auto document = nlohmann::json::parse(line);
     text += fmt::format("ids:    {}\nlabels: {}\n", document["input_ids"].dump(), document["labels"].dump());
+    if (document.contains("loss_mask")) text += fmt::format("weights: {}\n", document["loss_mask"].dump());
   }
   const std::regex place("^mixtune: (warning|error): data\\.jsonl(:\\d+)?(: |, )(.*)$");
   for (std::string line; std::getline(messages, line);)
