@@ -2,34 +2,16 @@
 #pragma once
 
 #include <memory>
-#include <vector>
 
+#include "data/bit_set.h"
 #include "data/documents.h"
 
 namespace mixtune {
 
-// Which of a number of documents: 1.125 bits for each of all.
-class DocumentSet {
- public:
-  explicit DocumentSet(int64_t documents) : words_(static_cast<size_t>(documents + 63) / 64) {}
-
-  void insert(int64_t d) { words_[static_cast<size_t>(d / 64)] |= uint64_t{1} << (d % 64); }
-  void remove(int64_t d) { words_[static_cast<size_t>(d / 64)] &= ~(uint64_t{1} << (d % 64)); }
-  bool contains(int64_t d) const { return words_[static_cast<size_t>(d / 64)] >> (d % 64) & 1; }
-  void index();                     // after the last insert, before what follows
-  int64_t select(int64_t i) const;  // the i-th that is contained
-  uint64_t digest() const;
-
- private:
-  static constexpr size_t kBlock = 8;  // words
-  std::vector<uint64_t> words_;
-  std::vector<int64_t> before_;  // how many there are before each block
-};
-
 class DocumentsPart : public Documents {
  public:
   // `totals`: of what is in the set; its records are those of the whole.
-  DocumentsPart(std::shared_ptr<const Documents> all, DocumentSet set, const DocumentTotals& totals);
+  DocumentsPart(std::shared_ptr<const Documents> all, BitSet set, const DocumentTotals& totals);
 
   const DocumentTotals& totals() const override { return totals_; }
   int64_t length(int64_t d) const override { return all_->length(set_.select(d)); }
@@ -44,7 +26,7 @@ class DocumentsPart : public Documents {
 
  private:
   std::shared_ptr<const Documents> all_;
-  DocumentSet set_;
+  BitSet set_;
   DocumentTotals totals_;
 };
 

@@ -102,7 +102,7 @@ std::shared_ptr<const Documents> IndexedDocuments::open(IndexedReader reader, co
   all->sample_digest(pieces);
   if (without_target.empty()) return all;
   const DocumentTotals totals = std::exchange(all->totals_, {.documents = pieces});
-  DocumentSet set(pieces);
+  BitSet set(pieces);
   for (int64_t d = 0; d < pieces; ++d) set.insert(d);
   for (const int64_t d : without_target) set.remove(d);
   return std::make_shared<DocumentsPart>(all, std::move(set), totals);

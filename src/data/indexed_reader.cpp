@@ -19,7 +19,6 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the files are little-endian");
 
 constexpr int64_t kBlock = 64 << 10;  // index entries read at a time
-constexpr int64_t kSample = 512;
 
 [[noreturn]] void refuse(const InputFile& file, const std::string& what,
                          std::string_view mend = "write the data set again") {
@@ -157,6 +156,7 @@ void IndexedReader::check_sequences() {
 void IndexedReader::check_documents() {
   const InputFile& idx = files_.idx;
   std::vector<int64_t> begins(static_cast<size_t>(std::min(kBlock, documents_ + 1)));
+  sequence_places_ = BitSet(documents_ + sequences_);
   int64_t last = 0;
   for (int64_t first = 0; first <= documents_; first += kBlock) {
     const auto count = static_cast<size_t>(std::min(kBlock, documents_ + 1 - first));
@@ -168,11 +168,11 @@ void IndexedReader::check_documents() {
         refuse(idx, fmt::format("document index {} is {}, after {} and of {} sequences", document, begins[i], last,
                                 sequences_));
       empty_documents_ += document > 0 && begins[i] == last;
-      last = begins[i];
-      if (document % kSample == 0) sampled_documents_.push_back(last);
+      for (; last < begins[i]; ++last) sequence_places_.insert(last + document);  // of the document before
     }
   }
   if (last != sequences_) refuse(idx, fmt::format("its documents end at sequence {} of {}", last, sequences_));
+  sequence_places_.index();
 }
 
 void IndexedReader::check_mask() const {
@@ -225,14 +225,7 @@ int64_t IndexedReader::document_begin(int64_t document) const {
 
 int64_t IndexedReader::document_of(int64_t sequence) const {
   MT_CHECK(sequence >= 0 && sequence < sequences_);
-  const int64_t sample = std::ranges::upper_bound(sampled_documents_, sequence) - sampled_documents_.begin() - 1;
-  const int64_t first = sample * kSample;
-  std::array<int64_t, kSample> begins;
-  const auto some = std::span(begins).first(static_cast<size_t>(std::min(kSample, documents_ + 1 - first)));
-  read_values(files_.idx, document_byte(first), some);
-  const int64_t document = first + (std::ranges::upper_bound(some, sequence) - some.begin()) - 1;
-  check_still(document >= first);
-  return document;
+  return sequence_places_.select(sequence) - sequence - 1;
 }
 
 void IndexedReader::read(int64_t sequence, int64_t begin, std::span<int32_t> ids, std::span<int32_t> labels) const {

@@ -5,9 +5,9 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "base/file.h"
+#include "data/bit_set.h"
 #include "data/indexed_files.h"
 
 namespace mixtune {
@@ -19,9 +19,9 @@ struct IndexedInputs {
 // Throws UserError where the .idx or the .bin cannot be opened.
 IndexedInputs open_indexed(const std::string& prefix);
 
-// The files are read, never mapped, and nothing of a sequence is held: a reader needs 1/64 byte of memory for each
-// document. Every member may be called by any number of threads at once. Opening reads the whole .idx once (20 bytes a
-// sequence) and checks it; the others are read where they are asked for.
+// The files are read, never mapped, and what is held of them tells a sequence's document alone: 0.28 bytes for each
+// document of one sequence. Every member may be called by any number of threads at once. Opening reads the whole .idx
+// once (20 bytes a sequence) and checks it; the others are read where they are asked for.
 class IndexedReader {
  public:
   // Throws UserError for files that are malformed or do not belong together, and for ids that are no integers.
@@ -83,7 +83,7 @@ class IndexedReader {
   int64_t vocab_size_;
   TokenType type_{};
   int64_t sequences_ = 0, documents_ = 0, empty_documents_ = 0, tokens_ = 0, min_length_ = 0, max_length_ = 0;
-  std::vector<int64_t> sampled_documents_;  // document_begin of every kSample-th
+  BitSet sequence_places_;  // documents and sequences in their order, each document before its own: a sequence is in it
 };
 
 }  // namespace mixtune

@@ -22,7 +22,7 @@ constexpr const char* kKey = "validation_split_percentage";
 
 // The `count` of the records that come first in the order of a hash, and of their numbers where hashes are equal. They
 // are found by the upper bits of their hashes, so that only the records of one value of these need be sorted.
-DocumentSet choose_records(int64_t records, int64_t count, uint64_t seed) {
+BitSet choose_records(int64_t records, int64_t count, uint64_t seed) {
   constexpr int kBits = 16;
   const uint64_t key = random_key(seed, "validation split");
   const auto bits = [&](int64_t r) {
@@ -34,7 +34,7 @@ DocumentSet choose_records(int64_t records, int64_t count, uint64_t seed) {
   int64_t left = count;
   for (; with_bits[last] < left; ++last) left -= with_bits[last];
 
-  DocumentSet chosen(records);
+  BitSet chosen(records);
   std::vector<std::pair<uint64_t, int64_t>> order;
   for (int64_t r = 0; r < records; ++r) {
     const uint64_t upper = bits(r) >> (64 - kBits);
@@ -52,7 +52,7 @@ enum Part { kTrain, kValidation, kTest, kParts };
 template <class PartOf>
 std::array<std::shared_ptr<const Documents>, kParts> split_by_records(const std::shared_ptr<const Documents>& all,
                                                                       const PartOf& part_of) {
-  std::array<DocumentSet, kParts> sets = {DocumentSet(all->size()), DocumentSet(all->size()), DocumentSet(all->size())};
+  std::array<BitSet, kParts> sets = {BitSet(all->size()), BitSet(all->size()), BitSet(all->size())};
   std::array<DocumentTotals, kParts> totals = {all->totals()};
   totals[kTrain].max_length = 0;
   for (int64_t d = 0; d < all->size(); ++d) {
@@ -89,7 +89,7 @@ Split split_validation(std::shared_ptr<const Documents> all, double percentage, 
     throw UserError(kKey, fmt::format("{}% of {} records leaves none to train on", percentage, records),
                     "lower it, or set validation_file");
 
-  const DocumentSet held_out = choose_records(records, count, seed);
+  const BitSet held_out = choose_records(records, count, seed);
   const auto parts = split_by_records(all, [&](int64_t r) { return held_out.contains(r) ? kValidation : kTrain; });
   const auto check = [&](const Documents& part, int64_t of_part, const char* what) {
     if (part.size() == 0)

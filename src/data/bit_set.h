@@ -1,0 +1,27 @@
+// BitSet: which of a number of things are in a set, in 1.125 bits for each of all.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace mixtune {
+
+class BitSet {
+ public:
+  explicit BitSet(int64_t size = 0) : words_(static_cast<size_t>(size + 63) / 64) {}
+
+  void insert(int64_t i) { words_[static_cast<size_t>(i / 64)] |= uint64_t{1} << (i % 64); }
+  void remove(int64_t i) { words_[static_cast<size_t>(i / 64)] &= ~(uint64_t{1} << (i % 64)); }
+  bool contains(int64_t i) const { return words_[static_cast<size_t>(i / 64)] >> (i % 64) & 1; }
+  void index();                     // after the last insert, before what follows
+  int64_t select(int64_t n) const;  // the n-th that is contained, counted from 0
+  uint64_t digest() const;
+
+ private:
+  static constexpr size_t kBlock = 8;  // words
+  std::vector<uint64_t> words_;
+  std::vector<int64_t> before_;  // how many there are before each block
+};
+
+}  // namespace mixtune
