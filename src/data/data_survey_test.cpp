@@ -53,6 +53,10 @@ TEST_F(SurveyTest, CountsTokensAndWhatIsCut) {
   EXPECT_THAT(
       found.text,
       HasSubstr("longer than max_seq_length 3: 1 documents, which are cut off, with 2 tokens beyond it (20.0%)\n"));
+  EXPECT_THAT(found.text, Not(HasSubstr("weight")));
+  EXPECT_THAT(
+      survey("{\"input_ids\":[1,2,3,4,5],\"loss_mask\":[2,0.5,0,1,3]}\n").text,
+      HasSubstr("targets: 3 (60.0% of the tokens)\ntargets of another weight than 1: 2 (66.7% of the targets)\n"));
   options_.settings.long_documents = LongDocuments::kSplit;
   EXPECT_THAT(survey("{\"input_ids\":[1,2,3,4]}\n").text, HasSubstr("1 documents, which are split"));
   EXPECT_THAT(survey("{\"input_ids\":[1,2,3]}\n").text, HasSubstr("longer than max_seq_length 3: none\n"));

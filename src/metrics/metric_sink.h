@@ -31,7 +31,7 @@ struct StepRecord {
   int64_t total_steps = 0;  // of the run
   double epoch = 0;         // passes over the data, this step included
   double loss = 0;          // lm_loss + router_aux_loss_coef * aux_loss
-  double lm_loss = 0;
+  double lm_loss = 0;       // of all targets, the mean by their weights
   double aux_loss = 0;
   double grad_norm = 0;      // before clipping
   double learning_rate = 0;  // the one the step used
@@ -45,8 +45,8 @@ struct StepRecord {
 };
 
 struct EvalRecord {
-  int64_t step = 0;  // the last one before the evaluation; 0: before training
-  double eval_loss = 0;
+  int64_t step = 0;      // the last one before the evaluation; 0: before training
+  double eval_loss = 0;  // the same of an evaluation's
   double eval_perplexity = 0;
   int64_t eval_tokens = 0;  // targets
   double milliseconds = 0;

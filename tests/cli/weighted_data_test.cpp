@@ -17,10 +17,11 @@ class WeightedData : public testing::Test {
  protected:
   void SetUp() override {
     make_model(work_.path() / "model");
-    write(work_.path() / "a.jsonl", record("Define: otter", "an animal that swims", 1));
+    write(work_.path() / "a.jsonl", record("Define: otter", "an animal that swims", 1) + record("Say a", "a", 1));
     write(work_.path() / "b.jsonl", record("And a newt?", "no", 1) + record("Sure?", "quite", 1));
     write(work_.path() / "both.jsonl", record("Define: otter", "an animal that swims", 0.3) +
-                                           record("And a newt?", "no", 2.5) + record("Sure?", "quite", 2.5));
+                                           record("Say a", "a", 0.3) + record("And a newt?", "no", 2.5) +
+                                           record("Sure?", "quite", 2.5));
   }
 
   static std::string record(const std::string& question, const std::string& answer, double weight) {
@@ -70,8 +71,8 @@ TEST_F(WeightedData, AStepsLossIsTheSameMeanOnEveryLayout) {
     for (std::string line; std::getline(lines, line);) records.push_back(nlohmann::json::parse(line));
     return records;
   };
-  const auto one = train({"--per_device_train_batch_size=3"}),
-             accumulated = train({"--per_device_train_batch_size=1", "--gradient_accumulation_steps=3"}),
+  const auto one = train({"--per_device_train_batch_size=4"}),
+             accumulated = train({"--per_device_train_batch_size=1", "--gradient_accumulation_steps=4"}),
              ranks = train({"--per_device_train_batch_size=1", "--gradient_accumulation_steps=2", "--nproc=2"});
   for (const auto& records : {one, accumulated, ranks}) {
     ASSERT_EQ(records.size(), one.size());

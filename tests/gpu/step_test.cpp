@@ -274,11 +274,11 @@ TEST_F(Steps, NoSizeNeedsALatePlan) {
 
 // Five steps of three micro-batches with AdamW, in fp32, of a model so small that fp32's rounding decides no choice
 // of experts.
-TEST_F(Steps, AccumulatedTrainingAgreesWithTheCpu) {
+void expect_the_cpus_training(bool weighted) {
   constexpr int64_t kSteps = 5;
   MixtralConfig config = testing_config();
   config.router_aux_loss_coef = 0.02;
-  const MemoryDocuments documents = random_documents(600, 60, config.vocab_size, 3);
+  const MemoryDocuments documents = random_documents(600, 60, config.vocab_size, 3, weighted);
   Training cpu(config, fp32_on({})), gpu(config, fp32_on(kGpu));
   const HostCopies start(cpu.ctx(), cpu.state(), [&](int p) { return cpu.state().weight(p); });
   Loader loader(documents, {.max_seq_length = 60, .packing = true}, 2, 3, gpu.instance().host_memory());
@@ -308,6 +308,14 @@ TEST_F(Steps, AccumulatedTrainingAgreesWithTheCpu) {
       update += std::pow(element(want.weight(p), i) - element(start[p], i), 2);
     }
   EXPECT_LT(std::sqrt(error / update), kWeights);
+}
+
+TEST_F(Steps, AccumulatedTrainingAgreesWithTheCpu) {
+  expect_the_cpus_training(false);
+}
+
+TEST_F(Steps, WeightedTrainingAgreesWithTheCpu) {
+  expect_the_cpus_training(true);
 }
 
 }  // namespace

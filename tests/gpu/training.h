@@ -69,8 +69,10 @@ inline void fill_weights(Instance& instance) {
   }
 }
 
-// Documents of 2 to `longest` random tokens, most of them short; about a third of the labels are not trained.
-inline MemoryDocuments random_documents(int64_t count, int64_t longest, int64_t vocab, uint64_t seed) {
+// Documents of 2 to `longest` random tokens, most of them short; about a third of the labels are not trained. Weighted:
+// the others have weights from 0.1 to 1.1.
+inline MemoryDocuments random_documents(int64_t count, int64_t longest, int64_t vocab, uint64_t seed,
+                                        bool weighted = false) {
   const uint64_t key = random_key(seed, "random documents");
   MemoryDocuments documents;
   uint64_t index = 0;
@@ -83,7 +85,9 @@ inline MemoryDocuments random_documents(int64_t count, int64_t longest, int64_t 
       ids.push_back(static_cast<int32_t>(random_below(key, ++index, vocab)));
       labels.push_back(i + 1 == length || random_below(key, ++index, 3) > 0 ? ids.back() : kIgnoreTarget);
     }
-    documents.append(ids, labels);
+    std::vector<float> weights(weighted ? ids.size() : 0);
+    for (float& weight : weights) weight = static_cast<float>(0.1 + random_uniform(key, ++index));
+    documents.append(ids, labels, weights);
   }
   return documents;
 }
@@ -92,7 +96,8 @@ inline BatchLimits limits_of(const Loader& loader, int64_t longest_document) {
   return {.tokens = loader.max_batch_tokens(),
           .longest_document = std::min(loader.max_batch_tokens(), longest_document),
           .documents = loader.max_batch_documents(),
-          .micro_batches = loader.max_micro_batches()};
+          .micro_batches = loader.max_micro_batches(),
+          .weighted = loader.weighted()};
 }
 
 // A training as Trainer does it, without its files.
