@@ -1,12 +1,30 @@
 #include "checkpoint/model_folder.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <utility>
 
 #include "base/contained.h"
+#include "base/file.h"
+#include "base/output_file.h"
 #include "checkpoint/edit_config.h"
 
 namespace mixtune {
+
+namespace {
+
+constexpr const char *kJson = "tokenizer.json", *kModel = "tokenizer.model";
+
+std::vector<SideFile> tokenizer_files(const std::string& path) {
+  if (std::filesystem::is_directory(path)) return read_side_files(path, SideFiles::kTokenizer);
+  constexpr size_t kMaxBytes = size_t{64} << 20;
+  std::vector<SideFile> files = read_side_files(parent_folder(path), SideFiles::kTokenizer);
+  std::erase_if(files, [](const SideFile& file) { return file.name == kJson || file.name == kModel; });
+  files.push_back({path.ends_with(".json") ? kJson : kModel, read_small_file(path, kMaxBytes, "name another")});
+  return files;
+}
+
+}  // namespace
 
 ModelFolder::ModelFolder(const std::string& path)
     : weights_(path), config_json_(read_config_json(path)), side_files_(read_side_files(path, SideFiles::kAll)) {
@@ -17,9 +35,9 @@ void ModelFolder::set_vocab_size(int64_t vocab_size) {
   config_json_ = with_vocab_size(std::move(config_json_), vocab_size);
 }
 
-void ModelFolder::set_tokenizer(const std::string& folder) {
+void ModelFolder::set_tokenizer(const std::string& path) {
   std::erase_if(side_files_, [](const SideFile& file) { return is_side_file(file.name, SideFiles::kTokenizer); });
-  for (SideFile& file : read_side_files(folder, SideFiles::kTokenizer)) side_files_.push_back(std::move(file));
+  for (SideFile& file : tokenizer_files(path)) side_files_.push_back(std::move(file));
   std::ranges::sort(side_files_, {}, &SideFile::name);
 }
 

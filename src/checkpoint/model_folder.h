@@ -21,10 +21,11 @@ class ModelFolder {
   const HfFolder& weights() const { return weights_; }
   const std::string& config_json() const { return config_json_; }
 
-  // Checkpoints will have this vocab_size; and of `folder` the files that a tokeniser is made of, in the place of this
-  // folder's own.
+  // Checkpoints will have this vocab_size.
   void set_vocab_size(int64_t vocab_size);
-  void set_tokenizer(const std::string& folder);
+  // Checkpoints will have the files of the tokeniser `path`, in the place of this folder's own. Where that is a file,
+  // it stands for tokenizer.json and tokenizer.model both, under the name of its kind.
+  void set_tokenizer(const std::string& path);
   // Checkpoints will say this chat template (side_files.h).
   void set_chat_template(const std::string& source, const TokenizerNames& names) {
     mixtune::set_chat_template(side_files_, source, names);

@@ -170,6 +170,34 @@ TEST_F(Model, IsReadWhenItIsOpened) {
   }
 }
 
+// A file stands for the tokeniser of its folder, of whatever name it is.
+TEST_F(Model, TakesTheFilesOfAnotherTokeniser) {
+  const std::string other = folder_ / "other";
+  fs::create_directory(other);
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "spm.model", "added_tokens.json", "README.md"})
+    put(other + "/" + name, name);
+  put(model_ + "/special_tokens_map.json", "{}");
+  const auto saved_with = [&](const std::string& path) {
+    ModelFolder source(model_);
+    source.set_vocab_size(12);
+    source.set_tokenizer(path);
+    fs::remove_all(out_);
+    save_checkpoint(ctx_, load(source.weights()), source.save_options(out_));
+    EXPECT_EQ(get(out_ + "/config.json"), "{\"vocab_size\": 12,\"a\": 1}\n");
+    EXPECT_EQ(get(out_ + "/added_tokens.json"), "added_tokens.json");
+    return entries(out_);
+  };
+  const Names either = {"LICENSE", "added_tokens.json", "config.json", "model.safetensors"};
+  const auto and_also = [&](Names names) {
+    names.insert(names.begin(), either.begin(), either.end());
+    return names;
+  };
+  EXPECT_EQ(saved_with(other), and_also({"tokenizer.json", "tokenizer.model"}));
+  EXPECT_EQ(saved_with(other + "/tokenizer.json"), and_also({"tokenizer.json"}));
+  EXPECT_EQ(saved_with(other + "/spm.model"), and_also({"tokenizer.model"}));
+  EXPECT_EQ(get(out_ + "/tokenizer.model"), "spm.model");
+}
+
 const std::string* content(const std::vector<SideFile>& files, std::string_view name) {
   const auto file = std::ranges::find(files, name, &SideFile::name);
   return file == files.end() ? nullptr : &file->content;

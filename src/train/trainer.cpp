@@ -6,10 +6,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <filesystem>
 
 #include "base/log.h"
-#include "base/output_file.h"
 #include "base/size.h"
 #include "checkpoint/load.h"
 #include "checkpoint/save.h"
@@ -52,16 +50,12 @@ ModelFolder open_model(const Config& config, const Ranks* ranks) {
   return ModelFolder(config.model.model_name_or_path);
 }
 
-std::string folder_of(const std::string& path) {
-  return std::filesystem::is_directory(path) ? path : parent_folder(path);
-}
-
 // The model's folder as checkpoints are to have it, once it is known what is trained.
 void adapt(ModelFolder& folder, const MixtralConfig& shape, const Config& config, const RunData& data) {
   const ModelSettings& model = config.model;
   if (shape.added_tokens > 0) folder.set_vocab_size(shape.vocab_size);
   if (model.resize_vocabulary && !model.tokenizer_name_or_path.empty())
-    folder.set_tokenizer(folder_of(tokenizer_path(model, false)));
+    folder.set_tokenizer(tokenizer_path(model, false));
   if (const auto& chosen = data.chat_template; chosen && !(chosen->is_folders && model.tokenizer_name_or_path.empty()))
     folder.set_chat_template(chosen->source, data.tokenizer_names);
 }
