@@ -4,14 +4,14 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "base/error.h"
+#include "data/packed_rows.h"
 
 namespace mixtune {
 
 namespace {
-
-constexpr int64_t kShortestDocument = 2;  // one token to see, one to predict
 
 int64_t checked_product(int64_t a, int64_t b, int64_t limit, const char* what) {
   int64_t product;
@@ -29,24 +29,27 @@ constexpr int64_t round_up(int64_t tokens) {
 
 Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t rows_per_micro_batch,
                int64_t micro_batches, HostMemory memory, Share share)
-    : documents_(documents), rows_(documents, options), share_(share), rows_per_micro_batch_(rows_per_micro_batch) {
+    : Loader(std::make_unique<PackedRows>(documents, options), rows_per_micro_batch, micro_batches, memory, share) {}
+
+Loader::Loader(std::unique_ptr<RowSource> source, int64_t rows_per_micro_batch, int64_t micro_batches,
+               HostMemory memory, Share share)
+    : source_(std::move(source)), share_(share), rows_per_micro_batch_(rows_per_micro_batch) {
   MT_CHECK(rows_per_micro_batch > 0 && micro_batches > 0 && share.rank >= 0 && share.rank < share.ranks);
-  rows_per_accumulation_ = checked_product(rows_per_micro_batch, share.ranks, RowSequence::kEndless, "rows");
-  rows_per_step_ = checked_product(rows_per_accumulation_, micro_batches, RowSequence::kEndless, "rows");
-  steps_ = rows_.rows() / rows_per_step_ + (rows_.rows() % rows_per_step_ > 0);
+  rows_per_accumulation_ = checked_product(rows_per_micro_batch, share.ranks, RowSource::kEndless, "rows");
+  rows_per_step_ = checked_product(rows_per_accumulation_, micro_batches, RowSource::kEndless, "rows");
+  const int64_t rows = source_->rows();
+  steps_ = rows / rows_per_step_ + (rows % rows_per_step_ > 0);
 
-  const int64_t longest_row =
-      options.packing ? std::min(options.max_seq_length, documents.tokens()) : documents.max_length();
-  const int64_t most_rows = std::min(rows_per_micro_batch, std::max<int64_t>(rows_.rows(), 1));
+  const int64_t most_rows = std::min(rows_per_micro_batch, std::max<int64_t>(rows, 1));
   constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max() - kRowAlignment;
-  max_tokens_ = round_up(checked_product(most_rows, longest_row, kMaxTokens, "tokens of a micro-batch"));
-  max_documents_ = options.packing ? max_tokens_ / kShortestDocument : most_rows;
+  max_tokens_ = round_up(checked_product(most_rows, source_->max_tokens(), kMaxTokens, "tokens of a micro-batch"));
+  max_documents_ = most_rows * source_->max_documents();
 
-  const int64_t batches = std::min(micro_batches, (rows_.rows() - 1) / rows_per_accumulation_ + 1);
+  const int64_t batches = std::min(micro_batches, (rows - 1) / rows_per_accumulation_ + 1);
   const auto bytes = [](int64_t n) {
     return align_up(static_cast<size_t>(n) * sizeof(int32_t));
   };
-  const bool weighted = documents.totals().weighted;
+  const bool weighted = source_->weighted();
   const size_t batch_bytes =
       (weighted ? 7 : 6) * bytes(max_tokens_) + bytes(max_tokens_ + 1) + bytes(max_documents_ + 1);
   constexpr int64_t kMaxBytes = int64_t{1} << 46;
@@ -69,8 +72,8 @@ Loader::Loader(const Documents& documents, const PlanOptions& options, int64_t r
          .weights = weighted ? arena_->allocate("weights", {max_tokens_}, DType::kF32).as<float>() : nullptr});
   batches_.reserve(buffers_.size());
   sorted_.resize(max_tokens_);
-  labels_.resize(documents.max_length());
-  if (weighted) weights_.resize(documents.max_length());
+  targets_.resize(source_->max_tokens());
+  if (weighted) weights_.resize(source_->max_tokens());
 }
 
 Loader::Rows Loader::rows_of(Rows accumulation_step, int rank) const {
@@ -81,63 +84,63 @@ Loader::Rows Loader::rows_of(Rows accumulation_step, int rank) const {
 const Step& Loader::load(int64_t step) {
   MT_CHECK(step >= 0 && step < steps_);
   const int64_t first = step * rows_per_step_;
-  const int64_t last = first + std::min(rows_per_step_, rows_.rows() - first);
+  const int64_t last = first + std::min(rows_per_step_, source_->rows() - first);
   step_ = {};
   batches_.clear();
   for (int64_t row = first; row < last; row += rows_per_accumulation_) {
     const Rows all = {row, std::min(row + rows_per_accumulation_, last)};
-    int64_t others = count_other_rows({all.begin, rows_of(all, share_.rank).begin});  // in the order of the plan
+    int64_t others = count_other_rows({all.begin, rows_of(all, share_.rank).begin});  // in the order of the rows
     Batch& batch = batches_.emplace_back(fill(buffers_[batches_.size()], rows_of(all, share_.rank)));
     others += count_other_rows({rows_of(all, share_.rank).end, all.end});
     batch.step_tokens = batch.live_tokens + others;
     step_.live_tokens += batch.step_tokens;
-    step_.target_tokens += batch.target_tokens();
-    step_.documents += batch.doc_offsets.elements() - 1;
   }
-  if (weights_.empty()) step_.target_weight = static_cast<double>(step_.target_tokens);
   step_.micro_batches = batches_;
-  step_.epoch = rows_.epochs_done(last);
+  step_.epoch = source_->epochs_done(last);
   return step_;
 }
 
 int64_t Loader::count_other_rows(Rows rows) {
   int64_t tokens = 0;
-  for (int64_t row = rows.begin; row < rows.end; ++row)
-    for (const int64_t d : rows_.row(row)) {
-      step_.target_tokens += documents_.targets(d);
-      step_.documents += 1;
-      read_weights(d);
-      tokens += documents_.length(d);
-    }
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    const RowCounts counts = source_->count(row);
+    add(counts);
+    tokens += counts.tokens;
+  }
   return tokens;
 }
 
-void Loader::read_weights(int64_t d) {
-  if (weights_.empty()) return;
-  const auto weights = std::span(weights_).first(static_cast<size_t>(documents_.length(d)));
-  documents_.read_weights(d, weights);
-  step_.target_weight += target_weight(weights);
+void Loader::add(const RowCounts& counts) {
+  step_.target_tokens += counts.targets;
+  step_.target_weight += counts.weight;
+  step_.documents += counts.documents;
 }
 
 Batch Loader::fill(const Buffers& buffers, Rows of) {
   int64_t live = 0, targets = 0, documents = 0;
-  const auto put = [&](int64_t d) {
-    const int64_t length = documents_.length(d);
-    const std::span labels = std::span(labels_).first(static_cast<size_t>(length));
-    documents_.read(d, {buffers.ids + live, labels.size()}, labels);
-    read_weights(d);
-    for (int64_t i = 0; i < length; ++i, ++live) {
-      buffers.positions[live] = static_cast<int32_t>(i);
-      if (i + 1 == length || labels[i + 1] == kIgnoreTarget) continue;
+  const auto put = [&](int64_t row) {
+    const RowRoom room = {.ids = {buffers.ids + live, targets_.size()},
+                          .targets = targets_,
+                          .weights = weights_,
+                          .begins = {buffers.doc_offsets + documents, static_cast<size_t>(source_->max_documents())}};
+    const RowCounts counts = source_->read(row, room);
+    add(counts);
+    const auto first = static_cast<int32_t>(live);
+    const std::span<int32_t> begins = room.begins.first(static_cast<size_t>(counts.documents));
+    for (int32_t& begin : begins) begin += first;
+    for (size_t next = 0; live < first + counts.tokens; ++live) {
+      if (next < begins.size() && begins[next] == live) ++next;
+      buffers.positions[live] = static_cast<int32_t>(live) - begins[next - 1];
+      const auto in_row = static_cast<size_t>(live - first);
+      if (targets_[in_row] == kIgnoreTarget) continue;
       buffers.target_rows[targets] = static_cast<int32_t>(live);
-      if (buffers.weights) buffers.weights[targets] = weights_[i + 1];
-      buffers.targets[targets++] = labels[i + 1];
+      if (buffers.weights) buffers.weights[targets] = weights_[in_row];
+      buffers.targets[targets++] = targets_[in_row];
     }
-    buffers.doc_offsets[++documents] = static_cast<int32_t>(live);
+    documents += counts.documents;
   };
-  buffers.doc_offsets[0] = 0;
-  for (int64_t row = of.begin; row < of.end; ++row)
-    for (const int64_t d : rows_.row(row)) put(d);
+  for (int64_t row = of.begin; row < of.end; ++row) put(row);
+  buffers.doc_offsets[documents] = static_cast<int32_t>(live);
   const int64_t rows = round_up(std::max<int64_t>(live, 1));
   std::fill(buffers.ids + live, buffers.ids + rows, 0);
   std::fill(buffers.positions + live, buffers.positions + rows, 0);

@@ -9,6 +9,7 @@
 #include "data/batch.h"
 #include "data/documents.h"
 #include "data/plan.h"
+#include "data/row_source.h"
 #include "tensor/memory.h"
 
 namespace mixtune {
@@ -28,17 +29,18 @@ struct Share {
   int rank = 0, ranks = 1;
 };
 
-// Step g takes rows [g * B, (g + 1) * B) of the plan, B = rows_per_micro_batch * ranks * micro_batches, or what is left
-// of them at the end. Accumulation step j takes the j-th rows_per_micro_batch * ranks of these, rank r the r-th
-// rows_per_micro_batch of those, and reads no other tokens (of a weighted data set it reads all weights of the step):
-// so which documents are in an accumulation step does not depend on the ranks, as long as rows_per_micro_batch * ranks
-// is the same. All ranks have as many micro-batches; at the end of the data one may be without a row (one dead tail of
-// kRowAlignment tokens). A micro-batch is its rows' documents one after the other; targets are shifted here and nowhere
-// else.
+// Step g takes rows [g * B, (g + 1) * B) of their source, B = rows_per_micro_batch * ranks * micro_batches, or what is
+// left of them at the end. Accumulation step j takes the j-th rows_per_micro_batch * ranks of these, rank r the r-th
+// rows_per_micro_batch of those, and reads no other tokens (of weighted data it reads all weights of the step): so
+// which documents are in an accumulation step does not depend on the ranks, as long as rows_per_micro_batch * ranks is
+// the same. All ranks have as many micro-batches; at the end of the data one may be without a row (one dead tail of
+// kRowAlignment tokens). A micro-batch is its rows' documents one after the other.
 class Loader {
  public:
-  // `documents` outlives the loader and is not empty; batches are kPinned for a GPU. Throws UserError for a micro-batch
-  // of 2^31 tokens or more.
+  // Batches are kPinned for a GPU. Throws UserError for a micro-batch of 2^31 tokens or more.
+  Loader(std::unique_ptr<RowSource> rows, int64_t rows_per_micro_batch, int64_t micro_batches,
+         HostMemory memory = HostMemory::kPageable, Share share = {});
+  // Of PackedRows: `documents` outlives the loader and is not empty.
   Loader(const Documents& documents, const PlanOptions& options, int64_t rows_per_micro_batch, int64_t micro_batches,
          HostMemory memory = HostMemory::kPageable, Share share = {});
 
@@ -66,11 +68,10 @@ class Loader {
   };
   Rows rows_of(Rows accumulation_step, int rank) const;
   Batch fill(const Buffers& buffers, Rows rows);
-  void read_weights(int64_t d);         // into weights_, and adds them to step_
+  void add(const RowCounts& counts);    // to step_
   int64_t count_other_rows(Rows rows);  // adds them to step_; returns their tokens
 
-  const Documents& documents_;
-  RowSequence rows_;
+  std::unique_ptr<RowSource> source_;
   Share share_;
   int64_t rows_per_micro_batch_;
   int64_t rows_per_accumulation_;  // rows_per_micro_batch of each rank
@@ -81,8 +82,8 @@ class Loader {
   std::vector<Buffers> buffers_;  // of each micro-batch
   std::vector<Batch> batches_;
   std::vector<uint64_t> sorted_;  // (id, row) of the batch being filled
-  std::vector<int32_t> labels_;   // of the document that is read last
-  std::vector<float> weights_;    // the same; empty: the documents are not weighted
+  std::vector<int32_t> targets_;  // of the row that is read last
+  std::vector<float> weights_;    // the same; empty: the rows are not weighted
   Step step_;
 };
 
