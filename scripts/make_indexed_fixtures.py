@@ -20,7 +20,10 @@ import types
 import numpy
 import torch
 from megatron.core.datasets.blended_dataset import BlendedDataset
-from megatron.core.datasets.blended_megatron_dataset_builder import _get_size_per_split_per_dataset
+from megatron.core.datasets.blended_megatron_dataset_builder import (
+    BlendedMegatronDatasetBuilder,
+    _get_size_per_split_per_dataset,
+)
 from megatron.core.datasets.blended_megatron_dataset_config import (
     convert_split_vector_to_split_matrix,
     parse_and_normalize_split,
@@ -228,6 +231,56 @@ def write_windows(folder):
     write_json(folder / "windows.json", {"windows": windows, "samples": samples, "shuffles": shuffles})
 
 
+# Further data sets, to blend with the one of the windows.
+MORE_LENGTHS = {"more": [9, 30, 2, 14, 1, 6, 21, 5, 12], "few": [4, 7, 3]}
+
+# A run's data: (prefixes, weights or None, split, seq_length, samples, seed)
+RUNS = [
+    (["windows"], None, "1", 8, 12, 42),
+    (["windows"], None, "1", 8, 40, 42),
+    (["windows"], [1], "1", 8, 40, 42),
+    (["windows", "more"], [0.3, 0.7], "1", 8, 60, 42),
+    (["windows", "more", "few"], [5, 3, 0.5], "1", 5, 90, 1234),
+    (["windows", "more"], None, "1", 8, 11, 7),
+    (["windows", "more", "few"], None, "1", 4, 50, 7),
+    (["more", "windows"], [30, 70], "7,2,1", 6, 48, 3),
+    (["windows"], None, "990,300", 6, 21, 3),
+]
+
+
+def run_data_set(folder, cache, prefixes, weights, split, seq_length, samples, seed):
+    tokenizer = types.SimpleNamespace(eod=EOD, eos=EOD, pad=-1, vocab_size=5000, unique_identifiers={})
+    config = GPTDatasetConfig(
+        random_seed=seed,
+        sequence_length=seq_length,
+        blend=([str(folder / prefix) for prefix in prefixes], weights),
+        split=split,
+        path_to_cache=cache,
+        tokenizer=tokenizer,
+        reset_position_ids=False,
+        reset_attention_mask=False,
+        eod_mask_loss=False,
+    )
+    # As training does it: so many samples for training, and some for the other parts.
+    return BlendedMegatronDatasetBuilder(GPTDataset, [samples, 1, 1], lambda: True, config).build()[0]
+
+
+def write_runs(folder):
+    """The windows that training reads, in order, each with the target of its last token."""
+    for name, lengths in MORE_LENGTHS.items():
+        sequences = [[1000 * len(name) + 50 * i + t for t in range(length)] for i, length in enumerate(lengths)]
+        write_data_set(folder / name, [[sequence] for sequence in sequences], 32000)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    runs = []
+    for run in RUNS:
+        with tempfile.TemporaryDirectory() as cache:
+            dataset = run_data_set(folder, cache, *run)
+            items = [dataset[i] for i in range(run[4])]
+        runs.append({"run": run, "tokens": [i["tokens"].tolist() + [int(i["labels"][-1])] for i in items]})
+    torch.distributed.destroy_process_group()
+    write_json(folder / "runs.json", runs)
+
+
 def write_json(path, value):
     path.write_text(json.dumps(value, separators=(",", ":")) + "\n")
 
@@ -241,6 +294,7 @@ def main():
     write_blends(folder)
     write_splits(folder)
     write_windows(folder)
+    write_runs(folder)
 
 
 if __name__ == "__main__":

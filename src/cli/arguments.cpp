@@ -147,7 +147,8 @@ KeyFlags::KeyFlags(CLI::App& app, std::initializer_list<std::string_view> some)
     if (some.size() > 0 && !chosen(key.group) && !chosen(key.name)) continue;
     Flag& flag = flags_->emplace_back(Flag{std::string(key.name), {}});
     const Value value = key.get(Config());
-    app.add_option("--" + flag.key, flag.values, plain(key.help))
+    const std::string names = "--" + flag.key + (key.alias.empty() ? "" : fmt::format(",--{}", key.alias));
+    app.add_option(names, flag.values, plain(key.help))
         ->expected(1)
         ->allow_extra_args(false)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)

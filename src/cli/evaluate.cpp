@@ -54,9 +54,10 @@ Command add_evaluate(CLI::App& program) {
       ->type_name("FILE")
       ->required();
   app->add_flag("--json", arguments->json, "Print one JSON object");
-  const KeyFlags flags(*app, {"tokenizer_name_or_path", "dataset_format", "train_on_prompt", "chat_template",
-                              "parse_special_tokens", "long_documents", "packing", "max_seq_length", "data_cache",
-                              "per_device_train_batch_size", "device", "precision"});
+  const KeyFlags flags(
+      *app, {"tokenizer_name_or_path", "dataset_format", "train_on_prompt", "chat_template", "parse_special_tokens",
+             "long_documents", "packing", "max_seq_length", "data_cache", "reset_attention_mask", "reset_position_ids",
+             "eod_mask_loss", "per_device_train_batch_size", "device", "precision"});
   add_examples(*app, {"mixtune evaluate examples/quickstart/pretrained --file examples/quickstart/validation.jsonl "
                       "--max_seq_length 256",
                       "mixtune evaluate examples/quickstart/pretrained --file examples/quickstart/validation.jsonl "

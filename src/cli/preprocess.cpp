@@ -106,6 +106,9 @@ void run_preprocess(const PreprocessArguments& arguments, const Overrides& overr
   require_keys(config, {"train_file"});
   if (arguments.output.empty() && arguments.debug == 0)
     throw UserError("command line", "there is nothing to do", "give --output FILE, --debug N or both");
+  if (config.data.dataset_format == DatasetFormat::kMegatron)
+    throw UserError(config.where("dataset_format"), "is how train reads what preprocess writes",
+                    "leave it out, and write --output_format indexed");
   check_data_files(config);
   const std::vector<Dataset> datasets = train_datasets(config);
   if (!arguments.output.empty()) check_output(arguments, config, datasets);

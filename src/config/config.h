@@ -11,7 +11,7 @@
 
 namespace mixtune {
 
-enum class DatasetFormat { kAuto, kMessages, kInstruction, kPromptCompletion, kText, kTokenized };
+enum class DatasetFormat { kAuto, kMessages, kInstruction, kPromptCompletion, kText, kTokenized, kMegatron };
 enum class ChatTemplateName {
   kAuto,  // what the tokeniser's folder says
   kMistralV1,
@@ -62,6 +62,9 @@ struct DataSettings {
   double validation_split_percentage = 0;    // of the records of train_file
   std::string split;                         // weights of training, validation and test: "990,9,1"; empty: none
   DatasetFormat dataset_format = DatasetFormat::kAuto;
+  bool reset_position_ids = false;           // these three are of windows: dataset_format kMegatron
+  std::optional<bool> reset_attention_mask;  // none: what reset_position_ids is
+  bool eod_mask_loss = false;
   bool train_on_prompt = false;
   ChatTemplateName chat_template = ChatTemplateName::kAuto;
   bool parse_special_tokens = false;

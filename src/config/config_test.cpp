@@ -103,7 +103,7 @@ TEST(Config, EveryKeyIsStoredAndPrinted) {
   for (const Key& key : keys()) {
     const std::string text =
         key.type == KeyType::kChoice    ? std::string(key.choices.back())
-        : key.type == KeyType::kBoolean ? (std::get<bool>(key.get(Config())) ? "false" : "true")
+        : key.type == KeyType::kBoolean ? (format_value(key.get(Config())) == "true" ? "false" : "true")
         : key.type == KeyType::kText || key.type == KeyType::kTextList || key.type == KeyType::kDatasets ? "some/path"
         : key.type == KeyType::kNumber                                                                   ? "0.25"
         : key.bounds.high == 1                                                                           ? "0"

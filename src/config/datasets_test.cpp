@@ -167,5 +167,39 @@ TEST(Datasets, ManyFilesOfAPrintedConfig) {
   EXPECT_THAT(error_of(text), HasSubstr("too many keys or items"));
 }
 
+TEST(Datasets, DataPathIsAnotherName) {
+  EXPECT_EQ(pairs_of(config_of("data_path: 0.3 a 70 b\n")), (Pairs{{0.3, "a"}, {70, "b"}}));
+  EXPECT_EQ(config_of("seq_length: 77\n").data.max_seq_length, 77);
+  EXPECT_EQ(config_of("max_seq_length: 5\n", {{"seq_length", "77"}}).data.max_seq_length, 77) << "flags override";
+  EXPECT_EQ(config_of("seq_length: 77\n").where("max_seq_length"), "run.yaml:1: seq_length");
+  EXPECT_EQ(error_of("max_seq_length: 5\nseq_length: 6\n"),
+            "run.yaml:2: seq_length: there is another name of it too: run.yaml:1: max_seq_length; keep one of the two");
+  EXPECT_THAT(error_of("data_path: a\ntrain_file: b\n"),
+              StartsWith("run.yaml:1: data_path: there is a train_file too"));
+}
+
+TEST(Windows, KeysThatDoNotFitAreNamed) {
+  const std::string windows = "dataset_format: megatron\n";
+  for (const auto& [text, message] : {
+           std::pair(windows + "packing: true\n",
+                     "run.yaml:2: packing: has no meaning with 'dataset_format: megatron'"),
+           {windows + "long_documents: error\n", "run.yaml:2: long_documents: has no meaning"},
+           {windows + "validation_split_percentage: 5\n", "has no meaning with 'dataset_format: megatron'; use split"},
+           {windows + "datasets: [{path: a, max_samples: 3}]\n", "run.yaml:2: datasets: max_samples: has no meaning"},
+           {windows + "datasets: [{path: a, template: chatml}]\n", "run.yaml:2: datasets: template: has no meaning"},
+           {windows + "datasets: [{path: a, format: text}]\n", "run.yaml:2: datasets: format: has no meaning"},
+           {"datasets: [{path: a, format: megatron}]\n",
+            "'format: megatron' of an entry; set 'dataset_format: megatron'"},
+           {"reset_position_ids: true\n", "run.yaml:1: reset_position_ids: is of the windows of 'dataset_format: meg"},
+           {"reset_attention_mask: false\n", "run.yaml:1: reset_attention_mask: is of the windows"},
+           {"eod_mask_loss: true\npacking: true\n", "run.yaml:1: eod_mask_loss: is of the windows"},
+       })
+    EXPECT_THAT(error_of(text), HasSubstr(message)) << text;
+  const Config config =
+      config_of(windows + "datasets: [{path: a, format: megatron, split: '9,1'}]\neod_mask_loss: true\n");
+  EXPECT_FALSE(config.data.reset_attention_mask.has_value());
+  EXPECT_EQ(config_of(windows + "reset_attention_mask: false\n").data.reset_attention_mask, false);
+}
+
 }  // namespace
 }  // namespace mixtune

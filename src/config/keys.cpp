@@ -20,7 +20,7 @@ template <class Enum>
 std::vector<std::string_view> names();
 template <>
 std::vector<std::string_view> names<DatasetFormat>() {
-  return {"auto", "messages", "instruction", "prompt_completion", "text", "tokenized"};
+  return {"auto", "messages", "instruction", "prompt_completion", "text", "tokenized", "megatron"};
 }
 template <>
 std::vector<std::string_view> names<ChatTemplateName>() {
@@ -120,6 +120,15 @@ struct Field<std::optional<double>> {
   }
 };
 
+template <>
+struct Field<std::optional<bool>> {
+  static constexpr KeyType kType = KeyType::kBoolean;
+  static Value to_value(std::optional<bool> field) { return field ? Value(*field) : Value(); }
+  static std::optional<bool> from_value(const Value& value) {
+    return std::holds_alternative<bool>(value) ? std::optional(std::get<bool>(value)) : std::nullopt;
+  }
+};
+
 // What some keys need besides their name, group and help line.
 struct Extra {
   Bounds bounds = {};
@@ -184,9 +193,10 @@ void add_data_keys(Table& table) {
             "file of JSON records to train on, a pattern (`data/*.jsonl`), or a list of them (required, or `datasets`)",
             kNullable);
   table.add("datasets", &Config::data, &D::datasets,
-            "instead of `train_file`: a list of `{path, weight, format, template, split, max_samples}`; on the command "
-            "line `\"WEIGHT PATH ...\"`",
+            "instead of `train_file`: a list of `{path, weight, format, template, split, max_samples}`, or words, "
+            "`\"WEIGHT PATH ...\"`; also called `data_path`",
             kNullable);
+  table.last().alias = "data_path";
   table.add("validation_file", &Config::data, &D::validation_file, "the same as `train_file`, to evaluate on",
             kNullable);
   table.add("validation_split_percentage", &Config::data, &D::validation_split_percentage,
@@ -198,7 +208,8 @@ void add_data_keys(Table& table) {
       "these parts; null: all are trained on",
       kNullable);
   table.add("dataset_format", &Config::data, &D::dataset_format,
-            "form of the records (docs/data.md); `auto`: told from the first");
+            "form of the records (docs/data.md); `auto`: told from the first; `megatron`: windows of indexed data "
+            "(docs/indexed-data.md)");
   table.add("train_on_prompt", &Config::data, &D::train_on_prompt,
             "train on prompts too, not only on answers (`messages`, `instruction` and `prompt_completion`)");
   table.add("chat_template", &Config::data, &D::chat_template,
@@ -210,7 +221,17 @@ void add_data_keys(Table& table) {
   table.add("packing", &Config::data, &D::packing,
             "fill rows of `max_seq_length` tokens with several documents, which never see each other");
   table.add("shuffle", &Config::data, &D::shuffle, "shuffle the documents anew in each epoch");
-  table.add("max_seq_length", &Config::data, &D::max_seq_length, "tokens of the longest row", {.bounds = {2, 1 << 20}});
+  table.add("max_seq_length", &Config::data, &D::max_seq_length,
+            "tokens of the longest row, or of a window; also called `seq_length`", {.bounds = {2, 1 << 20}});
+  table.last().alias = "seq_length";
+  table.add(
+      "reset_attention_mask", &Config::data, &D::reset_attention_mask,
+      "`dataset_format: megatron`: documents in a window do not see each other; null: what `reset_position_ids` is",
+      kNullable);
+  table.add("reset_position_ids", &Config::data, &D::reset_position_ids,
+            "the same: positions begin anew in each document, which isolates it too");
+  table.add("eod_mask_loss", &Config::data, &D::eod_mask_loss,
+            "the same: the end of a document is not trained to predict the next one's first token");
   table.add("data_cache", &Config::data, &D::data_cache,
             "folder that keeps tokenised data for later runs, or `off`; null: `$XDG_CACHE_HOME/mixtune/data`",
             kNullable);
@@ -331,13 +352,17 @@ std::span<const Key> keys() {
 }
 
 const Key* find_key(std::string_view name) {
-  const auto key = std::ranges::find(keys(), name, &Key::name);
+  const auto key = std::ranges::find_if(
+      keys(), [&](const Key& each) { return each.name == name || (!each.alias.empty() && each.alias == name); });
   return key == keys().end() ? nullptr : &*key;
 }
 
 std::vector<std::string> key_names() {
   std::vector<std::string> names;
-  for (const Key& key : keys()) names.emplace_back(key.name);
+  for (const Key& key : keys()) {
+    names.emplace_back(key.name);
+    if (!key.alias.empty()) names.emplace_back(key.alias);
+  }
   return names;
 }
 

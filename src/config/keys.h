@@ -46,10 +46,11 @@ struct Key {
   std::vector<std::string_view> choices;           // of a choice
   std::function<void(Config&, const Value&)> set;  // takes what parse_value gives
   std::function<Value(const Config&)> get;
+  std::string_view alias = {};  // another name that is taken for it; "": there is none
 };
 
-std::span<const Key> keys();  // in the order of the docs, groups together
-const Key* find_key(std::string_view name);
+std::span<const Key> keys();                 // in the order of the docs, groups together
+const Key* find_key(std::string_view name);  // by its name or its alias
 
 std::vector<std::string> key_names();
 

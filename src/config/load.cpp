@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/size.h"
+#include "config/check_data.h"
 #include "config/datasets.h"
 #include "config/keys.h"
 #include "config/yaml.h"
@@ -83,12 +84,15 @@ Settings file_settings(std::string_view text, std::string_view file) {
   Settings settings;
   for (const YamlEntry& entry : entries) {
     const Key* key = find_key(entry.key);
-    const std::string where = fmt::format("{}:{}: {}", shown, entry.line, key->name);
+    const std::string where = fmt::format("{}:{}: {}", shown, entry.line, entry.key);
+    if (const auto other = settings.find(key->name); other != settings.end())
+      throw UserError(where, fmt::format("there is another name of it too: {}", other->second.where),
+                      "keep one of the two");
     const int nested_line = key->type == KeyType::kDatasets ? entry.left_out_line : entry.nested_line;
     if (nested_line > 0)
-      throw UserError(fmt::format("{}:{}: {}", shown, nested_line, key->name), "nested values are not allowed",
+      throw UserError(fmt::format("{}:{}: {}", shown, nested_line, entry.key), "nested values are not allowed",
                       "write one 'key: value' a line, and close every bracket");
-    settings[entry.key] = {
+    settings[std::string(key->name)] = {
         entry.is_list ? list_value(*key, entry, shown, where) : parse_value(*key, entry.values.front(), where), where};
   }
   if (settings.empty()) throw UserError(shown, "is empty", "write one 'key: value' a line");
@@ -115,38 +119,12 @@ Settings flag_settings(const Overrides& overrides) {
     const Key* key = find_key(name);
     const std::string where = "--" + printable(name);
     Value value = parse_value(*key, text, where);
-    const auto [known, is_new] = settings.try_emplace(name, Setting{value, where});
+    const auto [known, is_new] = settings.try_emplace(std::string(key->name), Setting{value, where});
     if (is_new) continue;
     if (!append_items<std::string>(known->second.value, value) && !append_items<Dataset>(known->second.value, value))
       throw UserError(where, "is given twice", "give it once");
   }
   return settings;
-}
-
-void check_training_data(const Config& config) {
-  const DataSettings& data = config.data;
-  if (!data.datasets.empty() && !data.train_file.empty())
-    throw UserError(config.where("datasets"), "there is a train_file too", "keep one of the two");
-  check_weights_of(data.datasets, config.where("datasets"));
-}
-
-void check_validation(const Config& config) {
-  const bool file = !config.data.validation_file.empty();
-  const bool share = config.data.validation_split_percentage > 0;
-  const bool entry_splits =
-      std::ranges::any_of(config.data.datasets, [](const Dataset& dataset) { return !dataset.split.empty(); });
-  const bool split = !config.data.split.empty() || entry_splits;
-  const auto refuse_both = [&](const std::string& where, const char* other) {
-    throw UserError(where, fmt::format("there is a {} too", other), "keep one of the two");
-  };
-  const std::string split_where =
-      !config.data.split.empty() ? config.where("split") : config.where("datasets") + ": split";
-  if (file && share) refuse_both(config.where("validation_split_percentage"), "validation_file");
-  if (file && split) refuse_both(split_where, "validation_file");
-  if (share && split) refuse_both(split_where, "validation_split_percentage");
-  if (config.run.eval_steps > 0 && !file && !share && !split)
-    throw UserError(config.where("eval_steps"), "there is no validation data",
-                    "set validation_file, validation_split_percentage or split, or remove eval_steps");
 }
 
 void check_lengths(const Config& config) {
@@ -187,8 +165,7 @@ Config build(const Settings& settings) {
     key.set(config, setting->second.value);
     config.origins.emplace(key.name, setting->second.where);
   }
-  check_training_data(config);
-  check_validation(config);
+  check_data(config);
   check_lengths(config);
   check_sizes(config);
   warn_of_overruled(config);

@@ -33,6 +33,14 @@ Blend Blend::of_weights(std::span<const double> weights, std::string_view where)
   return blend;
 }
 
+Blend Blend::in_proportion(std::span<const int64_t> sizes) {
+  MT_CHECK(std::ranges::all_of(sizes, [](int64_t size) { return size > 0; }));
+  Blend blend;
+  blend.weights_ = numpy_normalize(std::vector<double>(sizes.begin(), sizes.end()));
+  blend.taken_.resize(sizes.size());
+  return blend;
+}
+
 Blend Blend::of_sizes(std::span<const int64_t> sizes) {
   MT_CHECK(std::ranges::all_of(sizes, [](int64_t size) { return size >= 0; }));
   Blend blend;

@@ -22,6 +22,8 @@ class Blend {
   // Endless. Weights are any positive numbers; only their ratios matter. How many samples a data set is to give,
   // blend_sizes says. Throws UserError (`where`) for a weight that is not positive or above 1e100.
   static Blend of_weights(std::span<const double> weights, std::string_view where);
+  // Endless. In proportion to the sizes, all above 0, as Megatron draws where no weights are given.
+  static Blend in_proportion(std::span<const int64_t> sizes);
   // Exactly sizes[d] >= 0 samples of data set d.
   static Blend of_sizes(std::span<const int64_t> sizes);
 

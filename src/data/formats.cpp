@@ -154,6 +154,7 @@ bool shows(const Fields& record, DatasetFormat format) {
     case DatasetFormat::kText:
       return record.has("text");
     case DatasetFormat::kAuto:
+    case DatasetFormat::kMegatron:
       break;
   }
   return false;
@@ -199,6 +200,8 @@ DatasetFormat detect_format(const ordered_json& record, const std::string& where
 Record parse_record(const ordered_json& record, DatasetFormat format, const std::string& where, UnreadKeys& unread) {
   MT_CHECK(format != DatasetFormat::kAuto);
   const Place place(where);
+  if (format == DatasetFormat::kMegatron)
+    place.fail("is a record, and format megatron is windows of indexed data", "leave dataset_format out");
   const Fields fields(record, place);
   if (!shows(fields, format))
     place.fail(fmt::format("is not of format {}: its keys are {}", format_name(format), fields.keys()),

@@ -43,11 +43,11 @@ GptWindows::GptWindows(std::span<const int32_t> lengths, SequenceRange range, co
   sequences_.resize(static_cast<size_t>(epochs_ * range.size()));
   for (size_t i = 0; i < sequences_.size(); ++i)
     sequences_[i] = static_cast<int32_t>(range.begin + static_cast<int64_t>(i) % range.size());
-  shuffle_parts(random, sequences_, separate > 0 ? range.size() : 0);
+  if (options.shuffle) shuffle_parts(random, sequences_, separate > 0 ? range.size() : 0);
   cut(windows);
   order_.resize(static_cast<size_t>(windows));
   std::iota(order_.begin(), order_.end(), 0u);
-  shuffle_parts(random, order_, separate);
+  if (options.shuffle) shuffle_parts(random, order_, separate);
 }
 
 // Sets epochs_ and returns how many windows there are in these.

@@ -21,6 +21,7 @@ struct GptWindowOptions {
   int64_t seq_length = 0;          // at least 1
   std::optional<int64_t> samples;  // windows that there are to be at least; none: one epoch
   uint32_t seed = 0;
+  bool shuffle = true;  // off: sequences and windows in their order, which Megatron does not have
 };
 
 // Tokens [begin, begin + count) of a sequence.

@@ -22,9 +22,8 @@ PackedRows::PackedRows(const Documents& documents, const PlanOptions& options)
   static_assert(kEndless == RowSequence::kEndless);
 }
 
-void PackedRows::count(int64_t d, RowCounts& counts, std::span<const float> weights) const {
+void PackedRows::add(int64_t d, int64_t targets, std::span<const float> weights, RowCounts& counts) const {
   counts.tokens += documents_.length(d);
-  const int64_t targets = documents_.targets(d);
   counts.targets += targets;
   counts.weight += weighted() ? target_weight(weights) : static_cast<double>(targets);
   ++counts.documents;
@@ -36,7 +35,7 @@ RowCounts PackedRows::count(int64_t row) {
     const std::span<float> weights =
         std::span(weights_).first(weighted() ? static_cast<size_t>(documents_.length(d)) : 0);
     if (weighted()) documents_.read_weights(d, weights);
-    count(d, counts, weights);
+    add(d, documents_.targets(d), weights, counts);
   }
   return counts;
 }
@@ -52,7 +51,7 @@ RowCounts PackedRows::read(int64_t row, const RowRoom& room) {
     room.begins[static_cast<size_t>(counts.documents)] = static_cast<int32_t>(begin);
     const std::span<float> weights = room.weights.subspan(weighted() ? begin : 0, weighted() ? length : 0);
     if (weighted()) documents_.read_weights(d, weights);
-    count(d, counts, weights);
+    add(d, std::ranges::count_if(targets, [](int32_t target) { return target != kIgnoreTarget; }), weights, counts);
     if (weighted()) std::shift_left(weights.begin(), weights.end(), 1);
   }
   return counts;

@@ -24,8 +24,8 @@ class PackedRows : public RowSource {
   RowCounts read(int64_t row, const RowRoom& room) override;
 
  private:
-  // Adds a document, the weights of whose tokens are given where the data is weighted.
-  void count(int64_t d, RowCounts& counts, std::span<const float> weights) const;
+  // `weights` of the document's tokens, where the data is weighted.
+  void add(int64_t d, int64_t targets, std::span<const float> weights, RowCounts& counts) const;
 
   const Documents& documents_;
   RowSequence rows_;

@@ -3,31 +3,74 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "base/log.h"
 #include "checkpoint/load.h"
 #include "config/load.h"
 #include "train/memory_plan.h"
+#include "train/run_rows.h"
 #include "train/trainer.h"
 
 namespace mixtune {
 
 namespace {
 
-std::string describe_steps(const Config& config, const RunData& data, const Loader& loader, int ranks) {
+std::string describe_trained(int64_t tokens, int64_t targets) {
+  return fmt::format("{} tokens, of which {} ({:.1f}%) are trained", tokens, targets,
+                     100.0 * static_cast<double>(targets) / static_cast<double>(tokens));
+}
+
+// What an epoch comes to, and the rows in it.
+struct Epoch {
+  std::string text;
+  int64_t rows;
+};
+
+Epoch describe_documents(const Config& config, const RunData& data) {
   PlanOptions one_epoch = plan_options(config, data);
   one_epoch.epochs = 1;
-  const int64_t rows = RowSequence(*data.train, one_epoch).rows(), tokens = data.train->tokens();
-  const int64_t rows_of_step =
-      config.batch.per_device_train_batch_size * config.batch.gradient_accumulation_steps * ranks;
-  const int64_t steps = config.run.max_steps > 0 ? config.run.max_steps : loader.steps();
-  std::string text = fmt::format(
-      "# an epoch: {} documents in {} rows of up to {} tokens; {} tokens, of which {} ({:.1f}%) are trained\n",
-      data.train->size(), rows, config.data.max_seq_length, tokens, data.train->targets(),
-      100.0 * static_cast<double>(data.train->targets()) / static_cast<double>(tokens));
+  const int64_t rows = RowSequence(*data.train, one_epoch).rows();
+  std::string text =
+      fmt::format("# an epoch: {} documents in {} rows of up to {} tokens; {}\n", data.train->size(), rows,
+                  config.data.max_seq_length, describe_trained(data.train->tokens(), data.train->targets()));
   if (data.validation)
     text += fmt::format("# validation: {} documents, {} tokens, {} with a loss\n", data.validation->size(),
                         data.validation->tokens(), data.validation->targets());
+  return {std::move(text), rows};
+}
+
+RowCounts count_all(RowSource& source) {
+  RowCounts all;
+  for (int64_t row = 0; row < source.rows(); ++row) {
+    const RowCounts counts = source.count(row);
+    all.tokens += counts.tokens;
+    all.targets += counts.targets;
+    all.documents += counts.documents;
+  }
+  return all;
+}
+
+Epoch describe_windows(const Config& config, const RunData& data) {
+  WindowRowOptions one_epoch = window_options(config, std::nullopt);
+  one_epoch.epochs = 1;
+  WindowRows rows(data.windows.train, one_epoch, config.where("max_seq_length"));
+  const RowCounts all = count_all(rows);
+  std::string text = fmt::format("# an epoch: {} windows of {} tokens; {}\n", rows.rows(), config.data.max_seq_length,
+                                 describe_trained(all.tokens, all.targets));
+  if (!data.has_validation()) return {std::move(text), rows.rows()};
+  const auto validation = validation_rows(config, data);
+  const RowCounts held_out = count_all(*validation);
+  text += fmt::format("# validation: {} windows, {} tokens, {} with a loss\n", validation->rows(), held_out.tokens,
+                      held_out.targets);
+  return {std::move(text), rows.rows()};
+}
+
+std::string describe_steps(const Config& config, const RunData& data, const Loader& loader, int ranks) {
+  const auto [text, rows] = data.train ? describe_documents(config, data) : describe_windows(config, data);
+  const int64_t rows_of_step = rows_per_step(config, ranks);
+  const int64_t steps = config.run.max_steps > 0 ? config.run.max_steps : loader.steps();
   return text + fmt::format("# the run: {} steps of {} rows on {} rank{}, {:.2f} epochs\n", steps, rows_of_step, ranks,
                             ranks == 1 ? "" : "s",
                             config.run.max_steps > 0
@@ -71,8 +114,9 @@ std::string dry_run(const Config& given, const RankGrid& grid) {
                      .shard_optimizer = config.parallel.zero_stage > 0 && grid.world > 1});
   check_weights(folder.weights(), state);
   const RunData data = load_run_data(config, shape);
-  const Loader loader(*data.train, plan_options(config, data), config.batch.per_device_train_batch_size,
-                      config.batch.gradient_accumulation_steps, HostMemory::kPageable, {0, grid.world});
+  const Loader loader(training_rows(config, data, rows_per_step(config, grid.world)),
+                      config.batch.per_device_train_batch_size, config.batch.gradient_accumulation_steps,
+                      HostMemory::kPageable, {0, grid.world});
   if (!config.model.router_aux_loss_coef) config.model.router_aux_loss_coef = shape.router_aux_loss_coef;
   if (data.chat_template) config.data.chat_template = data.chat_template->chat_template.name;
   return print_config(config) + describe_steps(config, data, loader, grid.world) +

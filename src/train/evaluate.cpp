@@ -2,19 +2,18 @@
 
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 #include "checkpoint/load.h"
-#include "data/data_files.h"
 #include "train/device.h"
-#include "train/run_data.h"
+#include "train/run_rows.h"
 #include "train/step.h"
 
 namespace mixtune {
 
-Evaluator::Evaluator(Instance& instance, const Documents& documents, int64_t max_seq_length, bool packing, int64_t rows)
+Evaluator::Evaluator(Instance& instance, std::unique_ptr<RowSource> rows, int64_t rows_per_batch)
     : instance_(instance),
-      loader_(documents, {.max_seq_length = max_seq_length, .packing = packing, .epochs = 1}, rows, 1,
-              instance.host_memory(), instance.share()),
+      loader_(std::move(rows), rows_per_batch, 1, instance.host_memory(), instance.share()),
       saved_(instance.model().make_saved()),
       token_sum_(instance.ctx(), "evaluation loss", 1) {}
 
@@ -44,11 +43,9 @@ EvalRecord evaluate(const Config& config) {
   Instance instance(shape, instance_options(config, State::Purpose::kInference));
   const HfFolder folder(config.model.model_name_or_path);
   check_weights(folder, instance.state());
-  const std::shared_ptr<const Documents> documents = load_model_documents(validation_datasets(config), config, shape);
+  const RunData data = load_validation_data(config, shape);
   load_weights(instance.ctx(), folder, instance.state());
-  return Evaluator(instance, *documents, config.data.max_seq_length, config.data.packing,
-                   config.batch.per_device_train_batch_size)
-      .evaluate(0);
+  return Evaluator(instance, validation_rows(config, data), config.batch.per_device_train_batch_size).evaluate(0);
 }
 
 }  // namespace mixtune

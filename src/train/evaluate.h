@@ -1,6 +1,8 @@
 // The loss of a data set under the current weights.
 #pragma once
 
+#include <memory>
+
 #include "config/config.h"
 #include "data/loader.h"
 #include "metrics/metric_sink.h"
@@ -11,8 +13,8 @@ namespace mixtune {
 
 class Evaluator {
  public:
-  // Both outlive the evaluator. Batches are `rows` rows of the documents in their order.
-  Evaluator(Instance& instance, const Documents& documents, int64_t max_seq_length, bool packing, int64_t rows);
+  // `instance` outlives the evaluator. Batches are `rows_per_batch` of `rows`, which end.
+  Evaluator(Instance& instance, std::unique_ptr<RowSource> rows, int64_t rows_per_batch);
 
   // The weighted mean over all targets; `step` goes into the record.
   EvalRecord evaluate(int64_t step);

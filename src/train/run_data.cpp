@@ -26,6 +26,10 @@ TextSource open_text(const std::vector<Dataset>& datasets, const Config& config,
   return open_text_source(open_model_tokenizer(folder, shape), folder, datasets, config);
 }
 
+bool cuts_windows(const Config& config) {
+  return config.data.dataset_format == DatasetFormat::kMegatron;
+}
+
 // How an entry is cut; empty: not at all.
 const std::string& split_of(const Dataset& dataset, const Config& config) {
   return dataset.split.empty() ? config.data.split : dataset.split;
@@ -77,11 +81,13 @@ TokenizerNames names_of(const TextSource& source) {
 
 }  // namespace
 
-std::shared_ptr<const Documents> load_model_documents(const std::vector<Dataset>& datasets, const Config& config,
-                                                      const MixtralConfig& shape,
-                                                      const std::function<void()>& advanced) {
+RunData load_validation_data(const Config& config, const MixtralConfig& shape) {
+  const std::vector<Dataset> datasets = validation_datasets(config);
+  if (cuts_windows(config))
+    return {.train = nullptr, .validation = nullptr, .windows = open_windows({}, datasets, config, shape.vocab_size)};
   const TextSource source = open_text(datasets, config, shape);
-  return open_documents(datasets, config, source.encoder(config.data), shape.vocab_size, advanced);
+  return {.train = nullptr,
+          .validation = open_documents(datasets, config, source.encoder(config.data), shape.vocab_size)};
 }
 
 RunData load_run_data(const Config& config, const MixtralConfig& shape, const std::function<void()>& advanced) {
@@ -89,6 +95,9 @@ RunData load_run_data(const Config& config, const MixtralConfig& shape, const st
     log_warning("max_seq_length {} is beyond the model's max_position_embeddings, {}", config.data.max_seq_length,
                 shape.max_position_embeddings);
   const std::vector<Dataset> train = train_datasets(config), validation = validation_datasets(config);
+  if (cuts_windows(config))
+    return {
+        .train = nullptr, .validation = nullptr, .windows = open_windows(train, validation, config, shape.vocab_size)};
   std::vector<Dataset> all = train;
   all.insert(all.end(), validation.begin(), validation.end());
   const TextSource source = open_text(all, config, shape);
@@ -115,7 +124,8 @@ RunData load_run_data(const Config& config, const MixtralConfig& shape, const st
 }
 
 std::string RunData::digest() const {
-  return fmt::format("{:x} {:x}", train->digest(), validation ? validation->digest() : 0);
+  return fmt::format("{:x} {:x} {:x}", train ? train->digest() : 0, validation ? validation->digest() : 0,
+                     windows.digest());
 }
 
 }  // namespace mixtune

@@ -17,6 +17,7 @@
 #include "metrics/console_sink.h"
 #include "metrics/jsonl_sink.h"
 #include "train/model_tokenizer.h"
+#include "train/run_rows.h"
 #include "train/schedule.h"
 #include "train/shared_folder.h"
 #include "train/trace.h"
@@ -96,16 +97,6 @@ MixtralConfig model_shape(const Config& config, const ModelFolder& folder) {
   return resize_vocabulary(config.model, parse_mixtral_config(folder.config_json(), where));
 }
 
-PlanOptions plan_options(const Config& config, const RunData& data) {
-  PlanOptions options{.max_seq_length = config.data.max_seq_length,
-                      .packing = config.data.packing,
-                      .shuffle = config.data.shuffle,
-                      .seed = config.run.seed,
-                      .blend = data.blend};
-  if (config.run.max_steps <= 0) options.epochs = config.run.num_train_epochs;
-  return options;
-}
-
 namespace {
 
 std::string resolved_config(Config config, double router_coefficient, const RunData& data) {
@@ -124,13 +115,13 @@ Trainer::Trainer(const Config& config, const Ranks* ranks)
       runner_(instance_, config.optimizer, config.run.seed),
       data_(checked_data(config, folder_, instance_)),
       router_coefficient_(config.model.router_aux_loss_coef.value_or(instance_.model().config().router_aux_loss_coef)),
-      loader_(*data_.train, plan_options(config, data_), config.batch.per_device_train_batch_size,
-              config.batch.gradient_accumulation_steps, instance_.host_memory(), instance_.share()),
+      loader_(training_rows(config, data_, rows_per_step(config, instance_.share().ranks)),
+              config.batch.per_device_train_batch_size, config.batch.gradient_accumulation_steps,
+              instance_.host_memory(), instance_.share()),
       total_steps_(config.run.max_steps > 0 ? config.run.max_steps : loader_.steps()) {
   adapt(folder_, instance_.model().config(), config, data_);
-  if (data_.validation)
-    evaluator_.emplace(instance_, *data_.validation, config.data.max_seq_length, config.data.packing,
-                       config.batch.per_device_train_batch_size);
+  if (data_.has_validation())
+    evaluator_.emplace(instance_, validation_rows(config, data_), config.batch.per_device_train_batch_size);
   if (instance_.ranks().compare)  // rows are drawn from one plan, so what each rank has read must be the same
     instance_.ranks().compare(
         {{"data", data_.digest()}, {"vocabulary", std::to_string(instance_.model().config().vocab_size)}});
@@ -186,7 +177,7 @@ StepRecord Trainer::step(int64_t step) {
   instance_.ranks().set_step(step);
   const auto start = Clock::now();
   const Step& rows = loader_.load(step - 1);
-  MT_CHECK(rows.target_weight > 0);  // no document is without a target
+  if (rows.target_tokens == 0) return skipped_step(step, rows);
   const double rate = learning_rate(config_.optimizer, step - 1, total_steps_);
   runner_.forward_backward(rows.micro_batches, {.target_weight = rows.target_weight,
                                                 .router_loss_type = config_.model.router_aux_loss_type,
@@ -211,6 +202,17 @@ StepRecord Trainer::step(int64_t step) {
   record.tokens_per_second = static_cast<double>(record.tokens) / seconds;
   check_finite(record);
   return record;
+}
+
+// Windows may have no target in a whole step; documents always have one.
+StepRecord Trainer::skipped_step(int64_t step, const Step& rows) {
+  if (leads()) log_warning("step {}: none of its tokens is a target; weights stay as they are", step);
+  return {.step = step,
+          .total_steps = total_steps_,
+          .epoch = rows.epoch,
+          .learning_rate = learning_rate(config_.optimizer, step - 1, total_steps_),
+          .tokens = rows.live_tokens,
+          .plans = step == 1 ? plans_ : std::string()};
 }
 
 StepRecord Trainer::profiled_step(int64_t step) {

@@ -21,7 +21,6 @@ namespace mixtune {
 // What a run does with its settings before it has a device.
 OutputRequest output_request(const Config& config);
 MixtralConfig model_shape(const Config& config, const ModelFolder& folder);
-PlanOptions plan_options(const Config& config, const RunData& data);
 
 class Trainer {
  public:
@@ -63,6 +62,7 @@ class Trainer {
   void check_replicas(int64_t step);
   SaveOptions save_options(const std::string& path) const;
   void check_memory_to_save() const;
+  StepRecord skipped_step(int64_t step, const Step& rows);
   void check_finite(const StepRecord& record);
   void finish_records();
 

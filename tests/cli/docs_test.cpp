@@ -136,6 +136,25 @@ void make_chatml_tokenizer(const fs::path& folder) {
   write(folder / "tokenizer_config.json", with_quickstarts_ids(page.substr(begin, page.find("```", begin) - begin)));
 }
 
+// Indexed data (docs/indexed-data.md) of so many sequences that a split has all its parts.
+void write_indexed(const std::string& prefix) {
+  constexpr int64_t kSequences = 2000, kLength = 20;
+  std::string idx("MMIDIDX\0\0", 9), bin;
+  const auto put = [](std::string& to, auto value) {
+    to.append(reinterpret_cast<const char*>(&value), sizeof(value));
+  };
+  put(idx, int64_t{1});
+  put(idx, uint8_t{8});  // u16
+  put(idx, kSequences);
+  put(idx, kSequences + 1);
+  for (int64_t s = 0; s < kSequences; ++s) put(idx, static_cast<int32_t>(kLength));
+  for (int64_t s = 0; s < kSequences; ++s) put(idx, 2 * kLength * s);
+  for (int64_t s = 0; s <= kSequences; ++s) put(idx, s);
+  for (int64_t i = 0; i < kSequences * kLength; ++i) put(bin, static_cast<uint16_t>(3 + i % 200));
+  write(prefix + ".idx", idx);
+  write(prefix + ".bin", bin);
+}
+
 void stand_in(const fs::path& work, const std::string& name) {
   const fs::path path = work / name, example = kSource / "examples/quickstart";
   if (fs::symlink_status(path).type() != fs::file_type::not_found || name.starts_with("examples/")) return;
@@ -147,9 +166,8 @@ void stand_in(const fs::path& work, const std::string& name) {
     const std::string records = read(example / "validation.jsonl");
     return write(path, records.substr(0, records.rfind('\n', 6000) + 1));
   }
-  if (name.starts_with("corpus_text_document"))
-    for (const std::string ending : {".idx", ".bin"})
-      fs::copy_file(kSource / ("tests/fixtures/indexed/windows" + ending), work / ("corpus_text_document" + ending));
+  for (const std::string prefix : {"corpus_text_document", "chats_text_document"})
+    if (name.starts_with(prefix)) return write_indexed(work / prefix);
   if (name == "models/chatml") return make_chatml_tokenizer(path);
   if (name == "model.json") return fs::create_symlink(example / name, path);
   if (name == "model-00001-of-00019.safetensors")

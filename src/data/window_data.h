@@ -1,0 +1,59 @@
+// WindowData: indexed data that windows are cut from, and which of it is for training and validation.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+#include "data/gpt_sample.h"
+#include "data/gpt_split.h"
+#include "data/indexed_reader.h"
+
+namespace mixtune {
+
+// Takes 4 bytes of memory for each sequence.
+class WindowData {
+ public:
+  // Throws as IndexedReader does, and UserError where there is no sequence, or where tokens have weights.
+  WindowData(const std::string& prefix, int64_t vocab_size);
+
+  const std::string& name() const { return name_; }
+  const IndexedReader& reader() const { return reader_; }
+  std::span<const int32_t> lengths() const { return lengths_; }
+  // Of the lengths of all sequences, and of tokens all over the data.
+  uint64_t digest() const { return digest_; }
+
+ private:
+  std::string name_;
+  IndexedReader reader_;
+  std::vector<int32_t> lengths_;
+  uint64_t digest_ = 0;
+};
+
+// Sequences of one data set of a blend.
+struct WindowSet {
+  std::shared_ptr<const WindowData> data;
+  SequenceRange range;
+  double weight = 0;  // of all sets of a blend, or of none: 0
+
+  int64_t tokens() const;
+};
+
+struct WindowSets {
+  std::vector<WindowSet> train, validation;  // without those of weight 0 in the split
+  uint64_t digest() const;
+};
+
+// The sets of `train` and `validation`, whose paths name indexed data: every path is a set of its own. The former are
+// split as config says, and how in a line for each; it also says what of a window is isolated. Throws UserError for
+// what is no indexed data, for several paths with one weight, and for a part that has a weight and no token.
+WindowSets open_windows(std::span<const Dataset> train, std::span<const Dataset> validation, const Config& config,
+                        int64_t vocab_size);
+
+// Of config's keys: reset_attention_mask is what reset_position_ids is, where it is not set. Throws as check_masking.
+GptMasking window_masking(const Config& config);
+
+}  // namespace mixtune
