@@ -37,7 +37,7 @@ enum class SaveDType { kCheckpoint, kFp32, kBf16 };  // checkpoint: the dtype of
 
 struct ModelSettings {
   std::string model_name_or_path;
-  std::string tokenizer_name_or_path;          // empty: model_name_or_path
+  std::string tokenizer_name_or_path;  // empty: model_name_or_path
   bool resize_vocabulary = false;
   std::optional<double> router_aux_loss_coef;  // none: the checkpoint's own
   RouterLossType router_aux_loss_type = RouterLossType::kHuggingface;
