@@ -268,7 +268,7 @@ def run_data_set(folder, cache, prefixes, weights, split, seq_length, samples, s
 def write_runs(folder):
     """The windows that training reads, in order, each with the target of its last token."""
     for name, lengths in MORE_LENGTHS.items():
-        sequences = [[1000 * len(name) + 50 * i + t for t in range(length)] for i, length in enumerate(lengths)]
+        sequences = [[500 * len(name) + 50 * i + t for t in range(length)] for i, length in enumerate(lengths)]
         write_data_set(folder / name, [[sequence] for sequence in sequences], 32000)
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     runs = []

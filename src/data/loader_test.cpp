@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "data/memory_documents.h"
 #include "data/test_folder.h"
+#include "data/window_rows.h"
 
 namespace {
 int64_t allocations = 0;  // of this program; not inlined, or the compiler takes free for a mismatch
@@ -274,6 +275,17 @@ TEST_P(LoaderBatches, AreLoadedWithoutAllocating) {
     loader.load(0);
     const int64_t before = allocations;
     for (int64_t s = 1; s < loader.steps(); ++s) loader.load(s);
+    EXPECT_EQ(allocations, before);
+  }
+}
+
+TEST(Loader, LoadingWindowsAllocatesNothing) {
+  const auto data = std::make_shared<const WindowData>(source_path("tests/fixtures/indexed/windows"), 5000);
+  for (const bool reset : {false, true}) {
+    const WindowRowOptions options{.seq_length = 8, .samples = 40, .masking = {.reset_attention_mask = reset}};
+    Loader loader(std::make_unique<WindowRows>(std::vector<WindowSet>{{data, {0, 12}, 1}}, options, ""), 2, 2);
+    const int64_t before = allocations;
+    for (int64_t s = 0; s < loader.steps(); ++s) loader.load(s);
     EXPECT_EQ(allocations, before);
   }
 }

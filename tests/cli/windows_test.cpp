@@ -67,9 +67,9 @@ TEST_F(WindowRuns, RanksTrainOnTheSameBatches) {
     std::vector<std::string> args = run;
     args.insert(args.end(), more.begin(), more.end());
     train(args);
-    std::vector<double> losses;
-    for (const json& record : records()) losses.push_back(record["lm_loss"]);
-    return losses;
+    std::vector<double> found;
+    for (const json& record : records()) found.push_back(record["lm_loss"]);
+    return found;
   };
   const std::vector<double> alone = losses({}), both = losses({"--nproc=2", "--device=cpu"});
   ASSERT_EQ(alone.size(), 3u);
@@ -105,8 +105,8 @@ TEST_F(WindowRuns, AStepWithoutATargetIsSkipped) {
   const Outcome made = run_mixtune(
       {"preprocess", "--train_file=data.jsonl", "--output=masked", "--output_format=indexed"}, work_.path());
   ASSERT_EQ(made.code, 0) << made.err;
-  const Outcome outcome = train({"--data_path=masked", "--seq_length=2", "--per_device_train_batch_size=1",
-                                 "--eod_mask_loss", "--shuffle=false", "--max_steps=3", "--split=1"});
+  const Outcome outcome = train(
+      {"--data_path=masked", "--seq_length=2", "--eod_mask_loss", "--shuffle=false", "--max_steps=3", "--split=1"});
   expect_in(outcome.err, "step 1: none of its tokens is a target; weights stay as they are");
   const std::vector<json> all = records();
   ASSERT_EQ(all.size(), 3u);
