@@ -109,8 +109,9 @@ TEST_F(Arguments, ACommandWithFewKeysHasTheHintsOfThose) {
   CLI::App* few = program_.add_subcommand("evaluate", "");
   const KeyFlags flags(*few, {"max_seq_length"});
   commands_.push_back({few, {}});
-  EXPECT_EQ(error({"evaluate", "--seq_length", "2"}),
-            "command line: unknown flag '--seq_length'; use 'max_seq_length'");
+  EXPECT_EQ(error({"evaluate", "--block_size", "2"}),
+            "command line: unknown flag '--block_size'; use 'max_seq_length'");
+  EXPECT_EQ(error({"evaluate", "--seq-length", "2"}), "") << "another name of the same key";
   EXPECT_EQ(error({"evaluate", "--micro_batch_size", "2"}),
             "command line: unknown flag '--micro_batch_size'; 'mixtune evaluate --help' lists the flags");
   EXPECT_EQ(error({"evaluate", "--learning_rate", "2"}),
