@@ -112,10 +112,13 @@ int64_t expect_counts(WindowRows& rows) {
   std::vector<int32_t> ids(length), targets(length), begins(static_cast<size_t>(rows.max_documents()));
   int64_t all = 0;
   for (int64_t row = 0; row < rows.rows(); ++row) {
-    const RowCounts counted = rows.count(row), read = rows.read(row, {ids, targets, begins});
+    const RowCounts counted = rows.count(row),
+                    read = rows.read(row, {.ids = ids, .targets = targets, .weights = {}, .begins = begins});
     EXPECT_EQ(counted.tokens, rows.max_tokens());
     EXPECT_EQ(read.tokens, counted.tokens) << row;
     EXPECT_EQ(read.targets, counted.targets) << row;
+    EXPECT_EQ(counted.weight, static_cast<double>(counted.targets));
+    EXPECT_EQ(read.weight, counted.weight);
     EXPECT_EQ(read.documents, counted.documents) << row;
     all += read.targets;
   }
@@ -196,7 +199,7 @@ TEST(WindowRows, AnEpochIsEveryWindowOnce) {
   std::vector<int32_t> ids(8), targets(8), begins(1);
   std::map<int32_t, int> seen;
   for (int64_t row = 0; row < rows->rows(); ++row) {
-    rows->read(row, {ids, targets, begins});
+    rows->read(row, {.ids = ids, .targets = targets, .weights = {}, .begins = begins});
     for (const int32_t id : ids) seen[id] += id != 2;
   }
   for (const auto& [id, times] : seen) EXPECT_LE(times, 1) << id;
