@@ -37,6 +37,9 @@ function(mixtune_layer name)
   target_link_libraries(mixtune_${name} PUBLIC mixtune_flags ${ARG_LINK})
 endfunction()
 
+# For tests that count allocations (src/base/count_allocations.h).
+set(count_allocations ${PROJECT_SOURCE_DIR}/src/base/count_allocations.cpp)
+
 # By it test programs find the repository (src/base/test_paths.h).
 if(MIXTUNE_TESTS)
   file(RELATIVE_PATH from_build ${PROJECT_BINARY_DIR} ${PROJECT_SOURCE_DIR})

@@ -4,47 +4,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <atomic>
-#include <cstddef>
-#include <cstdlib>
 #include <filesystem>
-#include <new>
 
+#include "base/count_allocations.h"
 #include "base/test_paths.h"
 #include "config/load.h"
 #include "train/trainer.h"
-
-namespace {
-
-std::atomic<int64_t> allocations{0};
-
-void* allocate(size_t bytes, size_t alignment) {
-  ++allocations;
-  void* p = nullptr;
-  if (posix_memalign(&p, alignment, bytes) != 0) throw std::bad_alloc();
-  return p;
-}
-
-}  // namespace
-
-void* operator new(size_t bytes) {
-  return allocate(bytes, alignof(std::max_align_t));
-}
-void* operator new(size_t bytes, std::align_val_t alignment) {
-  return allocate(bytes, static_cast<size_t>(alignment));
-}
-void operator delete(void* p) noexcept {
-  std::free(p);
-}
-void operator delete(void* p, size_t) noexcept {
-  std::free(p);
-}
-void operator delete(void* p, std::align_val_t) noexcept {
-  std::free(p);
-}
-void operator delete(void* p, size_t, std::align_val_t) noexcept {
-  std::free(p);
-}
 
 namespace mixtune {
 namespace {
@@ -61,9 +26,9 @@ TEST(Allocation, NoneInsideAStepAfterTheFirst) {
   trainer.step(1);
   const size_t mark = trainer.instance().ctx().stack.mark();
   for (int64_t step = 2; step <= trainer.total_steps(); ++step) {
-    const int64_t before = allocations;
+    const int64_t before = allocation_count().made;
     trainer.step(step);
-    EXPECT_EQ(allocations - before, 0) << "step " << step;
+    EXPECT_EQ(allocation_count().made, before) << "step " << step;
     EXPECT_EQ(trainer.instance().ctx().stack.mark(), mark);
   }
 }

@@ -52,7 +52,8 @@ std::vector<Case> cases() {
 DatasetFormat format_of(const ordered_json& item) {
   if (!item.contains("format")) return detect_format(item["record"], kWhere);
   for (int format = 0;; ++format)
-    if (format_name(static_cast<DatasetFormat>(format)) == item["format"]) return static_cast<DatasetFormat>(format);
+    if (format_name(static_cast<DatasetFormat>(format)) == item["format"].get<std::string>())
+      return static_cast<DatasetFormat>(format);
 }
 
 ordered_json describe(const Turn& turn) {

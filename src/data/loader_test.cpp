@@ -4,29 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <new>
 
+#include "base/count_allocations.h"
 #include "base/random.h"
 #include "data/memory_documents.h"
 #include "data/test_folder.h"
 #include "data/window_rows.h"
-
-namespace {
-int64_t allocations = 0;  // of this program; not inlined, or the compiler takes free for a mismatch
-}
-
-[[gnu::noinline]] void* operator new(size_t bytes) {
-  ++allocations;
-  if (void* memory = std::malloc(bytes)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
-  std::free(memory);
-}
 
 namespace mixtune {
 namespace {
@@ -273,9 +256,9 @@ TEST_P(LoaderBatches, AreLoadedWithoutAllocating) {
   for (const bool packing : {false, true}) {
     Loader loader(documents, {.max_seq_length = 40, .packing = packing, .shuffle = true, .epochs = 1}, 2, 2);
     loader.load(0);
-    const int64_t before = allocations;
+    const int64_t before = allocation_count().made;
     for (int64_t s = 1; s < loader.steps(); ++s) loader.load(s);
-    EXPECT_EQ(allocations, before);
+    EXPECT_EQ(allocation_count().made, before);
   }
 }
 
@@ -284,9 +267,9 @@ TEST(Loader, LoadingWindowsAllocatesNothing) {
   for (const bool reset : {false, true}) {
     const WindowRowOptions options{.seq_length = 8, .samples = 40, .masking = {.reset_attention_mask = reset}};
     Loader loader(std::make_unique<WindowRows>(std::vector<WindowSet>{{data, {0, 12}, 1}}, options, ""), 2, 2);
-    const int64_t before = allocations;
+    const int64_t before = allocation_count().made;
     for (int64_t s = 0; s < loader.steps(); ++s) loader.load(s);
-    EXPECT_EQ(allocations, before);
+    EXPECT_EQ(allocation_count().made, before);
   }
 }
 

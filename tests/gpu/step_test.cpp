@@ -8,8 +8,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "base/count_allocations.h"
 #include "data/memory_documents.h"
-#include "gpu/count_allocations.h"
 #include "gpu/replay.h"
 #include "gpu/training.h"
 #include "tensor/gpu_test.h"

@@ -1,4 +1,4 @@
-#include "gpu/count_allocations.h"
+#include "base/count_allocations.h"
 
 #include <atomic>
 #include <cstddef>
@@ -9,11 +9,16 @@ namespace {
 
 std::atomic<int64_t> made{0}, freed{0};
 
-void* allocate(size_t bytes, size_t alignment) {
+// Null where there is no memory.
+void* allocate(size_t bytes, size_t alignment) noexcept {
   ++made;
   void* p = nullptr;
-  if (posix_memalign(&p, alignment, bytes) != 0) throw std::bad_alloc();
-  return p;
+  return posix_memalign(&p, alignment, bytes) == 0 ? p : nullptr;
+}
+
+void* allocate_or_throw(size_t bytes, size_t alignment) {
+  if (void* p = allocate(bytes, alignment)) return p;
+  throw std::bad_alloc();
 }
 
 void release(void* p) {
@@ -28,10 +33,13 @@ mixtune::AllocationCount mixtune::allocation_count() {
 }
 
 void* operator new(size_t bytes) {
-  return allocate(bytes, alignof(std::max_align_t));
+  return allocate_or_throw(bytes, alignof(std::max_align_t));
 }
 void* operator new(size_t bytes, std::align_val_t alignment) {
-  return allocate(bytes, static_cast<size_t>(alignment));
+  return allocate_or_throw(bytes, static_cast<size_t>(alignment));
+}
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+  return allocate(bytes, alignof(std::max_align_t));
 }
 void operator delete(void* p) noexcept {
   release(p);
