@@ -63,7 +63,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto sizes = take(4);
   IndexedInputs inputs{InputFile(idx.fill(take(sizes[0] + 256u * sizes[1]))),
                        InputFile(bin.fill(take(sizes[2] + 256u * sizes[3]))), std::nullopt};
-  const auto weights_begin = static_cast<size_t>(std::ranges::search(rest, kWeightsMagic).begin() - rest.begin());
+  const auto weights_begin = static_cast<size_t>(
+      std::search(rest.begin(), rest.end(), kWeightsMagic.begin(), kWeightsMagic.end()) - rest.begin());
   if (weights_begin < rest.size()) inputs.weights.emplace(weights.fill(rest.subspan(weights_begin)));
   if (weights_begin > 0) inputs.mask.emplace(mask.fill(rest.first(weights_begin)));
   try {
