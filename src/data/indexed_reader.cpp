@@ -225,7 +225,8 @@ int64_t IndexedReader::document_begin(int64_t document) const {
 
 int64_t IndexedReader::document_of(int64_t sequence) const {
   MT_CHECK(sequence >= 0 && sequence < sequences_);
-  return sequence_places_.select(sequence) - sequence - 1;
+  const bool one_each = sequences_ == documents_ && empty_documents_ == 0;
+  return one_each ? sequence : sequence_places_.select(sequence) - sequence - 1;
 }
 
 void IndexedReader::read(int64_t sequence, int64_t begin, std::span<int32_t> ids, std::span<int32_t> labels) const {
