@@ -26,8 +26,7 @@ std::string_view template_name(ChatTemplateName name);
 // For training: ends with the assistant. Trained are the answers of turns with `train`, with their end marks; with
 // `train_on_prompt` also all that is no answer, but BOS. A token of a text template is trained where a byte of it
 // is (as with transformers' assistant masks), by the largest weight of these: the space before an answer may be in its
-// first token. Throws UserError
-// (at `where`) for what the template refuses (mistral_template.h, text_templates.h).
+// first token. Throws UserError (at `where`) for what the template refuses (mistral_template.h, text_templates.h).
 TokenSequence encode_conversation(const TextEncoder& encoder, const Conversation& conversation,
                                   const std::string& where);
 

@@ -46,7 +46,7 @@ class DocumentSink {
   int64_t progressed_ = 0;  // tokens
 };
 
-// A digest of documents, with a token after the first of one.
+// The digest of tokens, with one more.
 uint64_t add_token(uint64_t digest, int32_t id, int32_t label, float weight);
 
 }  // namespace mixtune

@@ -7,9 +7,8 @@
 //   PREFIX.mask  8 bytes "MTMASK\0\0", u64 version 1, u64 tokens N, ceil(N / 8) bytes: bit t % 8 (from the lowest) of
 //                byte t / 8 is 1 where token t is trained; the bits after the last are 0. Without this file all are.
 //                The first token of a sequence counts as trained: in it, nothing predicts that one.
-//   PREFIX.weights  8 bytes "MTWEIGHT", u64 version 1, u64 tokens N, f32 weight of each token [N] (data/weights.h), 1
-//   of
-//                one that is not trained. Without this file all are 1.
+//   PREFIX.weights  8 bytes "MTWEIGHT", u64 version 1, u64 tokens N, f32 weight of each token [N] (data/weights.h): 1
+//                where it is not trained. Without this file all are 1.
 //
 // Document d is the sequences [index[d], index[d + 1]): D is one more than there are documents, the first index is 0,
 // the last is S, and a document may be empty. A sequence is what mixtune calls a document, a document a record.

@@ -19,7 +19,7 @@ struct Step {
   std::span<const Batch> micro_batches;  // this rank's; valid until the next load
   int64_t live_tokens = 0;
   int64_t target_tokens = 0;
-  double target_weight = 0;  // of all targets: added up by document, in the order of the plan; else their number
+  double target_weight = 0;  // of all targets: summed by document, then by row, in order; unweighted, their number
   int64_t documents = 0;
   double epoch = 0;  // epochs done after this step
 };

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "data/document_sink.h"
 #include "data/indexed_files.h"
 
 namespace mixtune {
@@ -105,8 +106,7 @@ WindowData::WindowData(const std::string& prefix, int64_t vocab_size)
     ids.resize(static_cast<size_t>(std::min(kSampledTokens, reader_.length(sequence))));
     labels.resize(ids.size());
     reader_.read(sequence, 0, ids, labels);
-    for (size_t t = 0; t < ids.size(); ++t)
-      digest_ = random_bits(digest_, static_cast<uint64_t>(ids[t]) << 1 | (labels[t] == ids[t]));
+    for (size_t t = 0; t < ids.size(); ++t) digest_ = add_token(digest_, ids[t], labels[t], 1);
   }
 }
 
