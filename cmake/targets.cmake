@@ -54,12 +54,19 @@ endfunction()
 
 # mixtune_test(NAME SOURCES... [SERIAL] [LINK libraries...]): one GoogleTest program, a ctest entry for each of its
 # tests. SERIAL: none runs beside another.
+# Tests' own sources are optimised less than what they test: compiling them is most of a build.
+if(MIXTUNE_SANITIZE)
+  set(test_optimization -O0)
+else()
+  set(test_optimization -O1)
+endif()
 function(mixtune_test name)
   if(NOT MIXTUNE_TESTS)
     return()
   endif()
   cmake_parse_arguments(ARG "SERIAL" "" "LINK" ${ARGN})
   add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
+  target_compile_options(${name} PRIVATE "$<$<AND:$<COMPILE_LANGUAGE:CXX>,$<NOT:$<CONFIG:Debug>>>:${test_optimization}>")
   target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest_main)
   mixtune_test_program(${name})
   # Passive waiting: tests run side by side, and threads that spin at OpenMP's barriers would starve each other.

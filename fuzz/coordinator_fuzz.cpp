@@ -5,7 +5,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "parallel/coordinator_protocol.h"
+#include "job/coordinator_protocol.h"
 
 namespace {
 

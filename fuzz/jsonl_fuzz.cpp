@@ -2,9 +2,8 @@
 #include <cstdint>
 #include <string>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
+#include "base/json_value.h"
 #include "data/formats.h"
 #include "data/record_reader.h"
 #include "memory_file.h"

@@ -8,8 +8,7 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "base/temp_folder.h"
 #include "base/test_paths.h"
 #include "config/load.h"

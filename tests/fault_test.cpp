@@ -10,7 +10,7 @@
 #include <string>
 
 #include "base/test_paths.h"
-#include "parallel/supervisor.h"
+#include "job/supervisor.h"
 
 namespace mixtune {
 namespace {

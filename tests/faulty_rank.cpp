@@ -10,7 +10,7 @@
 #include <string>
 #include <thread>
 
-#include "parallel/job.h"
+#include "job/job.h"
 #include "short_training.h"
 
 namespace mixtune {

@@ -10,8 +10,7 @@
 #include <span>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "base/test_paths.h"
 #include "checkpoint/load.h"
 #include "config/load.h"
@@ -48,9 +47,9 @@ class HfParity : public testing::TestWithParam<Where> {
         tensors_(folder_ + "/expected.safetensors") {}
   ~HfParity() override { fs::remove_all(out_); }
 
-  void SetUp() override { need_gpus(on_gpu(), gpu_count()); }
+  void SetUp() override { need_gpus(like_gpu(), gpu_count()); }
 
-  bool on_gpu() const { return GetParam().device == "cuda"; }
+  bool like_gpu() const { return GetParam().device == "cuda"; }
 
   Overrides overrides() const {
     return {{"model_name_or_path", folder_},
@@ -75,9 +74,9 @@ class HfParity : public testing::TestWithParam<Where> {
   void expect_step(int64_t step, const Record& actual) {
     const json& want = expected_["steps"][step - 1];
     for (const char* name : {"loss", "lm_loss", "aux_loss", "grad_norm", "learning_rate"}) {
-      const double reference = want[name], bound = step > 1   ? kLossOverSteps
-                                                   : on_gpu() ? kLossOnEqualWeightsOnGpu
-                                                              : kLossOnEqualWeights;
+      const double reference = want[name], bound = step > 1     ? kLossOverSteps
+                                                   : like_gpu() ? kLossOnEqualWeightsOnGpu
+                                                                : kLossOnEqualWeights;
       EXPECT_NEAR(actual[name].template get<double>(), reference, bound * std::abs(reference))
           << name << " of step " << step;
     }

@@ -124,7 +124,7 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
   if (run.little_memory)
     model.model().set_still_needed(plan_reserve(run.config, options, limits, options.stack_bytes).still_needed);
   warm_up(model, limits);
-  int64_t dropped = 0;
+  int64_t recomputed = 0;
   State& state = model.state();
   TrainingRecord record;
   const auto whole = [&](int p) {
@@ -155,7 +155,7 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
                             run.router_coefficient * result.router_loss /
                                 static_cast<double>(rows.micro_batches.size()));
     record.norms.push_back(result.grad_norm);
-    dropped += result.dropped;
+    recomputed += result.recomputed;
     if (result.parallel) {
       record.exchanged.push_back(0);
       for (const RankRecord& rank : result.parallel->ranks)
@@ -168,7 +168,7 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
     }
   }
   if (run.little_memory && model.ranks().grid.rank == 0) {
-    EXPECT_GT(dropped, 0);
+    EXPECT_GT(recomputed, 0);
   }
   state.await_weights(model.ctx());
   for (int p = 0; p < state.size(); ++p) {

@@ -108,7 +108,7 @@ std::string LoadReport::str() const {
 LoadReport load_weights(Ctx& ctx, const HfFolder& folder, State& state) {
   const auto start = std::chrono::steady_clock::now();
   check_weights(folder, state);
-  ctx.on_gpu() ? stream_weights(ctx, folder, state) : read_weights(folder, state);
+  ctx.like_gpu() ? stream_weights(ctx, folder, state) : read_weights(folder, state);
   const uint64_t read_again = fill_added_rows(ctx, folder, state);
   for (int param = 0; param < state.size(); ++param) state.publish(ctx, param);
   state.share_weights(ctx);

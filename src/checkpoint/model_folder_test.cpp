@@ -6,8 +6,7 @@
 #include <functional>
 #include <map>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "checkpoint/load.h"
 #include "checkpoint/test_model.h"
 #include "kernels/testing.h"

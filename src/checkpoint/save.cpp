@@ -150,7 +150,7 @@ Readback read_back(Ctx& ctx, const std::vector<Shard>& shards) {
   for (const Shard& shard : shards)
     for (const HubTensor& tensor : shard)
       for (const HubTensor::Piece& piece : tensor.pieces) pieces.push_back(piece.values);
-  return Readback(ctx, std::move(pieces), ctx.on_gpu() ? Readback::Buffers::kTwo : Readback::Buffers::kNone);
+  return Readback(ctx, std::move(pieces), ctx.like_gpu() ? Readback::Buffers::kTwo : Readback::Buffers::kNone);
 }
 
 // The files of a checkpoint, as all ranks write them: which are this rank's, and what is in each.

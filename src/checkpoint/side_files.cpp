@@ -7,11 +7,10 @@
 #include <array>
 #include <cctype>
 
-#include <nlohmann/json.hpp>
-
 #include "base/contained.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json_value.h"
 #include "base/log.h"
 
 namespace mixtune {

@@ -7,15 +7,15 @@
 #include <CLI/CLI.hpp>
 
 #include "base/staged.h"
+#include "bench/kernels.h"
+#include "bench/load.h"
+#include "bench/step.h"
 #include "cli/arguments.h"
-#include "cli/bench_kernels.h"
-#include "cli/bench_load.h"
-#include "cli/bench_step.h"
 #include "cli/preflight.h"
 #include "cli/ranks.h"
 #include "config/load.h"
 #include "data/preprocess.h"
-#include "train/device.h"
+#include "train/instance_options.h"
 
 namespace mixtune {
 

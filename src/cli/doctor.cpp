@@ -8,9 +8,9 @@
 
 #include "base/library.h"
 #include "base/log.h"
+#include "bench/measure.h"
 #include "cli/command.h"
 #include "cli/describe_host.h"
-#include "cli/measure.h"
 
 namespace mixtune {
 

@@ -14,7 +14,7 @@
 #include "cli/preflight.h"
 #include "cli/ranks.h"
 #include "config/load.h"
-#include "train/device.h"
+#include "train/instance_options.h"
 #include "train/memory_plan.h"
 #include "train/memory_search.h"
 #include "train/model_tokenizer.h"

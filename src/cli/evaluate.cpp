@@ -7,11 +7,11 @@
 #include <string>
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
+#include "base/json_value.h"
 #include "cli/arguments.h"
 #include "cli/preflight.h"
-#include "train/device.h"
+#include "train/instance_options.h"
 
 namespace mixtune {
 

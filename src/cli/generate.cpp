@@ -26,7 +26,7 @@
 #include "data/preprocess.h"
 #include "data/text_encoder.h"
 #include "model/end_of_text.h"
-#include "train/device.h"
+#include "train/instance_options.h"
 #include "train/model_tokenizer.h"
 
 namespace mixtune {

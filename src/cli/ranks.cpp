@@ -17,9 +17,9 @@
 #include "base/random.h"
 #include "cli/command.h"
 #include "config/load.h"
-#include "parallel/supervisor.h"
+#include "job/supervisor.h"
 #include "tensor/out_of_memory.h"
-#include "train/device.h"
+#include "train/instance_options.h"
 
 namespace mixtune {
 

@@ -7,8 +7,8 @@
 #include <string_view>
 
 #include "config/config.h"
-#include "parallel/job.h"
-#include "parallel/launch.h"
+#include "job/job.h"
+#include "job/launch.h"
 
 namespace CLI {
 class App;

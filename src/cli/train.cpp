@@ -12,8 +12,8 @@
 #include "cli/ranks.h"
 #include "config/load.h"
 #include "model/mixtral_config.h"
-#include "train/device.h"
 #include "train/dry_run.h"
+#include "train/instance_options.h"
 #include "train/loop.h"
 
 namespace mixtune {

@@ -8,9 +8,8 @@
 #include <sstream>
 #include <system_error>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
+#include "base/json_value.h"
 #include "base/suggest.h"
 #include "config/foreign.h"
 #include "config/keys.h"

@@ -6,9 +6,8 @@
 #include <cmath>
 #include <optional>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
+#include "base/json_value.h"
 #include "base/suggest.h"
 #include "config/datasets.h"
 #include "config/foreign.h"

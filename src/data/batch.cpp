@@ -22,7 +22,7 @@ IdIndex index_ids(const Tensor& ids, const IdIndex& room, uint64_t* sorted) {
 }
 
 Batch to_device(Ctx& ctx, const Batch& host) {
-  if (!ctx.on_gpu()) return host;
+  if (!ctx.like_gpu()) return host;
   const auto upload = [&](const char* name, const Tensor& from) {
     const Tensor to = ctx.stack.push(name, from.shape, from.dtype);
     copy(ctx, from, to);

@@ -5,8 +5,6 @@
 
 namespace mixtune {
 
-constexpr int32_t kIgnoreTarget = -100;  // a label that is not trained; such rows are not among a batch's targets
-
 // T packed tokens, T a multiple of kRowAlignment, and the N of their rows that have a target. Rows [live_tokens, T) are
 // a dead tail: id 0, position 0, no target, in no document; the model routes them nowhere and counts them nowhere.
 struct Batch {

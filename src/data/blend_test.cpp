@@ -7,8 +7,7 @@
 #include <cmath>
 #include <limits>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "data/test_folder.h"
 
 namespace mixtune {

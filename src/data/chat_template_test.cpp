@@ -8,8 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "data/formats.h"
 #include "data/test_folder.h"
 #include "data/text_encoder.h"

@@ -5,8 +5,7 @@
 
 #include <filesystem>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "data/known_templates.h"
 #include "data/template_fixtures.h"
 

@@ -12,8 +12,7 @@
 #include <string>
 #include <string_view>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "config/config.h"
 #include "data/record.h"
 #include "data/unread_keys.h"

@@ -4,8 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "data/batch.h"
 #include "data/gpt_sample.h"
 #include "data/gpt_split.h"

@@ -8,8 +8,7 @@
 #include <filesystem>
 #include <map>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "data/batch.h"
 #include "data/indexed_testing.h"
 

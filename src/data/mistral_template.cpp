@@ -5,9 +5,8 @@
 #include <algorithm>
 #include <string_view>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
+#include "base/json_value.h"
 #include "data/python_json.h"
 
 namespace mixtune {

@@ -9,7 +9,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "data/batch.h"
+#include "data/label.h"
 
 namespace mixtune {
 

@@ -6,9 +6,8 @@
 #include <string>
 #include <string_view>
 
-#include <nlohmann/json.hpp>
-
 #include "base/file.h"
+#include "base/json_value.h"
 #include "data/byte_stream.h"
 
 namespace mixtune {

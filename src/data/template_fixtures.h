@@ -7,8 +7,7 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "data/chat_template.h"
 #include "data/record.h"
 #include "data/test_folder.h"

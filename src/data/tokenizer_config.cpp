@@ -9,12 +9,11 @@
 #include <map>
 #include <utility>
 
-#include <nlohmann/json.hpp>
-
 #include "base/contained.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/json_value.h"
 
 namespace mixtune {
 

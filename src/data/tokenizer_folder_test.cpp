@@ -4,8 +4,7 @@
 
 #include <string>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "data/test_folder.h"
 #include "data/tokenizer.h"
 

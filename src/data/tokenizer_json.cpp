@@ -8,10 +8,9 @@
 #include <unordered_map>
 #include <utility>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
 #include "base/json.h"
+#include "base/json_value.h"
 #include "data/tokenizer_config.h"
 
 namespace mixtune {

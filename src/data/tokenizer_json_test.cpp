@@ -6,8 +6,7 @@
 
 #include <string>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "data/test_folder.h"
 #include "data/tokenizer.h"
 

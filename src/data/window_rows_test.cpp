@@ -6,8 +6,7 @@
 
 #include <map>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "data/indexed_testing.h"
 #include "data/loader.h"
 

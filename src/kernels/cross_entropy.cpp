@@ -2,7 +2,7 @@
 
 #include "kernels/cross_entropy_cpu.h"
 #include "kernels/cuda_ops.h"
-#include "kernels/dispatch.h"
+#include "kernels/on_device.h"
 
 namespace mixtune {
 

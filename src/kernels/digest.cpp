@@ -10,7 +10,7 @@ void digest(Ctx& ctx, std::span<const Tensor> tensors, const Tensor& digests) {
   for (const Tensor& tensor : tensors)
     MT_CHECK(dtype_size(tensor.dtype) > 1 && reinterpret_cast<uintptr_t>(tensor.data) % 4 == 0);
   if (ctx.is_meta()) return;
-  ctx.on_gpu() ? cuda::digest(ctx, tensors, digests) : cpu::digest(tensors, digests);
+  ctx.like_gpu() ? cuda::digest(ctx, tensors, digests) : cpu::digest(tensors, digests);
 }
 
 }  // namespace mixtune

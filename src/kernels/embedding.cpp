@@ -1,8 +1,8 @@
 #include "kernels/embedding.h"
 
 #include "kernels/cuda_ops.h"
-#include "kernels/dispatch.h"
 #include "kernels/embedding_cpu.h"
+#include "kernels/on_device.h"
 
 namespace mixtune {
 

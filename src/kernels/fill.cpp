@@ -6,7 +6,7 @@
 namespace mixtune {
 
 void fill_normal(Ctx& ctx, const FillNormal& args) {
-  if (ctx.on_gpu()) return cuda::fill_normal(ctx, args);
+  if (ctx.like_gpu()) return cuda::fill_normal(ctx, args);
   if (args.tensor.dtype == DType::kBF16) return cpu::fill_normal<BF16>(args);
   if (args.tensor.dtype == DType::kF64) return cpu::fill_normal<double>(args);
   cpu::fill_normal<float>(args);

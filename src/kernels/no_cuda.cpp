@@ -1,16 +1,8 @@
-// The CUDA halves in a build without CUDA: no Ctx has a Gpu, so none is ever called.
+#include "kernels/no_cuda.h"
+
 #include "kernels/cuda_ops.h"
 
 namespace mixtune::cuda {
-
-namespace {
-
-[[noreturn]] void no_cuda() {
-  MT_CHECK(!"an op was called on a GPU in a build without CUDA");
-  throw;
-}
-
-}  // namespace
 
 void add_sum(Ctx&, const Tensor&, const Tensor&) {
   no_cuda();
@@ -18,34 +10,7 @@ void add_sum(Ctx&, const Tensor&, const Tensor&) {
 void adamw(Ctx&, std::span<const AdamWTensor>, const AdamWStep&) {
   no_cuda();
 }
-void attention_backward(Ctx&, const AttentionShape&, const AttentionBackward&) {
-  no_cuda();
-}
-std::string attention_backend(Gpu&, const AttentionShape&, DType) {
-  no_cuda();
-}
 void begin_warm_up(Ctx&, const AttentionShape&, DType, const BatchLimits&) {
-  no_cuda();
-}
-void finish_warm_up(Ctx&) {
-  no_cuda();
-}
-std::string kind_of_gemm_choices(Gpu&) {
-  no_cuda();
-}
-void choose_gemms_by_rule(Gpu&) {
-  no_cuda();
-}
-std::string measured_gemm_choices(Gpu&) {
-  no_cuda();
-}
-void take_gemm_choices(Gpu&, const std::string&) {
-  no_cuda();
-}
-std::string digest_of_gemm_choices(Gpu&) {
-  no_cuda();
-}
-void attention_forward(Ctx&, const AttentionShape&, const Tensor&, const Tensor&, const Tensor&) {
   no_cuda();
 }
 void cast(Ctx&, const Tensor&, const Tensor&) {
@@ -69,25 +34,7 @@ void embedding_forward(Ctx&, const Tensor&, const Tensor&, const Tensor&) {
 void fill_normal(Ctx&, const FillNormal&) {
   no_cuda();
 }
-void gemm(Ctx&, const GemmArgs&) {
-  no_cuda();
-}
-void grouped_gemm(Ctx&, const GroupedGemmArgs&) {
-  no_cuda();
-}
-void grouped_wgrad(Ctx&, const GroupedWgradArgs&) {
-  no_cuda();
-}
-void permute_invert(Ctx&, const Tensor&, const Tensor&) {
-  no_cuda();
-}
-void permute_map(Ctx&, const PermuteMap&) {
-  no_cuda();
-}
-void permute_rows(Ctx&, const Tensor&, const Tensor&, int64_t, const Tensor&) {
-  no_cuda();
-}
-void permute_weights(Ctx&, const Tensor&, const Tensor&, const Tensor&) {
+void finish_warm_up(Ctx&) {
   no_cuda();
 }
 void rms_norm_backward(Ctx&, const RmsNormBackward&) {
@@ -105,21 +52,6 @@ void rope(Ctx&, const RopeArgs&) {
 void rope_table(Ctx&, const Tensor&, double, const Tensor&) {
   no_cuda();
 }
-void router_backward(Ctx&, const RouterBackward&) {
-  no_cuda();
-}
-void router_forward(Ctx&, const RouterForward&) {
-  no_cuda();
-}
-void router_logits(Ctx&, const Tensor&, const Tensor&, const Tensor&) {
-  no_cuda();
-}
-void router_logits_backward(Ctx&, const RouterLogitsBackward&) {
-  no_cuda();
-}
-void router_loss(Ctx&, const RouterLoss&) {
-  no_cuda();
-}
 void sum_of_squares(Ctx&, std::span<const Tensor>, const Tensor&) {
   no_cuda();
 }
@@ -127,12 +59,6 @@ void swiglu_backward(Ctx&, const SwigluBackward&) {
   no_cuda();
 }
 void swiglu_forward(Ctx&, const Tensor&, const Tensor&, const Tensor&) {
-  no_cuda();
-}
-void unpermute_rows(Ctx&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) {
-  no_cuda();
-}
-void unpermute_weights(Ctx&, const Tensor&, const Tensor&, const Tensor&) {
   no_cuda();
 }
 

@@ -29,19 +29,19 @@ bool is_scalar(const Tensor& tensor) {
 
 void sum_of_squares(Ctx& ctx, std::span<const Tensor> tensors, const Tensor& sum) {
   MT_CHECK(is_scalar(sum));
-  for (const Tensor& tensor : tensors) MT_CHECK(narrow(tensor) || (!ctx.on_gpu() && tensor.dtype == DType::kF64));
-  ctx.on_gpu() ? cuda::sum_of_squares(ctx, tensors, sum) : cpu::sum_of_squares(ctx, tensors, sum);
+  for (const Tensor& tensor : tensors) MT_CHECK(narrow(tensor) || (!ctx.like_gpu() && tensor.dtype == DType::kF64));
+  ctx.like_gpu() ? cuda::sum_of_squares(ctx, tensors, sum) : cpu::sum_of_squares(ctx, tensors, sum);
 }
 
 void clip_scale(Ctx& ctx, const ClipScale& args) {
   MT_CHECK(is_scalar(args.squares) && is_scalar(args.scale) && (!args.guards || args.guards.dtype == DType::kF64));
-  ctx.on_gpu() ? cuda::clip_scale(ctx, args) : cpu::clip_scale(args);
+  ctx.like_gpu() ? cuda::clip_scale(ctx, args) : cpu::clip_scale(args);
 }
 
 void adamw(Ctx& ctx, std::span<const AdamWTensor> tensors, const AdamWStep& args) {
   MT_CHECK(is_scalar(args.grad_scale) && args.step >= 1);
-  for (const AdamWTensor& tensor : tensors) check(tensor, ctx.on_gpu());
-  ctx.on_gpu() ? cuda::adamw(ctx, tensors, args) : cpu::adamw(ctx, tensors, args);
+  for (const AdamWTensor& tensor : tensors) check(tensor, ctx.like_gpu());
+  ctx.like_gpu() ? cuda::adamw(ctx, tensors, args) : cpu::adamw(ctx, tensors, args);
 }
 
 }  // namespace mixtune

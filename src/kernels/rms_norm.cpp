@@ -1,7 +1,7 @@
 #include "kernels/rms_norm.h"
 
 #include "kernels/cuda_ops.h"
-#include "kernels/dispatch.h"
+#include "kernels/on_device.h"
 #include "kernels/rms_norm_cpu.h"
 
 namespace mixtune {

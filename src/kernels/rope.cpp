@@ -1,7 +1,7 @@
 #include "kernels/rope.h"
 
 #include "kernels/cuda_ops.h"
-#include "kernels/dispatch.h"
+#include "kernels/on_device.h"
 #include "kernels/rope_cpu.h"
 
 namespace mixtune {

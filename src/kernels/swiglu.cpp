@@ -1,7 +1,7 @@
 #include "kernels/swiglu.h"
 
 #include "kernels/cuda_ops.h"
-#include "kernels/dispatch.h"
+#include "kernels/on_device.h"
 #include "kernels/swiglu_cpu.h"
 
 namespace mixtune {

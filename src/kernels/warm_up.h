@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 
 namespace mixtune {
 

@@ -10,9 +10,8 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
+#include "base/json_value.h"
 #include "base/temp_folder.h"
 #include "metrics/console_sink.h"
 #include "metrics/jsonl_sink.h"

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "kernels/gemm.h"
+#include "kernels/gemm/gemm.h"
 #include "parallel/communicator.h"
 #include "tensor/ctx.h"
 

@@ -4,7 +4,7 @@
 #include <limits>
 #include <vector>
 
-#include "kernels/permute.h"
+#include "kernels/moe/permute.h"
 #include "model/dispatcher.h"
 #include "tensor/profiler.h"
 

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
-#include "kernels/attention.h"
-#include "kernels/router.h"
+#include "kernels/attention/attention.h"
+#include "kernels/moe/router.h"
 
 namespace mixtune {
 

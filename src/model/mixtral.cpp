@@ -5,7 +5,7 @@
 #include "kernels/cast.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/embedding.h"
-#include "kernels/permute.h"
+#include "kernels/moe/permute.h"
 #include "kernels/reduce.h"
 #include "kernels/rope.h"
 
@@ -14,7 +14,7 @@ namespace mixtune {
 Tensor Mixtral::embed(Ctx& ctx, const Batch& batch, Saved& saved) const {
   const int64_t tokens = batch.ids.rows();
   const Range range(ctx, "embedding");
-  saved.dropped = 0;
+  saved.recomputed = 0;
   saved.rope_table = push_statistics(ctx, "rope table", {tokens, config_.head_dim});
   rope_table(ctx, batch.positions, config_.rope_theta, saved.rope_table);
   saved.router_stats =
@@ -51,7 +51,7 @@ Tensor Mixtral::layers(Ctx& ctx, const Batch& batch, LayerRange range, const Ten
     route(ctx, batch, p, saved.router_stats.row(l), layer, out, saved.forced.empty() ? Tensor{} : saved.forced[l]);
     layer.gate_up = {};
     layer.mark = ctx.stack.mark();
-    if (keep && !keep_experts(ctx, l, layer)) ++saved.dropped;
+    if (keep && !keep_experts(ctx, l, layer)) ++saved.recomputed;
     expert_forward_block(ctx, p, layer, out);
     if (!keep) {
       ctx.stack.release(mark);
@@ -108,7 +108,7 @@ namespace {
 
 // Bytes of logits at a time: enough rows to fill the matrix products, few enough that they stay small.
 int64_t logits_chunk_bytes(const Ctx& ctx) {
-  return ctx.on_gpu() ? int64_t{512} << 20 : int64_t{16} << 20;
+  return ctx.like_gpu() ? int64_t{512} << 20 : int64_t{16} << 20;
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "data/batch.h"
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 #include "kernels/rms_norm.h"
 #include "model/dispatcher.h"
 #include "model/params.h"
@@ -37,7 +37,7 @@ struct Saved {
   Tensor rope_table;               // [T, head_dim]
   Tensor router_stats;             // [L, 2, E] fp64, for router_loss
   std::vector<LayerSaved> layers;  // sized once by Mixtral::make_saved
-  int64_t dropped = 0;             // layers that were to keep more of their experts than fits
+  int64_t recomputed = 0;          // layers that were to keep more of their experts than fits
   std::vector<Tensor> forced;  // for tests and benchmarks: each layer's experts [T, k] int32; empty: the router chooses
 };
 
@@ -58,8 +58,8 @@ class Mixtral {
   AttentionShape attention_shape(const Batch& batch) const;
 
   // bytes[l]: what the stack must still hold after layer l has kept nothing of its experts, to the end of backward.
-  // What would not leave that much is dropped: the gate-up output, computed again in backward; and, by all ranks that
-  // share experts together, the rows that came from other ranks, sent again. Empty: nothing is dropped.
+  // What would not leave that much is recomputed: the gate-up output, computed again in backward; and, by all ranks
+  // that share experts together, the rows that came from other ranks, sent again. Empty: nothing is recomputed.
   void set_still_needed(std::vector<size_t> bytes) { still_needed_ = std::move(bytes); }
 
   Saved make_saved() const { return {.layers = std::vector<LayerSaved>(config_.num_hidden_layers)}; }

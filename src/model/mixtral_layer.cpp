@@ -1,8 +1,8 @@
 // The two blocks of a decoder layer, forward and backward.
 #include <limits>
 
+#include "kernels/moe/router.h"
 #include "kernels/rope.h"
-#include "kernels/router.h"
 #include "model/mixtral.h"
 
 namespace mixtune {

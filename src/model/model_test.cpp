@@ -8,8 +8,8 @@
 
 #include "base/error.h"
 #include "base/random.h"
-#include "kernels/attention.h"
-#include "kernels/router.h"
+#include "kernels/attention/attention.h"
+#include "kernels/moe/router.h"
 #include "model/dispatcher.h"
 #include "model/instance.h"
 #include "model/params.h"

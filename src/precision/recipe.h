@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "config/config.h"
-#include "kernels/gemm.h"
+#include "kernels/gemm/gemm.h"
 #include "tensor/profiler.h"
 
 namespace mixtune {

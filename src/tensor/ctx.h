@@ -23,7 +23,7 @@ struct Ctx {
   Profiler* profiler = nullptr;
   double routing_share = kEvenRouting;  // on kMeta; of more than an even one the gaps are the largest
 
-  bool on_gpu() const { return device.type != DeviceType::kCpu; }  // or on kMeta, which stands for one
+  bool like_gpu() const { return device.type != DeviceType::kCpu; }  // or on kMeta, which stands for one
   bool is_meta() const { return device.type == DeviceType::kMeta; }
 };
 

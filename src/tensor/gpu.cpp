@@ -189,7 +189,7 @@ void poison_released(Stack& stack, Gpu& gpu) {
 void copy(Ctx& ctx, const Tensor& from, const Tensor& to) {
   MT_CHECK(from.dtype == to.dtype && from.elements() == to.elements());
   if (from.elements() == 0 || ctx.is_meta()) return;
-  if (!ctx.on_gpu()) {
+  if (!ctx.like_gpu()) {
     std::memcpy(to.data, from.data, from.bytes());
     return;
   }
@@ -198,7 +198,7 @@ void copy(Ctx& ctx, const Tensor& from, const Tensor& to) {
 
 void zero(Ctx& ctx, const Tensor& tensor) {
   if (ctx.is_meta()) return;
-  if (ctx.on_gpu())
+  if (ctx.like_gpu())
     check_cuda(cudaMemsetAsync(tensor.data, 0, tensor.bytes(), ctx.gpu->stream()), "zero");
   else
     std::memset(tensor.data, 0, tensor.bytes());

@@ -32,13 +32,13 @@ std::vector<Profiler::Part> Profiler::collect(Ctx& ctx) {
 }
 
 Range::Range(Ctx& ctx, const char* name) : ctx_(ctx) {
-  if (ctx_.on_gpu()) cuda::push_range(name);
+  if (ctx_.like_gpu()) cuda::push_range(name);
   if (ctx_.profiler) ctx_.profiler->begin(name);
 }
 
 Range::~Range() {
   if (ctx_.profiler) ctx_.profiler->end();
-  if (ctx_.on_gpu()) cuda::pop_range();
+  if (ctx_.like_gpu()) cuda::pop_range();
 }
 
 namespace {
@@ -62,7 +62,7 @@ class HostClock : public StampClock {
 }  // namespace
 
 std::unique_ptr<StampClock> make_stamp_clock(Ctx& ctx) {
-  if (ctx.on_gpu()) return cuda::make_stamp_clock(*ctx.gpu);
+  if (ctx.like_gpu()) return cuda::make_stamp_clock(*ctx.gpu);
   return std::make_unique<HostClock>();
 }
 

@@ -5,9 +5,9 @@
 #include <utility>
 
 #include "checkpoint/load.h"
-#include "train/device.h"
+#include "train/instance_options.h"
+#include "train/micro_batch.h"
 #include "train/run_rows.h"
-#include "train/step.h"
 
 namespace mixtune {
 

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "data/random_batch.h"
-#include "train/step.h"
+#include "train/micro_batch.h"
 
 namespace mixtune {
 

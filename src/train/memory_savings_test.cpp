@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "config/load.h"
-#include "train/device.h"
+#include "train/instance_options.h"
 
 namespace mixtune {
 namespace {

@@ -8,7 +8,7 @@
 #include <tuple>
 
 #include "config/load.h"
-#include "train/device.h"
+#include "train/instance_options.h"
 #include "train/memory_plan.h"
 #include "train/memory_savings.h"
 

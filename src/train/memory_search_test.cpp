@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "config/load.h"
-#include "train/device.h"
+#include "train/instance_options.h"
 #include "train/memory_plan.h"
 #include "train/memory_savings.h"
 #include "train/testing.h"

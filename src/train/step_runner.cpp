@@ -21,7 +21,7 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
   Ctx& ctx = instance_.ctx();
   instance_.state().begin_step();
   scalars_.clear(ctx);
-  dropped_ = 0;
+  recomputed_ = 0;
   reported_ = report_.has_value();
   if (report_) report_->begin(static_cast<int64_t>(micro_batches.size()));
   for (const Batch& batch : micro_batches) {
@@ -33,7 +33,7 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
                                .ranks = &instance_.ranks(),
                                .router_stats = report_ ? report_->add(batch) : Tensor{}},
                               losses_);
-    dropped_ += saved_.dropped;
+    recomputed_ += saved_.recomputed;
   }
 }
 
@@ -67,7 +67,7 @@ StepRunner::Result StepRunner::read() {
   return {.token_loss = scalars[1],
           .router_loss = scalars[2],
           .grad_norm = std::sqrt(scalars[0]),
-          .dropped = dropped_,
+          .recomputed = recomputed_,
           .parallel = reported_ ? &report_->read() : nullptr};
 }
 

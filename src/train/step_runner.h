@@ -5,9 +5,9 @@
 #include <span>
 
 #include "state/adamw.h"
+#include "train/micro_batch.h"
 #include "train/parallel_report.h"
 #include "train/scalars.h"
-#include "train/step.h"
 
 namespace mixtune {
 
@@ -40,7 +40,7 @@ class StepRunner {
   // Waits for the device. Sums over the step's micro-batches; after update(), of all ranks, which all call this.
   struct Result {
     double token_loss = 0, router_loss = 0, grad_norm = 0;
-    int64_t dropped = 0;                       // layers that did not keep all they were to (Saved::dropped)
+    int64_t recomputed = 0;                    // layers that did not keep all they were to (Saved::recomputed)
     const ParallelRecord* parallel = nullptr;  // with several ranks, after backward; valid until the next read
   };
   Result read();
@@ -53,7 +53,7 @@ class StepRunner {
   Saved saved_;
   Scalars scalars_;
   Tensor squares_, losses_, scale_;  // [1], [2]: token losses and router losses, [1]
-  int64_t dropped_ = 0;
+  int64_t recomputed_ = 0;
   std::optional<ParallelReport> report_;  // with several ranks
   bool reported_ = false;                 // the last step is in it
 };

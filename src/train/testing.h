@@ -6,7 +6,7 @@
 #include "base/random.h"
 #include "kernels/cast.h"
 #include "model/instance.h"
-#include "train/step.h"
+#include "train/micro_batch.h"
 
 namespace mixtune {
 

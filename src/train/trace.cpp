@@ -4,8 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "base/staged.h"
 
 namespace mixtune {

@@ -193,7 +193,7 @@ StepRecord Trainer::step(int64_t step) {
                     .learning_rate = rate,
                     .tokens = rows.live_tokens,
                     .target_tokens = rows.target_tokens,
-                    .recomputed_layers = result.dropped,
+                    .recomputed_layers = result.recomputed,
                     .plans = step == 1 ? plans_ : std::string(),
                     .parallel = result.parallel};
   record.loss = record.lm_loss + router_coefficient_ * record.aux_loss;

@@ -6,9 +6,9 @@
 #include "base/log.h"
 #include "data/random_batch.h"
 #include "train/memory_plan.h"
+#include "train/micro_batch.h"
 #include "train/scalars.h"
 #include "train/shared_plans.h"
-#include "train/step.h"
 
 namespace mixtune {
 
@@ -35,7 +35,7 @@ void leave_room(Instance& instance, const BatchLimits& limits) {
 std::string warm_up(Instance& instance, BatchLimits limits) {
   Ctx& ctx = instance.ctx();
   limits.expert_ranks = instance.ranks().grid.expert_parallel;
-  if (!ctx.on_gpu()) return "";
+  if (!ctx.like_gpu()) return "";
   const bool by_rule = instance.options().gpu.deterministic;
   log_info("warming up{}", by_rule ? "" : ": what is the fastest on this GPU is measured once, and kept");
   const MixtralConfig& config = instance.model().config();

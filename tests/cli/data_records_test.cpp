@@ -8,8 +8,7 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "base/test_paths.h"
 #include "program.h"
 

@@ -18,8 +18,7 @@
 #include <thread>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "program.h"
 
 namespace mixtune {

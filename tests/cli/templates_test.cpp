@@ -5,8 +5,7 @@
 #include <algorithm>
 #include <sstream>
 
-#include <nlohmann/json.hpp>
-
+#include "base/json_value.h"
 #include "base/test_paths.h"
 #include "program.h"
 

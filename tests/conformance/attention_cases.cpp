@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "conformance/cases.h"
-#include "kernels/attention_flash.h"
+#include "kernels/attention/attention_flash.h"
 
 namespace mixtune {
 namespace {

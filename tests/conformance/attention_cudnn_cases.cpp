@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "conformance/cases.h"
-#include "kernels/attention_cudnn.h"
+#include "kernels/attention/attention_cudnn.h"
 #include "tensor/gpu_test.h"
 
 namespace mixtune {

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "conformance/cases.h"
-#include "kernels/gemm.h"
+#include "kernels/gemm/gemm.h"
 #include "tensor/device.h"
 
 namespace mixtune {

@@ -2,9 +2,9 @@
 #include <cmath>
 
 #include "conformance/cases.h"
-#include "kernels/permute.h"
-#include "kernels/router.h"
-#include "kernels/router_loss.h"
+#include "kernels/moe/permute.h"
+#include "kernels/moe/router.h"
+#include "kernels/moe/router_loss.h"
 
 namespace mixtune {
 
@@ -226,8 +226,8 @@ struct ManyRows {
 
   // The rows `few` among rows of 0; on the CPU a copy of them.
   Tensor scatter(Ctx& ctx, const Tensor& few) const {
-    const Tensor all = ctx.stack.push("all rows", {ctx.on_gpu() ? kAll : kFew, few.shape[1]}, few.dtype);
-    if (ctx.on_gpu())
+    const Tensor all = ctx.stack.push("all rows", {ctx.like_gpu() ? kAll : kFew, few.shape[1]}, few.dtype);
+    if (ctx.like_gpu())
       permute_rows(ctx, few, all_of_few[Side::kGpu].view({kAll}), 1, all);
     else
       copy(ctx, few, all);
@@ -235,7 +235,7 @@ struct ManyRows {
   }
 
   void gather(Ctx& ctx, const Tensor& all, const Tensor& few) const {
-    if (ctx.on_gpu())
+    if (ctx.like_gpu())
       permute_rows(ctx, all, few_of_all[Side::kGpu].view({kFew}), 1, few);
     else
       copy(ctx, all, few);

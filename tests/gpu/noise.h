@@ -15,7 +15,7 @@
 
 #include "base/random.h"
 #include "gpu/replay.h"
-#include "kernels/router_loss.h"
+#include "kernels/moe/router_loss.h"
 
 namespace mixtune {
 

@@ -8,7 +8,7 @@
 #include <memory>
 #include <optional>
 
-#include "parallel/job.h"
+#include "job/job.h"
 
 namespace mixtune {
 

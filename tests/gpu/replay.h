@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "sameness.h"
+#include "train/micro_batch.h"
 #include "train/scalars.h"
-#include "train/step.h"
 
 namespace mixtune {
 

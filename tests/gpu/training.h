@@ -110,7 +110,7 @@ class Training {
 
   struct Numbers {
     double loss = 0, grad_norm = 0;
-    int64_t dropped = 0;  // layers that did not keep all they were to (Saved::dropped)
+    int64_t recomputed = 0;  // layers that did not keep all they were to (Saved::recomputed)
     bool operator==(const Numbers&) const = default;
   };
   // Gradients of the step's loss; its norm is not computed.
@@ -141,7 +141,7 @@ class Training {
     return {.loss = result.token_loss / rows.target_weight +
                     coefficient() * result.router_loss / static_cast<double>(rows.micro_batches.size()),
             .grad_norm = result.grad_norm,
-            .dropped = result.dropped};
+            .recomputed = result.recomputed};
   }
 
   Instance instance_;

@@ -3,7 +3,7 @@
 #include <filesystem>
 
 #include "gpu/training.h"
-#include "parallel/supervisor.h"
+#include "job/supervisor.h"
 #include "rank_processes.h"
 #include "tensor/gpu_test.h"
 

@@ -1,0 +1,129 @@
+// How a StepBenchResult is printed.
+#include <fmt/format.h>
+
+#include "base/json_value.h"
+#include "base/log.h"
+#include "bench/step.h"
+
+namespace mixtune {
+
+namespace {
+
+const char* mode_name(BenchMode mode) {
+  constexpr const char* kNames[] = {"forward", "forward-backward", "step"};
+  return kNames[static_cast<int>(mode)];
+}
+
+const char* recompute_name(Recompute recompute) {
+  constexpr const char* kNames[] = {"none", "selective", "full"};
+  return kNames[static_cast<int>(recompute)];
+}
+
+double used_of_plan(const StepBenchResult& r) {
+  return static_cast<double>(r.device_bytes) / static_cast<double>(r.planned_bytes);
+}
+
+// Null for what is not known.
+template <class Number>
+nlohmann::ordered_json known(Number number) {
+  return number > 0 ? nlohmann::ordered_json(number) : nlohmann::ordered_json();
+}
+
+}  // namespace
+
+std::string print_table(const StepBench& bench, const StepBenchResult& r) {
+  std::string out =
+      fmt::format("{}: {} of {} x {} tokens, documents of {}, {} layers, {}\n", r.device, mode_name(bench.mode),
+                  bench.accumulate, bench.tokens, bench.sequence_length / bench.documents_per_row,
+                  bench.model.num_hidden_layers, dtype_name(bench.options.types.weights));
+  const auto row = [&](std::string_view name, const std::string& value) {
+    out += fmt::format("  {:<34} {:>14}\n", name, value);
+  };
+  row("milliseconds (median)", fmt::format("{:.2f}", r.milliseconds));
+  row("tokens a second", fmt::format("{:.0f}", r.tokens_per_second));
+  row("model TFLOP/s", fmt::format("{:.1f}", r.tflops));
+  row("GEMM TFLOP/s, same run", fmt::format("{:.1f}", r.gemm_tflops));
+  row("fraction of it", fmt::format("{:.1f}%", 100 * r.tflops / r.gemm_tflops));
+  row("state", format_bytes(r.state_bytes));
+  row("activations, peak", format_bytes(r.activation_bytes));
+  if (r.device_bytes > 0) row("device memory, as CUDA counts it", format_bytes(r.device_bytes));
+  if (r.planned_bytes > 0) {
+    row("planned, as by mixtune estimate", format_bytes(r.planned_bytes));
+    row("used of the plan", fmt::format("{:.1f}%", 100 * used_of_plan(r)));
+  }
+  if (const Ranks* ranks = bench.options.ranks) row("ranks", ranks->grid.str());
+  if (bench.options.ranks && bench.mode != BenchMode::kForward) {
+    const auto time = [&](std::string_view name, double milliseconds) {
+      row(name, fmt::format("{:.2f} ms {:4.1f}%", milliseconds, 100 * milliseconds / r.milliseconds));
+    };
+    row("all-to-all, sent by a rank", fmt::format("{:.2f} GB", static_cast<double>(r.exposed.exchange_bytes) / 1e9));
+    time("all-to-all", r.exposed.exchange_milliseconds);
+    time("all-to-all, not hidden", r.exposed.exchange_exposed_milliseconds);
+    time("sum of gradients, not hidden", r.exposed.gradient_sum_milliseconds);
+    time("weights of others, not hidden", r.exposed.weight_gather_milliseconds);
+    time("all collectives, not hidden", r.exposed.collective_milliseconds);
+  }
+  if (r.routing_imbalance > 0) row("routing, largest expert / mean", fmt::format("{:.3f}", r.routing_imbalance));
+  row("recomputed layers", fmt::format("{}", r.recomputed_layers));
+  row("host waits a step", fmt::format("{:.1f}", r.waits_per_step));
+  row("plans built after warm-up", fmt::format("{}", r.late_plans));
+  row("loss", fmt::format("{:.4f}", r.loss));
+  double sum = 0;
+  for (const StepBenchResult::Part& part : r.parts) sum += part.milliseconds;
+  out += "  parts\n";
+  for (const StepBenchResult::Part& part : r.parts)
+    out +=
+        fmt::format("    {:<32} {:>11.3f} ms {:>6.1f}%\n", part.name, part.milliseconds, 100 * part.milliseconds / sum);
+  return out;
+}
+
+std::string print_json(const StepBench& bench, const StepBenchResult& r) {
+  nlohmann::ordered_json parts;
+  for (const StepBenchResult::Part& part : r.parts) parts[part.name] = part.milliseconds;
+  const StateTypes& types = bench.options.types;
+  const nlohmann::ordered_json object = {
+      {"device", r.device},
+      {"mode", mode_name(bench.mode)},
+      {"layers", bench.model.num_hidden_layers},
+      {"hidden_size", bench.model.hidden_size},
+      {"tokens", bench.tokens},
+      {"accumulate", bench.accumulate},
+      {"document_tokens", bench.sequence_length / bench.documents_per_row},
+      {"weights", dtype_name(types.weights)},
+      {"master_weights", types.masters},
+      {"gradients", dtype_name(types.gradients)},
+      {"moments", dtype_name(types.moments)},
+      {"max_grad_norm", bench.max_grad_norm},
+      {"recompute", recompute_name(bench.options.recompute)},
+      {"experts", bench.options.experts == ExpertsImplementation::kLoop ? "loop" : "grouped"},
+      {"deterministic", bench.options.gpu.deterministic},
+      {"balanced", bench.balanced},
+      {"ranks",
+       bench.options.ranks ? nlohmann::ordered_json(bench.options.ranks->grid.str()) : nlohmann::ordered_json()},
+      {"milliseconds", r.milliseconds},
+      {"tokens_per_second", r.tokens_per_second},
+      {"model_tflops", r.tflops},
+      {"gemm_tflops", r.gemm_tflops},
+      {"state_bytes", r.state_bytes},
+      {"activation_bytes", r.activation_bytes},
+      {"device_bytes", known(r.device_bytes)},
+      {"planned_bytes", known(r.planned_bytes)},
+      {"used_of_plan", known(r.planned_bytes > 0 ? used_of_plan(r) : 0)},
+      {"routing_max_over_mean", known(r.routing_imbalance)},
+      {"recomputed_layers", r.recomputed_layers},
+      {"waits_per_step", r.waits_per_step},
+      {"late_plans", r.late_plans},
+      {"plans", r.plans},
+      {"loss", r.loss},
+      {"exchange_bytes", known(r.exposed.exchange_bytes)},
+      {"exchange_milliseconds", known(r.exposed.exchange_milliseconds)},
+      {"exchange_exposed_milliseconds", known(r.exposed.exchange_exposed_milliseconds)},
+      {"gradient_sum_exposed_milliseconds", known(r.exposed.gradient_sum_milliseconds)},
+      {"weight_gather_exposed_milliseconds", known(r.exposed.weight_gather_milliseconds)},
+      {"collectives_exposed_milliseconds", known(r.exposed.collective_milliseconds)},
+      {"parts_milliseconds", parts},
+  };
+  return object.dump(2) + "\n";
+}
+
+}  // namespace mixtune

@@ -1,0 +1,93 @@
+#include "kernels/gemm/gemm_tuner.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/random.h"
+#include "kernels/gemm/cuda_ops.h"
+
+namespace mixtune {
+
+namespace {
+
+constexpr int kRuns = 3;                                               // the fastest of them counts
+constexpr double kTiny = 20;                                           // microseconds: whatever is chosen will do
+constexpr double kHopeless = 1.25;                                     // times the best: one run is enough
+constexpr double kBetter = 0.99;                                       // of the best: more than noise
+constexpr double kNotTaken = std::numeric_limits<double>::infinity();  // the algorithm does not take the shape
+
+}  // namespace
+
+GemmTuner::GemmTuner(Ctx& ctx, const CublasLt& lt, const GemmKey& shape)
+    : ctx_(ctx), lt_(lt), scratch_(ctx.stack.rest()) {
+  const auto fits = [&](int64_t tokens) {
+    return place(shape.with_tokens(tokens)) <= scratch_.bytes();
+  };
+  if (fits(shape.tokens())) {
+    most_tokens_ = shape.tokens();
+    return;
+  }
+  for (int64_t tokens = token_bucket(1); fits(tokens); tokens = token_bucket(tokens + 1)) most_tokens_ = tokens;
+  place(shape.with_tokens(most_tokens_));
+}
+
+// Puts a, b and c one behind the other; returns the bytes that takes.
+size_t GemmTuner::place(const GemmKey& shape) {
+  char* at = static_cast<char*>(scratch_.data);
+  const auto take = [&](int64_t elements, DType dtype) {
+    const Tensor tensor = {at, {elements}, dtype, scratch_.device};
+    at += align_up(tensor.bytes());
+    return tensor;
+  };
+  a_ = take(shape.m * shape.k, shape.operands);
+  b_ = take(shape.k * shape.n, shape.operands);
+  c_ = take(shape.m * shape.n, shape.result);
+  return at - static_cast<char*>(scratch_.data);
+}
+
+// Random bits: zeros would draw less power, and the GPU would run faster than it will.
+void GemmTuner::fill() {
+  if (filled_) return;
+  cuda::fill_normal(ctx_, {.tensor = a_, .key = random_key(0, "a")});
+  cuda::fill_normal(ctx_, {.tensor = b_, .key = random_key(0, "b"), .deviation = 0.02});
+  cuda::fill_normal(ctx_, {.tensor = c_, .key = random_key(0, "c")});
+  filled_ = true;
+}
+
+GemmChoice GemmTuner::choose(const GemmKey& shape, std::span<const GemmAlgorithm> candidates) {
+  MT_CHECK(!candidates.empty());
+  if (shape.tokens() > most_tokens_) return {candidates.front()};
+  fill();
+  const GemmProduct product = {shape, a_.data, b_.data, c_.data};
+  const GemmAlgorithm* best = nullptr;
+  double fastest = kNotTaken;
+  for (const GemmAlgorithm& candidate : candidates) {
+    const double microseconds = measure(product, candidate, fastest);
+    if (microseconds == kNotTaken || (best && microseconds > kBetter * fastest)) continue;
+    best = &candidate;
+    fastest = microseconds;
+    if (fastest < kTiny) break;
+  }
+  return best ? GemmChoice{*best, fastest} : GemmChoice{candidates.front()};
+}
+
+double GemmTuner::measure(const GemmProduct& product, const GemmAlgorithm& algorithm, double best) {
+  run(product, algorithm);  // loads the kernel
+  double fastest = run(product, algorithm);
+  for (int i = 1; i < kRuns && fastest < kHopeless * best; ++i) fastest = std::min(fastest, run(product, algorithm));
+  return fastest;
+}
+
+// Microseconds.
+double GemmTuner::run(const GemmProduct& product, const GemmAlgorithm& algorithm) {
+  const cudaStream_t stream = ctx_.gpu->stream();
+  check_cuda(cudaEventRecord(start_.handle, stream), "measuring a product");
+  if (!lt_.multiply(product, algorithm, {ctx_.gpu->workspace(), Gpu::kWorkspaceBytes, stream})) return kNotTaken;
+  check_cuda(cudaEventRecord(end_.handle, stream), "measuring a product");
+  ctx_.gpu->wait_for(end_.handle);
+  float milliseconds = 0;
+  check_cuda(cudaEventElapsedTime(&milliseconds, start_.handle, end_.handle), "measuring a product");
+  return 1000.0 * milliseconds;
+}
+
+}  // namespace mixtune

@@ -1,0 +1,22 @@
+// The CUDA half of the router's and the permutations' ops; kernels/cuda_ops.h says what holds for all.
+#pragma once
+
+#include "kernels/moe/permute.h"
+#include "kernels/moe/router.h"
+#include "kernels/moe/router_loss.h"
+
+namespace mixtune::cuda {
+
+void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row);
+void permute_map(Ctx& ctx, const PermuteMap& args);
+void permute_rows(Ctx& ctx, const Tensor& x, const Tensor& slot_of_row, int64_t k, const Tensor& rows);
+void permute_weights(Ctx& ctx, const Tensor& weights, const Tensor& slot_of_row, const Tensor& row_weights);
+void router_backward(Ctx& ctx, const RouterBackward& args);
+void router_forward(Ctx& ctx, const RouterForward& args);
+void router_logits(Ctx& ctx, const Tensor& x, const Tensor& weight, const Tensor& logits);
+void router_logits_backward(Ctx& ctx, const RouterLogitsBackward& args);
+void router_loss(Ctx& ctx, const RouterLoss& args);
+void unpermute_rows(Ctx& ctx, const Tensor& rows, const Tensor& row_of_slot, const Tensor& residual, const Tensor& y);
+void unpermute_weights(Ctx& ctx, const Tensor& row_weights, const Tensor& row_of_slot, const Tensor& weights);
+
+}  // namespace mixtune::cuda

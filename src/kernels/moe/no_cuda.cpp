@@ -1,0 +1,41 @@
+#include "kernels/no_cuda.h"
+
+#include "kernels/moe/cuda_ops.h"
+
+namespace mixtune::cuda {
+
+void permute_invert(Ctx&, const Tensor&, const Tensor&) {
+  no_cuda();
+}
+void permute_map(Ctx&, const PermuteMap&) {
+  no_cuda();
+}
+void permute_rows(Ctx&, const Tensor&, const Tensor&, int64_t, const Tensor&) {
+  no_cuda();
+}
+void permute_weights(Ctx&, const Tensor&, const Tensor&, const Tensor&) {
+  no_cuda();
+}
+void router_backward(Ctx&, const RouterBackward&) {
+  no_cuda();
+}
+void router_forward(Ctx&, const RouterForward&) {
+  no_cuda();
+}
+void router_logits(Ctx&, const Tensor&, const Tensor&, const Tensor&) {
+  no_cuda();
+}
+void router_logits_backward(Ctx&, const RouterLogitsBackward&) {
+  no_cuda();
+}
+void router_loss(Ctx&, const RouterLoss&) {
+  no_cuda();
+}
+void unpermute_rows(Ctx&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) {
+  no_cuda();
+}
+void unpermute_weights(Ctx&, const Tensor&, const Tensor&, const Tensor&) {
+  no_cuda();
+}
+
+}  // namespace mixtune::cuda

@@ -1,0 +1,67 @@
+#include "kernels/moe/permute.h"
+
+#include "kernels/moe/cuda_ops.h"
+#include "kernels/moe/permute_cpu.h"
+#include "kernels/on_device.h"
+
+namespace mixtune {
+
+int64_t supposed_rows(const Ctx& ctx, int64_t pairs, int64_t experts) {
+  const int64_t most = (pairs + experts * (kRowAlignment - 1)) / kRowAlignment * kRowAlignment;
+  const int64_t each = (pairs + experts - 1) / experts;
+  const int64_t even = experts * align_rows(each);
+  return ctx.routing_share > kEvenRouting ? most : std::min(most, even);
+}
+
+void start_permute_map(Ctx& ctx, const PermuteMap& args) {
+  MT_CHECK(args.row_of_slot.shape == args.experts.shape && args.begin.shape == args.count.shape);
+  if (ctx.is_meta()) return;
+  ctx.like_gpu() ? cuda::permute_map(ctx, args) : cpu::permute_map(args, kRowAlignment);
+}
+
+int64_t permute_map(Ctx& ctx, const PermuteMap& args) {
+  start_permute_map(ctx, args);
+  wait(ctx);
+  return mapped_rows(ctx, args);
+}
+
+int64_t mapped_rows(const Ctx& ctx, const PermuteMap& args) {
+  if (ctx.is_meta()) return supposed_rows(ctx, args.experts.elements(), args.count.rows());
+  const int64_t last = args.count.rows() - 1;
+  return args.begin.as<int32_t>()[last] + align_rows(args.count.as<int32_t>()[last]);
+}
+
+void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row) {
+  if (ctx.is_meta()) return;
+  ctx.like_gpu() ? cuda::permute_invert(ctx, row_of_slot, slot_of_row) : cpu::permute_invert(row_of_slot, slot_of_row);
+}
+
+void permute_rows(Ctx& ctx, const Tensor& x, const Tensor& slot_of_row, int64_t k, const Tensor& rows) {
+  MT_CHECK(rows.rows() == slot_of_row.elements() && rows.shape[1] == x.shape[1]);
+  on_device(
+      ctx, x.dtype, [&]<class S>(S) { cpu::permute_rows<S>(x, slot_of_row, k, rows); },
+      [&] { cuda::permute_rows(ctx, x, slot_of_row, k, rows); });
+}
+
+void unpermute_rows(Ctx& ctx, const Tensor& rows, const Tensor& row_of_slot, const Tensor& residual, const Tensor& y) {
+  MT_CHECK(y.rows() == row_of_slot.rows() && y.shape[1] == rows.shape[1] && (!residual || residual.shape == y.shape));
+  on_device(
+      ctx, rows.dtype, [&]<class S>(S) { cpu::unpermute_rows<S>(rows, row_of_slot, residual, y); },
+      [&] { cuda::unpermute_rows(ctx, rows, row_of_slot, residual, y); });
+}
+
+void permute_weights(Ctx& ctx, const Tensor& weights, const Tensor& slot_of_row, const Tensor& row_weights) {
+  MT_CHECK(row_weights.elements() == slot_of_row.elements());
+  on_device(
+      ctx, weights.dtype, [&]<class S>(S) { cpu::gather_scalars<S>(weights, slot_of_row, row_weights); },
+      [&] { cuda::permute_weights(ctx, weights, slot_of_row, row_weights); });
+}
+
+void unpermute_weights(Ctx& ctx, const Tensor& row_weights, const Tensor& row_of_slot, const Tensor& weights) {
+  MT_CHECK(weights.elements() == row_of_slot.elements());
+  on_device(
+      ctx, weights.dtype, [&]<class S>(S) { cpu::gather_scalars<S>(row_weights, row_of_slot, weights); },
+      [&] { cuda::unpermute_weights(ctx, row_weights, row_of_slot, weights); });
+}
+
+}  // namespace mixtune

@@ -1,0 +1,16 @@
+#include "kernels/moe/router_loss.h"
+
+#include "kernels/moe/cuda_ops.h"
+#include "kernels/moe/router_loss_cpu.h"
+#include "kernels/on_device.h"
+
+namespace mixtune {
+
+void router_loss(Ctx& ctx, const RouterLoss& args) {
+  MT_CHECK(args.type == RouterLossType::kHuggingface && args.loss.elements() == 1);
+  MT_CHECK(args.prob_grad.shape == (Shape{args.stats.shape[0], args.stats.shape[2]}));
+  on_device(
+      ctx, args.stats.dtype, [&](auto) { cpu::router_loss(args); }, [&] { cuda::router_loss(ctx, args); });
+}
+
+}  // namespace mixtune

@@ -1,0 +1,13 @@
+// For the stubs of a build without CUDA: no Ctx has a Gpu there, so no CUDA half is ever called.
+#pragma once
+
+#include "base/error.h"
+
+namespace mixtune::cuda {
+
+[[noreturn]] inline void no_cuda() {
+  MT_CHECK(!"an op was called on a GPU in a build without CUDA");
+  throw;
+}
+
+}  // namespace mixtune::cuda

@@ -1,0 +1,101 @@
+#include "train/instance_options.h"
+
+#include <fmt/format.h>
+
+#include "base/cache_folder.h"
+
+namespace mixtune {
+
+namespace {
+
+DType dtype_of(StateDType dtype) {
+  return dtype == StateDType::kBf16 ? DType::kBF16 : DType::kF32;
+}
+
+[[noreturn]] void refuse(const Config& config, std::string_view key, std::string_view what, std::string_view mend) {
+  throw UserError(config.where(key), what, mend);
+}
+
+[[noreturn]] void refuse_bf16_on_cpu(const Config& config) {
+  refuse(config, "precision", "bf16 needs a GPU, and the device is the CPU", "set it to fp32");
+}
+
+// Keys that mean something in bf16 alone.
+void check_bf16_keys(const Config& config) {
+  const RunSettings& run = config.run;
+  if (run.precision == Precision::kBf16) {
+    if (run.device == DeviceChoice::kCpu) refuse_bf16_on_cpu(config);
+    if (run.gradient_dtype == StateDType::kBf16 && config.batch.gradient_accumulation_steps > 1)
+      refuse(config, "gradient_dtype", "bf16 gradients lose what further micro-batches add",
+             "set it to fp32, or gradient_accumulation_steps to 1");
+    return;
+  }
+  if (run.gradient_dtype == StateDType::kBf16)
+    refuse(config, "gradient_dtype", "is for precision: bf16", "set it to fp32");
+  if (run.optimizer_state_dtype == StateDType::kBf16)
+    refuse(config, "optimizer_state_dtype", "is for precision: bf16", "set it to fp32");
+  if (run.master_weights == MasterWeights::kNone)
+    refuse(config, "master_weights", "is for precision: bf16; fp32 weights are their own masters", "remove it");
+}
+
+}  // namespace
+
+Device choose_device(DeviceChoice choice, int local_rank) {
+  if (choice == DeviceChoice::kCpu) return {};
+  const int count = gpu_count();
+  if (count == 0 && choice == DeviceChoice::kAuto) return {};
+  if (count > 1 && local_rank >= count)
+    throw UserError("device", fmt::format("rank {} of this machine has no GPU: there are {}", local_rank, count),
+                    "start at most one rank for each GPU, or set device: cpu");
+  return {DeviceType::kCuda, count > 1 ? local_rank : 0};
+}
+
+InstanceOptions planned_options(const Config& config, const Ranks* ranks) {
+  const RunSettings& run = config.run;
+  check_bf16_keys(config);
+  const bool bf16 = run.precision == Precision::kBf16;
+  InstanceOptions options = {.device = {DeviceType::kMeta},
+                             .purpose = State::Purpose::kTraining,
+                             .recompute = run.recompute,
+                             .experts = run.experts_implementation,
+                             .gpu = {.deterministic = run.deterministic, .plan_cache = cache_folder()}};
+  options.ranks = ranks;
+  options.zero_stage = static_cast<int>(config.parallel.zero_stage);
+  options.types.weights = bf16 ? DType::kBF16 : DType::kF32;
+  options.types.gradients = dtype_of(run.gradient_dtype);
+  options.types.moments = dtype_of(run.optimizer_state_dtype);
+  options.types.masters = bf16 && run.master_weights == MasterWeights::kFp32;
+  return options;
+}
+
+InstanceOptions instance_options(const Config& config, State::Purpose purpose, const Ranks* ranks) {
+  const RunSettings& run = config.run;
+  InstanceOptions options = planned_options(config, ranks);
+  options.purpose = purpose;
+  const Device device = ranks ? ranks->device : choose_device(run.device);
+  if (run.device == DeviceChoice::kCuda && !built_with_cuda())
+    refuse(config, "device", "this mixtune was built without CUDA", "set it to cpu or auto, or build with CUDA 13");
+  if (run.device == DeviceChoice::kCuda && gpu_count() == 0)
+    refuse(config, "device", "there is no GPU that CUDA can use", "run 'mixtune doctor', or set it to cpu or auto");
+  if (run.precision == Precision::kBf16 && device.type == DeviceType::kCpu) refuse_bf16_on_cpu(config);
+  options.device = device;
+  if (ranks) {
+    options.gpu.patience = ranks->patience;
+    options.gpu.give_up = ranks->give_up;
+    options.gpu.advanced = [ranks] {
+      ranks->advance();
+    };
+  }
+  return options;
+}
+
+std::string describe(const InstanceOptions& options) {
+  const std::string device = options.device.type == DeviceType::kCuda ? gpu_info(options.device.index).name : "the CPU";
+  if (options.types.weights == DType::kF32) return fmt::format("{}, fp32", device);
+  if (options.purpose == State::Purpose::kInference) return fmt::format("{}, bf16", device);
+  return fmt::format("{}, bf16 with {}, {} gradients, {} moments", device,
+                     options.types.masters ? "fp32 master weights" : "stochastically rounded weights",
+                     dtype_name(options.types.gradients), dtype_name(options.types.moments));
+}
+
+}  // namespace mixtune

@@ -1,0 +1,69 @@
+#include "train/instance_options.h"
+
+#include <gtest/gtest.h>
+
+#include "config/load.h"
+
+namespace mixtune {
+namespace {
+
+InstanceOptions options(const std::string& text) {
+  return instance_options(parse_config(text, "run.yaml"), State::Purpose::kTraining);
+}
+
+std::string refusal(const std::string& text) {
+  try {
+    options(text);
+    return "";
+  } catch (const UserError& error) {
+    return error.what();
+  }
+}
+
+TEST(InstanceOptions, TheCpuComputesInFp32) {
+  EXPECT_EQ(options("device: cpu\n").device.type, DeviceType::kCpu);
+  EXPECT_NE(refusal("device: cpu\nprecision: bf16\n").find("run.yaml:2: precision: bf16 needs a GPU"),
+            std::string::npos);
+}
+
+class CountedProgress : public RankProgress {
+ public:
+  int64_t advanced = 0;
+
+  void set_step(int64_t) override {}
+  void set_activity(const char*) override {}
+  void advance() override { ++advanced; }
+  void enter(const char*) override {}
+  void leave() override {}
+};
+
+TEST(InstanceOptions, WhatAGpuHasDoneIsToldToThoseWhoWatchTheRank) {
+  CountedProgress progress;
+  Ranks ranks = single_rank();
+  const Config config = parse_config("device: cpu\n", "run.yaml");
+  const InstanceOptions watched = instance_options(config, State::Purpose::kTraining, &ranks);
+  watched.gpu.advanced();
+  ranks.progress = &progress;
+  watched.gpu.advanced();
+  EXPECT_EQ(progress.advanced, 1);
+}
+
+TEST(InstanceOptions, CudaWhereThereIsNone) {
+  if (gpu_count() > 0) GTEST_SKIP() << "there is a GPU";
+  EXPECT_EQ(options("device: auto\n").device.type, DeviceType::kCpu);
+  EXPECT_NE(refusal("device: cuda\n").find("run.yaml:1: device"), std::string::npos);
+}
+
+TEST(InstanceOptions, KeysOfBf16AreRefusedInFp32) {
+  for (const char* key : {"gradient_dtype: bf16", "optimizer_state_dtype: bf16", "master_weights: none"})
+    EXPECT_NE(refusal(std::string("device: cpu\n") + key + "\n").find("precision: bf16"), std::string::npos) << key;
+}
+
+TEST(InstanceOptions, Bf16GradientsDoNotAccumulate) {
+  EXPECT_NE(refusal("precision: bf16\ngradient_dtype: bf16\ngradient_accumulation_steps: 2\n")
+                .find("run.yaml:2: gradient_dtype"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace mixtune
