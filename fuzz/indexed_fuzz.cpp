@@ -7,6 +7,7 @@
 #include "data/batch.h"
 #include "data/gpt_sample.h"
 #include "data/indexed_reader.h"
+#include "data/label.h"
 #include "data/weights.h"
 #include "memory_file.h"
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "data/label.h"
 #include "data/loader.h"
 #include "data/memory_documents.h"
 #include "sameness.h"

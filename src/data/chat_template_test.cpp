@@ -10,6 +10,7 @@
 
 #include "base/json_value.h"
 #include "data/formats.h"
+#include "data/label.h"
 #include "data/test_folder.h"
 #include "data/text_encoder.h"
 

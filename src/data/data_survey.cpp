@@ -13,6 +13,7 @@
 #include "base/staged.h"
 #include "data/check_ids.h"
 #include "data/formats.h"
+#include "data/label.h"
 #include "data/marked_text.h"
 #include "data/record_reader.h"
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "data/batch.h"
+#include "data/label.h"
 #include "data/weights.h"
 
 namespace mixtune {

@@ -9,6 +9,7 @@
 #include "data/gpt_sample.h"
 #include "data/gpt_split.h"
 #include "data/indexed_testing.h"
+#include "data/label.h"
 #include "data/numpy_rules.h"
 
 namespace mixtune {

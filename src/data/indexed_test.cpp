@@ -11,6 +11,7 @@
 #include "base/json_value.h"
 #include "data/batch.h"
 #include "data/indexed_testing.h"
+#include "data/label.h"
 
 namespace mixtune {
 namespace {

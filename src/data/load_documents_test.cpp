@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "data/batch.h"
+#include "data/label.h"
 #include "data/test_folder.h"
 
 namespace mixtune {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "data/label.h"
 #include "data/packed_rows.h"
 
 namespace mixtune {

@@ -7,6 +7,7 @@
 
 #include "base/count_allocations.h"
 #include "base/random.h"
+#include "data/label.h"
 #include "data/memory_documents.h"
 #include "data/test_folder.h"
 #include "data/window_rows.h"

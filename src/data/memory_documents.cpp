@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "data/batch.h"
+#include "data/label.h"
 
 namespace mixtune {
 

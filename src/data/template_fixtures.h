@@ -9,6 +9,7 @@
 
 #include "base/json_value.h"
 #include "data/chat_template.h"
+#include "data/label.h"
 #include "data/record.h"
 #include "data/test_folder.h"
 #include "data/text_encoder.h"

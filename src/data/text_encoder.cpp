@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "data/label.h"
 
 namespace mixtune {
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "data/label.h"
 #include "data/test_folder.h"
 
 namespace mixtune {

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "data/data_cache.h"
+#include "data/label.h"
 #include "data/load_documents.h"
 #include "data/preprocess.h"
 #include "data/test_folder.h"

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "data/closed_keys.h"
+#include "data/label.h"
 
 namespace mixtune {
 

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "data/batch.h"
+#include "data/label.h"
 #include "data/mask_counter.h"
 
 namespace mixtune {

@@ -8,6 +8,7 @@
 
 #include "base/json_value.h"
 #include "data/indexed_testing.h"
+#include "data/label.h"
 #include "data/loader.h"
 
 namespace mixtune {

@@ -1,6 +1,8 @@
 #include "kernels/warm_up.h"
 
+#include "kernels/attention/cuda_ops.h"
 #include "kernels/cuda_ops.h"
+#include "kernels/gemm/cuda_ops.h"
 
 namespace mixtune {
 

@@ -1,5 +1,6 @@
 #include "kernels/attention/attention_backend.h"
 #include "kernels/cuda_ops.h"
+#include "kernels/gemm/cuda_ops.h"
 #include "kernels/gemm/gemm_plans.h"
 
 namespace mixtune::cuda {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "data/label.h"
 #include "data/loader.h"
 #include "data/memory_documents.h"
 #include "train/step_runner.h"

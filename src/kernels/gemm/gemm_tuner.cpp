@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "base/random.h"
+#include "kernels/cuda_ops.h"
 #include "kernels/gemm/cuda_ops.h"
 
 namespace mixtune {
