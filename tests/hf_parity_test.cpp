@@ -88,7 +88,7 @@ class HfParity : public testing::TestWithParam<Where> {
   template <class ActualOf, class StartOf>
   void expect_weights(const State& state, const ActualOf& actual_of, const StartOf& start_of) {
     double error = 0, update = 0;
-    for_each_hub_tensor(state, start_of, [&](const HfSlice& slice, const Tensor& start) {
+    for_each_hub_tensor(state, start_of, [&](const HfBlock& slice, const Tensor& start) {
       const int64_t n = slice.elements();
       const Tensor want = expected("weight." + slice.name, n), gradient = expected("grad." + slice.name, n);
       const Tensor actual = actual_of(slice);
@@ -151,26 +151,26 @@ TEST_P(HfParity, FiveSteps) {
                            {"learning_rate", r.learning_rate},
                            {"tokens", r.tokens}});
     if (step > 1) continue;
-    const HostCopies gradients(ctx, state, [&](int p) { return state.finished_gradient(ctx, p); });
+    const HostCopies gradients(ctx, state, [&](int p) { return state.gradients().finished(ctx, p); });
     expect_tensors_same(
         "gradient", state, [&](int p) { return gradients[p]; },
-        [&](const HfSlice& slice) { return expected("grad." + slice.name, slice.elements()); }, kTensors);
+        [&](const HfBlock& slice) { return expected("grad." + slice.name, slice.elements()); }, kTensors);
   }
   const HostCopies first(ctx, state, [&](int p) { return state.first_moment(p); });
   expect_tensors_same(
       "first moment", state, [&](int p) { return first[p]; },
-      [&](const HfSlice& slice) { return expected("exp_avg." + slice.name, slice.elements()); }, kTensors);
+      [&](const HfBlock& slice) { return expected("exp_avg." + slice.name, slice.elements()); }, kTensors);
   const HostCopies second(ctx, state, [&](int p) { return state.second_moment(p); });
   expect_tensors_same(
       "second moment", state, [&](int p) { return second[p]; },
-      [&](const HfSlice& slice) { return expected("exp_avg_sq." + slice.name, slice.elements()); }, kTensors);
+      [&](const HfBlock& slice) { return expected("exp_avg_sq." + slice.name, slice.elements()); }, kTensors);
   const HostCopies weights(ctx, state, [&](int p) { return state.weight(p); });
   std::map<std::string, Tensor> actual;
   for_each_hub_tensor(
       state, [&](int p) { return weights[p]; },
-      [&](const HfSlice& slice, const Tensor& tensor) { actual[slice.name] = tensor; });
+      [&](const HfBlock& slice, const Tensor& tensor) { actual[slice.name] = tensor; });
   expect_weights(
-      state, [&](const HfSlice& slice) { return actual.at(slice.name); }, [&](int p) { return start[p]; });
+      state, [&](const HfBlock& slice) { return actual.at(slice.name); }, [&](int p) { return start[p]; });
 }
 
 TEST_P(HfParity, CommandLine) {
@@ -196,9 +196,9 @@ TEST_P(HfParity, CommandLine) {
   std::map<std::string, Tensor> actual;
   for_each_hub_tensor(
       after, [&](int p) { return after.weight(p); },
-      [&](const HfSlice& slice, const Tensor& tensor) { actual[slice.name] = tensor; });
+      [&](const HfBlock& slice, const Tensor& tensor) { actual[slice.name] = tensor; });
   expect_weights(
-      before, [&](const HfSlice& slice) { return actual.at(slice.name); }, [&](int p) { return before.weight(p); });
+      before, [&](const HfBlock& slice) { return actual.at(slice.name); }, [&](int p) { return before.weight(p); });
 }
 
 TEST_P(HfParity, GreedyTokens) {

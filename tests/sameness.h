@@ -72,9 +72,9 @@ struct NormError {
 
 // Calls check(hub name, slice of tensor_of(param)) for every Hugging Face tensor of a State.
 inline void for_each_hub_tensor(const State& state, const std::function<Tensor(int)>& tensor_of,
-                                const std::function<void(const HfSlice&, const Tensor&)>& check) {
+                                const std::function<void(const HfBlock&, const Tensor&)>& check) {
   for (int p = 0; p < state.size(); ++p)
-    for (const HfSlice& slice : state.spec(p).slices) {
+    for (const HfBlock& slice : state.spec(p).blocks) {
       const Tensor whole = tensor_of(p);
       check(slice, whole.view({whole.elements()}).slice(slice.offset, slice.elements()));
     }
@@ -88,14 +88,14 @@ struct FarthestTensor {
 };
 inline FarthestTensor expect_tensors_same(const std::string& what, const State& state,
                                           const std::function<Tensor(int)>& actual,
-                                          const std::function<Tensor(const HfSlice&)>& expected, double bound) {
+                                          const std::function<Tensor(const HfBlock&)>& expected, double bound) {
   double global = 0;
-  for_each_hub_tensor(state, actual, [&](const HfSlice& slice, const Tensor&) {
+  for_each_hub_tensor(state, actual, [&](const HfBlock& slice, const Tensor&) {
     const Tensor reference = expected(slice);
     for (int64_t i = 0; i < reference.elements(); ++i) global += std::pow(element(reference, i), 2);
   });
   FarthestTensor farthest;
-  for_each_hub_tensor(state, actual, [&](const HfSlice& slice, const Tensor& tensor) {
+  for_each_hub_tensor(state, actual, [&](const HfBlock& slice, const Tensor& tensor) {
     NormError error;
     error.add(tensor, expected(slice));
     if (error.reference < 1e-14 * global) {

@@ -55,14 +55,13 @@ struct TrainingRecord {
   Tensors gradients, first_moments, second_moments, start, weights;  // gradients: of the first step
 
   // Elements [begin, begin + count) of a parameter, flat in `values` from its first one on.
-  static void add(Tensors& to, const ParamSpec& spec, State::Piece piece, const Tensor& values) {
-    for (const HfSlice& slice : spec.slices) {
+  static void add(Tensors& to, const ParamSpec& spec, ParamLayout::Piece piece, const Tensor& values) {
+    for (const HfBlock& slice : spec.blocks) {
       auto& all = to[slice.name];
-      all.resize(slice.shape.elements(), std::numeric_limits<double>::quiet_NaN());
-      const int64_t first = slice.begin * (slice.shape.elements() / slice.shape[0]) - slice.offset;
+      all.resize(slice.shape().elements(), std::numeric_limits<double>::quiet_NaN());
       for (int64_t i = std::max(slice.offset, piece.begin);
            i < std::min(slice.offset + slice.elements(), piece.begin + piece.count); ++i)
-        all[first + i] = element(values, i - piece.begin);
+        all[slice.box.place(i - slice.offset)] = element(values, i - piece.begin);
     }
   }
 };
@@ -129,10 +128,10 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
   State& state = model.state();
   TrainingRecord record;
   const auto whole = [&](int p) {
-    return State::Piece{0, state.spec(p).shape.elements()};
+    return ParamLayout::Piece{0, state.spec(p).shape.elements()};
   };
   // Adds elements of a flat tensor, wherever it is.
-  const auto add = [&](TrainingRecord::Tensors& to, int p, State::Piece piece, const Tensor& values) {
+  const auto add = [&](TrainingRecord::Tensors& to, int p, ParamLayout::Piece piece, const Tensor& values) {
     TrainingRecord::add(to, state.spec(p), piece, HostCopy(model.ctx(), values).tensor());
   };
   const auto flat = [](const Tensor& t) {
@@ -163,18 +162,18 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
         record.exchanged.back() += static_cast<double>(rank.exchange_bytes);
     }
     for (int p = 0; p < state.size() && step == 1; ++p) {
-      const State::Piece counted = state.counted(p);
+      const ParamLayout::Piece counted = state.layout().counted(p);
       add(record.gradients, p, counted,
-          flat(state.finished_gradient(model.ctx(), p)).slice(counted.begin, counted.count));
+          flat(state.gradients().finished(model.ctx(), p)).slice(counted.begin, counted.count));
     }
   }
   if (run.little_memory && model.ranks().grid.rank == 0) {
     EXPECT_GT(recomputed, 0);
   }
-  state.await_weights(model.ctx());
+  state.weight_sync().await_all(model.ctx());
   for (int p = 0; p < state.size(); ++p) {
-    add(record.first_moments, p, state.owned(p), flat(state.first_moment(p)));
-    add(record.second_moments, p, state.owned(p), flat(state.second_moment(p)));
+    add(record.first_moments, p, state.layout().owned(p), flat(state.first_moment(p)));
+    add(record.second_moments, p, state.layout().owned(p), flat(state.second_moment(p)));
     add(record.weights, p, whole(p), flat(state.weight(p)));
   }
   return record;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -29,26 +30,25 @@ OutputFile::OutputFile(const std::string& path)
   if (fd_.get() < 0) fail_write(path_, errno);
 }
 
-void OutputFile::write(std::span<const std::byte> bytes) {
+void OutputFile::write_at(int64_t place, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const ssize_t written = ::write(fd_.get(), bytes.data(), bytes.size());
+    const ssize_t written = pwrite(fd_.get(), bytes.data(), bytes.size(), place);
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) fail_write(path_, errno);
     bytes = bytes.subspan(static_cast<size_t>(written));
-    written_ += written;
+    place += written;
+    end_ = std::max(end_, place);
+    unpushed_ += written;
     push();
   }
 }
 
-// Starts what has come since the last time on its way, and waits for what was before: two windows at most are in memory
-// alone. Not every file system can; what goes wrong on the disk, finish() says.
+// Waits for what is on its way to the disk, and starts what has come since: two windows at most are in memory alone.
+// Not every file system can; what goes wrong on the disk, finish() says.
 void OutputFile::push() {
-  if (written_ - pushed_ < kWindow) return;
-  sync_file_range(fd_.get(), pushed_, written_ - pushed_, SYNC_FILE_RANGE_WRITE);
-  if (pushed_ > 0)
-    sync_file_range(fd_.get(), 0, pushed_,
-                    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
-  pushed_ = written_;
+  if (unpushed_ < kWindow) return;
+  sync_file_range(fd_.get(), 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE);  // 0: to the end
+  unpushed_ = 0;
 }
 
 void OutputFile::finish() {

@@ -11,14 +11,16 @@
 
 namespace mixtune {
 
-// A new file, written from its first byte to its last. Whoever makes one puts it in a folder that is removed on
+// A new file, written in any order until no byte is missing. Whoever makes one puts it in a folder that is removed on
 // failure. What is written goes to the disk at once: a write takes the time that the disk does, and finish() little.
 class OutputFile {
  public:
   explicit OutputFile(const std::string& path);
 
   const std::string& path() const { return path_; }
-  void write(std::span<const std::byte> bytes);
+  // Behind all that is written.
+  void write(std::span<const std::byte> bytes) { write_at(end_, bytes); }
+  void write_at(int64_t place, std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
   // Returns when the content is on the disk.
   void finish();
@@ -28,7 +30,7 @@ class OutputFile {
 
   std::string path_;
   Fd fd_;
-  int64_t written_ = 0, pushed_ = 0;  // bytes
+  int64_t end_ = 0, unpushed_ = 0;  // bytes
 };
 
 void write_file(const std::string& path, std::string_view content);

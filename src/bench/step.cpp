@@ -93,7 +93,7 @@ class Steps {
     if (bench_.mode == BenchMode::kForward) return runner_.forward(batches_);
     runner_.forward_backward(batches_, {.target_weight = static_cast<double>(targets()),
                                         .router_coefficient = bench_.model.router_aux_loss_coef});
-    if (bench_.mode == BenchMode::kForwardBackward) return instance_.state().reduce_gradients(instance_.ctx());
+    if (bench_.mode == BenchMode::kForwardBackward) return instance_.state().gradients().finish(instance_.ctx());
     runner_.update({.step = step_,
                     .learning_rate = 1e-6,
                     .max_norm = bench_.max_grad_norm,
@@ -231,7 +231,7 @@ StepBenchResult bench_step(const StepBench& bench) {
   result.parts = profile(ctx, steps);
   result.late_plans = late_plans(ctx);
   add_memory(result, instance, limits, free_before);
-  result.gemm_tflops = gemm_rate(ctx, instance.state().dtype(), std::min(bench.settle, 1.0));
+  result.gemm_tflops = gemm_rate(ctx, instance.state().types().weights, std::min(bench.settle, 1.0));
   result.device = device_name(options.device);
   return result;
 }

@@ -22,7 +22,7 @@ void add_rows(const Tensor& rows, std::vector<double>& sums) {
     for (int64_t row = 0; row < count; ++row) sums[column] += static_cast<double>(values[row * columns + column]);
 }
 
-std::vector<float> mean_of_rows(const HfFolder& folder, const HfSlice& slice) {
+std::vector<float> mean_of_rows(const HfFolder& folder, const HfBlock& slice) {
   const int64_t rows = slice.stored_shape()[0], columns = slice.stored_elements() / rows;
   const int64_t most = std::max<int64_t>(1, kBlockBytes / (columns * static_cast<int64_t>(sizeof(float))));
   std::vector<float> block(static_cast<size_t>(std::min(most, rows) * columns));
@@ -53,14 +53,14 @@ void fill_with_row(Ctx& ctx, const std::vector<float>& row, int64_t first, const
 uint64_t fill_added_rows(Ctx& ctx, const HfFolder& folder, State& state) {
   uint64_t bytes = 0;
   for (int param = 0; param < state.size(); ++param)
-    for (const HfSlice& slice : state.spec(param).slices) {
+    for (const HfBlock& slice : state.spec(param).blocks) {
       const CountedPart part = added_part(state, param, slice);
       if (part.to.elements() == 0) continue;
-      MT_CHECK(slice.begin == 0 && slice.rows == slice.shape[0]);
+      MT_CHECK(slice.box == Box(slice.shape()));
       const std::vector<float> mean = mean_of_rows(folder, slice);
       fill_with_row(ctx, mean, part.first, part.to);
       wait(ctx);
-      bytes += slice.stored_elements() * dtype_size(folder.place(slice).dtype);
+      bytes += slice.stored_elements() * dtype_size(folder.stored(slice).dtype);
     }
   if (bytes > 0) folder.check_unchanged();
   return bytes;

@@ -8,7 +8,7 @@
 
 namespace mixtune {
 
-// Fills what this rank counts of state.primary of the added rows (HfSlice::added) of every parameter. Each is the mean
+// Fills what this rank counts of state.primary of the added rows (HfBlock::added) of every parameter. Each is the mean
 // of the tensor's rows in `folder`, all of them: every column is summed in fp64 in the order of the rows, and its mean
 // is rounded to fp32 (and from there to what the primary holds, as a value of an fp32 checkpoint). So it has the same
 // bits on every layout of ranks, and whatever the types of the state. A rank that counts some of these rows reads the

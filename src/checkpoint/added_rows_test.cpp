@@ -65,8 +65,8 @@ class AddedRows : public testing::Test {
       const Stack::Frame frame(ctx_.stack);
       const Tensor rounded = ctx_.stack.push("expected", {all}, primary.dtype);
       cast(ctx_, host_tensor(wide.data(), {all}), rounded);
-      const State::Piece counted = state.counted(param);
-      const int64_t first = state.master(param) ? state.owned(param).begin : 0;
+      const ParamLayout::Piece counted = state.layout().counted(param);
+      const int64_t first = state.master(param) ? state.layout().owned(param).begin : 0;
       const int64_t begin = std::max(stored, counted.begin), count = counted.begin + counted.count - begin;
       if (count <= 0) continue;
       const Tensor want = rounded.slice(begin, count);
@@ -141,7 +141,7 @@ TEST_F(AddedRows, AreSavedInTheTypeOfTheOthers) {
   save_checkpoint(ctx_, state, {.out_folder = saved, .config_json = "{}", .source = &source});
   const HfFolder folder(saved);
   EXPECT_EQ(folder.stored_dtype(), DType::kBF16);
-  EXPECT_EQ(folder.bytes(), static_cast<uint64_t>(state.elements()) * 2);
+  EXPECT_EQ(folder.bytes(), static_cast<uint64_t>(state.layout().elements()) * 2);
   State again = small_state({.vocab = 10 + kAdded});
   load_weights(ctx_, folder, again);
   for (int param = 0; param < again.size(); ++param) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <charconv>
 #include <filesystem>
 #include <map>
@@ -176,34 +177,46 @@ HfFolder::Location HfFolder::locate(const std::string& hub_name, const Shape& sh
                   "the checkpoint is incomplete, or config.json is of another model");
 }
 
-HfFolder::Place HfFolder::place(const HfSlice& slice) const {
-  const Location from = locate(slice.name, slice.stored_shape());
+HfFolder::Stored HfFolder::stored(const HfBlock& block) const {
+  const Location from = locate(block.name, block.stored_shape());
   const DType dtype = *from.stored->dtype;
-  const int64_t first = from.first + (slice.rows == 0 ? 0 : slice.begin * (slice.elements() / slice.rows));
-  return {from.file, from.stored->begin + first * dtype_size(dtype), dtype};
+  return {from.file, from.stored->begin + from.first * dtype_size(dtype), dtype};
 }
 
-void HfFolder::read(const HfSlice& slice, int64_t first, const Tensor& values) const {
-  const Place from = place(slice);
+namespace {
+
+// Fills `to` [n] from the bytes of a file from `begin` on: false where a value is not finite.
+bool read_run(const HfFolder::Stored& from, uint64_t begin, const Tensor& to) {
   const auto size = static_cast<int64_t>(dtype_size(from.dtype));
-  const int64_t n = values.elements();
-  MT_CHECK(first >= 0 && first + n <= slice.stored_elements());
-  const Tensor to = values.view({n});
-  const int64_t most = kReadBytes / size;
+  const int64_t n = to.elements(), most = kReadBytes / size;
   cpu::ParallelError error;
+  std::atomic<bool> finite = true;
 #pragma omp parallel
   {
     std::array<std::byte, kReadBytes> buffer;
 #pragma omp for schedule(dynamic)
-    for (int64_t begin = 0; begin < n; begin += most)
+    for (int64_t done = 0; done < n; done += most)
       error.run([&] {
-        const int64_t count = std::min(n - begin, most);
+        const int64_t count = std::min(n - done, most);
         const auto part = std::span(buffer).first(static_cast<size_t>(count * size));
-        from.file->file().read(from.begin + (first + begin) * size, part);
-        if (!widen(part, from.dtype, to.slice(begin, count))) throw_not_finite(*from.file, slice.name);
+        from.file->file().read(begin + done * size, part);
+        if (!widen(part, from.dtype, to.slice(done, count))) finite = false;
       });
   }
   error.rethrow();
+  return finite;
+}
+
+}  // namespace
+
+void HfFolder::read(const HfBlock& block, int64_t first, const Tensor& values) const {
+  const Stored from = stored(block);
+  const int64_t n = values.elements();
+  MT_CHECK(first >= 0 && first + n <= block.stored_elements());
+  const Tensor to = values.view({n});
+  block.box.for_each_run(first, n, [&](int64_t index, int64_t place, int64_t count) {
+    if (!read_run(from, from.byte(place), to.slice(index - first, count))) throw_not_finite(*from.file, block.name);
+  });
 }
 
 void HfFolder::check_unchanged() const {

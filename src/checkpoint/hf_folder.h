@@ -29,17 +29,19 @@ class HfFolder {
   // Throws UserError where the tensor is missing, has another shape, or a type that weights cannot have.
   Location locate(const std::string& hub_name, const Shape& shape) const;
 
-  // Where the rows of a slice lie in a file, one after the other. Throws as locate does.
-  struct Place {
+  // Where the tensor of a block lies in a file. Throws as locate does.
+  struct Stored {
     const SafetensorsFile* file;
     uint64_t begin;  // byte
     DType dtype;
-  };
-  Place place(const HfSlice& slice) const;
 
-  // Fills `values` (fp32 or fp64) with the elements of a slice from its element `first` on. Throws UserError as locate
+    uint64_t byte(int64_t place) const { return begin + place * dtype_size(dtype); }  // of an element of the tensor
+  };
+  Stored stored(const HfBlock& block) const;
+
+  // Fills `values` (fp32 or fp64) with the elements of a block from its index `first` on. Throws UserError as locate
   // does, and where a value is not finite, and Error where the file has changed since it was opened.
-  void read(const HfSlice& slice, int64_t first, const Tensor& values) const;
+  void read(const HfBlock& block, int64_t first, const Tensor& values) const;
 
   // Whether the checkpoint says that a tensor of its files is a part of it: with an index, it must be listed there.
   bool lists(const std::string& stored_name) const;

@@ -20,10 +20,12 @@ using Uses = std::unordered_map<const StoredTensor*, int64_t>;
 
 Uses match(const HfFolder& folder, const State& state) {
   Uses uses;
-  for (int param = 0; param < state.size(); ++param)
-    for (const auto& slices : {state.spec(param).slices, state.spec(param).elsewhere})
-      for (const HfSlice& slice : slices)
-        uses[folder.locate(slice.name, slice.stored_shape()).stored] += slice.stored_elements();
+  for (int param = 0; param < state.size(); ++param) {
+    if (!is_stored(state, param)) continue;
+    for (const auto& blocks : {state.spec(param).blocks, state.spec(param).elsewhere})
+      for (const HfBlock& block : blocks)
+        uses[folder.locate(block.name, block.stored_shape()).stored] += block.stored_elements();
+  }
   return uses;
 }
 
@@ -79,7 +81,7 @@ void check_unused(const HfFolder& folder, const Uses& uses) {
 void read_weights(const HfFolder& folder, State& state) {
   folder.check_unchanged();
   for (int param = 0; param < state.size(); ++param)
-    for (const HfSlice& slice : state.spec(param).slices)
+    for (const HfBlock& slice : state.spec(param).blocks)
       if (const CountedPart part = counted_part(state, param, slice); part.to.elements() > 0)
         folder.read(slice, part.first, part.to);
   folder.check_unchanged();
@@ -89,8 +91,8 @@ void read_weights(const HfFolder& folder, State& state) {
 uint64_t bytes_read(const HfFolder& folder, const State& state) {
   uint64_t bytes = 0;
   for (int param = 0; param < state.size(); ++param)
-    for (const HfSlice& slice : state.spec(param).slices)
-      bytes += counted_part(state, param, slice).to.elements() * dtype_size(folder.place(slice).dtype);
+    for (const HfBlock& slice : state.spec(param).blocks)
+      bytes += counted_part(state, param, slice).to.elements() * dtype_size(folder.stored(slice).dtype);
   return bytes;
 }
 

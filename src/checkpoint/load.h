@@ -23,7 +23,7 @@ struct LoadReport {
 
 // Fills every weight of `state` and its master, once they are checked as above; they are there when it returns. All
 // ranks call this; on CPUs they read every byte of the folder once between them, and send each other the rest. Rows
-// that the folder lacks (HfSlice::added) are made of those that it has (added_rows.h).
+// that the folder lacks (HfBlock::added) are made of those that it has (added_rows.h).
 LoadReport load_weights(Ctx& ctx, const HfFolder& folder, State& state);
 
 }  // namespace mixtune

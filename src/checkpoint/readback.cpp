@@ -4,12 +4,18 @@
 
 namespace mixtune {
 
-Readback::Readback(Ctx& ctx, std::vector<Tensor> tensors, Buffers buffers) : ctx_(ctx), tensors_(std::move(tensors)) {
+Readback::Readback(Ctx& ctx, Buffers buffers) : ctx_(ctx) {
   if (buffers == Buffers::kNone) return;
   arena_.emplace("weights being written", Device{}, 2 * kChunkBytes,
                  ctx.gpu == nullptr ? HostMemory::kPageable : HostMemory::kPinned);
   for (Buffer& buffer : buffers_) buffer.memory = arena_->allocate("chunk", {kChunkBytes}, DType::kU8);
-  copy_to(0);
+}
+
+void Readback::start(std::vector<Tensor> tensors) {
+  tensors_ = std::move(tensors);
+  tensor_ = 0;
+  done_ = 0;
+  if (arena_) copy_to(current_);
 }
 
 Tensor Readback::cut() {

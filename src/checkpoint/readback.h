@@ -18,8 +18,10 @@ class Readback {
 
   enum class Buffers { kNone, kTwo };  // none: the tensors are in host memory, chunks are parts of them
 
-  Readback(Ctx& ctx, std::vector<Tensor> tensors, Buffers buffers);
+  Readback(Ctx& ctx, Buffers buffers);
 
+  // What next() gives from now on.
+  void start(std::vector<Tensor> tensors);
   // The next chunk, of one dimension: the tensors follow each other in order, a chunk is of one of them. Valid until
   // the next call. Empty after the last.
   Tensor next();

@@ -29,22 +29,28 @@ TEST(ReadbackTest, GivesTheTensorsInOrder) {
     tensors.push_back(buffer);
   }
   for (const auto kind : {Readback::Buffers::kNone, Readback::Buffers::kTwo}) {
-    Readback readback(ctx, tensors, kind);
+    Readback readback(ctx, kind);
+    EXPECT_FALSE(readback.next());
+    readback.start(tensors);
     EXPECT_TRUE(read_all(readback) == expected);
     EXPECT_FALSE(readback.next());
+    readback.start(tensors);  // again
+    EXPECT_TRUE(read_all(readback) == expected);
   }
 }
 
 TEST(ReadbackTest, CopiesNothingWithoutBuffers) {
   TestCtx ctx;
   Buffer<float> buffer({3, 5});
-  Readback readback(ctx, {buffer}, Readback::Buffers::kNone);
+  Readback readback(ctx, Readback::Buffers::kNone);
+  readback.start({buffer});
   EXPECT_EQ(readback.next().data, buffer.tensor().data);
 }
 
 TEST(ReadbackTest, NoTensors) {
   TestCtx ctx;
-  Readback readback(ctx, {}, Readback::Buffers::kTwo);
+  Readback readback(ctx, Readback::Buffers::kTwo);
+  readback.start({});
   EXPECT_FALSE(readback.next());
 }
 

@@ -240,12 +240,15 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::span<const Te
   const uint64_t length = header.size();
   file_.write(std::as_bytes(std::span(&length, 1)));
   file_.write(header);
-  for (const TensorEntry& entry : entries) missing_ += entry.bytes();
+  begins_ = {sizeof(length) + length};
+  for (const TensorEntry& entry : entries) begins_.push_back(begins_.back() + entry.bytes());
+  missing_ = begins_.back() - begins_.front();
 }
 
-void SafetensorsWriter::write(std::span<const std::byte> bytes) {
-  MT_CHECK(bytes.size() <= missing_);
-  file_.write(bytes);
+void SafetensorsWriter::write(size_t entry, uint64_t begin, std::span<const std::byte> bytes) {
+  const uint64_t place = begins_[entry] + begin;
+  MT_CHECK(bytes.size() <= missing_ && place + bytes.size() <= begins_[entry + 1]);
+  file_.write_at(static_cast<int64_t>(place), bytes);
   missing_ -= bytes.size();
 }
 

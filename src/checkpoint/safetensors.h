@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/file.h"
 #include "base/output_file.h"
@@ -57,11 +58,14 @@ struct TensorEntry {
 class SafetensorsWriter {
  public:
   SafetensorsWriter(const std::string& path, std::span<const TensorEntry> entries);
-  void write(std::span<const std::byte> bytes);
-  void finish();  // on the disk when it returns
+  // Bytes of tensor `entry` from its byte `begin` on, each once, in any order.
+  void write(size_t entry, uint64_t begin, std::span<const std::byte> bytes);
+  uint64_t missing() const { return missing_; }  // bytes
+  void finish();                                 // on the disk when it returns
 
  private:
   OutputFile file_;
+  std::vector<uint64_t> begins_;  // each tensor's place in the file, and the end of the last
   uint64_t missing_ = 0;
 };
 

@@ -152,11 +152,13 @@ TEST(Safetensors, WritesWhatItReads) {
   const std::vector<BF16> y = {to_bf16(5), to_bf16(6), to_bf16(7)};
   {
     SafetensorsWriter writer(folder / "f", entries);
-    writer.write(std::as_bytes(std::span(x).first(1)));
-    writer.write(std::as_bytes(std::span(x).subspan(1)));
+    writer.write(1, 0, std::as_bytes(std::span(y)));
+    writer.write(0, sizeof(float), std::as_bytes(std::span(x).subspan(1)));
     EXPECT_THROW(writer.finish(), std::logic_error);
-    writer.write(std::as_bytes(std::span(y)));
-    EXPECT_THROW(writer.write(std::as_bytes(std::span(y))), std::logic_error);
+    EXPECT_THROW(writer.write(0, 3 * sizeof(float), std::as_bytes(std::span(x).first(2))), std::logic_error);
+    EXPECT_EQ(writer.missing(), sizeof(float));
+    writer.write(0, 0, std::as_bytes(std::span(x).first(1)));
+    EXPECT_THROW(writer.write(1, 0, std::as_bytes(std::span(y))), std::logic_error);
     writer.finish();
   }
   const std::string raw = get(folder / "f");

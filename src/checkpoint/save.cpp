@@ -25,46 +25,29 @@ namespace {
 
 constexpr const char* kConfigFile = "config.json";
 
-// A Hugging Face tensor and the parts of parameters that it is made of, in the order of its rows.
+// A Hugging Face tensor that this rank writes.
 struct HubTensor {
-  struct Piece {
-    int64_t begin;
-    Tensor values;
-  };
   TensorEntry entry;
   Shape stored;  // in the checkpoint that it was loaded from
-  std::vector<Piece> pieces;
 };
 
 using Shard = std::vector<HubTensor>;
 
-void check_whole(const HubTensor& tensor) {
-  int64_t next = 0;
-  for (const HubTensor::Piece& piece : tensor.pieces) {
-    MT_CHECK(piece.begin * (tensor.entry.shape.elements() / tensor.entry.shape[0]) == next);
-    next += piece.values.elements();
-  }
-  MT_CHECK(next == tensor.entry.shape.elements());
-}
-
-// Of the parameters that this rank writes.
-std::vector<HubTensor> hub_tensors(const State& state, const std::vector<Tensor>& params) {
+std::vector<HubTensor> hub_tensors(const State& state) {
   std::vector<HubTensor> tensors;
-  std::unordered_map<std::string, size_t> places;
+  std::unordered_map<std::string, int64_t> missing;  // elements of each that no parameter has
   for (int param = 0; param < state.size(); ++param) {
-    if (!params[param]) continue;
-    const Tensor all = params[param].view({params[param].elements()});
-    for (const HfSlice& slice : state.spec(param).slices) {
-      const Shape stored = slice.stored_shape();
-      const auto [place, is_new] = places.emplace(slice.name, tensors.size());
-      if (is_new) tensors.push_back({{slice.name, DType::kF32, slice.shape}, stored, {}});
-      tensors[place->second].pieces.push_back({slice.begin, all.slice(slice.offset, slice.elements())});
+    if (!state.saves(param)) continue;
+    for (const HfBlock& block : state.spec(param).blocks) {
+      const auto [elements, is_new] = missing.emplace(block.name, block.shape().elements());
+      if (is_new) {
+        tensors.emplace_back().entry = {block.name, DType::kF32, block.shape()};
+        tensors.back().stored = block.stored_shape();
+      }
+      elements->second -= block.elements();
     }
   }
-  for (HubTensor& tensor : tensors) {
-    std::ranges::sort(tensor.pieces, {}, &HubTensor::Piece::begin);
-    check_whole(tensor);
-  }
+  for (const auto& [name, elements] : missing) MT_CHECK(elements == 0);
   return tensors;
 }
 
@@ -127,32 +110,6 @@ class Converter {
   std::vector<std::byte> narrow_;
 };
 
-// Readback has the pieces of all shards in the order in which they are written here.
-void write_shard(const Shard& shard, Readback& readback, const std::string& path,
-                 const std::function<void()>& advanced) {
-  std::vector<TensorEntry> entries;
-  for (const HubTensor& tensor : shard) entries.push_back(tensor.entry);
-  SafetensorsWriter writer(path, entries);
-  Converter converted;
-  for (const auto& [entry, stored, pieces] : shard)
-    for (int64_t left = entry.shape.elements(); left > 0;) {
-      const Tensor chunk = readback.next();
-      writer.write(converted(chunk, entry.dtype, entry.name));
-      if (advanced) advanced();
-      left -= chunk.elements();
-    }
-  writer.finish();
-  if (advanced) advanced();
-}
-
-Readback read_back(Ctx& ctx, const std::vector<Shard>& shards) {
-  std::vector<Tensor> pieces;
-  for (const Shard& shard : shards)
-    for (const HubTensor& tensor : shard)
-      for (const HubTensor::Piece& piece : tensor.pieces) pieces.push_back(piece.values);
-  return Readback(ctx, std::move(pieces), ctx.like_gpu() ? Readback::Buffers::kTwo : Readback::Buffers::kNone);
-}
-
 // The files of a checkpoint, as all ranks write them: which are this rank's, and what is in each.
 struct Files {
   int64_t first = 0, count = 0;  // this rank's are numbers [first, first + own), of `count`
@@ -188,12 +145,86 @@ Files name_files(Ctx& ctx, const std::vector<Shard>& shards, Communicator& world
   return files;
 }
 
-void write_weights(Ctx& ctx, const std::vector<Shard>& shards, const Files& files, const SaveOptions& options,
-                   const std::string& folder) {
-  Readback readback = read_back(ctx, shards);
-  for (size_t i = 0; i < shards.size(); ++i)
-    write_shard(shards[i], readback, folder + "/" + files.name(files.first + static_cast<int64_t>(i)),
-                options.advanced);
+// This rank's files, each open from the first of its bytes to the last.
+class ShardFiles {
+ public:
+  ShardFiles(const std::vector<Shard>& shards, const Files& files, const SaveOptions& options, std::string folder)
+      : shards_(shards), files_(files), options_(options), folder_(std::move(folder)), open_(shards.size()) {
+    for (size_t s = 0; s < shards.size(); ++s)
+      for (size_t e = 0; e < shards[s].size(); ++e) places_[shards[s][e].entry.name] = {s, e};
+  }
+
+  // `chunk` is elements of the block from its index `first` on.
+  void write(const HfBlock& block, int64_t first, const Tensor& chunk) {
+    const auto [shard, number] = places_.at(block.name);
+    const TensorEntry& entry = shards_[shard][number].entry;
+    const auto size = static_cast<int64_t>(dtype_size(entry.dtype));
+    const std::span<const std::byte> bytes = converted_(chunk, entry.dtype, entry.name);
+    SafetensorsWriter& writer = file(shard);
+    block.box.for_each_run(first, chunk.elements(), [&](int64_t index, int64_t place, int64_t n) {
+      writer.write(number, place * size, bytes.subspan((index - first) * size, n * size));
+    });
+    advance();
+    if (writer.missing() == 0) finish(shard);
+  }
+
+  // Those that have no byte.
+  void finish() {
+    for (size_t shard = 0; shard < shards_.size(); ++shard)
+      if (!finished_[shard]) finish(shard);
+  }
+
+ private:
+  SafetensorsWriter& file(size_t shard) {
+    if (!open_[shard]) {
+      std::vector<TensorEntry> entries;
+      for (const HubTensor& tensor : shards_[shard]) entries.push_back(tensor.entry);
+      open_[shard].emplace(folder_ + "/" + files_.name(files_.first + static_cast<int64_t>(shard)), entries);
+    }
+    return *open_[shard];
+  }
+
+  void finish(size_t shard) {
+    file(shard).finish();
+    open_[shard].reset();
+    finished_[shard] = true;
+    advance();
+  }
+
+  void advance() const {
+    if (options_.advanced) options_.advanced();
+  }
+
+  struct Entry {
+    size_t shard, number;
+  };
+  const std::vector<Shard>& shards_;
+  const Files& files_;
+  const SaveOptions& options_;
+  const std::string folder_;
+  std::unordered_map<std::string, Entry> places_;
+  std::vector<std::optional<SafetensorsWriter>> open_;
+  std::vector<bool> finished_ = std::vector<bool>(shards_.size());
+  Converter converted_;
+};
+
+void write_weights(Ctx& ctx, const State& state, const SaveOptions& options, ShardFiles& files) {
+  Readback readback(ctx, ctx.like_gpu() ? Readback::Buffers::kTwo : Readback::Buffers::kNone);
+  state.for_each_saved(ctx, saves_masters(state, options), [&](std::span<const State::Saved> params) {
+    std::vector<Tensor> pieces;
+    for (const auto& [param, values] : params)
+      for (const HfBlock& block : state.spec(param).blocks)
+        pieces.push_back(values.view({values.elements()}).slice(block.offset, block.elements()));
+    readback.start(std::move(pieces));
+    for (const auto& [param, values] : params)
+      for (const HfBlock& block : state.spec(param).blocks)
+        for (int64_t done = 0; done < block.elements();) {
+          const Tensor chunk = readback.next();
+          files.write(block, done, chunk);
+          done += chunk.elements();
+        }
+  });
+  files.finish();
 }
 
 void write_side_files(const SaveOptions& options, const std::string& folder) {
@@ -206,25 +237,27 @@ void write_side_files(const SaveOptions& options, const std::string& folder) {
 
 bool saves_masters(const State& state, const SaveOptions& options) {
   if (!state.types().masters) return false;
-  if (options.dtype) return *options.dtype != state.dtype();
+  const DType held = state.types().weights;
+  if (options.dtype) return *options.dtype != held;
   for (int param = 0; param < state.size(); ++param)
-    for (const auto& slices : {state.spec(param).slices, state.spec(param).elsewhere})
-      for (const HfSlice& slice : slices)
-        if (*options.source->locate(slice.name, slice.stored_shape()).stored->dtype != state.dtype()) return true;
+    for (const auto& blocks : {state.spec(param).blocks, state.spec(param).elsewhere})
+      for (const HfBlock& block : blocks)
+        if (*options.source->locate(block.name, block.stored_shape()).stored->dtype != held) return true;
   return false;
 }
 
 void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world) {
   MT_CHECK(options.dtype || options.source);
   const Frame frame(ctx);
-  std::vector<HubTensor> tensors = hub_tensors(state, state.to_save(ctx, saves_masters(state, options)));
+  std::vector<HubTensor> tensors = hub_tensors(state);
   choose_dtypes(tensors, options);
   const std::vector<Shard> shards = split(std::move(tensors), options.max_shard_size);
   const Files files = name_files(ctx, shards, world);
   std::optional<StagedFolder> folder;
   if (world.rank() == 0) folder.emplace(options.out_folder);
   const std::string path = gather_texts(ctx, world, "folder to save to", folder ? folder->path() : "")[0];
-  write_weights(ctx, shards, files, options, path);
+  ShardFiles shard_files(shards, files, options, path);
+  write_weights(ctx, state, options, shard_files);
   gather_texts(ctx, world, "end of saving", "");  // all files are there
   if (folder) {
     write_side_files(options, path);

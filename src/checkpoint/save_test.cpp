@@ -76,13 +76,14 @@ TEST_F(Save, MixedTypesAreKept) {
   std::filesystem::create_directory(mixed);
   put(mixed + "/config.json", kConfig);
   SafetensorsWriter writer(mixed + "/" + kWeightsFile, table);
-  for (const TensorEntry& entry : table) {
+  for (size_t i = 0; i < table.size(); ++i) {
+    const TensorEntry& entry = table[i];
     std::vector<float> values(entry.shape.elements());
-    original.read({entry.name, entry.shape, 0, entry.shape[0], 0}, 0, host_tensor(values.data(), entry.shape));
+    original.read({entry.name, Box(entry.shape)}, 0, host_tensor(values.data(), entry.shape));
     std::vector<BF16> narrow_values;
     for (const float value : values) narrow_values.push_back(to_bf16(value));
-    writer.write(entry.dtype == DType::kF32 ? std::as_bytes(std::span(values))
-                                            : std::as_bytes(std::span(narrow_values)));
+    writer.write(
+        i, 0, entry.dtype == DType::kF32 ? std::as_bytes(std::span(values)) : std::as_bytes(std::span(narrow_values)));
   }
   writer.finish();
   save_checkpoint(ctx_, load(mixed), ModelFolder(mixed).save_options(out_));
@@ -99,7 +100,7 @@ TEST_F(Save, MixedTypesAreKept) {
 TEST_F(Save, Shards) {
   make_source(source_, DType::kF32);
   const State state = load(source_);
-  const uint64_t all = static_cast<uint64_t>(state.elements()) * 4;
+  const uint64_t all = static_cast<uint64_t>(state.layout().elements()) * 4;
   save_checkpoint(ctx_, state, with_shards(ModelFolder(source_).save_options(out_), all / 3));
   EXPECT_FALSE(std::filesystem::exists(out_ + "/" + kWeightsFile));
   const std::string index = get(out_ + "/" + kIndexFile);
@@ -126,9 +127,10 @@ TEST_F(Save, TellsThatItAdvances) {
   make_source(source_, DType::kF32);
   const State state = load(source_);
   int64_t pieces = 0, advances = 0;
-  for (int param = 0; param < state.size(); ++param) pieces += std::ssize(state.spec(param).slices);
+  for (int param = 0; param < state.size(); ++param) pieces += std::ssize(state.spec(param).blocks);
   const ModelFolder source(source_);
-  SaveOptions options = with_shards(source.save_options(out_), static_cast<uint64_t>(state.elements()) * 4 / 3);
+  SaveOptions options =
+      with_shards(source.save_options(out_), static_cast<uint64_t>(state.layout().elements()) * 4 / 3);
   options.advanced = [&] {
     ++advances;
   };

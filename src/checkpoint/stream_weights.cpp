@@ -25,9 +25,9 @@ constexpr size_t kCopying = 2;  // buffers that the device may be copying from
 
 // A slice of a parameter, and where it lies.
 struct Use {
-  HfFolder::Place from;
+  HfFolder::Stored from;  // of the stretch's first element on
   Tensor to;
-  const HfSlice* slice;
+  const HfBlock* slice;
 };
 
 // What one stretch of a file holds of a Use, from byte `offset` of the stretch on.
@@ -58,12 +58,13 @@ struct Cut {
 std::vector<Use> find_uses(const HfFolder& folder, const State& state) {
   std::vector<Use> uses;
   for (int param = 0; param < state.size(); ++param)
-    for (const HfSlice& slice : state.spec(param).slices) {
+    for (const HfBlock& slice : state.spec(param).blocks) {
       const CountedPart part = counted_part(state, param, slice);
       if (part.to.elements() == 0) continue;
-      HfFolder::Place from = folder.place(slice);
-      from.begin += part.first * dtype_size(from.dtype);
-      uses.push_back({from, part.to, &slice});
+      const HfFolder::Stored from = folder.stored(slice);
+      slice.box.for_each_run(part.first, part.to.elements(), [&](int64_t index, int64_t place, int64_t count) {
+        uses.push_back({{from.file, from.byte(place), from.dtype}, part.to.slice(index - part.first, count), &slice});
+      });
     }
   std::ranges::sort(uses, {}, [](const Use& use) { return std::pair(use.from.file, use.from.begin); });
   return uses;

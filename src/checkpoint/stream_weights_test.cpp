@@ -40,8 +40,8 @@ class Stream : public testing::Test {
     int64_t streamed = 0;
     for (int param = 0; param < state.size(); ++param) {
       const Stack::Frame frame(ctx_.stack);
-      const State::Piece counted = state.counted(param);
-      const int64_t first = state.master(param) ? state.owned(param).begin : 0;
+      const ParamLayout::Piece counted = state.layout().counted(param);
+      const int64_t first = state.master(param) ? state.layout().owned(param).begin : 0;
       const Tensor primary = state.primary(param), got = primary.view({primary.elements()});
       const Tensor all = ctx_.stack.push("expected", wide.weight(param).shape, primary.dtype);
       cast(ctx_, wide.weight(param), all);
@@ -107,7 +107,7 @@ TEST_F(Stream, RanksTogetherStreamEverything) {
       const Ranks ranks = planned_ranks({.world = kRanks, .rank = rank});  // the others are not there
       streamed += expect_streams(wide, kLarge, types, {.dense = ranks.world.get(), .shard_optimizer = true});
     }
-    EXPECT_EQ(streamed, wide.elements());
+    EXPECT_EQ(streamed, wide.layout().elements());
   }
 }
 

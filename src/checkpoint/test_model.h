@@ -71,15 +71,15 @@ inline void add_layer(std::vector<ParamSpec>& specs, const SmallModel& m, int64_
     return fmt::format("{}self_attn.{}_proj.weight", prefix, name);
   };
   const auto plain = [&](std::string name, Shape shape) {
-    specs.push_back({name, shape, {{name, shape, 0, shape[0], 0}}});
+    specs.push_back({name, shape, {{name, Box(shape)}}});
   };
   plain(prefix + "input_layernorm.weight", {m.hidden});
   const Shape q{m.hidden, m.hidden}, kv{m.kv, m.hidden};
   specs.push_back({prefix + "qkv",
                    {m.hidden + 2 * m.kv, m.hidden},
-                   {{attention("q"), q, 0, m.hidden, 0},
-                    {attention("k"), kv, 0, m.kv, m.hidden * m.hidden},
-                    {attention("v"), kv, 0, m.kv, (m.hidden + m.kv) * m.hidden}}});
+                   {{attention("q"), Box(q)},
+                    {attention("k"), Box(kv), m.hidden * m.hidden},
+                    {attention("v"), Box(kv), (m.hidden + m.kv) * m.hidden}}});
   plain(attention("o"), q);
   plain(prefix + "post_attention_layernorm.weight", {m.hidden});
   plain(moe + "gate.weight", {m.experts, m.hidden});
@@ -88,9 +88,9 @@ inline void add_layer(std::vector<ParamSpec>& specs, const SmallModel& m, int64_
   const int64_t size = m.ffn * m.hidden;
   for (int64_t e = 0; e < m.experts; ++e) {
     const std::string expert = fmt::format("{}experts.{}.", moe, e);
-    gate_up.slices.push_back({expert + "w1.weight", {m.ffn, m.hidden}, 0, m.ffn, 2 * e * size});
-    gate_up.slices.push_back({expert + "w3.weight", {m.ffn, m.hidden}, 0, m.ffn, (2 * e + 1) * size});
-    down.slices.push_back({expert + "w2.weight", {m.hidden, m.ffn}, 0, m.hidden, e * size});
+    gate_up.blocks.push_back({expert + "w1.weight", Box({m.ffn, m.hidden}), 2 * e * size});
+    gate_up.blocks.push_back({expert + "w3.weight", Box({m.ffn, m.hidden}), (2 * e + 1) * size});
+    down.blocks.push_back({expert + "w2.weight", Box({m.hidden, m.ffn}), e * size});
   }
   specs.push_back(std::move(gate_up));
   specs.push_back(std::move(down));
@@ -98,10 +98,10 @@ inline void add_layer(std::vector<ParamSpec>& specs, const SmallModel& m, int64_
 
 inline std::vector<ParamSpec> small_specs(const SmallModel& m) {
   const Shape vocab{m.vocab, m.hidden};
-  std::vector<ParamSpec> specs = {{"embedding", vocab, {{"model.embed_tokens.weight", vocab, 0, m.vocab, 0, m.added}}}};
+  std::vector<ParamSpec> specs = {{"embedding", vocab, {{"model.embed_tokens.weight", Box(vocab), 0, m.added}}}};
   for (int64_t layer = 0; layer < m.layers; ++layer) add_layer(specs, m, layer);
-  specs.push_back({"norm", {m.hidden}, {{"model.norm.weight", {m.hidden}, 0, m.hidden, 0}}});
-  if (!m.tied) specs.push_back({"head", vocab, {{"lm_head.weight", vocab, 0, m.vocab, 0, m.added}}});
+  specs.push_back({"norm", {m.hidden}, {{"model.norm.weight", Box({m.hidden})}}});
+  if (!m.tied) specs.push_back({"head", vocab, {{"lm_head.weight", Box(vocab), 0, m.added}}});
   return specs;
 }
 

@@ -16,10 +16,10 @@ inline void write_tensors(const std::string& path, const std::vector<TestTensor>
   std::vector<TensorEntry> table;
   for (const TestTensor& tensor : tensors) table.push_back(tensor.entry);
   SafetensorsWriter writer(path, table);
-  for (const TestTensor& tensor : tensors) {
-    std::vector<std::byte> bytes(tensor.entry.bytes());
-    narrow(tensor.values, tensor.entry.dtype, bytes);
-    writer.write(bytes);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    std::vector<std::byte> bytes(tensors[i].entry.bytes());
+    narrow(tensors[i].values, tensors[i].entry.dtype, bytes);
+    writer.write(i, 0, bytes);
   }
   writer.finish();
 }
@@ -28,9 +28,9 @@ inline void write_tensors(const std::string& path, const std::vector<TestTensor>
 inline std::vector<TestTensor> hub_form(const State& state, DType dtype = DType::kF32) {
   std::vector<TestTensor> tensors;
   for (int param = 0; param < state.size(); ++param)
-    for (const HfSlice& slice : state.spec(param).slices) {
+    for (const HfBlock& slice : state.spec(param).blocks) {
       const float* begin = state.weight(param).as<float>() + slice.offset;
-      tensors.push_back({{slice.name, dtype, slice.shape}, {begin, begin + slice.elements()}});
+      tensors.push_back({{slice.name, dtype, slice.shape()}, {begin, begin + slice.elements()}});
     }
   return tensors;
 }

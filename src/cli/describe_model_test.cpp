@@ -18,9 +18,9 @@ TEST(Describe, Checkpoint) {
   save_checkpoint(ctx, state, {.out_folder = folder / "model", .config_json = kConfig, .dtype = DType::kBF16});
   put(folder / "model/tokenizer.json", "{}");
   const std::string text = describe_checkpoint(folder / "model");
-  const int64_t active = state.elements() - 2 * 3 * 8 * 6;
+  const int64_t active = state.layout().elements() - 2 * 3 * 8 * 6;
   for (const std::string& fragment : {std::string("2 layers, hidden 8"), std::string("3 a layer, 2 for a token"),
-                                      fmt::format("{}, {} active for a token", state.elements(), active),
+                                      fmt::format("{}, {} active for a token", state.layout().elements(), active),
                                       std::string("35 x BF16 (hub layout)"), std::string("in model.safetensors\n"),
                                       std::string("side files   tokenizer.json\n"), std::string("tokenizer.json only")})
     EXPECT_NE(text.find(fragment), std::string::npos) << fragment << " in\n" << text;

@@ -59,7 +59,7 @@ void write_logits(Decoder& decoder, const std::vector<int32_t>& ids, int64_t voc
   const TensorEntry entry = {"logits", DType::kF32, {tokens, vocab}};
   StagedPath file(path);
   SafetensorsWriter writer(file.path(), {&entry, 1});
-  writer.write(std::as_bytes(std::span(logits)));
+  writer.write(0, 0, std::as_bytes(std::span(logits)));
   writer.finish();
   file.commit_new();
 }

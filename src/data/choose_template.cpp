@@ -33,15 +33,20 @@ bool has_file(const std::string& folder, const char* name) {
   return fs::exists(fs::path(folder) / name, ignored);
 }
 
+std::optional<std::string> text_of(const nlohmann::json& object, const char* key) {
+  if (!object.is_object()) return std::nullopt;
+  const auto at = object.find(key);
+  return at != object.end() && at->is_string() ? std::optional(at->get<std::string>()) : std::nullopt;
+}
+
 // Of tokenizer_config.json's chat_template. One that cannot be read has an empty text, unless it is `needed`.
 std::optional<std::string> source_in(const nlohmann::json& config, bool needed, const std::string& where) {
   const auto at = config.find("chat_template");
   if (at == config.end() || at->is_null()) return std::nullopt;
   if (at->is_string()) return at->get<std::string>();
   for (const nlohmann::json& entry : *at)
-    if (entry.is_object() && entry.value("name", nlohmann::json()) == "default" && entry.contains("template") &&
-        entry["template"].is_string())
-      return entry["template"].get<std::string>();
+    if (text_of(entry, "name") == "default")
+      if (const auto source = text_of(entry, "template")) return source;
   if (needed)
     throw UserError(where, "'chat_template' is neither a string nor a list with an entry of the name \"default\"",
                     "set chat_template to the name of a template");

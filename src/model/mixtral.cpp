@@ -30,7 +30,7 @@ void Mixtral::embed_backward(Ctx& ctx, const Batch& batch, const Tensor& dh) con
   const Range range(ctx, "embedding, backward");
   embedding_backward(
       ctx, {.index = batch.rows_by_id, .dy = dh, .dtable = gradient.tensor, .accumulate = gradient.accumulate});
-  state_.notify(params_.embedding);
+  state_.gradients().notify(params_.embedding);
 }
 
 Tensor Mixtral::layers(Ctx& ctx, const Batch& batch, LayerRange range, const Tensor& h, Saved& saved, bool keep) const {
@@ -77,10 +77,11 @@ void Mixtral::layers_backward(Ctx& ctx, const Batch& batch, LayerRange range, co
       attention_forward_block(ctx, batch, p, saved.rope_table, layer, push(ctx, "residual norm", dh.shape));
     }
     expert_backward_block(ctx, batch, p, prob_grad ? prob_grad.row(l) : Tensor{}, layer, dh);
-    if (l == 0) state_.complete_from(ctx, p.gate_up);  // nothing below would wait behind it
+    if (l == range.begin)  // nothing below would wait behind it
+      state_.gradients().complete_from(ctx, state_.spec(p.gate_up).place);
     attention_backward_block(ctx, batch, p, saved.rope_table, layer, dh);
   }
-  state_.complete_from(ctx, params_.layers[range.begin].input_norm);
+  state_.gradients().complete_from(ctx, state_.spec(params_.layers[range.begin].input_norm).place);
 }
 
 void Mixtral::head_loss(Ctx& ctx, const Batch& batch, const HeadLoss& args) const {
@@ -130,12 +131,12 @@ void Mixtral::finish_head_gradient(Ctx& ctx, const WeightGradient& sum) const {
     const Range range(ctx, "LM head gradient, rounded");
     cast(ctx, sum.tensor, own);
   }
-  state_.notify(params_.lm_head);
+  state_.gradients().notify(params_.lm_head);
 }
 
 void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
   const int64_t rows = args.normed.rows(), vocab = config_.vocab_size;
-  const DType dtype = state_.dtype(), logits_dtype = statistics_dtype(dtype);
+  const DType dtype = state_.types().weights, logits_dtype = statistics_dtype(dtype);
   const int64_t row_bytes = vocab * static_cast<int64_t>(dtype_size(logits_dtype));
   const int64_t chunk = std::max(kRowAlignment, logits_chunk_bytes(ctx) / row_bytes / kRowAlignment * kRowAlignment);
   const Shape shape = {std::min(chunk, rows), vocab};
@@ -195,7 +196,7 @@ AttentionShape Mixtral::attention_shape(const Batch& batch) const {
 }
 
 WeightGradient Mixtral::weight_gradient(int param) const {
-  const State::Gradient gradient = state_.gradient(param);
+  const GradientSync::Gradient gradient = state_.gradients().gradient(param);
   return {gradient.tensor, gradient.accumulate};
 }
 
@@ -210,7 +211,7 @@ void Mixtral::linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackw
   args.weight = *weight;
   args.dweight = weight_gradient(p.param);
   recipe_.linear_backward(ctx, args);
-  if (args.dweight.tensor) state_.notify(p.param);
+  if (args.dweight.tensor) state_.gradients().notify(p.param);
 }
 
 void Mixtral::norm_backward(Ctx& ctx, int param, RmsNormBackward args) const {
@@ -221,7 +222,7 @@ void Mixtral::norm_backward(Ctx& ctx, int param, RmsNormBackward args) const {
   args.dweight = gradient.tensor;
   args.accumulate = gradient.accumulate;
   rms_norm_backward(ctx, args);
-  if (gradient.tensor) state_.notify(param);
+  if (gradient.tensor) state_.gradients().notify(param);
 }
 
 }  // namespace mixtune

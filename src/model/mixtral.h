@@ -130,9 +130,11 @@ class Mixtral {
   void finish_head_gradient(Ctx& ctx, const WeightGradient& sum) const;
   void final_norm(Ctx& ctx, const Tensor& h, const Tensor& normed, const Tensor& rstd) const;
 
-  Tensor push(Ctx& ctx, const char* name, Shape shape) const { return ctx.stack.push(name, shape, state_.dtype()); }
+  Tensor push(Ctx& ctx, const char* name, Shape shape) const {
+    return ctx.stack.push(name, shape, state_.types().weights);
+  }
   Tensor push_statistics(Ctx& ctx, const char* name, Shape shape) const {
-    return ctx.stack.push(name, shape, statistics_dtype(state_.dtype()));
+    return ctx.stack.push(name, shape, statistics_dtype(state_.types().weights));
   }
   WeightGradient weight_gradient(int param) const;
   // y = x W^T; and its backward, with the parameter's own gradient.

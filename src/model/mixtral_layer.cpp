@@ -27,17 +27,17 @@ void Mixtral::push_attention(Ctx& ctx, LayerSaved& saved) const {
 
 int64_t Mixtral::room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const {
   if (still_needed_.empty()) return std::numeric_limits<int64_t>::max();
-  const size_t row = config_.hidden_size * dtype_size(state_.dtype()) + dtype_size(saved.routing.weights.dtype);
+  const size_t row = config_.hidden_size * dtype_size(state_.types().weights) + dtype_size(saved.routing.weights.dtype);
   const size_t needed = still_needed_[layer] + 2 * kAlignment;  // of two tensors: rows, and their weights
   return needed < ctx.stack.left() ? static_cast<int64_t>((ctx.stack.left() - needed) / row) : 0;
 }
 
 bool Mixtral::keep_experts(Ctx& ctx, int64_t layer, LayerSaved& saved) const {
   if (recompute_ == Recompute::kFull) return true;
-  const bool rows_fit = dispatcher_.keep_rows(ctx, saved.dispatch, config_.hidden_size, state_.dtype());
+  const bool rows_fit = dispatcher_.keep_rows(ctx, saved.dispatch, config_.hidden_size, state_.types().weights);
   if (recompute_ == Recompute::kSelective) return rows_fit;
   const Shape shape = {saved.dispatch.rows, 2 * config_.intermediate_size};
-  const size_t bytes = align_up(static_cast<size_t>(shape.elements()) * dtype_size(state_.dtype()));
+  const size_t bytes = align_up(static_cast<size_t>(shape.elements()) * dtype_size(state_.types().weights));
   if (!still_needed_.empty() && bytes + still_needed_[layer] > ctx.stack.left()) return false;
   saved.gate_up = push(ctx, "gate-up output", shape);
   return rows_fit;
@@ -141,7 +141,7 @@ void Mixtral::expert_backward_block(Ctx& ctx, const Batch& batch, const LayerPar
                                  .dx = dnormed,
                                  .dweight = dweight.tensor,
                                  .accumulate = dweight.accumulate});
-    if (dweight.tensor) state_.notify(p.router);
+    if (dweight.tensor) state_.gradients().notify(p.router);
   }
   norm_backward(ctx, p.post_norm, {.r = saved.middle, .rstd = saved.middle_rstd, .dy = dnormed, .dr = dh});
 }
@@ -158,7 +158,8 @@ void Mixtral::experts_backward(Ctx& ctx, const LayerParams& p, const LayerSaved&
     recipe_.expert_gate_up(ctx, rows, *gate_up_weight, dispatch.groups(), gate_up);
   }
   const Tensor dout_rows = dispatcher_.combine_backward(ctx, dispatch, args.dh);
-  state_.complete_from(ctx, p.down + 1);  // of what lies above, behind the exchange that was waited for
+  const Place here = state_.spec(p.down).place;  // what lies above comes behind the exchange that was waited for
+  state_.gradients().complete_from(ctx, {.stage = here.stage, .layer = here.layer + 1});
   const Tensor drows = push(ctx, "expert rows gradient", rows.shape);
   const Tensor drow_weights = push_statistics(ctx, "row weights gradient", {rows.rows()});
   const WeightGradient dgate_up = weight_gradient(p.gate_up), ddown = weight_gradient(p.down);
@@ -175,8 +176,8 @@ void Mixtral::experts_backward(Ctx& ctx, const LayerParams& p, const LayerSaved&
   const Dispatcher::Returning returning = dispatcher_.start_return(ctx, dispatch, drows, drow_weights);
   recipe_.expert_gate_up_weight_gradient(
       ctx, {.x = rows, .dgate_up = gate_up, .groups = dispatch.groups(), .dweight = dgate_up});
-  if (dgate_up.tensor) state_.notify(p.gate_up);
-  if (ddown.tensor) state_.notify(p.down);
+  if (dgate_up.tensor) state_.gradients().notify(p.gate_up);
+  if (ddown.tensor) state_.gradients().notify(p.down);
   dispatcher_.dispatch_backward(ctx, dispatch, returning, args.dnormed, args.dweights);
 }
 

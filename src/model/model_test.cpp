@@ -33,7 +33,7 @@ TEST(Layout, HoldsEveryHubTensorOnce) {
   const ModelLayout layout = make_layout(kConfig);
   std::set<std::string> names;
   for (const ParamSpec& spec : layout.specs)
-    for (const HfSlice& slice : spec.slices) EXPECT_TRUE(names.insert(slice.name).second) << slice.name;
+    for (const HfBlock& slice : spec.blocks) EXPECT_TRUE(names.insert(slice.name).second) << slice.name;
   EXPECT_EQ(names.size(), 3 + 2 * (2 + 4 + 1 + 3 * 3u));
   EXPECT_TRUE(names.count("model.layers.1.block_sparse_moe.experts.2.w3.weight"));
   EXPECT_TRUE(names.count("lm_head.weight"));
@@ -43,9 +43,9 @@ TEST(Layout, GateUpIsW1ThenW3OfEachExpert) {
   const ModelLayout layout = make_layout(kConfig);
   const ParamSpec& spec = layout.specs[layout.params.layers[1].gate_up];
   EXPECT_EQ(spec.shape, Shape({3, 12, 8}));
-  EXPECT_EQ(spec.slices[2].name, "model.layers.1.block_sparse_moe.experts.1.w1.weight");
-  EXPECT_EQ(spec.slices[2].offset, 12 * 8);
-  EXPECT_EQ(spec.slices[3].name, "model.layers.1.block_sparse_moe.experts.1.w3.weight");
+  EXPECT_EQ(spec.blocks[2].name, "model.layers.1.block_sparse_moe.experts.1.w1.weight");
+  EXPECT_EQ(spec.blocks[2].offset, 12 * 8);
+  EXPECT_EQ(spec.blocks[3].name, "model.layers.1.block_sparse_moe.experts.1.w3.weight");
 }
 
 TEST(Layout, RanksHoldEveryExpertOnceAndKnowOfTheOthers) {
@@ -56,7 +56,7 @@ TEST(Layout, RanksHoldEveryExpertOnceAndKnowOfTheOthers) {
     EXPECT_EQ(down.shape, Shape({1, 8, 6}));
     EXPECT_TRUE(down.of_experts);
     EXPECT_EQ(down.elsewhere.size(), 2u);
-    for (const HfSlice& slice : down.slices) here.insert(slice.name);
+    for (const HfBlock& slice : down.blocks) here.insert(slice.name);
     EXPECT_EQ(layout.specs[layout.params.layers[0].router].shape, Shape({3, 8}));
   }
   EXPECT_EQ(here.size(), 3u);
@@ -154,7 +154,7 @@ struct Head {
                      .loss = host_tensor(&loss, {1}),
                      .dh = host_tensor(dh.data(), shape),
                      .scale = 0.01});
-    return state.finished_gradient(ctx, param);
+    return state.gradients().finished(ctx, param);
   }
 
   int param;

@@ -16,7 +16,7 @@ class LayoutBuilder {
   // A table of the vocabulary, whose last `added` rows the checkpoint lacks.
   int add_table(const std::string& name, Shape shape, int64_t added) {
     const int param = add(name, shape);
-    specs_[param].slices[0].added = added;
+    specs_[param].blocks[0].added = added;
     return param;
   }
 
@@ -26,30 +26,29 @@ class LayoutBuilder {
   };
   // A parameter of the given whole Hugging Face tensors, one behind the other.
   int add(const std::string& name, Shape shape, const std::vector<Part>& parts) {
-    ParamSpec spec{.name = name, .shape = shape, .slices = {}, .bucket = bucket_};
+    ParamSpec spec{.name = name, .shape = shape, .blocks = {}, .place = place_};
     int64_t offset = 0;
     for (const Part& part : parts) {
-      spec.slices.push_back({.name = part.name, .shape = part.shape, .rows = part.shape[0], .offset = offset});
+      spec.blocks.push_back({.name = part.name, .box = Box(part.shape), .offset = offset});
       offset += part.shape.elements();
     }
     specs_.push_back(std::move(spec));
     return static_cast<int>(specs_.size()) - 1;
   }
 
-  // What is added from now on is reduced and gathered apart from what was.
-  void next_bucket() { ++bucket_; }
+  // Of what is added from now on.
+  void set_place(const Place& place) { place_ = place; }
   // A parameter of experts: other ranks may hold `elsewhere`.
   void spread_over_ranks(int param, const std::vector<Part>& elsewhere) {
     specs_[param].of_experts = true;
-    for (const Part& part : elsewhere)
-      specs_[param].elsewhere.push_back({.name = part.name, .shape = part.shape, .rows = part.shape[0]});
+    for (const Part& part : elsewhere) specs_[param].elsewhere.push_back({.name = part.name, .box = Box(part.shape)});
   }
 
   std::vector<ParamSpec> take() { return std::move(specs_); }
 
  private:
   std::vector<ParamSpec> specs_;
-  int bucket_ = 0;
+  Place place_;
 };
 
 LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankGrid::Experts experts, int64_t layer) {
@@ -66,6 +65,7 @@ LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankG
     (here ? down : down_elsewhere).push_back({expert + "w2.weight", {h, f}});
   }
   LayerParams p;
+  builder.set_place({.layer = layer});
   p.input_norm = builder.add(prefix + "input_layernorm.weight", {h});
   p.qkv = builder.add(attention + "qkv_proj", {config.qkv_size(), h},
                       {{attention + "q_proj.weight", {config.query_size(), h}},
@@ -74,23 +74,21 @@ LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankG
   p.attention_out = builder.add(attention + "o_proj.weight", {h, config.query_size()});
   p.post_norm = builder.add(prefix + "post_attention_layernorm.weight", {h});
   p.router = builder.add(moe + "gate.weight", {config.num_local_experts, h});
-  builder.next_bucket();
+  builder.set_place({.layer = layer, .part = Place::kExperts});
   p.gate_up = builder.add(moe + "experts.gate_up", {experts.count, 2 * f, h}, gate_up);
   p.down = builder.add(moe + "experts.down", {experts.count, h, f}, down);
   builder.spread_over_ranks(p.gate_up, gate_up_elsewhere);
   builder.spread_over_ranks(p.down, down_elsewhere);
-  builder.next_bucket();
   return p;
 }
 
 template <class S>
-void fill(const HfSlice& slice, S* values, uint64_t seed, double range) {
-  const uint64_t key = random_key(seed, slice.name);
-  const int64_t first = slice.begin * (slice.shape.elements() / slice.shape[0]);
-  const bool is_norm = slice.shape.rank() == 1;
+void fill(const HfBlock& block, S* values, uint64_t seed, double range) {
+  const uint64_t key = random_key(seed, block.name);
+  const bool is_norm = block.shape().rank() == 1;
 #pragma omp parallel for
-  for (int64_t i = 0; i < slice.elements(); ++i)
-    values[i] = is_norm ? S(1) : static_cast<S>(range * random_normal(key, first + i));
+  for (int64_t i = 0; i < block.elements(); ++i)
+    values[i] = is_norm ? S(1) : static_cast<S>(range * random_normal(key, block.box.place(i)));
 }
 
 }  // namespace
@@ -99,10 +97,11 @@ ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts) 
   LayoutBuilder builder;
   ModelParams params;
   const Shape table = {config.vocab_size, config.hidden_size};
+  builder.set_place({.layer = -1});
   params.embedding = builder.add_table("model.embed_tokens.weight", table, config.added_tokens);
-  builder.next_bucket();
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
     params.layers.push_back(add_layer(builder, config, experts, layer));
+  builder.set_place({.layer = config.num_hidden_layers});
   params.final_norm = builder.add("model.norm.weight", {config.hidden_size});
   params.lm_head =
       config.tie_word_embeddings ? params.embedding : builder.add_table("lm_head.weight", table, config.added_tokens);
@@ -115,12 +114,12 @@ ModelLayout make_layout(const MixtralConfig& config) {
 
 void initialise_weights(const MixtralConfig& config, uint64_t seed, State& state) {
   for (int p = 0; p < state.size(); ++p)
-    for (const HfSlice& slice : state.spec(p).slices) {
+    for (const HfBlock& block : state.spec(p).blocks) {
       const Tensor weight = state.weight(p);
       if (weight.dtype == DType::kF64)
-        fill(slice, weight.as<double>() + slice.offset, seed, config.initializer_range);
+        fill(block, weight.as<double>() + block.offset, seed, config.initializer_range);
       else
-        fill(slice, weight.as<float>() + slice.offset, seed, config.initializer_range);
+        fill(block, weight.as<float>() + block.offset, seed, config.initializer_range);
     }
 }
 

@@ -17,35 +17,52 @@ Tensor elements(const Tensor& tensor, int64_t offset, int64_t count) {
 }  // namespace
 
 AdamW::AdamW(State& state, const OptimizerSettings& settings, uint64_t seed) : state_(state), settings_(settings) {
-  for (int p = 0; p < state.size(); ++p) {
-    const Tensor gradient = state.gradient(p).tensor;
-    if (!gradient) continue;
-    const State::Piece counted = state.counted(p), owned = state.owned(p);
-    if (counted.count > 0) gradients_.push_back(elements(gradient, counted.begin, counted.count));
-    for (const HfSlice& slice : state.spec(p).slices) {
-      const int64_t begin = std::max(slice.offset, owned.begin),
-                    count = std::min(slice.offset + slice.elements(), owned.begin + owned.count) - begin;
-      if (count <= 0) continue;
-      const int64_t place = begin - owned.begin;  // in what is kept of the piece alone
-      tensors_.push_back({.weight = elements(state.weight(p), begin, count),
-                          .master = elements(state.master(p), place, count),
-                          .grad = elements(gradient, begin, count),
-                          .m = elements(state.first_moment(p), place, count),
-                          .v = elements(state.second_moment(p), place, count),
-                          .weight_decay = slice.shape.rank() >= 2 ? settings.weight_decay : 0,
-                          .first = slice.begin * (slice.shape.elements() / slice.shape[0]) + begin - slice.offset});
-      keys_.push_back(random_key(seed, slice.name));
-    }
-  }
+  keys_.resize(state.size());
+  for (int p = 0; p < state.size(); ++p)
+    for (const HfBlock& block : state.spec(p).blocks) keys_[p].push_back(random_key(seed, block.name));
 }
 
 void AdamW::gradient_squares(Ctx& ctx, const Tensor& squares) {
+  gradients_.clear();
+  for (int p = 0; p < state_.size(); ++p) {
+    const Tensor gradient = state_.gradients().gradient(p).tensor;
+    const ParamLayout::Piece counted = state_.layout().counted(p);
+    if (gradient && counted.count > 0) gradients_.push_back(elements(gradient, counted.begin, counted.count));
+  }
   sum_of_squares(ctx, gradients_, squares);
 }
 
-void AdamW::step(Ctx& ctx, const Step& args) {
-  state_.await_weights(ctx);
-  for (size_t i = 0; i < tensors_.size(); ++i) tensors_[i].key = random_bits(keys_[i], args.step);
+// Of what is owned of a parameter, a tensor for each stretch of places in a Hugging Face tensor.
+void AdamW::add_tensors(int param) {
+  const Tensor gradient = state_.gradients().gradient(param).tensor;
+  if (!gradient) return;
+  const ParamLayout::Piece owned = state_.layout().owned(param);
+  const std::vector<HfBlock>& blocks = state_.spec(param).blocks;
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    const HfBlock& block = blocks[b];
+    const int64_t first = std::max(block.offset, owned.begin) - block.offset,
+                  count = std::min(block.elements(), owned.begin + owned.count - block.offset) - first;
+    if (count <= 0) continue;
+    block.box.for_each_run(first, count, [&](int64_t index, int64_t place, int64_t n) {
+      const int64_t begin = block.offset + index, in_piece = begin - owned.begin;
+      tensors_.push_back({.weight = elements(state_.weight(param), begin, n),
+                          .master = elements(state_.master(param), in_piece, n),
+                          .grad = elements(gradient, begin, n),
+                          .m = elements(state_.first_moment(param), in_piece, n),
+                          .v = elements(state_.second_moment(param), in_piece, n),
+                          .weight_decay = block.shape().rank() >= 2 ? settings_.weight_decay : 0,
+                          .key = keys_[param][b],
+                          .first = place});
+    });
+  }
+}
+
+void AdamW::update(Ctx& ctx, size_t bucket, const Step& args) {
+  const ParamLayout::Bucket& here = state_.layout().buckets()[bucket];
+  tensors_.clear();
+  for (int p = here.first; p < here.last; ++p) add_tensors(p);
+  if (tensors_.empty()) return;
+  for (AdamWTensor& tensor : tensors_) tensor.key = random_bits(tensor.key, args.step);
   adamw(ctx, tensors_,
         {.learning_rate = args.learning_rate,
          .beta1 = settings_.adam_beta1,
@@ -53,7 +70,12 @@ void AdamW::step(Ctx& ctx, const Step& args) {
          .epsilon = settings_.adam_epsilon,
          .step = args.step,
          .grad_scale = args.grad_scale});
-  state_.gather_weights();
+}
+
+void AdamW::step(Ctx& ctx, const Step& args) {
+  state_.weight_sync().await_all(ctx);
+  for (size_t bucket = 0; bucket < state_.layout().buckets().size(); ++bucket) update(ctx, bucket, args);
+  state_.weight_sync().begin();
 }
 
 double gradient_norm(Ctx& ctx, AdamW& optimizer) {

@@ -26,13 +26,18 @@ class AdamW {
     Tensor grad_scale;
   };
   void step(Ctx& ctx, const Step& args);
+  // The same of one bucket of the layout, whose weights are there, without gathering.
+  void update(Ctx& ctx, size_t bucket, const Step& args);
 
  private:
+  void add_tensors(int param);
+
   State& state_;
   OptimizerSettings settings_;
-  std::vector<AdamWTensor> tensors_;  // one for each slice of a Hugging Face tensor
-  std::vector<uint64_t> keys_;        // of (seed, name)
-  std::vector<Tensor> gradients_;     // what this rank counts of each trained parameter
+  std::vector<std::vector<uint64_t>> keys_;  // of (seed, name) of each block of each parameter
+  // Room for one call's lists, so that no step allocates.
+  std::vector<AdamWTensor> tensors_;
+  std::vector<Tensor> gradients_;
 };
 
 // The 2-norm of the gradients, once they are reduced, of one rank alone; on the host.

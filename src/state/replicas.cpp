@@ -8,7 +8,7 @@
 
 #include "kernels/digest.h"
 #include "parallel/ranks.h"
-#include "state/state.h"
+#include "state/state_parts.h"
 
 namespace mixtune {
 
@@ -73,25 +73,23 @@ std::string describe(const std::vector<Report>& reports, const std::vector<std::
 }  // namespace
 
 std::string State::replica_differences(Ctx& ctx, int rank) const {
-  std::string found;
-  if (replicas_.dense) found = replica_differences(ctx, *replicas_.dense, rank);
-  if (replicas_.experts && replicas_.experts != replicas_.dense) {
-    const std::string of_experts = replica_differences(ctx, *replicas_.experts, rank);
-    if (found.empty()) found = of_experts;
-  }
-  return found;
+  Communicator &dense = parts_->holders.dense(), &experts = parts_->holders.experts();
+  const std::string found = replica_differences(ctx, dense, rank);
+  if (&experts == &dense) return found;
+  const std::string of_experts = replica_differences(ctx, experts, rank);
+  return found.empty() ? of_experts : found;
 }
 
 std::string State::replica_differences(Ctx& ctx, Communicator& holders, int rank) const {
   std::vector<Tensor> tensors;
   std::vector<std::string> names;
   for (int p = 0; p < size(); ++p) {
-    if (buckets_[bucket_of_[p]].holders != &holders || holders.size() == 1) continue;
+    if (&parts_->holders.of(layout().buckets()[layout().bucket_of(p)]) != &holders || holders.size() == 1) continue;
     tensors.push_back(weight(p));
-    names.push_back(specs_[p].name);
-    if (replicas_.shard_optimizer || !master(p)) continue;
+    names.push_back(spec(p).name);
+    if (layout().sharded() || !master(p)) continue;
     tensors.push_back(master(p));
-    names.push_back(specs_[p].name + " (master)");
+    names.push_back(spec(p).name + " (master)");
   }
   if (tensors.empty()) return "";
   return describe(all_reports(ctx, holders, report_of(ctx, tensors, rank)), names);

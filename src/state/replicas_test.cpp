@@ -30,19 +30,24 @@ class Recorder final : public Communicator {
   std::vector<std::string>& log_;
 };
 
-ParamSpec spec(const std::string& name, int64_t elements, bool of_experts, int bucket) {
+ParamSpec spec(const std::string& name, int64_t elements, bool of_experts, Place place) {
   const Shape shape = {elements};
   return {.name = name,
           .shape = shape,
-          .slices = {{.name = name, .shape = shape, .rows = elements}},
+          .blocks = {{.name = name, .box = Box(shape)}},
           .of_experts = of_experts,
-          .bucket = bucket};
+          .place = place};
 }
 
 // An embedding, two layers of a dense and an expert's parameter, a head: each a bucket, of 512 to 3072 elements.
 std::vector<ParamSpec> specs() {
-  return {spec("embedding", 512, false, 0), spec("dense 0", 1024, false, 1),  spec("experts 0", 1536, true, 2),
-          spec("dense 1", 2048, false, 3),  spec("experts 1", 2560, true, 4), spec("head", 3072, false, 5)};
+  constexpr Place::Part kExperts = Place::kExperts;
+  return {spec("embedding", 512, false, {.layer = -1}),
+          spec("dense 0", 1024, false, {.layer = 0}),
+          spec("experts 0", 1536, true, {.layer = 0, .part = kExperts}),
+          spec("dense 1", 2048, false, {.layer = 1}),
+          spec("experts 1", 2560, true, {.layer = 1, .part = kExperts}),
+          spec("head", 3072, false, {.layer = 2})};
 }
 
 class ReplicasTest : public testing::Test {
@@ -60,7 +65,7 @@ class ReplicasTest : public testing::Test {
 TEST_F(ReplicasTest, WeightsAreGatheredALayerAhead) {
   state_.get(ctx_, 0);
   EXPECT_THAT(take(), IsEmpty());  // nothing was updated
-  state_.gather_weights();
+  state_.weight_sync().begin();
   EXPECT_THAT(take(), IsEmpty());
   state_.get(ctx_, 0);
   EXPECT_THAT(take(), ElementsAre("all-gather dense 512", "all-gather dense 1024", "all-gather experts 1536"));
@@ -69,43 +74,68 @@ TEST_F(ReplicasTest, WeightsAreGatheredALayerAhead) {
   state_.get(ctx_, 1);
   state_.get(ctx_, 0);
   EXPECT_THAT(take(), IsEmpty());
-  state_.await_weights(ctx_);
+  state_.weight_sync().await_all(ctx_);
   EXPECT_THAT(take(), ElementsAre("all-gather experts 2560", "all-gather dense 3072"));
   state_.get(ctx_, 5);
   EXPECT_THAT(take(), IsEmpty());
 }
 
 TEST_F(ReplicasTest, GradientsAreSummedInTheLastMicroBatchAsTheyAreComplete) {
-  state_.begin_step();
-  state_.complete_from(ctx_, 0);
+  state_.gradients().begin_step();
+  state_.gradients().complete_from(ctx_, {.layer = -1});
   EXPECT_THAT(take(), IsEmpty());
-  state_.begin_last_micro_batch();
-  state_.complete_from(ctx_, 5);
+  state_.gradients().begin_last_micro_batch();
+  state_.gradients().complete_from(ctx_, {.layer = 2});
   EXPECT_THAT(take(), ElementsAre("reduce-scatter dense 3072"));
-  state_.complete_from(ctx_, 3);
+  state_.gradients().complete_from(ctx_, {.layer = 1});
   EXPECT_THAT(take(), ElementsAre("reduce-scatter experts 2560", "reduce-scatter dense 2048"));
-  state_.reduce_gradients(ctx_);
+  state_.gradients().finish(ctx_);
   EXPECT_THAT(take(),
               ElementsAre("reduce-scatter experts 1536", "reduce-scatter dense 1024", "reduce-scatter dense 512"));
-  state_.reduce_gradients(ctx_);
+  state_.gradients().finish(ctx_);
   EXPECT_THAT(take(), IsEmpty());
+}
+
+TEST_F(ReplicasTest, AStageIsCompleteByItself) {
+  std::vector<ParamSpec> two = specs();
+  for (int p = 3; p < 6; ++p) two[p].place.stage = 1;
+  State state(two, {}, types_, State::Purpose::kTraining, {&dense_, &experts_, true});
+  state.gradients().begin_step();
+  state.gradients().begin_last_micro_batch();
+  state.gradients().complete_from(ctx_, {.stage = 0, .layer = 0});
+  EXPECT_THAT(take(), ElementsAre("reduce-scatter experts 1536", "reduce-scatter dense 1024"));
+  state.gradients().complete_from(ctx_, {.stage = 1, .layer = 1});
+  EXPECT_THAT(take(),
+              ElementsAre("reduce-scatter dense 3072", "reduce-scatter experts 2560", "reduce-scatter dense 2048"));
+}
+
+TEST_F(ReplicasTest, AStepHasAnOrder) {
+  EXPECT_THROW(state_.gradients().begin_last_micro_batch(), std::logic_error);
+  EXPECT_THROW(state_.gradients().finish(ctx_), std::logic_error);
 }
 
 TEST_F(ReplicasTest, HoldersTakeTurnsInSavingAndGatherMastersForIt) {
   std::vector<bool> saves;
   for (int p = 0; p < state_.size(); ++p) saves.push_back(state_.saves(p));
   EXPECT_THAT(saves, ElementsAre(true, false, true, true, false, false));
-  EXPECT_EQ(state_.stack_bytes_to_save(), 4u * (512 + 1536 + 2048) + 4u * 3072);
-  {
-    const Stack::Frame frame(stack_);
-    const std::vector<Tensor> tensors = state_.to_save(ctx_, true);
-    for (int p = 0; p < state_.size(); ++p) EXPECT_EQ(static_cast<bool>(tensors[p]), saves[p]) << p;
-    EXPECT_EQ(tensors[3].dtype, DType::kF32);
-    EXPECT_EQ(tensors[3].elements(), 2048);
-    EXPECT_EQ(take().size(), 6u);
-    EXPECT_LE(stack_.peak(), state_.stack_bytes_to_save());
-  }
-  EXPECT_EQ(state_.to_save(ctx_, false)[3].dtype, DType::kBF16);
+  // Rounds: up to the experts of layer 0; the rest, of which one is kept and one passes.
+  EXPECT_EQ(state_.stack_bytes_to_save(), 4u * (2048 + 3072));
+  std::vector<int> visited;
+  std::vector<size_t> gathered;
+  state_.for_each_saved(ctx_, true, [&](std::span<const State::Saved> params) {
+    for (const auto& [param, values] : params) {
+      visited.push_back(param);
+      EXPECT_EQ(values.dtype, DType::kF32);
+      EXPECT_EQ(values.elements(), state_.spec(param).shape.elements());
+    }
+    gathered.push_back(take().size());
+  });
+  EXPECT_THAT(visited, ElementsAre(0, 2, 3));
+  EXPECT_THAT(gathered, ElementsAre(3, 3));
+  EXPECT_LE(stack_.peak(), state_.stack_bytes_to_save());
+  state_.for_each_saved(ctx_, false, [](std::span<const State::Saved> params) {
+    for (const auto& [param, values] : params) EXPECT_EQ(values.dtype, DType::kBF16);
+  });
   EXPECT_THAT(take(), IsEmpty());
 }
 

@@ -13,12 +13,11 @@ namespace {
 
 // A matrix of two Hugging Face tensors, a frozen matrix, and a norm.
 std::vector<ParamSpec> specs() {
-  return {
-      {.name = "pair",
-       .shape = {4, 3},
-       .slices = {{.name = "a", .shape = {1, 3}, .rows = 1}, {.name = "b", .shape = {3, 3}, .rows = 3, .offset = 3}}},
-      {.name = "frozen", .shape = {2, 2}, .slices = {{.name = "c", .shape = {2, 2}, .rows = 2}}, .trainable = false},
-      {.name = "norm", .shape = {3}, .slices = {{.name = "d", .shape = {3}, .rows = 3}}}};
+  return {{.name = "pair",
+           .shape = {4, 3},
+           .blocks = {{.name = "a", .box = Box({1, 3})}, {.name = "b", .box = Box({3, 3}), .offset = 3}}},
+          {.name = "frozen", .shape = {2, 2}, .blocks = {{.name = "c", .box = Box({2, 2})}}, .trainable = false},
+          {.name = "norm", .shape = {3}, .blocks = {{.name = "d", .box = Box({3})}}}};
 }
 
 struct Fixture : testing::Test {
@@ -32,28 +31,28 @@ struct Fixture : testing::Test {
 using StateTest = Fixture;
 
 TEST_F(StateTest, GradientsAreWrittenFirstThenAdded) {
-  state.begin_step();
-  EXPECT_FALSE(state.gradient(0).accumulate);
-  state.notify(0);
-  EXPECT_TRUE(state.gradient(0).accumulate);
-  state.begin_step();
-  EXPECT_FALSE(state.gradient(0).accumulate);
+  state.gradients().begin_step();
+  EXPECT_FALSE(state.gradients().gradient(0).accumulate);
+  state.gradients().notify(0);
+  EXPECT_TRUE(state.gradients().gradient(0).accumulate);
+  state.gradients().begin_step();
+  EXPECT_FALSE(state.gradients().gradient(0).accumulate);
 }
 
 TEST_F(StateTest, AGradientThatNobodyWroteIsZero) {
-  state.begin_step();
-  fill(state.gradient(0).tensor, 7);
-  state.notify(0);
-  fill(state.gradient(2).tensor, 7);  // left over from an earlier step
-  EXPECT_EQ(state.finished_gradient(ctx, 0).as<float>()[0], 7);
-  EXPECT_EQ(state.finished_gradient(ctx, 2).as<float>()[0], 0);
+  state.gradients().begin_step();
+  fill(state.gradients().gradient(0).tensor, 7);
+  state.gradients().notify(0);
+  fill(state.gradients().gradient(2).tensor, 7);  // left over from an earlier step
+  EXPECT_EQ(state.gradients().finished(ctx, 0).as<float>()[0], 7);
+  EXPECT_EQ(state.gradients().finished(ctx, 2).as<float>()[0], 0);
 }
 
 TEST_F(StateTest, AFrozenParameterHasAWeightAlone) {
   EXPECT_TRUE(state.get(ctx, 1));
-  EXPECT_FALSE(state.gradient(1).tensor);
+  EXPECT_FALSE(state.gradients().gradient(1).tensor);
   EXPECT_FALSE(state.first_moment(1));
-  EXPECT_THROW(state.notify(1), std::logic_error);
+  EXPECT_THROW(state.gradients().notify(1), std::logic_error);
 }
 
 TEST_F(StateTest, InferenceHoldsWeightsAlone) {
@@ -66,7 +65,7 @@ TEST_F(StateTest, InferenceHoldsWeightsAlone) {
 TEST_F(StateTest, AModelTooLargeForTheMachineIsOneClearLine) {
   const int64_t rows = int64_t{1} << 40;
   try {
-    State({{.name = "huge", .shape = {rows, 64}, .slices = {{.name = "huge", .shape = {rows, 64}, .rows = rows}}}}, {},
+    State({{.name = "huge", .shape = {rows, 64}, .blocks = {{.name = "huge", .box = Box({rows, 64})}}}}, {},
           DType::kF32, State::Purpose::kTraining);
     FAIL();
   } catch (const OutOfMemory& error) {
@@ -78,14 +77,14 @@ TEST_F(StateTest, AModelTooLargeForTheMachineIsOneClearLine) {
 
 TEST_F(StateTest, SlicesMustFillTheirParameter) {
   std::vector<ParamSpec> bad = specs();
-  bad[0].slices[1].offset = 4;
+  bad[0].blocks[1].offset = 4;
   EXPECT_THROW(State(bad, {}, DType::kF32, State::Purpose::kInference), std::logic_error);
 }
 
 TEST_F(StateTest, AdamWDecaysMatricesAndLeavesNormsAndFrozenAlone) {
   for (int p = 0; p < 3; ++p) fill(state.weight(p), 1);
-  state.begin_step();
-  state.reduce_gradients(ctx);  // all gradients zero: only decay moves weights
+  state.gradients().begin_step();
+  state.gradients().finish(ctx);  // all gradients zero: only decay moves weights
   double scale = 1;
   AdamW(state, {.weight_decay = 0.5}, 0)
       .step(ctx, {.step = 1, .learning_rate = 0.1, .grad_scale = host_tensor(&scale, {1})});
@@ -96,12 +95,12 @@ TEST_F(StateTest, AdamWDecaysMatricesAndLeavesNormsAndFrozenAlone) {
 
 TEST_F(StateTest, GradientNormCountsEachParameterOnce) {
   AdamW optimizer(state, {}, 0);
-  state.begin_step();
-  fill(state.gradient(0).tensor, 2);
-  state.notify(0);
-  fill(state.gradient(2).tensor, 4);
-  state.notify(2);
-  state.reduce_gradients(ctx);
+  state.gradients().begin_step();
+  fill(state.gradients().gradient(0).tensor, 2);
+  state.gradients().notify(0);
+  fill(state.gradients().gradient(2).tensor, 4);
+  state.gradients().notify(2);
+  state.gradients().finish(ctx);
   EXPECT_DOUBLE_EQ(gradient_norm(ctx, optimizer), std::sqrt(12 * 4.0 + 3 * 16.0));
 }
 

@@ -36,22 +36,20 @@ std::vector<ParamSpec> specs_of(const RankGrid& grid) {
   const int64_t held = 2 / grid.expert_parallel, first = grid.expert_parallel == 2 ? grid.rank : 0;
   const Shape matrix = {kRows, kWidth}, packed = {2, 3 * kWidth};
   const auto whole = [&](const char* name, int64_t offset) {
-    return HfSlice{.name = name, .shape = matrix, .rows = kRows, .offset = offset};
+    return HfBlock{.name = name, .box = Box(matrix), .offset = offset};
   };
-  std::vector<HfSlice> experts;
+  std::vector<HfBlock> experts;
   for (int64_t e = first; e < first + held; ++e)
     experts.push_back(whole(e == 0 ? "expert 0" : "expert 1", (e - first) * matrix.elements()));
-  return {{.name = "qk", .shape = {2 * kRows, kWidth}, .slices = {whole("q", 0), whole("k", matrix.elements())}},
-          {.name = "experts", .shape = {held, kRows, kWidth}, .slices = experts, .of_experts = true, .bucket = 1},
-          {.name = "packed",
-           .shape = {held, 3 * kWidth},
-           .slices = {{.name = "packed", .shape = packed, .begin = first, .rows = held}},
-           .of_experts = true,
-           .bucket = 1},
-          {.name = "norm",
-           .shape = {kWidth},
-           .slices = {{.name = "norm", .shape = {kWidth}, .rows = kWidth}},
-           .bucket = 2}};
+  return {
+      {.name = "qk", .shape = {2 * kRows, kWidth}, .blocks = {whole("q", 0), whole("k", matrix.elements())}},
+      {.name = "experts", .shape = {held, kRows, kWidth}, .blocks = experts, .of_experts = true, .place = {.layer = 1}},
+      {.name = "packed",
+       .shape = {held, 3 * kWidth},
+       .blocks = {{.name = "packed", .box = Box(packed).cut(0, first, held)}},
+       .of_experts = true,
+       .place = {.layer = 1}},
+      {.name = "norm", .shape = {kWidth}, .blocks = {{.name = "norm", .box = Box({kWidth})}}, .place = {.layer = 2}}};
 }
 
 double element(const Tensor& t, int64_t i) {
@@ -73,15 +71,14 @@ struct Trained {
 };
 
 // The part of a parameter that `held`, with `values`, is.
-void collect(Tensors& tensors, const ParamSpec& spec, const State::Piece& held, const Tensor& values) {
+void collect(Tensors& tensors, const ParamSpec& spec, const ParamLayout::Piece& held, const Tensor& values) {
   if (!values) return;
-  for (const HfSlice& slice : spec.slices) {
+  for (const HfBlock& slice : spec.blocks) {
     std::vector<double>& all = tensors[slice.name];
-    all.resize(slice.shape.elements(), std::numeric_limits<double>::quiet_NaN());
-    const int64_t begin = slice.begin * (slice.shape.elements() / slice.shape[0]);
+    all.resize(slice.shape().elements(), std::numeric_limits<double>::quiet_NaN());
     for (int64_t i = 0; i < slice.elements(); ++i)
       if (const int64_t at = slice.offset + i - held.begin; at >= 0 && at < held.count)
-        all[begin + i] = element(values, at);
+        all[slice.box.place(i)] = element(values, at);
   }
 }
 
@@ -100,16 +97,16 @@ class RankTraining {
   }
 
   void step(int64_t step, double learning_rate) {
-    state_.begin_step();
+    state_.gradients().begin_step();
     for (int p = 0; p < state_.size(); ++p) {
       const Communicator* holders = state_.spec(p).of_experts ? ranks_.expert_replica.get() : ranks_.world.get();
-      fill(state_.gradient(p).tensor, 1.0 / (holders ? holders->size() : 1));
-      state_.notify(p);
+      fill(state_.gradients().gradient(p).tensor, 1.0 / (holders ? holders->size() : 1));
+      state_.gradients().notify(p);
     }
-    state_.reduce_gradients(ctx_);
+    state_.gradients().finish(ctx_);
     double scale = 1;
     optimizer_.step(ctx_, {.step = step, .learning_rate = learning_rate, .grad_scale = host_tensor(&scale, {1})});
-    state_.await_weights(ctx_);
+    state_.weight_sync().await_all(ctx_);
   }
 
   Trained result() const {
@@ -117,9 +114,9 @@ class RankTraining {
     for (int p = 0; p < state_.size(); ++p) {
       const ParamSpec& spec = state_.spec(p);
       collect(trained.weights, spec, {0, state_.weight(p).elements()}, state_.weight(p));
-      collect(trained.masters, spec, state_.owned(p), state_.master(p));
-      collect(trained.first_moments, spec, state_.owned(p), state_.first_moment(p));
-      collect(trained.second_moments, spec, state_.owned(p), state_.second_moment(p));
+      collect(trained.masters, spec, state_.layout().owned(p), state_.master(p));
+      collect(trained.first_moments, spec, state_.layout().owned(p), state_.first_moment(p));
+      collect(trained.second_moments, spec, state_.layout().owned(p), state_.second_moment(p));
     }
     return trained;
   }

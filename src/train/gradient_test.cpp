@@ -36,7 +36,7 @@ class Gradient : public testing::TestWithParam<Case> {
 
   double loss(TestModel& test, const Batch& batch) {
     Saved saved = test.model().make_saved();
-    test.state().begin_step();
+    test.state().gradients().begin_step();
     const MicroBatchLoss parts = run_micro_batch(test.ctx(), test.model(), batch, saved,
                                                  {.token_scale = kTokenScale, .router_scale = GetParam().router_scale});
     return kTokenScale * parts.token_sum + GetParam().router_scale * parts.router;
@@ -87,7 +87,7 @@ TEST_P(Gradient, ProductMatchesOracle) {
       global += oracle.gradient(p)[i] * oracle.gradient(p)[i];
   for (int p = 0; p < oracle.state().size(); ++p) {
     SCOPED_TRACE(oracle.state().spec(p).name);
-    const Tensor gradient = product.state().finished_gradient(product.ctx(), p);
+    const Tensor gradient = product.state().gradients().finished(product.ctx(), p);
     double error = 0, squares = 0;
     for (int64_t i = 0; i < gradient.elements(); ++i) {
       error += std::pow(gradient.as<float>()[i] - oracle.gradient(p)[i], 2);
@@ -117,7 +117,7 @@ TEST(Head, ChunksOfLogitsAddUp) {
   }
   EXPECT_NEAR(losses[1], losses[0], 1e-6 * losses[0]);
   for (int p = 0; p < oracle.state().size(); ++p) {
-    const Tensor gradient = product.state().finished_gradient(product.ctx(), p);
+    const Tensor gradient = product.state().gradients().finished(product.ctx(), p);
     double error = 0, squares = 0;
     for (int64_t i = 0; i < gradient.elements(); ++i) {
       error += std::pow(gradient.as<float>()[i] - oracle.gradient(p)[i], 2);
@@ -150,7 +150,7 @@ TEST(Head, WeightsScaleTheLossAndTheGradientOfEachTarget) {
   const Batch all = data.batch();
   Saved saved = model.model().make_saved();
   const auto run = [&](const Batch& batch) {
-    model.state().begin_step();
+    model.state().gradients().begin_step();
     return run_micro_batch(model.ctx(), model.model(), batch, saved, {.token_scale = 0.25}).token_sum;
   };
   const int64_t targets = all.target_tokens();
@@ -204,14 +204,14 @@ TEST(Frozen, LeavesTheOtherGradientsAsTheyAre) {
       run_micro_batch(full.ctx(), *model, batch, saved, {.token_scale = 0.1, .router_scale = 0.02});
     int compared = 0;
     for (int p = 0; p < state.size(); ++p) {
-      const Tensor gradient = state.finished_gradient(full.ctx(), p);
-      const Tensor expected = full.state().finished_gradient(full.ctx(), p);
+      const Tensor gradient = state.gradients().finished(full.ctx(), p);
+      const Tensor expected = full.state().gradients().finished(full.ctx(), p);
       if (!gradient) continue;
       EXPECT_EQ(std::memcmp(gradient.data, expected.data, gradient.bytes()), 0) << state.spec(p).name;
       ++compared;
     }
     EXPECT_GT(compared, 0) << trained;
-    full.state().begin_step();
+    full.state().gradients().begin_step();
   }
 }
 

@@ -34,7 +34,7 @@ class Planner {
     instance_.model().set_still_needed(drop ? std::vector<size_t>(saved_.layers.size(), stack.capacity())
                                             : std::vector<size_t>());
     const Tensor losses = stack.push("losses", {2}, DType::kF64);
-    instance_.state().begin_step();
+    instance_.state().gradients().begin_step();
     forward_backward(counting, instance_.model(), batch_.batch(), saved_, {.router_scale = 1}, losses);
     return stack.peak();
   }

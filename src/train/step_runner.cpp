@@ -19,13 +19,13 @@ StepRunner::StepRunner(Instance& instance, const OptimizerSettings& settings, ui
 
 void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Loss& loss) {
   Ctx& ctx = instance_.ctx();
-  instance_.state().begin_step();
+  instance_.state().gradients().begin_step();
   scalars_.clear(ctx);
   recomputed_ = 0;
   reported_ = report_.has_value();
   if (report_) report_->begin(static_cast<int64_t>(micro_batches.size()));
   for (const Batch& batch : micro_batches) {
-    if (&batch == &micro_batches.back()) instance_.state().begin_last_micro_batch();
+    if (&batch == &micro_batches.back()) instance_.state().gradients().begin_last_micro_batch();
     mixtune::forward_backward(ctx, instance_.model(), batch, saved_,
                               {.router_loss_type = loss.router_loss_type,
                                .token_scale = 1 / loss.target_weight,
@@ -49,7 +49,7 @@ void StepRunner::update(const Update& args) {
   instance_.ranks().set_activity("optimizer");
   {
     const Range range(ctx, "sum of gradients");
-    instance_.state().reduce_gradients(ctx);
+    instance_.state().gradients().finish(ctx);
   }
   if (args.with_norm) {
     const Range range(ctx, "gradient norm");

@@ -35,10 +35,10 @@ class TestModel : public Instance {
   // options: device, types, recompute, ranks, zero_stage.
   TestModel(const MixtralConfig& config, InstanceOptions options) : Instance(config, for_training(options)) {
     for (int p = 0; p < state().size(); ++p) {
-      for (const HfSlice& slice : state().spec(p).slices) {
+      for (const HfBlock& slice : state().spec(p).blocks) {
         const Tensor all = state().weight(p);
         const Tensor weight = all.view({all.elements()}).slice(slice.offset, slice.elements());
-        const bool norm = slice.shape.rank() == 1;
+        const bool norm = slice.shape().rank() == 1;
         const uint64_t key = random_key(1, slice.name);
         std::vector<float> values(weight.elements());
         for (int64_t i = 0; i < weight.elements(); ++i)
@@ -46,14 +46,14 @@ class TestModel : public Instance {
         write(values, weight);
       }
       const Tensor weight = state().weight(p), master = state().master(p);
-      const State::Piece owned = state().owned(p);
+      const ParamLayout::Piece owned = state().layout().owned(p);
       if (master && owned.count > 0)
         cast(ctx(), weight.view({weight.elements()}).slice(owned.begin, owned.count), master.view({owned.count}));
     }
     wait(ctx());
   }
 
-  const double* gradient(int param) { return state().finished_gradient(ctx(), param).as<double>(); }
+  const double* gradient(int param) { return state().gradients().finished(ctx(), param).as<double>(); }
 
  private:
   void write(const std::vector<float>& values, const Tensor& to) {

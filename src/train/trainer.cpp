@@ -161,7 +161,8 @@ void Trainer::check_shared() {
 }
 
 void Trainer::announce() {
-  log_info("{} parameters on {}, {} steps", instance_.state().all_elements(), describe(options_), total_steps_);
+  log_info("{} parameters on {}, {} steps", instance_.state().layout().all_elements(), describe(options_),
+           total_steps_);
   if (const RankGrid& grid = instance_.ranks().grid; grid.world > 1)
     log_info("{}, zero_stage {}, global batch of {} rows", grid.str(), options_.zero_stage,
              config_.batch.per_device_train_batch_size * config_.batch.gradient_accumulation_steps * grid.world);
@@ -279,7 +280,7 @@ void Trainer::check_memory_to_save() const {
 void Trainer::save(int64_t step) {
   instance_.ranks().set_activity("saving");
   const SaveOptions options = save_options(leads() ? output_->checkpoint_path(step) : "");
-  instance_.state().await_weights(instance_.ctx());
+  instance_.state().weight_sync().await_all(instance_.ctx());
   check_replicas(step);
   save_checkpoint(instance_.ctx(), instance_.state(), options, *instance_.ranks().world);
   if (!leads()) return;

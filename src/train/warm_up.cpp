@@ -41,19 +41,19 @@ std::string warm_up(Instance& instance, BatchLimits limits) {
   const MixtralConfig& config = instance.model().config();
   const RandomBatch random(limits.tokens, limits.longest_document, config.vocab_size, 0, instance.host_memory(),
                            limits.weighted);
-  begin_warm_up(ctx, instance.model().attention_shape(random.batch()), instance.state().dtype(), limits);
+  begin_warm_up(ctx, instance.model().attention_shape(random.batch()), instance.state().types().weights, limits);
   SharedPlans plans(instance);
   Scalars losses(ctx, "warm-up losses", 2);
   Saved saved = instance.model().make_saved();
   if (instance.state().is_training()) {
     leave_room(instance, limits);
-    instance.state().begin_step();
+    instance.state().gradients().begin_step();
     for (int64_t i = 0; i < std::min<int64_t>(limits.micro_batches, 2); ++i)  // write gradients, and add to them
       forward_backward(ctx, instance.model(), random.batch(), saved, {.router_scale = 1, .ranks = &instance.ranks()},
                        losses.slice(0, 2));
-    instance.state().reduce_gradients(ctx);
-    instance.state().gather_weights();
-    instance.state().await_weights(ctx);
+    instance.state().gradients().finish(ctx);
+    instance.state().weight_sync().begin();
+    instance.state().weight_sync().await_all(ctx);
   } else {
     forward_loss(ctx, instance.model(), random.batch(), saved, losses.slice(0));
   }

@@ -142,7 +142,7 @@ inline HostCopies noisy_gradients(Instance& cpu, const Batch& batch, const std::
   const Frame frame(ctx);
   Saved saved = model.make_saved();
   saved.forced = routing;
-  cpu.state().begin_step();
+  cpu.state().gradients().begin_step();
   const Tensor h = run_layers(ctx, model, batch, saved, noise_of_run(config, run));
   const Tensor losses = ctx.stack.push("losses", {2}, DType::kF64);
   const Tensor prob_grad =
@@ -162,7 +162,7 @@ inline HostCopies noisy_gradients(Instance& cpu, const Batch& batch, const std::
     model.layers_backward(ctx, batch, {l, l + 1}, dh, prob_grad, saved);
   }
   model.embed_backward(ctx, batch, dh);
-  return HostCopies(ctx, cpu.state(), [&](int p) { return cpu.state().finished_gradient(ctx, p); });
+  return HostCopies(ctx, cpu.state(), [&](int p) { return cpu.state().gradients().finished(ctx, p); });
 }
 
 // The rms of each hub tensor's relative error of norm.

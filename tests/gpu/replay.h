@@ -103,17 +103,17 @@ inline Backward run_backward(Instance& instance, std::span<const Batch> micro_ba
   const double token_scale = 1 / static_cast<double>(targets > 0 ? targets : targets_of(micro_batches));
   Scalars losses(ctx, "losses", 2);
   Saved saved = instance.model().make_saved();
-  state.begin_step();
+  state.gradients().begin_step();
   for (size_t i = 0; i < micro_batches.size(); ++i) {
     if (!forced.empty()) saved.forced = forced[i];
     forward_backward(ctx, instance.model(), micro_batches[i], saved,
                      {.token_scale = token_scale, .router_scale = router_scale}, losses.slice(0, 2));
   }
-  state.reduce_gradients(ctx);
+  state.gradients().finish(ctx);
   instance.ranks().world->all_reduce(ctx, "losses", losses.slice(0, 1));
   const double* sums = losses.read(ctx);
   return {token_scale * sums[0] + router_scale * sums[1],
-          HostCopies(ctx, state, [&](int p) { return state.finished_gradient(ctx, p); })};
+          HostCopies(ctx, state, [&](int p) { return state.gradients().finished(ctx, p); })};
 }
 
 // The tensor of a Hugging Face tensor's name among copies of a State's.
@@ -121,7 +121,7 @@ inline std::map<std::string, Tensor> by_hub_name(const State& state, const HostC
   std::map<std::string, Tensor> tensors;
   for_each_hub_tensor(
       state, [&](int p) { return copies[p]; },
-      [&](const HfSlice& slice, const Tensor& tensor) { tensors[slice.name] = tensor; });
+      [&](const HfBlock& slice, const Tensor& tensor) { tensors[slice.name] = tensor; });
   return tensors;
 }
 

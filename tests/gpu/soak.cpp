@@ -77,8 +77,8 @@ bool soak(int64_t steps) {
   BatchLimits limits = limits_of(packed, kLongest);
   limits.tokens = std::max(limits.tokens, single.max_batch_tokens());
   warm_up(training.instance(), limits);
-  fmt::print("{} parameters, {} documents, {} tokens; warm-up done\n", training.state().elements(), documents.size(),
-             documents.tokens());
+  fmt::print("{} parameters, {} documents, {} tokens; warm-up done\n", training.state().layout().elements(),
+             documents.size(), documents.tokens());
 
   Memory settled;
   auto start = Clock::now();

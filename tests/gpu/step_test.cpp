@@ -124,7 +124,7 @@ TwoSteps two_steps(Training& training) {
   result.first = training.step(loader.load(0));
   State& state = training.state();
   result.gradients = std::make_unique<HostCopies>(training.ctx(), state,
-                                                  [&](int p) { return state.finished_gradient(training.ctx(), p); });
+                                                  [&](int p) { return state.gradients().finished(training.ctx(), p); });
   result.second = training.step(loader.load(1));
   return result;
 }
@@ -194,7 +194,7 @@ TEST_F(Steps, LoopAndGroupedExpertsAgree) {
   const auto expected = by_hub_name(training.state(), *grouped.gradients);
   expect_tensors_same(
       "gradient", training.state(), [&](int p) { return (*loop.gradients)[p]; },
-      [&](const HfSlice& slice) { return expected.at(slice.name); }, kGradientsOnOneGpu);
+      [&](const HfBlock& slice) { return expected.at(slice.name); }, kGradientsOnOneGpu);
 }
 
 // With a vocabulary for which the head takes 2048 rows of logits at a time.
@@ -244,7 +244,7 @@ TEST_F(Steps, BatchesOfAllSizesAgreeWithTheCpu) {
   const auto expected = by_hub_name(cpu.state(), want.gradients);
   const FarthestTensor farthest = expect_tensors_same(
       "gradient", gpu.state(), [&](int p) { return got.gradients[p]; },
-      [&](const HfSlice& slice) { return expected.at(slice.name); }, kGradients);
+      [&](const HfBlock& slice) { return expected.at(slice.name); }, kGradients);
   fmt::print("loss off by {:.1e} of it, gradients by at most {:.1e} ({})\n", std::abs(got.loss / want.loss - 1),
              farthest.relative, farthest.name);
   EXPECT_EQ(late_plans(gpu.ctx()), 0);
@@ -297,7 +297,7 @@ void expect_the_cpus_training(bool weighted) {
     const HostCopies actual(gpu.ctx(), want, [&](int p) { return (gpu.state().*tensor_of)(p); });
     const auto by_name = by_hub_name(want, expected);
     expect_tensors_same(
-        "moment", want, [&](int p) { return actual[p]; }, [&](const HfSlice& slice) { return by_name.at(slice.name); },
+        "moment", want, [&](int p) { return actual[p]; }, [&](const HfBlock& slice) { return by_name.at(slice.name); },
         kMoments);
   }
   const HostCopies weights(gpu.ctx(), gpu.state(), [&](int p) { return gpu.state().weight(p); });

@@ -51,7 +51,7 @@ inline void fill_weights(Instance& instance) {
   for (int p = 0; p < state.size(); ++p) {
     const Tensor primary = state.primary(p);
     const double mean = primary.shape.rank() == 1 ? 1 : 0;
-    for (const HfSlice& slice : state.spec(p).slices) {
+    for (const HfBlock& slice : state.spec(p).blocks) {
       const int64_t n = slice.elements();
       const uint64_t key = random_key(1, slice.name);
       std::vector<float> wide(n);

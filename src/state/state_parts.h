@@ -1,0 +1,25 @@
+// What a State is made of, for the files that implement it.
+#pragma once
+
+#include "state/state.h"
+
+namespace mixtune {
+
+struct State::Parts {
+  Parts(std::vector<ParamSpec> specs, Device device, const StateTypes& types, Purpose purpose,
+        const Replicas& replicas);
+  Parts(const Parts&) = delete;
+  Parts& operator=(const Parts&) = delete;
+
+  StateTypes types;
+  Device device;
+  Purpose purpose;
+  Holders holders;
+  ParamLayout layout;
+  std::vector<std::unique_ptr<Arena>> arenas;
+  Storage weights, masters, gradients, first_moments, second_moments;
+  GradientSync gradient_sync{layout, gradients, holders};
+  WeightSync weight_sync{layout, weights, holders};
+};
+
+}  // namespace mixtune
