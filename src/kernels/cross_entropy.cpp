@@ -11,7 +11,7 @@ void cross_entropy(Ctx& ctx, const CrossEntropy& args) {
   MT_CHECK(!args.weights || (args.weights.rows() == args.logits.rows() && args.weights.dtype == DType::kF32));
   MT_CHECK(!args.dlogits || args.dlogits.shape == args.logits.shape);
   on_device(
-      ctx, args.logits.dtype, [&]<class S>(S) { cpu::cross_entropy<S>(args); },
+      ctx, "cross-entropy", args.logits.dtype, [&]<class S>(S) { cpu::cross_entropy<S>(args); },
       [&] { cuda::cross_entropy(ctx, args); });
 }
 

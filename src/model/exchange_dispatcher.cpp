@@ -38,6 +38,7 @@ class ExchangeDispatcher : public Dispatcher {
   }
 
   void plan(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const override {
+    const Range range(ctx, "dispatch, plan");
     const PermuteMap map = {.experts = routing.experts,
                             .begin = handle.sent_begin,
                             .count = handle.sent_count,

@@ -20,6 +20,7 @@ class LocalDispatcher : public Dispatcher {
   }
 
   void plan(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const override {
+    const Range range(ctx, "dispatch, plan");
     handle.rows = permute_map(
         ctx,
         {.experts = routing.experts, .begin = handle.begin, .count = handle.count, .row_of_slot = handle.row_of_slot});

@@ -13,7 +13,6 @@ namespace mixtune {
 
 Tensor Mixtral::embed(Ctx& ctx, const Batch& batch, Saved& saved) const {
   const int64_t tokens = batch.ids.rows();
-  const Range range(ctx, "embedding");
   saved.recomputed = 0;
   saved.rope_table = push_statistics(ctx, "rope table", {tokens, config_.head_dim});
   rope_table(ctx, batch.positions, config_.rope_theta, saved.rope_table);
@@ -27,10 +26,9 @@ Tensor Mixtral::embed(Ctx& ctx, const Batch& batch, Saved& saved) const {
 void Mixtral::embed_backward(Ctx& ctx, const Batch& batch, const Tensor& dh) const {
   const WeightGradient gradient = weight_gradient(params_.embedding);
   if (!gradient.tensor) return;
-  const Range range(ctx, "embedding, backward");
   embedding_backward(
       ctx, {.index = batch.rows_by_id, .dy = dh, .dtable = gradient.tensor, .accumulate = gradient.accumulate});
-  state_.gradients().notify(params_.embedding);
+  state_.notify(params_.embedding);
 }
 
 Tensor Mixtral::layers(Ctx& ctx, const Batch& batch, LayerRange range, const Tensor& h, Saved& saved, bool keep) const {
@@ -77,11 +75,10 @@ void Mixtral::layers_backward(Ctx& ctx, const Batch& batch, LayerRange range, co
       attention_forward_block(ctx, batch, p, saved.rope_table, layer, push(ctx, "residual norm", dh.shape));
     }
     expert_backward_block(ctx, batch, p, prob_grad ? prob_grad.row(l) : Tensor{}, layer, dh);
-    if (l == range.begin)  // nothing below would wait behind it
-      state_.gradients().complete_from(ctx, state_.spec(p.gate_up).place);
+    if (l == 0) state_.complete_from(ctx, p.gate_up);  // nothing below would wait behind it
     attention_backward_block(ctx, batch, p, saved.rope_table, layer, dh);
   }
-  state_.gradients().complete_from(ctx, state_.spec(params_.layers[range.begin].input_norm).place);
+  state_.complete_from(ctx, params_.layers[range.begin].input_norm);
 }
 
 void Mixtral::head_loss(Ctx& ctx, const Batch& batch, const HeadLoss& args) const {
@@ -131,12 +128,12 @@ void Mixtral::finish_head_gradient(Ctx& ctx, const WeightGradient& sum) const {
     const Range range(ctx, "LM head gradient, rounded");
     cast(ctx, sum.tensor, own);
   }
-  state_.gradients().notify(params_.lm_head);
+  state_.notify(params_.lm_head);
 }
 
 void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
   const int64_t rows = args.normed.rows(), vocab = config_.vocab_size;
-  const DType dtype = state_.types().weights, logits_dtype = statistics_dtype(dtype);
+  const DType dtype = state_.dtype(), logits_dtype = statistics_dtype(dtype);
   const int64_t row_bytes = vocab * static_cast<int64_t>(dtype_size(logits_dtype));
   const int64_t chunk = std::max(kRowAlignment, logits_chunk_bytes(ctx) / row_bytes / kRowAlignment * kRowAlignment);
   const Shape shape = {std::min(chunk, rows), vocab};
@@ -149,15 +146,12 @@ void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
     const Tensor logits = all_logits.slice(0, count), x = args.normed.slice(begin, count);
     const Tensor dlogits = args.dnormed ? all_dlogits.slice(0, count) : Tensor{};
     linear(ctx, {params_.lm_head, "LM head"}, x, logits);
-    {
-      const Range range(ctx, "cross-entropy");
-      cross_entropy(ctx, {.logits = logits,
-                          .targets = args.targets.slice(begin, count),
-                          .losses = losses.slice(begin, count),
-                          .dlogits = dlogits,
-                          .weights = args.weights ? args.weights.slice(begin, count) : Tensor{},
-                          .scale = args.scale});
-    }
+    cross_entropy(ctx, {.logits = logits,
+                        .targets = args.targets.slice(begin, count),
+                        .losses = losses.slice(begin, count),
+                        .dlogits = dlogits,
+                        .weights = args.weights ? args.weights.slice(begin, count) : Tensor{},
+                        .scale = args.scale});
     if (!dlogits) continue;
     const Range range(ctx, "LM head, backward");
     recipe_.linear_backward(ctx, {.x = x,
@@ -196,7 +190,7 @@ AttentionShape Mixtral::attention_shape(const Batch& batch) const {
 }
 
 WeightGradient Mixtral::weight_gradient(int param) const {
-  const GradientSync::Gradient gradient = state_.gradients().gradient(param);
+  const State::Gradient gradient = state_.gradient(param);
   return {gradient.tensor, gradient.accumulate};
 }
 
@@ -211,18 +205,17 @@ void Mixtral::linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackw
   args.weight = *weight;
   args.dweight = weight_gradient(p.param);
   recipe_.linear_backward(ctx, args);
-  if (args.dweight.tensor) state_.gradients().notify(p.param);
+  if (args.dweight.tensor) state_.notify(p.param);
 }
 
 void Mixtral::norm_backward(Ctx& ctx, int param, RmsNormBackward args) const {
-  const Range range(ctx, "norm, backward");
   const WeightUse weight(ctx, state_, param);
   const WeightGradient gradient = weight_gradient(param);
   args.weight = *weight;
   args.dweight = gradient.tensor;
   args.accumulate = gradient.accumulate;
   rms_norm_backward(ctx, args);
-  if (gradient.tensor) state_.gradients().notify(param);
+  if (gradient.tensor) state_.notify(param);
 }
 
 }  // namespace mixtune

@@ -27,17 +27,17 @@ void Mixtral::push_attention(Ctx& ctx, LayerSaved& saved) const {
 
 int64_t Mixtral::room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const {
   if (still_needed_.empty()) return std::numeric_limits<int64_t>::max();
-  const size_t row = config_.hidden_size * dtype_size(state_.types().weights) + dtype_size(saved.routing.weights.dtype);
+  const size_t row = config_.hidden_size * dtype_size(state_.dtype()) + dtype_size(saved.routing.weights.dtype);
   const size_t needed = still_needed_[layer] + 2 * kAlignment;  // of two tensors: rows, and their weights
   return needed < ctx.stack.left() ? static_cast<int64_t>((ctx.stack.left() - needed) / row) : 0;
 }
 
 bool Mixtral::keep_experts(Ctx& ctx, int64_t layer, LayerSaved& saved) const {
   if (recompute_ == Recompute::kFull) return true;
-  const bool rows_fit = dispatcher_.keep_rows(ctx, saved.dispatch, config_.hidden_size, state_.types().weights);
+  const bool rows_fit = dispatcher_.keep_rows(ctx, saved.dispatch, config_.hidden_size, state_.dtype());
   if (recompute_ == Recompute::kSelective) return rows_fit;
   const Shape shape = {saved.dispatch.rows, 2 * config_.intermediate_size};
-  const size_t bytes = align_up(static_cast<size_t>(shape.elements()) * dtype_size(state_.types().weights));
+  const size_t bytes = align_up(static_cast<size_t>(shape.elements()) * dtype_size(state_.dtype()));
   if (!still_needed_.empty() && bytes + still_needed_[layer] > ctx.stack.left()) return false;
   saved.gate_up = push(ctx, "gate-up output", shape);
   return rows_fit;
@@ -48,28 +48,18 @@ void Mixtral::attention_forward_block(Ctx& ctx, const Batch& batch, const LayerP
                                       LayerSaved& saved, const Tensor& normed) const {
   const Frame frame(ctx);
   const Tensor projected = push(ctx, "attention projection", saved.input.shape);
-  {
-    const Range range(ctx, "norm");
-    rms_norm_forward(ctx, {.x = saved.input,
-                           .weight = *WeightUse(ctx, state_, p.input_norm),
-                           .eps = config_.rms_norm_eps,
-                           .y = normed,
-                           .rstd = saved.input_rstd});
-  }
+  rms_norm_forward(ctx, {.x = saved.input,
+                         .weight = *WeightUse(ctx, state_, p.input_norm),
+                         .eps = config_.rms_norm_eps,
+                         .y = normed,
+                         .rstd = saved.input_rstd});
   linear(ctx, {p.qkv, "qkv"}, normed, saved.qkv);
-  {
-    const Range range(ctx, "RoPE");
-    rope(ctx, {.qkv = saved.qkv,
-               .table = rope_table,
-               .q_heads = config_.num_attention_heads,
-               .kv_heads = config_.num_key_value_heads});
-  }
-  {
-    const Range range(ctx, "attention");
-    attention_forward(ctx, attention_shape(batch), saved.qkv, saved.attention, saved.lse);
-  }
+  rope(ctx, {.qkv = saved.qkv,
+             .table = rope_table,
+             .q_heads = config_.num_attention_heads,
+             .kv_heads = config_.num_key_value_heads});
+  attention_forward(ctx, attention_shape(batch), saved.qkv, saved.attention, saved.lse);
   linear(ctx, {p.attention_out, "attention output"}, saved.attention, projected);
-  const Range range(ctx, "norm");
   rms_norm_forward(ctx, {.x = saved.input,
                          .delta = projected,
                          .weight = *WeightUse(ctx, state_, p.post_norm),
@@ -82,7 +72,6 @@ void Mixtral::attention_forward_block(Ctx& ctx, const Batch& batch, const LayerP
 // The routing of the block's input `normed`, to experts that the router chooses or that are forced on it.
 void Mixtral::route(Ctx& ctx, const Batch& batch, const LayerParams& p, const Tensor& stats, LayerSaved& saved,
                     const Tensor& normed, const Tensor& forced) const {
-  const Range range(ctx, "router");
   if (forced) saved.routing.experts = forced;
   router_logits(ctx, normed, *WeightUse(ctx, state_, p.router), saved.router_logits);
   router_forward(ctx, {.logits = saved.router_logits,
@@ -117,32 +106,26 @@ void Mixtral::expert_backward_block(Ctx& ctx, const Batch& batch, const LayerPar
                                     const LayerSaved& saved, const Tensor& dh) const {
   const Frame frame(ctx);
   const Tensor normed = push(ctx, "residual norm", dh.shape);
-  {
-    const Range range(ctx, "norm");
-    rms_norm_recompute(ctx, saved.middle, *WeightUse(ctx, state_, p.post_norm), saved.middle_rstd, normed);
-  }
+  rms_norm_recompute(ctx, saved.middle, *WeightUse(ctx, state_, p.post_norm), saved.middle_rstd, normed);
   const Tensor dnormed = push(ctx, "residual norm gradient", dh.shape);
   const Tensor dweights = push_statistics(ctx, "routing weights gradient", saved.routing.weights.shape);
   experts_backward(ctx, p, saved, {.normed = normed, .dh = dh, .dnormed = dnormed, .dweights = dweights});
-  {
-    const Range range(ctx, "router, backward");
-    const Tensor dlogits = push_statistics(ctx, "router logits gradient", saved.router_logits.shape);
-    router_backward(ctx, {.logits = saved.router_logits,
-                          .experts = saved.routing.experts,
-                          .weights = saved.routing.weights,
-                          .dweights = dweights,
-                          .prob_grad = prob_grad,
-                          .live = batch.live_tokens,
-                          .dlogits = dlogits});
-    const WeightGradient dweight = weight_gradient(p.router);
-    router_logits_backward(ctx, {.x = normed,
-                                 .weight = *WeightUse(ctx, state_, p.router),
-                                 .dlogits = dlogits,
-                                 .dx = dnormed,
-                                 .dweight = dweight.tensor,
-                                 .accumulate = dweight.accumulate});
-    if (dweight.tensor) state_.gradients().notify(p.router);
-  }
+  const Tensor dlogits = push_statistics(ctx, "router logits gradient", saved.router_logits.shape);
+  router_backward(ctx, {.logits = saved.router_logits,
+                        .experts = saved.routing.experts,
+                        .weights = saved.routing.weights,
+                        .dweights = dweights,
+                        .prob_grad = prob_grad,
+                        .live = batch.live_tokens,
+                        .dlogits = dlogits});
+  const WeightGradient dweight = weight_gradient(p.router);
+  router_logits_backward(ctx, {.x = normed,
+                               .weight = *WeightUse(ctx, state_, p.router),
+                               .dlogits = dlogits,
+                               .dx = dnormed,
+                               .dweight = dweight.tensor,
+                               .accumulate = dweight.accumulate});
+  if (dweight.tensor) state_.notify(p.router);
   norm_backward(ctx, p.post_norm, {.r = saved.middle, .rstd = saved.middle_rstd, .dy = dnormed, .dr = dh});
 }
 
@@ -158,8 +141,7 @@ void Mixtral::experts_backward(Ctx& ctx, const LayerParams& p, const LayerSaved&
     recipe_.expert_gate_up(ctx, rows, *gate_up_weight, dispatch.groups(), gate_up);
   }
   const Tensor dout_rows = dispatcher_.combine_backward(ctx, dispatch, args.dh);
-  const Place here = state_.spec(p.down).place;  // what lies above comes behind the exchange that was waited for
-  state_.gradients().complete_from(ctx, {.stage = here.stage, .layer = here.layer + 1});
+  state_.complete_from(ctx, p.down + 1);  // of what lies above, behind the exchange that was waited for
   const Tensor drows = push(ctx, "expert rows gradient", rows.shape);
   const Tensor drow_weights = push_statistics(ctx, "row weights gradient", {rows.rows()});
   const WeightGradient dgate_up = weight_gradient(p.gate_up), ddown = weight_gradient(p.down);
@@ -176,8 +158,8 @@ void Mixtral::experts_backward(Ctx& ctx, const LayerParams& p, const LayerSaved&
   const Dispatcher::Returning returning = dispatcher_.start_return(ctx, dispatch, drows, drow_weights);
   recipe_.expert_gate_up_weight_gradient(
       ctx, {.x = rows, .dgate_up = gate_up, .groups = dispatch.groups(), .dweight = dgate_up});
-  if (dgate_up.tensor) state_.gradients().notify(p.gate_up);
-  if (ddown.tensor) state_.gradients().notify(p.down);
+  if (dgate_up.tensor) state_.notify(p.gate_up);
+  if (ddown.tensor) state_.notify(p.down);
   dispatcher_.dispatch_backward(ctx, dispatch, returning, args.dnormed, args.dweights);
 }
 
@@ -188,24 +170,15 @@ void Mixtral::attention_backward_block(Ctx& ctx, const Batch& batch, const Layer
   const Tensor dqkv = push(ctx, "qkv gradient", saved.qkv.shape);
   linear_backward(ctx, {p.attention_out, "attention output, backward"},
                   {.x = saved.attention, .dy = dh, .dx = dattention});
-  {
-    const Range range(ctx, "attention, backward");
-    attention_backward(ctx, attention_shape(batch),
-                       {.qkv = saved.qkv, .out = saved.attention, .lse = saved.lse, .dout = dattention, .dqkv = dqkv});
-  }
-  {
-    const Range range(ctx, "RoPE");
-    rope(ctx, {.qkv = dqkv,
-               .table = rope_table,
-               .q_heads = config_.num_attention_heads,
-               .kv_heads = config_.num_key_value_heads,
-               .inverse = true});
-  }
+  attention_backward(ctx, attention_shape(batch),
+                     {.qkv = saved.qkv, .out = saved.attention, .lse = saved.lse, .dout = dattention, .dqkv = dqkv});
+  rope(ctx, {.qkv = dqkv,
+             .table = rope_table,
+             .q_heads = config_.num_attention_heads,
+             .kv_heads = config_.num_key_value_heads,
+             .inverse = true});
   const Tensor normed = push(ctx, "input norm", dh.shape), dnormed = push(ctx, "input norm gradient", dh.shape);
-  {
-    const Range range(ctx, "norm");
-    rms_norm_recompute(ctx, saved.input, *WeightUse(ctx, state_, p.input_norm), saved.input_rstd, normed);
-  }
+  rms_norm_recompute(ctx, saved.input, *WeightUse(ctx, state_, p.input_norm), saved.input_rstd, normed);
   linear_backward(ctx, {p.qkv, "qkv, backward"}, {.x = normed, .dy = dqkv, .dx = dnormed});
   norm_backward(ctx, p.input_norm, {.r = saved.input, .rstd = saved.input_rstd, .dy = dnormed, .dr = dh});
 }

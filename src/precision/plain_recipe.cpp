@@ -25,18 +25,13 @@ class PlainRecipe : public Recipe {
     const Frame frame(ctx);
     const Tensor act = ctx.stack.push("expert activation", {args.x.rows(), args.down_weight.shape[2]}, args.x.dtype);
     expert_gate_up(ctx, args.x, args.gate_up_weight, args.groups, args.gate_up);
-    {
-      const Range range(ctx, "SwiGLU");
-      swiglu_forward(ctx, args.gate_up, args.row_weights, act);
-    }
-    const Range range(ctx, "down");
-    grouped_gemm(ctx, {.x = act, .w = args.down_weight, .y = args.y, .groups = args.groups, .trans_w = true});
+    swiglu_forward(ctx, args.gate_up, args.row_weights, act);
+    product(ctx, "down", {.x = act, .w = args.down_weight, .y = args.y, .groups = args.groups, .trans_w = true});
   }
 
   void expert_gate_up(Ctx& ctx, const Tensor& x, const Tensor& gate_up_weight, const RowGroups& groups,
                       const Tensor& gate_up) const override {
-    const Range range(ctx, "gate-up");
-    grouped_gemm(ctx, {.x = x, .w = gate_up_weight, .y = gate_up, .groups = groups, .trans_w = true});
+    product(ctx, "gate-up", {.x = x, .w = gate_up_weight, .y = gate_up, .groups = groups, .trans_w = true});
   }
 
   void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const override {
@@ -44,22 +39,16 @@ class PlainRecipe : public Recipe {
     const Tensor dact =
         ctx.stack.push("expert activation gradient", {args.x.rows(), args.down_weight.shape[2]}, args.x.dtype);
     const Tensor act = dact, dgate_up = args.gate_up;
-    {
-      const Range range(ctx, "down, data gradient");
-      grouped_gemm(ctx, {.x = args.dy, .w = args.down_weight, .y = dact, .groups = args.groups});
-    }
-    {
-      const Range range(ctx, "SwiGLU, backward");
-      swiglu_backward(ctx, {.gate_up = args.gate_up,
-                            .row_weights = args.row_weights,
-                            .dact = dact,
-                            .dgate_up = dgate_up,
-                            .drow_weights = args.drow_weights,
-                            .act = act});
-    }
+    product(ctx, "down, data gradient", {.x = args.dy, .w = args.down_weight, .y = dact, .groups = args.groups});
+    swiglu_backward(ctx, {.gate_up = args.gate_up,
+                          .row_weights = args.row_weights,
+                          .dact = dact,
+                          .dgate_up = dgate_up,
+                          .drow_weights = args.drow_weights,
+                          .act = act});
     weight_gradient(ctx, "down, weight gradient", args.dy, act, args.groups, args.ddown_weight);
-    const Range range(ctx, "gate-up, data gradient");
-    grouped_gemm(ctx, {.x = dgate_up, .w = args.gate_up_weight, .y = args.dx, .groups = args.groups});
+    product(ctx, "gate-up, data gradient",
+            {.x = dgate_up, .w = args.gate_up_weight, .y = args.dx, .groups = args.groups});
   }
 
   void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const override {
@@ -67,6 +56,12 @@ class PlainRecipe : public Recipe {
   }
 
  private:
+  // A grouped product as a part of a step of this name.
+  static void product(Ctx& ctx, const char* name, const GroupedGemmArgs& args) {
+    const Range range(ctx, name);
+    grouped_gemm(ctx, args);
+  }
+
   static void weight_gradient(Ctx& ctx, const char* name, const Tensor& dy, const Tensor& x, const RowGroups& groups,
                               const WeightGradient& dw) {
     if (!dw.tensor) return;

@@ -31,7 +31,7 @@ void count_scratch(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv) {
 void attention_forward(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv, const Tensor& out, const Tensor& lse) {
   check_shape(shape, qkv, out, lse);
   on_device(
-      ctx, qkv.dtype, [&]<class S>(S) { cpu::attention_forward<S>(ctx, shape, qkv, out, lse); },
+      ctx, "attention", qkv.dtype, [&]<class S>(S) { cpu::attention_forward<S>(ctx, shape, qkv, out, lse); },
       [&] { cuda::attention_forward(ctx, shape, qkv, out, lse); });
 }
 
@@ -40,7 +40,7 @@ void attention_backward(Ctx& ctx, const AttentionShape& shape, const AttentionBa
   MT_CHECK(args.dqkv.shape == args.qkv.shape && args.dout.shape == args.out.shape);
   count_scratch(ctx, shape, args.qkv);
   on_device(
-      ctx, args.qkv.dtype, [&]<class S>(S) { cpu::attention_backward<S>(ctx, shape, args); },
+      ctx, "attention, backward", args.qkv.dtype, [&]<class S>(S) { cpu::attention_backward<S>(ctx, shape, args); },
       [&] { cuda::attention_backward(ctx, shape, args); });
 }
 

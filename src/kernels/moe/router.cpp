@@ -10,7 +10,7 @@ namespace mixtune {
 void router_logits(Ctx& ctx, const Tensor& x, const Tensor& weight, const Tensor& logits) {
   MT_CHECK(logits.shape == (Shape{x.rows(), weight.rows()}) && weight.shape[1] == x.shape[1]);
   on_device(
-      ctx, x.dtype, [&](auto) { gemm(ctx, {.a = x, .b = weight, .c = logits, .trans_b = true}); },
+      ctx, "router", x.dtype, [&](auto) { gemm(ctx, {.a = x, .b = weight, .c = logits, .trans_b = true}); },
       [&] { cuda::router_logits(ctx, x, weight, logits); });
 }
 
@@ -28,7 +28,7 @@ void router_logits_backward(Ctx& ctx, const RouterLogitsBackward& args) {
   MT_CHECK(args.dlogits.shape == (Shape{args.x.rows(), args.weight.rows()}) && args.dx.shape == args.x.shape);
   MT_CHECK(args.dx.data != args.x.data && (!args.dweight || args.dweight.shape == args.weight.shape));
   on_device(
-      ctx, args.x.dtype, [&](auto) { cpu::router_logits_backward(ctx, args); },
+      ctx, "router, backward", args.x.dtype, [&](auto) { cpu::router_logits_backward(ctx, args); },
       [&] { cuda::router_logits_backward(ctx, args); });
 }
 
@@ -36,7 +36,7 @@ void router_forward(Ctx& ctx, const RouterForward& args) {
   MT_CHECK(args.experts.shape[1] <= args.logits.shape[1] && args.live <= args.logits.rows());
   MT_CHECK(args.weights.shape == args.experts.shape && args.stats.shape == (Shape{2, args.logits.shape[1]}));
   on_device(
-      ctx, args.logits.dtype, [&]<class S>(S) { cpu::router_forward<S>(ctx, args); },
+      ctx, "router", args.logits.dtype, [&]<class S>(S) { cpu::router_forward<S>(ctx, args); },
       [&] { cuda::router_forward(ctx, args); });
 }
 
@@ -44,7 +44,7 @@ void router_backward(Ctx& ctx, const RouterBackward& args) {
   MT_CHECK(args.dlogits.shape == args.logits.shape && args.dweights.shape == args.experts.shape);
   MT_CHECK(args.weights.shape == args.experts.shape && args.live <= args.logits.rows());
   on_device(
-      ctx, args.logits.dtype, [&]<class S>(S) { cpu::router_backward<S>(ctx, args); },
+      ctx, "router, backward", args.logits.dtype, [&]<class S>(S) { cpu::router_backward<S>(ctx, args); },
       [&] { cuda::router_backward(ctx, args); });
 }
 

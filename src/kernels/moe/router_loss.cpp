@@ -10,7 +10,8 @@ void router_loss(Ctx& ctx, const RouterLoss& args) {
   MT_CHECK(args.type == RouterLossType::kHuggingface && args.loss.elements() == 1);
   MT_CHECK(args.prob_grad.shape == (Shape{args.stats.shape[0], args.stats.shape[2]}));
   on_device(
-      ctx, args.stats.dtype, [&](auto) { cpu::router_loss(args); }, [&] { cuda::router_loss(ctx, args); });
+      ctx, "router loss", args.stats.dtype, [&](auto) { cpu::router_loss(args); },
+      [&] { cuda::router_loss(ctx, args); });
 }
 
 }  // namespace mixtune
