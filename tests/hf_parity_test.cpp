@@ -123,8 +123,9 @@ TEST_P(HfParity, Logits) {
   Saved saved = instance.model().make_saved();
   Ctx& ctx = instance.ctx();
   const Batch batch = to_device(ctx, loader.load(0).micro_batches[0]);
+  instance.model().begin_batch(ctx, batch, saved);
   const Tensor h = instance.model().layers(ctx, batch, instance.model().all_layers(),
-                                           instance.model().embed(ctx, batch, saved), saved, false);
+                                           instance.model().embed(ctx, batch), saved, false);
   const Tensor logits = ctx.stack.push("logits", {batch.live_tokens, shape.vocab_size}, DType::kF32);
   instance.model().head_logits(ctx, h.slice(0, batch.live_tokens), logits);
   const HostCopy here(ctx, logits);

@@ -22,7 +22,7 @@ using Op = KernelOperands;
 KernelOperands::KernelOperands(Instance& instance, const RandomBatch& random_batch)
     : ctx(instance.ctx()),
       config(instance.model().config()),
-      dtype(instance.state().types().weights),
+      dtype(instance.model().dtype()),
       statistics(statistics_dtype(dtype)),
       gradients(instance.state().types().gradients),
       batch(to_device(ctx, random_batch.batch())),

@@ -46,7 +46,7 @@ KernelBenchResult bench_kernels(const KernelBench& bench) {
   Ctx& ctx = instance.ctx();
   KernelBenchResult result = {.device = device_name(bench.options.device),
                               .copy_rate = copy_rate(ctx),
-                              .gemm_rate = gemm_rate(ctx, instance.state().types().weights, bench.settle)};
+                              .gemm_rate = gemm_rate(ctx, instance.model().dtype(), bench.settle)};
   const int64_t length = std::min(bench.tokens, bench.document_tokens);
   const RandomBatch random(bench.tokens, length, shape.vocab_size, 1, instance.host_memory());
   KernelOperands operands(instance, random);

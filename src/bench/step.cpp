@@ -231,7 +231,7 @@ StepBenchResult bench_step(const StepBench& bench) {
   result.parts = profile(ctx, steps);
   result.late_plans = late_plans(ctx);
   add_memory(result, instance, limits, free_before);
-  result.gemm_tflops = gemm_rate(ctx, instance.state().types().weights, std::min(bench.settle, 1.0));
+  result.gemm_tflops = gemm_rate(ctx, instance.model().dtype(), std::min(bench.settle, 1.0));
   result.device = device_name(options.device);
   return result;
 }

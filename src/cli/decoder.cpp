@@ -23,7 +23,8 @@ std::vector<float> Decoder::logits(const std::vector<int32_t>& ids, int64_t coun
   const Mixtral& model = instance_.model();
   const Frame frame(ctx);
   const Batch document = to_device(ctx, batch(ids));
-  const Tensor h = model.layers(ctx, document, model.all_layers(), model.embed(ctx, document, saved_), saved_, false);
+  model.begin_batch(ctx, document, saved_);
+  const Tensor h = model.layers(ctx, document, model.all_layers(), model.embed(ctx, document), saved_, false);
   const Shape shape = {count, model.config().vocab_size};
   const Tensor logits = ctx.stack.push("logits", shape, DType::kF32);
   model.head_logits(ctx, h.slice(document.live_tokens - count, count), logits);

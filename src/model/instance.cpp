@@ -62,7 +62,8 @@ Instance::Instance(const MixtralConfig& config, ModelLayout layout, const Instan
       recipe_(make_plain_recipe(options.experts)),
       dispatcher_(ranks().grid.expert_parallel > 1 ? make_exchange_dispatcher(config.num_local_experts, *ranks().expert)
                                                    : make_local_dispatcher(config.num_local_experts)),
-      model_(config, layout.params, state_, *recipe_, *dispatcher_, options.recompute),
+      model_(config, layout.params, state_, *recipe_, *dispatcher_,
+             {.dtype = options.types.weights, .recompute = options.recompute}),
       stack_("activations", options.device,
              options.stack_bytes > 0 ? options.stack_bytes : what_is_left(state_, options.device)),
       host_stack_(make_host_stack(options.device)),

@@ -2,7 +2,7 @@
 //
 // T rows of a batch (a multiple of kRowAlignment), H hidden, E experts, k experts a token, R routed rows, F ffn, V
 // vocab. The model keeps no step state: what backward needs is in a caller-owned Saved, whose tensors live on the
-// stack.
+// stacks of the ctx.
 #pragma once
 
 #include <memory>
@@ -12,60 +12,42 @@
 #include "kernels/attention/attention.h"
 #include "kernels/rms_norm.h"
 #include "model/dispatcher.h"
+#include "model/keeping.h"
 #include "model/params.h"
 #include "precision/recipe.h"
 
 namespace mixtune {
 
-// Statistics (rstd, lse, the router's tensors, row weights) are fp32 in a bf16 model.
-struct LayerSaved {
-  Tensor input;             // [T, H] residual stream before the layer
-  Tensor input_rstd;        // [T]
-  Tensor qkv;               // [T, q + 2 kv], turned by RoPE
-  Tensor attention;         // [T, q]
-  Tensor lse;               // [T, heads]
-  Tensor middle;            // [T, H] residual stream between attention and experts
-  Tensor middle_rstd;       // [T]
-  Tensor router_logits;     // [T, E]
-  Routing routing;          // [T, k]
-  DispatchHandle dispatch;  // routing, sorted by expert
-  Tensor gate_up;           // [R, 2F]; empty: recomputed in backward
-  size_t mark = 0;          // of the stack, before what the experts keep: dispatch.kept and gate_up
-};
-
-struct Saved {
-  Tensor rope_table;               // [T, head_dim]
-  Tensor router_stats;             // [L, 2, E] fp64, for router_loss
-  std::vector<LayerSaved> layers;  // sized once by Mixtral::make_saved
-  int64_t recomputed = 0;          // layers that were to keep more of their experts than fits
-  std::vector<Tensor> forced;  // for tests and benchmarks: each layer's experts [T, k] int32; empty: the router chooses
-};
-
 class Mixtral {
  public:
   // Keeps references: recipe, dispatcher and state outlive the model.
   Mixtral(const MixtralConfig& config, const ModelParams& params, State& state, const Recipe& recipe,
-          const Dispatcher& dispatcher, Recompute recompute = Recompute::kNone)
+          const Dispatcher& dispatcher, const Activations& activations)
       : config_(config),
         params_(params),
         state_(state),
         recipe_(recipe),
         dispatcher_(dispatcher),
-        recompute_(recompute) {}
+        activations_(activations),
+        keeping_(config, dispatcher, activations) {}
 
   const MixtralConfig& config() const { return config_; }
+  DType dtype() const { return activations_.dtype; }  // of activations
 
   AttentionShape attention_shape(const Batch& batch) const;
 
   // bytes[l]: what the stack must still hold after layer l has kept nothing of its experts, to the end of backward.
   // What would not leave that much is recomputed: the gate-up output, computed again in backward; and, by all ranks
   // that share experts together, the rows that came from other ranks, sent again. Empty: nothing is recomputed.
-  void set_still_needed(std::vector<size_t> bytes) { still_needed_ = std::move(bytes); }
+  void set_still_needed(std::vector<size_t> bytes) { keeping_.set_still_needed(std::move(bytes)); }
 
   Saved make_saved() const { return {.layers = std::vector<LayerSaved>(config_.num_hidden_layers)}; }
 
-  // Pushes the embedded tokens [T, H], the RoPE table and the router's stats: what the layers of a batch start from.
-  Tensor embed(Ctx& ctx, const Batch& batch, Saved& saved) const;
+  // Pushes the RoPE table and the router's stats, which the layers of a batch share, whichever of them are run here.
+  // The passes of a batch, from here on, are given the same ctx.
+  void begin_batch(Ctx& ctx, const Batch& batch, Saved& saved) const;
+  // Pushes the embedded tokens [T, H], what the first layer starts from.
+  Tensor embed(Ctx& ctx, const Batch& batch) const;
   // Adds dh [T, H] to the embedding's gradient.
   void embed_backward(Ctx& ctx, const Batch& batch, const Tensor& dh) const;
 
@@ -96,28 +78,45 @@ class Mixtral {
   void head_logits(Ctx& ctx, const Tensor& h, const Tensor& logits) const;
 
  private:
-  // The tensors of LayerSaved, pushed in the order in which they are kept the longest.
-  void push_routing(Ctx& ctx, LayerSaved& saved) const;
-  void push_attention(Ctx& ctx, LayerSaved& saved) const;
-  // The rows for which there is memory beside what is still to come.
-  int64_t room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const;
-  // Pushes what `recompute` lets the experts keep, as far as that fits: false where not all does.
-  bool keep_experts(Ctx& ctx, int64_t layer, LayerSaved& saved) const;
-  void attention_forward_block(Ctx& ctx, const Batch& batch, const LayerParams& p, const Tensor& rope_table,
-                               LayerSaved& saved, const Tensor& normed) const;
-  void route(Ctx& ctx, const Batch& batch, const LayerParams& p, const Tensor& stats, LayerSaved& saved,
-             const Tensor& normed, const Tensor& forced) const;
-  void expert_forward_block(Ctx& ctx, const LayerParams& p, const LayerSaved& saved, const Tensor& normed) const;
-  // In both, dh [T, H] goes from the gradient of the block's output to that of its input.
-  // The experts' share of it: the gradients of their input and of the routing weights, and of the experts' weights.
+  // A layer of one micro-batch.
+  struct Layer {
+    int64_t index;
+    const LayerParams& params;
+    const Batch& batch;
+    Tensor rope_table;
+    Tensor router_stats;  // [2, E]
+    Tensor forced;        // experts [T, k]; empty: the router chooses
+    LayerSaved& saved;
+  };
+  Layer layer(int64_t index, const Batch& batch, Saved& saved) const;
+  // x [T, H] -> the layer's output.
+  Tensor forward_layer(Ctx& ctx, const Layer& layer, const Tensor& x, Keeping::Forward& keeping) const;
+  // dh [T, H] goes from the gradient of the layer's output to that of its input; and so in the blocks' backwards.
+  void backward_layer(Ctx& ctx, const Layer& layer, const Tensor& prob_grad, const Tensor& dh) const;
+
+  // Writes the residual stream after attention to saved.middle, and its norm to `normed`; of what it computes on the
+  // way, saved holds what backward reads.
+  void attention_block(Ctx& ctx, const Layer& layer, const Tensor& normed) const;
+  void attention_block_again(Ctx& ctx, const Layer& layer) const;
+  void attention_block_backward(Ctx& ctx, const Layer& layer, const Tensor& dh) const;
+  // RoPE, in place.
+  void turn(Ctx& ctx, const Layer& layer, const Tensor& qkv, bool inverse) const;
+
+  // The routing of `normed`, to experts that the router chooses or that are forced on it.
+  void route(Ctx& ctx, const Layer& layer, const Tensor& normed) const;
+  // Reads the experts' input from `normed` and leaves the layer's output there.
+  void experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const;
+  void expert_block_backward(Ctx& ctx, const Layer& layer, const Tensor& prob_grad, const Tensor& dh) const;
+  // Writes the gradients of the experts' input and of the routing weights.
   struct ExpertsBackward {
     Tensor normed, dh, dnormed, dweights;
   };
-  void experts_backward(Ctx& ctx, const LayerParams& p, const LayerSaved& saved, const ExpertsBackward& args) const;
-  void attention_backward_block(Ctx& ctx, const Batch& batch, const LayerParams& p, const Tensor& rope_table,
-                                const LayerSaved& saved, const Tensor& dh) const;
-  void expert_backward_block(Ctx& ctx, const Batch& batch, const LayerParams& p, const Tensor& prob_grad,
-                             const LayerSaved& saved, const Tensor& dh) const;
+  void experts_backward(Ctx& ctx, const Layer& layer, const ExpertsBackward& args) const;
+  // dnormed += the router's part.
+  struct RouteBackward {
+    Tensor normed, dweights, prob_grad, dnormed;
+  };
+  void route_backward(Ctx& ctx, const Layer& layer, const RouteBackward& args) const;
 
   // loss += the sum of the losses of normed rows [N, H]; with dnormed, their gradient and the LM head's.
   struct ChunkedLoss {
@@ -128,22 +127,20 @@ class Mixtral {
   // Where the LM head's gradient is added up over chunks of rows; and the end of that.
   WeightGradient begin_head_gradient(Ctx& ctx) const;
   void finish_head_gradient(Ctx& ctx, const WeightGradient& sum) const;
-  void final_norm(Ctx& ctx, const Tensor& h, const Tensor& normed, const Tensor& rstd) const;
 
-  Tensor push(Ctx& ctx, const char* name, Shape shape) const {
-    return ctx.stack.push(name, shape, state_.types().weights);
-  }
-  Tensor push_statistics(Ctx& ctx, const char* name, Shape shape) const {
-    return ctx.stack.push(name, shape, statistics_dtype(state_.types().weights));
-  }
   WeightGradient weight_gradient(int param) const;
-  // y = x W^T; and its backward, with the parameter's own gradient.
+  // y = x W^T.
   struct Projection {
     int param;
     const char* name;  // for the profiler
   };
   void linear(Ctx& ctx, const Projection& p, const Tensor& x, const Tensor& y) const;
+  // Its backward, with the weight's gradient in args.dweight; or in the parameter's own.
+  void linear_gradients(Ctx& ctx, const Projection& p, Recipe::LinearBackward args) const;
   void linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackward args) const;
+  // kernels/rms_norm.h, with the parameter's weight, its gradient, and the model's eps.
+  void norm(Ctx& ctx, int param, RmsNormForward args) const;
+  void norm_again(Ctx& ctx, int param, const Tensor& x, const Tensor& rstd, const Tensor& y) const;
   void norm_backward(Ctx& ctx, int param, RmsNormBackward args) const;
 
   MixtralConfig config_;
@@ -151,8 +148,8 @@ class Mixtral {
   State& state_;
   const Recipe& recipe_;
   const Dispatcher& dispatcher_;
-  Recompute recompute_;
-  std::vector<size_t> still_needed_;
+  Activations activations_;
+  Keeping keeping_;
 };
 
 }  // namespace mixtune

@@ -123,7 +123,7 @@ struct Head {
   Head(ModelLayout layout, const MixtralConfig& config, DType gradients)
       : param(layout.params.lm_head),
         state(trainable_alone(layout.specs, param), {}, {.gradients = gradients}, State::Purpose::kTraining),
-        model(config, layout.params, state, *recipe, *dispatcher) {
+        model(config, layout.params, state, *recipe, *dispatcher, {}) {
     initialise_weights(config, 1, state);
     for (int32_t i = 0; i < kRows; ++i) {
       rows.push_back(i);

@@ -129,8 +129,9 @@ TEST(Head, ChunksOfLogitsAddUp) {
   // The definition of the loss, row by row, from the logits.
   const Frame frame(oracle.ctx());
   Saved saved = oracle.model().make_saved();
+  oracle.model().begin_batch(oracle.ctx(), batch, saved);
   const Tensor h = oracle.model().layers(oracle.ctx(), batch, oracle.model().all_layers(),
-                                         oracle.model().embed(oracle.ctx(), batch, saved), saved, false);
+                                         oracle.model().embed(oracle.ctx(), batch), saved, false);
   const Tensor logits = oracle.ctx().stack.push("logits", {1, config.vocab_size}, DType::kF64);
   double sum = 0;
   for (int64_t i = 0; i < batch.target_tokens(); ++i) {
@@ -198,7 +199,7 @@ TEST(Frozen, LeavesTheOtherGradientsAsTheyAre) {
       std::copy_n(full.state().weight(p).as<float>(), state.weight(p).elements(), state.weight(p).as<float>());
     const auto recipe = make_plain_recipe();
     const auto dispatcher = make_local_dispatcher(config.num_local_experts);
-    const Mixtral frozen(config, layout.params, state, *recipe, *dispatcher);
+    const Mixtral frozen(config, layout.params, state, *recipe, *dispatcher, {});
     Saved saved = frozen.make_saved();
     for (const Mixtral* model : std::initializer_list<const Mixtral*>{&full.model(), &frozen})
       run_micro_batch(full.ctx(), *model, batch, saved, {.token_scale = 0.1, .router_scale = 0.02});

@@ -8,9 +8,18 @@ void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& host_batch, S
                       const Tensor& losses) {
   if (scales.ranks) scales.ranks->set_activity("forward");
   const Frame frame(ctx);
-  const Batch batch = to_device(ctx, host_batch);
-  const Tensor h = model.layers(ctx, batch, model.all_layers(), model.embed(ctx, batch, saved), saved, true);
+  backward_pass(ctx, model, forward_pass(ctx, model, host_batch, saved, true), saved, scales, losses);
+}
 
+ForwardPass forward_pass(Ctx& ctx, const Mixtral& model, const Batch& host_batch, Saved& saved, bool for_backward) {
+  const Batch batch = to_device(ctx, host_batch);
+  model.begin_batch(ctx, batch, saved);
+  return {batch, model.layers(ctx, batch, model.all_layers(), model.embed(ctx, batch), saved, for_backward)};
+}
+
+void backward_pass(Ctx& ctx, const Mixtral& model, const ForwardPass& forward, Saved& saved, const LossScales& scales,
+                   const Tensor& losses) {
+  const auto& [batch, h] = forward;
   const Tensor prob_grad =
       ctx.stack.push("router loss gradient", {saved.router_stats.shape[0], saved.router_stats.shape[2]}, DType::kF64);
   if (scales.ranks) scales.ranks->world->all_reduce(ctx, "router statistics", saved.router_stats);
@@ -30,8 +39,7 @@ void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& host_batch, S
 
 void forward_loss(Ctx& ctx, const Mixtral& model, const Batch& host_batch, Saved& saved, const Tensor& token_sum) {
   const Frame frame(ctx);
-  const Batch batch = to_device(ctx, host_batch);
-  const Tensor h = model.layers(ctx, batch, model.all_layers(), model.embed(ctx, batch, saved), saved, false);
+  const auto [batch, h] = forward_pass(ctx, model, host_batch, saved, false);
   model.head_loss(ctx, batch, {.h = h, .loss = token_sum});
 }
 

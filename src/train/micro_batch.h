@@ -19,6 +19,16 @@ struct LossScales {
 void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const LossScales& scales,
                       const Tensor& losses);
 
+// The two halves of it, so that several micro-batches can be between them at once, in any order: each with a Saved of
+// its own, and with a ctx of its own stacks, on which what the forward pass pushed stays until the caller releases it.
+struct ForwardPass {
+  Batch batch;  // on the device
+  Tensor h;     // [T, H]: the output of the last layer
+};
+ForwardPass forward_pass(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, bool for_backward);
+void backward_pass(Ctx& ctx, const Mixtral& model, const ForwardPass& forward, Saved& saved, const LossScales& scales,
+                   const Tensor& losses);
+
 // token_sum [1] fp64 on the device += the weighted sum of token losses.
 void forward_loss(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const Tensor& token_sum);
 

@@ -41,7 +41,7 @@ std::string warm_up(Instance& instance, BatchLimits limits) {
   const MixtralConfig& config = instance.model().config();
   const RandomBatch random(limits.tokens, limits.longest_document, config.vocab_size, 0, instance.host_memory(),
                            limits.weighted);
-  begin_warm_up(ctx, instance.model().attention_shape(random.batch()), instance.state().types().weights, limits);
+  begin_warm_up(ctx, instance.model().attention_shape(random.batch()), instance.model().dtype(), limits);
   SharedPlans plans(instance);
   Scalars losses(ctx, "warm-up losses", 2);
   Saved saved = instance.model().make_saved();

@@ -17,7 +17,8 @@ using BeforeLayer = std::function<void(int64_t layer, const Tensor& h)>;
 
 inline Tensor run_layers(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved,
                          const BeforeLayer& before_layer) {
-  Tensor h = model.embed(ctx, batch, saved);
+  model.begin_batch(ctx, batch, saved);
+  Tensor h = model.embed(ctx, batch);
   const int64_t layers = model.config().num_hidden_layers;
   for (int64_t l = 0; l < layers; ++l) {
     if (before_layer) before_layer(l, h);

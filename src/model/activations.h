@@ -1,0 +1,47 @@
+// What the model computes with: the dtype of its activations, and what a forward pass leaves to its backward pass.
+#pragma once
+
+#include <vector>
+
+#include "config/config.h"
+#include "model/dispatcher.h"
+
+namespace mixtune {
+
+// Of T rows. Statistics (rstd, lse, the router's tensors, row weights) are fp32 in a bf16 model.
+struct Activations {
+  DType dtype = DType::kF32;
+  Recompute recompute = Recompute::kNone;
+
+  Tensor push(Ctx& ctx, const char* name, Shape shape) const { return ctx.stack.push(name, shape, dtype); }
+  Tensor push_statistics(Ctx& ctx, const char* name, Shape shape) const {
+    return ctx.stack.push(name, shape, statistics_dtype(dtype));
+  }
+};
+
+struct LayerSaved {
+  Tensor input;             // [T, H] residual stream before the layer
+  Tensor input_rstd;        // [T]
+  Tensor qkv;               // [T, q + 2 kv], turned by RoPE
+  Tensor attention;         // [T, q]
+  Tensor lse;               // [T, heads]
+  Tensor middle;            // [T, H] residual stream between attention and experts
+  Tensor middle_rstd;       // [T]
+  Tensor router_logits;     // [T, E]
+  Routing routing;          // [T, k]
+  DispatchHandle dispatch;  // routing, sorted by expert
+  Tensor gate_up;           // [R, 2F]; empty: recomputed in backward
+  size_t mark = 0;          // of the stack, before what the experts keep: dispatch.kept and gate_up
+};
+
+// Of one micro-batch. Several may be alive at once: the tensors of each lie on the stacks of the ctx that its passes
+// are given, which then are its own.
+struct Saved {
+  Tensor rope_table;               // [T, head_dim]
+  Tensor router_stats;             // [L, 2, E] fp64, for router_loss
+  std::vector<LayerSaved> layers;  // sized once by Mixtral::make_saved
+  int64_t recomputed = 0;          // layers that were to keep more of their experts than fits
+  std::vector<Tensor> forced;  // for tests and benchmarks: each layer's experts [T, k] int32; empty: the router chooses
+};
+
+}  // namespace mixtune

@@ -1,0 +1,102 @@
+// The residual stream + the experts' outputs, weighed by the router, forward and backward.
+#include "kernels/moe/router.h"
+#include "model/mixtral.h"
+
+namespace mixtune {
+
+void Mixtral::route(Ctx& ctx, const Layer& layer, const Tensor& normed) const {
+  LayerSaved& saved = layer.saved;
+  if (layer.forced) saved.routing.experts = layer.forced;
+  router_logits(ctx, normed, *WeightUse(ctx, state_, layer.params.router), saved.router_logits);
+  router_forward(ctx, {.logits = saved.router_logits,
+                       .live = layer.batch.live_tokens,
+                       .experts = saved.routing.experts,
+                       .weights = saved.routing.weights,
+                       .stats = layer.router_stats,
+                       .forced = static_cast<bool>(layer.forced)});
+  dispatcher_.plan(ctx, saved.routing, saved.dispatch);
+}
+
+void Mixtral::experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const {
+  const LayerSaved& saved = layer.saved;
+  const Frame frame(ctx);
+  const Tensor gate_up = keeping_.gate_up(ctx, saved);
+  const Tensor rows = dispatcher_.dispatch(ctx, saved.dispatch, normed);
+  const Tensor out_rows = activations_.push(ctx, "expert output", rows.shape);
+  const WeightUse gate_up_weight(ctx, state_, layer.params.gate_up), down_weight(ctx, state_, layer.params.down);
+  recipe_.expert_mlp(ctx, {.x = rows,
+                           .gate_up_weight = *gate_up_weight,
+                           .down_weight = *down_weight,
+                           .row_weights = saved.dispatch.row_weights,
+                           .groups = saved.dispatch.groups(),
+                           .gate_up = gate_up,
+                           .y = out_rows});
+  dispatcher_.combine(ctx, saved.dispatch, out_rows, saved.middle, normed);
+}
+
+void Mixtral::expert_block_backward(Ctx& ctx, const Layer& layer, const Tensor& prob_grad, const Tensor& dh) const {
+  const LayerSaved& saved = layer.saved;
+  const Frame frame(ctx);
+  const Tensor normed = activations_.push(ctx, "residual norm", dh.shape);
+  norm_again(ctx, layer.params.post_norm, saved.middle, saved.middle_rstd, normed);
+  const Tensor dnormed = activations_.push(ctx, "residual norm gradient", dh.shape);
+  const Tensor dweights = activations_.push_statistics(ctx, "routing weights gradient", saved.routing.weights.shape);
+  experts_backward(ctx, layer, {.normed = normed, .dh = dh, .dnormed = dnormed, .dweights = dweights});
+  route_backward(ctx, layer, {.normed = normed, .dweights = dweights, .prob_grad = prob_grad, .dnormed = dnormed});
+  norm_backward(ctx, layer.params.post_norm, {.r = saved.middle, .rstd = saved.middle_rstd, .dy = dnormed, .dr = dh});
+}
+
+void Mixtral::experts_backward(Ctx& ctx, const Layer& layer, const ExpertsBackward& args) const {
+  const LayerParams& p = layer.params;
+  const Frame frame(ctx);
+  const WeightUse gate_up_weight(ctx, state_, p.gate_up), down_weight(ctx, state_, p.down);
+  DispatchHandle dispatch = layer.saved.dispatch;
+  const Tensor rows = dispatcher_.dispatch_again(ctx, layer.saved.routing, dispatch, args.normed);
+  const Tensor gate_up = keeping_.gate_up(ctx, layer.saved);
+  if (!layer.saved.gate_up) recipe_.expert_gate_up(ctx, rows, *gate_up_weight, dispatch.groups(), gate_up);
+  const Tensor dout_rows = dispatcher_.combine_backward(ctx, dispatch, args.dh);
+  // What lies above comes behind the exchange that was waited for.
+  state_.gradients().complete_from(ctx, {.stage = state_.spec(p.down).place.stage, .layer = layer.index + 1});
+  const Tensor drows = activations_.push(ctx, "expert rows gradient", rows.shape);
+  const Tensor drow_weights = activations_.push_statistics(ctx, "row weights gradient", {rows.rows()});
+  const WeightGradient dgate_up = weight_gradient(p.gate_up), ddown = weight_gradient(p.down);
+  recipe_.expert_mlp_backward(ctx, {.x = rows,
+                                    .gate_up_weight = *gate_up_weight,
+                                    .down_weight = *down_weight,
+                                    .row_weights = dispatch.row_weights,
+                                    .groups = dispatch.groups(),
+                                    .gate_up = gate_up,
+                                    .dy = dout_rows,
+                                    .dx = drows,
+                                    .drow_weights = drow_weights,
+                                    .ddown_weight = ddown});
+  const Dispatcher::Returning returning = dispatcher_.start_return(ctx, dispatch, drows, drow_weights);
+  recipe_.expert_gate_up_weight_gradient(
+      ctx, {.x = rows, .dgate_up = gate_up, .groups = dispatch.groups(), .dweight = dgate_up});
+  if (dgate_up.tensor) state_.gradients().notify(p.gate_up);
+  if (ddown.tensor) state_.gradients().notify(p.down);
+  dispatcher_.dispatch_backward(ctx, dispatch, returning, args.dnormed, args.dweights);
+}
+
+void Mixtral::route_backward(Ctx& ctx, const Layer& layer, const RouteBackward& args) const {
+  const LayerSaved& saved = layer.saved;
+  const int router = layer.params.router;
+  const Tensor dlogits = activations_.push_statistics(ctx, "router logits gradient", saved.router_logits.shape);
+  router_backward(ctx, {.logits = saved.router_logits,
+                        .experts = saved.routing.experts,
+                        .weights = saved.routing.weights,
+                        .dweights = args.dweights,
+                        .prob_grad = args.prob_grad,
+                        .live = layer.batch.live_tokens,
+                        .dlogits = dlogits});
+  const WeightGradient dweight = weight_gradient(router);
+  router_logits_backward(ctx, {.x = args.normed,
+                               .weight = *WeightUse(ctx, state_, router),
+                               .dlogits = dlogits,
+                               .dx = args.dnormed,
+                               .dweight = dweight.tensor,
+                               .accumulate = dweight.accumulate});
+  if (dweight.tensor) state_.gradients().notify(router);
+}
+
+}  // namespace mixtune

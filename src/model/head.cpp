@@ -1,0 +1,101 @@
+// The final norm, the LM head and the loss, forward and backward.
+#include <algorithm>
+
+#include "kernels/cast.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/moe/permute.h"
+#include "kernels/reduce.h"
+#include "model/mixtral.h"
+
+namespace mixtune {
+
+void Mixtral::head_loss(Ctx& ctx, const Batch& batch, const HeadLoss& args) const {
+  const int64_t n = batch.target_tokens(), h = config_.hidden_size;
+  const bool backward = static_cast<bool>(args.dh);
+  const Frame frame(ctx);
+  const Range range(ctx, "LM head and loss");
+  const Tensor x = activations_.push(ctx, "rows with a target", {n, h});
+  const Tensor normed = activations_.push(ctx, "final norm", {n, h}),
+               rstd = activations_.push_statistics(ctx, "final rstd", {n});
+  const Tensor dnormed = backward ? activations_.push(ctx, "final norm gradient", {n, h}) : Tensor{};
+  permute_rows(ctx, args.h, batch.target_rows, 1, x);
+  norm(ctx, params_.final_norm, {.x = x, .y = normed, .rstd = rstd});
+  chunked_loss(ctx, {normed, batch.targets, batch.weights, args.loss, dnormed, args.scale});
+  if (!backward) return;
+
+  const Tensor dx = activations_.push(ctx, "gradient of rows with a target", {n, h});
+  zero(ctx, dx);
+  norm_backward(ctx, params_.final_norm, {.r = x, .rstd = rstd, .dy = dnormed, .dr = dx});
+  const Tensor place = ctx.stack.push("place of each row", {args.h.rows(), 1}, DType::kI32);
+  permute_invert(ctx, batch.target_rows, place);
+  unpermute_rows(ctx, dx, place, {}, args.dh);
+}
+
+namespace {
+
+// Bytes of logits at a time: enough rows to fill the matrix products, few enough that they stay small.
+int64_t logits_chunk_bytes(const Ctx& ctx) {
+  return ctx.like_gpu() ? int64_t{512} << 20 : int64_t{16} << 20;
+}
+
+}  // namespace
+
+// In fp32 on the stack where the gradient itself is held in less: rounding each chunk's sum would make an error that
+// grows with the number of chunks.
+WeightGradient Mixtral::begin_head_gradient(Ctx& ctx) const {
+  const WeightGradient own = weight_gradient(params_.lm_head);
+  if (!own.tensor || own.tensor.dtype == statistics_dtype(own.tensor.dtype)) return own;
+  const Tensor sum = ctx.stack.push("LM head gradient in fp32", own.tensor.shape, statistics_dtype(own.tensor.dtype));
+  if (own.accumulate) cast(ctx, own.tensor, sum);
+  return {sum, own.accumulate};
+}
+
+void Mixtral::finish_head_gradient(Ctx& ctx, const WeightGradient& sum) const {
+  if (!sum.tensor) return;
+  const Tensor own = weight_gradient(params_.lm_head).tensor;
+  if (own.dtype != sum.tensor.dtype) {
+    const Range range(ctx, "LM head gradient, rounded");
+    cast(ctx, sum.tensor, own);
+  }
+  state_.gradients().notify(params_.lm_head);
+}
+
+void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
+  const int64_t rows = args.normed.rows(), vocab = config_.vocab_size;
+  const DType dtype = activations_.dtype, logits_dtype = statistics_dtype(dtype);
+  const int64_t row_bytes = vocab * static_cast<int64_t>(dtype_size(logits_dtype));
+  const int64_t chunk = std::max(kRowAlignment, logits_chunk_bytes(ctx) / row_bytes / kRowAlignment * kRowAlignment);
+  const Shape shape = {std::min(chunk, rows), vocab};
+  const Tensor losses = ctx.stack.push("token losses", {rows}, DType::kF64);
+  const Tensor all_logits = ctx.stack.push("logits", shape, logits_dtype);
+  WeightGradient head_gradient = args.dnormed ? begin_head_gradient(ctx) : WeightGradient{};
+  const Tensor all_dlogits = dtype == logits_dtype ? all_logits : ctx.stack.push("logits gradient", shape, dtype);
+  for (int64_t begin = 0; begin < rows; begin += chunk) {
+    const int64_t count = std::min(chunk, rows - begin);
+    const Tensor logits = all_logits.slice(0, count), x = args.normed.slice(begin, count);
+    const Tensor dlogits = args.dnormed ? all_dlogits.slice(0, count) : Tensor{};
+    linear(ctx, {params_.lm_head, "LM head"}, x, logits);
+    cross_entropy(ctx, {.logits = logits,
+                        .targets = args.targets.slice(begin, count),
+                        .losses = losses.slice(begin, count),
+                        .dlogits = dlogits,
+                        .weights = args.weights ? args.weights.slice(begin, count) : Tensor{},
+                        .scale = args.scale});
+    if (!dlogits) continue;
+    linear_gradients(ctx, {params_.lm_head, "LM head, backward"},
+                     {.x = x, .dy = dlogits, .dx = args.dnormed.slice(begin, count), .dweight = head_gradient});
+    head_gradient.accumulate = true;
+  }
+  if (rows > 0) finish_head_gradient(ctx, head_gradient);
+  add_sum(ctx, losses, args.loss);
+}
+
+void Mixtral::head_logits(Ctx& ctx, const Tensor& h, const Tensor& logits) const {
+  const Frame frame(ctx);
+  const Tensor normed = activations_.push(ctx, "final norm", h.shape),
+               rstd = activations_.push_statistics(ctx, "final rstd", {h.rows()});
+  norm(ctx, params_.final_norm, {.x = h, .y = normed, .rstd = rstd});
+  linear(ctx, {params_.lm_head, "LM head"}, normed, logits);
+}
+
+}  // namespace mixtune

@@ -1,0 +1,88 @@
+#include "model/keeping.h"
+
+#include <limits>
+
+namespace mixtune {
+
+Tensor Keeping::Forward::begin_layer(int64_t layer, const Tensor& input) {
+  const Tensor output = spare_ ? spare_ : keeping_.activations_.push(ctx_, "layer output", input.shape);
+  layer_ = layer;
+  LayerSaved& saved = saved_.layers[layer];
+  saved.input = input;
+  host_mark_ = ctx_.host_stack.mark(), mark_ = ctx_.stack.mark();
+  keeping_.push_routing(ctx_, saved);
+  kept_by_full_ = ctx_.stack.mark();
+  keeping_.push_attention(ctx_, saved);
+  if (for_backward_) saved.dispatch.room = keeping_.room_for_rows(ctx_, layer, saved);
+  return output;
+}
+
+void Keeping::Forward::keep_experts() {
+  LayerSaved& saved = saved_.layers[layer_];
+  saved.gate_up = {};
+  saved.mark = ctx_.stack.mark();
+  if (for_backward_ && !keeping_.keep_experts(ctx_, layer_, saved)) ++saved_.recomputed;
+}
+
+void Keeping::Forward::end_layer() {
+  if (!for_backward_) {
+    ctx_.stack.release(mark_);
+    ctx_.host_stack.release(host_mark_);
+    if (!first_) spare_ = saved_.layers[layer_].input;
+  } else if (keeping_.activations_.recompute == Recompute::kFull) {
+    ctx_.stack.release(kept_by_full_);
+  }
+  first_ = false;
+}
+
+bool Keeping::push_again(Ctx& ctx, LayerSaved& saved) const {
+  if (activations_.recompute != Recompute::kFull) return false;
+  push_attention(ctx, saved);
+  return true;
+}
+
+Tensor Keeping::gate_up(Ctx& ctx, const LayerSaved& saved) const {
+  return saved.gate_up ? saved.gate_up : push_gate_up(ctx, saved);
+}
+
+void Keeping::push_routing(Ctx& ctx, LayerSaved& saved) const {
+  const int64_t tokens = saved.input.rows(), k = config_.num_experts_per_tok;
+  saved.router_logits = activations_.push_statistics(ctx, "router logits", {tokens, config_.num_local_experts});
+  saved.routing.experts = ctx.stack.push("chosen experts", {tokens, k}, DType::kI32);
+  saved.routing.weights = activations_.push_statistics(ctx, "routing weights", {tokens, k});
+  saved.dispatch = dispatcher_.reserve(ctx, saved.routing);
+}
+
+void Keeping::push_attention(Ctx& ctx, LayerSaved& saved) const {
+  const int64_t tokens = saved.input.rows();
+  saved.input_rstd = activations_.push_statistics(ctx, "input rstd", {tokens});
+  saved.qkv = activations_.push(ctx, "qkv", {tokens, config_.qkv_size()});
+  saved.attention = activations_.push(ctx, "attention output", {tokens, config_.query_size()});
+  saved.lse = activations_.push_statistics(ctx, "attention log-sum-exp", {tokens, config_.num_attention_heads});
+  saved.middle = activations_.push(ctx, "residual after attention", saved.input.shape);
+  saved.middle_rstd = activations_.push_statistics(ctx, "residual rstd", {tokens});
+}
+
+int64_t Keeping::room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const {
+  if (still_needed_.empty()) return std::numeric_limits<int64_t>::max();
+  const size_t row = config_.hidden_size * dtype_size(activations_.dtype) + dtype_size(saved.routing.weights.dtype);
+  const size_t needed = still_needed_[layer] + 2 * kAlignment;  // of two tensors: rows, and their weights
+  return needed < ctx.stack.left() ? static_cast<int64_t>((ctx.stack.left() - needed) / row) : 0;
+}
+
+bool Keeping::keep_experts(Ctx& ctx, int64_t layer, LayerSaved& saved) const {
+  if (activations_.recompute == Recompute::kFull) return true;
+  const bool rows_fit = dispatcher_.keep_rows(ctx, saved.dispatch, config_.hidden_size, activations_.dtype);
+  if (activations_.recompute == Recompute::kSelective) return rows_fit;
+  const int64_t elements = saved.dispatch.rows * 2 * config_.intermediate_size;
+  const size_t bytes = align_up(static_cast<size_t>(elements) * dtype_size(activations_.dtype));
+  if (!still_needed_.empty() && bytes + still_needed_[layer] > ctx.stack.left()) return false;
+  saved.gate_up = push_gate_up(ctx, saved);
+  return rows_fit;
+}
+
+Tensor Keeping::push_gate_up(Ctx& ctx, const LayerSaved& saved) const {
+  return activations_.push(ctx, "gate-up output", {saved.dispatch.rows, 2 * config_.intermediate_size});
+}
+
+}  // namespace mixtune

@@ -1,0 +1,69 @@
+// Keeping: the one owner of what a layer's forward pass keeps on the stack, and of how long.
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "model/activations.h"
+#include "model/mixtral_config.h"
+
+namespace mixtune {
+
+class Keeping {
+ public:
+  // `dispatcher` outlives this.
+  Keeping(const MixtralConfig& config, const Dispatcher& dispatcher, const Activations& activations)
+      : config_(config), dispatcher_(dispatcher), activations_(activations) {}
+
+  // Mixtral::set_still_needed.
+  void set_still_needed(std::vector<size_t> bytes) { still_needed_ = std::move(bytes); }
+
+  // The layers of a forward pass, one after the other.
+  class Forward {
+   public:
+    // for_backward: what the layers save stays on the ctx's stacks; otherwise their output alone does. All three
+    // outlive this.
+    Forward(const Keeping& keeping, Ctx& ctx, Saved& saved, bool for_backward)
+        : keeping_(keeping), ctx_(ctx), saved_(saved), for_backward_(for_backward) {}
+
+    // Pushes what the attention and the router of the layer save, and says to its dispatch how many rows have room.
+    // Returns the layer's output [T, H], pushed too.
+    Tensor begin_layer(int64_t layer, const Tensor& input);
+    // Once the dispatch is planned: pushes what the experts save, as far as that fits.
+    void keep_experts();
+    // Releases what backward does without or computes again.
+    void end_layer();
+
+   private:
+    const Keeping& keeping_;
+    Ctx& ctx_;
+    Saved& saved_;
+    bool for_backward_;
+    int64_t layer_ = 0;
+    size_t mark_ = 0, host_mark_ = 0, kept_by_full_ = 0;  // before the routing on either stack, and after it
+    bool first_ = true;                                   // of the pass: its input is the caller's
+    Tensor spare_;                                        // the output of a layer that no later one reads
+  };
+
+  // In backward. Pushes what attention saves, where that is to be computed again: false where it was kept.
+  bool push_again(Ctx& ctx, LayerSaved& saved) const;
+  // The gate-up output [R, 2F]: the one that was kept, or pushed, to be computed.
+  Tensor gate_up(Ctx& ctx, const LayerSaved& saved) const;
+
+ private:
+  // The tensors of LayerSaved, pushed in the order in which they are kept the longest.
+  void push_routing(Ctx& ctx, LayerSaved& saved) const;
+  void push_attention(Ctx& ctx, LayerSaved& saved) const;
+  // The rows for which there is memory beside what is still to come.
+  int64_t room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const;
+  // Pushes what `recompute` lets the experts keep, as far as that fits: false where not all does.
+  bool keep_experts(Ctx& ctx, int64_t layer, LayerSaved& saved) const;
+  Tensor push_gate_up(Ctx& ctx, const LayerSaved& saved) const;
+
+  MixtralConfig config_;
+  const Dispatcher& dispatcher_;
+  Activations activations_;
+  std::vector<size_t> still_needed_;
+};
+
+}  // namespace mixtune

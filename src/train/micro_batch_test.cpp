@@ -1,0 +1,124 @@
+// Micro-batches that are alive at once, a later stage of a pipeline, and the parts of a step that a profile shows.
+#include "train/micro_batch.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tensor/profiler.h"
+#include "train/testing.h"
+
+namespace mixtune {
+namespace {
+
+constexpr LossScales kScales = {.token_scale = 0.1, .router_scale = 0.02};
+constexpr size_t kStackBytes = size_t{16} << 20;
+
+TestModel model_with(Recompute recompute) {
+  return TestModel(testing_config(), InstanceOptions{.recompute = recompute});
+}
+
+void expect_same(const Tensor& actual, const Tensor& expected, const std::string& what) {
+  ASSERT_EQ(actual.bytes(), expected.bytes()) << what;
+  EXPECT_EQ(std::memcmp(actual.data, expected.data, expected.bytes()), 0) << what;
+}
+
+// A stack of its own, and a ctx that runs on it.
+struct OwnStack {
+  Stack stack{"a micro-batch", {}, kStackBytes};
+  Ctx ctx{{}, stack, stack};
+};
+
+class MicroBatches : public testing::TestWithParam<Recompute> {};
+
+// Backward of the oldest first, as in a pipeline of stages.
+TEST_P(MicroBatches, AliveAtOnceOnStacksOfTheirOwnAddUpAsOneAfterTheOther) {
+  const TestData first(testing_config().vocab_size, {9, 23, 70}), second(testing_config().vocab_size, {130, 5});
+  const std::vector<Batch> batches = {first.batch(), second.batch()};
+  TestModel in_turn = model_with(GetParam()), at_once = model_with(GetParam());
+  double losses_in_turn[2] = {}, losses_at_once[2] = {};
+  Saved only = in_turn.model().make_saved();
+  for (const Batch& batch : batches)
+    forward_backward(in_turn.ctx(), in_turn.model(), batch, only, kScales, host_tensor(losses_in_turn, {2}));
+
+  const Mixtral& model = at_once.model();
+  OwnStack stacks[2];
+  Saved saved[2] = {model.make_saved(), model.make_saved()};
+  std::vector<ForwardPass> passes;
+  for (int i = 0; i < 2; ++i) passes.push_back(forward_pass(stacks[i].ctx, model, batches[i], saved[i], true));
+  for (int i = 0; i < 2; ++i) {
+    backward_pass(stacks[i].ctx, model, passes[i], saved[i], kScales, host_tensor(losses_at_once, {2}));
+    const size_t whole = stacks[i].stack.mark();
+    stacks[i].stack.release(0);
+    std::memset(stacks[i].stack.push("poison", {static_cast<int64_t>(whole)}, DType::kU8).data, 0xFF, whole);
+  }
+
+  EXPECT_EQ(at_once.ctx().stack.peak(), 0u);
+  EXPECT_EQ(losses_at_once[0], losses_in_turn[0]);
+  EXPECT_EQ(losses_at_once[1], losses_in_turn[1]);
+  for (int p = 0; p < in_turn.state().size(); ++p)
+    expect_same(at_once.state().gradients().finished(at_once.ctx(), p),
+                in_turn.state().gradients().finished(in_turn.ctx(), p), in_turn.state().spec(p).name);
+}
+
+INSTANTIATE_TEST_SUITE_P(Recomputing, MicroBatches,
+                         testing::Values(Recompute::kNone, Recompute::kSelective, Recompute::kFull),
+                         [](const auto& test) {
+                           return test.param == Recompute::kNone        ? "Nothing"
+                                  : test.param == Recompute::kSelective ? "Selectively"
+                                                                        : "Fully";
+                         });
+
+// Forward of the second of two layers where no token was embedded.
+TEST(MicroBatch, ALaterStageBeginsABatchWithoutItsTokens) {
+  const TestData data(testing_config().vocab_size, {9, 23, 70});
+  const Batch batch = data.batch();
+  TestModel whole = model_with(Recompute::kNone);
+  const Mixtral& model = whole.model();
+  Saved all = model.make_saved();
+  const Tensor expected = forward_pass(whole.ctx(), model, batch, all, true).h;
+
+  OwnStack early, late;
+  Saved early_saved = model.make_saved(), late_saved = model.make_saved();
+  model.begin_batch(early.ctx, batch, early_saved);
+  model.begin_batch(late.ctx, batch, late_saved);
+  const Tensor h = model.layers(early.ctx, batch, {0, 1}, model.embed(early.ctx, batch), early_saved, true);
+  const Tensor actual = model.layers(late.ctx, batch, {1, 2}, h, late_saved, true);
+  expect_same(actual, expected, "output");
+  expect_same(early_saved.router_stats.row(0), all.router_stats.row(0), "statistics of the first layer");
+  expect_same(late_saved.router_stats.row(1), all.router_stats.row(1), "statistics of the second layer");
+}
+
+TEST(MicroBatch, ItsPartsHaveNamesAndNoneLiesInAnotherOfItsName) {
+  const TestData data(testing_config().vocab_size, {9, 23, 70});
+  TestModel test = model_with(Recompute::kNone);
+  Profiler profiler(test.ctx());
+  test.ctx().profiler = &profiler;
+  profiler.start();
+  Saved saved = test.model().make_saved();
+  run_micro_batch(test.ctx(), test.model(), data.batch(), saved, kScales);
+  test.ctx().profiler = nullptr;
+
+  std::set<std::string> names;
+  std::vector<std::string> open;
+  for (const Profiler::Part& part : profiler.collect(test.ctx())) {
+    open.resize(part.depth);
+    EXPECT_EQ(std::ranges::count(open, part.name), 0) << part.name;
+    open.push_back(part.name);
+    names.insert(part.name);
+  }
+  for (const char* name :
+       {"embedding", "norm", "qkv", "RoPE", "attention", "attention output", "router", "dispatch, plan", "dispatch",
+        "gate-up", "SwiGLU", "down", "combine", "LM head", "cross-entropy"})
+    EXPECT_TRUE(names.contains(name)) << name;
+  for (const char* name :
+       {"embedding", "norm", "qkv", "attention", "attention output", "router", "dispatch", "SwiGLU", "LM head"})
+    EXPECT_TRUE(names.contains(std::string(name) + ", backward")) << name;
+}
+
+}  // namespace
+}  // namespace mixtune
