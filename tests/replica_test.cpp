@@ -52,7 +52,7 @@ void train_and_save(const Grid& grid, int rank, const Flip& flipped, const fs::p
   FolderStore store(folder);
   Device device;
   const Ranks ranks = connect_rank(store, device, grid, rank);
-  Trainer trainer(config_of(folder, grid.expert_parallel), &ranks);
+  Trainer trainer(config_of(folder, grid.expert_parallel), ranks);
   trainer.open_output();
   trainer.step(1);
   if (rank == flipped.rank) flip(trainer.instance().state(), flipped.of_experts);

@@ -51,8 +51,9 @@ std::string print_table(const StepBench& bench, const StepBenchResult& r) {
     row("planned, as by mixtune estimate", format_bytes(r.planned_bytes));
     row("used of the plan", fmt::format("{:.1f}%", 100 * used_of_plan(r)));
   }
-  if (const Ranks* ranks = bench.options.ranks) row("ranks", ranks->grid.str());
-  if (bench.options.ranks && bench.mode != BenchMode::kForward) {
+  const RankGrid& grid = bench.options.ranks->grid;
+  if (grid.world > 1) row("ranks", grid.str());
+  if (grid.world > 1 && bench.mode != BenchMode::kForward) {
     const auto time = [&](std::string_view name, double milliseconds) {
       row(name, fmt::format("{:.2f} ms {:4.1f}%", milliseconds, 100 * milliseconds / r.milliseconds));
     };
@@ -81,6 +82,7 @@ std::string print_json(const StepBench& bench, const StepBenchResult& r) {
   nlohmann::ordered_json parts;
   for (const StepBenchResult::Part& part : r.parts) parts[part.name] = part.milliseconds;
   const StateTypes& types = bench.options.types;
+  const RankGrid& grid = bench.options.ranks->grid;
   const nlohmann::ordered_json object = {
       {"device", r.device},
       {"mode", mode_name(bench.mode)},
@@ -98,8 +100,7 @@ std::string print_json(const StepBench& bench, const StepBenchResult& r) {
       {"experts", bench.options.experts == ExpertsImplementation::kLoop ? "loop" : "grouped"},
       {"deterministic", bench.options.gpu.deterministic},
       {"balanced", bench.balanced},
-      {"ranks",
-       bench.options.ranks ? nlohmann::ordered_json(bench.options.ranks->grid.str()) : nlohmann::ordered_json()},
+      {"ranks", grid.world > 1 ? nlohmann::ordered_json(grid.str()) : nlohmann::ordered_json()},
       {"milliseconds", r.milliseconds},
       {"tokens_per_second", r.tokens_per_second},
       {"model_tflops", r.tflops},

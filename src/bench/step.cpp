@@ -72,11 +72,11 @@ class Steps {
   Steps(const StepBench& bench, Instance& instance)
       : bench_(bench),
         instance_(instance),
-        ranks_(instance.ranks().grid.world),
+        ranks_(instance.share().ranks),
         runner_(instance, OptimizerSettings{}, kSeed) {
     const int64_t length = bench.sequence_length / bench.documents_per_row;
     for (int64_t i = 0; i < bench.accumulate; ++i) {
-      const uint64_t seed = kSeed + i + instance.ranks().grid.rank * bench.accumulate;
+      const uint64_t seed = kSeed + i + instance.share().rank * bench.accumulate;
       random_.push_back(
           std::make_unique<RandomBatch>(bench.tokens, length, bench.model.vocab_size, seed, instance.host_memory()));
       batches_.push_back(random_.back()->batch());
@@ -138,7 +138,7 @@ void settle(Instance& instance, Steps& steps, double seconds) {
   Ctx& ctx = instance.ctx();
   const std::vector<double> first = times(ctx, 1, [&] { steps.run(); });
   const std::vector<std::string> all =
-      gather_texts(ctx, *instance.ranks().world, "time of a step", fmt::format("{}", first[0]));
+      gather_texts(ctx, *instance.ranks().all, "time of a step", fmt::format("{}", first[0]));
   const double milliseconds = std::max(1e-3, std::stod(all[0]));
   for (int64_t left = static_cast<int64_t>(seconds * 1e3 / milliseconds); left > 0; --left) steps.run();
   wait(ctx);

@@ -107,7 +107,7 @@ TEST_F(AddedRows, HaveTheSameBitsOnEveryLayout) {
       for (int rank = 0; rank < count; ++rank) {
         const Ranks ranks = planned_ranks({.world = count, .rank = rank});
         State state(small_specs(resized(kLarge)), {}, types, State::Purpose::kTraining,
-                    {.dense = ranks.world.get(), .shard_optimizer = true});
+                    {.dense = ranks.dense.get(), .shard_optimizer = true});
         const uint64_t read = fill_added_rows(ctx_, folder, state);
         const int64_t here = expect_means(state);
         EXPECT_EQ(read > 0, here > 0);

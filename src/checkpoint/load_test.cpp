@@ -85,7 +85,7 @@ TEST_F(Load, RanksTogetherReadEveryByteOnce) {
   for (int rank = 0; rank < kRanks; ++rank) {
     const Ranks ranks = planned_ranks({.world = kRanks, .rank = rank});  // the others are not there
     State state(small_specs({}), {}, StateTypes::all(DType::kF32), State::Purpose::kInference,
-                {.dense = ranks.world.get()});
+                {.dense = ranks.dense.get()});
     bytes += load_weights(ctx_, folder, state).bytes;
     for (int p = 0; p < state.size(); ++p)
       for (int64_t i = 0; i < state.weight(p).elements(); ++i)

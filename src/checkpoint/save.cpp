@@ -258,13 +258,13 @@ void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, C
   const std::string path = gather_texts(ctx, world, "folder to save to", folder ? folder->path() : "")[0];
   ShardFiles shard_files(shards, files, options, path);
   write_weights(ctx, state, options, shard_files);
-  gather_texts(ctx, world, "end of saving", "");  // all files are there
+  barrier(ctx, world, "end of saving");  // all files are there
   if (folder) {
     write_side_files(options, path);
     if (files.count > 1) write_file(path + "/" + kIndexFile, format_index(files.weight_map, files.total_size));
     folder->commit();
   }
-  gather_texts(ctx, world, "checkpoint in place", "");
+  barrier(ctx, world, "checkpoint in place");
 }
 
 void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options) {

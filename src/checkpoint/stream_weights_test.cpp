@@ -105,7 +105,7 @@ TEST_F(Stream, RanksTogetherStreamEverything) {
     int64_t streamed = 0;
     for (int rank = 0; rank < kRanks; ++rank) {
       const Ranks ranks = planned_ranks({.world = kRanks, .rank = rank});  // the others are not there
-      streamed += expect_streams(wide, kLarge, types, {.dense = ranks.world.get(), .shard_optimizer = true});
+      streamed += expect_streams(wide, kLarge, types, {.dense = ranks.dense.get(), .shard_optimizer = true});
     }
     EXPECT_EQ(streamed, wide.layout().elements());
   }

@@ -91,7 +91,7 @@ void bench_as_rank(const StepArguments& arguments, StepBench bench, const Config
     return job.connect(device, grid_of(config, bench.model.num_local_experts, launch.size, launch.rank));
   };
   run_as_rank(config, launch, connect, [&](const Ranks& ranks) {
-    bench.options = instance_options(config, State::Purpose::kTraining, &ranks);
+    bench.options = instance_options(config, State::Purpose::kTraining, ranks);
     const StepBenchResult result = bench_step(bench);
     if (launch.rank == 0) arguments.common.report(bench, result);
   });

@@ -120,7 +120,7 @@ void run_estimate(const EstimateArguments& arguments, const Overrides& overrides
   config.model.model_name_or_path = find_model(config.model.model_name_or_path, config.where("model_name_or_path"));
   const MixtralConfig shape = resize_vocabulary(config.model, load_mixtral_config(config.model.model_name_or_path));
   const Ranks ranks = planned_ranks(grid_of(config, shape.num_local_experts, arguments.ranks));
-  const InstanceOptions options = planned_options(config, &ranks);
+  const InstanceOptions options = planned_options(config, ranks);
   const size_t memory = memory_of_gpu(arguments);
   const int64_t rows = config.batch.per_device_train_batch_size, length = config.data.max_seq_length;
   const BatchLimits limits = {.tokens = rows * length, .longest_document = length, .documents = rows};

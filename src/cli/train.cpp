@@ -52,7 +52,7 @@ void train_as_rank(const Config& given, const Launch& launch, bool profile) {
     const int64_t experts = load_mixtral_config(config.model.model_name_or_path).num_local_experts;
     return job.connect(device, grid_of(config, experts, launch.size, launch.rank));
   };
-  run_as_rank(config, launch, connect, [&](const Ranks& ranks) { train(config, profile, &ranks); });
+  run_as_rank(config, launch, connect, [&](const Ranks& ranks) { train(config, profile, ranks); });
 }
 
 void train_on_ranks(const Config& config, int count) {
@@ -87,7 +87,7 @@ void run_train(const TrainArguments& arguments, const Overrides& overrides) {
   grid_of(config, 1, 1);  // there are no ranks to spread experts over
   Config alone = config;
   resolve_global_batch_size(alone, 1);
-  train(alone, arguments.profile);
+  train(alone, arguments.profile, single_rank());
 }
 
 }  // namespace

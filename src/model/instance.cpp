@@ -43,25 +43,24 @@ const MixtralConfig& checked(const MixtralConfig& config, Device device) {
   return config;
 }
 
-RankGrid::Experts experts_here(const MixtralConfig& config, const InstanceOptions& options) {
-  return (options.ranks ? options.ranks->grid : RankGrid{}).experts(config.num_local_experts);
-}
-
 }  // namespace
 
 Instance::Instance(const MixtralConfig& config, const InstanceOptions& options)
-    : Instance(config, make_layout(checked(config, options.device), experts_here(config, options)), options) {}
+    : Instance(config,
+               make_layout(checked(config, options.device), options.ranks->grid.experts(config.num_local_experts)),
+               options) {}
 
 Instance::Instance(const MixtralConfig& config, ModelLayout layout, const InstanceOptions& options)
     : options_(options),
       gpu_(options.device.type == DeviceType::kCuda ? make_gpu(options.device, options.gpu) : nullptr),
       state_(std::move(layout.specs), options.device, options.types, options.purpose,
-             {.dense = ranks().world.get(),
-              .experts = ranks().expert_replica.get(),
+             {.dense = ranks().dense.get(),
+              .experts = ranks().experts.get(),
               .shard_optimizer = options.zero_stage > 0 && ranks().grid.world > 1}),
       recipe_(make_plain_recipe(options.experts)),
-      dispatcher_(ranks().grid.expert_parallel > 1 ? make_exchange_dispatcher(config.num_local_experts, *ranks().expert)
-                                                   : make_local_dispatcher(config.num_local_experts)),
+      dispatcher_(ranks().expert_parallel->size() > 1
+                      ? make_exchange_dispatcher(config.num_local_experts, *ranks().expert_parallel)
+                      : make_local_dispatcher(config.num_local_experts)),
       model_(config, layout.params, state_, *recipe_, *dispatcher_,
              {.dtype = options.types.weights, .recompute = options.recompute}),
       stack_("activations", options.device,

@@ -19,9 +19,9 @@ struct InstanceOptions {
   Recompute recompute = Recompute::kNone;
   ExpertsImplementation experts = ExpertsImplementation::kGrouped;
   GpuOptions gpu;
-  size_t stack_bytes = 0;        // of activations; 0: what the device has left beside State
-  const Ranks* ranks = nullptr;  // outlive the instance; none: this process alone
-  int zero_stage = 1;            // 1: each rank keeps a piece of the optimizer's state
+  size_t stack_bytes = 0;               // of activations; 0: what the device has left beside State
+  const Ranks* ranks = &single_rank();  // never null; outlive the instance
+  int zero_stage = 1;                   // 1: each rank keeps a piece of the optimizer's state
 };
 
 class Instance {
@@ -34,9 +34,9 @@ class Instance {
   const Mixtral& model() const { return model_; }
   Mixtral& model() { return model_; }
   Ctx& ctx() { return ctx_; }
-  const Ranks& ranks() const { return options_.ranks ? *options_.ranks : alone_; }
+  const Ranks& ranks() const { return *options_.ranks; }
   // Of every batch that the ranks split.
-  Share share() const { return {ranks().grid.rank, ranks().grid.data_parallel()}; }
+  Share share() const { return {ranks().grid.position(Axis::kDp), ranks().grid.size(Axis::kDp)}; }
   const InstanceOptions& options() const { return options_; }
   size_t stack_bytes() const { return stack_.capacity(); }
   // Of host memory that the device is to copy from.
@@ -46,7 +46,6 @@ class Instance {
   Instance(const MixtralConfig& config, ModelLayout layout, const InstanceOptions& options);
 
   InstanceOptions options_;
-  Ranks alone_ = single_rank();
   std::shared_ptr<Gpu> gpu_;
   State state_;
   std::unique_ptr<Recipe> recipe_;

@@ -1,24 +1,51 @@
 // RankGrid: which rank does what (docs/design.md, section 5). A value: no process, no device.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
+#include <vector>
 
 namespace mixtune {
 
-// Ranks in the order tp-cp-ep-dp-pp. Today tp = cp = pp = 1: every rank trains on its own data (dp = world), groups of
-// `ep` neighbours share the experts, and ranks of the same place in their group hold the same ones (edp = world / ep).
+// What ranks are laid out along: attention tp x cp x dp x pp, experts etp x ep x edp x pp; the first varies fastest.
+enum class Axis { kTp, kCp, kDp, kEtp, kEp, kEdp, kPp };
+
+// A set of axes, those of attention or those of experts.
+class Axes {
+ public:
+  constexpr Axes(Axis axis) : bits_(bit(axis)) {}
+  constexpr Axes(std::initializer_list<Axis> axes) {
+    for (const Axis axis : axes) bits_ |= bit(axis);
+  }
+  constexpr bool contains(Axis axis) const { return (bits_ & bit(axis)) != 0; }
+
+ private:
+  static constexpr unsigned bit(Axis axis) { return 1u << static_cast<int>(axis); }
+
+  unsigned bits_ = 0;
+};
+
+constexpr Axes kAllAxes = {Axis::kTp, Axis::kCp, Axis::kDp, Axis::kPp};
+// Along these, ranks have other tokens. The dense parameters' copies lie along the same axes.
+constexpr Axes kDataAxes = {Axis::kCp, Axis::kDp};
+
+// Ranks in the order tp-cp-ep-dp-pp. Groups of `ep` neighbours share the experts, and ranks of the same place in their
+// group hold the same ones. Experts need not be laid out as attention is: etp x ep divides tp x cp x dp.
 struct RankGrid {
   int world = 1, rank = 0;
-  int expert_parallel = 1;  // ep; divides world
+  int tensor_parallel = 1, context_parallel = 1, pipeline_parallel = 1;  // of dense layers
+  int expert_tensor_parallel = 1, expert_parallel = 1;                   // of experts, in as many pipeline stages
 
-  int data_parallel() const { return world; }                           // dp
-  int expert_data_parallel() const { return world / expert_parallel; }  // edp
-  int ep_rank() const { return rank % expert_parallel; }
-  int edp_rank() const { return rank / expert_parallel; }
-  // Colors for Communicator::split.
-  int ep_color() const { return edp_rank(); }
-  int edp_color() const { return ep_rank(); }
+  // Whether the sizes divide the world as above, and the rank is one of it. The rest asks for a legal grid.
+  bool legal() const;
+
+  // A group is of the ranks that differ from this one along `axes` alone, in the order of their ranks.
+  int size(Axes axes) const;
+  int position(Axes axes) const;  // of this rank in its group; along one axis, its place on it
+  int color(Axes axes) const;     // the same for all of a group, and another for another: 0, 1, ... groups - 1
+  std::vector<int> ranks(Axes axes) const;  // of the group
 
   // The experts of this rank: [first, first + count).
   struct Experts {
@@ -26,11 +53,22 @@ struct RankGrid {
   };
   Experts experts(int64_t experts) const;
 
-  // "8 ranks: ep 4 x edp 2"
+  // "8 ranks: ep 4 x edp 2"; where another axis is larger than 1,
+  // "16 ranks: tp 2 x cp 1 x dp 4 x pp 2, etp 1 x ep 4 x edp 2".
   std::string str() const;
+
+ private:
+  struct Extent {
+    Axis axis;
+    int size;
+  };
+  std::array<Extent, 4> layout(Axes axes) const;
+  // Among the places along `axes`, or along the other axes of the same layout.
+  int place(Axes axes, bool along) const;
 };
 
-// Throws UserError, which shows the arithmetic, where ep does not divide the world or the experts. `where`: the key.
+// The grid of a run today: ep is the one axis to be chosen, all others but dp and edp are 1. Throws UserError, which
+// shows the arithmetic, where ep does not divide the world or the experts. `where`: the key.
 RankGrid make_rank_grid(int world, int rank, int expert_parallel, int64_t experts, const std::string& where);
 
 }  // namespace mixtune

@@ -21,6 +21,9 @@ class RankProgress {
   virtual void leave() = 0;
 };
 
+// Of a rank that nobody watches.
+RankProgress& unwatched();
+
 // `communicator`, and what is split from it, with enter and leave around every operation. A group of one has none.
 // Operations of a GPU go on when their call has returned: of those there is only the enter, and a rank counts as inside
 // until it enters the next one.

@@ -4,16 +4,6 @@
 
 namespace mixtune {
 
-Ranks make_ranks(std::unique_ptr<Communicator> world, const RankGrid& grid) {
-  MT_CHECK(grid.world == world->size() && grid.rank == world->rank());
-  Ranks ranks{.grid = grid};
-  if (world->size() > 1) ranks.traffic = std::make_unique<Traffic>();
-  ranks.world = ranks.traffic ? with_traffic(std::move(world), *ranks.traffic) : std::move(world);
-  ranks.expert = ranks.world->split(ranks.grid.ep_color());
-  ranks.expert_replica = ranks.world->split(ranks.grid.edp_color());
-  return ranks;
-}
-
 namespace {
 
 // An all-gather of host memory; returns when it is done.
@@ -39,12 +29,34 @@ class PlannedCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int) override { MT_CHECK(false); }
 };
 
-std::unique_ptr<Communicator> plan_communicator(int rank, int size) {
-  if (size == 1) return make_single_communicator();
-  return std::make_unique<PlannedCommunicator>(rank, size);
+std::shared_ptr<Communicator> planned(const RankGrid& grid, Axes axes) {
+  if (grid.size(axes) == 1) return make_single_communicator();
+  return std::make_shared<PlannedCommunicator>(grid.position(axes), grid.size(axes));
+}
+
+// group(axes) makes that of the ranks along these axes.
+void add_groups(Ranks& ranks, const std::function<std::shared_ptr<Communicator>(Axes)>& group) {
+  ranks.data = ranks.grid.size(kDataAxes) == ranks.grid.world ? ranks.all : group(kDataAxes);
+  ranks.dense = ranks.data;
+  ranks.expert_parallel = group(Axis::kEp);
+  ranks.experts = group(Axis::kEdp);
 }
 
 }  // namespace
+
+Ranks make_ranks(std::unique_ptr<Communicator> all, const RankGrid& grid) {
+  MT_CHECK(grid.world == all->size() && grid.rank == all->rank());
+  Ranks ranks{.grid = grid};
+  if (all->size() > 1) ranks.traffic = std::make_unique<Traffic>();
+  ranks.all = ranks.traffic ? with_traffic(std::move(all), *ranks.traffic) : std::move(all);
+  add_groups(ranks, [&](Axes axes) { return ranks.all->split(grid.color(axes)); });
+  return ranks;
+}
+
+void barrier(Ctx& ctx, Communicator& ranks, const char* what) {
+  std::vector<int64_t> here(ranks.size());
+  gather(ctx, ranks, what, host_tensor(here.data(), {ranks.size()}));
+}
 
 std::vector<std::string> gather_texts(Ctx& ctx, Communicator& ranks, const char* what, const std::string& text) {
   std::vector<int64_t> sizes(ranks.size());
@@ -60,19 +72,18 @@ std::vector<std::string> gather_texts(Ctx& ctx, Communicator& ranks, const char*
   return texts;
 }
 
-Ranks planned_ranks(const RankGrid& grid, size_t gpu_bytes) {
-  return {.grid = grid,
-          .device = {DeviceType::kMeta},
-          .world = plan_communicator(grid.rank, grid.world),
-          .expert = plan_communicator(grid.ep_rank(), grid.expert_parallel),
-          .expert_replica = plan_communicator(grid.edp_rank(), grid.expert_data_parallel()),
-          .gpu_bytes = grid.world > 1 ? gpu_bytes : 0};
+const Ranks& single_rank() {
+  static const Ranks alone = make_ranks(make_single_communicator(), {});
+  return alone;
 }
 
-Ranks single_rank() {
-  return {.world = make_single_communicator(),
-          .expert = make_single_communicator(),
-          .expert_replica = make_single_communicator()};
+Ranks planned_ranks(const RankGrid& grid, size_t gpu_bytes) {
+  Ranks ranks{.grid = grid,
+              .device = Device{DeviceType::kMeta},
+              .all = planned(grid, kAllAxes),
+              .gpu_bytes = grid.world > 1 ? gpu_bytes : 0};
+  add_groups(ranks, [&](Axes axes) { return planned(grid, axes); });
+  return ranks;
 }
 
 }  // namespace mixtune

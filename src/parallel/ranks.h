@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,40 +21,45 @@ constexpr size_t kNcclBytes = size_t{2150} << 20;
 // What ranks compare, by its name in messages.
 using Entries = std::map<std::string, std::string>;
 
+struct DoNothing {
+  void operator()(const auto&) const {}
+};
+
+// Groups are by what they are for; every one is there, if of one rank. Those that are the same ranks along the same
+// axes are one communicator.
 struct Ranks {
   RankGrid grid;
-  Device device;                                     // of this one
-  std::unique_ptr<Traffic> traffic;                  // of all three groups; none where there is one rank
-  std::unique_ptr<Communicator> world;               // every rank: each has its own data and all dense parameters
-  std::unique_ptr<Communicator> expert;              // ep: together they hold all experts
-  std::unique_ptr<Communicator> expert_replica;      // edp: they hold the same experts
-  RankProgress* progress = nullptr;                  // who is told where this rank is; perhaps nobody
-  std::function<void(const Entries&)> compare = {};  // Job::compare; none where there is no job
-  size_t gpu_bytes = 0;                              // what talking to the others takes of this rank's GPU
+  std::optional<Device> device;                   // that the job's ranks compute on; none: this one's own choice
+  std::unique_ptr<Traffic> traffic;               // of all groups; none where there is one rank
+  std::shared_ptr<Communicator> all;              // for barriers, texts and reports
+  std::shared_ptr<Communicator> data;             // cp x dp, other tokens: sums of losses and of router statistics
+  std::shared_ptr<Communicator> dense;            // cp x dp, copies of the dense parameters: sums of their gradients
+  std::shared_ptr<Communicator> experts;          // edp, copies of the same experts: sums of their gradients
+  std::shared_ptr<Communicator> expert_parallel;  // ep, who together hold all experts: exchange of tokens
+  RankProgress* progress = &unwatched();          // who is told where this rank is; never null
+  std::function<void(const Entries&)> compare = DoNothing{};  // Job::compare, where there is a job
+  size_t gpu_bytes = 0;                                       // what talking to the others takes of this rank's GPU
   // Where operations go on beside the host: for how long it may wait for them, and what ends the process then
   // or lets it wait on (GpuOptions).
   double patience = 0;
-  std::function<void(const std::string& message)> give_up = {};
+  std::function<void(const std::string& message)> give_up = DoNothing{};
 
-  void set_step(int64_t step) const {
-    if (progress) progress->set_step(step);
-  }
-  void set_activity(const char* activity) const {
-    if (progress) progress->set_activity(activity);
-  }
-  void advance() const {
-    if (progress) progress->advance();
-  }
+  void set_step(int64_t step) const { progress->set_step(step); }
+  void set_activity(const char* activity) const { progress->set_activity(activity); }
+  void advance() const { progress->advance(); }
 };
 
-// All ranks of `world` call this; each gives its own place in the grid.
-Ranks make_ranks(std::unique_ptr<Communicator> world, const RankGrid& grid);
+// The groups of this rank's place in the grid, out of `all`. All ranks call this; each gives its own place.
+Ranks make_ranks(std::unique_ptr<Communicator> all, const RankGrid& grid);
+
+// Returns when all ranks of the group have called it, and this rank's work before it is done.
+void barrier(Ctx& ctx, Communicator& ranks, const char* what);
 
 // Every rank's text, in the order of ranks. All ranks of the group call this; it waits for all of them.
 std::vector<std::string> gather_texts(Ctx& ctx, Communicator& ranks, const char* what, const std::string& text);
 
-// This process alone.
-Ranks single_rank();
+// This process alone, which nobody watches: for all who are given no ranks. It lives as long as the process.
+const Ranks& single_rank();
 
 // A rank of the grid that talks to nobody, for plans of memory (DeviceType::kMeta).
 Ranks planned_ranks(const RankGrid& grid, size_t gpu_bytes = kNcclBytes);

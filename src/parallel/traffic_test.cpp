@@ -98,8 +98,8 @@ TEST(RanksTraffic, HasTheWaitingForOthers) {
     std::vector<float> x(1000);
     ready.arrive_and_wait();
     if (r == 1) std::this_thread::sleep_for(100ms);
-    ranks.world->all_gather(ctx, "weights", host_tensor(x.data(), {1000}));
-    ranks.expert->all_gather(ctx, "weights", host_tensor(x.data(), {1000}));
+    ranks.all->all_gather(ctx, "weights", host_tensor(x.data(), {1000}));
+    ranks.expert_parallel->all_gather(ctx, "weights", host_tensor(x.data(), {1000}));
     sums[r] = ranks.traffic->all();
   };
   std::thread second([&] { rank(1); });

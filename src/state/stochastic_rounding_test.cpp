@@ -99,7 +99,7 @@ class RankTraining {
   void step(int64_t step, double learning_rate) {
     state_.gradients().begin_step();
     for (int p = 0; p < state_.size(); ++p) {
-      const Communicator* holders = state_.spec(p).of_experts ? ranks_.expert_replica.get() : ranks_.world.get();
+      const Communicator* holders = state_.spec(p).of_experts ? ranks_.experts.get() : ranks_.dense.get();
       fill(state_.gradients().gradient(p).tensor, 1.0 / (holders ? holders->size() : 1));
       state_.gradients().notify(p);
     }
@@ -123,7 +123,7 @@ class RankTraining {
 
  private:
   static Replicas replicas(const Ranks& ranks, int zero_stage) {
-    return {ranks.world.get(), ranks.expert_replica.get(), zero_stage == 1};
+    return {ranks.dense.get(), ranks.experts.get(), zero_stage == 1};
   }
 
   const Ranks& ranks_;

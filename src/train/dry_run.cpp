@@ -103,14 +103,14 @@ std::string dry_run(const Config& given, const RankGrid& grid) {
   Config config = given;
   resolve_global_batch_size(config, grid.world);
   const Ranks ranks = planned_ranks(grid);
-  const InstanceOptions options = planned_options(config, &ranks);
+  const InstanceOptions options = planned_options(config, ranks);
   check_output_folder(output_request(config));
   const ModelFolder folder(config.model.model_name_or_path);
   const MixtralConfig shape = model_shape(config, folder);
   const State state(make_layout(shape, grid.experts(shape.num_local_experts)).specs, {DeviceType::kMeta}, options.types,
                     State::Purpose::kTraining,
-                    {.dense = ranks.world.get(),
-                     .experts = ranks.expert_replica.get(),
+                    {.dense = ranks.dense.get(),
+                     .experts = ranks.experts.get(),
                      .shard_optimizer = config.parallel.zero_stage > 0 && grid.world > 1});
   check_weights(folder.weights(), state);
   const RunData data = load_run_data(config, shape);

@@ -27,7 +27,7 @@ EvalRecord Evaluator::evaluate(int64_t step) {
     token_sum_.clear(ctx);
     for (const Batch& batch : rows.micro_batches)
       forward_loss(ctx, instance_.model(), batch, saved_, token_sum_.slice(0));
-    instance_.ranks().world->all_reduce(ctx, "evaluation loss", token_sum_.slice(0));
+    instance_.ranks().data->all_reduce(ctx, "evaluation loss", token_sum_.slice(0));
     sum += *token_sum_.read(ctx);
     record.eval_tokens += rows.target_tokens;
     weight += rows.target_weight;

@@ -50,7 +50,11 @@ Device choose_device(DeviceChoice choice, int local_rank) {
   return {DeviceType::kCuda, count > 1 ? local_rank : 0};
 }
 
-InstanceOptions planned_options(const Config& config, const Ranks* ranks) {
+Device device_of(const Config& config, const Ranks& ranks) {
+  return ranks.device ? *ranks.device : choose_device(config.run.device);
+}
+
+InstanceOptions planned_options(const Config& config, const Ranks& ranks) {
   const RunSettings& run = config.run;
   check_bf16_keys(config);
   const bool bf16 = run.precision == Precision::kBf16;
@@ -59,7 +63,7 @@ InstanceOptions planned_options(const Config& config, const Ranks* ranks) {
                              .recompute = run.recompute,
                              .experts = run.experts_implementation,
                              .gpu = {.deterministic = run.deterministic, .plan_cache = cache_folder()}};
-  options.ranks = ranks;
+  options.ranks = &ranks;
   options.zero_stage = static_cast<int>(config.parallel.zero_stage);
   options.types.weights = bf16 ? DType::kBF16 : DType::kF32;
   options.types.gradients = dtype_of(run.gradient_dtype);
@@ -68,24 +72,22 @@ InstanceOptions planned_options(const Config& config, const Ranks* ranks) {
   return options;
 }
 
-InstanceOptions instance_options(const Config& config, State::Purpose purpose, const Ranks* ranks) {
+InstanceOptions instance_options(const Config& config, State::Purpose purpose, const Ranks& ranks) {
   const RunSettings& run = config.run;
   InstanceOptions options = planned_options(config, ranks);
   options.purpose = purpose;
-  const Device device = ranks ? ranks->device : choose_device(run.device);
+  const Device device = device_of(config, ranks);
   if (run.device == DeviceChoice::kCuda && !built_with_cuda())
     refuse(config, "device", "this mixtune was built without CUDA", "set it to cpu or auto, or build with CUDA 13");
   if (run.device == DeviceChoice::kCuda && gpu_count() == 0)
     refuse(config, "device", "there is no GPU that CUDA can use", "run 'mixtune doctor', or set it to cpu or auto");
   if (run.precision == Precision::kBf16 && device.type == DeviceType::kCpu) refuse_bf16_on_cpu(config);
   options.device = device;
-  if (ranks) {
-    options.gpu.patience = ranks->patience;
-    options.gpu.give_up = ranks->give_up;
-    options.gpu.advanced = [ranks] {
-      ranks->advance();
-    };
-  }
+  options.gpu.patience = ranks.patience;
+  options.gpu.give_up = ranks.give_up;
+  options.gpu.advanced = [&ranks] {
+    ranks.advance();
+  };
   return options;
 }
 

@@ -39,9 +39,9 @@ class CountedProgress : public RankProgress {
 
 TEST(InstanceOptions, WhatAGpuHasDoneIsToldToThoseWhoWatchTheRank) {
   CountedProgress progress;
-  Ranks ranks = single_rank();
+  Ranks ranks = make_ranks(make_single_communicator(), {});
   const Config config = parse_config("device: cpu\n", "run.yaml");
-  const InstanceOptions watched = instance_options(config, State::Purpose::kTraining, &ranks);
+  const InstanceOptions watched = instance_options(config, State::Purpose::kTraining, ranks);
   watched.gpu.advanced();
   ranks.progress = &progress;
   watched.gpu.advanced();

@@ -13,7 +13,7 @@ constexpr int64_t kProfiledStep = 5;  // by then everything has been done once
 
 }  // namespace
 
-void train(const Config& config, bool profile, const Ranks* ranks) try {
+void train(const Config& config, bool profile, const Ranks& ranks) try {
   Trainer trainer(config, ranks);
   const int64_t profiled = profile ? std::min(kProfiledStep, trainer.total_steps()) : 0;
   trainer.open_output();
@@ -28,9 +28,8 @@ void train(const Config& config, bool profile, const Ranks* ranks) try {
     throw Error("", error.what(), "");  // found after the first step: no longer what exit code 2 means
   }
 } catch (const OutOfMemory& error) {
-  const Device device = ranks ? ranks->device : choose_device(config.run.device);
   throw Error("", error.what(),
-              memory_advice(config, ranks ? ranks->grid.world : 1, device.type == DeviceType::kCuda, error.part()),
+              memory_advice(config, ranks.grid.world, device_of(config, ranks).type == DeviceType::kCuda, error.part()),
               error.exit_code());
 }
 

@@ -16,8 +16,7 @@ namespace {
 class Planner {
  public:
   Planner(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits)
-      : ranks_(options.ranks ? planned_ranks(options.ranks->grid, options.ranks->gpu_bytes)
-                             : planned_ranks(RankGrid{})),
+      : ranks_(planned_ranks(options.ranks->grid, options.ranks->gpu_bytes)),
         instance_(config, on_meta(options, ranks_)),
         batch_(limits.tokens, limits.longest_document, config.vocab_size, 0, HostMemory::kPageable, limits.weighted),
         saved_(instance_.model().make_saved()) {}
@@ -91,7 +90,7 @@ double share_that_fits(const MixtralConfig& config, const InstanceOptions& optio
   if (fits(kWorstRouting)) return kWorstRouting;
   if (!fits(kEvenRouting)) return 0;
   // All rows of the ranks that share experts, which no share can exceed.
-  double low = kEvenRouting, high = options.ranks ? options.ranks->grid.expert_parallel : kEvenRouting;
+  double low = kEvenRouting, high = options.ranks->grid.expert_parallel;
   while (high - low > 0.01) (fits((low + high) / 2) ? low : high) = (low + high) / 2;
   return low;
 }
@@ -103,8 +102,7 @@ double reserved_share(double fits) {
 Reserve plan_reserve(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits,
                      size_t bytes) {
   Reserve reserve;
-  if (options.ranks && options.ranks->grid.expert_parallel > 1)
-    reserve.fits = share_that_fits(config, options, limits, bytes);
+  if (options.ranks->grid.expert_parallel > 1) reserve.fits = share_that_fits(config, options, limits, bytes);
   reserve.still_needed = plan_memory(config, options, limits, reserved_share(reserve.fits)).still_needed;
   return reserve;
 }

@@ -141,7 +141,7 @@ class Search {
     const int64_t rows = config.batch.per_device_train_batch_size, length = config.data.max_seq_length;
     std::optional<InstanceOptions> options;
     try {
-      options = planned_options(config, &ranks);
+      options = planned_options(config, ranks);
     } catch (const UserError&) {
       return std::nullopt;
     }

@@ -44,7 +44,7 @@ size_t need(const MixtralConfig& shape, const Config& config, int ranks) {
   const Ranks planned =
       planned_ranks({.world = ranks, .expert_parallel = static_cast<int>(config.parallel.expert_model_parallel_size)});
   const int64_t rows = config.batch.per_device_train_batch_size, length = config.data.max_seq_length;
-  return plan_memory(shape, planned_options(config, &planned), {rows * length, length, rows}, kWorstRouting).least();
+  return plan_memory(shape, planned_options(config, planned), {rows * length, length, rows}, kWorstRouting).least();
 }
 
 std::string str(const Fit& fit) {

@@ -6,7 +6,7 @@ namespace mixtune {
 
 void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& host_batch, Saved& saved, const LossScales& scales,
                       const Tensor& losses) {
-  if (scales.ranks) scales.ranks->set_activity("forward");
+  scales.ranks->set_activity("forward");
   const Frame frame(ctx);
   backward_pass(ctx, model, forward_pass(ctx, model, host_batch, saved, true), saved, scales, losses);
 }
@@ -22,7 +22,7 @@ void backward_pass(Ctx& ctx, const Mixtral& model, const ForwardPass& forward, S
   const auto& [batch, h] = forward;
   const Tensor prob_grad =
       ctx.stack.push("router loss gradient", {saved.router_stats.shape[0], saved.router_stats.shape[2]}, DType::kF64);
-  if (scales.ranks) scales.ranks->world->all_reduce(ctx, "router statistics", saved.router_stats);
+  scales.ranks->data->all_reduce(ctx, "router statistics", saved.router_stats);
   if (scales.router_stats) copy(ctx, saved.router_stats, scales.router_stats);
   router_loss(ctx, {.type = scales.router_loss_type,
                     .stats = saved.router_stats,
@@ -30,7 +30,7 @@ void backward_pass(Ctx& ctx, const Mixtral& model, const ForwardPass& forward, S
                     .scale = scales.router_scale,
                     .prob_grad = prob_grad,
                     .loss = losses.slice(1, 1)});
-  if (scales.ranks) scales.ranks->set_activity("backward");
+  scales.ranks->set_activity("backward");
   const Tensor dh = ctx.stack.push("residual gradient", h.shape, h.dtype);
   model.head_loss(ctx, batch, {.h = h, .loss = losses.slice(0, 1), .dh = dh, .scale = scales.token_scale});
   model.layers_backward(ctx, batch, model.all_layers(), dh, scales.router_scale != 0 ? prob_grad : Tensor{}, saved);

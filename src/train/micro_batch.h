@@ -13,8 +13,8 @@ struct LossScales {
   RouterLossType router_loss_type = RouterLossType::kHuggingface;
   double token_scale = 1;
   double router_scale = 0;
-  const Ranks* ranks = nullptr;  // whose batches are one accumulation step; none: this rank alone
-  Tensor router_stats = {};      // [L, 2, E] fp64 in host memory: where a copy of Saved's goes; empty: nowhere
+  const Ranks* ranks = &single_rank();  // never null; whose batches are one accumulation step
+  Tensor router_stats = {};             // [L, 2, E] fp64 in host memory: where a copy of Saved's goes; empty: nowhere
 };
 void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const LossScales& scales,
                       const Tensor& losses);

@@ -40,9 +40,9 @@ ParallelReport::ParallelReport(Instance& instance)
     : instance_(instance),
       layers_(instance.model().config().num_hidden_layers),
       experts_(instance.model().config().num_local_experts),
-      all_(instance.ctx(), "numbers of all ranks", instance.ranks().world->size() * kNumbers),
+      all_(instance.ctx(), "numbers of all ranks", instance.ranks().all->size() * kNumbers),
       routed_(experts_) {
-  record_.ranks.resize(instance.ranks().world->size());
+  record_.ranks.resize(instance.ranks().all->size());
   record_.expert_tokens.resize(experts_);
 }
 
@@ -67,11 +67,11 @@ Tensor ParallelReport::add(const Batch& batch) {
 
 const ParallelRecord& ParallelReport::read() {
   Ctx& ctx = instance_.ctx();
-  Communicator& world = *instance_.ranks().world;
+  Communicator& ranks = *instance_.ranks().all;
   instance_.ranks().traffic->stop();
   std::ranges::copy(numbers(tokens_, *instance_.ranks().traffic), own_.as<double>());
-  copy(ctx, own_, all_.slice(world.rank() * kNumbers, kNumbers));
-  world.all_gather(ctx, "numbers of a step", all_.slice(0, world.size() * kNumbers));
+  copy(ctx, own_, all_.slice(ranks.rank() * kNumbers, kNumbers));
+  ranks.all_gather(ctx, "numbers of a step", all_.slice(0, ranks.size() * kNumbers));
   const double* all = all_.read(ctx);
   for (size_t rank = 0; rank < record_.ranks.size(); ++rank) record_.ranks[rank] = record_of(all + rank * kNumbers);
   count_routed();

@@ -68,21 +68,21 @@ class Proof {
 
 }  // namespace
 
-std::string find_unshared(Ctx& ctx, Communicator& world, const std::string& folder,
+std::string find_unshared(Ctx& ctx, Communicator& ranks, const std::string& folder,
                           std::chrono::milliseconds patience) {
-  if (world.size() == 1) return "";
+  if (ranks.size() == 1) return "";
   std::optional<Proof> proof;
-  if (world.rank() == 0) proof.emplace(folder);
+  if (ranks.rank() == 0) proof.emplace(folder);
   const char* what = "proof that ranks share a folder";
-  const std::string name = gather_texts(ctx, world, what, proof ? proof->name() : "")[0],
-                    word = gather_texts(ctx, world, what, proof ? proof->word() : "")[0];
+  const std::string name = gather_texts(ctx, ranks, what, proof ? proof->name() : "")[0],
+                    word = gather_texts(ctx, ranks, what, proof ? proof->word() : "")[0];
   const std::string place = fmt::format("on {} it is {}", host_name(), resolved(folder));
   std::string own = proof ? place : "";
   if (!proof && !comes_to_hold(folder, name, word, patience))
     own = fmt::format("does not see what rank 0 writes there: {}", place);
   else if (!proof && access(folder.c_str(), W_OK | X_OK) != 0)
     own = fmt::format("may not write there ({}): {}", std::strerror(errno), place);
-  const std::vector<std::string> all = gather_texts(ctx, world, what, own);
+  const std::vector<std::string> all = gather_texts(ctx, ranks, what, own);
   const auto complains = [](const std::string& text) {
     return !text.empty();
   };

@@ -12,6 +12,6 @@ namespace mixtune {
 // file system may show a rank only after a while what another wrote: a rank looks for as long as `patience`. Returns,
 // the same in every rank, which rank does not find it or may not write there, on which host and where; "" where there
 // is none. All ranks call this.
-std::string find_unshared(Ctx& ctx, Communicator& world, const std::string& folder, std::chrono::milliseconds patience);
+std::string find_unshared(Ctx& ctx, Communicator& ranks, const std::string& folder, std::chrono::milliseconds patience);
 
 }  // namespace mixtune

@@ -14,7 +14,9 @@ StepRunner::StepRunner(Instance& instance, const OptimizerSettings& settings, ui
       squares_(scalars_.slice(0)),
       losses_(scalars_.slice(1, 2)),
       scale_(scalars_.slice(3)) {
-  if (instance.ranks().world->size() > 1) report_.emplace(instance);
+  // One sum of two numbers: that of squares is over all ranks, that of losses over those with other tokens.
+  MT_CHECK(instance.ranks().data->size() == instance.ranks().all->size());
+  if (instance.ranks().all->size() > 1) report_.emplace(instance);
 }
 
 void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Loss& loss) {
@@ -56,7 +58,7 @@ void StepRunner::update(const Update& args) {
     optimizer_.gradient_squares(ctx, squares_);
   }
   // The router's loss is every rank's already.
-  instance_.ranks().world->all_reduce(ctx, "loss and gradient norm", scalars_.slice(0, 2));
+  instance_.ranks().all->all_reduce(ctx, "loss and gradient norm", scalars_.slice(0, 2));
   const Range range(ctx, "optimizer");
   clip_scale(ctx, {.squares = squares_, .guards = losses_, .scale = scale_, .max_norm = args.max_norm});
   optimizer_.step(ctx, {.step = args.step, .learning_rate = args.learning_rate, .grad_scale = scale_});

@@ -45,9 +45,9 @@ OutputRequest output_request(const Config& config) {
 namespace {
 
 // The model's folder, once output_dir is known to be usable.
-ModelFolder open_model(const Config& config, const Ranks* ranks) {
-  if (ranks) ranks->set_activity("loading");
-  if (ranks == nullptr || ranks->grid.rank == 0) check_output_folder(output_request(config));
+ModelFolder open_model(const Config& config, const Ranks& ranks) {
+  ranks.set_activity("loading");
+  if (ranks.grid.rank == 0) check_output_folder(output_request(config));
   return ModelFolder(config.model.model_name_or_path);
 }
 
@@ -81,7 +81,7 @@ RunData checked_data(const Config& config, const ModelFolder& folder, Instance& 
   const Ranks& ranks = instance.ranks();
   const bool others_wait = ranks.grid.rank == 0 && caches_documents(config);
   const auto meet = [&](bool now) {
-    if (now && caches_documents(config)) gather_texts(instance.ctx(), *ranks.world, "data that rank 0 tokenises", "");
+    if (now && caches_documents(config)) barrier(instance.ctx(), *ranks.all, "data that rank 0 tokenises");
   };
   meet(ranks.grid.rank != 0);
   const BorrowedThreads threads(others_wait ? ranks.grid.world : 1);
@@ -107,7 +107,7 @@ std::string resolved_config(Config config, double router_coefficient, const RunD
 
 }  // namespace
 
-Trainer::Trainer(const Config& config, const Ranks* ranks)
+Trainer::Trainer(const Config& config, const Ranks& ranks)
     : config_(config),
       folder_(open_model(config, ranks)),
       options_(instance_options(config, State::Purpose::kTraining, ranks)),
@@ -122,11 +122,10 @@ Trainer::Trainer(const Config& config, const Ranks* ranks)
   adapt(folder_, instance_.model().config(), config, data_);
   if (data_.has_validation())
     evaluator_.emplace(instance_, validation_rows(config, data_), config.batch.per_device_train_batch_size);
-  if (instance_.ranks().compare)  // rows are drawn from one plan, so what each rank has read must be the same
-    instance_.ranks().compare(
-        {{"data", data_.digest()}, {"vocabulary", std::to_string(instance_.model().config().vocab_size)}});
+  // Rows are drawn from one plan, so what each rank has read must be the same.
+  ranks.compare({{"data", data_.digest()}, {"vocabulary", std::to_string(instance_.model().config().vocab_size)}});
   const LoadReport loaded = load_weights(instance_.ctx(), folder_.weights(), instance_.state());
-  if (leads()) log_info("loaded {}{}", loaded.str(), ranks ? ", this rank's share" : "");
+  if (leads()) log_info("loaded {}{}", loaded.str(), ranks.grid.world > 1 ? ", this rank's share" : "");
   const int64_t tokens = std::max(loader_.max_batch_tokens(), evaluator_ ? evaluator_->max_batch_tokens() : int64_t{0});
   plans_ = warm_up(instance_, {.tokens = tokens,
                                .longest_document = std::min(tokens, config.data.max_seq_length),
@@ -151,12 +150,12 @@ void Trainer::open_output() {
 void Trainer::check_shared() {
   const double seconds = std::min(10.0, config_.parallel.collective_timeout / 4);  // others wait for this
   Ctx& ctx = instance_.ctx();
-  Communicator& world = *instance_.ranks().world;
+  Communicator& all = *instance_.ranks().all;
   const std::string found =
-      find_unshared(ctx, world, config_.run.output_dir, std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3)));
+      find_unshared(ctx, all, config_.run.output_dir, std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3)));
   if (found.empty()) return;
   output_.reset();
-  gather_texts(ctx, world, "output_dir given up", "");  // before the first rank that fails ends all
+  barrier(ctx, all, "output_dir given up");  // before the first rank that fails ends all
   throw UserError(config_.where("output_dir"), found, "name a folder of a file system that all ranks share");
 }
 
@@ -164,8 +163,9 @@ void Trainer::announce() {
   log_info("{} parameters on {}, {} steps", instance_.state().layout().all_elements(), describe(options_),
            total_steps_);
   if (const RankGrid& grid = instance_.ranks().grid; grid.world > 1)
-    log_info("{}, zero_stage {}, global batch of {} rows", grid.str(), options_.zero_stage,
-             config_.batch.per_device_train_batch_size * config_.batch.gradient_accumulation_steps * grid.world);
+    log_info(
+        "{}, zero_stage {}, global batch of {} rows", grid.str(), options_.zero_stage,
+        config_.batch.per_device_train_batch_size * config_.batch.gradient_accumulation_steps * grid.size(Axis::kDp));
   if (options_.device.type == DeviceType::kCuda)
     log_info("attention: {}",
              attention_backend(instance_.ctx(), instance_.model().attention_shape({}), options_.types.weights));
@@ -282,7 +282,7 @@ void Trainer::save(int64_t step) {
   const SaveOptions options = save_options(leads() ? output_->checkpoint_path(step) : "");
   instance_.state().weight_sync().await_all(instance_.ctx());
   check_replicas(step);
-  save_checkpoint(instance_.ctx(), instance_.state(), options, *instance_.ranks().world);
+  save_checkpoint(instance_.ctx(), instance_.state(), options, *instance_.ranks().all);
   if (!leads()) return;
   output_->write_latest(step);
   output_->prune(config_.run.save_total_limit);
@@ -292,7 +292,7 @@ void Trainer::save(int64_t step) {
 void Trainer::check_replicas(int64_t step) {
   const Ranks& ranks = instance_.ranks();
   const std::string own = instance_.state().replica_differences(instance_.ctx(), ranks.grid.rank);
-  const std::vector<std::string> all = gather_texts(instance_.ctx(), *ranks.world, "differences of replicas", own);
+  const std::vector<std::string> all = gather_texts(instance_.ctx(), *ranks.all, "differences of replicas", own);
   const auto found = std::ranges::find_if(all, [](const std::string& text) { return !text.empty(); });
   if (found == all.end()) return;
   throw Error(fmt::format("step {}", step), fmt::format("{}; nothing is saved", *found),

@@ -25,8 +25,8 @@ MixtralConfig model_shape(const Config& config, const ModelFolder& folder);
 class Trainer {
  public:
   // Reads the model and the data; writes nothing. Every rank has a trainer, and they do everything together; rank 0
-  // alone writes and reports. `ranks` outlive it; none: this process alone.
-  explicit Trainer(const Config& config, const Ranks* ranks = nullptr);
+  // alone writes and reports. `ranks` outlive it.
+  explicit Trainer(const Config& config, const Ranks& ranks = single_rank());
 
   // Claims output_dir, once every rank is known to see it, and begins the records there. Throws UserError, with
   // everything as it was, where one does not.

@@ -23,7 +23,7 @@ void leave_room(Instance& instance, const BatchLimits& limits) {
   if (ranks.grid.expert_parallel == 1) return;
   double fits = reserve.fits;
   for (const std::string& text :
-       gather_texts(instance.ctx(), *ranks.world, "share of tokens that fits", fmt::format("{}", fits)))
+       gather_texts(instance.ctx(), *ranks.all, "share of tokens that fits", fmt::format("{}", fits)))
     fits = std::min(fits, std::stod(text));
   if (ranks.grid.rank == 0 && fits >= kEvenRouting && fits < kWorstRouting)
     log_warning("memory may run out where {}; 'mixtune estimate' shows what would fit any routing",

@@ -58,9 +58,9 @@ class Bf16Parity : public testing::TestWithParam<Where> {
     config_ = name == kMiddleSize ? middle_size_config() : load_mixtral_config(folder);
     InstanceOptions options = bf16_on_gpu();
     options.gpu.deterministic = GetParam().deterministic;
-    if (const Ranks* ranks = rank_of_job()) {
-      options.ranks = ranks;
-      options.device = ranks->device;
+    if (const Ranks& ranks = rank_of_job(); ranks.grid.world > 1) {
+      options.ranks = &ranks;
+      options.device = ranks.device.value();
       options.zero_stage = 0;            // every rank has the whole sums of gradients
       config_.router_aux_loss_coef = 0;  // the loss of all ranks' batches together is no sum of theirs
     }
@@ -70,7 +70,7 @@ class Bf16Parity : public testing::TestWithParam<Where> {
       make_middle_size();
     else
       load_fixture(folder);
-    const int rank = options.ranks ? options.ranks->grid.rank : 0;
+    const int rank = options.ranks->grid.rank;
     batch_ = batches_[rank];
     for (const Batch& batch : batches_) {
       Forward forward = run_forward(*cpu_, batch);
@@ -83,7 +83,7 @@ class Bf16Parity : public testing::TestWithParam<Where> {
   void make_middle_size() {
     fill_weights(*cpu_);
     fill_weights(*gpu_);
-    const int ranks = rank_of_job() ? rank_of_job()->grid.world : 1;
+    const int ranks = rank_of_job().grid.world;
     std::vector<int64_t> lengths = {1, 2, 130, 3, 511, 64, 7, 700, 1, 33, 128, 257, 90, 2, 41};
     for (int rank = 0; rank < ranks; ++rank) {
       batches_.push_back(data_.emplace_back(std::make_unique<TestData>(config_.vocab_size, lengths))->batch());

@@ -18,7 +18,7 @@ class RankOfJob : public testing::Environment {
     static RankOfJob* const environment = new RankOfJob;  // GoogleTest deletes it
     return environment;
   }
-  const Ranks* ranks() const { return ranks_ ? &*ranks_ : nullptr; }
+  const Ranks& ranks() const { return ranks_ ? *ranks_ : single_rank(); }
 
   // Experts are spread over all ranks, each with a GPU of its own.
   void SetUp() override {
@@ -45,8 +45,8 @@ class RankOfJob : public testing::Environment {
 
 inline testing::Environment* const kRankOfJob = testing::AddGlobalTestEnvironment(RankOfJob::instance());
 
-// None where the program was started alone.
-inline const Ranks* rank_of_job() {
+// Of one, where the program was started alone.
+inline const Ranks& rank_of_job() {
   return RankOfJob::instance()->ranks();
 }
 

@@ -111,7 +111,7 @@ inline Backward run_backward(Instance& instance, std::span<const Batch> micro_ba
                      {.token_scale = token_scale, .router_scale = router_scale}, losses.slice(0, 2));
   }
   state.gradients().finish(ctx);
-  instance.ranks().world->all_reduce(ctx, "losses", losses.slice(0, 1));
+  instance.ranks().data->all_reduce(ctx, "losses", losses.slice(0, 1));
   const double* sums = losses.read(ctx);
   return {token_scale * sums[0] + router_scale * sums[1],
           HostCopies(ctx, state, [&](int p) { return state.gradients().finished(ctx, p); })};
