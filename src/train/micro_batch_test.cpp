@@ -15,7 +15,7 @@
 namespace mixtune {
 namespace {
 
-constexpr LossScales kScales = {.token_scale = 0.1, .router_scale = 0.02};
+const LossScales kScales = {.token_scale = 0.1, .router_scale = 0.02};
 constexpr size_t kStackBytes = size_t{16} << 20;
 
 TestModel model_with(Recompute recompute) {
