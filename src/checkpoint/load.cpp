@@ -92,7 +92,8 @@ uint64_t bytes_read(const HfFolder& folder, const State& state) {
   uint64_t bytes = 0;
   for (int param = 0; param < state.size(); ++param)
     for (const HfBlock& slice : state.spec(param).blocks)
-      bytes += counted_part(state, param, slice).to.elements() * dtype_size(folder.stored(slice).dtype);
+      if (const int64_t n = counted_part(state, param, slice).to.elements(); n > 0)
+        bytes += n * dtype_size(folder.stored(slice).dtype);
   return bytes;
 }
 

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/staged.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/counted_part.h"
 #include "checkpoint/edit_config.h"
 #include "checkpoint/hf_folder.h"
 #include "checkpoint/index.h"
@@ -28,7 +29,7 @@ constexpr const char* kConfigFile = "config.json";
 // A Hugging Face tensor that this rank writes.
 struct HubTensor {
   TensorEntry entry;
-  Shape stored;  // in the checkpoint that it was loaded from
+  std::optional<Shape> stored;  // in the checkpoint that it was loaded from, if it was
 };
 
 using Shard = std::vector<HubTensor>;
@@ -41,8 +42,8 @@ std::vector<HubTensor> hub_tensors(const State& state) {
     for (const HfBlock& block : state.spec(param).blocks) {
       const auto [elements, is_new] = missing.emplace(block.name, block.shape().elements());
       if (is_new) {
-        tensors.emplace_back().entry = {block.name, DType::kF32, block.shape()};
-        tensors.back().stored = block.stored_shape();
+        tensors.emplace_back().entry = {block.name, state.weight(param).dtype, block.shape()};
+        if (is_stored(state, param)) tensors.back().stored = block.stored_shape();
       }
       elements->second -= block.elements();
     }
@@ -57,7 +58,7 @@ void choose_dtypes(std::vector<HubTensor>& tensors, const SaveOptions& options) 
     return;
   }
   for (HubTensor& tensor : tensors)
-    tensor.entry.dtype = *options.source->locate(tensor.entry.name, tensor.stored).stored->dtype;
+    if (tensor.stored) tensor.entry.dtype = *options.source->locate(tensor.entry.name, *tensor.stored).stored->dtype;
 }
 
 std::vector<Shard> split(std::vector<HubTensor> tensors, uint64_t max_shard_size) {
@@ -239,10 +240,12 @@ bool saves_masters(const State& state, const SaveOptions& options) {
   if (!state.types().masters) return false;
   const DType held = state.types().weights;
   if (options.dtype) return *options.dtype != held;
-  for (int param = 0; param < state.size(); ++param)
+  for (int param = 0; param < state.size(); ++param) {
+    if (!is_stored(state, param)) continue;
     for (const auto& blocks : {state.spec(param).blocks, state.spec(param).elsewhere})
       for (const HfBlock& block : blocks)
         if (*options.source->locate(block.name, block.stored_shape()).stored->dtype != held) return true;
+  }
   return false;
 }
 

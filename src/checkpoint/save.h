@@ -19,7 +19,7 @@ struct SaveOptions {
   std::string out_folder;                // must not exist; the folder it is in must
   std::string config_json;               // text of config.json
   std::span<const SideFile> side_files;  // written byte for byte under their own names
-  std::optional<DType> dtype;            // of every tensor; none: each tensor's own in `source`, so nothing is lost
+  std::optional<DType> dtype;            // of every tensor; none: its own in `source`, or as it is held
   const HfFolder* source = nullptr;
   uint64_t max_shard_size = 5'000'000'000;  // bytes of tensors in one file; a larger tensor has a file of its own
   std::function<void()> advanced = {};      // called at every 16 MiB that are written, and at every file's end

@@ -181,6 +181,30 @@ TEST_F(Save, MastersRatherThanBf16Weights) {
   EXPECT_EQ(difference(load(out_), wide), "");
 }
 
+// A parameter that no checkpoint has yet (an adapter's, say): loading leaves it, saving writes it as it is held.
+TEST_F(Save, WhatIsNotLoadedIsSavedAsItIsHeld) {
+  make_source(source_, DType::kF32);
+  std::vector<ParamSpec> specs = small_specs({});
+  const Shape shape{2, 8};
+  specs.push_back({.name = "added",
+                   .shape = shape,
+                   .blocks = {{"added.weight", Box(shape)}},
+                   .dtype = DType::kBF16,
+                   .origin = ParamSpec::Origin::kInitialised});
+  State state(specs, {}, DType::kF32, State::Purpose::kInference);
+  const Tensor added = state.weight(state.size() - 1);
+  std::fill_n(added.as<BF16>(), added.elements(), to_bf16(3));
+  load_weights(ctx_, HfFolder(source_), state);
+  EXPECT_EQ(to_float(added.as<BF16>()[5]), 3);
+  save_checkpoint(ctx_, state, ModelFolder(source_).save_options(out_));
+  const HfFolder saved(out_);
+  EXPECT_EQ(*saved.locate("added.weight", shape).stored->dtype, DType::kBF16);
+  EXPECT_EQ(*saved.locate("model.norm.weight", {8}).stored->dtype, DType::kF32);
+  std::vector<float> values(shape.elements());
+  saved.read({"added.weight", Box(shape)}, 0, host_tensor(values.data(), shape));
+  EXPECT_EQ(values, std::vector<float>(values.size(), 3));
+}
+
 TEST_F(Save, NeverWritesOverAnything) {
   make_source(source_, DType::kF32);
   const ModelFolder source(source_);

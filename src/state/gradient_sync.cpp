@@ -69,6 +69,7 @@ void GradientSync::finish(Ctx& ctx) {
     const ParamLayout::Bucket& bucket = layout_.buckets()[b];
     if (gradients_.bucket(b) && bucket.holders.size > 1) holders_.of(bucket).wait(ctx, kSums, reduced_at_[b]);
   }
+  in_step_ = false;
 }
 
 }  // namespace mixtune

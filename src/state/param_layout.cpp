@@ -6,8 +6,8 @@ namespace mixtune {
 
 namespace {
 
-constexpr int64_t round_up(int64_t n, int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
+int64_t round_up(int64_t n, int64_t multiple) {
+  return static_cast<int64_t>(align_up(static_cast<size_t>(n), static_cast<size_t>(multiple)));
 }
 
 void check_blocks(const ParamSpec& spec) {

@@ -62,6 +62,16 @@ TEST_F(StateTest, InferenceHoldsWeightsAlone) {
   EXPECT_EQ(used, 3 * kAlignment * sizeof(float));  // each begins at a multiple of kAlignment elements
 }
 
+TEST_F(StateTest, AParameterMayHaveADTypeOfItsOwn) {
+  std::vector<ParamSpec> mixed = specs();
+  mixed[0].dtype = DType::kBF16;
+  State held(mixed, {}, {.masters = true}, State::Purpose::kTraining);
+  EXPECT_EQ(held.weight(0).dtype, DType::kBF16);
+  EXPECT_EQ(held.weight(2).dtype, DType::kF32);
+  EXPECT_EQ(held.master(0).dtype, DType::kF32);  // of what is narrower than it
+  EXPECT_FALSE(held.master(2));
+}
+
 TEST_F(StateTest, AModelTooLargeForTheMachineIsOneClearLine) {
   const int64_t rows = int64_t{1} << 40;
   try {

@@ -4,10 +4,6 @@
 
 namespace mixtune {
 
-namespace {
-constexpr const char* kUpdatedWeights = "updated weights";
-}
-
 WeightSync::WeightSync(const ParamLayout& layout, const Storage& weights, const Holders& holders)
     : layout_(layout),
       weights_(weights),
@@ -20,7 +16,7 @@ void WeightSync::gather_before(Ctx& ctx, size_t end) {
     const ParamLayout::Bucket& bucket = layout_.buckets()[ungathered_];
     if (!layout_.sharded() || !bucket.trained || bucket.holders.size == 1) continue;
     const InLane lane(ctx);
-    holders_.of(bucket).all_gather(ctx, kUpdatedWeights, weights_.bucket(ungathered_));
+    holders_.of(bucket).all_gather(ctx, kUpdates, weights_.bucket(ungathered_));
     gathered_[ungathered_] = mark_lane(ctx);
   }
 }
@@ -29,7 +25,7 @@ void WeightSync::await(Ctx& ctx, int bucket) {
   constexpr size_t kAhead = 2;  // buckets of a layer
   const auto b = static_cast<size_t>(bucket);
   gather_before(ctx, b + 1 + kAhead);
-  if (gathered_[b].place > 0) holders_.of(layout_.buckets()[b]).wait(ctx, kUpdatedWeights, gathered_[b]);
+  if (gathered_[b].place > 0) holders_.of(layout_.buckets()[b]).wait(ctx, kUpdates, gathered_[b]);
   gathered_[b] = {};
 }
 

@@ -11,6 +11,8 @@ namespace mixtune {
 
 class WeightSync {
  public:
+  static constexpr const char* kUpdates = "updated weights";  // as traffic names them
+
   // All outlive this. Without a sharded layout each rank updates all, and nothing moves.
   WeightSync(const ParamLayout& layout, const Storage& weights, const Holders& holders);
 

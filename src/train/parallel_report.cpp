@@ -19,8 +19,8 @@ Numbers numbers(int64_t tokens, Traffic& traffic) {
           static_cast<double>(exchange.bytes),
           exchange.seconds * 1e3,
           exchange.exposed_seconds * 1e3,
-          traffic.of({"sum of gradients"}).exposed_seconds * 1e3,
-          traffic.of({"updated weights"}).exposed_seconds * 1e3,
+          traffic.of({GradientSync::kSums}).exposed_seconds * 1e3,
+          traffic.of({WeightSync::kUpdates}).exposed_seconds * 1e3,
           traffic.all().exposed_seconds * 1e3};
 }
 

@@ -50,7 +50,7 @@ void StepRunner::update(const Update& args) {
   Ctx& ctx = instance_.ctx();
   instance_.ranks().set_activity("optimizer");
   {
-    const Range range(ctx, "sum of gradients");
+    const Range range(ctx, GradientSync::kSums);
     instance_.state().gradients().finish(ctx);
   }
   if (args.with_norm) {
