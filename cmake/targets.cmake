@@ -26,7 +26,8 @@ if(MIXTUNE_SANITIZE)
 endif()
 
 # mixtune_layer(NAME SOURCES... [CUDA sources...] [NO_CUDA sources...] [LINK libraries...]): the library of one folder
-# of src/. A build for CUDA takes the sources after CUDA, another one those after NO_CUDA.
+# of src/. A build for CUDA takes the sources after CUDA, another one those after NO_CUDA. With MIXTUNE_UNITY its sources
+# are compiled by sixteens: names in a folder's anonymous namespaces differ.
 function(mixtune_layer name)
   cmake_parse_arguments(ARG "" "" "CUDA;NO_CUDA;LINK" ${ARGN})
   if(MIXTUNE_HAS_CUDA)
@@ -34,6 +35,7 @@ function(mixtune_layer name)
   else()
     add_library(mixtune_${name} STATIC ${ARG_UNPARSED_ARGUMENTS} ${ARG_NO_CUDA})
   endif()
+  set_target_properties(mixtune_${name} PROPERTIES UNITY_BUILD ${MIXTUNE_UNITY} UNITY_BUILD_BATCH_SIZE 16)
   target_link_libraries(mixtune_${name} PUBLIC mixtune_flags ${ARG_LINK})
 endfunction()
 

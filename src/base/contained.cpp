@@ -37,7 +37,7 @@ bool leads_out(const std::string& folder, const std::string& name) {
 
 std::string path_within(const std::string& folder, const std::string& name, std::string_view mend) {
   const std::string path = folder + "/" + name;
-  if (leads_out(folder, name)) throw UserError(printable(path, 400), "is a link that leads out of its folder", mend);
+  if (leads_out(folder, name)) throw UserError(printable_path(path), "is a link that leads out of its folder", mend);
   return path;
 }
 
@@ -54,7 +54,7 @@ std::vector<std::string> regular_files(const std::string& folder) {
     if (entry->is_regular_file(unreadable)) names.push_back(entry->path().filename().string());
   }
   if (error)
-    throw UserError(printable(folder, 400), fmt::format("cannot be listed: {}", error.message()), "check the path");
+    throw UserError(printable_path(folder), fmt::format("cannot be listed: {}", error.message()), "check the path");
   std::ranges::sort(names);
   return names;
 }

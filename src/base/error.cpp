@@ -37,6 +37,10 @@ size_t utf8_length(std::string_view text, size_t i) {
 Error::Error(std::string_view where, std::string_view what, std::string_view mend, ExitCode code)
     : std::runtime_error(one_line(where, what, mend)), code_(code) {}
 
+std::string printable_path(std::string_view path) {
+  return printable(path, 400);
+}
+
 std::string printable(std::string_view text, size_t limit) {
   std::string out;
   for (size_t i = 0; i < text.size();) {

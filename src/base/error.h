@@ -30,6 +30,7 @@ class UserError : public Error {
 // `text` cut to `limit` bytes with control characters and invalid UTF-8 made visible: safe to print in a one-line
 // message, whatever file it came from.
 std::string printable(std::string_view text, size_t limit = 80);
+std::string printable_path(std::string_view path);  // up to 400 bytes of it
 
 bool is_utf8(std::string_view text);
 

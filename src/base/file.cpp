@@ -17,7 +17,7 @@ namespace mixtune {
 namespace {
 
 std::string shown(const std::string& path) {
-  return printable(path, 400);
+  return printable_path(path);
 }
 
 // O_NONBLOCK: a pipe that nobody writes to must not make open() wait.

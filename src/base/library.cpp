@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 Library::Library(const std::string& path)
     : name_(path), handle_(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE)) {
   if (handle_ == nullptr)
-    throw Error(printable(path, 400), fmt::format("cannot be loaded: {}", printable(dlerror(), 400)),
+    throw Error(printable_path(path), fmt::format("cannot be loaded: {}", printable(dlerror(), 400)),
                 "install it anew, or name another folder in MIXTUNE_LIBRARY_PATH");
 }
 
@@ -35,7 +35,7 @@ Library::Library(Library&& other) noexcept
 void* Library::address(const char* name) const {
   void* symbol = dlsym(handle_, name);
   if (symbol == nullptr)
-    throw Error(printable(path(), 400), fmt::format("has no function {}", name),
+    throw Error(printable_path(path()), fmt::format("has no function {}", name),
                 "install a newer version, or name its folder in MIXTUNE_LIBRARY_PATH");
   return symbol;
 }

@@ -72,12 +72,12 @@ bool is_stale(const Maker& maker, const fs::path& path) {
 }
 
 [[noreturn]] void fail_move(const std::string& to, int error) {
-  throw Error(printable(to, 400), fmt::format("cannot be put in place: {}", std::strerror(error)),
+  throw Error(printable_path(to), fmt::format("cannot be put in place: {}", std::strerror(error)),
               "check the folder it is in");
 }
 
 [[noreturn]] void fail_existing(const std::string& path) {
-  throw UserError(printable(path, 400), "exists already", "choose another name or remove it");
+  throw UserError(printable_path(path), "exists already", "choose another name or remove it");
 }
 
 void move(const std::string& from, const std::string& to) {
@@ -94,12 +94,16 @@ void move_new(const std::string& from, const std::string& to) {
     unlink(from.c_str());
     return;
   }
-  std::error_code error;
-  if (errno == EEXIST || fs::exists(fs::symlink_status(to, error))) fail_existing(to);
+  if (errno == EEXIST || is_taken(to)) fail_existing(to);
   move(from, to);
 }
 
 }  // namespace
+
+bool is_taken(const std::string& path) {
+  std::error_code ignored;
+  return fs::exists(fs::symlink_status(path, ignored));
+}
 
 StagedPath::StagedPath(const std::string& final_path)
     : final_path_(without_trailing_slash(final_path)), path_(temporary_name(final_path_)) {
@@ -127,11 +131,10 @@ void StagedPath::finish() {
 }
 
 StagedFolder::StagedFolder(const std::string& final_path) : staged_(final_path) {
-  std::error_code error;
-  if (fs::exists(fs::symlink_status(without_trailing_slash(final_path), error))) fail_existing(final_path);
+  if (is_taken(without_trailing_slash(final_path))) fail_existing(final_path);
   // An existing folder, or a link to one, would be somebody else's.
   if (mkdir(path().c_str(), 0777) != 0)
-    throw UserError(printable(final_path, 400), fmt::format("cannot be made: {}", std::strerror(errno)),
+    throw UserError(printable_path(final_path), fmt::format("cannot be made: {}", std::strerror(errno)),
                     "choose a place that exists and can be written");
 }
 
@@ -152,7 +155,7 @@ void remove_whole(const std::string& path) {
   std::error_code error;
   fs::remove_all(temporary, error);
   if (error)
-    throw Error(printable(path, 400), fmt::format("cannot be removed: {}", error.message()), "remove it by hand");
+    throw Error(printable_path(path), fmt::format("cannot be removed: {}", error.message()), "remove it by hand");
 }
 
 void remove_stale(const std::string& folder, std::string_view prefix) {

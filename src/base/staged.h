@@ -57,6 +57,9 @@ void remove_whole(const std::string& path);
 // process of another host runs cannot be seen from here: what it made goes once it has not changed for a week.
 void remove_stale(const std::string& folder, std::string_view prefix);
 
+// Whether something has this name, be it a link that leads nowhere.
+bool is_taken(const std::string& path);
+
 // `path` without the slashes at its end.
 std::string without_trailing_slash(std::string path);
 

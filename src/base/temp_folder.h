@@ -18,7 +18,7 @@ class TempFolder {
   explicit TempFolder(std::string_view purpose = "test") {
     std::string name = std::filesystem::temp_directory_path() / ("mixtune-" + std::string(purpose) + "-XXXXXX");
     if (mkdtemp(name.data()) == nullptr)
-      throw Error(printable(name, 400), std::string("cannot be made: ") + std::strerror(errno),
+      throw Error(printable_path(name), std::string("cannot be made: ") + std::strerror(errno),
                   "set TMPDIR to a folder that can be written");
     path_ = name;
   }

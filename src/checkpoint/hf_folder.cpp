@@ -78,9 +78,9 @@ void check_folder(const std::string& path) {
   const fs::file_status status = fs::status(path, error);
   if (fs::is_directory(status)) return;
   if (fs::exists(status))
-    throw UserError(printable(path, 400), "is a file, not a model folder", "give the folder that holds config.json");
+    throw UserError(printable_path(path), "is a file, not a model folder", "give the folder that holds config.json");
   throw UserError(
-      printable(path, 400), "there is no such model folder",
+      printable_path(path), "there is no such model folder",
       "give the path of a downloaded checkpoint ('hf download NAME --local-dir DIR' gets one from the hub)");
 }
 
@@ -89,12 +89,12 @@ std::vector<std::string> weight_files(const std::string& folder, WeightMap& weig
   if (fs::exists(folder + "/" + kWeightsFile, ignored)) return {kWeightsFile};
   if (!fs::exists(folder + "/" + kIndexFile, ignored)) {
     if (const auto foreign = foreign_folder(folder))
-      throw UserError(printable(folder, 400), foreign->what, foreign->mend);
-    throw UserError(printable(folder, 400), fmt::format("has neither {} nor {}", kWeightsFile, kIndexFile),
+      throw UserError(printable_path(folder), foreign->what, foreign->mend);
+    throw UserError(printable_path(folder), fmt::format("has neither {} nor {}", kWeightsFile, kIndexFile),
                     "give the folder of a whole checkpoint");
   }
   const std::string index = path_within(folder, kIndexFile);
-  weight_map = parse_index(read_small_file(index, kMaxIndexBytes, "get the checkpoint again"), printable(index, 400));
+  weight_map = parse_index(read_small_file(index, kMaxIndexBytes, "get the checkpoint again"), printable_path(index));
   std::set<std::string> names;
   for (const auto& [tensor, file] : weight_map) names.insert(file);
   return {names.begin(), names.end()};
@@ -112,7 +112,7 @@ std::string check_index(const WeightMap& weight_map, const std::vector<Safetenso
         continue;
       }
       if (fs::path(file.path()).filename() != entry->second)
-        throw UserError(printable(file.path(), 400),
+        throw UserError(printable_path(file.path()),
                         fmt::format("holds tensor '{}', which {} places elsewhere", printable(name), kIndexFile),
                         "the files are not of one checkpoint: get it again");
       ++found;
@@ -121,7 +121,7 @@ std::string check_index(const WeightMap& weight_map, const std::vector<Safetenso
   for (const auto& [name, file_name] : weight_map)
     for (const SafetensorsFile& file : files)
       if (fs::path(file.path()).filename() == file_name && file.find(name) == nullptr)
-        throw UserError(printable(file.path(), 400),
+        throw UserError(printable_path(file.path()),
                         fmt::format("lacks tensor '{}', which {} places there", printable(name), kIndexFile),
                         "the files are not of one checkpoint: get it again");
   return unlisted;
@@ -136,7 +136,7 @@ HfFolder::HfFolder(const std::string& path) : path_(path) {
   if (const std::string unlisted = check_index(weight_map_, files_); !unlisted.empty())
     log_warning(
         "{}: {} does not list all tensors of its files, as '{}': one that the model has no place for is ignored",
-        printable(path, 400), kIndexFile, printable(unlisted));
+        printable_path(path), kIndexFile, printable(unlisted));
 }
 
 bool HfFolder::lists(const std::string& stored_name) const {
@@ -158,7 +158,7 @@ HfFolder::Location HfFolder::locate(const std::string& hub_name, const Shape& sh
     if (!find(alias.name, found)) continue;
     const StoredTensor& stored = found.tensor->second;
     const auto fail = [&](const std::string& what, std::string_view mend) {
-      throw UserError(printable(found.file->path(), 400), fmt::format("tensor '{}' {}", alias.name, what), mend);
+      throw UserError(printable_path(found.file->path()), fmt::format("tensor '{}' {}", alias.name, what), mend);
     };
     if (!fits(alias, stored.shape, shape)) {
       const std::string wanted =
@@ -173,7 +173,7 @@ HfFolder::Location HfFolder::locate(const std::string& hub_name, const Shape& sh
     const int64_t part = alias.expert ? *alias.expert * alias.parts + alias.part : 0;
     return {found.file, &found.tensor->first, &stored, part * shape.elements()};
   }
-  throw UserError(printable(path_, 400), fmt::format("has no tensor '{}'", hub_name),
+  throw UserError(printable_path(path_), fmt::format("has no tensor '{}'", hub_name),
                   "the checkpoint is incomplete, or config.json is of another model");
 }
 
@@ -225,7 +225,7 @@ void HfFolder::check_unchanged() const {
 
 void throw_not_finite(const SafetensorsFile& file, const std::string& tensor) {
   file.file().check_unchanged();
-  throw UserError(printable(file.path(), 400), fmt::format("tensor '{}' holds NaN or infinity", tensor),
+  throw UserError(printable_path(file.path()), fmt::format("tensor '{}' holds NaN or infinity", tensor),
                   "the checkpoint is damaged, or comes from a run that went bad: use another");
 }
 
@@ -248,7 +248,7 @@ DType HfFolder::stored_dtype() const {
     for (const auto& [name, tensor] : file.tensors())
       if (tensor.dtype && is_weight_dtype(*tensor.dtype)) bytes[*tensor.dtype] += tensor.bytes();
   if (bytes.empty())
-    throw UserError(printable(path_, 400), "holds no F32, BF16 or F16 tensor",
+    throw UserError(printable_path(path_), "holds no F32, BF16 or F16 tensor",
                     "convert the checkpoint with transformers");
   return std::ranges::max_element(bytes, {}, [](const auto& item) { return item.second; })->first;
 }

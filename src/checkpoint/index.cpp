@@ -10,7 +10,7 @@ namespace mixtune {
 
 namespace {
 
-constexpr const char* kGetAgain = "the file is damaged: get it again";
+constexpr const char* kMend = "the file is damaged: get it again";
 
 bool plain_file_name(std::string_view name) {
   return name.ends_with(".safetensors") && name.find_first_of(std::string_view("/\\\0", 3)) == std::string_view::npos;
@@ -45,7 +45,7 @@ class IndexVisitor : public JsonVisitor {
   }
 
  private:
-  [[noreturn]] void malformed(std::string_view what) const { throw UserError(where_, what, kGetAgain); }
+  [[noreturn]] void malformed(std::string_view what) const { throw UserError(where_, what, kMend); }
 
   const std::string& where_;
   WeightMap& weight_map_;
@@ -57,8 +57,8 @@ class IndexVisitor : public JsonVisitor {
 WeightMap parse_index(std::string_view json, const std::string& where) {
   WeightMap weight_map;
   IndexVisitor visitor(where, weight_map);
-  read_json(json, where, kGetAgain, 4, visitor);
-  if (weight_map.empty()) throw UserError(where, "names no tensor", kGetAgain);
+  read_json(json, where, kMend, 4, visitor);
+  if (weight_map.empty()) throw UserError(where, "names no tensor", kMend);
   return weight_map;
 }
 

@@ -62,7 +62,7 @@ void check_unused(const HfFolder& folder, const Uses& uses) {
       const auto& [name, tensor] = item;
       const auto use = uses.find(&tensor);
       if (use != uses.end() && use->second == tensor.shape.elements()) continue;
-      const std::string where = printable(file.path(), 400);
+      const std::string where = printable_path(file.path());
       if (use != uses.end())
         throw UserError(
             where,

@@ -44,14 +44,14 @@ std::string model_folder(const std::string& path, bool say) {
   if (name.ends_with('\n')) name.pop_back();
   if (!checkpoint_step(name)) {
     const auto foreign = foreign_folder(path);  // DeepSpeed's folders have a file of this name
-    throw UserError(printable(foreign ? path : latest, 400), foreign ? foreign->what : "does not name a checkpoint",
+    throw UserError(printable_path(foreign ? path : latest), foreign ? foreign->what : "does not name a checkpoint",
                     foreign ? foreign->mend : kNameOne);
   }
   const std::string folder =
-      path_within(path, name, fmt::format("give that folder itself: {}", printable(path + "/" + name, 400)));
+      path_within(path, name, fmt::format("give that folder itself: {}", printable_path(path + "/" + name)));
   if (!fs::is_directory(folder, error))
-    throw UserError(printable(latest, 400), fmt::format("names {}, which is not there", name), kNameOne);
-  if (say) log_info("{}: a run's folder: its latest checkpoint, {}, is taken", printable(path, 400), name);
+    throw UserError(printable_path(latest), fmt::format("names {}, which is not there", name), kNameOne);
+  if (say) log_info("{}: a run's folder: its latest checkpoint, {}, is taken", printable_path(path), name);
   return folder;
 }
 

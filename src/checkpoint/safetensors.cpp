@@ -192,7 +192,7 @@ uint64_t header_length(std::string_view prefix, uint64_t size, const std::string
 // The file's length of header, and its header.
 std::string read_head(const InputFile& file) {
   const std::string prefix = file.read(0, std::min<uint64_t>(kPrefixBytes, file.size()));
-  return file.read(0, sizeof(uint64_t) + header_length(prefix, file.size(), printable(file.path(), 400)));
+  return file.read(0, sizeof(uint64_t) + header_length(prefix, file.size(), printable_path(file.path())));
 }
 
 std::string header_text(std::span<const TensorEntry> entries) {
@@ -228,7 +228,7 @@ StoredTensors parse_safetensors(std::string_view head, uint64_t size, const std:
 }
 
 SafetensorsFile::SafetensorsFile(const std::string& path)
-    : file_(path), tensors_(parse_safetensors(read_head(file_), file_.size(), printable(path, 400))) {}
+    : file_(path), tensors_(parse_safetensors(read_head(file_), file_.size(), printable_path(path))) {}
 
 const StoredTensor* SafetensorsFile::find(std::string_view name) const {
   const auto found = tensors_.find(name);

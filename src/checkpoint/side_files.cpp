@@ -67,7 +67,7 @@ std::vector<SideFile> read_side_files(const std::string& folder, SideFiles which
   for (const std::string& name : side_file_names(folder, which)) {
     const std::string path = folder + "/" + name;
     const auto leave_out = [&](std::string_view why) {
-      log_warning("{}: {}: it will not be in checkpoints", printable(path, 400), why);
+      log_warning("{}: {}: it will not be in checkpoints", printable_path(path), why);
     };
     if (leads_out(folder, name)) {
       leave_out("is a link that leads out of the model's folder");
@@ -144,7 +144,7 @@ void report_left_out(const std::string& folder) {
   const size_t more = left_out.size() - std::min(left_out.size(), kShown);
   left_out.resize(left_out.size() - more);
   for (std::string& name : left_out) name = printable(name, 60);
-  log_info("{}: not copied into checkpoints: {}{}", printable(folder, 400), fmt::join(left_out, ", "),
+  log_info("{}: not copied into checkpoints: {}{}", printable_path(folder), fmt::join(left_out, ", "),
            more > 0 ? fmt::format(" and {} more", more) : "");
 }
 

@@ -16,10 +16,8 @@ namespace mixtune {
 
 namespace {
 
-constexpr uint64_t kBlock = UncachedFile::kBlock;
-
 uint64_t block_start(uint64_t offset) {
-  return offset / kBlock * kBlock;
+  return offset / UncachedFile::kBlock * UncachedFile::kBlock;
 }
 
 // The file again, past the page cache; none where the system has no such way.
@@ -52,7 +50,7 @@ UncachedFile::~UncachedFile() {
 std::span<const std::byte> UncachedFile::read(uint64_t begin, uint64_t end, std::span<std::byte> buffer) const {
   const uint64_t start = block_start(begin);
   const size_t size = end - start;
-  MT_CHECK(begin <= end && block_start(size + kBlock - 1) <= buffer.size());
+  MT_CHECK(begin <= end && block_start(size + UncachedFile::kBlock - 1) <= buffer.size());
   const bool cached = is_cached(start, size);
   const size_t done = cached ? 0 : read_direct(start, size, buffer.data());
   if (done < size) read_buffered(start + done, size - done, buffer.data() + done, cached);
@@ -69,9 +67,9 @@ bool UncachedFile::is_cached(uint64_t begin, size_t size) const {
 
 size_t UncachedFile::read_direct(uint64_t begin, size_t size, std::byte* buffer) const {
   size_t done = 0;
-  while (done < size && done % kBlock == 0 && direct_works_) {
+  while (done < size && done % UncachedFile::kBlock == 0 && direct_works_) {
     const ssize_t n =
-        pread(direct_.get(), buffer + done, block_start(size - done + kBlock - 1), static_cast<off_t>(begin + done));
+        pread(direct_.get(), buffer + done, block_start(size - done + UncachedFile::kBlock - 1), static_cast<off_t>(begin + done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) direct_works_ = false;  // for whatever reason: the buffered read that follows will name it
     if (n <= 0) break;

@@ -68,7 +68,7 @@ void run_init(const InitArguments& arguments) {
                    .config_json = text,
                    .side_files = side_files,
                    .dtype = arguments.dtype == "bf16" ? DType::kBF16 : DType::kF32});
-  fmt::print("{}: {} parameters, {}\n", printable(out, 400), state.layout().elements(), arguments.dtype);
+  fmt::print("{}: {} parameters, {}\n", printable_path(out), state.layout().elements(), arguments.dtype);
 }
 
 }  // namespace

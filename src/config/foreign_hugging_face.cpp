@@ -10,7 +10,7 @@ namespace {
 
 constexpr unsigned kHf = kTransformers;
 
-constexpr std::array kKeys = {
+constexpr std::array kHuggingFaceKeys = {
     ForeignKey{kHf, "max_length", "max_seq_length"},
     ForeignKey{kHf, "block_size", "max_seq_length"},
     ForeignKey{kHf | kLlamaFactory, "model_max_length", "max_seq_length"},
@@ -151,7 +151,7 @@ constexpr std::array kKeys = {
 }  // namespace
 
 std::span<const ForeignKey> hugging_face_keys() {
-  return kKeys;
+  return kHuggingFaceKeys;
 }
 
 }  // namespace mixtune

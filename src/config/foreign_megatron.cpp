@@ -13,7 +13,7 @@ constexpr std::string_view kNoCapacity = "not supported yet: no token is ever dr
 constexpr std::string_view kOverlap = "not needed: exchange and sums run beside compute by themselves";
 constexpr std::string_view kPreprocess = "of `mixtune preprocess`";
 
-constexpr std::array kKeys = {
+constexpr std::array kMegatronKeys = {
     ForeignKey{kM, "model_parallel_size", "", kNoPlainSplit},
     ForeignKey{kM | kLlamaFactory, "tensor_model_parallel_size", "", kNoPlainSplit},
     ForeignKey{kM | kLlamaFactory, "pipeline_model_parallel_size", "", kNoPlainSplit},
@@ -90,7 +90,7 @@ constexpr std::array kKeys = {
 }  // namespace
 
 std::span<const ForeignKey> megatron_keys() {
-  return kKeys;
+  return kMegatronKeys;
 }
 
 }  // namespace mixtune

@@ -9,7 +9,7 @@ namespace {
 
 constexpr unsigned kAx = kAxolotl, kLf = kLlamaFactory, kMf = kMistralFinetune;
 
-constexpr std::array kKeys = {
+constexpr std::array kTrainerKeys = {
     ForeignKey{kAx, "base_model", "model_name_or_path", "a folder"},
     ForeignKey{kAx, "base_model_config", "", kInConfigJson},
     ForeignKey{kAx, "model_type", "", kInConfigJson},
@@ -143,7 +143,7 @@ constexpr std::array kKeys = {
 }  // namespace
 
 std::span<const ForeignKey> trainer_keys() {
-  return kKeys;
+  return kTrainerKeys;
 }
 
 }  // namespace mixtune

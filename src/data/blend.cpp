@@ -16,14 +16,14 @@ namespace mixtune {
 
 namespace {
 
-constexpr double kMaxWeight = 1e100;  // sums stay finite
-constexpr double kSurplus = 0.005;    // Megatron's mid_level_dataset_surplus
+constexpr double kMaxShare = 1e100;  // sums stay finite
+constexpr double kSurplus = 0.005;   // Megatron's mid_level_dataset_surplus
 
 }  // namespace
 
 Blend Blend::of_weights(std::span<const double> weights, std::string_view where) {
   for (const double weight : weights)
-    if (!(weight > 0 && weight < kMaxWeight))
+    if (!(weight > 0 && weight < kMaxShare))
       throw UserError(where, fmt::format("a weight is {}", weight),
                       "give a positive number, or leave the data set out");
   Blend blend;

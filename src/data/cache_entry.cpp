@@ -20,7 +20,7 @@ namespace {
 constexpr size_t kHashDigits = 64;
 constexpr size_t kMaxSeal = 16 << 20;
 constexpr int kSealDepth = 5;
-constexpr const char* kMend = "remove it";
+constexpr const char* kRemoveEntry = "remove it";
 
 std::string seal_path(const std::string& folder) {
   return folder + "/seal.json";
@@ -33,7 +33,7 @@ std::string hash_of(std::string_view text) {
 }
 
 [[noreturn]] void fail(const std::string& path, const std::string& what) {
-  throw Error(printable(path, 200), what, kMend);
+  throw Error(printable(path, 200), what, kRemoveEntry);
 }
 
 nlohmann::json sizes_of(const std::string& folder) {
@@ -47,11 +47,11 @@ nlohmann::json sizes_of(const std::string& folder) {
 }
 
 nlohmann::json read_seal(const std::string& folder) {
-  const std::string path = seal_path(folder), text = read_small_file(path, kMaxSeal, kMend);
+  const std::string path = seal_path(folder), text = read_small_file(path, kMaxSeal, kRemoveEntry);
   if (text.size() <= kHashDigits) fail(path, "is cut off");
   const std::string_view content = std::string_view(text).substr(kHashDigits);
   if (hash_of(content) != text.substr(0, kHashDigits)) fail(path, "is not what was written");
-  return parse_json_object(content, path, kMend, kSealDepth);
+  return parse_json_object(content, path, kRemoveEntry, kSealDepth);
 }
 
 }  // namespace

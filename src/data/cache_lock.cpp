@@ -22,7 +22,7 @@ constexpr size_t kMostBytes = 400;
 std::optional<CacheLock> CacheLock::try_take(const std::string& path) {
   Fd fd(open(path.c_str(), O_RDWR | O_CREAT | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC, 0666));
   if (fd.get() < 0)
-    throw Error(printable(path, 400), fmt::format("cannot be written: {}", std::strerror(errno)), "check its folder");
+    throw Error(printable_path(path), fmt::format("cannot be written: {}", std::strerror(errno)), "check its folder");
   if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return {};
   CacheLock lock(std::move(fd));
   lock.say("");

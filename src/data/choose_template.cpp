@@ -21,8 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 using Name = ChatTemplateName;
 
-constexpr size_t kMaxBytes = size_t{8} << 20;
-constexpr int kMaxDepth = 64;
+constexpr size_t kMaxTemplateBytes = size_t{8} << 20;
+constexpr int kMaxTemplateDepth = 64;
 
 struct FolderTemplate {
   std::string source, file;  // the file that has it
@@ -56,13 +56,13 @@ std::optional<std::string> source_in(const nlohmann::json& config, bool needed, 
 std::optional<FolderTemplate> read_folder(const std::string& folder, bool needed) {
   constexpr const char *kJinja = "chat_template.jinja", *kConfig = "tokenizer_config.json";
   const auto read = [&](const char* name) {
-    return read_small_file(path_within(folder, name), kMaxBytes, "fetch it again from the model's hub page");
+    return read_small_file(path_within(folder, name), kMaxTemplateBytes, "fetch it again from the model's hub page");
   };
   if (has_file(folder, kJinja)) return FolderTemplate{read(kJinja), (fs::path(folder) / kJinja).string()};
   if (!has_file(folder, kConfig)) return std::nullopt;
   const std::string path = (fs::path(folder) / kConfig).string();
-  const auto config =
-      parse_json_object(read(kConfig), printable(path, 200), "fetch it again from the model's hub page", kMaxDepth);
+  const auto config = parse_json_object(read(kConfig), printable(path, 200), "fetch it again from the model's hub page",
+                                        kMaxTemplateDepth);
   std::optional<std::string> source = source_in(config, needed, printable(path, 200));
   return source ? std::optional(FolderTemplate{std::move(*source), path}) : std::nullopt;
 }

@@ -17,8 +17,6 @@ constexpr std::string_view kPreference = "is of preference data (DPO, KTO), whic
 constexpr std::string_view kKeepAnswer = "write the answer to train on in a format's own keys (docs/data.md)";
 constexpr std::string_view kMedia = "is not supported: the model reads text alone";
 constexpr std::string_view kRemove = "remove it, or the record";
-constexpr std::string_view kReasoning = "has no place in the chat template";
-constexpr std::string_view kIntoText = "write it into the text, or remove it";
 
 constexpr std::array kRefused = {
     RefusedKey{"chosen", kPreference, kKeepAnswer},

@@ -14,6 +14,10 @@ struct RefusedKey {
   std::string_view key, what, mend;
 };
 
+// What is said of a reasoning model's thoughts.
+inline constexpr std::string_view kReasoning = "has no place in the chat template";
+inline constexpr std::string_view kIntoText = "write it into the text, or remove it";
+
 // Throws UserError for a key that is not among `read`, holds something, and is in `refused` or in the lists that hold
 // for every object: preferences, images and sounds, reasoning, weights and masks. Every other key that is not null is
 // added to `unread` as PREFIX.KEY (KEY alone where there is no prefix).

@@ -27,11 +27,6 @@ namespace fs = std::filesystem;
 constexpr std::chrono::hours kUnused{30 * 24};
 constexpr std::string_view kLockEnding = ".lock";
 
-bool exists(const std::string& path) {
-  std::error_code ignored;
-  return fs::exists(fs::symlink_status(path, ignored));
-}
-
 // Takes note of a use: entries go by the time of their last one. Another user's cannot be noted.
 void touch(const std::string& path) {
   utimensat(AT_FDCWD, path.c_str(), nullptr, AT_SYMLINK_NOFOLLOW);
@@ -61,21 +56,21 @@ class EntryMaker {
     std::error_code error;
     fs::create_directories(folder_, error);
     if (error)
-      throw Error(printable(folder_, 400), fmt::format("cannot be made: {}", error.message()), "set data_cache");
+      throw Error(printable_path(folder_), fmt::format("cannot be made: {}", error.message()), "set data_cache");
   }
 
   // Null where there is no entry, or none that is whole.
   std::shared_ptr<const Documents> open() {
-    if (!exists(path_)) return nullptr;
+    if (!is_taken(path_)) return nullptr;
     try {
       const CacheEntry entry = open_entry(path_, source_.vocab_size, source_.max_seq_length);
       touch(path_);
       if (made_) return entry.documents;
-      log_info("{}: from cache, {}", source_.name, printable(path_, 400));
+      log_info("{}: from cache, {}", source_.name, printable_path(path_));
       for (const LogRecord::Line& line : entry.lines) log_text(line.level, line.text);
       return entry.documents;
     } catch (const Error& error) {
-      if (!damage_said_ && exists(path_)) log_warning("cached data is damaged, and made again: {}", error.what());
+      if (!damage_said_ && is_taken(path_)) log_warning("cached data is damaged, and made again: {}", error.what());
       damage_said_ = true;
       return nullptr;
     }
@@ -95,11 +90,11 @@ class EntryMaker {
       said = line;
       progress.show(line);
       if (source_.advanced) source_.advanced();
-    } while (!exists(path_));
+    } while (!is_taken(path_));
   }
 
   void make(CacheLock& lock) {
-    if (exists(path_)) storing([&] { remove_whole(path_); });
+    if (is_taken(path_)) storing([&] { remove_whole(path_); });
     std::optional<StagedFolder> staged;
     storing([&] { staged.emplace(path_); });
     IndexedSink sink(entry_prefix(staged->path()), source_.vocab_size);
@@ -115,7 +110,7 @@ class EntryMaker {
     try {
       storing([&] { staged->commit(); });
     } catch (const CannotStore&) {
-      if (!exists(path_)) throw;  // else another process, where there are no locks, was faster
+      if (!is_taken(path_)) throw;  // else another process, where there are no locks, was faster
     }
     made_ = true;
     remove_unused();

@@ -23,7 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kHashDigits = 64, kKeyDigits = 32;
+constexpr size_t kShaDigits = 64, kKeyDigits = 32;
 constexpr const char* kVersion = "tokenised data 2";
 
 // Keys of these groups have no say in what the tokens of a document are, and neither have these keys.
@@ -72,8 +72,8 @@ std::string memory_path(const std::string& state, const std::string& folder) {
 
 std::string recall(const std::string& path) {
   try {
-    std::string text = read_small_file(path, kHashDigits, "");
-    const bool is_hash = text.size() == kHashDigits && text.find_first_not_of("0123456789abcdef") == text.npos;
+    std::string text = read_small_file(path, kShaDigits, "");
+    const bool is_hash = text.size() == kShaDigits && text.find_first_not_of("0123456789abcdef") == text.npos;
     return is_hash ? text : "";
   } catch (const Error&) {
     return "";

@@ -17,10 +17,10 @@ namespace mixtune {
 
 namespace {
 
-constexpr int64_t kBlock = 64 << 10;      // lengths read at a time
-constexpr size_t kMaskBlock = 1 << 20;    // bytes
-constexpr size_t kDocumentMask = 1 << 9;  // bytes of a mask that are read for one document at a time
-constexpr int64_t kSampled = 1024;        // documents whose tokens are part of the digest
+constexpr int64_t kLengthsAtOnce = 64 << 10;  // lengths read at a time
+constexpr size_t kMaskBlock = 1 << 20;        // bytes
+constexpr size_t kDocumentMask = 1 << 9;      // bytes of a mask that are read for one document at a time
+constexpr int64_t kSampledDocuments = 1024;   // documents whose tokens are part of the digest
 
 }  // namespace
 
@@ -35,9 +35,9 @@ void IndexedDocuments::read_lengths() {
   const int64_t sequences = reader_.sequences();
   const bool is_short = reader_.max_length() <= std::numeric_limits<uint16_t>::max();
   is_short ? short_lengths_.resize(sequences) : long_lengths_.resize(sequences);
-  std::vector<int32_t> lengths(static_cast<size_t>(std::min(kBlock, sequences)));
-  for (int64_t first = 0; first < sequences; first += kBlock) {
-    const auto some = std::span(lengths).first(static_cast<size_t>(std::min(kBlock, sequences - first)));
+  std::vector<int32_t> lengths(static_cast<size_t>(std::min(kLengthsAtOnce, sequences)));
+  for (int64_t first = 0; first < sequences; first += kLengthsAtOnce) {
+    const auto some = std::span(lengths).first(static_cast<size_t>(std::min(kLengthsAtOnce, sequences - first)));
     reader_.lengths(first, some);
     for (size_t i = 0; i < some.size(); ++i) {
       const size_t sequence = static_cast<size_t>(first) + i;
@@ -148,8 +148,8 @@ std::vector<int64_t> IndexedDocuments::count(const std::string& name, LoadCounts
 
 // The tokens are too many to be read for it: those of some documents all over the data.
 void IndexedDocuments::sample_digest(int64_t pieces) {
-  for (int64_t i = 0; i < std::min(pieces, kSampled); ++i) {
-    const int64_t d = pieces <= kSampled ? i : i * (pieces / kSampled);
+  for (int64_t i = 0; i < std::min(pieces, kSampledDocuments); ++i) {
+    const int64_t d = pieces <= kSampledDocuments ? i : i * (pieces / kSampledDocuments);
     const auto [ids, labels, weights] = read_document(*this, d);
     for (size_t t = 1; t < ids.size(); ++t)
       digest_ = add_token(digest_, ids[t], labels[t], weights.empty() ? 1 : weights[t]);

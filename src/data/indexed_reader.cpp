@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/staged.h"
 #include "data/batch.h"
 #include "data/label.h"
 #include "data/weights.h"
@@ -19,7 +20,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "the files are little-endian");
 
-constexpr int64_t kBlock = 64 << 10;  // index entries read at a time
+constexpr int64_t kEntriesAtOnce = 64 << 10;  // index entries read at a time
 
 [[noreturn]] void refuse(const InputFile& file, const std::string& what,
                          std::string_view mend = "write the data set again") {
@@ -39,8 +40,7 @@ void read_values(const InputFile& file, uint64_t byte, std::span<Value> values) 
 }
 
 std::optional<InputFile> open_if_there(const std::string& path) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(std::filesystem::symlink_status(path, ignored))) return {};
+  if (!is_taken(path)) return {};
   return InputFile(path);
 }
 
@@ -126,12 +126,12 @@ void IndexedReader::read_header() {
 
 void IndexedReader::check_sequences() {
   const InputFile& idx = files_.idx;
-  std::vector<int32_t> lengths(static_cast<size_t>(std::min(kBlock, sequences_)));
+  std::vector<int32_t> lengths(static_cast<size_t>(std::min(kEntriesAtOnce, sequences_)));
   std::vector<int64_t> pointers(lengths.size());
   const auto bin_bytes = static_cast<int64_t>(files_.bin.size());
   int64_t byte = 0;
-  for (int64_t first = 0; first < sequences_; first += kBlock) {
-    const auto count = static_cast<size_t>(std::min(kBlock, sequences_ - first));
+  for (int64_t first = 0; first < sequences_; first += kEntriesAtOnce) {
+    const auto count = static_cast<size_t>(std::min(kEntriesAtOnce, sequences_ - first));
     this->lengths(first, std::span(lengths).first(count));
     read_values(idx, pointer_byte(first), std::span(pointers).first(count));
     for (size_t i = 0; i < count; ++i) {
@@ -156,11 +156,11 @@ void IndexedReader::check_sequences() {
 
 void IndexedReader::check_documents() {
   const InputFile& idx = files_.idx;
-  std::vector<int64_t> begins(static_cast<size_t>(std::min(kBlock, documents_ + 1)));
+  std::vector<int64_t> begins(static_cast<size_t>(std::min(kEntriesAtOnce, documents_ + 1)));
   sequence_places_ = BitSet(documents_ + sequences_);
   int64_t last = 0;
-  for (int64_t first = 0; first <= documents_; first += kBlock) {
-    const auto count = static_cast<size_t>(std::min(kBlock, documents_ + 1 - first));
+  for (int64_t first = 0; first <= documents_; first += kEntriesAtOnce) {
+    const auto count = static_cast<size_t>(std::min(kEntriesAtOnce, documents_ + 1 - first));
     read_values(idx, document_byte(first), std::span(begins).first(count));
     if (first == 0 && begins[0] != 0) refuse(idx, fmt::format("its first document index is {}, not 0", begins[0]));
     for (size_t i = 0; i < count; ++i) {

@@ -29,15 +29,10 @@ std::span<const std::byte> bytes_of(const Value& value) {
   return std::as_bytes(std::span(&value, 1));
 }
 
-bool exists(const std::string& path) {
-  std::error_code ignored;
-  return fs::exists(fs::symlink_status(path, ignored));
-}
-
 IndexedPaths free_paths(const std::string& prefix, Existing existing) {
   IndexedPaths paths(prefix);
   for (const std::string& path : paths.all())
-    if (existing == Existing::kRefused && exists(path))
+    if (existing == Existing::kRefused && is_taken(path))
       throw UserError(printable(path, 200), "exists already", "remove it, or choose another prefix");
   return paths;
 }
@@ -157,7 +152,7 @@ void IndexedWriter::finish() {
   // What is replaced goes in the reverse order, so that no .idx ever stands beside a file of another data set.
   if (existing_ == Existing::kReplaced)
     for (const std::string& path : {paths_.idx, paths_.mask, paths_.weights})
-      if (exists(path)) remove_whole(path);
+      if (is_taken(path)) remove_whole(path);
   bin_.commit(existing_);
   if (mask) mask->commit(existing_);
   if (weights) weights->commit(existing_);

@@ -18,7 +18,7 @@ struct Token {
 using Tokens = std::vector<Token>;
 
 // Text between tags, or a tag.
-struct Piece {
+struct Fragment {
   enum class Kind { kText, kOutput, kBlock } kind;
   std::string text;  // kText
   Tokens tokens;     // of a tag
@@ -93,9 +93,9 @@ void strip_line(std::string& text) {
 }
 
 // Text and tags, once their white space control has been done.
-std::vector<Piece> pieces_of(std::string_view source) {
+std::vector<Fragment> pieces_of(std::string_view source) {
   if (source.ends_with('\n')) source.remove_suffix(1);
-  std::vector<Piece> pieces;
+  std::vector<Fragment> pieces;
   std::string text;
   bool line_begins = true;  // where `text` begins
   for (size_t at = 0; at < source.size();) {
@@ -120,18 +120,18 @@ std::vector<Piece> pieces_of(std::string_view source) {
       strip_end(text);
     else if (kind != '{' && !keeps_before && (line_begins || text.find('\n') != text.npos))
       strip_line(text);
-    if (!text.empty()) pieces.push_back({Piece::Kind::kText, std::move(text), {}});
+    if (!text.empty()) pieces.push_back({Fragment::Kind::kText, std::move(text), {}});
     text.clear();
     if (kind != '#')
-      pieces.push_back(
-          {kind == '{' ? Piece::Kind::kOutput : Piece::Kind::kBlock, "", tokens_of(source.substr(begin, end - begin))});
+      pieces.push_back({kind == '{' ? Fragment::Kind::kOutput : Fragment::Kind::kBlock, "",
+                        tokens_of(source.substr(begin, end - begin))});
     if (strips_after)
       at = std::min(source.find_first_not_of(" \t\n\r\v\f", at), source.size());
     else if (kind != '{' && !keeps_after && at < source.size() && source[at] == '\n')
       ++at;
     line_begins = source[at - 1] == '\n';
   }
-  if (!text.empty()) pieces.push_back({Piece::Kind::kText, std::move(text), {}});
+  if (!text.empty()) pieces.push_back({Fragment::Kind::kText, std::move(text), {}});
   return pieces;
 }
 
@@ -196,7 +196,7 @@ std::vector<Tokens> terms(const Tokens& tokens) {
   return all;
 }
 
-std::string quoted(std::string_view text) {
+std::string as_literal(std::string_view text) {
   std::string out = "'";
   for (const char c : text) {
     if (c == '\n')
@@ -212,7 +212,7 @@ std::string quoted(std::string_view text) {
 std::string shown(const Tokens& tokens) {
   std::string out;
   for (size_t i = 0; i < tokens.size(); ++i) {
-    const std::string text = tokens[i].kind == Token::Kind::kString ? quoted(tokens[i].text) : tokens[i].text;
+    const std::string text = tokens[i].kind == Token::Kind::kString ? as_literal(tokens[i].text) : tokens[i].text;
     if (!out.empty() && is_word(out.back()) && is_word(text[0])) out += ' ';
     out += text;
   }
@@ -235,7 +235,7 @@ class Form {
 
  private:
   void flush() {
-    if (!text_.empty()) form_ += quoted(text_);
+    if (!text_.empty()) form_ += as_literal(text_);
     text_.clear();
   }
 
@@ -247,14 +247,14 @@ class Form {
 std::string jinja_normal_form(std::string_view source) {
   Form form;
   std::string variable;
-  for (Piece& piece : pieces_of(source)) {
-    if (piece.kind == Piece::Kind::kText) {
+  for (Fragment& piece : pieces_of(source)) {
+    if (piece.kind == Fragment::Kind::kText) {
       form.text(piece.text);
       continue;
     }
     name_alike(piece.tokens, variable);
     join_strings(piece.tokens);
-    if (piece.kind == Piece::Kind::kBlock) {
+    if (piece.kind == Fragment::Kind::kBlock) {
       const bool marks_answer =
           piece.tokens.size() == 1 && (piece.tokens[0].text == "generation" || piece.tokens[0].text == "endgeneration");
       if (!marks_answer) form.tag("{%", piece.tokens, "%}");

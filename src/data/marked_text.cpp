@@ -9,12 +9,12 @@
 #include "base/error.h"
 #include "data/batch.h"
 #include "data/label.h"
+#include "data/space_normalizer.h"
 
 namespace mixtune {
 
 namespace {
 
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
 constexpr size_t kMost = 2000;  // bytes of a stretch
 
 // Ordinary tokens that stand together: the space that a first piece begins with is a part of the text but at its begin.

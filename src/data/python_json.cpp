@@ -13,7 +13,7 @@ namespace mixtune {
 
 namespace {
 
-constexpr int kMaxDepth = 200;
+constexpr int kMaxValueDepth = 200;
 constexpr size_t kMaxDigits = 4300;  // of an integer: sys.get_int_max_str_digits()
 
 // float.__repr__: the fewest digits that give the number back, with an exponent below 1e-4 and from 1e16 on.
@@ -80,7 +80,7 @@ class Dumper {
   }
 
   bool value(std::string& out, int depth) {
-    if (depth > kMaxDepth) return false;
+    if (depth > kMaxValueDepth) return false;
     if (next_is('{')) return object(out, depth);
     if (next_is('[')) return array(out, depth);
     if (next_is('"')) {

@@ -15,7 +15,7 @@ namespace mixtune {
 
 namespace {
 
-using json = nlohmann::ordered_json;
+using nlohmann::ordered_json;
 
 constexpr const char* kOneObject = "each record must be one whole JSON object: mend or remove this one";
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
@@ -24,7 +24,7 @@ constexpr size_t kReadBytes = size_t{1} << 20;  // at a time
 
 }  // namespace
 
-json parse_json_line(std::string_view text, const std::string& where) {
+ordered_json parse_json_line(std::string_view text, const std::string& where) {
   return parse_ordered_json_object(text, where, kOneObject, kMaxJsonDepth);
 }
 
@@ -47,7 +47,7 @@ void RecordReader::check_length(size_t size) const {
         kOneObject);
 }
 
-bool RecordReader::next(json& record) {
+bool RecordReader::next(ordered_json& record) {
   std::string_view text;
   if (!next_text(text)) return false;
   record = parse_json_line(text, where());

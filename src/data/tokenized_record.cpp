@@ -22,7 +22,7 @@ constexpr std::array<std::string_view, 2> kMasks = {"completion_mask", "assistan
 
 constexpr std::string_view kDocuments = "tells documents apart in a way that is not read";
 constexpr std::string_view kDocumentsMend = "give position_ids or seq_lengths";
-constexpr std::array kRefused = {
+constexpr std::array kRefusedInRecord = {
     RefusedKey{"cu_seqlens", kDocuments, kDocumentsMend},     RefusedKey{"cu_seq_lens", kDocuments, kDocumentsMend},
     RefusedKey{"cu_seq_lens_q", kDocuments, kDocumentsMend},  RefusedKey{"seq_lens", kDocuments, kDocumentsMend},
     RefusedKey{"sequence_id", kDocuments, kDocumentsMend},    RefusedKey{"sequence_ids", kDocuments, kDocumentsMend},
@@ -173,7 +173,7 @@ TokenizedRecord cut(const TokenSequence& row, size_t begin, const Lengths& lengt
 }  // namespace
 
 TokenizedRecord parse_tokenized(const Fields& record, UnreadKeys& unread) {
-  check_keys(record, kKeys, kRefused, "", unread);
+  check_keys(record, kKeys, kRefusedInRecord, "", unread);
   TokenSequence row;
   row.ids = record.integers("input_ids");
   row.continues = record.has("continues_record") && record.flag("continues_record");

@@ -22,16 +22,16 @@ namespace {
 using nlohmann::json;
 using Named = TokenizerConfig::Named;
 
-constexpr size_t kMaxBytes = size_t{16} << 20;
-constexpr int kMaxDepth = 32;
-constexpr const char* kMend = "fetch it again from the model's hub page, or write it anew with transformers";
+constexpr size_t kMaxConfigBytes = size_t{16} << 20;
+constexpr int kMaxConfigDepth = 32;
+constexpr const char* kFetchConfig = "fetch it again from the model's hub page, or write it anew with transformers";
 
 // A string, or an object with `content`.
 std::string token_name(const json& value, std::string_view what, const std::string& where) {
   const json* text = &value;
   if (value.is_object() && value.contains("content")) text = &value["content"];
   if (!text->is_string() || text->get_ref<const std::string&>().empty())
-    throw UserError(where, fmt::format("{} is not a token's name", printable(what)), kMend);
+    throw UserError(where, fmt::format("{} is not a token's name", printable(what)), kFetchConfig);
   return text->get<std::string>();
 }
 
@@ -43,7 +43,8 @@ class File {
     if (!std::filesystem::exists(std::filesystem::path(folder) / name, ignored)) return;
     const std::string path = path_within(folder, name);
     where_ = printable(path, 200);
-    object_ = parse_json_object(read_small_file(path, kMaxBytes, kMend), where_, kMend, kMaxDepth);
+    object_ =
+        parse_json_object(read_small_file(path, kMaxConfigBytes, kFetchConfig), where_, kFetchConfig, kMaxConfigDepth);
   }
 
   explicit operator bool() const { return object_.is_object(); }
@@ -55,7 +56,7 @@ class File {
     return !object_.is_object() || found == object_.end() || found->is_null() ? nullptr : &*found;
   }
 
-  [[noreturn]] void refuse(const std::string& what) const { throw UserError(where_, what, kMend); }
+  [[noreturn]] void refuse(const std::string& what) const { throw UserError(where_, what, kFetchConfig); }
 
   int32_t id(uint64_t number, std::string_view name) const {
     if (number > std::numeric_limits<int32_t>::max())
@@ -103,14 +104,14 @@ void sort_unique(std::vector<AddedToken>& tokens, const std::string& where) {
     const auto [other, added] = ids.emplace(token.name, token.id);
     if (!added)
       throw UserError(where, fmt::format("'{}' is both {} and {}", printable(token.name), other->second, token.id),
-                      kMend);
+                      kFetchConfig);
   }
   for (size_t i = 1; i < tokens.size(); ++i)
     if (tokens[i].id == tokens[i - 1].id)
       throw UserError(where,
                       fmt::format("{} is both '{}' and '{}'", tokens[i].id, printable(tokens[i - 1].name),
                                   printable(tokens[i].name)),
-                      kMend);
+                      kFetchConfig);
 }
 
 // `added` lists no token that `decoder` does not, and none under another id.
@@ -146,12 +147,13 @@ void add_named(const File& file, std::vector<Named>& special) {
 }  // namespace
 
 AddedToken read_added_token(const json& token, int32_t id, const std::string& where) {
-  if (!token.is_object()) throw UserError(where, fmt::format("the token of id {} is not an object", id), kMend);
+  if (!token.is_object()) throw UserError(where, fmt::format("the token of id {} is not an object", id), kFetchConfig);
   AddedToken added{.name = token_name(token, fmt::format("the token of id {}", id), where), .id = id};
   const auto flag = [&](const char* key) {
     const auto found = token.find(key);
     if (found != token.end() && !found->is_boolean())
-      throw UserError(where, fmt::format("'{}' of '{}' is neither true nor false", key, printable(added.name)), kMend);
+      throw UserError(where, fmt::format("'{}' of '{}' is neither true nor false", key, printable(added.name)),
+                      kFetchConfig);
     return found != token.end() && found->get<bool>();
   };
   if (flag("single_word"))

@@ -20,16 +20,16 @@ namespace {
 using nlohmann::json;
 using Step = SpaceNormalizer::Step;
 
-constexpr int kMaxDepth = 16;
+constexpr int kMaxTokenizerDepth = 16;
 constexpr std::ptrdiff_t kMaxValues = 8 << 20;  // of the whole file; Mixtral's has 150,000
 constexpr size_t kMaxPieces = 1 << 20, kMaxPieceBytes = 1024;
-constexpr const char* kMend = "fetch it again from the model's hub page";
+constexpr const char* kFetchTokenizer = "fetch it again from the model's hub page";
 
 class Reader {
  public:
   Reader(std::string_view text, const std::string& where) : where_(where) {
     if (std::ranges::count(text, ',') > kMaxValues) refuse(fmt::format("holds more than {} values", kMaxValues));
-    root_ = parse_json_object(text, where, kMend, kMaxDepth);
+    root_ = parse_json_object(text, where, kFetchTokenizer, kMaxTokenizerDepth);
   }
 
   TokenizerJson read() {
@@ -50,7 +50,7 @@ class Reader {
   }
 
  private:
-  [[noreturn]] void refuse(const std::string& what) const { throw UserError(where_, what, kMend); }
+  [[noreturn]] void refuse(const std::string& what) const { throw UserError(where_, what, kFetchTokenizer); }
 
   [[noreturn]] void unsupported(const std::string& what) const {
     throw UserError(where_, fmt::format("has {}, which is not supported: only Mistral's kind is", what),

@@ -13,23 +13,23 @@ namespace mixtune {
 
 namespace {
 
-constexpr size_t kMaxPieces = 1 << 20;
-constexpr size_t kMaxPieceBytes = 1024;
+constexpr size_t kMaxModelPieces = 1 << 20;
+constexpr size_t kMaxModelPieceBytes = 1024;
 
-// Fields of sentencepiece_model.proto.
+// ProtobufFields of sentencepiece_model.proto.
 constexpr uint32_t kPieces = 1, kNormalizerSpec = 3, kDenormalizerSpec = 5;  // of ModelProto
 constexpr uint32_t kPiece = 1;                                               // of ModelProto.SentencePiece
 constexpr uint32_t kCharsmap = 2;                                            // of NormalizerSpec
 
 // The fields of a protobuf message, one after the other.
-class Fields {
+class ProtobufFields {
  public:
   struct Field {
     uint32_t number;
     std::optional<std::string_view> bytes;  // of a length-delimited field
   };
 
-  explicit Fields(std::string_view message) : rest_(message) {}
+  explicit ProtobufFields(std::string_view message) : rest_(message) {}
 
   // False at the end, and where the message is not sound.
   bool next(Field& field) {
@@ -87,13 +87,13 @@ class Checker {
 
   void check_model(std::string_view proto) {
     size_t pieces = 0;
-    each_of(proto, [&](const Fields::Field& field) {
+    each_of(proto, [&](const ProtobufFields::Field& field) {
       if (!field.bytes) return;
       if (field.number == kPieces) {
-        if (++pieces > kMaxPieces) refuse(fmt::format("has more than {} pieces", kMaxPieces));
-        each_of(*field.bytes, [&](const Fields::Field& of_piece) { check_piece(of_piece); });
+        if (++pieces > kMaxModelPieces) refuse(fmt::format("has more than {} pieces", kMaxModelPieces));
+        each_of(*field.bytes, [&](const ProtobufFields::Field& of_piece) { check_piece(of_piece); });
       } else if (field.number == kNormalizerSpec || field.number == kDenormalizerSpec) {
-        each_of(*field.bytes, [&](const Fields::Field& of_spec) { check_spec(of_spec); });
+        each_of(*field.bytes, [&](const ProtobufFields::Field& of_spec) { check_spec(of_spec); });
       }
     });
   }
@@ -101,19 +101,19 @@ class Checker {
  private:
   template <class Action>
   void each_of(std::string_view message, const Action& action) const {
-    Fields fields(message);
-    for (Fields::Field field; fields.next(field);) action(field);
+    ProtobufFields fields(message);
+    for (ProtobufFields::Field field; fields.next(field);) action(field);
     if (!fields.sound()) refuse("is not a sound sentencepiece model");
   }
 
-  void check_piece(const Fields::Field& field) const {
+  void check_piece(const ProtobufFields::Field& field) const {
     if (field.number != kPiece || !field.bytes) return;
-    if (field.bytes->size() > kMaxPieceBytes)
-      refuse(fmt::format("has a piece of {} bytes, more than {}", field.bytes->size(), kMaxPieceBytes));
+    if (field.bytes->size() > kMaxModelPieceBytes)
+      refuse(fmt::format("has a piece of {} bytes, more than {}", field.bytes->size(), kMaxModelPieceBytes));
     if (field.bytes->find('\0') != field.bytes->npos) refuse("has a piece with a zero byte, which no trie can hold");
   }
 
-  void check_spec(const Fields::Field& field) const {
+  void check_spec(const ProtobufFields::Field& field) const {
     if (field.number == kCharsmap && field.bytes && !is_sound_charsmap(*field.bytes))
       refuse("has a precompiled_charsmap that leads out of itself");
   }

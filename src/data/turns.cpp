@@ -46,9 +46,7 @@ constexpr std::array<std::string_view, 13> kToolTurnKeys = {
     "role", "from",   "content",    "value",         "train",        "training", "trainable",
     "loss", "weight", "tool_calls", "function_call", "tool_call_id", "name"};
 
-constexpr std::string_view kReasoning = "has no place in the chat template";
-constexpr std::string_view kIntoText = "write it into the text, or remove it";
-constexpr std::array kRefused = {
+constexpr std::array kRefusedInTurn = {
     RefusedKey{"reasoning", kReasoning, kIntoText},
     RefusedKey{"reasoning_details", kReasoning, kIntoText},
     RefusedKey{"think", kReasoning, kIntoText},
@@ -170,7 +168,7 @@ Turn parse_turn(const ordered_json& object, const Place& place, const std::strin
   if (turn.role == Role::kTool) read_tool_answer(turn, fields);
   const std::span<const std::string_view> read =
       turn.role == Role::kTool ? std::span<const std::string_view>(kToolTurnKeys) : kTurnKeys;
-  check_keys(fields, read, kRefused, prefix, unread);
+  check_keys(fields, read, kRefusedInTurn, prefix, unread);
   return turn;
 }
 

@@ -46,7 +46,7 @@ BitSet choose_records(int64_t records, int64_t count, uint64_t seed) {
   return chosen;
 }
 
-enum Part { kTrain, kValidation, kTest, kParts };
+enum Subset { kTrain, kValidation, kTest, kParts };
 
 // Targets are counted of the parts but training, where that means to read: these are the smaller ones.
 template <class PartOf>
@@ -56,7 +56,7 @@ std::array<std::shared_ptr<const Documents>, kParts> split_by_records(const std:
   std::array<DocumentTotals, kParts> totals = {all->totals()};
   totals[kTrain].max_length = 0;
   for (int64_t d = 0; d < all->size(); ++d) {
-    const Part part = part_of(all->record(d));
+    const Subset part = part_of(all->record(d));
     sets[part].insert(d);
     DocumentTotals& own = totals[part];
     own.max_length = std::max(own.max_length, all->length(d));
@@ -65,7 +65,7 @@ std::array<std::shared_ptr<const Documents>, kParts> split_by_records(const std:
     own.tokens += all->length(d);
     own.targets += all->targets(d);
   }
-  for (const Part part : {kValidation, kTest}) {
+  for (const Subset part : {kValidation, kTest}) {
     totals[kTrain].documents -= totals[part].documents;
     totals[kTrain].tokens -= totals[part].tokens;
     totals[kTrain].targets -= totals[part].targets;
@@ -73,7 +73,7 @@ std::array<std::shared_ptr<const Documents>, kParts> split_by_records(const std:
     totals[part].weighted = all->totals().weighted;
   }
   std::array<std::shared_ptr<const Documents>, kParts> parts;
-  for (const Part part : {kTrain, kValidation, kTest})
+  for (const Subset part : {kTrain, kValidation, kTest})
     parts[part] = std::make_shared<DocumentsPart>(all, std::move(sets[part]), totals[part]);
   return parts;
 }
@@ -110,7 +110,8 @@ Split split_records(std::shared_ptr<const Documents> all, const std::string& spl
     };
     return is_in(ranges.train) ? kTrain : is_in(ranges.validation) ? kValidation : kTest;
   });
-  const auto part = [&](Part which, const SequenceRange& range, const char* what) -> std::shared_ptr<const Documents> {
+  const auto part = [&](Subset which, const SequenceRange& range,
+                        const char* what) -> std::shared_ptr<const Documents> {
     if (ranges.weights[which] == 0) return nullptr;
     if (parts[which]->size() == 0)
       throw UserError(where,

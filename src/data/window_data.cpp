@@ -15,8 +15,8 @@ namespace mixtune {
 
 namespace {
 
-constexpr int64_t kSampled = 1024;      // sequences whose first tokens are part of the digest
-constexpr int64_t kSampledTokens = 64;  // of each
+constexpr int64_t kSampledSequences = 1024;  // sequences whose first tokens are part of the digest
+constexpr int64_t kSampledTokens = 64;       // of each
 
 std::string prefix_of(const std::string& path, const std::string& where) {
   if (const auto prefix = find_indexed(path)) return *prefix;
@@ -101,8 +101,8 @@ WindowData::WindowData(const std::string& prefix, int64_t vocab_size)
   reader_.lengths(0, lengths_);
   for (const int32_t length : lengths_) digest_ = random_bits(digest_, static_cast<uint64_t>(length));
   std::vector<int32_t> ids, labels;
-  for (int64_t i = 0; i < std::min(reader_.sequences(), kSampled); ++i) {
-    const int64_t sequence = i * std::max<int64_t>(1, reader_.sequences() / kSampled);
+  for (int64_t i = 0; i < std::min(reader_.sequences(), kSampledSequences); ++i) {
+    const int64_t sequence = i * std::max<int64_t>(1, reader_.sequences() / kSampledSequences);
     ids.resize(static_cast<size_t>(std::min(kSampledTokens, reader_.length(sequence))));
     labels.resize(ids.size());
     reader_.read(sequence, 0, ids, labels);

@@ -20,7 +20,7 @@ namespace {
 
 constexpr int64_t kMaxRows = std::numeric_limits<int32_t>::max();
 constexpr size_t kMaxSets = 32766;  // Megatron's
-constexpr size_t kMaskBlock = 512;  // bytes of a mask that are read at a time
+constexpr size_t kMaskBytes = 512;  // bytes of a mask that are read at a time
 
 bool has_weights(std::span<const WindowSet> sets) {
   return sets[0].weight > 0;
@@ -28,7 +28,7 @@ bool has_weights(std::span<const WindowSet> sets) {
 
 // Of a window, whose first token is no target.
 int64_t count_targets(const IndexedReader& reader, std::span<const WindowPart> parts, const GptMasking& masking) {
-  std::array<uint8_t, kMaskBlock> block;
+  std::array<uint8_t, kMaskBytes> block;
   MaskCounter mask(reader, block);
   int64_t targets = 0;
   for (const WindowPart& part : parts) {

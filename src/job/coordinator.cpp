@@ -22,7 +22,7 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-constexpr milliseconds kTick{20};
+constexpr milliseconds kPollTick{20};
 constexpr milliseconds kTellTime{1000};  // ranks have this long to ask whether the job has failed
 constexpr milliseconds kFullTime{20};    // for which nobody is let in where there is no room
 constexpr size_t kStrangers = 256;       // at once: the oldest one makes room,
@@ -122,7 +122,7 @@ std::vector<pollfd> Coordinator::wait_for_events() const {
     polled.push_back({.fd = listener.get(), .events = static_cast<short>(listens ? POLLIN : 0)});
   for (const Connection& c : connections_)
     polled.push_back({.fd = c.fd.get(), .events = static_cast<short>(c.peer.out.empty() ? POLLIN : POLLOUT)});
-  poll(polled.data(), polled.size(), static_cast<int>(kTick.count()));
+  poll(polled.data(), polled.size(), static_cast<int>(kPollTick.count()));
   return polled;
 }
 

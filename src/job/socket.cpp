@@ -22,10 +22,6 @@ using std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kResolveTime{30};
 
-Error wire_error(std::string_view what) {
-  return Error("", what, "");
-}
-
 int open_socket(int family) {
   return socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 }

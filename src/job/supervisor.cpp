@@ -28,7 +28,7 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-constexpr milliseconds kTick{20};
+constexpr milliseconds kWatchTick{20};
 constexpr milliseconds kReapTime{300};  // a process whose connection ended is reaped within this time, if it has ended
 constexpr const char* kHost = "127.0.0.1";
 constexpr int kCannotStart = 127;
@@ -183,7 +183,7 @@ class Supervisor {
 Outcome Supervisor::run() {
   for (int rank = 0; rank < options_.ranks; ++rank) start(rank);
   while (running()) {
-    handle(signals_.wait(kTick));
+    handle(signals_.wait(kWatchTick));
     reap();
     if (failure_)
       press();
@@ -275,7 +275,7 @@ void Supervisor::settle(Failure failure) {
     const Rank& rank = ranks_[static_cast<size_t>(failure.rank)];
     const auto deadline = steady_clock::now() + kReapTime;
     while (!rank.status && steady_clock::now() < deadline) {
-      handle(signals_.wait(kTick));
+      handle(signals_.wait(kWatchTick));
       reap();
     }
     if (rank.status) {

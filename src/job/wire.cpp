@@ -18,11 +18,11 @@ uint64_t number_in(std::string_view bytes) {
   return value;
 }
 
+}  // namespace
+
 Error wire_error(std::string_view what) {
   return Error("", what, "");
 }
-
-}  // namespace
 
 FrameWriter::FrameWriter(FrameKind kind) : bytes_(kFrameHead, '\0') {
   bytes_ += static_cast<char>(kind);

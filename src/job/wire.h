@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/error.h"
+
 namespace mixtune {
 
 constexpr std::string_view kWireMagic = "mixtune coordinator 2";
@@ -34,6 +36,9 @@ enum class FrameKind : uint8_t {
   kDone,
   kFailed,  // Failure
 };
+
+// What goes wrong on a connection, without the place that its caller adds.
+Error wire_error(std::string_view what);
 
 // A frame: its length in 4 bytes, its kind in one, then its fields. Integers are little-endian.
 class FrameWriter {

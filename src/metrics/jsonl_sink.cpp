@@ -49,7 +49,7 @@ void add(const ParallelRecord& r, nlohmann::ordered_json& object) {
 JsonlSink::JsonlSink(const std::string& path)
     : path_(path), file_(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0666)) {
   if (file_.get() < 0)
-    throw UserError(printable(path, 400), fmt::format("cannot be written: {}", std::strerror(errno)),
+    throw UserError(printable_path(path), fmt::format("cannot be written: {}", std::strerror(errno)),
                     "check the disk's space and the folder's permissions");
 }
 
@@ -82,7 +82,7 @@ void JsonlSink::evaluation(const EvalRecord& r) {
 }
 
 void JsonlSink::finish() {
-  if (lost_ > 0) log_warning("{}: {} records could not be written, and are missing", printable(path_, 400), lost_);
+  if (lost_ > 0) log_warning("{}: {} records could not be written, and are missing", printable_path(path_), lost_);
   if (fsync(file_.get()) != 0) warn(errno, "what is in it may not be on the disk");
 }
 
@@ -101,7 +101,7 @@ void JsonlSink::write(std::string line) {
 }
 
 void JsonlSink::warn(int error, const char* consequence) {
-  if (!warned_) log_warning("{}: cannot be written: {}; {}", printable(path_, 400), std::strerror(error), consequence);
+  if (!warned_) log_warning("{}: cannot be written: {}; {}", printable_path(path_), std::strerror(error), consequence);
   warned_ = true;
 }
 

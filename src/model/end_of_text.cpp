@@ -23,7 +23,7 @@ constexpr const char* kMend = "mend or remove it: the ids of config.json and of 
 std::vector<int32_t> generation_ids(const std::string& folder, int64_t vocab_size) {
   constexpr size_t kMaxBytes = 1 << 20;
   constexpr int kMaxDepth = 16;
-  const std::string path = path_within(folder, kName), where = printable(path, 400);
+  const std::string path = path_within(folder, kName), where = printable_path(path);
   const json config = parse_json_object(read_small_file(path, kMaxBytes, kMend), where, kMend, kMaxDepth);
   const json value = config.value("eos_token_id", json());
   if (value.is_null()) return {};

@@ -340,11 +340,11 @@ MixtralConfig load_mixtral_config(const std::string& folder) {
   const fs::file_status status = fs::status(folder, error);
   if (!fs::exists(status))
     throw UserError(
-        printable(folder, 400), "there is no such model folder",
+        printable_path(folder), "there is no such model folder",
         "give the path of a downloaded checkpoint ('hf download NAME --local-dir DIR' gets one from the hub)");
   if (!fs::is_directory(status))
-    throw UserError(printable(folder, 400), "is not a folder", "give the folder that holds config.json");
-  return parse_mixtral_config(read_config_json(folder), printable(folder + "/config.json", 400));
+    throw UserError(printable_path(folder), "is not a folder", "give the folder that holds config.json");
+  return parse_mixtral_config(read_config_json(folder), printable_path(folder + "/config.json"));
 }
 
 }  // namespace mixtune

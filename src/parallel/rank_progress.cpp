@@ -8,17 +8,17 @@ namespace mixtune {
 
 namespace {
 
-class Inside {
+class Watched {
  public:
-  Inside(RankProgress& progress, const char* what, Progress when_returned)
+  Watched(RankProgress& progress, const char* what, Progress when_returned)
       : progress_(progress), leaves_(when_returned == Progress::kDone) {
     progress_.enter(what);
   }
-  ~Inside() {
+  ~Watched() {
     if (leaves_) progress_.leave();
   }
-  Inside(const Inside&) = delete;
-  Inside& operator=(const Inside&) = delete;
+  Watched(const Watched&) = delete;
+  Watched& operator=(const Watched&) = delete;
 
  private:
   RankProgress& progress_;
@@ -44,7 +44,7 @@ RankProgress& unwatched() {
 std::unique_ptr<Communicator> with_progress(std::unique_ptr<Communicator> communicator, RankProgress& progress,
                                             Progress when_returned) {
   return wrap_communicator(std::move(communicator), [&progress, when_returned](Ctx*, const char* what, int64_t bytes) {
-    return bytes == kWait ? std::nullopt : std::optional<Inside>(std::in_place, progress, what, when_returned);
+    return bytes == kWait ? std::nullopt : std::optional<Watched>(std::in_place, progress, what, when_returned);
   });
 }
 

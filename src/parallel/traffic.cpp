@@ -17,18 +17,18 @@ Traffic::Sum& operator+=(Traffic::Sum& total, const Traffic::Sum& sum) {
   return total;
 }
 
-class Inside {
+class Timed {
  public:
-  Inside(Traffic& traffic, Ctx* ctx, const char* what, int64_t bytes)
+  Timed(Traffic& traffic, Ctx* ctx, const char* what, int64_t bytes)
       : traffic_(ctx ? &traffic : nullptr), exceptions_(std::uncaught_exceptions()) {
     if (traffic_) traffic_->begin(*ctx, what, bytes);
   }
   // An operation that failed is left as it is: the device may be unable to tell the time any more.
-  ~Inside() noexcept(false) {
+  ~Timed() noexcept(false) {
     if (traffic_ && std::uncaught_exceptions() == exceptions_) traffic_->end();
   }
-  Inside(const Inside&) = delete;
-  Inside& operator=(const Inside&) = delete;
+  Timed(const Timed&) = delete;
+  Timed& operator=(const Timed&) = delete;
 
  private:
   Traffic* traffic_;
@@ -95,7 +95,7 @@ Traffic::Sum Traffic::of(std::initializer_list<std::string_view> names) {
 
 std::unique_ptr<Communicator> with_traffic(std::unique_ptr<Communicator> communicator, Traffic& traffic) {
   return wrap_communicator(std::move(communicator), [&traffic](Ctx* ctx, const char* what, int64_t bytes) {
-    return Inside(traffic, ctx, what, bytes);
+    return Timed(traffic, ctx, what, bytes);
   });
 }
 

@@ -28,22 +28,18 @@ namespace fs = std::filesystem;
 
 constexpr const char* kMend = "choose another output_dir";
 
-std::string shown(const std::string& path) {
-  return printable(path, 400);
-}
-
 std::string lock_path(const std::string& path) {
   return path + "/.lock";
 }
 
 [[noreturn]] void fail(const std::string& path, const char* what, int error) {
-  throw UserError(shown(path), fmt::format("{}: {}", what, std::strerror(error)), kMend);
+  throw UserError(printable_path(path), fmt::format("{}: {}", what, std::strerror(error)), kMend);
 }
 
 constexpr size_t kMostDigits = 20;  // of a process
 
 [[noreturn]] void fail_not_ours(const std::string& path) {
-  throw UserError(shown(lock_path(path)), "is a file that no run of mixtune made",
+  throw UserError(printable_path(lock_path(path)), "is a file that no run of mixtune made",
                   "move it elsewhere, or choose another output_dir");
 }
 
@@ -59,7 +55,7 @@ std::string owner(int fd, const std::string& path) {
 }
 
 [[noreturn]] void fail_claimed(const std::string& path, const std::string& pid) {
-  throw UserError(shown(path),
+  throw UserError(printable_path(path),
                   pid.empty() ? "another run is using it" : fmt::format("another run is using it (process {})", pid),
                   "choose another output_dir, or wait until that run has ended");
 }
@@ -109,7 +105,7 @@ FolderClaim::FolderClaim(const std::string& path) : FolderClaim(path, Unclaimed{
     made_lock_ = is_new;  // not before it is locked: until then another process may have it
     named = !locked || is_named(lock_->get(), lock_path(path_));
     if (!locked)
-      log_warning("{}: the file system has no locks: start no second run with this output_dir", shown(path_));
+      log_warning("{}: the file system has no locks: start no second run with this output_dir", printable_path(path_));
   }
   write_owner(lock_->get(), path_);
 }

@@ -25,10 +25,6 @@ constexpr std::string_view kCheckpoint = "checkpoint-";
 constexpr const char *kMetrics = "metrics.jsonl", *kConfig = "config.resolved.yaml", *kTrace = "trace.json";
 constexpr std::array<const char*, 4> kFiles = {kLatestFile, kMetrics, kConfig, kTrace};
 
-std::string shown(const std::string& path) {
-  return printable(path, 400);
-}
-
 // Steps of the checkpoints in a folder, from the oldest on.
 std::vector<int64_t> checkpoint_steps(const std::string& folder) {
   std::vector<int64_t> steps;
@@ -46,11 +42,12 @@ void check_place(const std::string& path) {
     const fs::file_status status = fs::status(place, error);
     if (!fs::exists(status) && place != "/" && place != ".") continue;
     if (!fs::is_directory(status))
-      throw UserError(shown(path),
-                      place == path ? "is a file, not a folder" : fmt::format("{} is a file", shown(place)),
+      throw UserError(printable_path(path),
+                      place == path ? "is a file, not a folder" : fmt::format("{} is a file", printable_path(place)),
                       "choose another output_dir");
     if (access(place.c_str(), W_OK | X_OK) != 0)
-      throw UserError(shown(path), fmt::format("{} cannot be written: {}", shown(place), std::strerror(errno)),
+      throw UserError(printable_path(path),
+                      fmt::format("{} cannot be written: {}", printable_path(place), std::strerror(errno)),
                       "choose another output_dir");
     return;
   }
@@ -87,15 +84,18 @@ void check_inputs(const OutputRequest& request) {
   std::error_code error;
   for (const std::string& input : request.inputs) {
     if (fs::is_directory(input, error) && is_within(request.path, input))
-      throw UserError(shown(request.path), fmt::format("lies in {}, which the run reads", shown(input)),
+      throw UserError(printable_path(request.path),
+                      fmt::format("lies in {}, which the run reads", printable_path(input)),
                       "choose an output_dir of its own");
     for (const char* file : kFiles)
       if (fs::equivalent(input, request.path + "/" + file, error))
-        throw UserError(shown(request.path), fmt::format("the run reads {}, which it would replace", shown(input)),
+        throw UserError(printable_path(request.path),
+                        fmt::format("the run reads {}, which it would replace", printable_path(input)),
                         "choose another output_dir");
     for (const int64_t step : checkpoint_steps(request.path))
       if (is_within(input, request.path + "/" + checkpoint_name(step)))
-        throw UserError(shown(request.path), fmt::format("the run reads {}, which it would remove", shown(input)),
+        throw UserError(printable_path(request.path),
+                        fmt::format("the run reads {}, which it would remove", printable_path(input)),
                         "choose another output_dir");
   }
 }
@@ -103,7 +103,7 @@ void check_inputs(const OutputRequest& request) {
 void check_results(const OutputRequest& request) {
   if (request.overwrite) return;
   if (const std::string result = result_in(request.path); !result.empty())
-    throw UserError(shown(request.path), fmt::format("holds the results of another run ({})", result),
+    throw UserError(printable_path(request.path), fmt::format("holds the results of another run ({})", result),
                     "choose another output_dir, or set overwrite_output_dir: true to replace them");
 }
 
@@ -111,7 +111,8 @@ void remove_file(const std::string& path) {
   std::error_code error;
   fs::remove(path, error);  // a link, not what it leads to
   if (error)
-    throw UserError(shown(path), fmt::format("cannot be removed: {}", error.message()), "choose another output_dir");
+    throw UserError(printable_path(path), fmt::format("cannot be removed: {}", error.message()),
+                    "choose another output_dir");
 }
 
 OutputRequest checked(OutputRequest request) {

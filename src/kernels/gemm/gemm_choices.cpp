@@ -171,9 +171,9 @@ GemmChoices read_choices(const std::string& path, std::string_view machine) {
   try {
     ReadChoices read = parse_choices(read_small_file(path, kMaxFileBytes, "delete it"), machine);
     if (!read.of_this_machine)
-      log_warning("{}: does not hold GEMM choices for {}; they are made anew", printable(path, 400), machine);
+      log_warning("{}: does not hold GEMM choices for {}; they are made anew", printable_path(path), machine);
     if (read.bad_lines > 0)
-      log_warning("{}: {} damaged line(s) left out; these GEMM choices are made anew", printable(path, 400),
+      log_warning("{}: {} damaged line(s) left out; these GEMM choices are made anew", printable_path(path),
                   read.bad_lines);
     return std::move(read.choices);
   } catch (const Error& error) {
