@@ -22,7 +22,6 @@ Box Box::cut(int dim, int64_t begin, int64_t count) const {
   return part;
 }
 
-// Of whole inner dimensions and a part of one; and no more, but where the outer ones have one element each.
 int64_t Box::run_elements() const {
   int64_t run = 1;
   int d = whole_.rank() - 1;

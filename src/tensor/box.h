@@ -1,7 +1,6 @@
 // Box: a part of an N-dimensional tensor, the one notion of what a rank, a file or an adapter has of a tensor.
-//
-// Elements are counted row-major: "place" is an element's index in the whole tensor, "index" that in the box. A flat
-// range [first, first + count) of a box's indices is what ZeRO cuts. A value: no memory, no device.
+// Elements are counted row-major: "place" is an element's index in the whole tensor, "index" that in the box. ZeRO cuts
+// a box into flat ranges [first, first + count) of its indices. A value: no memory, no device.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +14,7 @@ namespace mixtune {
 class Box {
  public:
   Box() = default;
-  explicit Box(const Shape& whole);  // all of it
+  explicit Box(const Shape& whole);  // the whole tensor
 
   // The part of this box with [begin, begin + count) of dimension `dim`, counted from this box's own begin.
   Box cut(int dim, int64_t begin, int64_t count) const;
@@ -24,15 +23,15 @@ class Box {
   const Shape& shape() const { return size_; }
   int64_t begin(int dim) const { return begin_[dim]; }
   int64_t elements() const { return size_.elements(); }
-  // Of the stretches of neighbouring places that the box consists of: its inner dimensions that are whole, and its
-  // part of the next.
+  // The length of the stretches of neighbouring places that the box consists of: its inner dimensions that are whole,
+  // and its part of the next.
   int64_t run_elements() const;
 
   int64_t place(int64_t index) const;
-  int64_t index(int64_t place) const;     // of an element of the box
-  Box intersect(const Box& other) const;  // of the same tensor; perhaps empty
+  int64_t index(int64_t place) const;     // `place` lies in the box
+  Box intersect(const Box& other) const;  // of two boxes of one tensor; perhaps empty
 
-  // Of the range [first, first + count) of indices: f(index, place, elements), in their order.
+  // Calls f(index, place, elements) for each stretch of the range [first, first + count) of indices, in their order.
   template <class F>
   void for_each_run(int64_t first, int64_t count, F&& f) const {
     const int64_t run = run_elements(), end = first + count;
@@ -63,7 +62,7 @@ struct SharedRun {
   bool operator==(const SharedRun&) const = default;
 };
 
-// All that `from` and `to` share, in the order of places; neighbours are one run where they are so in both.
+// All runs that `from` and `to` share, in the order of places. Runs that are neighbours in both are one.
 std::vector<SharedRun> shared_runs(const BoxRange& from, const BoxRange& to);
 
 }  // namespace mixtune

@@ -28,7 +28,7 @@ Shape random_shape(Dice& dice) {
   return {dims.data(), rank};
 }
 
-// `box` cut again and again along random dimensions, into parts that are together all of it.
+// Cuts `box` again and again along random dimensions, into parts that together are all of it.
 std::vector<Box> random_cut(Dice& dice, const Box& box, int depth) {
   const int dim = static_cast<int>(dice.roll(box.shape().rank()));
   if (depth == 0 || box.shape()[dim] < 2) return {box};
@@ -38,7 +38,7 @@ std::vector<Box> random_cut(Dice& dice, const Box& box, int depth) {
   return parts;
 }
 
-// Boxes of a cut, and each cut once more, flat.
+// The boxes of a cut, each cut once more into flat ranges.
 std::vector<BoxRange> random_ranges(Dice& dice, const Shape& shape) {
   std::vector<BoxRange> ranges;
   for (const Box& box : random_cut(dice, Box(shape), 4)) {
@@ -82,7 +82,7 @@ TEST(BoxTest, WhatTwoPartsShare) {
   EXPECT_THAT(shared_runs({whole.cut(0, 0, 0), 0, 0}, {whole, 0, 12}), ElementsAre());
 }
 
-// Values stored under one cut and read under another are those of the whole tensor, each once.
+// Values stored under one cut and read under another are those of the whole tensor, each read once.
 TEST(BoxTest, AnyCutGoesIntoAnyOther) {
   for (uint64_t seed = 0; seed < 2000; ++seed) {
     SCOPED_TRACE(seed);

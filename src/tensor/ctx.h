@@ -10,7 +10,7 @@ namespace mixtune {
 
 class Profiler;  // profiler.h
 
-// Rows that come to this rank on kMeta, which has no routing, in units of an even share: as many as there can be.
+// The rows that come to this rank on kMeta, which has no routing, in units of an even share; the worst: all there are.
 constexpr double kEvenRouting = 1, kWorstRouting = std::numeric_limits<double>::infinity();
 
 // The device an op runs on, and the stacks its temporaries come from (released before the op returns). On the CPU ops
@@ -21,7 +21,7 @@ struct Ctx {
   Stack& host_stack;  // for what the host must read: pinned beside a GPU, `stack` itself on the CPU
   Gpu* gpu = nullptr;
   Profiler* profiler = nullptr;
-  double routing_share = kEvenRouting;  // on kMeta; of more than an even one the gaps are the largest
+  double routing_share = kEvenRouting;  // on kMeta; above an even one, gaps are the largest
 
   bool like_gpu() const { return device.type != DeviceType::kCpu; }  // or on kMeta, which stands for one
   bool is_meta() const { return device.type == DeviceType::kMeta; }

@@ -1,4 +1,4 @@
-// Memory that CUDA gives: of a device, or of the host and pinned (device.type kCpu). It is zero when allocate returns,
+// Memory from CUDA: a device's, or the host's and pinned (device.type kCpu). It is zero when allocate returns,
 // whichever stream uses it first.
 #pragma once
 

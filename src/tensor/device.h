@@ -15,14 +15,14 @@ class Stack;  // memory.h
 struct Ctx;
 
 struct GpuOptions {
-  bool deterministic = false;  // libraries' kernels that add in no fixed order are not used
-  std::string plan_cache;      // folder where chosen algorithms are kept; empty: nowhere
-  // With several ranks: the seconds that the host waits for the device at most (0: any time), and what ends the process
-  // then: what waits for another rank's GPU never ends, and so no memory can be freed. Where it returns, because
-  // another rank is still at work, the host waits as long again.
+  bool deterministic = false;  // uses none of the libraries' kernels that add in no fixed order
+  std::string plan_cache;      // folder that keeps chosen algorithms; empty: none does
+  // With several ranks: the seconds that the host waits for the device at most (0: without end), and what is called
+  // then. A wait for another rank's GPU never ends and its memory cannot be freed, so give_up ends the process. Where
+  // another rank is still at work it returns instead, and the host waits as long again.
   double patience = 0;
   std::function<void(const std::string& message)> give_up = {};
-  // With several ranks: called where a piece of work that only some of them have is done, such as one measured choice.
+  // With several ranks: called after each piece of work that only some of them have, such as one measured choice.
   std::function<void()> advanced = {};
 };
 
@@ -43,16 +43,16 @@ GpuInfo gpu_info(int index);
 // Throws Error where there is no such device.
 std::shared_ptr<Gpu> make_gpu(Device device, const GpuOptions& options);
 
-// Has `stack`, of the GPU's memory, poison what it releases (memory.h) in the order of the GPU's stream, or lane, of
-// that time. `gpu` outlives the releases.
+// Has `stack`, of the GPU's memory, poison what it releases (memory.h), in the order of the stream or lane that is
+// current at the release. `gpu` outlives the releases.
 void poison_released(Stack& stack, Gpu& gpu);
 
-// The same elements, on any devices; dtype and element count are equal. In the order of the ctx's stream; the host side
-// of a copy must stay as it is until wait(). Pageable host memory makes the call wait.
+// Copies between any devices tensors of one dtype and element count, in the order of the ctx's stream. The host side of
+// a copy must stay as it is until wait(). Pageable host memory makes the call wait.
 void copy(Ctx& ctx, const Tensor& from, const Tensor& to);
 void zero(Ctx& ctx, const Tensor& tensor);
 
-// The host waits for the device: all that was put on the ctx's stream is done. Nothing to wait for on the CPU.
+// The host waits until all that was put on the ctx's stream is done. On the CPU there is nothing to wait for.
 void wait(Ctx& ctx);
 
 // How often the host waited for the device, and how many library plans were built after warm-up; 0 on the CPU.

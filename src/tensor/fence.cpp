@@ -11,7 +11,7 @@ Fence::Fence() = default;
 Fence::~Fence() {
   try {
     wait();
-  } catch (...) {  // whoever asked for the work hears of it
+  } catch (...) {  // the call that waits for the work reports it
   }
 }
 

@@ -11,14 +11,14 @@ namespace mixtune {
 class Fence {
  public:
   Fence();
-  ~Fence();  // waits, so that memory which the work reads or writes may go after it
+  ~Fence();  // waits: memory that the work uses may be freed after this
   Fence(const Fence&) = delete;
   Fence& operator=(const Fence&) = delete;
 
-  // The ctx's GPU outlives the fence. Stands after all that was put on the ctx's stream until now; forgets where it
-  // stood before.
+  // Puts the fence behind all that was put on the ctx's stream until now, in place of where it stood. The ctx's GPU
+  // outlives it.
   void set(Ctx& ctx);
-  // Returns when the device has passed it; at once if it was never set. No longer than GpuOptions.patience.
+  // Waits until the device has passed the fence, no longer than GpuOptions.patience; not at all if it was never set.
   void wait();
 
  private:

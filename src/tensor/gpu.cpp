@@ -104,7 +104,7 @@ void Gpu::wait() {
   ++waits_;
 }
 
-// Like cudaEventSynchronize, asking keeps a core busy.
+// Keeps a core busy, as cudaEventSynchronize does.
 void Gpu::wait_for(cudaEvent_t event) const {
   if (options_.patience <= 0) return check_cuda(cudaEventSynchronize(event), "wait");
   using Clock = std::chrono::steady_clock;
@@ -162,7 +162,7 @@ GpuIdentity gpu_identity(int index) {
   char bus[32];
   check_cuda(cudaDeviceGetPCIBusId(bus, sizeof bus, index), "bus id");
   identity.bus = bus;
-  // The driver's second version of it gives a slice's own UUID. What the runtime gives for one is not documented.
+  // The driver's second cuDeviceGetUuid gives a slice's own UUID. What the runtime gives for a slice is not documented.
   const auto device_of = driver_function<decltype(&cuDeviceGet)>("cuDeviceGet", 2000);
   const auto uuid_of = driver_function<decltype(&cuDeviceGetUuid)>("cuDeviceGetUuid", 11040);
   CUdevice device = 0;
@@ -181,7 +181,7 @@ std::shared_ptr<Gpu> make_gpu(Device device, const GpuOptions& options) {
   return std::make_shared<Gpu>(device, options);
 }
 
-// In a destructor: what fails here is reported by the next call that is checked.
+// Called in a destructor: a failure here is reported by the next call that is checked.
 void poison_released(Stack& stack, Gpu& gpu) {
   stack.poison_with([&gpu](void* data, size_t bytes) { cudaMemsetAsync(data, 0xFF, bytes, gpu.stream()); });
 }

@@ -36,8 +36,8 @@ using CudaEvent = CudaHandle<cudaEvent_t, cudaEventDestroy>;
 CudaStream make_stream(bool urgent = false);  // urgent: its kernels start before those of others
 CudaEvent make_event(bool timing = false);
 
-// What a library needs on this device and keeps: its handle, its plans. Derived classes have `static constexpr GpuSlot
-// kSlot` and a constructor that takes the Gpu&.
+// What a library keeps for this device: its handle, its plans. Derived classes have `static constexpr GpuSlot kSlot`
+// and a constructor that takes the Gpu&.
 enum class GpuSlot { kGemm, kAttention, kCount };
 class GpuPart {
  public:
@@ -53,29 +53,29 @@ class Gpu {
   int multiprocessors() const { return multiprocessors_; }
   int compute_capability() const { return compute_capability_; }  // 90 on Hopper
 
-  // Every op's inputs are ready in this stream's order, and its results are: an op that uses other streams forks and
-  // joins.
+  // An op finds its inputs, and leaves its results, ready in this stream's order. An op that uses other streams forks
+  // and joins.
   cudaStream_t stream() const { return current_; }
   static constexpr int kSideStreams = 4;
   cudaStream_t side_stream(int i) const { return side_[i].stream.handle; }
   void fork(int side_streams);  // side streams [0, n) wait for what stream() holds now
   void join(int side_streams);  // stream() waits for what side streams [0, n) hold now
 
-  // The lane (lane.h): between enter and leave it is what stream() gives.
+  // Between enter and leave, stream() gives the lane (lane.h).
   bool in_lane() const { return current_ == lane_.handle; }
   void enter_lane();
   void leave_lane();
   int64_t mark_lane();
   void wait_for_lane(int64_t mark);
 
-  // Scratch of a library's kernels on stream() (i = -1) or on side_stream(i).
+  // Scratch for a library's kernels on stream() (i = -1) or on side_stream(i).
   static constexpr size_t kWorkspaceBytes = 32 << 20;
   void* workspace(int i = -1) const { return workspace_.data() + static_cast<size_t>(i + 1) * kWorkspaceBytes; }
 
-  // The host waits for what stream() holds now, by an event; for an event. No longer than GpuOptions.patience.
+  // The host waits for all that stream() holds now, or for an event: no longer than GpuOptions.patience.
   void wait();
   void wait_for(cudaEvent_t event) const;
-  int64_t waits() const { return waits_; }  // how often it did
+  int64_t waits() const { return waits_; }  // how often wait() was called
 
   // Plans (algorithms, library plans) are built in warm-up; one built later is counted, for the soak test.
   bool warming_up() const { return warming_up_; }
@@ -102,7 +102,7 @@ class Gpu {
   CudaStream stream_, lane_;
   cudaStream_t current_ = nullptr;
   CudaEvent forked_, waited_, laned_;
-  // Of the marks that were set last, mark m at m % kMarks. A mark older than those stands for a later one.
+  // The kMarks marks that were set last: mark m at m % kMarks. An older mark stands for a later one.
   static constexpr int64_t kMarks = 64;
   std::array<CudaEvent, kMarks> marks_;
   int64_t last_mark_ = 0, awaited_mark_ = 0;

@@ -1,4 +1,4 @@
-// The GPUs that a test needs.
+// GpuTest: a test that needs a GPU.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 
 namespace mixtune {
 
-// How many GPUs MIXTUNE_REQUIRE_GPU says that this machine has: tests that need no more must not be skipped.
+// How many GPUs this machine has, as MIXTUNE_REQUIRE_GPU says: tests that need no more must not be skipped.
 inline int required_gpus() {
   const char* text = std::getenv("MIXTUNE_REQUIRE_GPU");
   return text ? std::atoi(text) : 0;

@@ -97,13 +97,13 @@ void Stack::release(size_t mark) {
 
 namespace {
 
-// A number in a file of one line; the largest one where there is none ("max").
+// The number in a file of one line; the largest size_t where it has none ("max").
 size_t read_number(const char* path) {
   size_t number = 0;
   return std::ifstream(path) >> number ? number : std::numeric_limits<size_t>::max();
 }
 
-// What the control group (a container's, say) leaves.
+// The bytes that the control group (a container's, say) has left.
 size_t available_in_group() {
   const size_t limit = read_number("/sys/fs/cgroup/memory.max"), used = read_number("/sys/fs/cgroup/memory.current");
   return limit > used ? limit - used : limit;

@@ -11,11 +11,11 @@
 
 namespace mixtune {
 
-// What host memory is for: kPinned is what a GPU copies from and to, and may read and write itself.
+// What host memory is for. kPinned: a GPU copies from and to it, and may read and write it itself.
 enum class HostMemory { kPageable, kPinned };
 
-// One allocation on a device. Of pageable host memory, address space is reserved and pages are taken when first
-// touched. Zero when fresh.
+// One allocation on a device, zero when fresh. Pageable host memory is reserved as address space; its pages are taken
+// when first touched.
 class Memory {
  public:
   Memory(std::string name, Device device, size_t bytes, HostMemory host_memory = HostMemory::kPageable);
@@ -65,12 +65,12 @@ class Arena {
   std::vector<Allocation> allocations_;
 };
 
-// Whether what a Stack releases is poisoned: overwritten with bytes of 0xFF (NaN, or -1), so that whoever still reads
-// it is found out. In debug builds, under AddressSanitizer, and where MIXTUNE_POISON_STACK=1 says so.
+// Whether a Stack poisons what it releases, with bytes of 0xFF (NaN, or -1), so that late readers are found out: in
+// debug builds, under AddressSanitizer, and where MIXTUNE_POISON_STACK=1 says so.
 bool poisons_released_memory();
 
-// Activations: pushed in the order of the forward pass, released by going back to a mark. Never moves, never grows:
-// a push allocates nothing.
+// Memory of activations: pushed in the order of the forward pass, released by going back to a mark. It never moves and
+// never grows: a push allocates nothing.
 class Stack {
  public:
   Stack(std::string name, Device device, size_t capacity, HostMemory host_memory = HostMemory::kPageable);
@@ -78,19 +78,19 @@ class Stack {
   // Not zeroed. Throws Error when the stack is full; `name` goes into that message.
   Tensor push(const char* name, Shape shape, DType dtype);
 
-  // All that is left, without taking it: scratch for warm-up.
+  // All that is left, not taken: scratch for warm-up.
   Tensor rest() const;
 
   size_t mark() const { return used_; }
   void release(size_t mark);
-  // Of a GPU's stack: what poisons `bytes` from `data` on, in the order of the work that used them.
+  // Poisons `bytes` from `data` on, for a GPU's stack in the order of the work that used them.
   using Poison = std::function<void(void* data, size_t bytes)>;
   void poison_with(Poison poison) { poison_ = std::move(poison); }
   size_t peak() const { return peak_; }
   size_t capacity() const { return memory_.bytes(); }
   size_t left() const { return memory_.bytes() - used_; }
 
-  // Releases what was pushed in a scope.
+  // Releases at the end of a scope what was pushed in it.
   class Frame {
    public:
     explicit Frame(Stack& stack) : stack_(stack), mark_(stack.mark()) {}
@@ -110,7 +110,7 @@ class Stack {
   Poison poison_;  // empty: nothing is poisoned
 };
 
-// Memory of the device that can still be taken, in bytes.
+// The device's memory that can still be taken, in bytes.
 size_t available_memory(Device device);
 
 }  // namespace mixtune

@@ -1,4 +1,4 @@
-// What a build without CUDA has in place of gpu.cpp, cuda_memory.cpp, fence.cpp, lane.cpp and nvtx.cpp.
+// The functions of gpu.cpp, cuda_memory.cpp, fence.cpp, lane.cpp and nvtx.cpp in a build without CUDA.
 #include <cstring>
 
 #include "tensor/ctx.h"

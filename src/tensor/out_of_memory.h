@@ -1,4 +1,4 @@
-// What is thrown where memory of the device is used up.
+// OutOfMemory: thrown where a device's memory is used up.
 #pragma once
 
 #include <string_view>
@@ -10,10 +10,10 @@ namespace mixtune {
 // What memory is for.
 enum class MemoryOf { kState, kActivations };
 
-// The advice of who does not know the settings.
+// Advice from code that does not know the settings.
 inline constexpr std::string_view kLessMemory = "use a smaller batch, shorter rows or a smaller model";
 
-// How to mend it depends on the settings: who knows them catches this.
+// How to mend it depends on the settings: code that knows them catches this.
 class OutOfMemory : public Error {
  public:
   OutOfMemory(MemoryOf part, std::string_view what, ExitCode code = ExitCode::kFailed)

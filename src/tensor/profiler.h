@@ -10,13 +10,13 @@
 
 namespace mixtune {
 
-// What reads the time: a GPU's events in its stream, or the host's clock.
+// Reads the time: from events in a GPU's stream, or from the host's clock.
 class StampClock {
  public:
   virtual ~StampClock() = default;
   virtual int stamp() = 0;                            // now; counts from 0
   virtual double milliseconds(int from, int to) = 0;  // between two stamps that are past
-  virtual bool is_past(int stamp) = 0;                // on a GPU: those before a wait() are
+  virtual bool is_past(int stamp) = 0;                // a GPU's stamps before a wait() are
   virtual void reset() = 0;                           // forgets all stamps
 };
 std::unique_ptr<StampClock> make_stamp_clock(Ctx& ctx);
@@ -34,7 +34,7 @@ class Profiler {
   void start();
   void begin(const char* name);
   void end();
-  // What ran since start(), in the order of beginning. Waits for the device.
+  // The parts that ran since start(), in the order of their beginning. Waits for the device.
   std::vector<Part> collect(Ctx& ctx);
 
  private:
@@ -47,8 +47,7 @@ class Profiler {
   std::vector<size_t> open_;
 };
 
-// For a scope: an NVTX range on a GPU, and a part of the ctx's profiler where there is one. `name` outlives the
-// profiler.
+// For a scope: an NVTX range on a GPU, and a part in the ctx's profiler where it has one. `name` outlives the profiler.
 class Range {
  public:
   Range(Ctx& ctx, const char* name);

@@ -17,7 +17,7 @@ constexpr int64_t align_rows(int64_t rows) {
   return (rows + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
 }
 
-// kMeta has no memory and computes nothing: what runs there only counts the memory that a GPU would need.
+// kMeta has no memory and computes nothing: work there only counts the memory that a GPU would need.
 enum class DeviceType : uint8_t { kCpu, kCuda, kMeta };
 
 struct Device {
@@ -46,7 +46,7 @@ class Shape {
   int rank_ = 0;
 };
 
-// Contiguous. Copying a Tensor copies the view; constness is of the view, not of what it shows.
+// A contiguous view. Copying a Tensor copies the view; constness is the view's, not that of its elements.
 struct Tensor {
   void* data = nullptr;
   Shape shape;
