@@ -32,7 +32,7 @@ void AdamW::gradient_squares(Ctx& ctx, const Tensor& squares) {
   sum_of_squares(ctx, gradients_, squares);
 }
 
-// Of what is owned of a parameter, a tensor for each stretch of places in a Hugging Face tensor.
+// Adds a tensor for each stretch of places in a Hugging Face tensor that this rank owns of the parameter.
 void AdamW::add_tensors(int param) {
   const Tensor gradient = state_.gradients().gradient(param).tensor;
   if (!gradient) return;

@@ -1,4 +1,4 @@
-// AdamW over a State. Norm and scale stay on the device: a step waits for nothing.
+// AdamW: the optimizer over a State. Norm and scale stay on the device: a step waits for nothing.
 #pragma once
 
 #include <vector>
@@ -12,7 +12,7 @@ namespace mixtune {
 class AdamW {
  public:
   // `state` outlives this. Weight decay applies to tensors of two or more dimensions on disk (projections, experts,
-  // router, embeddings), not to norms. seed: of the stochastic rounding of bf16 state.
+  // router, embeddings), not to norms. `seed` is that of the stochastic rounding of bf16 state.
   AdamW(State& state, const OptimizerSettings& settings, uint64_t seed);
 
   // squares [1] fp64 = the sum of the squares of the reduced gradients that this rank counts.
@@ -26,7 +26,7 @@ class AdamW {
     Tensor grad_scale;
   };
   void step(Ctx& ctx, const Step& args);
-  // The same of one bucket of the layout, whose weights are there, without gathering.
+  // Updates one bucket of the layout, whose weights are there, without gathering it.
   void update(Ctx& ctx, size_t bucket, const Step& args);
 
  private:
@@ -34,13 +34,13 @@ class AdamW {
 
   State& state_;
   OptimizerSettings settings_;
-  std::vector<std::vector<uint64_t>> keys_;  // of (seed, name) of each block of each parameter
+  std::vector<std::vector<uint64_t>> keys_;  // each parameter's blocks': of (seed, name)
   // Room for one call's lists, so that no step allocates.
   std::vector<AdamWTensor> tensors_;
   std::vector<Tensor> gradients_;
 };
 
-// The 2-norm of the gradients, once they are reduced, of one rank alone; on the host.
+// The 2-norm of the reduced gradients, on the host. For one rank alone.
 double gradient_norm(Ctx& ctx, AdamW& optimizer);
 
 }  // namespace mixtune

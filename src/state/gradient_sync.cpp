@@ -38,7 +38,7 @@ Tensor GradientSync::finished(Ctx& ctx, int param) {
   return gradient;
 }
 
-// From the last bucket to the first: backward writes them in that order.
+// Goes from the last bucket to the first: backward writes them in that order.
 void GradientSync::complete_from(Ctx& ctx, const Place& place) {
   if (!last_micro_batch_) return;
   for (size_t b = reduced_.size(); b-- > 0;) {

@@ -15,12 +15,12 @@ class GradientSync {
  public:
   static constexpr const char* kSums = "sum of gradients";  // as traffic and the profiler name them
 
-  // All outlive this. With a sharded layout the sums are there for the owned pieces alone.
+  // All three outlive this. With a sharded layout only the owned pieces get their sums.
   GradientSync(const ParamLayout& layout, const Storage& gradients, const Holders& holders);
 
   // Forgets the gradients: the next ones are written, not added.
   void begin_step();
-  // Of the gradients that come from now on, none is added to any more.
+  // No gradient that is written from now on is added to later.
   void begin_last_micro_batch();
 
   struct Gradient {
@@ -31,13 +31,13 @@ class GradientSync {
   Gradient gradient(int param) const { return {gradients_.part(param), written_[param]}; }
   void notify(int param);
 
-  // This micro-batch has no further gradient for parameters of this stage at `place` and after: those of its last one
+  // This micro-batch has no further gradient for parameters of this stage at `place` and after. Those of the last one
   // begin to be summed over their holders, beside what the ctx does. All ranks call this, in the same order.
   void complete_from(Ctx& ctx, const Place& place);
-  // After the last micro-batch: all sums are there for the ctx's next op. All ranks call this, once a step.
+  // Ends the step: all sums are there for the ctx's next op. All ranks call this, once a step.
   void finish(Ctx& ctx);
 
-  // The gradient of this rank's micro-batches: zero where none of them wrote one.
+  // The sum over this rank's micro-batches: zero where none of them wrote a gradient.
   Tensor finished(Ctx& ctx, int param);
 
  private:

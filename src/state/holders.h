@@ -8,11 +8,11 @@
 
 namespace mixtune {
 
-// Which ranks hold the same parameters, and whether each keeps all of the optimizer's state. The communicators outlive
-// what is made of them.
+// The ranks that hold the same parameters, and whether each keeps all of the optimizer's state. The communicators
+// outlive what is made of them.
 struct Replicas {
-  Communicator* dense = nullptr;    // of the dense parameters; none: this rank alone
-  Communicator* experts = nullptr;  // of the experts'
+  Communicator* dense = nullptr;    // of ranks with the same dense parameters; null: this rank alone
+  Communicator* experts = nullptr;  // of ranks with the same experts; null: this rank alone
   bool shard_optimizer = false;     // ZeRO stage 1 (ParamLayout::Copies::sharded)
 };
 

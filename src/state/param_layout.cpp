@@ -39,7 +39,7 @@ ParamLayout::ParamLayout(std::vector<ParamSpec> specs, DType dtype, const Copies
     check_blocks(specs_[p]);
     add(p, specs_[p].dtype.value_or(dtype));
   }
-  std::array<int, 2> turns{};  // of those whose holders are dense parameters', and experts'
+  std::array<int, 2> turns{};  // of buckets of dense parameters, of experts
   for (Bucket& bucket : buckets_) {
     bucket.elements = round_up(bucket.elements, kElementAlignment * bucket.holders.size);
     bucket.turn = turns[bucket.of_experts]++;

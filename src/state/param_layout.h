@@ -1,5 +1,4 @@
-// ParamLayout: what a rank holds of a model's parameters, and where. A value: no memory, no device, no ranks to talk
-// to.
+// ParamLayout: what a rank holds of a model's parameters, and where. A value: no memory, no device, no communication.
 //
 // A parameter is the tensor a kernel reads (say, gate_up of all experts of a layer). It is put together from blocks of
 // Hugging Face tensors, the only names used on disk.
@@ -20,17 +19,17 @@ struct HfBlock {
   std::string name;
   Box box;
   int64_t offset = 0;
-  int64_t added = 0;  // the last rows of the tensor, which the checkpoint that it is loaded from lacks
+  int64_t added = 0;  // the tensor's last rows, which the checkpoint to load from lacks
 
   const Shape& shape() const { return box.whole(); }
   int64_t elements() const { return box.elements(); }
-  // Of the tensor in that checkpoint; and how many of elements(), the first ones, it has.
+  // The tensor's shape in that checkpoint; and how many of elements(), the first ones, it has.
   Shape stored_shape() const;
   int64_t stored_elements() const;
 };
 
-// When backward is done with a parameter's gradient: it goes from the last layer of a stage to its first, and in each
-// from the experts to attention. A stage is what a pipeline's rank runs at a stretch.
+// When backward is done with a parameter's gradient. Backward goes from the last layer of a stage to its first, and in
+// each layer from the experts to attention. A stage is the stretch of layers that a pipeline's rank runs.
 struct Place {
   enum Part : uint8_t { kDense, kExperts };
   int stage = 0;
@@ -41,7 +40,8 @@ struct Place {
 };
 
 struct ParamSpec {
-  // From where its values come when a run starts: from the checkpoint, or from who makes it (an adapter, say).
+  // From where its values come when a run starts: the checkpoint, or the code that makes the parameter (an adapter,
+  // say).
   enum class Origin : uint8_t { kStored, kInitialised };
 
   std::string name;  // for messages and reports; never on disk
@@ -51,7 +51,7 @@ struct ParamSpec {
   bool trainable = true;
   bool of_experts = false;          // held by the ranks that hold these experts; otherwise by all
   Place place = {};                 // neighbours of one place lie together: a bucket
-  std::optional<DType> dtype = {};  // of the weight; none: that of the state
+  std::optional<DType> dtype = {};  // the weight's; none: the state's
   Origin origin = Origin::kStored;
 };
 
@@ -67,7 +67,7 @@ class ParamLayout {
   };
   ParamLayout(std::vector<ParamSpec> specs, DType dtype, const Copies& copies);
 
-  // Parameters that lie one behind the other, each at a multiple of kElementAlignment, and padding at the end: what is
+  // A bucket: parameters one behind the other, each at a multiple of kElementAlignment, and padding at the end. It is
   // reduced, gathered, updated and saved as a whole. Each holder counts, reads and (sharded) updates its piece of it.
   struct Bucket {
     int first, last;  // parameters [first, last)
@@ -76,7 +76,7 @@ class ParamLayout {
     Place place;
     Holders holders;
     int64_t elements = 0;  // a multiple of kElementAlignment times the holders
-    int turn = 0;          // of those with the same holders, its number: they save them by turns
+    int turn = 0;          // its number among the buckets of the same holders, who save them by turns
 
     int64_t piece() const { return elements / holders.size; }
     int64_t piece_begin() const { return holders.rank * piece(); }
@@ -98,8 +98,8 @@ class ParamLayout {
   struct Piece {
     int64_t begin, count;
   };
-  Piece owned(int param) const;    // of which this rank keeps moments and masters, and which it updates
-  Piece counted(int param) const;  // which this rank adds to sums over all ranks, so that each element counts once
+  Piece owned(int param) const;    // this rank keeps its moments and masters, and updates it
+  Piece counted(int param) const;  // this rank adds it to sums over all ranks: each element counts once
 
  private:
   void add(int param, DType dtype);

@@ -1,4 +1,4 @@
-// Whether the ranks that hold the same weights hold the same bits.
+// State::replica_differences: whether the ranks that hold the same weights hold the same bits.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -14,7 +14,7 @@ namespace mixtune {
 
 namespace {
 
-// What a holder says: its rank among all, and the digest of each tensor.
+// A holder's report: its rank among all ranks, and the digest of each tensor.
 using Report = std::vector<int64_t>;
 
 Report report_of(Ctx& ctx, const std::vector<Tensor>& tensors, int rank) {
@@ -45,7 +45,7 @@ bool same(const Report& a, const Report& b) {
   return std::equal(a.begin() + 1, a.end(), b.begin() + 1);
 }
 
-// The first of those that most agree with.
+// The first report that most of the others agree with.
 const Report& most_common(const std::vector<Report>& reports) {
   return *std::ranges::max_element(reports, {}, [&](const Report& report) {
     return std::ranges::count_if(reports, [&](const Report& other) { return same(report, other); });

@@ -1,4 +1,4 @@
-// When a State of several ranks moves what, seen by a communicator that writes it down.
+// When a State of several ranks moves what, as a communicator records it.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

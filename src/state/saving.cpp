@@ -1,4 +1,4 @@
-// What a State gives to a checkpoint, a round of the holders' turns at a time.
+// The part of State that a checkpoint calls. It goes through the buckets by rounds of the holders' turns.
 #include <algorithm>
 
 #include "kernels/cast.h"
@@ -10,8 +10,8 @@ namespace {
 
 using Bucket = ParamLayout::Bucket;
 
-// The end of the round of turns that begins with bucket `begin`: after it all holders of the dense parameters have
-// had one turn, those of experts as many as lie between.
+// The end of the round of turns that begins with bucket `begin`. In a round all holders of the dense parameters have
+// one turn, those of experts as many as lie between.
 size_t end_of_round(const ParamLayout& layout, size_t begin) {
   const std::vector<Bucket>& buckets = layout.buckets();
   size_t end = begin + 1;
@@ -25,7 +25,7 @@ bool State::saves(int param) const {
   return layout().buckets()[layout().bucket_of(param)].saved_here();
 }
 
-// Pushes it on the stack where masters are in pieces.
+// A bucket's weights, or its masters where these are wanted; masters in pieces are gathered on the stack.
 Tensor State::whole(Ctx& ctx, size_t b, bool masters) const {
   const Bucket& bucket = layout().buckets()[b];
   const Tensor& own = parts_->masters.bucket(b);

@@ -27,7 +27,7 @@ ParamLayout::Holders holders_of(const Communicator& communicator) {
   return {communicator.rank(), communicator.size()};
 }
 
-// All kinds, as this state has them.
+// Every kind that a state of these types may have.
 struct Kinds {
   Kinds(const StateTypes& types, bool sharded)
       : masters{"master weights", DType::kF32, true, sharded, true},

@@ -1,5 +1,5 @@
-// State: the one owner of weights, gradients and optimizer moments: a layout, a storage of each kind, and how
-// gradients and weights go between the ranks that hold the same parameters.
+// State: the one owner of weights, gradients and optimizer moments. It has a layout, a storage of each kind, and two
+// objects that move gradients and weights between the ranks that hold the same parameters.
 #pragma once
 
 #include <functional>
@@ -17,7 +17,7 @@
 
 namespace mixtune {
 
-// In what each part of the state is held. A weight of another dtype than fp32 may have an fp32 master.
+// The dtype of each part of the state. A weight of another dtype than fp32 may have an fp32 master.
 struct StateTypes {
   DType weights = DType::kF32;
   DType gradients = DType::kF32;
@@ -31,8 +31,8 @@ class State {
  public:
   enum class Purpose { kInference, kTraining };  // inference: weights only
 
-  // Zeroed. Where the device has not enough memory for it, throws OutOfMemory to train, UserError otherwise. The
-  // communicators outlive the state.
+  // Everything is zero at first. Where the device has too little memory, throws OutOfMemory to train, UserError
+  // otherwise. The communicators outlive the state.
   State(std::vector<ParamSpec> specs, Device device, const StateTypes& types, Purpose purpose,
         const Replicas& replicas = {});
   State(std::vector<ParamSpec> specs, Device device, DType dtype, Purpose purpose)
@@ -46,7 +46,7 @@ class State {
   const StateTypes& types() const;
   Device device() const;
   bool is_training() const;
-  size_t bytes() const;  // of all that it holds
+  size_t bytes() const;  // all that is allocated
   const std::vector<std::unique_ptr<Arena>>& arenas() const;
 
   // The weight, ready to be read by the ctx's next op; valid until release.
@@ -56,33 +56,34 @@ class State {
   GradientSync& gradients();
   WeightSync& weight_sync();
 
-  // The weight, to be written by the optimizer step; and of what this rank owns of it: the fp32 master, empty where
+  // The weight, for the optimizer step to write. Of what this rank owns of the parameter: the fp32 master, empty where
   // there is none, and the moments.
   Tensor weight(int param) const;
   Tensor master(int param) const;
   Tensor first_moment(int param) const;
   Tensor second_moment(int param) const;
-  // What load and initialise write: the master where there is one, else the weight. After a write, publish brings the
-  // weight in line.
+  // The tensor that load and initialise write: the master where there is one, else the weight. After a write, publish
+  // brings the weight in line.
   Tensor primary(int param) const { return master(param) ? master(param) : weight(param); }
   void publish(Ctx& ctx, int param);
-  // Each holder of a parameter has what it counts of primary(); now it has all. All ranks call this.
+  // Each holder of a parameter has loaded what it counts of it: gathers the weights, and masters that each has whole.
+  // All ranks call this.
   void share_weights(Ctx& ctx);
 
-  // Each parameter that this rank writes to a checkpoint, whole: its weight, or its master where these are wanted and
-  // there is one. Of the holders of a bucket one writes it; they take turns, and a round of turns is on the stack at a
-  // time where masters are in pieces. `visit` has read what it gets when it returns. All ranks call this, after
+  // Calls `visit` with each parameter that this rank writes to a checkpoint, whole: its weight, or its master where
+  // these are wanted and there is one. The holders of a bucket take turns to write it. Masters in pieces are gathered
+  // on the stack, a round of turns at a time; `visit` has read them when it returns. All ranks call this, after
   // weight_sync().await_all.
   struct Saved {
     int param;
     Tensor values;
   };
   void for_each_saved(Ctx& ctx, bool masters, const std::function<void(std::span<const Saved>)>& visit) const;
-  bool saves(int param) const;         // whether this rank does
-  size_t stack_bytes_to_save() const;  // that masters in pieces take there
+  bool saves(int param) const;         // whether this rank writes the parameter
+  size_t stack_bytes_to_save() const;  // the most that for_each_saved pushes with `masters`
 
-  // Whether all holders of a weight, or of a master that each has whole, have the same bits: "", or which ranks do not
-  // have those of which other one, and of what. `rank` is this one's, of all. The holders of a parameter get the same
+  // Whether all holders of a weight, or of a master that each has whole, have the same bits: "", or which ranks differ
+  // from which other one, and in what. `rank` is this rank's number among all. The holders of a parameter get the same
   // text, other ranks may not. All ranks call this, after weight_sync().await_all; each reads its weights once
   // (kernels/digest.h).
   std::string replica_differences(Ctx& ctx, int rank) const;
@@ -92,10 +93,10 @@ class State {
   std::string replica_differences(Ctx& ctx, Communicator& holders, int rank) const;
   Tensor whole(Ctx& ctx, size_t bucket, bool masters) const;
 
-  std::unique_ptr<Parts> parts_;  // which refer to each other
+  std::unique_ptr<Parts> parts_;  // its members refer to each other
 };
 
-// A weight while ops read it: got here, released at the end of the scope.
+// A weight while ops read it: fetched by the constructor, released by the destructor.
 class WeightUse {
  public:
   WeightUse(Ctx& ctx, State& state, int param) : state_(state), param_(param), tensor_(state.get(ctx, param)) {}

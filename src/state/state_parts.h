@@ -1,4 +1,4 @@
-// What a State is made of, for the files that implement it.
+// State::Parts: the members of a State, for the files that implement it.
 #pragma once
 
 #include "state/state.h"

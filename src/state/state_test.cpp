@@ -68,7 +68,7 @@ TEST_F(StateTest, AParameterMayHaveADTypeOfItsOwn) {
   State held(mixed, {}, {.masters = true}, State::Purpose::kTraining);
   EXPECT_EQ(held.weight(0).dtype, DType::kBF16);
   EXPECT_EQ(held.weight(2).dtype, DType::kF32);
-  EXPECT_EQ(held.master(0).dtype, DType::kF32);  // of what is narrower than it
+  EXPECT_EQ(held.master(0).dtype, DType::kF32);  // the parameter is narrower
   EXPECT_FALSE(held.master(2));
 }
 

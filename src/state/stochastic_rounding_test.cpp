@@ -70,7 +70,7 @@ struct Trained {
   Tensors weights, masters, first_moments, second_moments;
 };
 
-// The part of a parameter that `held`, with `values`, is.
+// Puts `values`, the part `held` of a parameter, into the Hugging Face tensors.
 void collect(Tensors& tensors, const ParamSpec& spec, const ParamLayout::Piece& held, const Tensor& values) {
   if (!values) return;
   for (const HfBlock& slice : spec.blocks) {
@@ -82,8 +82,8 @@ void collect(Tensors& tensors, const ParamSpec& spec, const ParamLayout::Piece& 
   }
 }
 
-// One rank of a training from weights of 1, whose every gradient is 1 over all ranks together: in exact arithmetic
-// AdamW without decay then takes the learning rate from each weight in each step.
+// One rank of a training from weights of 1. Every gradient is 1 over all ranks together: in exact arithmetic AdamW
+// without decay then takes the learning rate from each weight in each step.
 class RankTraining {
  public:
   RankTraining(const Ranks& ranks, const StateTypes& types, int zero_stage)
@@ -150,7 +150,7 @@ void run_ranks(const Layout& layout, const std::function<void(const Ranks&)>& bo
   for (std::thread& thread : threads) thread.join();
 }
 
-// What one rank has goes to `all`; what two have is to be the same.
+// Adds a rank's tensors to `all`. Where two ranks have an element, it must be the same.
 void merge(const Tensors& from, Tensors& all) {
   for (const auto& [name, values] : from) {
     const auto [at, is_new] = all.emplace(name, values);
@@ -178,7 +178,7 @@ Trained train(const Layout& layout, const StateTypes& types, int64_t steps, doub
   return all;
 }
 
-// Mean and share of the elements that are not 1.
+// The mean of the elements, and the share of those that are not 1.
 struct Statistics {
   double mean = 0, moved = 0;
 
@@ -212,8 +212,8 @@ TEST(StochasticRounding, GivesTheSameBitsOnAnyLayout) {
     }
 }
 
-// A weight leaves 1 with probability learning rate / kBf16Step in each step: which share has left after 300 steps, and
-// that a weight moves once on the average as far as in exact arithmetic, shows that the bits of steps are independent.
+// A weight leaves 1 with probability learning rate / kBf16Step in each step. The bits of steps are independent: this
+// shows in the share that has left after 300 steps, and in a mean that moves as far as in exact arithmetic.
 TEST(StochasticRounding, WeightsWithoutMastersFollowFp32) {
   constexpr int64_t kSteps = 300;
   constexpr double kRate = 1e-5;
@@ -232,7 +232,7 @@ TEST(StochasticRounding, MastersFollowFp32AndWeightsAreTheirNearest) {
   constexpr int64_t kSteps = 300;
   const Trained trained = train(kLayouts[3], bf16_types(true, DType::kBF16), kSteps, 1e-5);
   for (const auto& [name, masters] : trained.masters) {
-    // Of bf16 moments: m within kBf16Step of its value in each step, v as well, and its root by half of that.
+    // With bf16 moments m is within kBf16Step of its value in each step, v as well, and its root by half of that.
     EXPECT_NEAR(Statistics(masters).mean, 1 - kSteps * 1e-5, kSteps * 1e-5 * 2 * kBf16Step) << name;
     for (size_t i = 0; i < masters.size(); ++i)
       ASSERT_EQ(trained.weights.at(name)[i], to_float(to_bf16(static_cast<float>(masters[i])))) << name;

@@ -9,28 +9,28 @@
 
 namespace mixtune {
 
-// What a kind is: of which buckets, how much of each, in which dtype.
+// A kind: which buckets it has, how much of each, in which dtype.
 struct StorageKind {
   const char* name;
   std::optional<DType> dtype;  // none: each bucket's own
-  bool trained_only = true;    // of the trained buckets alone
-  bool sharded = false;        // the piece of the bucket that this rank owns; otherwise the whole bucket
-  bool beside_narrow = false;  // of those buckets alone whose weights are narrower: fp32 masters
+  bool trained_only = true;    // has the trained buckets alone
+  bool sharded = false;        // has this rank's piece of each bucket; false: the whole bucket
+  bool beside_narrow = false;  // has only the buckets whose weights are narrower (fp32 masters)
 };
 
 class Storage {
  public:
-  // Of no bucket.
+  // Has no bucket.
   explicit Storage(const ParamLayout& layout) : layout_(&layout), buckets_(layout.buckets().size()) {}
-  // Zeroed. `layout` and `arena` outlive this.
+  // Its tensors are zero at first. `layout` and `arena` outlive this.
   Storage(const ParamLayout& layout, const StorageKind& kind, Arena& arena);
 
   static size_t bytes(const ParamLayout& layout, const StorageKind& kind);
 
   const Tensor& bucket(size_t b) const { return buckets_[b]; }
-  // The parameter as kernels read it; empty where there is none. Not of a sharded kind.
+  // The parameter as kernels read it; empty where there is none. The kind is not sharded.
   Tensor part(int param) const;
-  // What this rank owns of it: [n], or the whole parameter in its shape where owners have all.
+  // What this rank owns of the parameter: [n] of a sharded kind, otherwise the whole parameter in its shape.
   Tensor owned_part(int param) const;
 
  private:
