@@ -1,4 +1,4 @@
-// What the model computes with: the dtype of its activations, and what a forward pass leaves to its backward pass.
+// Activations: how the model computes. Saved: what a forward pass leaves to its backward pass.
 #pragma once
 
 #include <vector>
@@ -8,7 +8,7 @@
 
 namespace mixtune {
 
-// Of T rows. Statistics (rstd, lse, the router's tensors, row weights) are fp32 in a bf16 model.
+// Tensors of T rows have `dtype`. Statistics (rstd, lse, the router's tensors, row weights) are fp32 in a bf16 model.
 struct Activations {
   DType dtype = DType::kF32;
   Recompute recompute = Recompute::kNone;
@@ -31,16 +31,16 @@ struct LayerSaved {
   Routing routing;          // [T, k]
   DispatchHandle dispatch;  // routing, sorted by expert
   Tensor gate_up;           // [R, 2F]; empty: recomputed in backward
-  size_t mark = 0;          // of the stack, before what the experts keep: dispatch.kept and gate_up
+  size_t mark = 0;          // of the stack, before the experts' dispatch.kept and gate_up
 };
 
-// Of one micro-batch. Several may be alive at once: the tensors of each lie on the stacks of the ctx that its passes
-// are given, which then are its own.
+// What one micro-batch saves. Several may be alive at once: each one's tensors lie on the stacks of the ctx that its
+// passes are given, which then are its own.
 struct Saved {
   Tensor rope_table;               // [T, head_dim]
   Tensor router_stats;             // [L, 2, E] fp64, for router_loss
   std::vector<LayerSaved> layers;  // sized once by Mixtral::make_saved
-  int64_t recomputed = 0;          // layers that were to keep more of their experts than fits
+  int64_t recomputed = 0;          // layers that keep less of their experts than they were to: it does not fit
   std::vector<Tensor> forced;  // for tests and benchmarks: each layer's experts [T, k] int32; empty: the router chooses
 };
 

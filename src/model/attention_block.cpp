@@ -1,4 +1,4 @@
-// x + attention(norm(x)), and the norm that the experts read, forward and backward.
+// The attention block, forward and backward: x + attention(norm(x)), and the norm that the experts read.
 #include "kernels/rope.h"
 #include "model/mixtral.h"
 

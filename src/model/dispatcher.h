@@ -9,24 +9,24 @@
 
 namespace mixtune {
 
-// What the router decided: experts [T, k] int32 (-1: none), weights [T, k].
+// The router's decision: experts [T, k] int32 (-1: none), weights [T, k].
 struct Routing {
   Tensor experts, weights;
 };
 
-// What dispatch, combine and their backwards share; its tensors live on the stacks of those that made it.
+// The state that dispatch, combine and their backwards share. Its tensors live on the stacks of those that made it.
 struct DispatchHandle {
   Tensor begin, count;  // [experts here] int32: the rows of each; the host reads them
-  Tensor row_of_slot;   // [T, k] int32; where tokens travel, of the rows before they do
+  Tensor row_of_slot;   // [T, k] int32; where tokens travel, counts the rows before they do
   Tensor slot_of_row;   // its inverse
   Tensor row_weights;   // [R], of the dtype of the routing weights
   int64_t rows = 0;     // R, a multiple of kRowAlignment
-  // Where tokens travel.
+  // Used only where tokens travel.
   Tensor sent_begin, sent_count;  // [E] int32: this rank's rows for each expert, before they travel
   Tensor report;                  // [E + 1] int32: sent_count, and the room
   Tensor reports;                 // [ranks, E + 1] int32: every rank's
-  int64_t room = 0;               // for how many rows there is memory to keep them; set before plan
-  bool all_have_room = false;     // every rank, for the rows that come to it
+  int64_t room = 0;               // how many rows there is memory to keep; set before plan
+  bool all_have_room = false;     // every rank has room for the rows that come to it
   Tensor kept;                    // [R, H]: the rows, from dispatch to the end of backward; empty: sent once more
 
   RowGroups groups() const { return {begin.as<int32_t>(), count.as<int32_t>(), count.rows()}; }
@@ -40,38 +40,38 @@ class Dispatcher {
   virtual DispatchHandle reserve(Ctx& ctx, const Routing& routing) const = 0;
   // Decides which row every (token, slot) goes to.
   virtual void plan(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const = 0;
-  // Pushes what spares backward to move rows of `columns` once more, where that costs more than memory. false: some
-  // rank has no room for its rows, so that all are to move them once more.
+  // Pushes the tensors that spare backward a second move of rows of `columns`, where that costs more than memory.
+  // Returns false where some rank has no room for its rows: then all move them once more.
   virtual bool keep_rows(Ctx& ctx, DispatchHandle& handle, int64_t columns, DType dtype) const = 0;
   // x [T, H] -> rows [R, H], pushed on the stack or kept; gap rows are 0.
   virtual Tensor dispatch(Ctx& ctx, const DispatchHandle& handle, const Tensor& x) const = 0;
-  // The same rows in backward, for the same x. Without kept rows, row_weights may be gone from the stack and are pushed
-  // there again.
+  // Gives backward the same rows, for the same x. Without kept rows, row_weights may be gone from the stack and are
+  // pushed there again.
   virtual Tensor dispatch_again(Ctx& ctx, const Routing& routing, DispatchHandle& handle, const Tensor& x) const = 0;
   // y [T, H] = residual + the sum of each token's rows, in the order of slots. y may be residual.
   virtual void combine(Ctx& ctx, const DispatchHandle& handle, const Tensor& rows, const Tensor& residual,
                        const Tensor& y) const = 0;
   // dy [T, H] -> the gradient of combine's rows [R, H], pushed on the stack.
   virtual Tensor combine_backward(Ctx& ctx, const DispatchHandle& handle, const Tensor& dy) const = 0;
-  // Gradients of dispatch's rows and row weights on their way back to the tokens, while the ctx does something else;
-  // they stay as they are, and what this pushed on the stack stays there, until dispatch_backward.
+  // Gradients of dispatch's rows and row weights on their way back to the tokens, while the ctx does something else.
+  // They stay as they are until dispatch_backward, and so does what this pushed on the stack.
   struct Returning {
     Tensor drows, drow_weights;
     LaneMark mark;
   };
   virtual Returning start_return(Ctx& ctx, const DispatchHandle& handle, const Tensor& drows,
                                  const Tensor& drow_weights) const = 0;
-  // What returned -> dx [T, H] and dweights [T, k].
+  // Writes what returned to dx [T, H] and dweights [T, k].
   virtual void dispatch_backward(Ctx& ctx, const DispatchHandle& handle, const Returning& returning, const Tensor& dx,
                                  const Tensor& dweights) const = 0;
 };
 
-// All `experts` on this device.
+// A dispatcher that has all `experts` on this device.
 std::unique_ptr<Dispatcher> make_local_dispatcher(int64_t experts);
 
-// `experts`, spread evenly over the ranks of a group, which all call every function together. Tokens travel to the
-// experts' ranks with their routing weights, and what becomes of them travels back; no row is sent for padding. Rows of
-// an expert are in the order of (source rank, token).
+// A dispatcher of `experts` spread evenly over the ranks of a group, which all call every function together. Tokens
+// travel to the experts' ranks with their routing weights, and the outputs travel back; no row is sent for padding.
+// Rows of an expert are in the order of (source rank, token).
 std::unique_ptr<Dispatcher> make_exchange_dispatcher(int64_t experts, Communicator& ranks);
 
 }  // namespace mixtune

@@ -1,4 +1,4 @@
-// The tokens at which a generated text ends.
+// end_of_text_ids: the tokens at which a generated text ends.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +10,8 @@
 namespace mixtune {
 
 // The ids that config.json and, where there is one, FOLDER/generation_config.json give as eos_token_id (an id, a list
-// of ids, or null), ascending. transformers reads the second alone; a token that either file ends a text with does not
-// continue it here. Throws UserError for a generation_config.json that is malformed or has an id outside the
-// vocabulary.
+// of ids, or null), ascending. transformers reads the second file alone; here a token that either file names ends the
+// text. Throws UserError for a generation_config.json that is malformed or has an id outside the vocabulary.
 std::vector<int32_t> end_of_text_ids(const std::string& folder, const MixtralConfig& config);
 
 }  // namespace mixtune

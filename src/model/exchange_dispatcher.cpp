@@ -1,5 +1,5 @@
-// Rows are sorted by expert as the local dispatcher sorts them; each expert's go, without the gaps between them,
-// straight to their place at the rank that holds it.
+// Sorts rows by expert as the local dispatcher does. Each expert's rows go, without the gaps between them, straight to
+// their place at the rank that holds it.
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -98,10 +98,10 @@ class ExchangeDispatcher : public Dispatcher {
   using Message = Communicator::Message;
 
   const int32_t* counts_of(const DispatchHandle& handle, int64_t rank) const {
-    return handle.reports.row(rank).as<int32_t>() + ranks_.rank() * here_;  // for the experts here
+    return handle.reports.row(rank).as<int32_t>() + ranks_.rank() * here_;  // those for the experts here
   }
 
-  // The reports, once the host has waited.
+  // Gathers the ranks' reports: there once the host has waited.
   void gather_reports(Ctx& ctx, const DispatchHandle& handle) const {
     const Stack::Frame frame(ctx.stack);
     const Tensor reports = ctx.stack.push("row counts of all ranks", handle.reports.shape, DType::kI32);
@@ -113,7 +113,7 @@ class ExchangeDispatcher : public Dispatcher {
     copy(ctx, reports, handle.reports);
   }
 
-  // The same answer on every rank of the group.
+  // Gives the same answer on every rank of the group.
   bool all_have_room(const DispatchHandle& handle) const {
     for (int64_t rank = 0; rank < ranks_.size(); ++rank) {
       int64_t rows = 0;
@@ -127,7 +127,7 @@ class ExchangeDispatcher : public Dispatcher {
     return true;
   }
 
-  // Where the rows of each expert here will be, and how many there are.
+  // Computes where the rows of each expert here will be, and how many there are.
   void place_rows(const Ctx& ctx, DispatchHandle& handle) const {
     if (ctx.is_meta()) {  // at worst, every token of all ranks comes to as many experts here as it may
       const int64_t tokens = handle.row_of_slot.rows(), k = handle.row_of_slot.shape[1];
@@ -163,7 +163,7 @@ class ExchangeDispatcher : public Dispatcher {
     }
   }
 
-  // Rows before they travel -> rows of the experts here, gaps 0.
+  // Sends rows to the ranks of their experts: `received` gets the rows of the experts here, its gaps 0.
   void send(Ctx& ctx, const char* what, const DispatchHandle& handle, const Tensor& sent,
             const Tensor& received) const {
     if (ctx.is_meta()) return;
@@ -183,7 +183,7 @@ class ExchangeDispatcher : public Dispatcher {
     send(ctx, "routing weights", handle, sent, handle.row_weights);
   }
 
-  // x [T, H] -> rows [R, H], in `to` or pushed on the stack.
+  // Sends the tokens' rows of x [T, H] to their experts. Returns rows [R, H], in `to` or pushed on the stack.
   Tensor send_tokens(Ctx& ctx, const char* what, const DispatchHandle& handle, const Tensor& x, Tensor to) const {
     if (!to) to = ctx.stack.push("expert rows", {handle.rows, x.shape[1]}, x.dtype);
     const Frame frame(ctx);
@@ -193,7 +193,7 @@ class ExchangeDispatcher : public Dispatcher {
     return to;
   }
 
-  // Rows of the experts here (or scalars of them) -> those that this rank sent, pushed on the stack.
+  // Brings rows of the experts here (or scalars of them) back. Returns those that this rank sent, pushed on the stack.
   Tensor bring_back(Ctx& ctx, const char* what, const DispatchHandle& handle, const Tensor& rows) const {
     const int64_t sent = handle.slot_of_row.rows();
     const Tensor back =
@@ -206,7 +206,7 @@ class ExchangeDispatcher : public Dispatcher {
 
   int64_t experts_, here_;
   Communicator& ranks_;
-  mutable std::vector<Message> there_, came_;  // so that nothing is allocated in a step
+  mutable std::vector<Message> there_, came_;  // members, so that a step allocates nothing
 };
 
 }  // namespace

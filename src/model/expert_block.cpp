@@ -1,4 +1,4 @@
-// The residual stream + the experts' outputs, weighed by the router, forward and backward.
+// The expert block, forward and backward: the residual stream + the experts' outputs, weighed by the router.
 #include "kernels/moe/router.h"
 #include "model/mixtral.h"
 

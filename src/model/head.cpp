@@ -1,4 +1,4 @@
-// The final norm, the LM head and the loss, forward and backward.
+// The head, forward and backward: the final norm, the LM head and the loss.
 #include <algorithm>
 
 #include "kernels/cast.h"
@@ -33,15 +33,15 @@ void Mixtral::head_loss(Ctx& ctx, const Batch& batch, const HeadLoss& args) cons
 
 namespace {
 
-// Bytes of logits at a time: enough rows to fill the matrix products, few enough that they stay small.
+// How many bytes of logits exist at a time: enough rows to fill the matrix products, few enough that they stay small.
 int64_t logits_chunk_bytes(const Ctx& ctx) {
   return ctx.like_gpu() ? int64_t{512} << 20 : int64_t{16} << 20;
 }
 
 }  // namespace
 
-// In fp32 on the stack where the gradient itself is held in less: rounding each chunk's sum would make an error that
-// grows with the number of chunks.
+// Sums in fp32, on the stack, where the gradient itself is held in less: rounding each chunk's sum would make an error
+// that grows with the number of chunks.
 WeightGradient Mixtral::begin_head_gradient(Ctx& ctx) const {
   const WeightGradient own = weight_gradient(params_.lm_head);
   if (!own.tensor || own.tensor.dtype == statistics_dtype(own.tensor.dtype)) return own;

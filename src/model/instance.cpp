@@ -10,10 +10,10 @@ namespace mixtune {
 
 namespace {
 
-// What the host reads of one micro-batch: counts of each layer's experts, losses.
+// Host memory for what the host reads of one micro-batch: counts of each layer's experts, losses.
 constexpr size_t kPinnedBytes = size_t{4} << 20;
 
-// Host pages of State are not taken yet, so they are still counted as available; a little is left to everything else.
+// Host pages of State are not taken yet, so they still count as available; a little is left to everything else.
 size_t what_is_left(const State& state, Device device) {
   const size_t available = available_memory(device);
   if (device.type == DeviceType::kMeta) return available;
@@ -21,7 +21,7 @@ size_t what_is_left(const State& state, Device device) {
   return available > state.bytes() ? (available - state.bytes()) / 100 * 95 : 1;
 }
 
-// Beside a GPU: pinned. Beside kMeta: of the same size. The CPU needs none.
+// A pinned stack beside a GPU; one of that size on kMeta; none for the CPU.
 std::unique_ptr<Stack> make_host_stack(Device device) {
   if (device.type == DeviceType::kCpu) return nullptr;
   return std::make_unique<Stack>("host side", Device{}, kPinnedBytes,
@@ -34,7 +34,7 @@ void check_limits(std::string_view key, int64_t value, int64_t most) {
                     "set device: cpu");
 }
 
-// What the GPU's kernels cannot do.
+// Throws for a model that the GPU's kernels cannot compute.
 const MixtralConfig& checked(const MixtralConfig& config, Device device) {
   if (device.type == DeviceType::kCpu) return config;
   check_limits("num_local_experts", config.num_local_experts, kMaxGpuExperts);

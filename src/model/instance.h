@@ -1,4 +1,4 @@
-// A model with everything it stands on: device, weights, recipe, dispatcher, activation stacks.
+// Instance: a model with everything it stands on: device, weights, recipe, dispatcher, activation stacks.
 #pragma once
 
 #include <memory>
@@ -9,7 +9,7 @@
 
 namespace mixtune {
 
-// Left on a GPU to libraries, for what they allocate and load themselves, and to mixtune's own workspaces.
+// The memory of a GPU that is left to libraries, for what they allocate and load, and to mixtune's own workspaces.
 constexpr size_t kGpuLibraryBytes = size_t{1} << 30;
 
 struct InstanceOptions {
@@ -19,7 +19,7 @@ struct InstanceOptions {
   Recompute recompute = Recompute::kNone;
   ExpertsImplementation experts = ExpertsImplementation::kGrouped;
   GpuOptions gpu;
-  size_t stack_bytes = 0;               // of activations; 0: what the device has left beside State
+  size_t stack_bytes = 0;               // activations'; 0: all that the device has left beside State
   const Ranks* ranks = &single_rank();  // never null; outlive the instance
   int zero_stage = 1;                   // 1: each rank keeps a piece of the optimizer's state
 };
@@ -35,11 +35,11 @@ class Instance {
   Mixtral& model() { return model_; }
   Ctx& ctx() { return ctx_; }
   const Ranks& ranks() const { return *options_.ranks; }
-  // Of every batch that the ranks split.
+  // This rank's share of every batch.
   Share share() const { return {ranks().grid.position(Axis::kDp), ranks().grid.size(Axis::kDp)}; }
   const InstanceOptions& options() const { return options_; }
   size_t stack_bytes() const { return stack_.capacity(); }
-  // Of host memory that the device is to copy from.
+  // The kind of host memory that the device is to copy from.
   HostMemory host_memory() const { return gpu_ ? HostMemory::kPinned : HostMemory::kPageable; }
 
  private:

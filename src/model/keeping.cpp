@@ -66,7 +66,7 @@ void Keeping::push_attention(Ctx& ctx, LayerSaved& saved) const {
 int64_t Keeping::room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const {
   if (still_needed_.empty()) return std::numeric_limits<int64_t>::max();
   const size_t row = config_.hidden_size * dtype_size(activations_.dtype) + dtype_size(saved.routing.weights.dtype);
-  const size_t needed = still_needed_[layer] + 2 * kAlignment;  // of two tensors: rows, and their weights
+  const size_t needed = still_needed_[layer] + 2 * kAlignment;  // alignment of two tensors: rows, and their weights
   return needed < ctx.stack.left() ? static_cast<int64_t>((ctx.stack.left() - needed) / row) : 0;
 }
 

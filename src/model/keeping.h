@@ -15,23 +15,23 @@ class Keeping {
   Keeping(const MixtralConfig& config, const Dispatcher& dispatcher, const Activations& activations)
       : config_(config), dispatcher_(dispatcher), activations_(activations) {}
 
-  // Mixtral::set_still_needed.
+  // Sets what Mixtral::set_still_needed says.
   void set_still_needed(std::vector<size_t> bytes) { still_needed_ = std::move(bytes); }
 
-  // The layers of a forward pass, one after the other.
+  // The pass forward through the layers, one after the other.
   class Forward {
    public:
-    // for_backward: what the layers save stays on the ctx's stacks; otherwise their output alone does. All three
-    // outlive this.
+    // `for_backward`: what the layers save stays on the ctx's stacks; otherwise only their output does. All three
+    // references outlive this.
     Forward(const Keeping& keeping, Ctx& ctx, Saved& saved, bool for_backward)
         : keeping_(keeping), ctx_(ctx), saved_(saved), for_backward_(for_backward) {}
 
-    // Pushes what the attention and the router of the layer save, and says to its dispatch how many rows have room.
-    // Returns the layer's output [T, H], pushed too.
+    // Pushes what the layer's attention and router save, and tells its dispatch how many rows have room. Returns the
+    // layer's output [T, H], pushed too.
     Tensor begin_layer(int64_t layer, const Tensor& input);
-    // Once the dispatch is planned: pushes what the experts save, as far as that fits.
+    // Pushes what the experts save, as far as that fits. Called once the dispatch is planned.
     void keep_experts();
-    // Releases what backward does without or computes again.
+    // Releases what backward does without, or computes again.
     void end_layer();
 
    private:
@@ -40,23 +40,23 @@ class Keeping {
     Saved& saved_;
     bool for_backward_;
     int64_t layer_ = 0;
-    size_t mark_ = 0, host_mark_ = 0, kept_by_full_ = 0;  // before the routing on either stack, and after it
-    bool first_ = true;                                   // of the pass: its input is the caller's
-    Tensor spare_;                                        // the output of a layer that no later one reads
+    size_t mark_ = 0, host_mark_ = 0, kept_by_full_ = 0;  // of either stack: before the routing; after it
+    bool first_ = true;                                   // the pass is at its first layer, whose input is the caller's
+    Tensor spare_;                                        // a former layer's output, which no later layer reads
   };
 
-  // In backward. Pushes what attention saves, where that is to be computed again: false where it was kept.
+  // Called in backward. Pushes the tensors that attention saves and returns true where they must be computed again.
   bool push_again(Ctx& ctx, LayerSaved& saved) const;
-  // The gate-up output [R, 2F]: the one that was kept, or pushed, to be computed.
+  // The gate-up output [R, 2F] that was kept; or a tensor pushed for it, to be computed.
   Tensor gate_up(Ctx& ctx, const LayerSaved& saved) const;
 
  private:
-  // The tensors of LayerSaved, pushed in the order in which they are kept the longest.
+  // These push the tensors of LayerSaved, those that are kept the longest first.
   void push_routing(Ctx& ctx, LayerSaved& saved) const;
   void push_attention(Ctx& ctx, LayerSaved& saved) const;
-  // The rows for which there is memory beside what is still to come.
+  // How many rows there is memory for, beside what is still to come.
   int64_t room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const;
-  // Pushes what `recompute` lets the experts keep, as far as that fits: false where not all does.
+  // Pushes what `recompute` lets the experts keep, as far as that fits. Returns false where not all does.
   bool keep_experts(Ctx& ctx, int64_t layer, LayerSaved& saved) const;
   Tensor push_gate_up(Ctx& ctx, const LayerSaved& saved) const;
 

@@ -45,7 +45,7 @@ Tensor Mixtral::layers(Ctx& ctx, const Batch& batch, LayerRange range, const Ten
 }
 
 Tensor Mixtral::forward_layer(Ctx& ctx, const Layer& layer, const Tensor& x, Keeping::Forward& keeping) const {
-  // Holds the normed input of either block until the last op writes the layer's output there.
+  // The normed input of either block, until the last op writes the layer's output there.
   const Tensor out = keeping.begin_layer(layer.index, x);
   attention_block(ctx, layer, out);
   route(ctx, layer, out);

@@ -32,53 +32,52 @@ class Mixtral {
         keeping_(config, dispatcher, activations) {}
 
   const MixtralConfig& config() const { return config_; }
-  DType dtype() const { return activations_.dtype; }  // of activations
+  DType dtype() const { return activations_.dtype; }  // the activations'
 
   AttentionShape attention_shape(const Batch& batch) const;
 
   // bytes[l]: what the stack must still hold after layer l has kept nothing of its experts, to the end of backward.
-  // What would not leave that much is recomputed: the gate-up output, computed again in backward; and, by all ranks
-  // that share experts together, the rows that came from other ranks, sent again. Empty: nothing is recomputed.
+  // Tensors that would not leave that much are not kept: the gate-up output is computed again in backward, and the rows
+  // that came from other ranks are sent again, by all ranks that share experts together. Empty: all are kept.
   void set_still_needed(std::vector<size_t> bytes) { keeping_.set_still_needed(std::move(bytes)); }
 
   Saved make_saved() const { return {.layers = std::vector<LayerSaved>(config_.num_hidden_layers)}; }
 
   // Pushes the RoPE table and the router's stats, which the layers of a batch share, whichever of them are run here.
-  // The passes of a batch, from here on, are given the same ctx.
+  // All later passes of the batch are given the same ctx.
   void begin_batch(Ctx& ctx, const Batch& batch, Saved& saved) const;
-  // Pushes the embedded tokens [T, H], what the first layer starts from.
+  // Pushes and returns the embedded tokens [T, H], the input of the first layer.
   Tensor embed(Ctx& ctx, const Batch& batch) const;
   // Adds dh [T, H] to the embedding's gradient.
   void embed_backward(Ctx& ctx, const Batch& batch, const Tensor& dh) const;
 
-  // Layers [begin, end) from h [T, H]; pushes and returns their output. `keep`: the layers' saved tensors stay on the
-  // stack for backward; otherwise only the output does.
+  // Runs layers [begin, end) on h [T, H]; pushes and returns their output. `keep`: the layers' saved tensors stay on
+  // the stack for backward; otherwise only the output does.
   struct LayerRange {
     int64_t begin, end;
   };
   LayerRange all_layers() const { return {0, config_.num_hidden_layers}; }
-  // What is kept is less with recompute: selective drops the gate-up output, full all but the layer's input and
-  // routing.
+  // With recompute less is kept: selective drops the gate-up output, full all but the layer's input and routing.
   Tensor layers(Ctx& ctx, const Batch& batch, LayerRange range, const Tensor& h, Saved& saved, bool keep) const;
-  // dh [T, H]: the gradient of the range's output becomes that of its input. prob_grad [L, E] fp64: the router loss's
-  // gradient (router_loss.h); empty: none.
+  // Turns dh [T, H] from the gradient of the range's output into that of its input. prob_grad [L, E] fp64 is the router
+  // loss's gradient (router_loss.h); empty: none.
   void layers_backward(Ctx& ctx, const Batch& batch, LayerRange range, const Tensor& dh, const Tensor& prob_grad,
                        Saved& saved) const;
 
-  // loss [1] fp64 += the weighted sum of the batch's token losses from h [T, H], the output of the last layer. With dh:
-  // h's gradient, and the head's weight gradients, both times `scale`. dh may not be h. Only rows with a target are
-  // computed, and logits exist for a chunk of them at a time.
+  // Adds to loss [1] fp64 the weighted sum of the batch's token losses, from h [T, H], the output of the last layer.
+  // With dh, writes h's gradient there and adds the head's weight gradients, both times `scale`. dh may not be h. Only
+  // rows with a target are computed, and logits exist for a chunk of them at a time.
   struct HeadLoss {
     Tensor h, loss;
     Tensor dh;
     double scale = 1;
   };
   void head_loss(Ctx& ctx, const Batch& batch, const HeadLoss& args) const;
-  // logits [n, V] (fp32 in a bf16 model) of h [n, H].
+  // Writes logits [n, V] (fp32 in a bf16 model) of h [n, H].
   void head_logits(Ctx& ctx, const Tensor& h, const Tensor& logits) const;
 
  private:
-  // A layer of one micro-batch.
+  // One layer of one micro-batch.
   struct Layer {
     int64_t index;
     const LayerParams& params;
@@ -91,18 +90,18 @@ class Mixtral {
   Layer layer(int64_t index, const Batch& batch, Saved& saved) const;
   // x [T, H] -> the layer's output.
   Tensor forward_layer(Ctx& ctx, const Layer& layer, const Tensor& x, Keeping::Forward& keeping) const;
-  // dh [T, H] goes from the gradient of the layer's output to that of its input; and so in the blocks' backwards.
+  // Turns dh [T, H] from the gradient of the layer's output into that of its input; the blocks' backwards do so too.
   void backward_layer(Ctx& ctx, const Layer& layer, const Tensor& prob_grad, const Tensor& dh) const;
 
-  // Writes the residual stream after attention to saved.middle, and its norm to `normed`; of what it computes on the
-  // way, saved holds what backward reads.
+  // Writes the residual stream after attention to saved.middle, and its norm to `normed`. What backward reads stays in
+  // saved.
   void attention_block(Ctx& ctx, const Layer& layer, const Tensor& normed) const;
   void attention_block_again(Ctx& ctx, const Layer& layer) const;
   void attention_block_backward(Ctx& ctx, const Layer& layer, const Tensor& dh) const;
-  // RoPE, in place.
+  // Turns qkv by RoPE, in place.
   void turn(Ctx& ctx, const Layer& layer, const Tensor& qkv, bool inverse) const;
 
-  // The routing of `normed`, to experts that the router chooses or that are forced on it.
+  // Routes `normed` to the experts that the router chooses, or to those that are forced on it.
   void route(Ctx& ctx, const Layer& layer, const Tensor& normed) const;
   // Reads the experts' input from `normed` and leaves the layer's output there.
   void experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const;
@@ -112,19 +111,19 @@ class Mixtral {
     Tensor normed, dh, dnormed, dweights;
   };
   void experts_backward(Ctx& ctx, const Layer& layer, const ExpertsBackward& args) const;
-  // dnormed += the router's part.
+  // Adds the router's part to dnormed.
   struct RouteBackward {
     Tensor normed, dweights, prob_grad, dnormed;
   };
   void route_backward(Ctx& ctx, const Layer& layer, const RouteBackward& args) const;
 
-  // loss += the sum of the losses of normed rows [N, H]; with dnormed, their gradient and the LM head's.
+  // Adds to `loss` the sum of the losses of normed rows [N, H]. With dnormed: also their gradient, and the LM head's.
   struct ChunkedLoss {
     Tensor normed, targets, weights, loss, dnormed;
     double scale;
   };
   void chunked_loss(Ctx& ctx, const ChunkedLoss& args) const;
-  // Where the LM head's gradient is added up over chunks of rows; and the end of that.
+  // Where the LM head's gradient is added up over chunks of rows. finish_head_gradient ends that.
   WeightGradient begin_head_gradient(Ctx& ctx) const;
   void finish_head_gradient(Ctx& ctx, const WeightGradient& sum) const;
 
@@ -135,10 +134,10 @@ class Mixtral {
     const char* name;  // for the profiler
   };
   void linear(Ctx& ctx, const Projection& p, const Tensor& x, const Tensor& y) const;
-  // Its backward, with the weight's gradient in args.dweight; or in the parameter's own.
+  // The backward of `p`, with the weight's gradient in args.dweight; or (linear_backward) in the parameter's own.
   void linear_gradients(Ctx& ctx, const Projection& p, Recipe::LinearBackward args) const;
   void linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackward args) const;
-  // kernels/rms_norm.h, with the parameter's weight, its gradient, and the model's eps.
+  // kernels/rms_norm.h with the parameter's weight, its gradient, and the model's eps.
   void norm(Ctx& ctx, int param, RmsNormForward args) const;
   void norm_again(Ctx& ctx, int param, const Tensor& x, const Tensor& rstd, const Tensor& y) const;
   void norm_backward(Ctx& ctx, int param, RmsNormBackward args) const;

@@ -32,7 +32,7 @@ std::string shown(const json& value) {
   return printable(value.dump(-1, ' ', false, json::error_handler_t::replace), 60);
 }
 
-// Typed, bounded access to the keys of one object.
+// Reads the keys of one object, checks their types and bounds.
 class Reader {
  public:
   Reader(const json& object, std::string where) : object_(object), where_(std::move(where)) {}
@@ -42,7 +42,7 @@ class Reader {
     return found == object_.end() ? nullptr : &*found;
   }
 
-  // None where the key is missing or null.
+  // Empty where the key is missing or null.
   std::optional<int64_t> optional_integer(const char* key, int64_t least, int64_t most) const {
     const json* value = find(key);
     if (value == nullptr || value->is_null()) return {};
@@ -92,7 +92,7 @@ class Reader {
   std::string where_;
 };
 
-// Keys that would change the maths if they were anything but what mixtune computes (null is always neutral).
+// A key that would change the maths with any value but these, which mixtune computes (null is always neutral).
 struct Fixed {
   const char* key;
   std::vector<json> neutral;
@@ -143,7 +143,7 @@ const std::vector<Fixed>& fixed_keys() {
   return keys;
 }
 
-// Keys that have no part in the maths of training, and those that are read below. Others draw a warning.
+// Keys without a part in the maths of training, and those that are read below. Any other key draws a warning.
 constexpr std::string_view kHarmless =
     " _attn_implementation_autoset _name_or_path architectures bad_words_ids begin_suppress_tokens "
     "chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype "
@@ -199,7 +199,7 @@ void warn_of_unknown(const Reader& reader) {
 
 constexpr double kMaxTheta = 1e18;
 
-// rope_theta from the dictionary of transformers 5, `rope_parameters`, or of transformers 4, `rope_scaling`.
+// Reads rope_theta from transformers 5's dictionary `rope_parameters`, or transformers 4's `rope_scaling`.
 std::optional<double> read_rope(const Reader& reader, const char* key) {
   const json* value = reader.find(key);
   if (value == nullptr || value->is_null()) return {};

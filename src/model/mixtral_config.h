@@ -1,4 +1,4 @@
-// The shape of a Mixtral model: what config.json says, checked.
+// MixtralConfig: the shape of a Mixtral model, as config.json says it, checked.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace mixtune {
 
 struct MixtralConfig {
   int64_t vocab_size = 0;
-  int64_t added_tokens = 0;  // of vocab_size: the last, which the checkpoint has no rows for; 0 as config.json says it
+  int64_t added_tokens = 0;  // the last rows of vocab_size, which the checkpoint lacks; config.json has none
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
   int64_t num_hidden_layers = 0;

@@ -14,7 +14,7 @@
 namespace mixtune {
 namespace {
 
-// A config.json with these further lines.
+// A config.json that has these lines too.
 std::string with(const std::string& lines) {
   return std::string(R"({"model_type": "mixtral")") + (lines.empty() ? "" : ", ") + lines + "}";
 }
@@ -112,7 +112,7 @@ TEST(MixtralConfig, HeadDimAndTokens) {
   EXPECT_EQ(c.num_local_experts, 4);
 }
 
-// It has no part in training; torch counts a negative one from the vocabulary's end.
+// A pad token has no part in training; torch counts a negative one from the vocabulary's end.
 TEST(MixtralConfig, ANegativePadTokenIsNone) {
   for (const char* none : {"-1", "-32000", "null"})
     EXPECT_EQ(parse(fmt::format(R"("pad_token_id": {})", none)).pad_token_id, std::nullopt) << none;

@@ -139,7 +139,7 @@ struct Head {
     return specs;
   }
 
-  // One more micro-batch.
+  // Adds the gradient of one more micro-batch.
   Tensor add_gradient() {
     Stack stack("test", {}, size_t{64} << 20);
     Ctx ctx{{}, stack, stack};
@@ -174,7 +174,7 @@ void expect_rounded(const Tensor& narrow, const Tensor& wide) {
   EXPECT_GT(squares, 0);
 }
 
-// However many chunks there are; and so with what a micro-batch before it left.
+// Holds for any number of chunks, and for a sum that a micro-batch before it left.
 TEST(HeadGradient, InBf16IsThatInFp32RoundedOnce) {
   MixtralConfig tied = kConfig;
   tied.tie_word_embeddings = true;

@@ -10,10 +10,10 @@ namespace {
 
 class LayoutBuilder {
  public:
-  // A parameter that is one whole Hugging Face tensor.
+  // Adds a parameter that is one whole Hugging Face tensor.
   int add(const std::string& name, Shape shape) { return add(name, shape, {{name, shape}}); }
 
-  // A table of the vocabulary, whose last `added` rows the checkpoint lacks.
+  // Adds a table of the vocabulary, whose last `added` rows the checkpoint lacks.
   int add_table(const std::string& name, Shape shape, int64_t added) {
     const int param = add(name, shape);
     specs_[param].blocks[0].added = added;
@@ -24,7 +24,7 @@ class LayoutBuilder {
     std::string name;
     Shape shape;
   };
-  // A parameter of the given whole Hugging Face tensors, one behind the other.
+  // Adds a parameter of the given whole Hugging Face tensors, one behind the other.
   int add(const std::string& name, Shape shape, const std::vector<Part>& parts) {
     ParamSpec spec{.name = name, .shape = shape, .blocks = {}, .place = place_};
     int64_t offset = 0;
@@ -36,9 +36,9 @@ class LayoutBuilder {
     return static_cast<int>(specs_.size()) - 1;
   }
 
-  // Of what is added from now on.
+  // Sets the place of every parameter that is added from now on.
   void set_place(const Place& place) { place_ = place; }
-  // A parameter of experts: other ranks may hold `elsewhere`.
+  // Marks a parameter as one of experts: other ranks may hold `elsewhere`.
   void spread_over_ranks(int param, const std::vector<Part>& elsewhere) {
     specs_[param].of_experts = true;
     for (const Part& part : elsewhere) specs_[param].elsewhere.push_back({.name = part.name, .box = Box(part.shape)});

@@ -1,4 +1,4 @@
-// The parameters of a Mixtral model: how the tensors that kernels read are put together from Hugging Face's.
+// The parameters of a Mixtral model, and of which Hugging Face tensors each is put together.
 #pragma once
 
 #include <vector>
@@ -19,7 +19,7 @@ struct LayerParams {
   int down;           // [experts here, H, F]
 };
 
-// Indices into State.
+// Each parameter's index into State.
 struct ModelParams {
   int embedding;  // [V, H]
   std::vector<LayerParams> layers;
@@ -31,13 +31,13 @@ struct ModelLayout {
   std::vector<ParamSpec> specs;
   ModelParams params;
 };
-// Of a rank that holds these experts. The parameters of a layer are two buckets: dense ones, and the experts'.
+// The layout of a rank that holds these experts. A layer's parameters are two buckets: dense ones, and the experts'.
 ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts);
-// Of the whole model.
+// The layout of the whole model.
 ModelLayout make_layout(const MixtralConfig& config);
 
 // Fills every weight at random, as transformers does: normal(0, initializer_range), norms 1. Each value is a hash of
-// (seed, Hugging Face tensor name, element index). State's dtype fp32 or fp64.
+// (seed, Hugging Face tensor name, element index). State's dtype is fp32 or fp64.
 void initialise_weights(const MixtralConfig& config, uint64_t seed, State& state);
 
 }  // namespace mixtune
