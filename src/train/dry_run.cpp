@@ -22,7 +22,7 @@ std::string describe_trained(int64_t tokens, int64_t targets) {
                      100.0 * static_cast<double>(targets) / static_cast<double>(tokens));
 }
 
-// What an epoch comes to, and the rows in it.
+// The rows of an epoch, and what it comes to in words.
 struct Epoch {
   std::string text;
   int64_t rows;
@@ -78,7 +78,7 @@ std::string describe_steps(const Config& config, const RunData& data, const Load
                                 : config.run.num_train_epochs);
 }
 
-// Whether the run is for a GPU, be one here or not.
+// Whether the run is for a GPU, which need not be here.
 bool for_gpu(const Config& config) {
   return config.run.precision == Precision::kBf16 || config.run.device == DeviceChoice::kCuda ||
          choose_device(config.run.device).type == DeviceType::kCuda;

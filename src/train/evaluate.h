@@ -1,4 +1,4 @@
-// The loss of a data set under the current weights.
+// Evaluator: the loss of a data set under the current weights.
 #pragma once
 
 #include <memory>
@@ -13,10 +13,10 @@ namespace mixtune {
 
 class Evaluator {
  public:
-  // `instance` outlives the evaluator. Batches are `rows_per_batch` of `rows`, which end.
+  // `instance` outlives the evaluator. A batch has `rows_per_batch` of `rows`, which end.
   Evaluator(Instance& instance, std::unique_ptr<RowSource> rows, int64_t rows_per_batch);
 
-  // The weighted mean over all targets; `step` goes into the record.
+  // The weighted mean loss over all targets. `step` goes into the record.
   EvalRecord evaluate(int64_t step);
 
   int64_t max_batch_tokens() const { return loader_.max_batch_tokens(); }
@@ -28,7 +28,7 @@ class Evaluator {
   Scalars token_sum_;
 };
 
-// The model of config.model on config.data.validation_file.
+// Evaluates the model of config.model on config.data.validation_file.
 EvalRecord evaluate(const Config& config);
 
 }  // namespace mixtune

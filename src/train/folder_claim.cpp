@@ -36,14 +36,14 @@ std::string lock_path(const std::string& path) {
   throw UserError(printable_path(path), fmt::format("{}: {}", what, std::strerror(error)), kMend);
 }
 
-constexpr size_t kMostDigits = 20;  // of a process
+constexpr size_t kMostDigits = 20;  // of a process id
 
 [[noreturn]] void fail_not_ours(const std::string& path) {
   throw UserError(printable_path(lock_path(path)), "is a file that no run of mixtune made",
                   "move it elsewhere, or choose another output_dir");
 }
 
-// What a lock file holds: the process that wrote it, or nothing yet. Throws for a file of that name which no run made.
+// The content of a lock file: the process that wrote it, or nothing yet. Throws where no run made the file.
 std::string owner(int fd, const std::string& path) {
   struct stat status {};
   std::array<char, kMostDigits + 1> text{};
@@ -62,14 +62,14 @@ std::string owner(int fd, const std::string& path) {
 
 enum class Locked { kYes, kNo, kUnsupported };
 
-// `kind`: LOCK_EX of the one who has the folder, LOCK_SH of those who look whether somebody has.
+// `kind`: LOCK_EX to have the folder, LOCK_SH to look whether another process has it.
 Locked try_lock(int fd, int kind) {
   if (flock(fd, kind | LOCK_NB) == 0) return Locked::kYes;
   return errno == EWOULDBLOCK ? Locked::kNo : Locked::kUnsupported;
 }
 
-// Locks an open lock file; false, where file systems have no locks. Throws if another process has the folder; waits for
-// those that only look, which they do in no time.
+// Locks an open lock file. Returns false where file systems have no locks. Throws where another process has the folder;
+// waits for processes that only look, which they do in no time.
 bool lock_file(int fd, const std::string& path) {
   constexpr std::chrono::seconds kPatience{5};
   owner(fd, path);
@@ -82,7 +82,7 @@ bool lock_file(int fd, const std::string& path) {
   }
 }
 
-// Whether `path` still names the file: who gives a folder up removes its lock.
+// Whether `path` still names the file: a process that gives a folder up removes its lock.
 bool is_named(int fd, const std::string& path) {
   struct stat open_file {
   }, named{};
@@ -97,7 +97,7 @@ void write_owner(int fd, const std::string& path) {
 
 }  // namespace
 
-// The delegation makes an object, so that its destructor tidies up after what fails here.
+// The delegation makes an object, so that its destructor tidies up when the rest fails.
 FolderClaim::FolderClaim(const std::string& path) : FolderClaim(path, Unclaimed{}) {
   make_folders();
   for (bool named = false; !named;) {

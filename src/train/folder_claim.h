@@ -1,4 +1,4 @@
-// FolderClaim: a folder that one process has for itself, on whatever machine others are.
+// FolderClaim: a folder that one process has for itself, whatever machines the others are on.
 #pragma once
 
 #include <optional>
@@ -12,10 +12,10 @@ namespace mixtune {
 class FolderClaim {
  public:
   // Makes the folder and its parents, as far as they are missing, and locks `.lock` in it. Throws UserError where that
-  // cannot be, another process has the folder, or a `.lock` is there that no run made. Warns where the file system has
-  // no locks.
+  // fails, another process has the folder, or a `.lock` is there that no run made. Warns where the file system has no
+  // locks.
   explicit FolderClaim(const std::string& path);
-  // Gives the folder up, and removes what this made, if it was not kept and there is nothing else in it.
+  // Gives the folder up. Removes what the claim made, unless it was kept or something else is in it.
   ~FolderClaim();
   FolderClaim(const FolderClaim&) = delete;
   FolderClaim& operator=(const FolderClaim&) = delete;
@@ -26,16 +26,16 @@ class FolderClaim {
   struct Unclaimed {};
   FolderClaim(const std::string& path, Unclaimed) : path_(path) {}
   void make_folders();
-  bool open_lock();  // whether it is a new file
+  bool open_lock();  // returns whether it is a new file
 
   std::string path_;
-  std::vector<std::string> made_;  // folders, the outermost first
-  std::optional<Fd> lock_;         // the kernel unlocks it when it is closed, or the process killed
+  std::vector<std::string> made_;  // the folders it made, the outermost first
+  std::optional<Fd> lock_;         // unlocked by the kernel when it is closed or the process killed
   bool made_lock_ = false, kept_ = false;
 };
 
 // Throws UserError where another process has the folder, or a `.lock` is there that no run made. Changes nothing, and
-// is in no other's way.
+// hinders no process that wants the folder.
 void check_unclaimed(const std::string& path);
 
 }  // namespace mixtune

@@ -126,7 +126,7 @@ TEST(Head, ChunksOfLogitsAddUp) {
     EXPECT_LE(std::sqrt(error), 5e-6 * std::sqrt(squares)) << oracle.state().spec(p).name;
   }
 
-  // The definition of the loss, row by row, from the logits.
+  // The loss by its definition, row by row, from the logits.
   const Frame frame(oracle.ctx());
   Saved saved = oracle.model().make_saved();
   oracle.model().begin_batch(oracle.ctx(), batch, saved);
@@ -143,7 +143,7 @@ TEST(Head, ChunksOfLogitsAddUp) {
   EXPECT_NEAR(losses[0], sum, 1e-10 * sum);
 }
 
-// The definition: the weighted sum of what each target gives by itself.
+// By definition: the weighted sum of what each target gives by itself.
 TEST(Head, WeightsScaleTheLossAndTheGradientOfEachTarget) {
   const MixtralConfig config = testing_config();
   TestModel model(config, DType::kF64);

@@ -20,7 +20,7 @@ DType dtype_of(StateDType dtype) {
   refuse(config, "precision", "bf16 needs a GPU, and the device is the CPU", "set it to fp32");
 }
 
-// Keys that mean something in bf16 alone.
+// Checks the keys that mean something in bf16 alone.
 void check_bf16_keys(const Config& config) {
   const RunSettings& run = config.run;
   if (run.precision == Precision::kBf16) {

@@ -12,7 +12,7 @@ namespace mixtune {
 
 namespace {
 
-// An instance without memory, and a training step on it.
+// A training step on an instance without memory.
 class Planner {
  public:
   Planner(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits)
@@ -24,7 +24,7 @@ class Planner {
   const State& state() const { return instance_.state(); }
   size_t connections() const { return ranks_.gpu_bytes; }
 
-  // The stack's peak.
+  // Runs the step. Returns the stack's peak.
   size_t count(double share, bool drop) {
     const Ctx& ctx = instance_.ctx();
     Stack stack("activations", ctx.device, ctx.stack.capacity());
@@ -38,7 +38,7 @@ class Planner {
     return stack.peak();
   }
 
-  // What the stack held when each layer of the last step had kept nothing of its experts.
+  // The bytes on the stack when each layer of the last step had kept nothing of its experts.
   std::vector<size_t> marks() const {
     std::vector<size_t> marks;
     for (const LayerSaved& layer : saved_.layers) marks.push_back(layer.mark);
@@ -89,7 +89,7 @@ double share_that_fits(const MixtralConfig& config, const InstanceOptions& optio
   };
   if (fits(kWorstRouting)) return kWorstRouting;
   if (!fits(kEvenRouting)) return 0;
-  // All rows of the ranks that share experts, which no share can exceed.
+  // No share exceeds all rows of the ranks that share experts.
   double low = kEvenRouting, high = options.ranks->grid.expert_parallel;
   while (high - low > 0.01) (fits((low + high) / 2) ? low : high) = (low + high) / 2;
   return low;

@@ -1,4 +1,4 @@
-// How much memory a run will need: counted by the run's own code on a device that has none (DeviceType::kMeta).
+// MemoryPlan: the memory a run needs, counted by its own code on a device that has none (DeviceType::kMeta).
 #pragma once
 
 #include "kernels/warm_up.h"
@@ -13,9 +13,9 @@ struct MemoryPlan {
   };
   std::vector<Part> state;           // weights, master weights, gradients, moments
   size_t activations = 0;            // the stack's peak over a training step that keeps all it is to keep
-  size_t least_activations = 0;      // of one in which every layer drops what it can (Mixtral::set_still_needed)
+  size_t least_activations = 0;      // the peak where every layer drops what it can (Mixtral::set_still_needed)
   size_t libraries = 0;              // workspaces and what libraries take for themselves
-  size_t connections = 0;            // of several ranks
+  size_t connections = 0;            // those of several ranks
   std::vector<size_t> still_needed;  // for Mixtral::set_still_needed
 
   size_t total() const { return without_activations() + activations; }
@@ -25,23 +25,23 @@ struct MemoryPlan {
   size_t without_activations() const;
 };
 
-// Of a training step over a micro-batch of the limits. share: the rows that come to this rank in every layer, in units
-// of an even share (Ctx::routing_share).
+// The plan of a training step over a micro-batch of the limits. `share`: the rows that come to this rank in every
+// layer, in units of an even share (Ctx::routing_share).
 MemoryPlan plan_memory(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits,
                        double share);
 
-// The largest share for which `bytes` are enough on the stack, at least to within a hundredth; kWorstRouting where they
-// are for any, 0 where they are not even for an even one.
+// The largest share for which a stack of `bytes` is enough, found to within a hundredth. kWorstRouting: enough for any
+// share; 0: not even for an even one.
 double share_that_fits(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits,
                        size_t bytes);
 
-// The share for which layers leave room when they keep something of their experts, where `fits` is the one that fits:
-// half-way from an even one to it, all where all fits. To leave room for all that fits would keep nothing, and have
-// rows sent again in every layer of every step, however even the routing is; to leave none would end the run by the
-// first uneven layer. Above the reserved share memory may run out, above `fits` it does.
+// The share for which layers leave room when they keep something of their experts: half-way from an even one to `fits`,
+// the share that fits; all where all fits. To leave room up to `fits` would keep nothing, and have rows sent again in
+// every layer of every step, however even the routing is; to leave none would end the run by the first uneven layer.
+// Above the reserved share memory may run out, above `fits` it does.
 double reserved_share(double fits);
 
-// What a run on a stack of `bytes` leaves room for. Where no other rank has experts no share is uneven: the worst.
+// What a run on a stack of `bytes` leaves room for. Where no other rank has experts, `fits` is the worst share.
 struct Reserve {
   double fits = kWorstRouting;       // share_that_fits
   std::vector<size_t> still_needed;  // for Mixtral::set_still_needed, with the share that is reserved

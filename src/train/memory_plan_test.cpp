@@ -100,7 +100,7 @@ TEST(MemoryPlan, TheWorstCaseIsNoSmallerAndLaterLayersNeedLess) {
   EXPECT_LT(balanced.least(), balanced.total());
 }
 
-// What a layer gives up where memory is short: its gate-up output and, with experts on other ranks, the rows that came.
+// Where memory is short a layer gives up its gate-up output and, with experts on other ranks, the rows that came.
 TEST(MemoryPlan, ALayerThatKeepsNothingOfItsExpertsNeedsNoMemoryForTheirRows) {
   MixtralConfig config = testing_config();
   const Ranks ranks = planned_ranks({.world = 4, .expert_parallel = 4});
@@ -167,7 +167,7 @@ TEST(MemoryPlan, LeavesRoomForAShareBetweenAnEvenOneAndWhatFits) {
   EXPECT_LT(mark + reserve.still_needed[0], bytes) << "nothing is left for what layers keep";
 }
 
-// What the CPU's stack really took in fp32, whose tensors are those of an fp32 GPU but for the ops' own temporaries.
+// The plan of an fp32 GPU agrees with the CPU's stack, but for the ops' own temporaries.
 TEST(MemoryPlan, CountsWhatARunTakes) {
   const int threads = omp_get_max_threads();
   omp_set_num_threads(1);  // each thread of the CPU has scratch that a GPU does not need

@@ -55,7 +55,7 @@ std::string memory_advice(const Config& config, int64_t ranks, bool on_gpu, Memo
   };
   std::vector<std::string> names = first(part == MemoryOf::kState);
   if (part == MemoryOf::kActivations) {
-    if (names.empty() && on_gpu) names = first(true);  // what the state leaves is the activations'
+    if (names.empty() && on_gpu) names = first(true);  // a smaller state leaves more to activations
     names.push_back("a shorter max_seq_length");
   }
   std::string text = names.empty() ? "" : fmt::format("set {}", fmt::join(names, " or "));

@@ -1,4 +1,4 @@
-// Settings with which a training run takes less memory: what there is to try, and in which order.
+// Settings with which a training run takes less memory, in the order to try them.
 #pragma once
 
 #include <string>
@@ -13,19 +13,19 @@ namespace mixtune {
 struct Saving {
   std::string_view key;
   std::string value;
-  bool of_state;         // of weights, gradients and the optimizer's state; otherwise of activations
-  bool changes_numbers;  // more than the order of sums does: other dtypes
+  bool of_state;         // of weights, gradients or the optimizer's state; false: of activations
+  bool changes_numbers;  // by another dtype, not only by the order of sums
 };
 
-// What `config` does not set yet on so many GPUs, the best first: what leaves the numbers as they are, then what does
-// not. Each by itself is a configuration that runs. per_device_train_batch_size comes without the
+// The savings that `config` does not have yet on so many GPUs, the best first: those that leave the numbers as they
+// are, then the others. Each by itself gives a configuration that runs. per_device_train_batch_size comes without the
 // gradient_accumulation_steps that make up for it.
 std::vector<Saving> savings(const Config& config, int64_t ranks);
 
-// The same settings but for one key.
+// `config` with another value for one key.
 Config with(Config config, std::string_view key, std::string_view value);
 
-// How to mend an "out of memory" of a run on so many ranks: nothing that is set already.
+// Advice for an "out of memory" of a run on so many ranks: names nothing that is set already.
 std::string memory_advice(const Config& config, int64_t ranks, bool on_gpu, MemoryOf part);
 
 }  // namespace mixtune

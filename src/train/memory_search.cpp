@@ -54,7 +54,7 @@ class Search {
     rows_ = rows_of_step(given_, ranks);
   }
 
-  // The least change with which so many ranks fit.
+  // The layout with the least change that fits on so many ranks.
   std::optional<Fit> on(int ranks) {
     std::optional<Fit> best;
     for (int64_t ep = 1; ep <= std::min<int64_t>(ranks, shape_.num_local_experts); ++ep)
@@ -66,10 +66,10 @@ class Search {
     return best;
   }
 
-  size_t plans() const { return plans_; }  // counted so far
+  size_t plans() const { return plans_; }  // made so far
 
  private:
-  // Of the same global batch, as far as the ranks can share it.
+  // Keeps the global batch as far as the ranks can share it.
   void share_batch(Candidate& candidate, int64_t per_device) const {
     const int64_t ranks = candidate.ranks, given = given_.batch.per_device_train_batch_size;
     int64_t rows = std::min(per_device, std::max<int64_t>(rows_ / ranks, 1));
@@ -108,7 +108,7 @@ class Search {
     share_batch(candidate, candidate.config.batch.per_device_train_batch_size / 2);
   }
 
-  // Savings one after the other until it fits; then without those that turn out to be needless.
+  // Applies savings one after the other until it fits; then leaves out those that turn out to be needless.
   std::optional<Fit> with_experts_over(int ranks, int64_t expert_parallel, bool smaller_batches) {
     const Candidate first = start(ranks, expert_parallel);
     std::vector<Saving> applied;
@@ -119,7 +119,7 @@ class Search {
       return std::nullopt;
     };
     while (const auto saving = next()) applied.push_back(*saving), apply(candidate, *saving);
-    if (!fits(candidate)) return std::nullopt;  // with all there is
+    if (!fits(candidate)) return std::nullopt;  // all savings do not suffice
     size_t count = 0;
     for (candidate = first; !fits(candidate); ++count) apply(candidate, applied[count]);
     applied.resize(count);
@@ -133,7 +133,7 @@ class Search {
     return Fit{ranks, candidate.changes, candidate.other_batch, need(candidate).value()};
   }
 
-  // None where its keys do not go together, as when one was left out that another needs.
+  // The bytes a GPU needs; empty where the keys do not go together, as when one was left out that another needs.
   std::optional<size_t> need(const Candidate& candidate) {
     const Config& config = candidate.config;
     const Ranks ranks = planned_ranks(

@@ -1,4 +1,4 @@
-// The search for what fits: numbers of GPUs and settings, each counted by memory_plan.h.
+// The search for layouts that fit: numbers of GPUs and settings, each counted by memory_plan.h.
 #pragma once
 
 #include <cstddef>
@@ -17,17 +17,17 @@ struct Change {
 
 struct Fit {
   int ranks;
-  std::vector<Change> changes;  // of the keys of the given configuration
-  int64_t other_batch;          // rows of an optimizer step where they cannot be as many as given; 0: they are
-  size_t bytes;                 // that a GPU needs at the least, whatever the routing
+  std::vector<Change> changes;  // to keys of the given configuration
+  int64_t other_batch;          // rows of an optimizer step, where they cannot stay as given; 0: they do
+  size_t bytes;                 // the least that a GPU needs, whatever the routing
 
   bool changes_numbers() const;
 };
 
-// What fits `memory` bytes a GPU, whatever the routing, on 1, 2, 4, ... 64 GPUs or `ranks` of them. First what leaves
-// the numbers as they are: on `ranks` GPUs, then on the fewest; then what fits on fewer still with other numbers (of
-// another dtype or global batch), the fewest last. None of the changes can be left out. Empty: nothing fits.
-// `plans`, where given, becomes the number of memory plans that it took, which is what the search costs.
+// The layouts that fit `memory` bytes a GPU, whatever the routing, on 1, 2, 4, ... 64 GPUs or `ranks` of them. First
+// those that leave the numbers as they are: on `ranks` GPUs, then on the fewest. Then those on fewer still with other
+// numbers (another dtype or global batch), the fewest last. No change of a layout can be left out. Empty: nothing fits.
+// `plans`, if not null, gets the number of memory plans that were made: the cost of the search.
 std::vector<Fit> search_fits(const MixtralConfig& shape, const Config& config, int ranks, size_t memory,
                              size_t* plans = nullptr);
 

@@ -53,7 +53,7 @@ std::string str(const Fit& fit) {
   return text;
 }
 
-// What every search must hold: it fits by the planner, no change of it can be left out, and the order is as promised.
+// Checks what holds for every search: a layout fits by the planner and needs all its changes; the order is as promised.
 void check(const MixtralConfig& shape, const Config& config, const std::vector<Fit>& fits, size_t memory) {
   for (const Fit& fit : fits) {
     SCOPED_TRACE(str(fit));

@@ -1,4 +1,4 @@
-// One micro-batch through the model.
+// forward_backward: one micro-batch through the model.
 #pragma once
 
 #include "config/config.h"
@@ -6,21 +6,21 @@
 
 namespace mixtune {
 
-// losses [2] fp64 on the device += the weighted sum of this rank's token losses; the auxiliary loss of this
-// accumulation step on all ranks, unscaled. The gradients of token_scale * (the first) + router_scale * (the second)
-// are written or added to State. `batch` is in host memory and stays as it is until a wait.
+// Adds to losses [2] fp64 on the device: the weighted sum of this rank's token losses; the auxiliary loss of this
+// accumulation step on all ranks, unscaled. Writes or adds to State the gradients of token_scale * (the first) +
+// router_scale * (the second). `batch` is in host memory and stays as it is until a wait.
 struct LossScales {
   RouterLossType router_loss_type = RouterLossType::kHuggingface;
   double token_scale = 1;
   double router_scale = 0;
-  const Ranks* ranks = &single_rank();  // never null; whose batches are one accumulation step
-  Tensor router_stats = {};             // [L, 2, E] fp64 in host memory: where a copy of Saved's goes; empty: nowhere
+  const Ranks* ranks = &single_rank();  // never null; their batches are one accumulation step
+  Tensor router_stats = {};             // [L, 2, E] fp64 in host memory: gets a copy of Saved's; empty: none
 };
 void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const LossScales& scales,
                       const Tensor& losses);
 
-// The two halves of it, so that several micro-batches can be between them at once, in any order: each with a Saved of
-// its own, and with a ctx of its own stacks, on which what the forward pass pushed stays until the caller releases it.
+// The two halves of forward_backward. Several micro-batches can be between them at once, in any order. Each has a Saved
+// of its own and a ctx with stacks of its own, where what the forward pass pushed stays until the caller releases it.
 struct ForwardPass {
   Batch batch;  // on the device
   Tensor h;     // [T, H]: the output of the last layer
@@ -29,7 +29,7 @@ ForwardPass forward_pass(Ctx& ctx, const Mixtral& model, const Batch& batch, Sav
 void backward_pass(Ctx& ctx, const Mixtral& model, const ForwardPass& forward, Saved& saved, const LossScales& scales,
                    const Tensor& losses);
 
-// token_sum [1] fp64 on the device += the weighted sum of token losses.
+// Adds to token_sum [1] fp64 on the device the weighted sum of token losses.
 void forward_loss(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const Tensor& token_sum);
 
 }  // namespace mixtune

@@ -27,7 +27,7 @@ void expect_same(const Tensor& actual, const Tensor& expected, const std::string
   EXPECT_EQ(std::memcmp(actual.data, expected.data, expected.bytes()), 0) << what;
 }
 
-// A stack of its own, and a ctx that runs on it.
+// A ctx that runs on a stack of its own.
 struct OwnStack {
   Stack stack{"a micro-batch", {}, kStackBytes};
   Ctx ctx{{}, stack, stack};
@@ -35,7 +35,7 @@ struct OwnStack {
 
 class MicroBatches : public testing::TestWithParam<Recompute> {};
 
-// Backward of the oldest first, as in a pipeline of stages.
+// The oldest goes backward first, as in a pipeline of stages.
 TEST_P(MicroBatches, AliveAtOnceOnStacksOfTheirOwnAddUpAsOneAfterTheOther) {
   const TestData first(testing_config().vocab_size, {9, 23, 70}), second(testing_config().vocab_size, {130, 5});
   const std::vector<Batch> batches = {first.batch(), second.batch()};

@@ -13,7 +13,7 @@ namespace mixtune {
 
 namespace {
 
-// `of_model`: any of these is as good.
+// `of_model`: the model's ids; any of them will do.
 void warn_of_other(const Tokenizer& tokenizer, const char* what, int32_t id, std::span<const int32_t> of_model) {
   if (of_model.empty() || std::ranges::find(of_model, id) != of_model.end()) return;
   const int32_t other = of_model.front();
@@ -47,7 +47,7 @@ MixtralConfig resize_vocabulary(const ModelSettings& settings, const MixtralConf
 void check_tokenizer(const Tokenizer& tokenizer, const MixtralConfig& model) {
   const std::string where = printable(tokenizer.path(), 200);
   if (tokenizer.vocab_size() > model.vocab_size) {
-    const auto first = static_cast<int32_t>(model.vocab_size);  // of the tokens that have no row
+    const auto first = static_cast<int32_t>(model.vocab_size);  // the first token without a row
     throw UserError(
         where,
         fmt::format("its token '{}' has the id {}, and the model's vocab_size is {} (tokens without a row: {})",

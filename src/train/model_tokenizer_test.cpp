@@ -27,7 +27,7 @@ class ModelTokenizerTest : public testing::Test {
     std::ofstream(folder_ / "added_tokens.json") << R"({"<|im_end|>": 4096})";
   }
 
-  // What is thrown, and what is warned of.
+  // The text of what is thrown, or of what is warned of; "" for none.
   std::string refusal(const MixtralConfig& model) const {
     try {
       open_model_tokenizer(folder_ / "", model);

@@ -35,7 +35,7 @@ std::vector<int64_t> checkpoint_steps(const std::string& folder) {
   return steps;
 }
 
-// The nearest folder on the way to `path` that exists must be a folder that can be written.
+// Checks that the nearest existing folder on the way to `path` can be written.
 void check_place(const std::string& path) {
   for (std::string place = path;; place = parent_folder(place)) {
     std::error_code error;
@@ -60,8 +60,8 @@ bool is_within(const fs::path& path, const fs::path& folder) {
   return !error && std::ranges::mismatch(outer, inner).in1 == outer.end();
 }
 
-// The name of something that a run has left, or that it would replace; "" where there is nothing. A run that ended
-// before its first record leaves an empty metrics.jsonl: what is beside that it made itself.
+// The name of something that a run has left, or that it would replace; "" where there is nothing. An empty
+// metrics.jsonl is that of a run that ended before its first record: the files beside it are that run's own.
 std::string result_in(const std::string& path) {
   std::error_code error;
   const auto kind = [&](const char* name) {
@@ -109,7 +109,7 @@ void check_results(const OutputRequest& request) {
 
 void remove_file(const std::string& path) {
   std::error_code error;
-  fs::remove(path, error);  // a link, not what it leads to
+  fs::remove(path, error);  // removes a link, not its target
   if (error)
     throw UserError(printable_path(path), fmt::format("cannot be removed: {}", error.message()),
                     "choose another output_dir");
@@ -130,7 +130,7 @@ void check_output_folder(const OutputRequest& request) {
   check_results(request);
 }
 
-// Results are looked for again: another run may have ended between the first look and the lock.
+// Looks for results again: another run may have ended between the first look and the lock.
 OutputFolder::OutputFolder(const OutputRequest& request) : request_(checked(request)), claim_(request_.path) {
   check_results(request_);
 }

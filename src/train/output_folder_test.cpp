@@ -27,7 +27,7 @@ class Output : public testing::Test {
     EXPECT_EQ(entries(folder_.path()), before);
   }
 
-  // As a finished run leaves it, with a file of the user's.
+  // Leaves what a finished run leaves, and a file of the user's.
   void make_results() {
     fs::create_directories(out_ + "/checkpoint-5");
     fs::create_directories(out_ + "/checkpoint-best");
@@ -86,7 +86,7 @@ TEST_F(Output, RefusesResultsUnlessToldToOverwrite) {
   EXPECT_EQ(entries(out_), (std::vector<std::string>{".lock", "checkpoint-007", "checkpoint-best", "notes.txt"}));
 }
 
-// Whatever made it: it may be the user's own.
+// Whatever made such a file: it may be the user's own.
 TEST_F(Output, NoFileOfItsNamesIsReplacedUnlessToldTo) {
   fs::create_directories(out_);
   for (const char* name : {"config.resolved.yaml", "trace.json", "latest", "metrics.jsonl"}) {
@@ -118,7 +118,7 @@ TEST_F(Output, ReplacesLinksNotWhatTheyLeadTo) {
   EXPECT_EQ(entries(out_), (std::vector<std::string>{".lock", "config.resolved.yaml", "latest"}));
 }
 
-// It left an empty metrics.jsonl: what is beside that is its own.
+// Such a run left an empty metrics.jsonl: the files beside it are its own.
 TEST_F(Output, TakesTheFolderOfARunThatRecordedNothing) {
   fs::create_directories(out_);
   put(out_ + "/metrics.jsonl", "");
@@ -165,7 +165,7 @@ TEST_F(Output, ALockThatNoRunMadeIsLeftAlone) {
   expect_user_error([&] { check_output_folder({.path = out_}); }, {told});
 }
 
-// As those that look at once do.
+// Processes that look take a shared lock.
 TEST_F(Output, WhoLooksIsInNobodysWay) {
   fs::create_directories(out_);
   const Fd other(open((out_ + "/.lock").c_str(), O_RDWR | O_CREAT, 0666));

@@ -30,12 +30,12 @@ bool cuts_windows(const Config& config) {
   return config.data.dataset_format == DatasetFormat::kMegatron;
 }
 
-// How an entry is cut; empty: not at all.
+// How an entry is split; empty: not at all.
 const std::string& split_of(const Dataset& dataset, const Config& config) {
   return dataset.split.empty() ? config.data.split : dataset.split;
 }
 
-// Entries with weights, and those that are cut, are data sets of their own; the others are one.
+// One data set of all entries; or, where any has a weight or is split, one of each entry.
 std::vector<std::vector<Dataset>> parts_of(const std::vector<Dataset>& datasets, const Config& config) {
   const auto is_cut = [&](const Dataset& dataset) {
     return !split_of(dataset, config).empty();
@@ -51,7 +51,7 @@ std::shared_ptr<const Documents> joined(std::vector<std::shared_ptr<const Docume
   return std::make_shared<JoinedDocuments>(std::move(parts));
 }
 
-// `part` is one data set, of one entry where it is cut.
+// Splits `part`, one data set, which is one entry where it is split by its own weights.
 Split split_part(std::shared_ptr<const Documents> documents, const std::vector<Dataset>& part, const Config& config) {
   const double percentage = config.data.validation_split_percentage;
   if (percentage > 0) return split_validation(std::move(documents), percentage, config.run.seed);
@@ -69,7 +69,7 @@ Split split_part(std::shared_ptr<const Documents> documents, const std::vector<D
 TokenizerNames names_of(const TextSource& source) {
   if (!source.chat_template) return {};
   const Tokenizer& tokenizer = *source.tokenizer;
-  // Our texts of Mistral's templates have that space themselves.
+  // mixtune's own texts of Mistral's templates have that space themselves.
   const ChatTemplateName name = source.chat_template->chat_template.name;
   return {.bos = tokenizer.piece(tokenizer.bos()),
           .eos = tokenizer.piece(tokenizer.eos()),

@@ -1,4 +1,4 @@
-// The documents of a run: tokenised, cut, split.
+// RunData: the documents of a run, tokenised, cut and split.
 #pragma once
 
 #include <functional>
@@ -20,8 +20,8 @@ namespace mixtune {
 struct RunData {
   std::shared_ptr<const Documents> train;            // null where rows are windows
   std::shared_ptr<const Documents> validation;       // null where the run has none
-  WindowSets windows = {};                           // in the place of both
-  std::vector<BlendPart> blend = {};                 // of `train`, where the entries of `datasets` have weights
+  WindowSets windows = {};                           // in place of both
+  std::vector<BlendPart> blend = {};                 // `train` by the weights of `datasets`; empty: they have none
   std::optional<ChosenTemplate> chat_template = {};  // none: there are no conversations
   TokenizerNames tokenizer_names = {};               // where there is a chat template
 
@@ -29,11 +29,11 @@ struct RunData {
   std::string digest() const;  // of all
 };
 
-// Reads what config trains on and validation_file, or splits the former, as config says (open_documents). Where a split
-// has no weight for validation there is none.
+// Reads what config trains on, and validation_file or a part split off, as config says (open_documents). Where no split
+// has weight for validation there is none.
 RunData load_run_data(const Config& config, const MixtralConfig& shape, const std::function<void()>& advanced = {});
 
-// validation_file alone, as the run's validation.
+// Reads validation_file alone, as the run's validation.
 RunData load_validation_data(const Config& config, const MixtralConfig& shape);
 
 }  // namespace mixtune

@@ -1,4 +1,4 @@
-// The rows of a run, of its data.
+// The rows of a run, made of its data.
 #pragma once
 
 #include <cstdint>
@@ -12,21 +12,21 @@
 
 namespace mixtune {
 
-// Of an optimizer step, on all ranks.
+// The rows of an optimizer step, on all ranks.
 int64_t rows_per_step(const Config& config, int ranks);
 
-// How documents are packed to train on them; epochs are endless where max_steps is set.
+// How documents are packed to train on them. Epochs are endless where max_steps is set.
 PlanOptions plan_options(const Config& config, const RunData& data);
 
 // How windows are cut for `rows`, or for num_train_epochs where there is no number.
 WindowRowOptions window_options(const Config& config, std::optional<int64_t> rows);
 
-// What config trains on: documents packed by plan_options, or, of windows, those of a run of max_steps of
+// The rows that config trains on. Documents are packed by plan_options; windows are those of a run of max_steps of
 // `rows_per_step`, or of num_train_epochs. `data` outlives them. Throws as RowSequence and WindowRows do.
 std::unique_ptr<RowSource> training_rows(const Config& config, const RunData& data, int64_t rows_per_step);
 
-// What config evaluates, which there is: all of it in its order, once. Throws UserError where nothing of it is a
-// target.
+// The rows that config evaluates: all validation data in its order, once. `data` has some. Throws UserError where
+// nothing of it is a target.
 std::unique_ptr<RowSource> validation_rows(const Config& config, const RunData& data);
 
 }  // namespace mixtune

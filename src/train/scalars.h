@@ -1,4 +1,4 @@
-// The numbers of a step: added up on the device, read by the host once, at its end.
+// Scalars: the numbers of a step, added up on the device and read by the host once, at its end.
 #pragma once
 
 #include "tensor/ctx.h"

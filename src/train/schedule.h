@@ -5,7 +5,7 @@
 
 namespace mixtune {
 
-// warmup_steps where given, else ceil(warmup_ratio * total_steps).
+// warmup_steps where it is set, else ceil(warmup_ratio * total_steps).
 int64_t warmup_steps(const OptimizerSettings& settings, int64_t total_steps);
 
 // The learning rate of `step`, counted from 0, of `total_steps`. With s the step and w the warm-up:

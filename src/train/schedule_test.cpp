@@ -5,7 +5,7 @@
 namespace mixtune {
 namespace {
 
-// Values of transformers 5's get_scheduler for these settings.
+// A case with the learning rates that transformers 5's get_scheduler gives for it.
 struct Case {
   Schedule schedule;
   int64_t warmup, total;

@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// As a rank resolves it.
+// The folder as this rank resolves it.
 std::string resolved(const std::string& folder) {
   return printable(fs::absolute(folder).lexically_normal().string(), 400);
 }
@@ -51,7 +51,7 @@ bool comes_to_hold(const std::string& folder, const std::string& name, const std
   }
 }
 
-// A file of rank 0's, while this lives.
+// A file of rank 0, removed when this ends.
 class Proof {
  public:
   explicit Proof(const std::string& folder) : file_(folder + "/proof"), word_(unguessable_word()) {

@@ -9,21 +9,21 @@
 
 namespace mixtune {
 
-// Which rank chooses for each: the first of the same kind (kind_of_gemm_choices).
+// The rank that chooses for each rank: the first of the same kind (kind_of_gemm_choices).
 std::vector<int> choosers(const std::vector<std::string>& kinds);
 
 class SharedPlans {
  public:
-  // All ranks make one before warm-up. Until finish() those that do not choose take what needs no measuring.
+  // All ranks make one before warm-up. Until finish() ranks that do not choose take algorithms that need no measuring.
   explicit SharedPlans(Instance& instance);
 
-  // All ranks call this after the products of warm-up; no later choice needs another rank. Returns the digest of the
-  // choices (digest_of_gemm_choices), of several kinds one after the other. Throws Error where a rank cannot use them.
+  // Spreads the choices. All ranks call this after the products of warm-up; no later choice needs another rank. Returns
+  // the choices' digests (digest_of_gemm_choices), one of each kind. Throws Error where a rank cannot use them.
   std::string finish();
 
  private:
   Instance& instance_;
-  std::vector<int> chooser_;  // of each rank
+  std::vector<int> chooser_;  // each rank's
 };
 
 }  // namespace mixtune

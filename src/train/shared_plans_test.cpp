@@ -1,4 +1,4 @@
-// Who chooses for whom; that choices are sent and taken is tested on GPUs (gemm_plans_test, two_gpus_test).
+// Which rank chooses for which. Tests on GPUs see choices sent and taken (gemm_plans_test, two_gpus_test).
 #include "train/shared_plans.h"
 
 #include <gtest/gtest.h>

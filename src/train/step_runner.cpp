@@ -14,7 +14,7 @@ StepRunner::StepRunner(Instance& instance, const OptimizerSettings& settings, ui
       squares_(scalars_.slice(0)),
       losses_(scalars_.slice(1, 2)),
       scale_(scalars_.slice(3)) {
-  // One sum of two numbers: that of squares is over all ranks, that of losses over those with other tokens.
+  // Both numbers go through one sum, though squares are summed over all ranks and losses over those with other tokens.
   MT_CHECK(instance.ranks().data->size() == instance.ranks().all->size());
   if (instance.ranks().all->size() > 1) report_.emplace(instance);
 }
@@ -57,7 +57,7 @@ void StepRunner::update(const Update& args) {
     const Range range(ctx, "gradient norm");
     optimizer_.gradient_squares(ctx, squares_);
   }
-  // The router's loss is every rank's already.
+  // The router's loss is that of all ranks already.
   instance_.ranks().all->all_reduce(ctx, "loss and gradient norm", scalars_.slice(0, 2));
   const Range range(ctx, "optimizer");
   clip_scale(ctx, {.squares = squares_, .guards = losses_, .scale = scale_, .max_norm = args.max_norm});

@@ -1,4 +1,4 @@
-// StepRunner: an optimizer step put on the device without waiting for any of it.
+// StepRunner: puts an optimizer step on the device without waiting for any of it.
 #pragma once
 
 #include <optional>
@@ -16,8 +16,8 @@ class StepRunner {
   // `instance` outlives this.
   StepRunner(Instance& instance, const OptimizerSettings& settings, uint64_t seed);
 
-  // Forward and backward of every micro-batch: gradients of the weighted mean token loss + router_coefficient * the
-  // mean router loss. The batches stay as they are until read(). All ranks call this, with as many micro-batches.
+  // Runs forward and backward of every micro-batch: gradients of the weighted mean token loss + router_coefficient *
+  // the mean router loss. The batches stay as they are until read(). All ranks call this, with as many micro-batches.
   struct Loss {
     double target_weight;  // of all targets of the whole global batch: their number, where none is weighted
     RouterLossType router_loss_type = RouterLossType::kHuggingface;
@@ -25,11 +25,11 @@ class StepRunner {
   };
   void forward_backward(std::span<const Batch> micro_batches, const Loss& loss);
 
-  // The losses alone.
+  // Computes the losses alone.
   void forward(std::span<const Batch> micro_batches);
 
-  // Norm, clipping (max_norm 0: none) and AdamW. Where a loss or the norm is not finite, nothing changes.
-  // with_norm: false leaves the norm out (and with it the check of gradients), as a benchmark of the update alone.
+  // Puts norm, clipping (max_norm 0: none) and AdamW on the device. Where a loss or the norm is not finite, nothing
+  // changes. with_norm false leaves the norm out, and so the check of gradients: for a benchmark of the update alone.
   struct Update {
     int64_t step;
     double learning_rate, max_norm;
@@ -37,10 +37,10 @@ class StepRunner {
   };
   void update(const Update& args);
 
-  // Waits for the device. Sums over the step's micro-batches; after update(), of all ranks, which all call this.
+  // The step's sums over micro-batches; after update() over all ranks, which all call this. Waits for the device.
   struct Result {
     double token_loss = 0, router_loss = 0, grad_norm = 0;
-    int64_t recomputed = 0;                    // layers that did not keep all they were to (Saved::recomputed)
+    int64_t recomputed = 0;                    // layers that kept less than they were to (Saved::recomputed)
     const ParallelRecord* parallel = nullptr;  // with several ranks, after backward; valid until the next read
   };
   Result read();
@@ -55,7 +55,7 @@ class StepRunner {
   Tensor squares_, losses_, scale_;  // [1], [2]: token losses and router losses, [1]
   int64_t recomputed_ = 0;
   std::optional<ParallelReport> report_;  // with several ranks
-  bool reported_ = false;                 // the last step is in it
+  bool reported_ = false;                 // it has the last step
 };
 
 }  // namespace mixtune

@@ -17,13 +17,13 @@ int64_t nanoseconds(double milliseconds) {
 
 }  // namespace
 
-// Viewers drop an event that reaches beyond the one around it, which the clock's rounding can make it do: times are
-// whole nanoseconds here, and each event is cut to the room it has.
+// Times are whole nanoseconds here, and each event is cut to the room that the one around it has: viewers drop an event
+// that reaches beyond it, as the clock's rounding can make it.
 std::string chrome_trace(const std::vector<Profiler::Part>& parts) {
   struct Room {
     int64_t begin, end;
   };
-  std::vector<Room> rooms = {{0, std::numeric_limits<int64_t>::max()}};  // what is left at each depth
+  std::vector<Room> rooms = {{0, std::numeric_limits<int64_t>::max()}};  // left at each depth
   nlohmann::ordered_json events = nlohmann::ordered_json::array();
   for (const Profiler::Part& part : parts) {
     rooms.resize(static_cast<size_t>(part.depth) + 1);

@@ -1,4 +1,4 @@
-// Where a step's time goes, as a file for chrome://tracing and Perfetto.
+// A trace: where a step's time goes, as a file for chrome://tracing and Perfetto.
 #pragma once
 
 #include <string>
@@ -8,10 +8,10 @@
 
 namespace mixtune {
 
-// Chrome's trace event format: each part a complete event, in microseconds.
+// The parts in Chrome's trace event format, each a complete event, in microseconds.
 std::string chrome_trace(const std::vector<Profiler::Part>& parts);
 
-// Records what runs on a ctx, from its making on. Changes nothing of it.
+// Records what runs on a ctx, without changing any of it, from its making on.
 class Trace {
  public:
   explicit Trace(Ctx& ctx);
@@ -19,7 +19,7 @@ class Trace {
   Trace(const Trace&) = delete;
   Trace& operator=(const Trace&) = delete;
 
-  // Waits for the device. Throws UserError where something has that name.
+  // Writes the trace. Waits for the device. Throws UserError where something has that name.
   void write(const std::string& path);
 
  private:

@@ -25,7 +25,7 @@ TEST(ChromeTrace, IsInMicroseconds) {
   EXPECT_EQ(trace[1]["dur"], 1250);
 }
 
-// As the floats of a GPU's clock may put them.
+// A GPU's clock may give such floats.
 TEST(ChromeTrace, EventsStayWithinThoseAroundThem) {
   const auto trace = events({{"step", 0, 1, 10},
                              {"early", 1, 0.9, 4},

@@ -44,14 +44,14 @@ OutputRequest output_request(const Config& config) {
 
 namespace {
 
-// The model's folder, once output_dir is known to be usable.
+// Opens the model's folder, once output_dir is known to be usable.
 ModelFolder open_model(const Config& config, const Ranks& ranks) {
   ranks.set_activity("loading");
   if (ranks.grid.rank == 0) check_output_folder(output_request(config));
   return ModelFolder(config.model.model_name_or_path);
 }
 
-// The model's folder as checkpoints are to have it, once it is known what is trained.
+// Makes the model's folder what checkpoints are to have, once it is known what is trained.
 void adapt(ModelFolder& folder, const MixtralConfig& shape, const Config& config, const RunData& data) {
   const ModelSettings& model = config.model;
   if (shape.added_tokens > 0) folder.set_vocab_size(shape.vocab_size);
@@ -61,7 +61,7 @@ void adapt(ModelFolder& folder, const MixtralConfig& shape, const Config& config
     folder.set_chat_template(chosen->source, data.tokenizer_names);
 }
 
-// While it lives this rank computes on the threads of all that wait for it, as far as there are cores.
+// While it lives, this rank computes on the threads of all ranks that wait for it, as far as there are cores.
 class BorrowedThreads {
  public:
   explicit BorrowedThreads(int ranks) : own_(omp_get_max_threads()) {
@@ -75,7 +75,7 @@ class BorrowedThreads {
   int own_;
 };
 
-// Where there is a cache, rank 0 puts into it what the others take.
+// Reads the data. Where there is a cache, rank 0 fills it and the others read it.
 RunData checked_data(const Config& config, const ModelFolder& folder, Instance& instance) {
   check_weights(folder.weights(), instance.state());  // a matter of headers: before the data, which takes longer
   const Ranks& ranks = instance.ranks();
@@ -122,7 +122,7 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
   adapt(folder_, instance_.model().config(), config, data_);
   if (data_.has_validation())
     evaluator_.emplace(instance_, validation_rows(config, data_), config.batch.per_device_train_batch_size);
-  // Rows are drawn from one plan, so what each rank has read must be the same.
+  // Rows are drawn from one plan, so all ranks must have read the same.
   ranks.compare({{"data", data_.digest()}, {"vocabulary", std::to_string(instance_.model().config().vocab_size)}});
   const LoadReport loaded = load_weights(instance_.ctx(), folder_.weights(), instance_.state());
   if (leads()) log_info("loaded {}{}", loaded.str(), ranks.grid.world > 1 ? ", this rank's share" : "");
@@ -146,7 +146,7 @@ void Trainer::open_output() {
   announce();
 }
 
-// Found out at the first checkpoint, it would cost the steps up to there.
+// Checks at the start what would cost all steps up to the first checkpoint.
 void Trainer::check_shared() {
   const double seconds = std::min(10.0, config_.parallel.collective_timeout / 4);  // others wait for this
   Ctx& ctx = instance_.ctx();
@@ -267,7 +267,7 @@ SaveOptions Trainer::save_options(const std::string& path) const {
   return options;
 }
 
-// Better now than at the first checkpoint.
+// Checks at the start what the first checkpoint would find.
 void Trainer::check_memory_to_save() const {
   const size_t needed = instance_.state().stack_bytes_to_save(), there = instance_.stack_bytes();
   if (needed <= there || !saves_masters(instance_.state(), save_options(""))) return;

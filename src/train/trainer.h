@@ -1,4 +1,4 @@
-// Trainer: what a training run holds, and the things it does in a step.
+// Trainer: the parts of a training run, and what it does in a step.
 #pragma once
 
 #include <memory>
@@ -18,31 +18,31 @@
 
 namespace mixtune {
 
-// What a run does with its settings before it has a device.
+// The parts of a run that need its settings alone, no device.
 OutputRequest output_request(const Config& config);
 MixtralConfig model_shape(const Config& config, const ModelFolder& folder);
 
 class Trainer {
  public:
-  // Reads the model and the data; writes nothing. Every rank has a trainer, and they do everything together; rank 0
+  // Reads the model and the data; writes nothing. Every rank has a trainer, and all call its functions together; rank 0
   // alone writes and reports. `ranks` outlive it.
   explicit Trainer(const Config& config, const Ranks& ranks = single_rank());
 
-  // Claims output_dir, once every rank is known to see it, and begins the records there. Throws UserError, with
-  // everything as it was, where one does not.
+  // Claims output_dir and, once every rank is known to see it, begins the records there. Throws UserError, with
+  // everything as it was, where a rank does not see it.
   void open_output();
 
   int64_t total_steps() const { return total_steps_; }
   Instance& instance() { return instance_; }
 
-  // Optimizer step `step`, counted from 1: forward and backward of every micro-batch, clipping, AdamW. Throws Error
-  // (kWentBad), with the weights as they were, where the loss or the gradient norm is not finite.
+  // Runs optimizer step `step`, counted from 1: forward and backward of every micro-batch, clipping, AdamW. Throws
+  // Error (kWentBad), with the weights as they were, where the loss or the gradient norm is not finite.
   StepRecord step(int64_t step);
-  // The same, and its trace in output_dir, if that can be written.
+  // Runs a step and writes its trace to output_dir, if that can be written.
   StepRecord profiled_step(int64_t step);
 
   bool evaluation_due(int64_t step) const;
-  // Warns where the loss is not finite: training goes on, but finish() tells.
+  // Warns where the loss is not finite: training goes on, and finish() throws.
   EvalRecord evaluate(int64_t step);
 
   bool save_due(int64_t step) const;

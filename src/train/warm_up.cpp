@@ -14,8 +14,8 @@ namespace mixtune {
 
 namespace {
 
-// Has layers leave room for what follows. Where that is not enough for some routing, says for which, of the rank that
-// has the least. All ranks call this.
+// Has layers leave room for what follows. Where that is too little for some routing, warns of the share that the rank
+// with the least memory can take. All ranks call this.
 void leave_room(Instance& instance, const BatchLimits& limits) {
   const Ranks& ranks = instance.ranks();
   const Reserve reserve = plan_reserve(instance.model().config(), instance.options(), limits, instance.stack_bytes());

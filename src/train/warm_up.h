@@ -1,5 +1,5 @@
-// Before the first step: what layers must drop where memory is short, and which routing then fits; and one forward and
-// backward of made-up tokens, in which libraries choose their algorithms.
+// warm_up: all that comes before the first step. It finds what layers must drop where memory is short, and which
+// routing then fits; and it runs made-up tokens forward and backward, so that libraries choose their algorithms.
 #pragma once
 
 #include <string>
@@ -9,8 +9,8 @@
 
 namespace mixtune {
 
-// All ranks call this. Leaves weights and moments as they are; gradients are forgotten by the next begin_step. Returns
-// the digest of the algorithms that the ranks' matrix products take from here on (SharedPlans). Nothing on the CPU.
+// Leaves weights and moments as they are; the next begin_step forgets the gradients. Returns the digest of the
+// algorithms of the ranks' matrix products (SharedPlans); "" on the CPU, where it does nothing. All ranks call this.
 std::string warm_up(Instance& instance, BatchLimits limits);
 
 }  // namespace mixtune
