@@ -27,13 +27,13 @@ struct AdamWScalars {
   constexpr C denominator(C root_v) const { return root_v * root_scale + epsilon; }
 };
 
-// w less both its changes. They are added first: in fp32, 1 - lr * decay would be 1 at fine-tuning's learning rates.
+// Adds both changes before it takes them from w: in fp32, 1 - lr * decay would be 1 at fine-tuning's learning rates.
 template <class C>
 constexpr C updated_weight(C w, C decay_rate, C change) {
   return w - (w * decay_rate + change);
 }
 
-// lr * decay of one tensor.
+// The product lr * decay for one tensor.
 template <class C>
 C decay_rate(const AdamWStep& args, const AdamWTensor& tensor) {
   return static_cast<C>(args.learning_rate * tensor.weight_decay);

@@ -1,4 +1,4 @@
-// Changing the dtype of a tensor.
+// cast: changes the dtype of a tensor.
 #pragma once
 
 #include "tensor/ctx.h"

@@ -10,7 +10,7 @@
 
 namespace mixtune::cpu {
 
-// x to fp32 so that a further rounding to bf16 is as if from x: an inexact result has an odd last bit.
+// Rounds x to fp32 so that a further rounding to bf16 is as if from x: an inexact result has an odd last bit.
 inline float round_to_odd(double x) {
   const auto nearest = static_cast<float>(x);
   if (std::isnan(x) || static_cast<double>(nearest) == x) return nearest;

@@ -12,12 +12,12 @@ inline double exp(double x) {
   return std::exp(x);
 }
 
-// -87 and 88, where a compiler does not see the numbers: it would take e^-87 and e^88 out of the loop, compute e^x for
-// any x, and choose afterwards; and arithmetic on what overflows or is subnormal then takes 15 times as long (GCC 12).
+// -87 and 88, hidden from the compiler: it would take e^-87 and e^88 out of the loop, compute e^x for any x, and choose
+// afterwards; and arithmetic on what overflows or is subnormal takes 15 times as long (GCC 12).
 extern const float kExpLowest, kExpHighest;
 
 // e^x within 2 ulp, in a form that compilers vectorise: 2^n * e^r with |r| <= ln(2)/2 and a Taylor polynomial of degree
-// 7. Below kExpLowest the result is flushed to that of it (about 1.6e-38); above kExpHighest likewise.
+// 7. x below kExpLowest counts as that (e^x is then about 1.6e-38); above kExpHighest likewise.
 inline float exp(float x) {
   x = x < kExpLowest ? kExpLowest : x;
   x = x > kExpHighest ? kExpHighest : x;
@@ -37,8 +37,8 @@ inline float exp(float x) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(p) + exponent);
 }
 
-// The largest of n > 0 values. In lanes: compilers keep the order of comparisons (because of NaN) and so leave a plain
-// max reduction scalar.
+// The largest of n > 0 values. It works in lanes: compilers keep the order of comparisons (because of NaN) and so leave
+// a plain max reduction scalar.
 template <class S>
 S max_of(const S* x, int64_t n) {
   constexpr int64_t kLanes = 16;

@@ -8,7 +8,7 @@ namespace mixtune::cuda {
 namespace {
 
 constexpr int kWidth = kVector<float>;
-constexpr int kPacks = 8;                   // of a row in each thread
+constexpr int kPacks = 8;                   // in each thread, of a row
 constexpr int kNarrow = 128, kWide = 1024;  // threads
 
 template <class S>
@@ -22,11 +22,11 @@ struct Rows {
   int columns;  // V
 
   __device__ float weight() const { return weights ? weights[blockIdx.x] : 1; }
-  // Never fused with what follows, so that a weight of 1 changes no bit.
+  // A product that is never fused with what follows, so that a weight of 1 changes no bit.
   __device__ float weighted_scale(float weight) const { return __fmul_rn(scale, weight); }
 };
 
-// fp32 within a thread's few dozen exponentials, fp64 beyond: the loss is good to fp32's last place.
+// The block's sum: fp32 within a thread's few dozen exponentials, fp64 beyond. The loss is good to fp32's last place.
 template <int Threads>
 __device__ double row_sum(float sum) {
   return block_sum<Threads>(static_cast<double>(sum));

@@ -35,11 +35,11 @@ __device__ inline bf16 from_float<bf16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
-// The elements of 16 bytes.
+// How many elements fit into 16 bytes.
 template <class S>
 constexpr int kVector = 16 / static_cast<int>(sizeof(S));
 
-// kVector<S> elements from, or to, an address aligned to 16 bytes.
+// Loads kVector<S> elements from, or stores them to, an address aligned to 16 bytes.
 template <class S>
 __device__ void load_vector(const S* from, float (&x)[kVector<S>]) {
   const uint4 bits = *reinterpret_cast<const uint4*>(from);
@@ -56,13 +56,13 @@ __device__ void store_vector(S* to, const float (&x)[kVector<S>]) {
   *reinterpret_cast<uint4*>(to) = bits;
 }
 
-// May rows of `columns` elements of S at `data` be read by load_vector?
+// Whether load_vector can read rows of `columns` elements of S at `data`.
 template <class S>
 bool vectors_fit(const void* data, int64_t columns) {
   return reinterpret_cast<uintptr_t>(data) % 16 == 0 && columns % kVector<S> == 0;
 }
 
-// Sum and maximum over a warp, in every lane.
+// The sum and the maximum over a warp, in every lane.
 template <class T>
 __device__ T warp_sum(T x) {
 #pragma unroll
@@ -75,8 +75,8 @@ __device__ inline float warp_max(float x) {
   return x;
 }
 
-// The same over a block of `Threads` threads (a multiple of 32), in every thread. Ends with a barrier, so that calls
-// may follow each other.
+// The sum and the maximum over a block of `Threads` threads (a multiple of 32), in every thread. They end with a
+// barrier, so that calls may follow each other.
 template <int Threads, class T>
 __device__ T block_sum(T x) {
   __shared__ T sums[Threads / kWarp];
@@ -102,7 +102,7 @@ __device__ float block_max(float x) {
   return all;
 }
 
-// op(S{}) for the dtype of a tensor: fp32 or bf16.
+// Calls op(S{}) for the dtype of a tensor: fp32 or bf16.
 template <class Op>
 void on_dtype(DType dtype, Op&& op) {
   if (dtype == DType::kBF16) return op(bf16{});

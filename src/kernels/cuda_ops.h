@@ -1,7 +1,7 @@
-// The CUDA half of the ops: what x.cpp calls on a GPU and x.cu defines (no_cuda.cpp in a build without CUDA). Each
-// family has its own such header in its folder; this one has the rest. Contracts are those of the ops' own headers; S
-// is the model's dtype, fp32 or bf16; statistics (rstd, lse, logits and weights of the router, row weights, RoPE's
-// table) are fp32.
+// The CUDA half of the ops: the functions that x.cpp calls on a GPU and x.cu defines (no_cuda.cpp in a build without
+// CUDA). Each family has its own such header in its folder; this one has the rest. Contracts are those of the ops' own
+// headers. S is the model's dtype, fp32 or bf16; statistics (rstd, lse, logits and weights of the router, row weights,
+// RoPE's table) are fp32.
 #pragma once
 
 #include "kernels/cast.h"

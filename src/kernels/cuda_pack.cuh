@@ -26,7 +26,7 @@ __device__ void store(T* to, const Pack<T, Width>& pack) {
   *reinterpret_cast<Pack<T, Width>*>(to) = pack;
 }
 
-// May all these tensors, of rows of `columns` elements, be read in packs of kVector<S>? An empty one may.
+// Whether all these tensors, of rows of `columns` elements, can be read in packs of kVector<S>. An empty one can.
 template <class S, class... Tensors>
 bool packs_fit(int64_t columns, const Tensors&... tensors) {
   return (vectors_fit<S>(tensors.data, columns) && ...);
@@ -35,7 +35,7 @@ bool packs_fit(int64_t columns, const Tensors&... tensors) {
 template <int Value>
 using Constant = std::integral_constant<int, Value>;
 
-// op(Constant<Width>{}): kVector<S> where packs fit, 1 where they do not.
+// Calls op(Constant<Width>{}): kVector<S> where packs fit, 1 where they do not.
 template <class S, class Op>
 void on_width(bool fit, Op&& op) {
   if (fit) return op(Constant<kVector<S>>{});

@@ -1,4 +1,4 @@
-// What both halves of digest.h do with a word.
+// The arithmetic of digest.h on one word, which both halves share.
 #pragma once
 
 #include "base/random.h"

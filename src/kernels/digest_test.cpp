@@ -28,7 +28,7 @@ TEST(Digest, IsTheSumOfMixedWords) {
   EXPECT_EQ(digest_of(Buffer<float>({0})), 0u);
 }
 
-// Two bf16 numbers are a word; the last of an odd number stands in a word with a zero.
+// Two bf16 numbers are a word. An odd number at the end stands in a word with a zero.
 TEST(Digest, AHalfWordAtTheEnd) {
   std::vector<uint16_t> bits = {0x3F80, 0xBF80, 0x4000};
   const auto digest_of_bits = [&](int64_t n) {
@@ -56,7 +56,7 @@ TEST(Digest, AnyFlippedBitAndAnyExchangeChangesIt) {
   x[7] = 0.0f;
   const uint64_t zero = digest_of(x);
   x[7] = -0.0f;
-  EXPECT_NE(digest_of(x), zero);  // it is of bits, not of numbers
+  EXPECT_NE(digest_of(x), zero);  // the digest is of bits, not of numbers
 }
 
 TEST(Digest, OfEachTensorOfAList) {

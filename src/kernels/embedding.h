@@ -8,8 +8,8 @@ namespace mixtune {
 // y[t] = table[ids[t]]. ids [T] int32, table [V, H], y [T, H].
 void embedding_forward(Ctx& ctx, const Tensor& ids, const Tensor& table, const Tensor& y);
 
-// The rows of a batch by their token id: id ids[u] (ascending, each once) stands in rows
-// rows[begin[u]] ... rows[begin[u + 1] - 1], ascending. ids [U], begin [U + 1], rows [live] int32.
+// The rows of a batch by their token id: id ids[u] stands in rows rows[begin[u]] ... rows[begin[u + 1] - 1], ascending.
+// ids [U] is ascending, each id once; begin [U + 1]; rows [live]; all int32.
 struct IdIndex {
   Tensor ids, begin, rows;
 };

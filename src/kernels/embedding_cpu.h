@@ -14,7 +14,7 @@ void embedding_forward(const Tensor& ids, const Tensor& table, const Tensor& y) 
   for (int64_t t = 0; t < y.rows(); ++t) std::copy_n(table.as<S>() + ids.as<int32_t>()[t] * h, h, y.as<S>() + t * h);
 }
 
-// Tasks are ranges of columns, so that each sum has one owner and one order.
+// A task has a range of columns, so that each sum has one owner and one order.
 template <class S>
 void embedding_backward(const EmbeddingBackward& args) {
   constexpr int64_t kColumns = 64;

@@ -1,4 +1,4 @@
-// Random contents.
+// fill_normal: random contents.
 #pragma once
 
 #include "tensor/ctx.h"

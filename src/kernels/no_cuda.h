@@ -1,4 +1,4 @@
-// For the stubs of a build without CUDA: no Ctx has a Gpu there, so no CUDA half is ever called.
+// Stubs call this in a build without CUDA: no Ctx has a Gpu there, so no CUDA half is ever called.
 #pragma once
 
 #include "base/error.h"

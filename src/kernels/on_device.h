@@ -8,8 +8,8 @@
 
 namespace mixtune {
 
-// cpu_op(S{}) on the CPU; gpu_op(), the op's CUDA half, on a GPU. For ops that work for whoever calls them (matrix
-// products, permutations): the caller names the part of a step that they are.
+// Calls cpu_op(S{}) on the CPU; gpu_op(), the op's CUDA half, on a GPU. For ops that serve any caller (matrix products,
+// permutations): the caller names the part of a step that they are.
 template <class CpuOp, class GpuOp>
 void on_device(const Ctx& ctx, DType dtype, CpuOp&& cpu_op, GpuOp&& gpu_op) {
   if (ctx.is_meta()) return;
@@ -19,7 +19,7 @@ void on_device(const Ctx& ctx, DType dtype, CpuOp&& cpu_op, GpuOp&& gpu_op) {
   cpu_op(float{});
 }
 
-// The same, as a part of a step of its own: `name` is a literal, the same for all ops that are counted together.
+// As above, and names the op as a part of a step: `name` is a literal, the same for all ops that are counted together.
 template <class CpuOp, class GpuOp>
 void on_device(Ctx& ctx, const char* name, DType dtype, CpuOp&& cpu_op, GpuOp&& gpu_op) {
   const Range range(ctx, name);

@@ -14,8 +14,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// ---- sum of squares
-
 struct SquaresEntry {
   const void* data;
   int64_t elements;
@@ -25,7 +23,7 @@ constexpr int64_t kSquaresChunk = 1 << 16;  // 256 elements a thread
 using SquaresList = TensorList<SquaresEntry, 128, kSquaresChunk>;
 static_assert(sizeof(SquaresList) + 16 <= kMaxParameterBytes);
 
-// A thread's share of the sum over x [n], in fp32 for each place of a vector, then in fp64.
+// A thread's share of the sum over x [n]: in fp32 for each place of a vector, then in fp64.
 template <class S>
 __device__ double thread_squares(const S* x, int64_t n, bool vectors) {
   constexpr int kWidth = kVector<S>;
@@ -62,8 +60,6 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) partial[blockIdx.x] = total;
 }
 
-// ---- clip scale
-
 __global__ void clip_scale_kernel(const double* squares, const double* guards, int64_t n, double max_norm,
                                   double* scale) {
   bool finite = isfinite(*squares);
@@ -74,10 +70,8 @@ __global__ void clip_scale_kernel(const double* squares, const double* guards, i
   *scale = finite ? clipped : std::numeric_limits<double>::quiet_NaN();
 }
 
-// ---- AdamW: access and rounding
-
-// kWidth neighbours in memory. They are moved by one access of their own size (the compiler splits plain ones), marked
-// as not read again soon.
+// kWidth neighbours in memory. One access of their own size moves them (the compiler splits plain ones), marked as not
+// read again soon.
 template <class S, int kWidth>
 struct Pack {
   S x[kWidth];
@@ -101,15 +95,14 @@ __device__ void store(S* to, const Pack<S, kWidth>& pack) {
   __stcs(reinterpret_cast<Bits*>(to), std::bit_cast<Bits>(pack));
 }
 
-// stochastic_bf16_bits of a result of arithmetic, in fewer instructions: a NaN is then 0x7FFFFFFF, the one value that
-// the minimum (of signed integers) changes, so that adding leaves it a NaN. Nothing added here carries an infinity
-// further.
+// stochastic_bf16_bits of a result of arithmetic, in fewer instructions. A NaN is then 0x7FFFFFFF, the one value that
+// the minimum (of signed integers) changes: so adding leaves it a NaN. Nothing added here carries an infinity further.
 __device__ bf16 round_stochastically(float x, uint32_t bits) {
   const auto held = static_cast<uint32_t>(min(__float_as_int(x), 0x7FFF0000));
   return __ushort_as_bfloat16(static_cast<uint16_t>((held + (bits & 0xFFFF)) >> 16));
 }
 
-// pack[i] = x, in bf16 by the 16 bits of `word` that begin with kFirstBit.
+// Sets pack[i] to x, for bf16 by the 16 bits of `word` that begin with kFirstBit.
 template <int kFirstBit, class S, int kWidth>
 __device__ void set_rounded(Pack<S, kWidth>& pack, int i, float x, uint32_t word) {
   if constexpr (std::is_same_v<S, bf16>)
@@ -118,7 +111,7 @@ __device__ void set_rounded(Pack<S, kWidth>& pack, int i, float x, uint32_t word
     pack.x[i] = x;
 }
 
-// rounding_bits of elements index, index + 1, ...; index is even where there are several.
+// Writes rounding_bits of elements index, index + 1, ...; index is even where there are several.
 template <int kWidth>
 __device__ void rounding_words(uint64_t mixed_key, uint64_t index, uint32_t (&words)[kWidth]) {
 #pragma unroll
@@ -128,8 +121,6 @@ __device__ void rounding_words(uint64_t mixed_key, uint64_t index, uint32_t (&wo
     if constexpr (kWidth > 1) words[j + 1] = static_cast<uint32_t>(bits >> 32);
   }
 }
-
-// ---- AdamW: the step
 
 struct AdamWEntry {
   void *weight, *master, *m, *v;
@@ -143,7 +134,7 @@ constexpr int64_t kAdamWChunk = 1 << 14;
 using AdamWList = TensorList<AdamWEntry, 48, kAdamWChunk>;
 static_assert(sizeof(AdamWList) + sizeof(AdamWScalars<float>) + 16 <= kMaxParameterBytes);
 
-// What a tensor is stored in: weights W, perhaps with an fp32 master, gradients G, moments M.
+// The types a tensor is stored in: weights W, perhaps with an fp32 master, gradients G, moments M.
 template <class W, bool HasMaster, class G, class M>
 struct Storage {
   using Weight = W;
@@ -174,7 +165,7 @@ struct Storage {
   }
 };
 
-// root(v) and m / x; where the result is rounded to bf16, within a few fp32 epsilons.
+// The quotient and the root of the update; where the result is rounded to bf16, within a few fp32 epsilons.
 template <bool kFast>
 __device__ float quotient(float x, float y) {
   return kFast ? __fdividef(x, y) : x / y;
@@ -184,7 +175,7 @@ __device__ float root(float x) {
   return kFast ? x * rsqrtf(fmaxf(x, FLT_MIN)) : sqrtf(x);
 }
 
-// Elements [i, i + kWidth) of a tensor.
+// Updates elements [i, i + kWidth) of a tensor.
 template <class T, int kWidth>
 __device__ void update(const AdamWEntry& entry, const AdamWScalars<float>& scalars, float scale, int64_t i) {
   using Updated = typename T::Updated;
@@ -246,7 +237,7 @@ AdamWEntry entry_of(const AdamWTensor& tensor, const AdamWStep& args, bool vecto
           .vectors = vectors};
 }
 
-// The step of those tensors that are stored as T says.
+// Takes the step of those tensors that are stored as T says.
 template <class T>
 void step(Ctx& ctx, std::span<const AdamWTensor> tensors, const AdamWStep& args) {
   const AdamWScalars<float> scalars(args);

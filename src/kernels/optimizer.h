@@ -1,4 +1,4 @@
-// The arithmetic of an optimizer step, over lists of tensors. What decides (norm, scale) stays on the device.
+// The arithmetic of an optimizer step over lists of tensors. Its decisions (norm, scale) stay on the device.
 #pragma once
 
 #include <span>
@@ -11,9 +11,9 @@ namespace mixtune {
 // a GPU), in an order that does not depend on threads.
 void sum_of_squares(Ctx& ctx, std::span<const Tensor> tensors, const Tensor& sum);
 
-// scale [1] fp64 = what clipping multiplies gradients with: min(1, max_norm / (sqrt(squares) + 1e-6)), as torch's
-// clip_grad_norm_; 1 with max_norm 0. NaN where squares [1] or any of guards [n] (fp64) is not finite: adamw then
-// changes nothing.
+// scale [1] fp64 = the factor by which clipping multiplies gradients: min(1, max_norm / (sqrt(squares) + 1e-6)), as in
+// torch's clip_grad_norm_; 1 with max_norm 0. NaN where squares [1] or any of guards [n] (fp64) is not finite: adamw
+// then changes nothing.
 struct ClipScale {
   Tensor squares, guards, scale;
   double max_norm = 0;
@@ -36,8 +36,8 @@ struct AdamWStep {
 // first + element), so that the result does not depend on how a tensor is cut.
 //
 // The three roundings of an element share one word of 32 bits (base/random.h, rounding_bits): weight takes bits 16..31,
-// m 8..23, v 0..15. Each is unbiased by itself, which is all that means over steps and elements ask for; and the byte
-// that mostly decides one of them is at most the lower byte of another, so they hardly move together.
+// m 8..23, v 0..15. Each is unbiased by itself, and means over steps and elements need no more. The byte that mostly
+// decides one of them is at most the lower byte of another, so they hardly move together.
 struct AdamWTensor {
   Tensor weight, master, grad, m, v;
   double weight_decay = 0;

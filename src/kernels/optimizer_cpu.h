@@ -51,7 +51,7 @@ S number(S x) {
   return x;
 }
 
-// op(S{}) for fp32, bf16 or, in the oracle, fp64.
+// Calls op(S{}) for fp32, bf16 or, in the oracle, fp64.
 template <class Op>
 auto on_float(DType dtype, Op&& op) {
   if (dtype == DType::kF64) return op(double{});
@@ -96,7 +96,7 @@ inline void clip_scale(const ClipScale& args) {
     scale = args.max_norm > 0 ? std::min(1.0, args.max_norm / (std::sqrt(squares) + 1e-6)) : 1.0;
 }
 
-// x in storage S, stochastically where that is bf16.
+// Converts x to the storage S, stochastically where that is bf16.
 template <class S, class C>
 S stored(C x, uint32_t word, int first_bit) {
   if constexpr (std::is_same_v<S, BF16>)
@@ -105,7 +105,7 @@ S stored(C x, uint32_t word, int first_bit) {
     return x;
 }
 
-// Elements [begin, end) of a tensor with weights W, gradients G and moments M.
+// Updates elements [begin, end) of a tensor with weights W, gradients G and moments M.
 template <class W, bool kMaster, class G, class M>
 void adamw_range(const AdamWTensor& tensor, const AdamWStep& args, int64_t begin, int64_t end) {
   using C = std::conditional_t<std::is_same_v<W, double>, double, float>;

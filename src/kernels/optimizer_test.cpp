@@ -158,7 +158,7 @@ TEST(StochasticRounding, HasTheMeanOfWhatItRounds) {
   }
 }
 
-// One list entry in storage of choice, with steps from zero moments.
+// One list entry in the given storage, with steps from zero moments.
 template <class W, class M>
 struct Trained {
   Buffer<W> weight;
@@ -215,8 +215,8 @@ TEST(AdamW, StochasticSecondMomentDecaysAsFp32s) {
   EXPECT_GT(mean(nearest), 5 * expected);  // rounded to nearest it never decays
 }
 
-// Weights of 1 and steps of 1e-5, a four-hundredth of the distance to the next bf16: 2,000 of them move fp32 by 0.02.
-// Of bf16 weights each takes about 5 steps of 2^-8, so the mean of 4096 is known to 0.7%.
+// Weights of 1 and steps of 1e-5, a four-hundredth of the distance to the next bf16: 2,000 of them move fp32 by 0.02. A
+// bf16 weight takes about 5 steps of 2^-8, so the mean of 4096 is known to 0.7%.
 TEST(AdamW, StochasticWeightsFollowFp32sMean) {
   const Threads threads(1);  // thousands of short steps
   constexpr int64_t kElements = 4096;

@@ -1,4 +1,4 @@
-// An exception must not leave an OpenMP region: it is kept inside and thrown after.
+// ParallelError: keeps an exception inside an OpenMP region, which it must not leave, and throws it afterwards.
 #pragma once
 
 #include <atomic>
@@ -8,7 +8,7 @@ namespace mixtune::cpu {
 
 class ParallelError {
  public:
-  // Runs a task of the region; the first exception of all tasks is kept.
+  // Runs a task of the region and keeps the first exception of all tasks.
   template <class Task>
   void run(const Task& task) {
     try {
@@ -18,7 +18,7 @@ class ParallelError {
     }
   }
 
-  // After the region.
+  // Throws that exception, after the region.
   void rethrow() const {
     if (error_) std::rethrow_exception(error_);
   }

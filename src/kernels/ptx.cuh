@@ -12,14 +12,14 @@ __device__ inline uint32_t shared_address(const void* shared) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }
 
-// cp.async: 16 bytes from global to shared memory, past the registers; zeros, and `from` not read, where not `valid`.
-// Both are aligned to 16. Done when a later wait_copies() says so, and seen by the other threads after a barrier.
+// cp.async: copies 16 bytes from global to shared memory, past the registers; where not `valid`, zeros, without reading
+// `from`. Both are aligned to 16. Done when a later wait_copies() says so, and seen by others after a barrier.
 __device__ inline void copy_async(uint32_t to, const void* from, bool valid = true) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
                "r"(valid ? 16 : 0)
                : "memory");
 }
-// This thread's copies since the last commit are a group.
+// Makes this thread's copies since the last commit a group.
 __device__ inline void commit_copies() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
@@ -37,7 +37,7 @@ __device__ inline void load_matrices(uint32_t (&x)[4], uint32_t row) {
                : "r"(row)
                : "memory");
 }
-// The same of the transposed matrices: x[m] gets rows 2 quad and 2 quad + 1 of column `group`.
+// ldmatrix of the transposed matrices: x[m] gets rows 2 quad and 2 quad + 1 of column `group`.
 __device__ inline void load_matrices_transposed(uint32_t (&x)[4], uint32_t row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])

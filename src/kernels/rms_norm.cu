@@ -9,10 +9,10 @@ namespace mixtune::cuda {
 
 namespace {
 
-constexpr int kElements = 16;     // of a row in each thread
-constexpr int kAnyThreads = 256;  // of the kernels for any row
+constexpr int kElements = 16;     // in each thread, of a row
+constexpr int kAnyThreads = 256;  // the kernels' for any row
 
-// Both read r as it was rounded to S, so that recompute gives forward's bits.
+// Forward and recompute read r as it was rounded to S, so that they give the same bits.
 __device__ float norm(float weight, float r, float rstd) {
   return weight * (r * rstd);
 }
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kAnyThreads)
   }
 }
 
-// The weight's gradient is summed in two stages: each block over its rows, then over blocks in order.
+// Sums the weight's gradient in two stages: each block over its rows, then over blocks in order.
 template <class S>
 struct Backward {
   const S *r, *weight;
@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(kAnyThreads) any_backward_kernel(Backward<S> a
   }
 }
 
-constexpr int kSumColumns = 32, kSumGroups = 8;  // columns of a block, and the partial sums it reads side by side
+constexpr int kSumColumns = 32, kSumGroups = 8;  // columns in a block, and partial sums it reads side by side
 
 template <class D>
 __global__ void __launch_bounds__(kSumColumns* kSumGroups)
@@ -207,7 +207,7 @@ __global__ void __launch_bounds__(kSumColumns* kSumGroups)
   dweight[column] = from_float<D>(total);
 }
 
-// tile(Constant<Threads>{}) where a row fits in that many threads' registers, any() where it fits in none.
+// Calls tile(Constant<Threads>{}) where a row fits in that many threads' registers, any() where it fits in none.
 template <class Tile, class Any>
 void on_row(bool fit, int columns, Tile&& tile, Any&& any) {
   if (fit && columns <= 32 * kElements) return tile(Constant<32>{});

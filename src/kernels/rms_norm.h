@@ -14,7 +14,7 @@ struct RmsNormForward {
 };
 void rms_norm_forward(Ctx& ctx, const RmsNormForward& args);
 
-// y = r * rstd * weight again, from what forward saved.
+// Computes y = r * rstd * weight again, from what forward saved.
 void rms_norm_recompute(Ctx& ctx, const Tensor& r, const Tensor& weight, const Tensor& rstd, const Tensor& y);
 
 // With n = r * rstd and g = dy * weight:

@@ -10,9 +10,9 @@ namespace mixtune::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMaxHalf = 512;  // of head_dim, half
+constexpr int kMaxHalf = 512;  // half of the largest head_dim
 
-// Made on the host, so that they are the CPU twin's bits: at position p an ulp of a frequency is p ulps of the angle.
+// Frequencies from the host, with the CPU twin's bits: at position p an ulp of a frequency is p ulps of the angle.
 struct Frequencies {
   float of[kMaxHalf];
 };
@@ -37,7 +37,7 @@ struct Turn {
   S* qkv;
   const float* table;
   int64_t width;  // of a row of qkv
-  int heads;      // that turn
+  int heads;      // those that turn
   int half;
   float sign;
 };

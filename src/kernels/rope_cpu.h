@@ -11,7 +11,7 @@ template <class S>
 void rope_table(Ctx& ctx, const Tensor& positions, double theta, const Tensor& table) {
   const int64_t rows = table.rows(), d = table.shape[1], half = d / 2;
   const Stack::Frame frame(ctx.stack);
-  // Frequencies as transformers rounds them: each step in S.
+  // Frequencies are rounded as transformers does: each step in S.
   S* frequency = ctx.stack.push("rope frequencies", {half}, table.dtype).as<S>();
   for (int64_t i = 0; i < half; ++i)
     frequency[i] = S(1) / std::pow(static_cast<S>(theta), static_cast<S>(2 * i) / static_cast<S>(d));

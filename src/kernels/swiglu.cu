@@ -10,7 +10,7 @@ constexpr int kWide = 256;   // threads for the rows of real models
 constexpr int kNarrow = 32;  // for rows of at most kNarrowPacks packs
 constexpr int kNarrowPacks = 64;
 
-// Exact to the last places in fp32; what is rounded to bf16 may come from the fast instructions.
+// Exact to the last places in fp32. A result that is rounded to bf16 may come from the fast instructions.
 template <class S>
 __device__ float sigmoid(float x) {
   if constexpr (std::is_same_v<S, float>)
@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(Threads, 4) backward_kernel(Backward<S> a) {
   if (threadIdx.x == 0) a.drow_weights[row] = dweight;
 }
 
-// op(Constant<Threads>{}, Constant<Width>{}) for rows of `columns`.
+// Calls op(Constant<Threads>{}, Constant<Width>{}) for rows of `columns`.
 template <class S, class Op>
 void on_row(bool fit, int64_t columns, Op&& op) {
   on_width<S>(fit, [&](auto width) {

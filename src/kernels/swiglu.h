@@ -9,7 +9,7 @@ namespace mixtune {
 void swiglu_forward(Ctx& ctx, const Tensor& gate_up, const Tensor& row_weights, const Tensor& act);
 
 // From dact [R, F]: dgate_up [R, 2F] (may be gate_up), drow_weights [R], and act again for the weight gradient of w2
-// (act may be dact; empty: not wanted).
+// (act may be dact; empty: it is not wanted).
 struct SwigluBackward {
   Tensor gate_up, row_weights, dact;
   Tensor dgate_up, drow_weights, act;

@@ -20,7 +20,7 @@ class Buffer {
  public:
   explicit Buffer(Shape shape, S value = S(0)) : shape_(shape), data_(shape.elements() + 1, value) {}
 
-  // Normal values; a name always gives the same ones, rounded to fp32.
+  // Random normal values, rounded to fp32; a name always gives the same ones.
   static Buffer random(Shape shape, std::string_view name, double scale = 1) {
     Buffer buffer(shape);
     const uint64_t key = random_key(0, name);
@@ -56,8 +56,8 @@ inline void expect_close(const Buffer<float>& product, const Buffer<double>& ora
   for (int64_t i = 0; i < oracle.size(); ++i) ASSERT_NEAR(product[i], oracle[i], bound) << "element " << i;
 }
 
-// The oracle's gradient of `loss` with respect to `x` against central differences along random directions. Ends with a
-// call of `loss` at the x it began with.
+// Compares the oracle's gradient of `loss` with respect to `x` with central differences along random directions. Its
+// last call of `loss` is at the x it began with.
 inline void expect_gradient(Buffer<double>& x, const Buffer<double>& gradient, const std::function<double()>& loss) {
   constexpr double kStep = 1e-5;
   for (int direction = 0; direction < 3; ++direction) {

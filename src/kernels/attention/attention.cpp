@@ -16,7 +16,7 @@ void check_shape(const AttentionShape& shape, const Tensor& qkv, const Tensor& o
   MT_CHECK(shape.host_doc_offsets.rows() > 0 && shape.host_doc_offsets.rows() == shape.doc_offsets.rows());
 }
 
-// Of all that attention takes from a GPU's stack, cuDNN's backward pass takes by far the most.
+// Counts cuDNN's backward pass alone: nothing else in attention takes nearly as much of a GPU's stack.
 void count_scratch(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv) {
   if (!ctx.is_meta() || qkv.dtype != DType::kBF16) return;
   const Stack::Frame frame(ctx.stack);

@@ -22,11 +22,11 @@ constexpr int64_t score_stride(int64_t keys) {
   return (keys + kScoreLanes - 1) / kScoreLanes * kScoreLanes;
 }
 
-// Queries [q0, q0 + queries) of a document and the keys [k0, k0 + keys) that at least one of them sees; rows of T.
+// Queries [q0, q0 + queries) of a document and the keys [k0, k0 + keys) that at least one of them sees, as rows of T.
 struct AttentionBlock {
   int64_t q0, queries, k0, keys;
 
-  int64_t stride() const { return score_stride(keys); }  // of its scores
+  int64_t stride() const { return score_stride(keys); }  // the scores'
 };
 
 inline AttentionBlock attention_block(int64_t doc_begin, int64_t doc_end, int64_t q0, int64_t window) {
@@ -44,7 +44,7 @@ inline KeyRange keys_seen(const AttentionBlock& block, int64_t i, int64_t window
   return {static_cast<int32_t>(window > 0 ? std::max<int64_t>(0, end - window) : 0), static_cast<int32_t>(end)};
 }
 
-// Scores of a block before scaling: Q K^T, [queries, keys].
+// Writes a block's scores before scaling: Q K^T, [queries, keys].
 template <class S>
 void multiply_keys(const AttentionBlock& block, const S* queries, const S* keys, int64_t width, int64_t d, S* scores) {
   multiply_serial(Product<S>{.m = block.queries,
@@ -61,7 +61,7 @@ void multiply_keys(const AttentionBlock& block, const S* queries, const S* keys,
                              .accumulate = false});
 }
 
-// In place: softmax of the scaled scores of one query over the keys it sees, zero elsewhere. Returns log-sum-exp.
+// Softmax in place of one query's scaled scores over the keys it sees, zero elsewhere. Returns log-sum-exp.
 template <class S>
 S softmax_row(S* scores, int64_t stride, KeyRange seen, S scale) {
   const S highest = max_of(scores + seen.begin, seen.end - seen.begin);
@@ -91,7 +91,7 @@ void clear_dead_rows(const AttentionShape& shape, const Tensor& x) {
   std::fill(x.as<S>() + live * x.row_elements(), x.as<S>() + x.elements(), S(0));
 }
 
-// One query head of the document [begin, end).
+// Computes one query head of the document [begin, end).
 template <class S>
 void attention_forward_head(const AttentionShape& shape, const Tensor& qkv, const Tensor& out, const Tensor& lse,
                             int64_t begin, int64_t end, int64_t head, S* scores) {
@@ -140,8 +140,8 @@ void attention_forward(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv,
   error.rethrow();
 }
 
-// In place, for one query: scores -> probabilities, dprobabilities -> dscores = p * (dp - sum_j p_j dp_j) * scale, zero
-// for keys it does not see. `delta` is that sum: dout . out.
+// For one query, in place: scores become probabilities p, and dprobabilities dp become dscores = p * (dp - sum_j p_j
+// dp_j) * scale, zero for keys it does not see. `delta` is that sum: dout . out.
 template <class S>
 void softmax_backward_row(S* p, S* dp, int64_t stride, KeyRange seen, S scale, S lse, S delta) {
 #pragma omp simd
@@ -154,7 +154,7 @@ void softmax_backward_row(S* p, S* dp, int64_t stride, KeyRange seen, S scale, S
   }
 }
 
-// One block of one query head: adds to dk and dv, writes dq.
+// Adds one block of one query head to dk and dv, and writes its dq.
 template <class S>
 void attention_backward_block(const AttentionShape& shape, const AttentionBackward& args, const AttentionBlock& block,
                               int64_t head, S* p, S* dp) {
@@ -220,7 +220,7 @@ void attention_backward_block(const AttentionShape& shape, const AttentionBackwa
                              .accumulate = false});
 }
 
-// One key-value head of the document [begin, end); its query heads add to dK and dV in a fixed order.
+// Computes one key-value head of the document [begin, end): its query heads add to dK and dV in a fixed order.
 template <class S>
 void attention_backward_group(const AttentionShape& shape, const AttentionBackward& args, int64_t begin, int64_t end,
                               int64_t kv_head, S* p, S* dp) {

@@ -1,5 +1,5 @@
-// A plan is built for a number of documents and a length, and serves every batch of no more and no longer ones. In
-// warm-up also for the one batch of equal documents that is likely to come, which runs faster.
+// A plan is built for a number of documents and a length, and serves every batch with no more documents and none
+// longer. Warm-up also builds one for the batch of equal documents that is likely to come, which runs faster.
 #include "kernels/attention/attention_cudnn.h"
 
 #include <algorithm>
@@ -34,7 +34,7 @@ class CudnnAttention : public GpuPart {
     return *handle_;
   }
 
-  // Of those that serve: the one for just these documents, else the smallest. Null where none does.
+  // The plan that serves the batch: the one for just these documents, else the smallest. Null where none does.
   AttentionPlan* find(const AttentionPlanKey& batch) const {
     AttentionPlan* best = nullptr;
     for (const auto& plan : plans_) {
@@ -52,7 +52,7 @@ class CudnnAttention : public GpuPart {
     return *plans_.back();
   }
 
-  // Builds those that are not there yet, all or none; compilers run side by side.
+  // Builds the plans that are not there yet, all or none; compilers run side by side.
   void build(const std::vector<AttentionPlanKey>& keys) {
     std::vector<std::unique_ptr<AttentionPlan>> plans;
     for (const AttentionPlanKey& key : keys)
@@ -81,7 +81,7 @@ class CudnnAttention : public GpuPart {
   std::vector<std::unique_ptr<AttentionPlan>> plans_;
 };
 
-// Rows in documents: the first ones. 0 where there is no document.
+// The rows in documents, which are the first ones. 0 where there is no document.
 int64_t live_rows(const AttentionShape& shape) {
   return shape.host_doc_offsets.as<int32_t>()[shape.host_doc_offsets.rows() - 1];
 }
@@ -101,7 +101,7 @@ void zero_rows(Ctx& ctx, const Tensor& x, int64_t begin) {
   check_cuda(cudaMemsetAsync(rows.data, 0, rows.bytes(), ctx.gpu->stream()), "rows in no document");
 }
 
-// Heads from `head` on, of the first row.
+// The address of the first row's heads from `head` on.
 void* head_of(const AttentionShape& shape, const Tensor& qkv, int64_t head) {
   return qkv.as<BF16>() + head * shape.head_dim;
 }
@@ -138,7 +138,7 @@ void run(Ctx& ctx, AttentionPlan& plan, const AttentionShape& shape, const Tenso
 }  // namespace
 
 bool cudnn_attention_supports(int compute_capability, const AttentionShape& shape, DType dtype) {
-  // Elsewhere cuDNN's backward pass does not take packed statistics. Where head_dim is no multiple of 16, it takes
+  // On other GPUs cuDNN's backward pass does not take packed statistics. Where head_dim is no multiple of 16, it takes
   // a workspace for documents * longest rows.
   const int generation = compute_capability / 10;
   return dtype == DType::kBF16 && shape.head_dim % 16 == 0 && shape.head_dim <= 128 &&
@@ -185,7 +185,7 @@ void cudnn_attention_warm_up(Ctx& ctx, const AttentionShape& shape, const BatchL
   auto& attention = ctx.gpu->part<CudnnAttention>();
   try {
     attention.build(warm_up_plans(shape, limits));
-  } catch (const std::runtime_error& error) {  // the frontend has some of its own
+  } catch (const std::runtime_error& error) {  // also the frontend's own exceptions
     log_warning("attention runs on mixtune's own kernels, which are slower: {}", error.what());
     return attention.give_up();
   }

@@ -37,7 +37,7 @@ void check(fe::error_t status, std::string_view what) {
   if (status.is_bad()) fail(what, status.get_message());
 }
 
-// cuDNN, opened once. Nothing where there is none.
+// cuDNN, opened once; empty where there is none.
 struct Cudnn {
   Library library;
   size_t version;
@@ -55,7 +55,7 @@ struct Cudnn {
     library.load(set_stream, "cudnnSetStream");
     library.load(error_string, "cudnnGetErrorString");
     fe::cudnn_dlhandle = library.handle();
-    // Unless told, the frontend opens every runtime of CUDA that it finds, and warns of a second one.
+    // The frontend would open every runtime of CUDA that it finds, and warn of a second one.
     setenv("CUDNN_FRONTEND_CUDART_LIB_NAME", "libcudart.so.13", 0);
   }
 
@@ -84,10 +84,10 @@ class Describer {
 
   TensorPointer input() { return graph_.tensor(fe::graph::Tensor_attributes()); }
 
-  // Where documents begin in a tensor; nothing for equal ones.
+  // Where documents begin in a tensor; null for equal ones.
   TensorPointer offsets(Uid uid) { return key_.equal ? nullptr : list(uid, key_.documents + 1, fe::DataType_t::INT64); }
 
-  // Heads side by side in rows of `stride` elements.
+  // Describes heads that lie side by side in rows of `stride` elements.
   TensorPointer heads(const TensorPointer& tensor, Uid uid, int64_t n, int64_t stride, const TensorPointer& offsets) {
     tensor->set_uid(uid)
         .set_output(true)
@@ -98,7 +98,7 @@ class Describer {
     return tensor;
   }
 
-  // Of equal documents cuDNN's backward pass reads lse head by head, however it is described.
+  // For equal documents cuDNN's backward pass reads lse head by head, however it is described.
   TensorPointer lse(const TensorPointer& tensor, const TensorPointer& offsets) {
     const int64_t n = key_.q_heads;
     tensor->set_uid(kLse)
@@ -110,8 +110,8 @@ class Describer {
     return tensor;
   }
 
-  // Forward's attributes, or backward's. The mask keeps keys j of query i with i - window < j <= i: cuDNN's left bound
-  // counts the query's own key, too.
+  // The attributes of the forward or the backward pass. The mask keeps keys j of query i with i - window < j <= i:
+  // cuDNN's left bound counts the query's own key, too.
   template <class Attributes>
   Attributes attributes() {
     Attributes attributes;

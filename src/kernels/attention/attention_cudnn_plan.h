@@ -13,12 +13,12 @@ struct cudnnContext;  // cuDNN's own
 
 namespace mixtune::cuda {
 
-// Of the cuDNN on this machine, "9.19.0"; empty where there is none that opens.
+// The version of the cuDNN on this machine, "9.19.0"; empty where none opens.
 std::string cudnn_version();
-// There is one, and it is new enough.
+// Whether there is a cuDNN that is new enough.
 bool cudnn_is_usable();
 
-// What cuDNN keeps for a device; its kernels run on `stream`.
+// cuDNN's state for a device. Its kernels run on `stream`.
 class CudnnHandle {
  public:
   explicit CudnnHandle(cudaStream_t stream);
@@ -51,13 +51,13 @@ class AttentionPlan {
   AttentionPlan(const AttentionPlanKey& key, const CudnnHandle& handle, int compute_capability);
   ~AttentionPlan();
 
-  // Before the plan is used; may run in another thread.
+  // Compiles the kernel, before the plan is used; may run in another thread.
   void compile();
 
   const AttentionPlanKey& key() const { return key_; }
   int64_t workspace_bytes() const { return workspace_bytes_; }
 
-  // Pointers by AttentionTensor; there may be more than the graph has.
+  // Pointers by AttentionTensor; it may have more than the graph has.
   using Pointers = std::unordered_map<int64_t, void*>;
   void execute(const CudnnHandle& handle, Pointers& pointers, void* workspace);
 

@@ -11,26 +11,26 @@
 
 namespace mixtune::cuda {
 
-// Of one row of the batch: the keys it sees are [first_key, row], the queries that see it [row, query_end). Dead rows
+// Who sees whom for one row of the batch: it sees keys [first_key, row], and queries [row, query_end) see it. Dead rows
 // see none and are seen by none: {INT32_MAX, live rows}, which keeps both growing.
 struct alignas(8) RowSpan {
   int32_t first_key, query_end;
 };
 
 struct FlashShape {
-  int32_t rows, live_rows;  // of the batch, and those in documents: the first ones
+  int32_t rows, live_rows;  // the batch's, and those in documents: the first ones
   int32_t padded_rows;      // a multiple of kRowAlignment, so that tiles may read per-row values past the end
   int32_t head_dim, q_heads, kv_heads;
-  float scale;           // of the scores
+  float scale;           // the factor on scores
   const RowSpan* spans;  // [padded_rows]
 
-  __host__ __device__ int32_t group() const { return q_heads / kv_heads; }  // query heads of a key-value head
+  __host__ __device__ int32_t group() const { return q_heads / kv_heads; }  // query heads for each key-value head
 };
 
-// Spans are on ctx.stack: the caller has a frame.
+// Makes the shape, its spans on ctx.stack: the caller has a frame.
 FlashShape flash_shape(Ctx& ctx, const AttentionShape& shape, int64_t rows);
 
-// May these operands be multiplied on tensor cores?
+// Whether these operands can be multiplied on tensor cores.
 inline bool flash_tensor_cores(const AttentionShape& shape, std::initializer_list<Tensor> operands) {
   bool fits = shape.head_dim <= 128;
   for (const Tensor& x : operands) fits &= x.dtype == DType::kBF16 && vectors_fit<bf16>(x.data, shape.head_dim);
@@ -50,7 +50,7 @@ struct QueriesSeeing {
   __device__ Interval operator()(int32_t key) const { return {key, spans[key].query_end}; }
 };
 
-// What any of a tile's rows sees: from a multiple of `Columns` (or from nothing: begin >= end).
+// The interval that any of a tile's rows sees, from a multiple of `Columns` on; or an empty one: begin >= end.
 template <int Columns, class Sees>
 __device__ Interval seen_by_tile(const FlashShape& shape, const Sees& sees, int32_t row0, int32_t tile_rows) {
   if (row0 >= shape.live_rows) return {0, 0};
@@ -103,7 +103,7 @@ struct FlashBackward {
   const RowStatistics* statistics;  // [q_heads, padded_rows]
 };
 
-// A block for every `tile_rows` rows of every head, with `shared_bytes` of dynamic shared memory.
+// Launches a block for every `tile_rows` rows of every head, with `shared_bytes` of dynamic shared memory.
 template <class Args>
 void launch_flash(Ctx& ctx, const char* name, void (*kernel)(Args), const Args& args, int tile_rows, int heads,
                   int threads, int shared_bytes) {

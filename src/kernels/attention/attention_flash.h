@@ -5,7 +5,7 @@
 
 namespace mixtune::cuda {
 
-// attention.h's contracts. bf16 with a head_dim that is a multiple of 8 up to 128 is multiplied on tensor cores
+// attention.h's functions. bf16 with a head_dim that is a multiple of 8 up to 128 is multiplied on tensor cores
 // (probabilities and their gradients rounded to bf16); all else in exact fp32. lse is fp32.
 void flash_attention_forward(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv, const Tensor& out,
                              const Tensor& lse);

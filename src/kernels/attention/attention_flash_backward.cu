@@ -9,7 +9,7 @@ namespace mixtune::cuda {
 
 namespace {
 
-// ---- Statistics: 16 lanes for every query of every head ----
+// 16 lanes compute the statistics of each query of each head.
 
 constexpr int kStatisticsThreads = 256, kLanesPerRow = 16;
 
@@ -74,7 +74,7 @@ Tensor row_statistics(Ctx& ctx, const FlashShape& shape, const AttentionBackward
   return statistics;
 }
 
-// ---- Tensor cores, dQ: 128 queries, 32 keys at a time in two stages ----
+// dQ on tensor cores: a block has 128 queries, and takes 32 keys at a time in two stages.
 
 namespace query_pass {
 
@@ -151,8 +151,8 @@ __global__ void __launch_bounds__(kMmaThreads, 2) flash_backward_queries_mma_ker
 
 }  // namespace query_pass
 
-// ---- Tensor cores, dK and dV: 64 keys, 64 queries of one head at a time in two stages. Scores are transposed: rows
-// are keys, so that both results are products of registers with the queries' tiles ----
+// dK and dV on tensor cores: a block has 64 keys, and takes 64 queries of one head at a time in two stages. Scores are
+// transposed: rows are keys, so that both results are products of registers with the queries' tiles.
 
 namespace key_pass {
 
@@ -168,7 +168,7 @@ constexpr int kStageBytes = kStatisticsOffset<D> + kQueryTile* static_cast<int>(
 template <int D>
 constexpr int kSharedBytes = 2 * kTileBytes<kKeyTile, D> + 2 * kStageBytes<D>;
 
-// P^T and dS^T from the scores and dP^T, in place; columns are the queries of `statistics`.
+// Turns, in place, scores into P^T and dP^T into dS^T; columns are the queries of `statistics`.
 __device__ void probabilities_and_gradients(float (&s)[kM][kN][4], float (&dp)[kM][kN][4], float scale_log2,
                                             const RowStatistics* statistics) {
   const int quad = threadIdx.x % 4;
@@ -192,7 +192,7 @@ __global__ void __launch_bounds__(kMmaThreads, 2) flash_backward_keys_mma_kernel
   const FlashShape& shape = args.shape;
   const int kv_head = blockIdx.y, last_head = (kv_head + 1) * shape.group() - 1;
   const int warp_row = static_cast<int>(threadIdx.x) / kWarp * 16 * kM;
-  const int32_t k0 = static_cast<int32_t>(blockIdx.x) * kKeyTile;  // those that most queries see go first
+  const int32_t k0 = static_cast<int32_t>(blockIdx.x) * kKeyTile;  // keys that the most queries see go first
   const QueriesSeeing sees = {shape.spans};
   const Interval queries = seen_by_tile<kQueryTile>(shape, sees, k0, kKeyTile);
   const WarpView view(sees, k0 + warp_row, 16 * kM);
@@ -258,9 +258,9 @@ __global__ void __launch_bounds__(kMmaThreads, 2) flash_backward_keys_mma_kernel
 
 }  // namespace key_pass
 
-// ---- CUDA cores: 64 rows, 64 of the other side at a time ----
+// Both passes on CUDA cores: a block has 64 rows, and takes 64 of the other side at a time.
 
-// P and dS from the scores and dP, in place. Zero where the row does not see the column.
+// Turns, in place, a score into P and dP into dS. Both are zero where the row does not see the column.
 __device__ inline void simt_gradient(float& s, float& dp, bool seen, float scale, const RowStatistics& query) {
   s = seen ? expf(s * scale - query.lse) : 0.0f;
   dp = s * (dp - query.delta) * scale;
@@ -333,8 +333,6 @@ __global__ void __launch_bounds__(kSimtThreads) flash_backward_keys_simt_kernel(
   simt_store<S, D>(dk, key_rows(shape, args.dqkv, kv_head), k0, shape);
   simt_store<S, D>(dv, value_rows(shape, args.dqkv, kv_head), k0, shape);
 }
-
-// ---- Launches ----
 
 template <int D>
 void launch_mma(Ctx& ctx, const FlashBackward<bf16>& args) {

@@ -7,11 +7,9 @@ namespace mixtune::cuda {
 
 namespace {
 
-// Where the highest score of a query starts: below any score, and finite, so that a query that has seen nothing yet
-// does not take infinity from infinity.
+// The start of a query's highest score: below any score, and finite, so that a query that has seen nothing yet does not
+// take infinity from infinity.
 constexpr float kLowestScore = -1e30f;
-
-// ---- Who sees whom ----
 
 constexpr int kSpanThreads = 256;
 
@@ -41,7 +39,7 @@ __global__ void __launch_bounds__(kSpanThreads) row_spans_kernel(const RowSpansA
   args.spans[row] = span;
 }
 
-// ---- Tensor cores: 128 queries, 64 keys at a time in two stages ----
+// Tensor cores: a block has 128 queries, and takes 64 keys at a time in two stages.
 
 constexpr int kQueryTile = 128, kKeyTile = 64;
 constexpr int kM = kQueryTile / kMmaWarps / 16, kN = kKeyTile / 8;
@@ -59,8 +57,8 @@ __device__ void scale_rows(float (&acc)[kM][D8][4], const float (&factor)[kM][2]
       for (int c = 0; c < 4; ++c) acc[m][n][c] *= factor[m][c / 2];
 }
 
-// Of a warp's queries: the highest score so far, in all four lanes of a row, and each lane's part of the sum of
-// exp(score - highest).
+// The state of a warp's queries: the highest score so far, in all four lanes of a row, and each lane's part of the sum
+// of exp(score - highest).
 struct OnlineSoftmax {
   float highest[kM][2], sum[kM][2];
 
@@ -74,7 +72,7 @@ struct OnlineSoftmax {
       }
   }
 
-  // Scores become probabilities relative to the new highest score; what was summed up before is rescaled to it.
+  // Turns scores into probabilities relative to the new highest score, to which the earlier sums are rescaled.
   template <int D>
   __device__ void update(float (&s)[kM][kN][4], float scale_log2, float (&acc)[kM][D / 8][4]) {
     float rescale[kM][2];
@@ -188,8 +186,6 @@ __global__ void __launch_bounds__(kMmaThreads, 2) flash_forward_mma_kernel(const
   store_rows<kM, D>(shared + warp_row * kTileRowBytes<D>, acc, 1, out_rows(shape, args.out, head), view.row0, shape);
 }
 
-// ---- CUDA cores ----
-
 template <class S, int D>
 __global__ void __launch_bounds__(kSimtThreads) flash_forward_simt_kernel(const FlashForward<S> args) {
   __shared__ SimtShared shared;
@@ -245,8 +241,6 @@ __global__ void __launch_bounds__(kSimtThreads) flash_forward_simt_kernel(const 
   }
   simt_store<S, D>(acc, out_rows(shape, args.out, head), q0, shape);
 }
-
-// ---- Launches ----
 
 template <int D>
 void launch_mma(Ctx& ctx, const FlashForward<bf16>& args) {

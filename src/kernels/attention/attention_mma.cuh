@@ -37,7 +37,7 @@ class TileCopy {
     live_ = chunk * 8 < shape.head_dim ? shape.live_rows - row : 0;
   }
 
-  // Starts copying rows [row0, row0 + Rows), of the head `columns` further on.
+  // Starts copying rows [row0, row0 + Rows) of the head that lies `columns` further on.
   template <int Rows>
   __device__ void start(uint32_t tile, int32_t row0, int32_t columns = 0) const {
     static_assert(Rows % kRowsAtOnce == 0);
@@ -54,7 +54,7 @@ class TileCopy {
   int32_t stride_, to_, live_;
 };
 
-// Addresses that a lane gives to ldmatrix for the 16 x 16 elements at a tile's origin. By rows, the four matrices are
+// The address that a lane gives to ldmatrix for the 16 x 16 elements at a tile's origin. By rows, the four matrices are
 // (rows 0-7, columns 0-7), (8-15, 0-7), (0-7, 8-15), (8-15, 8-15): an a of mma, or transposed the b of two mmas whose
 // columns are the tile's. By columns, the middle two are swapped: the b of two mmas whose columns are the tile's rows.
 template <int D>
@@ -67,7 +67,7 @@ __device__ uint32_t lane_by_columns(uint32_t tile) {
   const int lane = threadIdx.x % kWarp;
   return tile + chunk_offset<D>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
 }
-// The same address for the elements at (row, column), multiples of 16; the tile is aligned to its row.
+// Moves that address to the elements at (row, column), multiples of 16; the tile is aligned to its row.
 template <int D>
 __device__ uint32_t lane_at(uint32_t lane_address, int row, int column) {
   return (lane_address ^ (column * 2)) + row * kTileRowBytes<D>;
@@ -127,7 +127,7 @@ __device__ inline uint32_t pack(float low, float high) {
   return reinterpret_cast<const uint32_t&>(pair);
 }
 
-// Results of one product, rounded to bf16, as the `a` of the next: fragments 2 k and 2 k + 1 are its p[m][k].
+// Rounds a product's results to bf16, as the `a` of the next: fragments 2 k and 2 k + 1 become p[m][k].
 template <int M, int N>
 __device__ void pack_rows(uint32_t (&p)[M][N / 2][4], const float (&s)[M][N][4]) {
 #pragma unroll
@@ -139,10 +139,10 @@ __device__ void pack_rows(uint32_t (&p)[M][N / 2][4], const float (&s)[M][N][4])
     }
 }
 
-// What a warp's rows see of the tiles that its block goes through.
+// The columns that a warp's rows see of the tiles that its block goes through.
 struct WarpView {
   int32_t row0;
-  Interval any, all;  // columns that some row sees, and that every row sees
+  Interval any, all;  // columns that some row sees; those that every row sees
 
   template <class Sees>
   __device__ WarpView(const Sees& sees, int32_t row, int32_t rows) : row0(row) {
@@ -158,7 +158,7 @@ struct WarpView {
   }
 };
 
-// Scores of what a row does not see become -infinity.
+// Sets the scores that a row does not see to -infinity.
 template <int M, int N, class Sees>
 __device__ void mask_scores(float (&s)[M][N][4], const WarpView& view, const Sees& sees, int32_t column0) {
   if (view.sees_all(column0, 8 * N)) return;

@@ -24,15 +24,15 @@ __global__ void fill_offsets_kernel(FillOffsets args) {
   if (i < args.n) args.lengths[i] = args.documents[min(i + 1, args.count)] - static_cast<int32_t>(row);
 }
 
-// In vectors of 16 bytes.
+// The copy, in vectors of 16 bytes.
 struct CopyKvGradients {
   const uint4 *dk, *dv;
   uint4* dkv;  // in dqkv: dk's place in the first row
   int64_t rows;
-  int32_t width, stride;  // of a row of dk, of dqkv
+  int32_t width, stride;  // of a row: dk's width, dqkv's stride
 };
 
-constexpr int kCopyThreads = 256, kCopyRows = 4;  // of a block
+constexpr int kCopyThreads = 256, kCopyRows = 4;  // each block's
 
 __global__ void __launch_bounds__(kCopyThreads) copy_kv_gradients_kernel(CopyKvGradients args) {
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kCopyRows;

@@ -11,13 +11,13 @@ namespace mixtune {
 
 enum class Pass { kForward, kBackward };
 
-// What a batch needs of a plan, and the most that a plan serves.
+// What a batch needs of a plan; in a plan: the most that it serves.
 struct AttentionPlanKey {
   Pass pass;
   int64_t q_heads, kv_heads, head_dim, window;
   int64_t documents, longest;  // the longest document's rows
-  int64_t tokens;              // a plan's: only in backward, whose workspace has something for every row of a batch
-  bool equal = false;          // a plan's: it is for so many documents, all as long as the longest, and nothing else
+  int64_t tokens;              // a plan's counts only in backward: its workspace has something for every row of a batch
+  bool equal = false;          // a plan's: it is for just so many documents, all as long as the longest
 
   AttentionPlanKey(Pass the_pass, const AttentionShape& shape, const BatchLimits& limits)
       : pass(the_pass),
@@ -38,16 +38,16 @@ struct AttentionPlanKey {
            (pass == Pass::kForward || tokens >= batch.tokens);
   }
 
-  // A plan starts blocks for this many rows, though those of no document end at once.
+  // The rows that a plan starts blocks for, though those of no document end at once.
   int64_t rows() const { return documents * longest; }
 
   int64_t qkv_width() const { return (q_heads + 2 * kv_heads) * head_dim; }
   int64_t out_width() const { return q_heads * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
 
-  // What the backward pass takes from the stack. For each token: cuDNN's dq in fp32, as wide as it lies in dqkv, and dk
-  // and dv of every query head (bf16, in fp32's room); dout . out; dk and dv. And a little for every document. A plan
-  // for equal documents takes less.
+  // The bytes that the backward pass takes from the stack. For each token: cuDNN's dq in fp32, as wide as it lies in
+  // dqkv, and dk and dv of every query head (bf16, in fp32's room); dout . out; dk and dv. And a little for every
+  // document. A plan for equal documents takes less.
   int64_t backward_bytes() const {
     return tokens * (4 * (qkv_width() + 2 * out_width() + q_heads) + 4 * kv_width()) + 512 * documents + 4096;
   }
@@ -61,8 +61,8 @@ inline int64_t next_power_of_two(int64_t n) {
   return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(n)));
 }
 
-// The plan that is built for a batch that none serves: documents up to a power of 4, lengths up to a power of 2, tokens
-// up to an eighth of one.
+// The plan to build for a batch that none serves: documents up to a power of 4, lengths up to a power of 2, tokens up
+// to an eighth of one.
 inline AttentionPlanKey plan_around(AttentionPlanKey key) {
   const int64_t documents = next_power_of_two(key.documents);
   key.documents = std::countr_zero(static_cast<uint64_t>(documents)) % 2 == 0 ? documents : 2 * documents;
@@ -71,9 +71,9 @@ inline AttentionPlanKey plan_around(AttentionPlanKey key) {
   return key;
 }
 
-// For all batches within the limits. To build a plan takes about a second, so they are a coarse grid: lengths and
-// numbers of documents in steps of 4 down from the largest. Pairs that cannot hold half a batch are left out: a batch
-// that would take them is small, and a larger plan serves it.
+// The plans for all batches within the limits. A plan takes about a second to build, so they are a coarse grid: lengths
+// and numbers of documents in steps of 4 down from the largest. Pairs that cannot hold half a batch are left out: a
+// batch that would take them is small, and a larger plan serves it.
 inline std::vector<AttentionPlanKey> warm_up_plans(const AttentionShape& shape, const BatchLimits& limits) {
   std::vector<AttentionPlanKey> plans;
   for (const Pass pass : {Pass::kForward, Pass::kBackward}) {
@@ -89,8 +89,8 @@ inline std::vector<AttentionPlanKey> warm_up_plans(const AttentionShape& shape, 
   return plans;
 }
 
-// For the largest batch of equal documents within the limits: rows cut to one length, or each of one document. cuDNN is
-// faster there. A document that does not fill a block of the kernel gains nothing.
+// The plans for the largest batch of equal documents within the limits: rows cut to one length, or each of one
+// document. cuDNN is faster there. A document that does not fill a block of the kernel gains nothing.
 inline std::vector<AttentionPlanKey> warm_up_equal_plans(const AttentionShape& shape, const BatchLimits& limits) {
   const int64_t length = limits.longest_document;
   if (length < kRowAlignment || length > limits.tokens) return {};

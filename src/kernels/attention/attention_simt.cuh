@@ -25,7 +25,7 @@ struct SimtThread {
   int y = static_cast<int>(threadIdx.x) / kSimtSide, x = static_cast<int>(threadIdx.x) % kSimtSide;
 };
 
-// Columns [column0, column0 + 32) of a head's rows [row0, row0 + 64): zeros for dead rows and past head_dim.
+// Loads columns [column0, column0 + 32) of a head's rows [row0, row0 + 64): zeros for dead rows and past head_dim.
 template <class S>
 __device__ void simt_load(float (&to)[kSimtTile][kSimtChunk + 4], const HeadRows<const S>& head, int32_t row0,
                           int column0, const FlashShape& shape) {
@@ -72,7 +72,7 @@ __device__ void simt_multiply_rows(SimtScores& scores, SimtShared& shared, const
   }
 }
 
-// acc += scores b, through shared memory.
+// Adds scores b to acc, through shared memory.
 template <class S, int D>
 __device__ void simt_multiply_columns(SimtResult<D>& acc, SimtShared& shared, const SimtScores& scores,
                                       const HeadRows<const S>& b, int32_t b0, const FlashShape& shape) {
@@ -112,7 +112,7 @@ __device__ void simt_multiply_columns(SimtResult<D>& acc, SimtShared& shared, co
   }
 }
 
-// Over the 16 threads of a row.
+// The maximum over the 16 threads of a row.
 __device__ inline float simt_row_max(float x) {
 #pragma unroll
   for (int lane = kSimtSide / 2; lane > 0; lane /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, lane));

@@ -33,7 +33,7 @@ struct Attention {
   void forward() { attention_forward(ctx, shape(), qkv, out, lse); }
   void backward() { attention_backward(ctx, shape(), {qkv, out, lse, dout, dqkv}); }
 
-  // The definition: token by token, head by head.
+  // Expects what the definition says, token by token, head by head.
   void expect_definition() {
     for (int64_t t = 0; t < c.rows; ++t)
       for (int64_t head = 0; head < c.q_heads; ++head) expect_head(t, head);
@@ -165,7 +165,7 @@ TEST(AttentionPlans, WarmUpHasOneForEveryBatch) {
           return plan.serves({pass, kMixtral, batch});
         }));
       for (int64_t documents = 1; documents <= limits.documents; documents *= 3) {
-        // A full batch of equal documents: no plan is more than 4 by 4 times too large, and a little for rounding.
+        // A full batch of equal documents needs no plan more than 4 by 4 times too large, and a little for rounding.
         const int64_t longest = std::min(limits.longest_document, limits.tokens / documents);
         if (documents * longest < limits.tokens / 2) continue;
         int64_t rows = std::numeric_limits<int64_t>::max();

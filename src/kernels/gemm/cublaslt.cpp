@@ -28,11 +28,11 @@ CublasLtFunctions::CublasLtFunctions(const Library& library) {
 
 namespace {
 
-constexpr cublasComputeType_t kCompute = CUBLAS_COMPUTE_32F;  // of fp32 operands too: TF32 is another type
+constexpr cublasComputeType_t kCompute = CUBLAS_COMPUTE_32F;  // for fp32 operands too: TF32 is another type
 constexpr cudaDataType_t kScale = CUDA_R_32F;
 
-// Sums may be split, and their parts added in fp32 and in a fixed order; neither added into C as they come, nor kept in
-// C's dtype.
+// Sums may be split, and their parts added in fp32 and in a fixed order. Parts may neither be added into C as they
+// come, nor kept in C's dtype.
 constexpr uint32_t kReductions = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
 
 cudaDataType_t data_type(DType dtype) {

@@ -29,7 +29,7 @@ struct CublasLtFunctions {
   decltype(&cublasLtMatrixLayoutInit_internal) layout_init;
 };
 
-// What one product multiplies. Memory is row-major and contiguous.
+// A product's operands. Memory is row-major and contiguous.
 struct GemmProduct {
   GemmKey shape;
   const void* a;
@@ -61,14 +61,14 @@ class CublasLt {
 
   Problem problem(const GemmKey& shape) const;
 
-  // Algorithms for a shape, the most promising first, as many as there are up to found.size(); returns how many. All of
-  // them give the same bits each time and add partial sums in fp32.
+  // Writes algorithms for a shape to `found`, the most promising first; returns how many. All of them give the same
+  // bits each time and add partial sums in fp32.
   int candidates(const GemmKey& shape, size_t workspace_bytes, std::span<GemmAlgorithm> found) const;
 
-  // Could `algorithm`, whatever its bits are, be one of those?
+  // Whether `algorithm`, whatever its bits are, could be one of those.
   bool fits(const GemmKey& shape, size_t workspace_bytes, const GemmAlgorithm& algorithm) const;
 
-  // Enqueues the product; false where the algorithm does not take this shape.
+  // Enqueues the product. Returns false where the algorithm does not take this shape.
   bool multiply(const GemmProduct& product, const GemmAlgorithm& algorithm, const GemmPlace& place) const;
 
  private:

@@ -100,7 +100,7 @@ bool read_algorithm(std::string_view text, GemmAlgorithm& algorithm) {
   return true;
 }
 
-// What guards a line against damage.
+// The digits that guard a line against damage.
 std::string check_digits(std::string_view line) {
   return fmt::format("{:016x}", random_key(0, line));
 }
@@ -124,7 +124,7 @@ std::optional<GemmChoices::value_type> parse_line(std::string_view line) {
   key.trans_a = fields[2].starts_with('t');
   key.trans_b = fields[2].ends_with('t');
   key.accumulate = fields[4] == "+=";
-  // A line that means something is one that would be written so.
+  // A line is valid if it would be written just so.
   if (!read || format_line(key, choice) != line) return {};
   return GemmChoices::value_type(key, choice);
 }
@@ -184,8 +184,8 @@ GemmChoices read_choices(const std::string& path, std::string_view machine) {
 
 namespace {
 
-// While it lives no other process has the lock of a file, which is another one beside it: the file itself is replaced,
-// and NFS locks only what is open to be written. Where the file system has no locks it does nothing.
+// While it lives no other process has the lock of a file. The lock is on another file beside it: the file itself is
+// replaced, and NFS locks only what is open to be written. Where the file system has no locks it does nothing.
 class FileLock {
  public:
   explicit FileLock(const std::string& path)

@@ -1,5 +1,5 @@
-// Which algorithm of the GEMM library computes which products: the classes of products that share one, and the file
-// that keeps the choices for later runs. Knows no GPU.
+// GemmChoices: the algorithm of the GEMM library for each class of products that share one, and the file that keeps the
+// choices for later runs. Needs no GPU.
 #pragma once
 
 #include <array>
@@ -18,7 +18,7 @@ struct GemmKey {
   int64_t m = 0, n = 0, k = 0;
   DType operands = DType::kF32, result = DType::kF32;
   bool trans_a = false, trans_b = false, accumulate = false;
-  int alignment = 256;  // in bytes, of all three matrices: 256, 16 or a smaller power of two
+  int alignment = 256;  // in bytes, all three matrices': 256, 16 or a smaller power of two
 
   int64_t tokens() const { return trans_a ? k : m; }
   GemmKey with_tokens(int64_t tokens) const;
@@ -31,7 +31,7 @@ struct GemmKey {
   std::string str() const;  // "bf16 fp32 tn 28672x4096x6144 += 256"
 };
 
-// Buckets of tokens, two an octave: 128, 256, 384, 512, 768, 1024, 1536, ... The smallest that is not below `tokens`.
+// The bucket of tokens: the smallest of 128, 256, 384, 512, 768, 1024, 1536, ... (two an octave) not below `tokens`.
 int64_t token_bucket(int64_t tokens);
 
 // The class of alignment of an address.
@@ -49,7 +49,7 @@ using GemmChoices = std::map<GemmKey, GemmChoice>;
 // The text of a file of choices. `machine` names GPU and library; a reader on another one ignores the file.
 std::string format_choices(std::string_view machine, const GemmChoices& choices);
 
-// Those that were measured. All others are the library's first, which any rank and run finds again.
+// The choices that were measured. All others are the library's first, which any rank and run finds again.
 GemmChoices measured_among(const GemmChoices& choices);
 
 // 16 hexadecimal digits that differ where `machine`, a product or its algorithm does.
@@ -57,18 +57,18 @@ std::string digest_of(std::string_view machine, const GemmChoices& choices);
 
 struct ReadChoices {
   GemmChoices choices;
-  int bad_lines = 0;             // damaged, and left out
-  bool of_this_machine = false;  // if not, there are no choices
+  int bad_lines = 0;             // lines left out because they are damaged
+  bool of_this_machine = false;  // false: there are no choices
 };
 ReadChoices parse_choices(std::string_view text, std::string_view machine);
 
-// What `path` holds, nothing where there is no such file. A file that is damaged, of another machine or too large is
-// told of in a warning. Ask CublasLt::fits before an algorithm is used: any 64 bytes can stand in a file.
+// The choices in the file `path`; none where there is no such file. Warns of a file that is damaged, of another machine
+// or too large. Ask CublasLt::fits before an algorithm is used: any 64 bytes can stand in a file.
 GemmChoices read_choices(const std::string& path, std::string_view machine);
 
-// Adds to what the file holds, over older choices of the same products. No reader sees half of it, and of two processes
-// that do this at once neither loses what the other measured (where the file system has locks). Makes the folder, and
-// leaves an empty file of the path with ".lock" behind it. A failure is a warning, since the choices can be made again.
+// Adds to what the file holds, in place of older choices of the same products. No reader sees half of it. Of two
+// processes at once neither loses what the other measured (where the file system has locks). Makes the folder, and
+// leaves an empty file "PATH.lock". A failure is a warning, since the choices can be made again.
 void add_choices(const std::string& path, std::string_view machine, const GemmChoices& choices);
 
 }  // namespace mixtune

@@ -115,7 +115,7 @@ TEST(GemmChoices, OfAnotherMachineAreNotTaken) {
   }
 }
 
-// Every cut and every change of a byte: what is left are choices that were written, or fewer.
+// Tries every cut and every change of a byte: the choices left are those that were written, or fewer.
 TEST(GemmChoices, DamageIsLeftOut) {
   const GemmChoices written = some_choices();
   const std::string text = format_choices(kMachine, written);
@@ -178,7 +178,7 @@ TEST_F(GemmChoicesFile, IsWrittenByOneAtATime) {
   expect_same(read_choices(path, kMachine), some_choices());
 }
 
-// What stands in the lock's place is not followed.
+// A link in the lock's place is not followed.
 TEST_F(GemmChoicesFile, IsWrittenWhereThereCanBeNoLock) {
   const std::string path = folder_ + "/choices.txt";
   std::filesystem::create_symlink(folder_ + "/elsewhere", path + ".lock");

@@ -31,7 +31,7 @@ void clear(const Product<S>& p) {
   for (int64_t i = 0; i < p.m; ++i) std::fill_n(p.c + i * p.ldc, p.n, S(0));
 }
 
-// Plain loops: the oracle.
+// The oracle's product: plain loops.
 inline void multiply_serial(const Product<double>& p) {
   if (!p.accumulate) clear(p);
   for (int64_t i = 0; i < p.m; ++i)
@@ -41,7 +41,7 @@ inline void multiply_serial(const Product<double>& p) {
     }
 }
 
-// oneDNN; on one thread where the caller is in a parallel region. It takes scratch memory of its own for a product's
+// oneDNN's product; on one thread where the caller is in a parallel region. It takes scratch memory of its own for
 // packed operands and gives it back: the one thing that a step allocates.
 inline void multiply_serial(const Product<float>& p) {
   if (p.m == 0 || p.n == 0) return;
@@ -56,7 +56,7 @@ inline void multiply_serial(const Product<float>& p) {
   MT_CHECK(status == dnnl_success);
 }
 
-// Tiles of C, one task each: K is never split, so a result does not depend on the number of threads.
+// A task computes one tile of C: K is never split, so a result does not depend on the number of threads.
 constexpr int64_t kTileRows = 256;
 constexpr int64_t kTileCols = 512;
 
@@ -77,7 +77,7 @@ Product<S> tile_of(const Product<S>& p, int64_t tile) {
   return t;
 }
 
-// The products product(0) ... product(count - 1), tile by tile over all threads.
+// Computes the products product(0) ... product(count - 1), tile by tile over all threads.
 template <class ProductOf>
 void multiply_all(int64_t count, const ProductOf& product) {
   int64_t tiles = 0;

@@ -13,7 +13,7 @@ char* address(const Tensor& tensor, int64_t element) {
   return static_cast<char*>(tensor.data) + element * static_cast<int64_t>(dtype_size(tensor.dtype));
 }
 
-// Of matrices that begin at these elements of the tensors.
+// Where the matrices begin in the tensors, in elements.
 struct Begin {
   int64_t a = 0, b = 0, c = 0;
 };

@@ -53,7 +53,7 @@ void GemmPlans::run_added() {
     for (const GemmProduct& product : products_) multiply(product, -1);
     return;
   }
-  // The largest first, each to the stream that has least to do.
+  // The largest products go first, each to the stream with the least to do.
   std::sort(products_.begin(), products_.end(), [](const GemmProduct& x, const GemmProduct& y) {
     return std::pair(y.shape.tokens(), x.c) < std::pair(x.shape.tokens(), y.c);
   });
@@ -91,7 +91,7 @@ void GemmPlans::multiply(const GemmProduct& product, int side) {
                 "please report this");
 }
 
-// By rule: nothing else may have a say in it, or ranks and runs would choose differently.
+// The library's first algorithm. Nothing else may have a say, or ranks and runs would choose differently.
 GemmChoice GemmPlans::take_first(const GemmKey& shape) const {
   std::array<GemmAlgorithm, kCandidates> found;
   if (lt_.candidates(shape, Gpu::kWorkspaceBytes, found) == 0)

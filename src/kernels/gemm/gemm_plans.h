@@ -1,9 +1,9 @@
-// GemmPlans: cuBLASLt on one GPU, and which of its algorithms computes which product.
+// GemmPlans: cuBLASLt on one GPU, and its algorithm for each product.
 //
 // Algorithms are chosen in warm-up: by measurement, kept in a file for later runs (GpuOptions.plan_cache); or by rule,
 // the library's first. After that each number of tokens uses the choice of its bucket (gemm_choices.h), and nothing is
-// built. What is met later, or has no room to be measured, is chosen by rule: so with the same measured choices all
-// ranks and runs take the same algorithm for a product.
+// built. For a product that is met later, or has no room to be measured, the choice is by rule: so with the same
+// measured choices all ranks and runs take the same algorithm for a product.
 #pragma once
 
 #include <optional>
@@ -25,15 +25,15 @@ class GemmPlans : public GpuPart {
 
   explicit GemmPlans(Gpu& gpu);
 
-  // The most tokens a product will have, and the most rows a group of a grouped one: the first product of a shape makes
-  // the choices for all numbers up to this one. Without it, for its own bucket.
+  // Sets the most tokens a product will have, and the most rows a group of a grouped one. The first product of a shape
+  // then makes the choices for all numbers up to that; otherwise for its own bucket alone.
   void set_max_tokens(int64_t tokens, int64_t group_rows);
   int64_t max_tokens() const { return max_tokens_; }
   int64_t max_group_rows() const { return max_group_rows_; }
 
   // Enqueues the products product_of(0) ... product_of(count - 1), which do not depend on each other: one on the GPU's
-  // stream, several side by side. Empty sums give zero. `most`: of the two above, the one that bounds them. In warm-up
-  // products without tokens have choices made too: later steps will send some to the experts that had none.
+  // stream, several side by side. Empty sums give zero. `most` is the one of the two limits above that bounds them. In
+  // warm-up products without tokens have choices made too: later steps will send some to the experts that had none.
   template <class ProductOf>
   void run(Ctx& ctx, int64_t count, int64_t most, const ProductOf& product_of) {
     products_.clear();
@@ -41,23 +41,23 @@ class GemmPlans : public GpuPart {
     run_added();
   }
 
-  // What choices are good for: "NVIDIA H200, cuBLASLt 13.1.0".
+  // The GPU and the library that choices are good for: "NVIDIA H200, cuBLASLt 13.1.0".
   const std::string& machine() const { return machine_; }
 
-  // From now on choices are made by rule; with GpuOptions.deterministic they always are.
+  // Has choices made by rule from now on; with GpuOptions.deterministic they always are.
   void choose_by_rule() { by_rule_ = true; }
 
-  // The measured choices as text (format_choices), and those of another GPU of the same `machine`, which replace the
-  // choices here.
+  // The measured choices as text (format_choices). take_choices replaces them by those of another GPU of the same
+  // `machine`.
   std::string measured_choices() const { return format_choices(machine_, measured_among(choices_)); }
   void take_choices(std::string_view text);
   std::string digest() const { return digest_of(machine_, measured_among(choices_)); }
 
-  // Keeps what this process measured for later runs; to be called when warm-up ends.
+  // Keeps what this process measured for later runs. Called when warm-up ends.
   void save() const;
 
   const GemmChoices& choices() const { return choices_; }
-  int64_t measured() const { return static_cast<int64_t>(measured_.size()); }  // choices, by this process
+  int64_t measured() const { return static_cast<int64_t>(measured_.size()); }  // choices, this process's
 
  private:
   void add(Ctx& ctx, const GemmProduct& product, int64_t most);
@@ -65,7 +65,7 @@ class GemmPlans : public GpuPart {
   int useful_streams() const;
   void multiply(const GemmProduct& product, int side);
 
-  // After these, choices_ has the bucket of a shape, unless cuBLASLt has no algorithm for it.
+  // Makes sure that choices_ has the bucket of a shape, unless cuBLASLt has no algorithm for it.
   void prepare(Ctx& ctx, const GemmKey& shape, int64_t most);
   void choose(GemmTuner& tuner, const GemmKey& bucket);
   GemmChoice take_first(const GemmKey& shape) const;
@@ -77,10 +77,10 @@ class GemmPlans : public GpuPart {
   int64_t max_tokens_ = 0, max_group_rows_ = 0;
   bool by_rule_;
   GemmChoices choices_;                // in use
-  GemmChoices exact_;                  // of shapes that the algorithm of their bucket does not take
-  GemmChoices measured_;               // by this process
-  std::optional<GemmChoices> stored_;  // in the file, once it was read
-  std::vector<GemmProduct> products_;  // of the op at work
+  GemmChoices exact_;                  // for shapes that the algorithm of their bucket does not take
+  GemmChoices measured_;               // this process's
+  std::optional<GemmChoices> stored_;  // the file's, once it was read
+  std::vector<GemmProduct> products_;  // the op's at work
 };
 
 }  // namespace mixtune

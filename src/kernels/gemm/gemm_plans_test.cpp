@@ -1,4 +1,4 @@
-// How GEMM algorithms are chosen, kept and reused. Needs a GPU; that products are right is the conformance tests' part.
+// How GEMM algorithms are chosen, kept and reused. Needs a GPU. The conformance tests see that products are right.
 #include "kernels/gemm/gemm_plans.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@ class GemmPlansTest : public GpuTest {
   const std::string folder_ = temporary_.path();
 };
 
-// A GPU as a process has it.
+// A GPU with choices of its own, as a process has it.
 struct Session {
   explicit Session(const GpuOptions& options) : gpu(make_gpu(kDevice, options)) {
     plans().set_max_tokens(kMaxTokens, kMaxTokens);
@@ -62,7 +62,7 @@ TEST_F(GemmPlansTest, TheFirstProductOfAShapeMakesTheChoicesForAllSizes) {
   EXPECT_EQ(session.plans().choices().size(), 10u);
 }
 
-// As on a rank to whose experts warm-up's tokens did not go.
+// A rank is in this place when warm-up's tokens did not go to its experts.
 TEST_F(GemmPlansTest, ProductsWithoutTokensMakeTheChoicesToo) {
   int64_t advanced = 0;
   Session session({.advanced = [&] {
@@ -130,7 +130,7 @@ TEST_F(GemmPlansTest, StoredAlgorithmsThatDoNotFitAreNotUsed) {
   EXPECT_EQ(second.plans().measured(), 10);
 }
 
-// What `a` has, `b` has too, and perhaps more.
+// `b` has all that `a` has, and perhaps more.
 void expect_same_algorithms(const GemmChoices& a, const GemmChoices& b) {
   for (const auto& [key, choice] : a) {
     const auto other = b.find(key);
@@ -139,7 +139,7 @@ void expect_same_algorithms(const GemmChoices& a, const GemmChoices& b) {
   }
 }
 
-// Without a file: the second measures nothing, and nothing that it needs is left to be chosen late.
+// Without a file the second measures nothing, and nothing that it needs is left to be chosen late.
 TEST_F(GemmPlansTest, OneMeasuresForAnother) {
   Session first({}), second({.plan_cache = folder_});
   second.plans().choose_by_rule();

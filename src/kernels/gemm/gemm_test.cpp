@@ -24,7 +24,7 @@ Buffer<S> multiply(const Product& p) {
   return c;
 }
 
-// The definition, element by element.
+// The element by definition.
 double element(const Product& p, int64_t i, int64_t j) {
   const Buffer<double> a = Buffer<double>::random({p.m, p.k}, "a"), b = Buffer<double>::random({p.k, p.n}, "b");
   double sum = p.accumulate ? Buffer<double>::random({p.m, p.n}, "c")[i * p.n + j] : 0;

@@ -32,7 +32,7 @@ GemmTuner::GemmTuner(Ctx& ctx, const CublasLt& lt, const GemmKey& shape)
   place(shape.with_tokens(most_tokens_));
 }
 
-// Puts a, b and c one behind the other; returns the bytes that takes.
+// Puts a, b and c one behind the other. Returns the bytes they take.
 size_t GemmTuner::place(const GemmKey& shape) {
   char* at = static_cast<char*>(scratch_.data);
   const auto take = [&](int64_t elements, DType dtype) {
@@ -46,7 +46,7 @@ size_t GemmTuner::place(const GemmKey& shape) {
   return at - static_cast<char*>(scratch_.data);
 }
 
-// Random bits: zeros would draw less power, and the GPU would run faster than it will.
+// Fills the operands with random bits: zeros would draw less power, and the GPU would run faster than it will.
 void GemmTuner::fill() {
   if (filled_) return;
   cuda::fill_normal(ctx_, {.tensor = a_, .key = random_key(0, "a")});
@@ -79,7 +79,7 @@ double GemmTuner::measure(const GemmProduct& product, const GemmAlgorithm& algor
   return fastest;
 }
 
-// Microseconds.
+// Runs the product. Returns microseconds.
 double GemmTuner::run(const GemmProduct& product, const GemmAlgorithm& algorithm) {
   const cudaStream_t stream = ctx_.gpu->stream();
   check_cuda(cudaEventRecord(start_.handle, stream), "measuring a product");

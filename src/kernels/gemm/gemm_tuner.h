@@ -1,4 +1,4 @@
-// Measures which algorithm computes a product fastest, on random operands in memory that nobody uses.
+// GemmTuner: measures which algorithm computes a product fastest, on random operands in memory that nobody uses.
 #pragma once
 
 #include <span>
@@ -11,10 +11,10 @@ namespace mixtune {
 
 class GemmTuner {
  public:
-  // For products of this shape with as many tokens as it has, or fewer: what the rest of ctx.stack has room for.
+  // Takes the rest of ctx.stack, for products of this shape with as many tokens as it has, or as there is room for.
   GemmTuner(Ctx& ctx, const CublasLt& lt, const GemmKey& shape);
 
-  // The fastest of `candidates`, or the first, not measured, where there is no room. The host waits for the GPU.
+  // The fastest of `candidates`; the first, not measured, where there is no room. The host waits for the GPU.
   GemmChoice choose(const GemmKey& shape, std::span<const GemmAlgorithm> candidates);
 
  private:
@@ -26,7 +26,7 @@ class GemmTuner {
   Ctx& ctx_;
   const CublasLt& lt_;
   Tensor scratch_;
-  int64_t most_tokens_ = 0;  // that there is room for
+  int64_t most_tokens_ = 0;  // the most there is room for
   Tensor a_, b_, c_;
   bool filled_ = false;
   CudaEvent start_ = make_event(true), end_ = make_event(true);

@@ -8,34 +8,34 @@
 
 namespace mixtune {
 
-// From experts [T, k] int32 (-1: no expert): begin and count [E] int32, the rows of each expert, in memory that the
-// host reads (ctx.host_stack); and row_of_slot [T, k] int32, the row of each pair or -1. Returns R, a multiple of
-// kRowAlignment: on a GPU the host waits here, by an event, for the counts.
+// Maps experts [T, k] int32 (-1: no expert) to rows. Writes begin and count [E] int32, the rows of each expert, in
+// memory that the host reads (ctx.host_stack); and row_of_slot [T, k] int32, the row of each pair or -1. Returns R, a
+// multiple of kRowAlignment: on a GPU the host waits here, by an event, for the counts.
 struct PermuteMap {
   Tensor experts;
   Tensor begin, count, row_of_slot;
 };
 int64_t permute_map(Ctx& ctx, const PermuteMap& args);
 
-// The same without waiting: begin and count are there, and mapped_rows gives R, once the host has waited for the ctx.
+// Maps without waiting: begin and count are there, and mapped_rows gives R, once the host has waited for the ctx.
 void start_permute_map(Ctx& ctx, const PermuteMap& args);
 int64_t mapped_rows(const Ctx& ctx, const PermuteMap& args);
 
-// R of `pairs` and `experts` on kMeta, which has no routing: those of an even one, or with ctx.routing_share above that
-// the most that there can be.
+// R on kMeta, which has no routing, for `pairs` and `experts`: that of an even routing, or with ctx.routing_share above
+// that the most that there can be.
 int64_t supposed_rows(const Ctx& ctx, int64_t pairs, int64_t experts);
 
-// slot_of_row [R] int32: the flat pair t * k + slot that stands in each row, -1 in gap rows.
+// Writes slot_of_row [R] int32: the flat pair t * k + slot that stands in each row, -1 in gap rows.
 void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row);
 
-// rows [R, H]: row r = x[slot_of_row[r] / k], gap rows 0.
+// Writes rows [R, H]: row r = x[slot_of_row[r] / k], gap rows 0.
 void permute_rows(Ctx& ctx, const Tensor& x, const Tensor& slot_of_row, int64_t k, const Tensor& rows);
 
-// y[t] = sum over slots of rows[row_of_slot[t, slot]], in the order of slots, plus residual[t] where that is given.
-// y may be residual.
+// Writes y[t] = the sum over slots of rows[row_of_slot[t, slot]], in the order of slots, plus residual[t] if there is
+// one. y may be residual.
 void unpermute_rows(Ctx& ctx, const Tensor& rows, const Tensor& row_of_slot, const Tensor& residual, const Tensor& y);
 
-// Routing weights by row, [R] from [T, k]; 0 in gap rows. And back: absent pairs get 0.
+// Writes routing weights [T, k] by row, [R], 0 in gap rows; unpermute_weights writes them back, 0 for absent pairs.
 void permute_weights(Ctx& ctx, const Tensor& weights, const Tensor& slot_of_row, const Tensor& row_weights);
 void unpermute_weights(Ctx& ctx, const Tensor& row_weights, const Tensor& row_of_slot, const Tensor& weights);
 

@@ -75,7 +75,7 @@ TEST(Permute, RowsAndWeightsThereAndBack) {
   EXPECT_EQ(y[6 * kWidth], 0);
 }
 
-// How the rows that have a target leave a batch, and how their gradients come back.
+// The rows that have a target leave a batch, and their gradients come back.
 TEST(Permute, RowsByNumberAndBack) {
   TestCtx ctx;
   Buffer<int32_t> numbers({3}), place({6, 1});
@@ -112,7 +112,7 @@ TEST(Permute, MetaSupposesRows) {
   EXPECT_EQ(permute_map(ctx, map), 8 * 256);
   ctx.routing_share = kWorstRouting;
   EXPECT_EQ(permute_map(ctx, map),
-            23 * kRowAlignment);  // each expert's rows end one past a multiple, as far as it goes
+            23 * kRowAlignment);  // here each expert's rows end one past a multiple, as far as possible
 }
 
 }  // namespace

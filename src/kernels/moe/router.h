@@ -5,7 +5,7 @@
 
 namespace mixtune {
 
-// Of a GPU's kernels; the CPU's take any numbers.
+// Limits of a GPU's kernels; the CPU's take any numbers.
 constexpr int64_t kMaxGpuExperts = 1024, kMaxGpuExpertsPerToken = 32;
 
 // logits [T, E] = x [T, H] weight^T, weight [E, H]. On a GPU logits are fp32, accumulated in fp32.

@@ -1,4 +1,4 @@
-// One block: there are only L * E counts.
+// One block computes the loss: there are only L * E counts.
 #include "kernels/cuda_math.cuh"
 #include "kernels/moe/cuda_ops.h"
 

@@ -29,7 +29,7 @@ struct Router {
                           .live = kLive,
                           .dlogits = dlogits});
   }
-  // What the gradient is of: the live weights, and the statistics of probabilities.
+  // The function whose gradient is tested: of the live weights, and the statistics of probabilities.
   double loss(bool with_aux) {
     forward();
     double sum = 0;
