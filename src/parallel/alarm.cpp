@@ -22,7 +22,7 @@ bool Alarm::clear() {
   return rang_;
 }
 
-// Sleeps through clear() and the next set(): what it wakes for is a deadline that may be past or moved.
+// Sleeps through clear() and the next set(): it wakes for a deadline that may be past or moved.
 void Alarm::run(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested()) {

@@ -11,14 +11,14 @@ namespace mixtune {
 
 class Alarm {
  public:
-  // Both are called on the alarm's own thread, never after clear(). Where `goes_on` says so the alarm does not ring,
-  // but is set for the same time again.
+  // Both functions are called on the alarm's own thread, never after clear(). Where goes_on returns true the alarm does
+  // not ring, but is set for the same time again.
   explicit Alarm(std::function<void()> ring, std::function<bool()> goes_on = {});
 
-  // `time` from now; always the same, so that the thread need not be woken.
+  // Sets the alarm to `time` from now: always the same, so that the thread need not be woken.
   void set(std::chrono::milliseconds time);
 
-  // Whether it rang since it was set.
+  // Stops the alarm. Returns whether it rang since it was set.
   bool clear();
 
  private:

@@ -1,9 +1,9 @@
 // Communicator: what the ranks of a group do together. NCCL on GPUs, Gloo for CPU processes, and a group of one.
 //
 // Every rank of the group calls the same operations in the same order. Results are ready in the order of ctx's work, as
-// an op's are; of an operation in the lane (tensor/lane.h), once the ctx has waited for that. `what` says for messages
-// and metrics what is moved ("tokens to experts"); it outlives the communicator. Throws Error where a rank is lost or
-// does not come within the timeout: it names the operation and, where it is known, the rank.
+// an op's are; those of an operation in the lane (tensor/lane.h) once the ctx has waited for it. `what` names for
+// messages and metrics what is moved ("tokens to experts"); it outlives the communicator. Throws Error where a rank is
+// lost or does not come within the timeout: it names the operation and, where it is known, the rank.
 #pragma once
 
 #include <memory>
@@ -34,22 +34,21 @@ class Communicator {
   virtual void exchange(Ctx& ctx, const char* what, std::span<const Message> sends,
                         std::span<const Message> receives) = 0;
 
-  // x = the sum of all ranks' x, in every rank the same bits. Of fp32, fp64, bf16, int32 or int64. A sum of bf16 is
-  // added up in fp32 and rounded once (Gloo), or rounded with each rank that is added (NCCL; with two ranks that is
-  // once).
+  // x = the sum of all ranks' x, in every rank the same bits; fp32, fp64, bf16, int32 or int64. A sum of bf16 is added
+  // up in fp32 and rounded once (Gloo), or rounded with each rank that is added (NCCL; with two ranks that is once).
   virtual void all_reduce(Ctx& ctx, const char* what, const Tensor& x) = 0;
 
-  // x is `size` pieces of the same number of elements; piece `rank` becomes the sum of all ranks' pieces of that
-  // number. The others are then undefined.
+  // x is `size` pieces of the same number of elements. Piece `rank` becomes the sum of all ranks' pieces of that
+  // number; the other pieces are then undefined.
   virtual void reduce_scatter(Ctx& ctx, const char* what, const Tensor& x) = 0;
 
-  // x is `size` pieces of the same number of elements; piece r becomes that of rank r.
+  // x is `size` pieces of the same number of elements; piece r becomes rank r's piece r.
   virtual void all_gather(Ctx& ctx, const char* what, const Tensor& x) = 0;
 
-  // The ctx's later work waits for what of this group was put in the lane until `mark`.
+  // Makes the ctx's later work wait for what this group put in the lane until `mark`.
   virtual void wait(Ctx& ctx, const char* /*what*/, LaneMark mark) { wait_for_lane(ctx, mark); }
 
-  // The group of those ranks that give the same color, in the order of their ranks here.
+  // The group of the ranks that give the same color, in the order of their ranks here.
   virtual std::unique_ptr<Communicator> split(int color) = 0;
 
  private:

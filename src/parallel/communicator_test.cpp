@@ -28,7 +28,7 @@ using Message = Communicator::Message;
 
 constexpr const char* kWhat = "tokens to experts";
 
-// What one rank, a thread here, has.
+// The communicators of one rank, a thread here.
 struct Rank {
   std::unique_ptr<Communicator> world;
   Stack stack{"test", {}, size_t{256} << 20};
@@ -273,7 +273,7 @@ TEST(GlooFailure, NamesAHostThatIsNotThisMachine) {
                 AllOf(HasSubstr(host), HasSubstr("give a name or address")));
 }
 
-// Rank 2 sees afterwards that it is what the others did not wait for.
+// Rank 2 learns afterwards that the others did not wait for it.
 TEST(GlooFailure, NamesTheRankThatDoesNotAnswer) {
   std::latch done(2);
   const std::string failure = "tokens to experts: rank 2 of 3 did not answer within 0.3 s";
@@ -346,7 +346,7 @@ TEST(GlooFailure, IsNoticedInTheMiddleOfAReceive) {
   lose_in_the_middle(8 << 10, 64 << 20);
 }
 
-// For as long as it is told to.
+// It waits for as long as goes_on says.
 TEST(GlooCommunicator, WaitsOnForARankThatIsAtWork) {
   std::atomic<int> asked = 0;
   run_ranks(

@@ -18,7 +18,7 @@ Tensor flat(const Tensor& x) {
   return x.view({x.elements()});
 }
 
-// bf16 is added up in fp32, and the sum rounded once.
+// x as it is added up: bf16 as fp32, so that the sum is rounded once.
 template <class T>
 T widened(T x) {
   return x;
@@ -34,7 +34,7 @@ void put(BF16& to, float sum) {
   to = to_bf16(sum);
 }
 
-// sum = rows[0] + rows[1] + ..., added in this order.
+// Adds sum = rows[0] + rows[1] + ... in this order.
 template <class T>
 void sum_rows_of(const Tensor& rows, const Tensor& sum) {
   const int64_t n = sum.elements(), ranks = rows.rows();
@@ -105,13 +105,13 @@ class GlooCommunicator final : public Communicator {
     receives_.clear();
   }
 
-  // Piece r of `size`; they differ by an element where the elements of x do not divide.
+  // Piece r of `size`. Pieces differ by an element where the elements of x do not divide.
   Tensor piece(const Tensor& x, int r) const {
     const int64_t n = x.elements(), begin = n * r / size(), end = n * (r + 1) / size();
     return flat(x).slice(begin, end - begin);
   }
 
-  // out = the sum, in the order of ranks, of what all send to this one; this one sends `to(r)` to rank r.
+  // Writes to `out` the sum, in the order of ranks, of what all send to this one, which sends `to(r)` to rank r.
   template <class To>
   void sum(Ctx& ctx, const char* what, const Tensor& out, To to) {
     const SumRows sum_dtype = sum_rows(out.dtype);
@@ -145,7 +145,7 @@ class GlooCommunicator final : public Communicator {
   GlooPatience patience_;
   GlooMesh mesh_;
   int splits_ = 0;
-  std::vector<Message> sends_, receives_;  // of the operation under way; kept so as not to allocate
+  std::vector<Message> sends_, receives_;  // of one operation; members, so as not to allocate
 };
 
 std::unique_ptr<Communicator> make_group(Store& store, std::shared_ptr<gloo::transport::Device> device, GlooGroup group,

@@ -1,4 +1,4 @@
-// A Communicator of CPU processes over TCP. Gloo connects them and carries bytes; sums are added in the order of ranks.
+// GlooCommunicator: CPU processes over TCP. Gloo connects them and carries bytes; sums are added in the order of ranks.
 #pragma once
 
 #include <chrono>
@@ -12,13 +12,13 @@ namespace mixtune {
 struct GlooOptions {
   int rank = 0, size = 1;
   std::string host;                     // name or address by which the other ranks reach this one; empty: 127.0.0.1
-  std::chrono::milliseconds timeout{};  // of every operation, and of connecting
-  // Asked when an operation has taken that long: whether it is to wait as long again. None: it is not.
+  std::chrono::milliseconds timeout{};  // for every operation, and for connecting
+  // Asked when an operation has taken that long: true lets it wait as long again. Empty: it does not.
   std::function<bool()> goes_on = {};
 };
 
-// All ranks call this; `store` outlives the communicator and those split from it. Throws Error where the ranks do not
-// find each other in time.
+// Connects the ranks, which all call this. `store` outlives the communicator and those split from it. Throws Error
+// where the ranks do not find each other in time.
 std::unique_ptr<Communicator> make_gloo_communicator(Store& store, const GlooOptions& options);
 
 }  // namespace mixtune

@@ -21,20 +21,20 @@ namespace {
 constexpr const char* kConnecting = "connecting the ranks";
 constexpr const char* kMend = "see what that rank said last; if it is only slow, allow more time";
 
-// Slots: of a receive that no rank ever answers, and of last words.
+// Slots for a receive that no rank ever answers, and for last words.
 constexpr uint64_t kNever = std::numeric_limits<uint64_t>::max(), kLastWords = kNever - 1;
 
-// For Gloo, which would close all connections at its own timeout: the alarm ends waits before it.
+// Gloo's own timeout, at which it would close all connections: the alarm ends waits long before.
 constexpr auto kNoTimeout = std::chrono::hours(24 * 365);
 
-// What Gloo says, without the place in its source.
+// Gloo's message, without the place in its source.
 std::string reason(const std::exception& error) {
   const std::string text = error.what();
   const size_t place = text.find("] ");
   return printable(place == std::string::npos ? text : text.substr(place + 2), 200);
 }
 
-// Our store as Gloo sees it. It remembers whom it asked for last: where connecting fails, it was that rank.
+// The store as Gloo wants it. It remembers whom it asked for last: where connecting fails, it was that rank.
 class GlooStore final : public gloo::rendezvous::Store {
  public:
   GlooStore(mixtune::Store& store, const GlooGroup& group)
@@ -43,7 +43,7 @@ class GlooStore final : public gloo::rendezvous::Store {
   void set(const std::string& key, const std::vector<char>& value) override {
     store_.set(prefix_ + key, {value.begin(), value.end()});
   }
-  // Keys are "3" and "rank_3", of a place in the group.
+  // Keys are "3" and "rank_3", with a place in the group.
   std::vector<char> get(const std::string& key) override {
     last_ = std::stoi(key.substr(key.find_first_of("0123456789")));
     const std::string value = store_.get(ranks_.at(static_cast<size_t>(last_)), prefix_ + key);
@@ -60,7 +60,7 @@ class GlooStore final : public gloo::rendezvous::Store {
   int last_ = 0;
 };
 
-// A rank that leaves after its last message is signalled like one that is lost; what came before counts.
+// A rank that leaves after its last message looks like one that is lost; messages that came before count.
 template <class Wait>
 bool wait_or_take(Wait wait) {
   try {
@@ -74,7 +74,7 @@ size_t address(const void* data) {
   return reinterpret_cast<size_t>(data);
 }
 
-// Why this process cannot listen at `host`; empty if it can. Gloo goes on with a name that has no address.
+// Why this process cannot listen at `host`; empty if it can. Gloo would go on with a name that has no address.
 std::string listening_problem(const std::string& host) {
   const addrinfo hints{.ai_socktype = SOCK_STREAM};
   addrinfo* found = nullptr;
@@ -120,7 +120,7 @@ GlooMesh::GlooMesh(Store& store, std::shared_ptr<gloo::transport::Device> device
 void GlooMesh::connect(Store& store) {
   GlooStore gloo_store(store, group_);
   context_ = std::make_unique<gloo::rendezvous::Context>(group_.rank, static_cast<int>(group_.ranks.size()));
-  // Gloo waits five times as long for a connection. 0 would be for ever.
+  // Gloo waits five times as long for a connection. 0 would mean without end.
   context_->setTimeout(std::max(timeout_ / 5, std::chrono::milliseconds(1)));
   const auto failed = [&](const std::string& why) {
     return Error(kConnecting,
@@ -138,8 +138,8 @@ void GlooMesh::connect(Store& store) {
   }
 }
 
-// The memory of messages is one buffer for each peer that spans all memory: offsets are addresses. Its receive that is
-// never answered is there to be told that the peer is lost: Gloo tells only sends and receives that have not begun.
+// Messages lie in one buffer for each peer that spans all memory: offsets are addresses. A receive on it that is never
+// answered tells that the peer is lost: Gloo tells that only to sends and receives that have not begun.
 void GlooMesh::watch(int peer) {
   Peer& p = peers_[peer];
   p.memory = context_->createUnboundBuffer(nullptr, std::numeric_limits<size_t>::max());
@@ -179,7 +179,7 @@ void GlooMesh::move(const char* what, std::span<const Message> sends, std::span<
   if (!why.empty()) fail(what, why);
 }
 
-// `peer` is whom the thing that throws was for.
+// Sets `peer` to the rank that a throw is about.
 void GlooMesh::post(int& peer, std::span<const Message> sends, std::span<const Message> receives) {
   for (const Message& message : receives) {
     if (!to_other(message)) continue;
@@ -193,7 +193,7 @@ void GlooMesh::post(int& peer, std::span<const Message> sends, std::span<const M
   }
 }
 
-// False where `peer` let the time run out.
+// Returns false where `peer` let the time run out.
 bool GlooMesh::finish(int& peer, std::span<const Message> sends, std::span<const Message> receives) {
   for (const Message& message : receives) {
     if (!to_other(message)) continue;
@@ -216,7 +216,7 @@ void GlooMesh::end_waits() {
   }
 }
 
-// Tells the others why, and leaves: nothing is written any more to the memory of messages.
+// Tells the others why, and leaves: nothing writes to the memory of messages any more.
 void GlooMesh::fail(const char* what, const std::string& why) {
   failure_ = why;
   LastWords words{};
@@ -224,7 +224,7 @@ void GlooMesh::fail(const char* what, const std::string& why) {
   for (int peer = 0; peer < static_cast<int>(peers_.size()); ++peer) {
     try {
       if (peer != group_.rank) peers_[peer].memory->send(peer, kLastWords, address(&words), words.size());
-    } catch (const std::exception&) {  // is gone
+    } catch (const std::exception&) {  // the peer is gone
     }
   }
   peers_.clear();
@@ -237,7 +237,7 @@ std::string GlooMesh::late(int peer) const {
                      std::chrono::duration<double>(timeout_).count());
 }
 
-// A rank that leaves because of another one says so.
+// Why `peer` is lost: a rank that left because of another one has said so.
 std::string GlooMesh::lost(int peer) {
   for (int p = 0; p < static_cast<int>(peers_.size()); ++p) {
     const LastWords& words = peers_[p].last_words;

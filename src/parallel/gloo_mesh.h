@@ -1,5 +1,5 @@
-// GlooMesh: bytes between the ranks of a group over TCP, and what is said when one of them is lost. The process ignores
-// SIGPIPE, which Gloo's writes to a lost rank raise.
+// GlooMesh: carries bytes between the ranks of a group over TCP, and says which is lost. The process ignores SIGPIPE,
+// which Gloo's writes to a lost rank raise.
 #pragma once
 
 #include <gloo/rendezvous/context.h>
@@ -19,13 +19,13 @@
 
 namespace mixtune {
 
-// Where this process listens. Throws Error where `host` is not an address of this machine.
+// The device with which this process listens at `host`. Throws Error where that is not an address of this machine.
 std::shared_ptr<gloo::transport::Device> make_gloo_device(const std::string& host);
 
 struct GlooGroup {
-  std::string prefix;      // of its keys in the store
-  int world = 1;           // ranks in all, and of them
-  std::vector<int> ranks;  // the members
+  std::string prefix;      // of the group's keys in the store
+  int world = 1;           // number of ranks of the job
+  std::vector<int> ranks;  // the members' ranks in the job
   int rank = 0;            // this process's place among the members
 };
 
@@ -41,13 +41,13 @@ class GlooMesh {
   // Connects every two members; all of them call it. Throws Error where one does not come.
   GlooMesh(Store& store, std::shared_ptr<gloo::transport::Device> device, GlooGroup group, GlooPatience patience);
 
-  // Communicator::exchange, less what a rank sends to itself. After a failure every call throws.
+  // Does Communicator::exchange, but for what a rank sends to itself. After a failure every call throws.
   void move(const char* what, std::span<const Message> sends, std::span<const Message> receives);
 
   const GlooGroup& group() const { return group_; }
 
  private:
-  // What a rank tells the others when it leaves because of a failure: why.
+  // The reason that a rank tells the others when it leaves because of a failure.
   using LastWords = std::array<char, 128>;
 
   struct Peer {

@@ -29,7 +29,7 @@ NcclFunctions::NcclFunctions(const Library& library) {
 
 namespace {
 
-// Sums in a fixed order: those of NVLink's switches are not ours to order. Who sets the variable has chosen otherwise.
+// Makes sums keep a fixed order, which NVLink's switches do not. A user who sets the variable has chosen otherwise.
 Library open_nccl() {
   setenv("NCCL_NVLS_ENABLE", "0", 0);
   return open_library(CudaLibrary::kNccl);

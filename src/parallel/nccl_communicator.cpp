@@ -35,12 +35,12 @@ Device current_device() {
   return device;
 }
 
-// A communicator of NCCL's, owned.
+// Owns one of NCCL's communicators.
 class NcclHandle {
  public:
   NcclHandle(std::shared_ptr<const Nccl> nccl, ncclComm_t comm) : nccl_(std::move(nccl)), comm_(comm) {}
   ~NcclHandle() {
-    // Where a rank has failed the others do not come to the end, which destroying waits for.
+    // Where a rank has failed, the others never come to the end, for which destroying waits.
     if (comm_ != nullptr) std::uncaught_exceptions() > 0 ? call().comm_abort(comm_) : call().comm_destroy(comm_);
   }
   NcclHandle(NcclHandle&& other) noexcept : nccl_(other.nccl_), comm_(std::exchange(other.comm_, nullptr)) {}
@@ -67,8 +67,8 @@ class NcclHandle {
   ncclComm_t comm_;
 };
 
-// NCCL makes its connections, and takes the memory for them, when an operation first needs them. This needs them all,
-// so that what a run finds free stays its own.
+// Makes all connections. NCCL would make each, and take the memory for it, when an operation first needs it; now memory
+// that a run finds free stays its own.
 void rehearse(const NcclHandle& nccl, int size) {
   constexpr const char* kWhat = "connecting the ranks";
   constexpr size_t kSmall = 1 << 10, kLarge = 64 << 20;  // bytes: NCCL goes other ways for each
@@ -143,7 +143,7 @@ class NcclCommunicator final : public Communicator {
   void check(ncclResult_t result, const char* what) const { handle_.check(result, what); }
   bool is_for_other(const Message& message) const { return message.peer != rank() && message.data.elements() > 0; }
 
-  // enqueue(stream) in the lane; meanwhile() in the ctx's order; the ctx waits for the lane unless it is there itself.
+  // Runs enqueue(stream) in the lane, meanwhile() in the ctx's order. The ctx waits for the lane unless it is in it.
   template <class Enqueue, class Meanwhile>
   void run(Ctx& ctx, const char* what, const Enqueue& enqueue, const Meanwhile& meanwhile) const {
     MT_CHECK(ctx.gpu != nullptr);

@@ -1,4 +1,4 @@
-// What a build without CUDA has in place of nccl_communicator.cpp.
+// The functions of nccl_communicator.cpp in a build without CUDA.
 #include "base/error.h"
 #include "parallel/nccl_communicator.h"
 

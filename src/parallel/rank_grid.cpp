@@ -11,7 +11,7 @@ namespace mixtune {
 
 namespace {
 
-// "use 1, 2, 4 or 8": what divides both.
+// "use 1, 2, 4 or 8": the numbers that divide both.
 std::string divisors(int world, int64_t experts) {
   std::vector<int> fit;
   for (int ep = 1; ep <= world; ++ep)

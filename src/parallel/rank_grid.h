@@ -1,4 +1,4 @@
-// RankGrid: which rank does what (docs/design.md, section 5). A value: no process, no device.
+// RankGrid: each rank's part in the work (docs/design.md, section 5). A value: no process, no device.
 #pragma once
 
 #include <array>
@@ -9,7 +9,7 @@
 
 namespace mixtune {
 
-// What ranks are laid out along: attention tp x cp x dp x pp, experts etp x ep x edp x pp; the first varies fastest.
+// The axes of ranks: attention tp x cp x dp x pp, experts etp x ep x edp x pp. The first of each varies fastest.
 enum class Axis { kTp, kCp, kDp, kEtp, kEp, kEdp, kPp };
 
 // A set of axes, those of attention or those of experts.
@@ -28,24 +28,24 @@ class Axes {
 };
 
 constexpr Axes kAllAxes = {Axis::kTp, Axis::kCp, Axis::kDp, Axis::kPp};
-// Along these, ranks have other tokens. The dense parameters' copies lie along the same axes.
+// The axes along which ranks have other tokens. The dense parameters' copies lie along the same ones.
 constexpr Axes kDataAxes = {Axis::kCp, Axis::kDp};
 
-// Ranks in the order tp-cp-ep-dp-pp. Groups of `ep` neighbours share the experts, and ranks of the same place in their
-// group hold the same ones. Experts need not be laid out as attention is: etp x ep divides tp x cp x dp.
+// The layout of ranks, in the order tp-cp-ep-dp-pp. Groups of `ep` neighbours share the experts, and ranks of the same
+// place in their group hold the same ones. Experts need not be laid out as attention is: etp x ep divides tp x cp x dp.
 struct RankGrid {
   int world = 1, rank = 0;
-  int tensor_parallel = 1, context_parallel = 1, pipeline_parallel = 1;  // of dense layers
-  int expert_tensor_parallel = 1, expert_parallel = 1;                   // of experts, in as many pipeline stages
+  int tensor_parallel = 1, context_parallel = 1, pipeline_parallel = 1;  // the dense layers'
+  int expert_tensor_parallel = 1, expert_parallel = 1;                   // the experts', in as many stages
 
-  // Whether the sizes divide the world as above, and the rank is one of it. The rest asks for a legal grid.
+  // Whether the sizes divide the world as above, and the rank is in it. All other functions need a legal grid.
   bool legal() const;
 
-  // A group is of the ranks that differ from this one along `axes` alone, in the order of their ranks.
+  // A group is the ranks that differ from this one along `axes` alone, in the order of their ranks.
   int size(Axes axes) const;
-  int position(Axes axes) const;  // of this rank in its group; along one axis, its place on it
-  int color(Axes axes) const;     // the same for all of a group, and another for another: 0, 1, ... groups - 1
-  std::vector<int> ranks(Axes axes) const;  // of the group
+  int position(Axes axes) const;            // this rank's place in its group; along one axis, on that
+  int color(Axes axes) const;               // the group's number: 0, 1, ... groups - 1
+  std::vector<int> ranks(Axes axes) const;  // the group's
 
   // The experts of this rank: [first, first + count).
   struct Experts {
@@ -63,12 +63,12 @@ struct RankGrid {
     int size;
   };
   std::array<Extent, 4> layout(Axes axes) const;
-  // Among the places along `axes`, or along the other axes of the same layout.
+  // The rank's place along `axes`; or, if not `along`, along the other axes of the same layout.
   int place(Axes axes, bool along) const;
 };
 
-// The grid of a run today: ep is the one axis to be chosen, all others but dp and edp are 1. Throws UserError, which
-// shows the arithmetic, where ep does not divide the world or the experts. `where`: the key.
+// The grid of a run today: ep is the one axis to choose, all others but dp and edp are 1. Throws UserError, which shows
+// the arithmetic, where ep does not divide the world or the experts. `where` is the key.
 RankGrid make_rank_grid(int world, int rank, int expert_parallel, int64_t experts, const std::string& where);
 
 }  // namespace mixtune

@@ -89,7 +89,7 @@ constexpr Axis kOfExperts[] = {Axis::kEtp, Axis::kEp, Axis::kEdp, Axis::kPp};
 
 using Groups = std::set<std::vector<int>>;
 
-// Of every rank.
+// The groups of all ranks.
 Groups groups(RankGrid grid, Axes axes) {
   Groups all;
   for (grid.rank = 0; grid.rank < grid.world; ++grid.rank) all.insert(grid.ranks(axes));
@@ -117,7 +117,7 @@ TEST(RankGrid, TwoStagesOfEightRanksWithTensorAndExpertParallelism) {
   EXPECT_EQ(groups(grid, {Axis::kEp, Axis::kPp}), (Groups{{0, 1, 2, 3, 8, 9, 10, 11}, {4, 5, 6, 7, 12, 13, 14, 15}}));
 }
 
-// Of n: what divides it.
+// The divisors of n.
 std::vector<int> divisors_of(int n) {
   std::vector<int> all;
   for (int d = 1; d <= n; ++d)
@@ -141,7 +141,7 @@ void for_each_legal_grid(int world, Body body) {
                           .expert_parallel = ep});
 }
 
-// Of which rank is which group, by color: every rank is in one, at its position, and finds all of it from there.
+// The groups along `axes`, by color. Checks that every rank is in one, at its position, and finds all of it from there.
 std::vector<std::vector<int>> partition(RankGrid grid, Axes axes) {
   const int size = grid.size(axes);
   std::vector<std::vector<int>> groups(grid.world / size);
@@ -158,7 +158,7 @@ std::vector<std::vector<int>> partition(RankGrid grid, Axes axes) {
   return groups;
 }
 
-// How many sets of ranks remain where all of a group are joined.
+// How many sets of ranks remain when the ranks of each group are joined.
 int joined(int world, const std::vector<std::vector<std::vector<int>>>& partitions) {
   std::vector<int> leader(world);
   std::iota(leader.begin(), leader.end(), 0);
@@ -180,7 +180,7 @@ void check_layout(const RankGrid& grid, std::span<const Axis> axes) {
   for (const Axis axis : axes) {
     product *= grid.size(axis);
     partitions.push_back(partition(grid, axis));
-    // Ranks of one axis are as far apart as all axes that vary faster are large: those of the first are neighbours.
+    // Ranks on one axis lie as far apart as all axes that vary faster are large: on the first they are neighbours.
     const std::vector<int>& first = partitions.back()[0];
     for (size_t i = 0; i < first.size(); ++i)
       if (first[i] != static_cast<int>(i) * product / grid.size(axis)) ADD_FAILURE() << grid.str();
@@ -194,14 +194,14 @@ TEST(RankGrid, GroupsOfEveryAxisPartitionEveryLegalGrid) {
       if (!grid.legal()) ADD_FAILURE() << grid.world;
       check_layout(grid, kAttention);
       check_layout(grid, kOfExperts);
-      // A stage of attention's is one of the experts'.
+      // Each stage of attention is one of the experts'.
       if (partition(grid, {Axis::kTp, Axis::kCp, Axis::kDp}) != partition(grid, {Axis::kEtp, Axis::kEp, Axis::kEdp}))
         ADD_FAILURE() << grid.str();
       if (grid.size(kAllAxes) != grid.world || grid.color(kAllAxes) != 0) ADD_FAILURE() << grid.str();
     });
 }
 
-// For every set of axes, on grids where no axis is trivial.
+// Tries every set of axes, on a grid where no axis is trivial.
 TEST(RankGrid, GroupsOfSeveralAxes) {
   const RankGrid grid = {.world = 2 * 3 * 2 * 3 * 2,
                          .tensor_parallel = 2,

@@ -6,7 +6,7 @@ namespace mixtune {
 
 namespace {
 
-// An all-gather of host memory; returns when it is done.
+// Gathers host memory; returns when that is done.
 void gather(Ctx& ctx, Communicator& ranks, const char* what, const Tensor& x) {
   const Stack::Frame frame(ctx.stack);
   const Tensor there = ctx.stack.push(what, x.shape, x.dtype);
@@ -34,7 +34,7 @@ std::shared_ptr<Communicator> planned(const RankGrid& grid, Axes axes) {
   return std::make_shared<PlannedCommunicator>(grid.position(axes), grid.size(axes));
 }
 
-// group(axes) makes that of the ranks along these axes.
+// group(axes) makes the group along these axes.
 void add_groups(Ranks& ranks, const std::function<std::shared_ptr<Communicator>(Axes)>& group) {
   ranks.data = ranks.grid.size(kDataAxes) == ranks.grid.world ? ranks.all : group(kDataAxes);
   ranks.dense = ranks.data;

@@ -1,4 +1,4 @@
-// Ranks: the place of this process among those of a job, and the groups in which it talks to them.
+// Ranks: this process's place among those of a job, and the groups in which it talks to them.
 #pragma once
 
 #include <functional>
@@ -15,22 +15,22 @@
 
 namespace mixtune {
 
-// What NCCL took of each of two GPUs (measured: H200, NCCL 2.28); of more it takes more.
+// What NCCL took of each of two GPUs (measured: H200, NCCL 2.28); with more GPUs it takes more.
 constexpr size_t kNcclBytes = size_t{2150} << 20;
 
-// What ranks compare, by its name in messages.
+// What ranks compare: each entry under its name for messages.
 using Entries = std::map<std::string, std::string>;
 
 struct DoNothing {
   void operator()(const auto&) const {}
 };
 
-// Groups are by what they are for; every one is there, if of one rank. Those that are the same ranks along the same
+// Groups are named by their purpose. Every one is there, perhaps with one rank. Groups of the same ranks along the same
 // axes are one communicator.
 struct Ranks {
   RankGrid grid;
-  std::optional<Device> device;                   // that the job's ranks compute on; none: this one's own choice
-  std::unique_ptr<Traffic> traffic;               // of all groups; none where there is one rank
+  std::optional<Device> device;                   // the job's choice for this rank; none: this rank's own
+  std::unique_ptr<Traffic> traffic;               // all groups'; null where there is one rank
   std::shared_ptr<Communicator> all;              // for barriers, texts and reports
   std::shared_ptr<Communicator> data;             // cp x dp, other tokens: sums of losses and of router statistics
   std::shared_ptr<Communicator> dense;            // cp x dp, copies of the dense parameters: sums of their gradients
@@ -38,9 +38,9 @@ struct Ranks {
   std::shared_ptr<Communicator> expert_parallel;  // ep, who together hold all experts: exchange of tokens
   RankProgress* progress = &unwatched();          // who is told where this rank is; never null
   std::function<void(const Entries&)> compare = DoNothing{};  // Job::compare, where there is a job
-  size_t gpu_bytes = 0;                                       // what talking to the others takes of this rank's GPU
-  // Where operations go on beside the host: for how long it may wait for them, and what ends the process then
-  // or lets it wait on (GpuOptions).
+  size_t gpu_bytes = 0;                                       // bytes of this rank's GPU that its connections take
+  // Where operations go on beside the host: how long it may wait for them, and what then ends the process or lets it
+  // wait on (GpuOptions).
   double patience = 0;
   std::function<void(const std::string& message)> give_up = DoNothing{};
 
@@ -49,7 +49,7 @@ struct Ranks {
   void advance() const { progress->advance(); }
 };
 
-// The groups of this rank's place in the grid, out of `all`. All ranks call this; each gives its own place.
+// Splits off `all` the groups of this rank's place in the grid. All ranks call this; each gives its own place.
 Ranks make_ranks(std::unique_ptr<Communicator> all, const RankGrid& grid);
 
 // Returns when all ranks of the group have called it, and this rank's work before it is done.
@@ -58,7 +58,7 @@ void barrier(Ctx& ctx, Communicator& ranks, const char* what);
 // Every rank's text, in the order of ranks. All ranks of the group call this; it waits for all of them.
 std::vector<std::string> gather_texts(Ctx& ctx, Communicator& ranks, const char* what, const std::string& text);
 
-// This process alone, which nobody watches: for all who are given no ranks. It lives as long as the process.
+// This process alone, unwatched: for callers without ranks. It lives as long as the process.
 const Ranks& single_rank();
 
 // A rank of the grid that talks to nobody, for plans of memory (DeviceType::kMeta).

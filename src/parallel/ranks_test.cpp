@@ -33,7 +33,7 @@ void run_ranks(const RankGrid& grid, const std::function<void(const Ranks&, Ctx&
   for (std::thread& thread : threads) thread.join();
 }
 
-// The ranks of a group, as these tell each other.
+// The ranks of a group, as its members tell each other.
 std::vector<std::string> members(const Ranks& ranks, Ctx& ctx, Communicator& group) {
   return gather_texts(ctx, group, "ranks of a group", std::to_string(ranks.grid.rank));
 }

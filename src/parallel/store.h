@@ -9,12 +9,12 @@ class Store {
  public:
   virtual ~Store() = default;
 
-  // Keys and values are any bytes. A rank sets each of its keys once; throws Error where it sets one again, or where
-  // the value is too large.
+  // Sets a key. Keys and values are any bytes. A rank sets each of its keys once; throws Error where it sets one again,
+  // or where the value is too large.
   virtual void set(const std::string& key, const std::string& value) = 0;
 
-  // What `rank` sets the key to, once it has. Throws Error where that takes longer than the store's timeout, or the
-  // store is lost.
+  // The value that `rank` sets the key to, once it has. Throws Error where that takes longer than the store's timeout,
+  // or the store is lost.
   virtual std::string get(int rank, const std::string& key) = 0;
 };
 

@@ -1,4 +1,4 @@
-// What tests of ranks that are threads of one process share.
+// The store that tests share whose ranks are threads of one process.
 #pragma once
 
 #include <chrono>
@@ -12,7 +12,7 @@
 
 namespace mixtune {
 
-// No two ranks use the same key here.
+// No two ranks may use the same key here.
 class MemoryStore final : public Store {
  public:
   explicit MemoryStore(std::chrono::milliseconds timeout) : timeout_(timeout) {}

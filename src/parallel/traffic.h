@@ -1,4 +1,4 @@
-// Traffic: how often, how much and how long a rank talks to others, by what is moved.
+// Traffic: how often, how much and how long a rank talks to others, for each name of what is moved.
 #pragma once
 
 #include <cstdint>
@@ -17,19 +17,19 @@ class Traffic {
   struct Sum {
     int64_t calls = 0;
     int64_t bytes = 0;           // sent by this rank to others (wrapped_communicator.h)
-    double seconds = 0;          // of the operations, waiting for others included
-    double exposed_seconds = 0;  // in which this rank did nothing else: of operations in the lane, the waits for them
+    double seconds = 0;          // the operations', waiting for others included
+    double exposed_seconds = 0;  // time in which this rank did nothing else; in the lane: the waits for it
   };
 
-  // Forgets, and counts from now on until stop(). A name that is new allocates, and so none after the first step.
+  // Forgets, and counts from now on until stop(). A new name allocates: after the first step there is none.
   void start();
   void stop() { counting_ = false; }
 
-  // Around an operation, or a wait for the lane (bytes: kWait).
+  // Enclose an operation, or a wait for the lane (bytes: kWait).
   void begin(Ctx& ctx, const char* what, int64_t bytes);
   void end();
 
-  // Of everything; of these names together. Times are those of what is past: on a GPU, after the host has waited, all
+  // The sum over all names, or over these. Times are those of what is past: on a GPU, after the host has waited, all
   // but what the lane still holds.
   Sum all();
   Sum of(std::initializer_list<std::string_view> names);
@@ -48,12 +48,12 @@ class Traffic {
   void add_times();
 
   bool counting_ = false, inside_ = false;
-  std::unique_ptr<StampClock> clock_;  // of the first ctx
+  std::unique_ptr<StampClock> clock_;  // the first ctx's
   std::vector<Entry> entries_;
-  std::vector<Span> spans_;  // whose times are not added yet
+  std::vector<Span> spans_;  // times not added yet
 };
 
-// `communicator`, and what is split from it, counted in `traffic`, which outlives them. A group of one has none.
+// Counts `communicator`, and what is split from it, in `traffic`, which outlives them. A group of one is not counted.
 std::unique_ptr<Communicator> with_traffic(std::unique_ptr<Communicator> communicator, Traffic& traffic);
 
 }  // namespace mixtune

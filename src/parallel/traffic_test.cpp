@@ -83,7 +83,7 @@ TEST_F(TrafficTest, CountsInGroupsButNotInAGroupOfOne) {
   EXPECT_EQ(traffic_.of({"tokens"}).calls, 1);
 }
 
-// Two ranks of which the second is late: the first one's time has its waiting.
+// Of two ranks the second is late: the first one's time includes its waiting.
 TEST(RanksTraffic, HasTheWaitingForOthers) {
   std::signal(SIGPIPE, SIG_IGN);  // as the program does
   MemoryStore store(10s);

@@ -1,15 +1,15 @@
-// A communicator with something around every operation.
+// WrappedCommunicator: a communicator with something around every operation.
 #pragma once
 
 #include "parallel/communicator.h"
 
 namespace mixtune {
 
-// In place of the bytes of a wait for the lane.
+// Stands for a wait for the lane, which has no bytes.
 constexpr int64_t kWait = -1;
 
-// around(ctx, what, bytes) returns what lives as long as the operation; ctx is null where groups are made. `bytes` is
-// what this rank sends to others: of an exchange as it is, of the other operations what they must send at the least.
+// around(ctx, what, bytes) returns an object that lives as long as the operation; ctx is null where groups are made.
+// `bytes` is what this rank sends to others: the true number for an exchange, the least that they must send for others.
 template <class Around>
 class WrappedCommunicator final : public Communicator {
  public:
@@ -49,7 +49,7 @@ class WrappedCommunicator final : public Communicator {
   Around around_;
 };
 
-// `communicator`, and what is split from it, wrapped. A group of one has nothing to be wrapped.
+// Wraps `communicator`, and what is split from it. A group of one is not wrapped.
 template <class Around>
 std::unique_ptr<Communicator> wrap_communicator(std::unique_ptr<Communicator> communicator, Around around) {
   if (communicator->size() == 1) return communicator;
