@@ -114,7 +114,7 @@ void Coordinator::serve() {
   }
 }
 
-// Of the listeners, then of the connections. One that is owed an answer is not read before it has taken that.
+// Polls listeners, then connections in order. One that is owed an answer is not read before it has taken that.
 std::vector<pollfd> Coordinator::wait_for_events() const {
   std::vector<pollfd> polled;
   const bool listens = steady_clock::now() >= listen_at_;
@@ -139,7 +139,7 @@ void Coordinator::finish_round(Time now) {
   std::erase_if(connections_, [](const Connection& c) { return c.peer.ended; });
 }
 
-// Without a look at the environment, which other threads may change.
+// Warns without a look at the environment, which other threads may change.
 void Coordinator::warn(const std::string& text) const {
   if (warns_) log_line("mixtune: warning", text);
 }
@@ -171,7 +171,7 @@ void Coordinator::accept_all(const Fd& listener, Time now) {
   }
 }
 
-// By the oldest stranger. Where none has been here for long, nobody is let in for a while: false.
+// Closes the oldest stranger. Where none has been here for long, lets nobody in for a while and returns false.
 bool Coordinator::make_room(Time now) {
   const auto oldest = std::ranges::find_if(connections_, [](const Connection& c) { return !c.peer.proven(); });
   if (oldest == connections_.end() || now - oldest->peer.since < kStay) {
@@ -182,11 +182,11 @@ bool Coordinator::make_room(Time now) {
   return true;
 }
 
-// What came before the end of a connection still counts.
+// Reads what has come. Bytes before the end of a connection still count.
 void Coordinator::receive(Connection& c, Time now) {
   std::array<char, 64 << 10> bytes;
   const size_t room = CoordinatorProtocol::room(c.peer);
-  if (room == 0) return;  // it is answered first; where it has gone, that fails
+  if (room == 0) return;  // it must take its answer first; if it is gone, sending that fails
   const ssize_t n = recv(c.fd.get(), bytes.data(), std::min(bytes.size(), room), MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (n > 0) protocol_.receive(c.peer, {bytes.data(), static_cast<size_t>(n)}, now);
@@ -194,7 +194,7 @@ void Coordinator::receive(Connection& c, Time now) {
   if (c.peer.stage == Peer::Stage::kRefused) say_refused(c);
 }
 
-// Once: strangers may not fill a log.
+// Warns once: strangers may not fill a log.
 void Coordinator::say_refused(const Connection& c) {
   if (std::exchange(said_refused_, true)) return;
   warn(fmt::format("rank {} of {}, from {}, was refused: {}; others like it are not told of", c.peer.claim.rank,

@@ -1,6 +1,6 @@
 // Coordinator: the one place that knows all ranks of a job. It serves their Store, hears their heartbeats, and decides,
-// once, that the job has failed. A thread of it serves all connections; what does not prove that it is a rank of this
-// job is turned away, and cannot keep the ranks out: the oldest stranger makes room.
+// once, that the job has failed. A thread of it serves all connections. A connection that does not prove to be a rank
+// of this job is turned away, and cannot keep the ranks out: the oldest stranger makes room.
 #pragma once
 
 #include <poll.h>
@@ -21,27 +21,27 @@
 namespace mixtune {
 
 struct CoordinatorOptions {
-  std::string host;                           // by which ranks reach it: it listens at what that is here
+  std::string host;                           // the name by which ranks reach it: it listens at that address
   int port = 0;                               // 0: any free one
-  int size = 1;                               // ranks
-  std::string token;                          // that ranks must prove to know
-  std::chrono::milliseconds timeout{30000};   // of a heartbeat, and of a rank that others wait for in a collective
-  std::chrono::milliseconds patience{30000};  // after which a warning names the ranks that have not joined
+  int size = 1;                               // number of ranks
+  std::string token;                          // ranks must prove to know it
+  std::chrono::milliseconds timeout{30000};   // of a heartbeat, and of a rank that others wait for
+  std::chrono::milliseconds patience{30000};  // then a warning names the ranks that have not joined
 };
 
 class Coordinator {
  public:
-  // Where the host is no address of this machine, or one that other machines cannot mean, it listens at all of its
-  // addresses, and a warning says so. Throws UserError where it cannot listen.
+  // Listens at all addresses of this machine, with a warning, where the host is none of them, or one that other
+  // machines cannot mean. Throws UserError where it cannot listen.
   explicit Coordinator(CoordinatorOptions options);
-  // After a failure, stays until the ranks know of it, a second at most.
+  // Stays after a failure until the ranks know of it, at most a second.
   ~Coordinator();
   Coordinator(const Coordinator&) = delete;
   Coordinator& operator=(const Coordinator&) = delete;
 
   int port() const { return port_; }
   std::optional<Failure> failure() const;
-  void fail(Failure failure);  // unless the job has failed before
+  void fail(Failure failure);  // does nothing where the job has failed before
   // Waits until all ranks have said goodbye, or the job has failed and the ranks know.
   std::optional<Failure> wait();
 
@@ -73,10 +73,10 @@ class Coordinator {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   CoordinatorProtocol protocol_;
-  int untold_ = 0;  // ranks that are connected and do not know of the failure
+  int untold_ = 0;  // connected ranks that do not know of the failure
 
   std::list<Connection> connections_;  // from here on the thread's own
-  Time listen_at_;                     // nobody is let in before it
+  Time listen_at_;                     // until then nobody is let in
   bool looked_for_absent_ = false, said_refused_ = false, said_full_ = false;
   std::atomic<bool> stopping_ = false;
   std::thread thread_;

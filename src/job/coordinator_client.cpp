@@ -22,8 +22,8 @@ using std::chrono::steady_clock;
 
 constexpr milliseconds kBeatEvery{200};
 constexpr milliseconds kRetryEvery{50};
-constexpr milliseconds kAttempt{5000};  // what listens there and does not answer is no coordinator
-constexpr milliseconds kSlack{5000};    // an answer may take longer than what it waited for
+constexpr milliseconds kAttempt{5000};  // a listener that does not answer in this time is no coordinator
+constexpr milliseconds kSlack{5000};    // an answer may come later by this than what it waited for
 constexpr size_t kNameLimit = 80;
 
 Failure failure_in(FrameReader& reader) {
@@ -65,7 +65,7 @@ std::string CoordinatorClient::address() const {
   return fmt::format("{}:{}", options_.host, options_.port);
 }
 
-// Why what listens there is not this job's coordinator, or not yet; "" where it is. Throws UserError where it refuses.
+// Why the listener is not this job's coordinator, or not yet; "" where it is. Throws UserError where it refuses.
 std::string CoordinatorClient::shake_hands(const Fd& socket, Purpose purpose, SteadyTime deadline) const {
   Handshake own = {.rank = options_.rank,
                    .size = options_.size,
@@ -109,7 +109,7 @@ Fd CoordinatorClient::join(Purpose purpose, SteadyTime deadline) const {
       why = error.what();
     }
     if (!warned && steady_clock::now() > warn_at) {
-      warned = true;  // of a rank whose other messages are not shown, too
+      warned = true;  // shown even for a rank whose other messages are not
       log_line("mixtune: warning",
                fmt::format("rank {} has not reached rank 0 at {} yet ({})", options_.rank, address(), why));
     }
@@ -227,7 +227,7 @@ CoordinatorClient::Wish CoordinatorClient::next_wish() {
   return wish_;
 }
 
-// Why the job has failed, if it has.
+// Sends `wish`. Returns why the job has failed, if it has.
 std::optional<Failure> CoordinatorClient::send(Wish wish) {
   const auto deadline = steady_clock::now() + (wish == Wish::kBeat ? options_.timeout : kSlack);
   const auto exchange = [&](Wish what) -> std::optional<Failure> {
@@ -239,7 +239,7 @@ std::optional<Failure> CoordinatorClient::send(Wish wish) {
     return std::nullopt;
   };
   try {
-    if (wish == Wish::kReport)  // where this rank is, which the last heartbeat may not have told
+    if (wish == Wish::kReport)  // tells where this rank is, which may be news
       if (auto failure = exchange(Wish::kBeat)) return failure;
     return exchange(wish);
   } catch (const Error& error) {

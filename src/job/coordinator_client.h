@@ -1,4 +1,4 @@
-// CoordinatorClient: a rank's connection to its job's Coordinator: values for the other ranks, and heartbeats.
+// CoordinatorClient: a rank's connection to its job's Coordinator, for values of other ranks and for heartbeats.
 #pragma once
 
 #include <atomic>
@@ -24,41 +24,41 @@ struct CoordinatorClientOptions {
   std::string host;
   int port = 0;
   int rank = 0, size = 1;
-  std::string token;                          // of the job: each proves to the other that it knows it
+  std::string token;                          // the job's: each side proves to the other that it knows it
   std::chrono::milliseconds timeout{30000};   // of joining, of get, and of each answer
-  std::chrono::milliseconds patience{30000};  // after which a warning says why it has not joined
-  // Called once, from another thread, when the job has failed or the coordinator is gone; most end the process in it.
+  std::chrono::milliseconds patience{30000};  // then a warning says why it has not joined
+  // Called once, from another thread, when the job has failed or the coordinator is gone; usually it ends the process.
   // Not called for this rank's own fail().
   std::function<void(const Failure&)> on_failure;
 };
 
 class CoordinatorClient : public Store, public RankProgress {
  public:
-  // Joins. Tries until the coordinator is there or the timeout is over; throws Error where it is not, or is another's.
+  // Joins, trying until the timeout is over. Throws Error where no coordinator is there, or it is another job's.
   explicit CoordinatorClient(CoordinatorClientOptions options);
-  // Says goodbye, unless an exception is what ends it.
+  // Says goodbye, unless an exception unwinds.
   ~CoordinatorClient() override;
 
   void set(const std::string& key, const std::string& value) override;
   std::string get(int rank, const std::string& key) override;
 
-  // The address of this machine from which this rank reaches the coordinator, as a number.
+  // The address of this machine, as a number, from which this rank reaches the coordinator.
   std::string own_address() const;
-  // Whether a rank that this one may be waiting for is at work on something long, as far as the last heartbeat tells:
-  // then whoever waits is to go on waiting.
+  // Whether, by the last heartbeat, a rank that this one may be waiting for is at work on something long: then a wait
+  // is to go on.
   bool waits_for_work() const { return waits_for_work_; }
 
-  // For the heartbeats; cheap. Names are cut to what a message has room for.
+  // What the next heartbeats say. The calls are cheap. Names are cut to what a message has room for.
   void set_step(int64_t step) override;
   void set_activity(const char* activity) override;
   void advance() override;
   void enter(const char* collective) override;
   void leave() override;
 
-  // Tells that this rank has failed, and returns why the job has: that, or what came before it. One rank's line is
-  // enough to print: what this returns. exit_code is not 0.
+  // Tells that this rank has failed. Returns why the job has: this, or what came before it. To print that is enough for
+  // one rank. exit_code is not 0.
   Failure fail(const std::string& message, int exit_code);
-  // This rank is done; the others go on. The job may still fail before all have said so.
+  // Says that this rank is done; the others go on. The job may still fail before all have said so.
   void goodbye();
 
  private:
@@ -81,14 +81,14 @@ class CoordinatorClient : public Store, public RankProgress {
   std::mutex values_mutex_;
   std::atomic<bool> waits_for_work_ = false;
 
-  std::mutex mutex_;  // of all that follows
+  std::mutex mutex_;  // for all that follows
   std::condition_variable changed_;
   Wish wish_ = Wish::kBeat;
-  bool ended_ = false;              // no further heartbeat
-  std::optional<Failure> failure_;  // why
+  bool ended_ = false;              // no heartbeat follows
+  std::optional<Failure> failure_;  // why the job has failed
   Failure report_;
   Beat now_;
-  std::string activity_;  // outside of collectives
+  std::string activity_;  // what the rank does outside of collectives
   std::thread thread_;
 };
 

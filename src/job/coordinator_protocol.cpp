@@ -12,9 +12,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kStrangerTime{5000};  // in which a connection proves what it is
+constexpr milliseconds kStrangerTime{5000};  // a connection proves within it what it is
 constexpr size_t kChunk = 64 << 10;
-constexpr int kConnections = 8;  // of a rank: two, and those of attempts that it has given up
+constexpr int kConnections = 8;  // a rank's most: two, and attempts that it has given up
 
 Error not_a_rank(std::string_view what) {
   return Error("", what, "");
@@ -89,7 +89,7 @@ void CoordinatorProtocol::welcome(Peer& peer, FrameReader& reader, Time now) {
   answer(peer, FrameWriter(FrameKind::kWelcome).text(make_proof(token_, Prover::kCoordinator, peer.claim)));
 }
 
-// The proof first: who does not know the token learns nothing else.
+// Checks the proof first: a peer that does not know the token learns nothing else.
 std::string CoordinatorProtocol::problem_of(const Peer& peer, std::string_view proof, Time now) {
   if (!same_proof(proof, make_proof(token_, Prover::kRank, peer.claim)))
     return "this is another job, or its MIXTUNE_TOKEN is another";

@@ -1,5 +1,5 @@
-// CoordinatorProtocol: what a coordinator answers to what comes through its connections, and what it knows of the job.
-// No socket, no thread; the caller moves the bytes and tells the time.
+// CoordinatorProtocol: a coordinator's answers to what comes through its connections, and its knowledge of the job. It
+// has no socket and no thread; the caller moves the bytes and tells the time.
 #pragma once
 
 #include <chrono>
@@ -19,7 +19,7 @@ namespace mixtune {
 // One connection.
 struct Peer {
   using Time = RankWatch::Time;
-  // A stranger has proven nothing yet; one that is refused gets its answer, and is heard no more.
+  // A stranger has proven nothing yet. A refused one gets its answer, and is heard no more.
   enum class Stage { kStranger, kChallenged, kRank, kRefused };
   struct Wait {
     int rank;
@@ -35,14 +35,14 @@ struct Peer {
 
   Time since;
   Stage stage = Stage::kStranger;
-  Handshake claim;      // what it says that it is
-  std::string in, out;  // bytes that are not handled yet; that are to be sent
-  std::string refusal;  // why
+  Handshake claim;      // what it says it is
+  std::string in, out;  // bytes not handled yet; bytes to be sent
+  std::string refusal;  // why it is refused
   std::optional<Wait> wait;
-  bool reported = false;  // waits for the decision
-  bool told = false;      // of the failure
+  bool reported = false;  // it waits for the decision
+  bool told = false;      // it knows of the failure
   bool left = false;
-  bool ended = false;  // to be closed
+  bool ended = false;  // it is to be closed
 };
 
 class CoordinatorProtocol {
@@ -52,14 +52,14 @@ class CoordinatorProtocol {
   CoordinatorProtocol(int size, std::string token, std::chrono::milliseconds timeout, Time now)
       : size_(size), token_(std::move(token)), values_(size), watch_(size, timeout, now), connections_(size) {}
 
-  // How many bytes it takes from a connection now: 0 until it has been answered.
+  // How many bytes a connection may give now: 0 until it has been answered.
   static size_t room(const Peer& peer);
-  // Handles what the bytes complete. What no rank says ends the connection without a word.
+  // Handles what the bytes complete. A frame that no rank sends ends the connection without a word.
   void receive(Peer& peer, std::string_view bytes, Time now);
-  // Answers what has waited; ends what has been a stranger for too long. Called for every connection every few
-  // milliseconds.
+  // Answers a peer that has waited, and ends one that has been a stranger for too long. Called for every connection
+  // every few milliseconds.
   void check(Peer& peer, Time now);
-  // The connection is closed.
+  // Tells that the connection is closed.
   void close(const Peer& peer);
 
   RankWatch& watch() { return watch_; }
@@ -81,7 +81,7 @@ class CoordinatorProtocol {
   const std::string token_;
   SharedValues values_;
   RankWatch watch_;
-  std::vector<int> connections_;  // of each rank, proven
+  std::vector<int> connections_;  // each rank's, proven
 };
 
 }  // namespace mixtune

@@ -144,7 +144,7 @@ TEST(Coordinator, NoCoordinator) {
               HasSubstr("no coordinator at 127.0.0.1:" + std::to_string(port) + " within 0.3 s (Connection refused)"));
 }
 
-// Long before the timeout, which is minutes.
+// The failure comes long before the timeout, which is minutes.
 TEST(Coordinator, RanksThatDoNotMeetSayWhy) {
   int port = 0;
   {
@@ -188,7 +188,7 @@ TEST(Coordinator, CoordinatorThatIsGone) {
   EXPECT_THROW(a.client.get(0, "key"), Error);
 }
 
-// Long after the timeout: what advances is not missing, and the one that waits knows it.
+// Runs long past the timeout: a rank that advances is not missing, and the one that waits knows it.
 TEST(Coordinator, RankThatAdvancesIsWaitedFor) {
   Coordinator coordinator = make_coordinator(2, kFewBeats);
   Rank a(coordinator.port(), 0, 2), b(coordinator.port(), 1, 2);

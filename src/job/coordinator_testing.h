@@ -1,4 +1,4 @@
-// What tests of the coordinator share: ranks that are threads of this process, and such as speak by hand.
+// Helpers for tests of the coordinator: ranks that are threads of this process, and ranks that speak by hand.
 #pragma once
 
 #include <chrono>
@@ -20,14 +20,14 @@ using std::chrono::steady_clock;
 constexpr const char* kHost = "127.0.0.1";
 constexpr const char* kToken = "the token of the tests";
 constexpr milliseconds kShort{300};
-constexpr milliseconds kFewBeats{800};  // in which ranks on a busy machine still get a heartbeat through
-constexpr milliseconds kLong{10000};    // more than a test waits for what will come
+constexpr milliseconds kFewBeats{800};  // even on a busy machine ranks get a heartbeat through
+constexpr milliseconds kLong{10000};    // more than a test waits for anything that will come
 
 inline Coordinator make_coordinator(int size, milliseconds timeout = kLong) {
   return Coordinator({.host = kHost, .size = size, .token = kToken, .timeout = timeout});
 }
 
-// A rank in a thread of this process, and what it is told of the job's end.
+// A rank in a thread of this process, and what it hears of the job's end.
 struct Rank {
   Rank(int port, int rank, int size, milliseconds timeout = kLong, const char* token = kToken)
       : client({.host = kHost,
@@ -63,7 +63,7 @@ inline SteadyTime soon() {
   return steady_clock::now() + kLong;
 }
 
-// Says hello as `claim` does, and adds both numbers to it.
+// Says hello as `claim` does, and adds both nonces to it.
 inline Fd say_hello(int port, Handshake& claim) {
   Fd socket = connect_to(kHost, port, soon());
   claim.rank_nonce = random_bytes(kNonceBytes);
@@ -75,7 +75,7 @@ inline Fd say_hello(int port, Handshake& claim) {
   return socket;
 }
 
-// The kind of the answer to a frame.
+// Sends a frame. Returns the kind of the answer.
 inline FrameKind ask(const Fd& socket, const std::string& frame) {
   send_frame(socket, frame, soon());
   const std::string answer = receive_frame(socket, soon());
@@ -86,7 +86,7 @@ inline FrameKind give_proof(const Fd& socket, const std::string& proof) {
   return ask(socket, FrameWriter(FrameKind::kProof).text(proof).frame());
 }
 
-// A rank that does no more than its caller makes it do.
+// Joins as a rank that does no more than its caller makes it do.
 inline Fd join_by_hand(int port, Handshake claim) {
   Fd socket = say_hello(port, claim);
   MT_CHECK(give_proof(socket, make_proof(kToken, Prover::kRank, claim)) == FrameKind::kWelcome);

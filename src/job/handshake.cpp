@@ -30,7 +30,7 @@ std::string random_bytes(size_t count) {
   return bytes;
 }
 
-// A frame, because its fields cannot be told in two ways.
+// The proof is over a frame, because its fields cannot be told in two ways.
 std::string make_proof(std::string_view token, Prover prover, const Handshake& handshake) {
   start_sodium();
   FrameWriter said(FrameKind::kProof);

@@ -26,7 +26,7 @@ std::string hex(std::string_view bytes) {
   return text;
 }
 
-// As Python's hmac makes it of the same frame.
+// The expected text is from Python's hmac, over the same frame.
 TEST(Handshake, ProofIsTheHmac) {
   EXPECT_EQ(hex(make_proof("the token of the tests", Prover::kRank, handshake())),
             "042d14b9362f3ffc86d5ca700337834a72e74faa75842dcf69b5f441cb49ec33");
@@ -92,7 +92,7 @@ TEST(Socket, OwnAddresses) {
   EXPECT_EQ(name.problem, "");
   ASSERT_FALSE(name.addresses.empty());
   for (const std::string& address : name.addresses) EXPECT_TRUE(address == "127.0.0.1" || address == "::1") << address;
-  const OwnAddresses elsewhere = own_addresses("192.0.2.1");  // of documentation: nobody has it
+  const OwnAddresses elsewhere = own_addresses("192.0.2.1");  // an address for documentation: nobody has it
   EXPECT_TRUE(elsewhere.addresses.empty());
   EXPECT_EQ(elsewhere.problem, "192.0.2.1 is no address of this machine");
   EXPECT_THROW(own_addresses("no-such-name.invalid"), UserError);

@@ -17,9 +17,9 @@ namespace mixtune {
 
 namespace {
 
-// The coordinator knows better than a communicator why a rank does not answer, so it is to be the first to say so.
+// How much later a communicator gives up: the coordinator knows better why a rank does not answer, so it speaks first.
 constexpr std::chrono::seconds kLater{5};
-// A launcher starts its ranks together: one that waits for another this long says so.
+// When a rank that waits for another says so: a launcher starts its ranks together.
 constexpr std::chrono::seconds kPatience{10};
 
 OwnGpu own_gpu(Device device) {

@@ -1,4 +1,4 @@
-// Job: this process as one of the ranks of a job, from what its launcher says to the groups in which it talks.
+// Job: this process as a rank of a job, from what its launcher says to the groups in which it talks.
 #pragma once
 
 #include <chrono>
@@ -17,28 +17,28 @@ namespace mixtune {
 
 struct JobOptions {
   Launch launch;
-  std::string token;                    // the supervisor's, for its ranks, or the user's, of all ranks; "": none
+  std::string token;                    // the supervisor's for its ranks, or the user's for all ranks; "": none
   std::chrono::milliseconds timeout{};  // collective_timeout
   // Called once, when the job has failed elsewhere (from another thread), or a GPU never comes to an end: it ends the
-  // process. Not for fail() here.
+  // process. Not called for fail() here.
   std::function<void(const Failure&)> on_failure;
 };
 
 class Job {
  public:
-  // Joins the others; rank 0 coordinates, unless a supervisor does. Throws Error where they do not come in time.
+  // Joins the others. Rank 0 coordinates, unless a supervisor does. Throws Error where the others do not come in time.
   explicit Job(JobOptions options);
-  // Says goodbye, unless an exception is what ends it; rank 0 then stays until all have.
+  // Says goodbye, unless an exception unwinds; rank 0 then stays until all have.
   ~Job();
 
-  // Throws UserError where this rank's entries are not those of rank 0: it names what differs.
+  // Throws UserError where this rank's entries differ from rank 0's: it names those that do.
   void compare(const Entries& entries);
 
-  // All ranks call this; they compute on `device`, on GPUs each with its own. The job outlives the ranks.
+  // The ranks of the job, each on a `device` of its own if that is a GPU. All call this. The job outlives them.
   Ranks connect(Device device, const RankGrid& grid);
 
   RankProgress& progress() { return *client_; }
-  // Tells the others that this rank has failed; returns why the job has, which may be what came before it.
+  // Tells the others that this rank has failed. Returns why the job has, which may be what came before.
   Failure fail(const std::string& message, int exit_code);
 
  private:

@@ -30,14 +30,14 @@ Start as_rank(const LaunchVariables& variables, const Claim& claim, Launch rank,
   return {.rank = std::move(rank), .ignored = ""};
 }
 
-// A pod's variables are torchrun's, which is to start the ranks there.
+// A pod's variables are torchrun's: it must start the ranks there.
 [[noreturn]] void refuse_without_torchrun(const LaunchVariables& variables, const char* name,
                                           const std::string& alone) {
   throw UserError(name, fmt::format("is {}, and torchrun has not started this process", printable(variables.get(name))),
                   "run 'torchrun --no-python mixtune ...' in each pod, " + alone);
 }
 
-// RANK and WORLD_SIZE without another launcher: torchrun's, an operator's, or left behind.
+// Starts by RANK and WORLD_SIZE without another launcher: torchrun's, an operator's, or left behind.
 Start by_pytorch(const LaunchVariables& variables, const Claim& claim, const StartOptions& options) {
   const std::string both = variables_of(variables, claim);
   if (!variables.has("LOCAL_RANK")) {
@@ -51,7 +51,7 @@ Start by_pytorch(const LaunchVariables& variables, const Claim& claim, const Sta
   return as_rank(variables, claim, rank_of_pytorch(variables, claim), options);
 }
 
-// A rank of an MPI launcher or of srun. What PyTorch's variables say else does not count.
+// Starts as a rank of an MPI launcher or of srun. Other variables of PyTorch do not count.
 Start by_launcher(const LaunchVariables& variables, const Claim& claim, const StartOptions& options) {
   Start start = as_rank(variables, claim, rank_of_launcher(variables, claim), options);
   std::string others;
@@ -63,7 +63,7 @@ Start by_launcher(const LaunchVariables& variables, const Claim& claim, const St
   return start;
 }
 
-// Both make this process one of several ranks: the same, or nobody knows which.
+// Starts where both make this process one of several ranks. They must say the same.
 Start by_both(const LaunchVariables& variables, const Claim& pytorch, const Claim& launcher,
               const StartOptions& options) {
   if (pytorch.rank != launcher.rank || pytorch.size != launcher.size)
@@ -84,7 +84,7 @@ void check_pmix(const LaunchVariables& variables) {
                     "to run alone");
 }
 
-// What makes no rank, but says that there are others.
+// Throws for variables that make no rank, but say that there are others.
 void check_left_behind(const LaunchVariables& variables, const StartOptions& options) {
   for (const char* name : {"RANK", "LOCAL_RANK"})
     if (options.nproc == 0 && variables.number_or_none(name) > 0)

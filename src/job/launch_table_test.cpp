@@ -43,7 +43,7 @@ std::string outcome_of(const Variables& variables, const StartOptions& options) 
   }
 }
 
-// The commands 'unset NAME...' that a message advises.
+// The environments after the commands 'unset NAME...' that a message advises.
 std::vector<Variables> unset_by(const std::string& message, const Variables& variables) {
   const std::string word = "'unset ";
   std::vector<Variables> advised;
@@ -82,7 +82,7 @@ TEST_P(LaunchTable, Outcome) {
   EXPECT_EQ(outcome.find('\n'), outcome.npos);
 }
 
-// Nobody who does what the errors say goes round in circles, or becomes a rank by following --nproc's.
+// A user who follows the errors' advice never goes round in circles, and never becomes a rank by --nproc's.
 TEST_P(LaunchTable, AdviceLeadsSomewhere) {
   const Row& row = GetParam();
   if (!outcome_of(row.variables, row.options).starts_with("error")) return;

@@ -21,7 +21,7 @@ std::optional<Launch> launch(const Variables& variables) {
       .rank;
 }
 
-// `variables` with `changes`; an empty value takes one away.
+// `variables` with `changes`; an empty value removes one.
 Variables with(Variables variables, const Variables& changes) {
   for (const auto& [name, value] : changes)
     if (value.empty())

@@ -13,12 +13,12 @@ namespace {
 
 constexpr int kMaxPort = 65535;
 constexpr int kMaxRanks = 1 << 20;
-// Above these are the steps that run no tasks of srun: a job's batch script, the shell of salloc.
+// The last number of a step that runs tasks of srun. Above it are a job's batch script and the shell of salloc.
 constexpr uint64_t kMaxStep = 0xfffffff0;
 
 constexpr Launcher kPyTorch = {.rank = "RANK", .size = "WORLD_SIZE", .local_rank = "LOCAL_RANK"};
 constexpr Launcher kSrun = {.rank = "SLURM_PROCID", .size = "SLURM_STEP_NUM_TASKS", .local_rank = "SLURM_LOCALID"};
-// Open MPI and what descends from it.
+// Open MPI, and launchers that descend from it.
 constexpr Launcher kOpenMpi = {.rank = "OMPI_COMM_WORLD_RANK",
                                .size = "OMPI_COMM_WORLD_SIZE",
                                .local_rank = "OMPI_COMM_WORLD_LOCAL_RANK",
@@ -29,7 +29,7 @@ constexpr Launcher kMvapich = {.rank = "MV2_COMM_WORLD_RANK",
                                .local_rank = "MV2_COMM_WORLD_LOCAL_RANK",
                                .local_size = "MV2_COMM_WORLD_LOCAL_SIZE",
                                .set_address = "mpirun_rsh ... MASTER_ADDR=HOST"};
-// MPICH's and Intel MPI's.
+// MPICH's and Intel MPI's launcher.
 constexpr Launcher kHydra = {.rank = "PMI_RANK",
                              .size = "PMI_SIZE",
                              .local_rank = "MPI_LOCALRANKID",
@@ -41,7 +41,7 @@ constexpr Launcher kCray = {.rank = "PMI_RANK",
                             .local_size = "PMI_LOCAL_SIZE",
                             .set_address = "mpiexec --env MASTER_ADDR=HOST"};
 
-// The same port in all ranks of a job, and most likely another in another job: below those that systems give away.
+// A port: the same in all ranks of a job, most likely another in another job, below those that systems give away.
 int port_of_job(std::string_view id) {
   uint32_t hash = 2166136261;  // FNV-1a
   for (const char c : id) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619;
@@ -56,7 +56,7 @@ int port_in(const LaunchVariables& variables) {
   return port_of_job("");
 }
 
-// The first of Slurm's list of nodes: "node[03-05,9],other" begins with node03.
+// The first node of Slurm's list: "node[03-05,9],other" begins with node03.
 std::string first_node(const char* name, std::string_view list) {
   const auto fail = [&] {
     throw UserError(name, fmt::format("is '{}', not a list of nodes", printable(list)), "set MASTER_ADDR");
@@ -83,7 +83,7 @@ std::string address_in_slurm(const LaunchVariables& variables) {
   return first_node(list, variables.require(list, "SLURM_PROCID is", "set MASTER_ADDR to the machine of rank 0"));
 }
 
-// Where it is not given and all ranks are here, this machine is the place.
+// The address of rank 0. Where it is not given and all ranks are here, this machine is the place.
 std::string address_in_mpi(const LaunchVariables& variables, const Claim& claim) {
   if (variables.has("MASTER_ADDR")) return variables.get("MASTER_ADDR");
   const Launcher& launcher = *claim.launcher;
@@ -144,8 +144,8 @@ std::optional<Claim> claim_of_pytorch(const LaunchVariables& variables) {
   return claim_of(variables, kPyTorch);
 }
 
-// MPI's launchers start their daemons by srun, whose variables then are those of a daemon; but srun itself sets some of
-// PMI's, which say the same as its own.
+// MPI's launchers start their daemons by srun, whose variables are then a daemon's. But srun itself sets some of PMI's,
+// which say the same as its own.
 std::optional<Claim> claim_of_launcher(const LaunchVariables& variables, bool at_terminal) {
   const auto mpi = claim_of_mpi(variables), srun = claim_of_srun(variables);
   const bool same = mpi && srun && mpi->rank == srun->rank && mpi->size == srun->size;
@@ -154,8 +154,8 @@ std::optional<Claim> claim_of_launcher(const LaunchVariables& variables, bool at
   return mpi;
 }
 
-// torchrun's agent may listen at MASTER_PORT itself, for PyTorch's ranks: ours then meet at the next one. In a pod
-// without a launcher runs one process.
+// torchrun's agent may listen at MASTER_PORT itself, for PyTorch's ranks: mixtune's ranks then meet at the next port. A
+// pod without a launcher runs one process.
 Launch rank_of_pytorch(const LaunchVariables& variables, const Claim& claim) {
   const std::string because = variables.list({"RANK", "WORLD_SIZE"}) + " are", alone = claim.or_alone();
   Launch launch = {.rank = claim.rank, .size = claim.size};

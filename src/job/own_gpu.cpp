@@ -16,7 +16,7 @@ std::string key_of(const char* what, int rank) {
   return fmt::format("gpu/{}/{}", what, rank);
 }
 
-// "" where no two ranks have the same.
+// The ranks that share a GPU, as a line; "" where there are none.
 std::string shared_gpu(Store& store, int size) {
   std::map<std::string, int> ranks;
   for (int rank = 0; rank < size; ++rank) {

@@ -16,7 +16,7 @@ using testing::AllOf;
 using testing::Each;
 using testing::HasSubstr;
 
-// What each rank says where rank r has GPU gpus[r].
+// The error of each rank, where rank r has GPU gpus[r].
 std::vector<std::string> errors_of(const std::vector<OwnGpu>& gpus) {
   MemoryStore store(std::chrono::seconds(10));
   std::vector<std::future<std::string>> ranks;

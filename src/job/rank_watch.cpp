@@ -13,14 +13,14 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// A rank that is lost breaks the connections of others, who report that: its own loss, if it becomes known within this
-// time, is the better message.
+// The time in which the loss of a rank may become known. Other ranks, whose connections it breaks, report that first;
+// its own loss is the better message.
 constexpr milliseconds kSettle{50};
-// The heartbeats that a rank may miss before it counts as silent where another reason to fail is there.
+// How long a rank may miss heartbeats before it counts as silent where another reason to fail is there.
 constexpr milliseconds kQuiet{1000};
-// The watch itself was stopped, or its machine.
+// A pause between looks that means that the watch itself, or its machine, was stopped.
 constexpr milliseconds kStall{1000};
-// A rank that moves for longer than this after others have begun to wait for it is at work on something long.
+// A rank that moves for longer than this after others began to wait for it is at work on something long.
 constexpr milliseconds kSlow{1000};
 constexpr size_t kMessageLimit = 2000;
 
@@ -89,8 +89,8 @@ void RankWatch::look_for_silent(Time now) {
     if (at(rank).state == State::kHere && now - at(rank).heard > timeout_) return fail_silent(rank, now);
 }
 
-// Every rank enters the same collectives in the same order: the one that has entered the fewest is the one that those
-// who wait are waiting for. -1: no rank is here.
+// The rank that others wait for: all enter the same collectives in the same order, so it is the one that has entered
+// the fewest. -1: no rank is here.
 int RankWatch::last() const {
   int last = -1;
   for (int rank = 0; rank < std::ssize(ranks_); ++rank)

@@ -26,7 +26,7 @@ class RankWatchTest : public testing::Test {
                     .collective = inside ? activity : "",
                     .activity = activity};
   }
-  // All but `silent` send heartbeats.
+  // Lets time pass, in which all but `silent` send heartbeats.
   void pass(milliseconds time, int silent = -1) {
     for (milliseconds gone{0}; gone < time; gone += milliseconds(100)) {
       now_ += milliseconds(100);
@@ -71,7 +71,7 @@ TEST_F(RankWatchTest, RankThatDoesNotCome) {
   EXPECT_EQ(watch_.failure()->exit_code, 1);
 }
 
-// On GPUs an operation goes on when its call has returned, and the rank with something else.
+// A GPU's operation goes on when its call has returned, and the rank goes on with something else.
 TEST_F(RankWatchTest, RanksThatWentOnWaitToo) {
   for (const int rank : {0, 1}) beats_[rank] = {12, 7, true, "tokens to experts", "backward"};
   beats_[2] = {12, 6, true, "row counts", "forward"};
@@ -104,7 +104,7 @@ TEST_F(RankWatchTest, ProgressInCollectivesIsNoWait) {
   EXPECT_EQ(message(), "none");
 }
 
-// As long as it takes: 0 and 1 have written their files, 2 still writes its own.
+// It may take long: 0 and 1 have written their files, 2 still writes its own.
 TEST_F(RankWatchTest, RankThatAdvancesIsNotMissing) {
   at(0, 7, true, "end of saving");
   at(1, 7, true, "end of saving");
@@ -122,7 +122,7 @@ TEST_F(RankWatchTest, RankThatAdvancesIsNotMissing) {
   EXPECT_FALSE(watch_.waits_for_work(0, now_));
 }
 
-// On a GPU it counts as inside of what it entered last, although that is long done.
+// A GPU's rank counts as inside the collective that it entered last, although that is long done.
 TEST_F(RankWatchTest, RankOfAGpuThatAdvancesIsNotMissing) {
   for (const int rank : {0, 1}) beats_[rank] = {12, 7, true, "end of saving", "end of saving"};
   beats_[2] = {12, 6, true, "folder to save to", "saving"};
@@ -147,7 +147,6 @@ TEST_F(RankWatchTest, RankThatAdvancesDoesNotWait) {
   EXPECT_EQ(message(), "none");
 }
 
-// Others that advance do not excuse it.
 // Rank 1 waits for rank 0, which works for long and then goes on at once: rank 1's heartbeats come later.
 TEST_F(RankWatchTest, RankThatWaitedForAnotherHasTimeToComeAfterIt) {
   at(0, 3, false, "backward");
@@ -167,6 +166,7 @@ TEST_F(RankWatchTest, RankThatWaitedForAnotherHasTimeToComeAfterIt) {
   EXPECT_THAT(message(), HasSubstr("rank 1 did not come to 'sum of gradients'"));
 }
 
+// Others that advance do not excuse it.
 TEST_F(RankWatchTest, TheOneThatStandsStillIsNamed) {
   at(0, 7, true, "end of saving");
   at(1, 7, false, "saving");
@@ -204,7 +204,7 @@ TEST_F(RankWatchTest, LossIsABetterReasonThanWhatOthersReport) {
 TEST_F(RankWatchTest, FirstReportEndsTheJob) {
   watch_.report({.rank = 1, .message = "disk\nfull", .exit_code = 17}, now_);
   watch_.report({.rank = 0, .message = "another"}, now_);
-  watch_.lose(1);  // it has said why
+  watch_.lose(1);  // the rank has said why
   pass(milliseconds(100));
   EXPECT_EQ(message(), "rank 1: disk\\x0afull");
   EXPECT_EQ(watch_.failure()->exit_code, 17);

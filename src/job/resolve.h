@@ -1,4 +1,4 @@
-// Addresses of TCP, and names that stand for them.
+// TCP addresses, and names that stand for them.
 #pragma once
 
 #include <netinet/in.h>
@@ -22,14 +22,14 @@ struct Address {
   std::string text() const;  // as a number, without the port
 };
 
-// What `host`, a name or a number, stands for. Throws Error, which says why, where that is nothing, or where the
-// resolver does not answer before the deadline: it then goes on in a thread of its own, for nobody.
+// The addresses that `host`, a name or a number, stands for. Throws Error, which says why, where there are none, or
+// where the resolver does not answer before the deadline: it then goes on in a thread of its own, for nobody.
 std::vector<Address> resolve(const std::string& host, int port, std::chrono::steady_clock::time_point deadline);
 
-// Addresses that are written as numbers; what is none is left out.
+// The addresses that `texts` are as numbers, without those that are none.
 std::vector<Address> numbers(const std::vector<std::string>& texts, int port);
 
-// Whether `host` says of itself that it is this machine alone: a number, or a name of localhost.
+// Whether `host` itself says that it is this machine alone: a loopback number, or a name of localhost.
 bool names_loopback(const std::string& host);
 
 }  // namespace mixtune

@@ -1,5 +1,5 @@
-// SharedValues: what the ranks of a job leave for each other. A value belongs to the rank that sets it, and stays as it
-// was set; all of them together are bounded.
+// SharedValues: the values that ranks of a job leave for each other. A value belongs to the rank that sets it, and
+// stays as it was set; all of them together are bounded.
 #pragma once
 
 #include <cstddef>
@@ -13,17 +13,17 @@ namespace mixtune {
 class SharedValues {
  public:
   static constexpr size_t kMaxKeyBytes = 1 << 10;
-  static constexpr size_t kMaxOfRank = 4096;           // values of one rank
-  static constexpr size_t kMaxBytesOfRank = 16 << 20;  // and their keys and values together
+  static constexpr size_t kMaxOfRank = 4096;           // the most values of one rank
+  static constexpr size_t kMaxBytesOfRank = 16 << 20;  // and bytes of their keys and values together
 
   explicit SharedValues(int ranks) : used_(static_cast<size_t>(ranks)) {}
 
-  // Why it may not: one line; "" where it has set it.
+  // Sets the value and returns ""; or returns why it may not, as one line.
   std::string set(int rank, const std::string& key, std::string value);
-  // None where it is not set yet.
+  // Null where it is not set yet.
   const std::string* find(int rank, const std::string& key) const;
 
-  size_t bytes() const;  // of all keys and values
+  size_t bytes() const;  // all keys' and values'
 
  private:
   struct Used {

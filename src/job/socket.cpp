@@ -31,7 +31,7 @@ UserError cannot_listen(const std::string& where, const std::string& why) {
                    "set MASTER_ADDR to an address of rank 0's machine and MASTER_PORT to a free port");
 }
 
-// 0, or errno.
+// Listens. Returns 0 or errno.
 int try_listen(int fd, const Address& address) {
   const int on = 1, off = 0;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -44,7 +44,7 @@ bool is_of_this_machine(const Address& address) {
   return fd.get() >= 0 && bind(fd.get(), address.get(), address.size) == 0;
 }
 
-// Whether `events` came before the deadline. An ended connection counts as all of them.
+// Waits for `events`; returns whether they came before the deadline. An ended connection counts as all of them.
 bool wait_for(int fd, short events, SteadyTime deadline) {
   for (;;) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - steady_clock::now());
@@ -55,7 +55,7 @@ bool wait_for(int fd, short events, SteadyTime deadline) {
   }
 }
 
-// 0, or errno.
+// Connects. Returns 0 or errno.
 int try_connect(int fd, const Address& address, SteadyTime deadline) {
   if (connect(fd, address.get(), address.size) == 0) return 0;
   if (errno != EINPROGRESS && errno != EINTR) return errno;
@@ -79,8 +79,8 @@ std::string receive_bytes(const Fd& socket, size_t size, SteadyTime deadline) {
 
 }  // namespace
 
-// A name that stands for loopback addresses alone is most likely the machine's own in its /etc/hosts: other machines
-// find another address by it.
+// A name that stands for loopback addresses alone is most likely the machine's own in its /etc/hosts: for other
+// machines it stands for another address.
 OwnAddresses own_addresses(const std::string& host) {
   OwnAddresses own;
   std::vector<Address> found;
@@ -100,7 +100,7 @@ OwnAddresses own_addresses(const std::string& host) {
   return own;
 }
 
-// Of all addresses, those of IPv6 first: a socket of theirs serves both.
+// Takes IPv6 first for all addresses: such a socket serves both kinds.
 Fd listen_at(const std::string& address, int port) {
   std::string why;
   for (const Address& a :
@@ -130,7 +130,7 @@ std::string other_address(const Fd& socket) {
   return getpeername(socket.get(), address.get(), &address.size) == 0 ? address.text() : "";
 }
 
-// Each address has its share of the time, lest one that does not answer take that of the others.
+// Gives each address its share of the time, lest one that does not answer take that of the others.
 Fd connect_to(const std::string& host, int port, SteadyTime deadline) {
   const std::vector<Address> addresses = resolve(host, port, deadline);
   std::string why = "no address";

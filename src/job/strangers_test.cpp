@@ -1,5 +1,5 @@
-// What reaches the coordinator's port and is no rank of its job: it learns nothing, changes nothing, and keeps no rank
-// out.
+// Strangers: connections to the coordinator's port that are no rank of its job. They learn nothing, change nothing, and
+// keep no rank out.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -22,7 +22,7 @@ Handshake rank_1(Purpose purpose = Purpose::kValues) {
   return {.rank = 1, .size = 2, .purpose = purpose};
 }
 
-// Whether the other side has closed, after at most one answer.
+// Whether the other side closes, after at most one answer.
 bool is_closed(const Fd& socket) {
   try {
     receive_frame(socket, soon());
@@ -49,7 +49,7 @@ TEST(Strangers, CannotJoinWithoutTheToken) {
             "another; others like it are not told of\n");
 }
 
-// What was seen of one connection is worth nothing in another, and nobody gets the coordinator to make it.
+// A proof seen on one connection is worth nothing in another, and nobody gets the coordinator to make one.
 TEST(Strangers, ProofsCannotBeUsedAgain) {
   Coordinator coordinator = make_coordinator(2);
   Handshake seen = rank_1();
@@ -110,18 +110,18 @@ TEST(Strangers, AreClosedAndIgnored) {
   EXPECT_FALSE(coordinator.failure());
 }
 
-// More than it keeps, none of which says a word: the oldest ones go, and a rank comes in at once.
+// More connections than it keeps, all silent: the oldest ones go, and a rank comes in at once.
 TEST(Strangers, DoNotKeepRanksOut) {
   Coordinator coordinator = make_coordinator(1);
   std::vector<Fd> strangers;
   for (int i = 0; i < 300; ++i) strangers.push_back(connect_to(kHost, coordinator.port(), soon()));
   const auto start = steady_clock::now();
   Rank a(coordinator.port(), 0, 1);
-  EXPECT_LT(steady_clock::now() - start, milliseconds(4000));  // in which a silent one would be closed for its silence
+  EXPECT_LT(steady_clock::now() - start, milliseconds(4000));  // a silent one would be closed later
   EXPECT_TRUE(is_closed(strangers.front()));
 }
 
-// Connecting again and again, faster than a rank does.
+// Strangers connect again and again, faster than a rank does.
 TEST(Strangers, ThatComeInStreamsDoNotKeepRanksOut) {
   Coordinator coordinator = make_coordinator(2);
   const std::jthread stream([&](const std::stop_token& stop) {
@@ -175,7 +175,7 @@ double cpu_seconds() {
          1e-6 * static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
-// A connection that waits to be let in, and no file descriptor for it: the coordinator waits, too, and does not spin.
+// A connection waits to be let in, and no file descriptor is left for it: the coordinator waits too, and does not spin.
 TEST(Strangers, WithoutFileDescriptorsItWaits) {
   Coordinator coordinator = make_coordinator(1);
   testing::internal::CaptureStderr();
@@ -217,7 +217,7 @@ TEST(Strangers, OtherJobsAreToldThatTheyAre) {
   EXPECT_FALSE(coordinator.failure());
 }
 
-// Answers a rank as a coordinator does, without the token.
+// Answers a rank like a coordinator, without the token.
 void pretend_to_coordinate(const Fd& rank) {
   receive_frame(rank, soon());
   EXPECT_EQ(ask(rank, FrameWriter(FrameKind::kChallenge).text(std::string(kNonceBytes, 'n')).frame()),
@@ -226,7 +226,7 @@ void pretend_to_coordinate(const Fd& rank) {
   EXPECT_TRUE(is_closed(rank));
 }
 
-// What listens at the port is to prove itself, too.
+// The listener at the port must prove itself, too.
 TEST(Strangers, RanksDoNotJoinAStranger) {
   const Fd listener = listen_at(kHost, 0);
   const std::jthread stranger([&](const std::stop_token& stop) {

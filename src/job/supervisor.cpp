@@ -34,12 +34,12 @@ constexpr const char* kHost = "127.0.0.1";
 constexpr int kCannotStart = 127;
 constexpr int kStopped = static_cast<int>(ExitCode::kStopped);
 
-// Whether a rank ended as one does that was told to stop: others may still be saving.
+// Whether a rank ended because it was told to stop: others may still be saving.
 bool has_stopped(int status) {
   return WIFEXITED(status) && WEXITSTATUS(status) == kStopped;
 }
 
-// Where a signal's number goes, or none. A handler can reach nothing else.
+// The pipe for signals' numbers, or -1. A handler can reach nothing else.
 std::atomic<int> signal_pipe = -1;
 static_assert(std::atomic<int>::is_always_lock_free);
 
@@ -47,13 +47,13 @@ void tell(int signal) {
   const int error = errno;
   const auto number = static_cast<unsigned char>(signal);
   if (write(signal_pipe, &number, 1) < 0) {
-    // Full: many signals wait to be read, and one more tells nothing new.
+    // A full pipe has many signals to be read, and one more tells nothing new.
   }
   errno = error;
 }
 
-// Signals that come to this process as data while this is alive, whichever of its threads they reach: threads that
-// others have started, as CUDA's driver does, do not block them.
+// While this lives, signals come to this process as data, whichever of its threads they reach: threads that others have
+// started, as CUDA's driver does, do not block them.
 class Signals {
  public:
   Signals() : read_end_(make_pipe()), write_end_(signal_pipe) {
@@ -81,7 +81,7 @@ class Signals {
   static constexpr std::array kHandled = {SIGCHLD, SIGINT, SIGTERM};
 
   static int make_pipe() {
-    MT_CHECK(signal_pipe < 0);  // there is one supervisor
+    MT_CHECK(signal_pipe < 0);  // only one supervisor may exist
     int ends[2];
     if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
       throw Error("signals", std::strerror(errno), "raise the number of open files, ulimit -n");
@@ -93,7 +93,7 @@ class Signals {
   std::array<struct sigaction, kHandled.size()> old_{};
 };
 
-// Strings as exec takes them.
+// Strings in the form that exec takes.
 class Strings {
  public:
   explicit Strings(std::vector<std::string> strings) : strings_(std::move(strings)) {
@@ -109,7 +109,7 @@ class Strings {
   std::vector<char*> pointers_;
 };
 
-// This process's environment with `settings` ("NAME=value") in place of its own.
+// This process's environment, with `settings` ("NAME=value") in place of its own values.
 std::vector<std::string> environment_with(std::vector<std::string> settings) {
   const size_t count = settings.size();
   for (char** entry = environ; *entry != nullptr; ++entry) {
@@ -122,10 +122,10 @@ std::vector<std::string> environment_with(std::vector<std::string> settings) {
   return settings;
 }
 
-// In the child, between fork and exec: system calls alone.
+// Runs in the child, between fork and exec: system calls alone.
 [[noreturn]] void become(const char* program, char** command, char** environment, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(kCannotStart);  // it has died already
+  if (getppid() != parent) _exit(kCannotStart);  // the parent has died already
   setpgid(0, 0);
   const int null = open("/dev/null", O_RDONLY);
   if (null > 0) dup2(null, 0);
@@ -153,7 +153,7 @@ class Supervisor {
  private:
   struct Rank {
     pid_t pid;
-    std::optional<int> status;  // waitpid's, once it has ended
+    std::optional<int> status;  // waitpid's, once the process has ended
   };
 
   void start(int rank);
@@ -176,7 +176,7 @@ class Supervisor {
   std::vector<Rank> ranks_;
   int stop_signal_ = 0;
   std::optional<Failure> failure_;
-  int pressure_ = 0;  // signals that the ranks have had after the failure: SIGTERM, then SIGKILL
+  int pressure_ = 0;  // signals sent to the ranks after the failure: SIGTERM, then SIGKILL
   steady_clock::time_point press_at_;
 };
 
@@ -211,7 +211,7 @@ void Supervisor::start(int rank) {
   const pid_t pid = fork();
   if (pid < 0) throw Error(fmt::format("rank {}", rank), std::strerror(errno), "start fewer processes");
   if (pid == 0) become(program.c_str(), command.get(), environment.get(), parent);
-  setpgid(pid, pid);  // as the child does: whoever is first
+  setpgid(pid, pid);  // the child does so too: whichever is first
   ranks_.push_back({.pid = pid, .status = {}});
 }
 
@@ -221,7 +221,7 @@ void Supervisor::handle(int signal) {
   if (stop_signal_ == 0) stop_signal_ = signal;
 }
 
-// The rest of an ended rank's process group goes first: until the rank is reaped, the group's number is its own.
+// The rest of an ended rank's process group is killed first: until the rank is reaped, the group's number is its own.
 void Supervisor::reap() {
   for (Rank& rank : ranks_) {
     siginfo_t info{};
@@ -235,7 +235,7 @@ void Supervisor::reap() {
   }
 }
 
-// A stopped process takes a signal, other than SIGKILL, when it goes on.
+// A stopped process takes a signal, other than SIGKILL, only when it goes on.
 void Supervisor::signal_all(int signal) {
   for (const Rank& rank : ranks_) {
     if (rank.status) continue;
@@ -252,7 +252,7 @@ bool Supervisor::some_stopped() const {
   return std::any_of(ranks_.begin(), ranks_.end(), [](const Rank& rank) { return has_stopped(*rank.status); });
 }
 
-// A rank that ended by a signal, else one that ended with a code that is a failure's, else -1.
+// The rank that ended by a signal; else one that ended with a failure's code; else -1.
 int Supervisor::first_failed() const {
   int failed = -1;
   for (int rank = std::ssize(ranks_) - 1; rank >= 0; --rank) {
@@ -269,7 +269,7 @@ void Supervisor::look_for_failure() {
   if (const int rank = first_failed(); rank >= 0) settle({.rank = rank, .connection_lost = true});
 }
 
-// What waitpid says of a rank that was lost is better than that its connection ended.
+// waitpid tells more of a lost rank than the end of its connection.
 void Supervisor::settle(Failure failure) {
   if (failure.connection_lost && failure.rank >= 0) {
     const Rank& rank = ranks_[static_cast<size_t>(failure.rank)];
@@ -298,7 +298,7 @@ std::string Supervisor::account_of(int rank) const {
   return fmt::format("rank {} ended with exit code {}{}", rank, WEXITSTATUS(status), place);
 }
 
-// Ranks that do not end by themselves are made to.
+// Signals ranks that do not end by themselves.
 void Supervisor::press() {
   if (steady_clock::now() < press_at_) return;
   signal_all(pressure_++ == 0 ? SIGTERM : SIGKILL);

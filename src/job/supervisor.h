@@ -1,4 +1,4 @@
-// Starts the ranks of a job on this machine, coordinates them, and sees to it that they end together.
+// supervise: starts the ranks of a job on this machine, coordinates them, and makes them end together.
 #pragma once
 
 #include <chrono>
@@ -8,11 +8,11 @@
 namespace mixtune {
 
 struct SupervisorOptions {
-  std::string program = {};          // of every rank, found as the shell finds it; empty: the first word of `command`
+  std::string program = {};          // every rank's, found as a shell does; empty: the first word of `command`
   std::vector<std::string> command;  // its words; the first is what lists of processes show
   int ranks = 1;
   std::chrono::milliseconds timeout{30000};  // CoordinatorOptions::timeout
-  // After a failure, ranks have this long to end by themselves, then a third of it to end by SIGTERM.
+  // The time that ranks have after a failure to end by themselves; then a third of it to end by SIGTERM.
   std::chrono::milliseconds grace{3000};
 };
 
@@ -24,7 +24,7 @@ struct Outcome {
 // Runs `ranks` processes with torchrun's variables, MIXTUNE_SUPERVISED=1 and MIXTUNE_TOKEN in their environment, until
 // all have ended: with 0, or together because one failed. A SIGINT or SIGTERM goes to all as SIGTERM, a second one
 // kills them: 128 + signal, or kStopped where ranks ended with that, which is no failure. Standard output and error are
-// shared, standard input is empty. The ranks are process groups of their own, and die with the thread that calls this.
+// shared, standard input is empty. Ranks are process groups of their own, and die with the calling thread.
 Outcome supervise(const SupervisorOptions& options);
 
 }  // namespace mixtune

@@ -23,7 +23,7 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-// Runs shell scripts as ranks. They leave their process ids in a folder: none of them may outlive a test.
+// Runs shell scripts as ranks. They leave their process ids in a folder, since none of them may outlive a test.
 class SupervisorTest : public testing::Test {
  protected:
   SupervisorOptions options(const std::string& script, int ranks) const {
@@ -37,7 +37,7 @@ class SupervisorTest : public testing::Test {
     return outcome;
   }
   std::string file(const std::string& name) const { return folder_ + "/" + name; }
-  // Waits for the file.
+  // Waits for the rank's file.
   pid_t pid_of(int rank) const {
     const auto deadline = steady_clock::now() + milliseconds(5000);
     for (pid_t pid = 0; steady_clock::now() < deadline; std::this_thread::sleep_for(milliseconds(5))) {
@@ -48,7 +48,7 @@ class SupervisorTest : public testing::Test {
     return 1;
   }
   static bool is_gone(pid_t pid) { return kill(pid, 0) != 0 && errno == ESRCH; }
-  // For processes that others reap: whether it is gone, or dead, soon.
+  // Whether a process that others reap is gone, or dead, soon.
   static bool goes(pid_t pid) {
     const auto deadline = steady_clock::now() + milliseconds(5000);
     for (; steady_clock::now() < deadline; std::this_thread::sleep_for(milliseconds(5))) {
@@ -107,7 +107,7 @@ TEST_F(SupervisorTest, ProcessesOfARankGoWithIt) {
   EXPECT_TRUE(goes(pid_of(9)));
 }
 
-// A supervisor in a process of its own, for signals to it. What it says at its end is in the file "message".
+// A supervisor in a process of its own, so that it can be sent signals. Its last message is in the file "message".
 class SupervisorProcessTest : public SupervisorTest {
  protected:
   void start(
@@ -157,7 +157,7 @@ TEST_F(SupervisorProcessTest, SignalEndsRanksThatDoNotCatchIt) {
   for (const int rank : {0, 1}) EXPECT_TRUE(is_gone(pid_of(rank)));
 }
 
-// As CUDA's driver has, once GPUs were counted: threads that leave signals to whoever takes them.
+// CUDA's driver starts such threads once GPUs were counted: any signal may reach them.
 TEST_F(SupervisorProcessTest, ThreadsThatWereThereBeforeDoNotTakeItsSignals) {
   start("exec sleep 30", [] { std::thread([] { std::this_thread::sleep_for(std::chrono::seconds(60)); }).detach(); });
   for (const int rank : {0, 1}) pid_of(rank);
@@ -185,7 +185,7 @@ TEST_F(SupervisorProcessTest, RanksDieWithASupervisorThatIsKilled) {
   for (const pid_t pid : ranks) EXPECT_TRUE(goes(pid));
 }
 
-// Ranks that join: this program again, with the one test at the end of this file, which does what kRole says.
+// Ranks that join run this program again, with the one test at the end of this file, which does what kRole says.
 constexpr const char* kRole = "MIXTUNE_TEST_ROLE";
 
 Outcome run_ranks(const std::string& role, milliseconds timeout = milliseconds(10000)) {
@@ -228,7 +228,7 @@ TEST(Supervisor, RankThatEndsEarly) {
   EXPECT_EQ(outcome.message, "rank 1 ended before the job was done at step 12, in 'forward'");
 }
 
-// As part of all tests it has no role, and nothing to do.
+// Without a role, as among all tests, it has nothing to do.
 TEST(SupervisedRank, DoesItsPart) {
   if (getenv(kRole) == nullptr) return;
   const std::string role = getenv(kRole);

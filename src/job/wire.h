@@ -12,19 +12,19 @@
 namespace mixtune {
 
 constexpr std::string_view kWireMagic = "mixtune coordinator 2";
-constexpr size_t kFrameHead = 4;          // the length
-constexpr size_t kMaxFrame = 1 << 20;     // bytes after the length, of a frame of a rank
-constexpr size_t kMaxHello = 256;         // and of a connection that has not proven yet that it is one
+constexpr size_t kFrameHead = 4;          // the length of a frame
+constexpr size_t kMaxFrame = 1 << 20;     // the most bytes after it, from a rank
+constexpr size_t kMaxHello = 256;         // and from a connection that has not proven itself yet
 constexpr size_t kMaxWireText = 4 << 10;  // longer messages are cut
 
 // A rank says hello, is challenged, proves that it knows the job's token, and is welcomed with a proof of the same
-// (handshake.h); from then on it asks and is answered, one question at a time.
+// (handshake.h). From then on it asks and is answered, one question at a time.
 enum class FrameKind : uint8_t {
   kHello = 1,  // magic, rank, size, Purpose, nonce
   kChallenge,  // nonce
   kProof,      // proof
   kWelcome,    // proof
-  kRefused,    // why: the rank's hello, or its value
+  kRefused,    // why: about the rank's hello, or its value
   kSet,        // key, value
   kGet,        // whose value, key, milliseconds to wait
   kValue,      // value
@@ -52,7 +52,7 @@ class FrameWriter {
   std::string bytes_;
 };
 
-// Reads the fields of a frame in their order; throws Error where they are not there.
+// Reads the fields of a frame in their order. Throws Error where one is not there.
 class FrameReader {
  public:
   explicit FrameReader(std::string_view body);
@@ -60,7 +60,7 @@ class FrameReader {
   int64_t number();
   int number_within(int lowest, int highest);
   std::string text();
-  void end() const;  // nothing is left
+  void end() const;  // throws unless all is read
 
  private:
   std::string_view take(size_t size);
@@ -69,9 +69,9 @@ class FrameReader {
   FrameKind kind_;
 };
 
-// What the head of a frame says: bytes after it.
+// The number of bytes that follow the head of a frame.
 size_t frame_size(std::string_view head);
-// The body of the frame that `bytes` start with, once it is whole. Throws Error where it is larger than `limit`.
+// The body of the first frame in `bytes`, once it is whole. Throws Error where it is larger than `limit`.
 std::optional<std::string_view> first_frame(std::string_view bytes, size_t limit);
 
 }  // namespace mixtune
