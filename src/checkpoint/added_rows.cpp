@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kBlockBytes = 8 << 20;
 
-// sums[column] += the values of `rows` of that column, one after the other.
+// Adds to sums[column] the values of `rows` in that column, one after the other.
 void add_rows(const Tensor& rows, std::vector<double>& sums) {
   const float* values = rows.as<float>();
   const int64_t count = rows.shape[0], columns = rows.shape[1];
@@ -38,7 +38,7 @@ std::vector<float> mean_of_rows(const HfFolder& folder, const HfBlock& slice) {
   return mean;
 }
 
-// `to` is elements of rows that are all `row`, from element `first` on, counted from the begin of a row.
+// Fills `to`, elements of rows that are all `row`, from element `first` on, counted from the start of a row.
 void fill_with_row(Ctx& ctx, const std::vector<float>& row, int64_t first, const Tensor& to) {
   const auto columns = static_cast<int64_t>(row.size());
   for (int64_t done = 0; done < to.elements();) {

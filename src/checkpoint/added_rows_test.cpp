@@ -20,12 +20,12 @@ SmallModel resized(SmallModel model) {
   return model;
 }
 
-// Whose tables are read in two blocks.
+// A model whose tables are read in two blocks.
 constexpr SmallModel kLarge = {.layers = 1, .hidden = 512, .ffn = 16, .experts = 1, .kv = 4, .vocab = 4'321};
 
 class AddedRows : public testing::Test {
  protected:
-  // The folder becomes a checkpoint of this model.
+  // Makes the folder a checkpoint of this model.
   void write(const SmallModel& model, DType dtype) {
     old_ = std::make_unique<State>(small_state(model));
     fill(*old_, dtype);
@@ -35,7 +35,7 @@ class AddedRows : public testing::Test {
     for (int param = 0; param < old_->size(); ++param) expected_.push_back(expect(param));
   }
 
-  // The old parameter, and below it the mean of its rows for each that is added.
+  // The expected parameter: the old one, and below it the mean of its rows for each added row.
   std::vector<float> expect(int param) const {
     const Tensor old = old_->weight(param);
     const int64_t rows = old.shape[0], columns = old.row_elements();
@@ -54,7 +54,7 @@ class AddedRows : public testing::Test {
     return name == "embedding" || name == "head";
   }
 
-  // That what this rank counts of every added row is the mean, in the primary's type. Returns the elements.
+  // Expects that each added row that this rank counts is the mean, in the primary's type. Returns the elements.
   int64_t expect_means(const State& state) {
     int64_t elements = 0;
     for (int param = 0; param < state.size(); ++param) {
@@ -79,7 +79,7 @@ class AddedRows : public testing::Test {
   TestCtx ctx_;
   TempFolder folder_;
   std::unique_ptr<State> old_;
-  std::vector<std::vector<float>> expected_;  // of each parameter
+  std::vector<std::vector<float>> expected_;  // each parameter's
 };
 
 constexpr StateTypes kBf16{.weights = DType::kBF16};
@@ -97,7 +97,7 @@ TEST_F(AddedRows, AreTheMeanOfEveryTypeInEveryType) {
   }
 }
 
-// One after the other: the others are not there.
+// Loads on one rank after the other: the others are not there.
 TEST_F(AddedRows, HaveTheSameBitsOnEveryLayout) {
   write(kLarge, DType::kBF16);
   const HfFolder folder(folder_.path());

@@ -30,7 +30,7 @@ inline void narrow_one(float x, F16& y) {
   y = to_f16(x);
 }
 
-// By bits, so that no compiler flag can assume it away.
+// Looks at the bits, so that no compiler flag can assume the answer.
 inline bool not_finite(float x) {
   return (std::bit_cast<uint32_t>(x) & 0x7F800000u) == 0x7F800000u;
 }

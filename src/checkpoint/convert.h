@@ -1,4 +1,4 @@
-// Between the element types of files and those that are computed with, on all threads unless said.
+// Conversions between the element types of files and those to compute with, on all threads unless said.
 #pragma once
 
 #include <cstddef>
@@ -19,16 +19,16 @@ inline std::span<const std::byte> bytes_of(const Tensor& tensor) {
   return {static_cast<const std::byte*>(tensor.data), tensor.bytes()};
 }
 
-// Of fp32, bf16 or fp16, which need not be aligned; on the calling thread alone.
+// Whether all values of `dtype` (fp32, bf16 or fp16) are finite. They need not be aligned. Runs on the calling thread.
 bool all_finite(std::span<const std::byte> values, DType dtype);
-// The same on all threads.
+// Whether all values are finite; runs on all threads.
 bool all_finite(const Tensor& values);
 
 // Fills `to` (fp32, bf16 or fp16, as large as it needs to be) with `from`, rounded to nearest, ties to even. False if
 // a finite value became infinite.
 bool narrow(std::span<const float> from, DType to_dtype, std::span<std::byte> to);
 
-// Round to nearest, ties to even; what is beyond 65,504 becomes infinite, a NaN stays a NaN.
+// Rounds to nearest, ties to even. Beyond 65,504 the result is infinite; a NaN stays a NaN.
 F16 to_f16(float x);
 
 }  // namespace mixtune

@@ -1,4 +1,4 @@
-// What a rank reads of a checkpoint: its ranks together read every byte once, and share it after.
+// CountedPart: what a rank reads of a checkpoint. Its ranks together read every byte once, and share it afterwards.
 #pragma once
 
 #include <algorithm>
@@ -7,13 +7,13 @@
 
 namespace mixtune {
 
-// Elements [first, first + to.elements()) of a slice of a parameter, perhaps none, and where they go.
+// Elements [first, first + to.elements()) of a block of a parameter, perhaps none, and the tensor they go to.
 struct CountedPart {
   int64_t first;
   Tensor to;
 };
 
-// Of elements [slice_begin, slice_end) of the slice, those that this rank counts.
+// The elements among [slice_begin, slice_end) of the block that this rank counts.
 inline CountedPart counted_between(const State& state, int param, const HfBlock& slice, int64_t slice_begin,
                                    int64_t slice_end) {
   const ParamLayout::Piece counted = state.layout().counted(param);
@@ -30,13 +30,13 @@ inline bool is_stored(const State& state, int param) {
   return state.spec(param).origin == ParamSpec::Origin::kStored;
 }
 
-// Of what the checkpoint has.
+// The elements that this rank counts and the checkpoint has.
 inline CountedPart counted_part(const State& state, int param, const HfBlock& slice) {
   if (!is_stored(state, param)) return {0, state.primary(param).view({state.primary(param).elements()}).slice(0, 0)};
   return counted_between(state, param, slice, 0, slice.stored_elements());
 }
 
-// Of the rows that it lacks.
+// The elements that this rank counts of the rows that the checkpoint lacks.
 inline CountedPart added_part(const State& state, int param, const HfBlock& slice) {
   return counted_between(state, param, slice, slice.stored_elements(), slice.elements());
 }

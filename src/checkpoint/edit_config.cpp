@@ -62,7 +62,7 @@ bool is_fifth_dialect(std::string_view text) {
   return top_level_value(text, "rope_parameters").has_value();
 }
 
-// With a new first member of the outermost object.
+// The text with a new first member of the outermost object.
 std::string with_member(std::string config_json, std::string_view key, std::string_view value) {
   const size_t brace = config_json.find('{');
   const size_t member = config_json.find_first_not_of(kSpace, brace + 1);

@@ -1,4 +1,4 @@
-// Changes to the text of a config.json, every other byte of which stays as it was.
+// Edits the text of a config.json; every other byte stays as it was.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace mixtune {
 
-// `config_json` with its top-level `dtype` or `torch_dtype` set to `dtype`. Where it has neither, one is added for what
-// is not fp32, as transformers 4 loads a model without one in fp32: `dtype` in the dialect of transformers 5, else
+// `config_json` with its top-level `dtype` or `torch_dtype` set to `dtype`. Where it has neither, one is added unless
+// `dtype` is fp32, in which transformers 4 loads such a model: `dtype` in the dialect of transformers 5, else
 // `torch_dtype`, which every version reads.
 std::string with_dtype(std::string config_json, DType dtype);
 

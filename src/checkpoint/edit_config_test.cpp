@@ -36,7 +36,7 @@ TEST(WithDtype, AddsItInTheConfigsDialect) {
               std::string(R"({"torch_dtype": "bfloat16",)") + fourth + "}");
 }
 
-// What transformers takes a model to be that names no type.
+// transformers takes a model without a type to be fp32.
 TEST(WithDtype, Fp32NeedsNoKey) {
   for (const char* same : {R"({})", R"({"a": {"dtype": "bfloat16"}})", R"({"rope_parameters": {}})"})
     EXPECT_EQ(with_dtype(same, DType::kF32), same);

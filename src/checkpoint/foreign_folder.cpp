@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kAdapterConfig = "adapter_config.json";
 
-// A folder in which a name with this start and end stands.
+// A kind of folder: it has a name with this start and end.
 struct Kind {
   std::string_view start, end, what, mend;
 };

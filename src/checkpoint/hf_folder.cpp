@@ -24,7 +24,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kReadBytes = 64 << 10;  // of a file at a time, by each thread: they stay in its cache
+constexpr int64_t kReadBytes = 64 << 10;  // each thread's portion of a file, so small that it stays in its cache
 constexpr std::string_view kMoe = ".block_sparse_moe.";
 constexpr std::string_view kModelPrefix = "model.";
 
@@ -35,7 +35,7 @@ struct Alias {
   int64_t part = 0, parts = 1;
 };
 
-// "experts.3.w1.weight" -> the packed tensor that holds it.
+// The packed tensor that holds "experts.3.w1.weight", say; none for other names.
 std::optional<Alias> packed_expert(std::string_view head, std::string_view tail) {
   constexpr std::string_view kExperts = "experts.", kWeight = ".weight";
   if (!tail.starts_with(kExperts) || !tail.ends_with(kWeight)) return {};
@@ -100,7 +100,7 @@ std::vector<std::string> weight_files(const std::string& folder, WeightMap& weig
   return {names.begin(), names.end()};
 }
 
-// What the index lists is in the file that it says. Returns the name of a tensor that it does not list, or "".
+// Checks that tensors of the index are in the files it says. Returns the name of a tensor it does not list, or "".
 std::string check_index(const WeightMap& weight_map, const std::vector<SafetensorsFile>& files) {
   size_t found = 0;
   std::string unlisted;
@@ -185,7 +185,7 @@ HfFolder::Stored HfFolder::stored(const HfBlock& block) const {
 
 namespace {
 
-// Fills `to` [n] from the bytes of a file from `begin` on: false where a value is not finite.
+// Fills `to` [n] from the bytes of a file from `begin` on. Returns false where a value is not finite.
 bool read_run(const HfFolder::Stored& from, uint64_t begin, const Tensor& to) {
   const auto size = static_cast<int64_t>(dtype_size(from.dtype));
   const int64_t n = to.elements(), most = kReadBytes / size;

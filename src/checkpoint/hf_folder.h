@@ -19,7 +19,7 @@ class HfFolder {
   // Reads the headers of all files, no weights. Throws UserError for whatever is wrong with them.
   explicit HfFolder(const std::string& path);
 
-  // Where the hub's tensor lies: it is the elements of `stored` from `first` on.
+  // Where a hub tensor lies: in `stored`, from element `first` on.
   struct Location {
     const SafetensorsFile* file;
     const std::string* stored_name;
@@ -29,31 +29,31 @@ class HfFolder {
   // Throws UserError where the tensor is missing, has another shape, or a type that weights cannot have.
   Location locate(const std::string& hub_name, const Shape& shape) const;
 
-  // Where the tensor of a block lies in a file. Throws as locate does.
+  // Where the whole tensor of a block lies in a file. stored() throws as locate does.
   struct Stored {
     const SafetensorsFile* file;
     uint64_t begin;  // byte
     DType dtype;
 
-    uint64_t byte(int64_t place) const { return begin + place * dtype_size(dtype); }  // of an element of the tensor
+    uint64_t byte(int64_t place) const { return begin + place * dtype_size(dtype); }  // an element's place
   };
   Stored stored(const HfBlock& block) const;
 
   // Fills `values` (fp32 or fp64) with the elements of a block from its index `first` on. Throws UserError as locate
-  // does, and where a value is not finite, and Error where the file has changed since it was opened.
+  // does, and where a value is not finite; Error where the file has changed since it was opened.
   void read(const HfBlock& block, int64_t first, const Tensor& values) const;
 
-  // Whether the checkpoint says that a tensor of its files is a part of it: with an index, it must be listed there.
+  // Whether the checkpoint counts a tensor of its files as a part of it: an index, if there is one, must list it.
   bool lists(const std::string& stored_name) const;
 
-  // Throws Error if a file has changed since it was opened: what was read of it may be of either content.
+  // Throws Error if a file has changed since it was opened: what was read may then be of either content.
   void check_unchanged() const;
 
   const std::string& path() const { return path_; }
   const std::vector<SafetensorsFile>& files() const { return files_; }
-  uint64_t bytes() const;      // of all tensors
-  bool packed() const;         // experts of a layer in one tensor
-  DType stored_dtype() const;  // that most of the bytes have
+  uint64_t bytes() const;      // all tensors'
+  bool packed() const;         // one tensor holds all experts of a layer
+  DType stored_dtype() const;  // the type of most of the bytes
 
  private:
   struct Found {
@@ -67,7 +67,7 @@ class HfFolder {
   std::vector<SafetensorsFile> files_;
 };
 
-// A UserError: `tensor` of `file` cannot be used. An Error where the file has changed since it was opened.
+// Throws a UserError: `tensor` of `file` is not finite. Throws an Error where the file has changed since it was opened.
 [[noreturn]] void throw_not_finite(const SafetensorsFile& file, const std::string& tensor);
 
 }  // namespace mixtune

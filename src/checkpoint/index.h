@@ -20,7 +20,7 @@ using WeightMap = std::map<std::string, std::string, std::less<>>;  // tensor ->
 // index's own folder, never a path. (What a link of that name may lead to is for path_within to say.) Throws UserError.
 WeightMap parse_index(std::string_view json, const std::string& where);
 
-// The text of an index; total_size is that of the tensors' bytes.
+// The text of an index. total_size is the number of bytes of all tensors.
 std::string format_index(const WeightMap& weight_map, uint64_t total_size);
 
 }  // namespace mixtune

@@ -15,7 +15,7 @@ namespace mixtune {
 
 namespace {
 
-// How many elements of each stored tensor the state asks for, on all ranks.
+// How many elements of each stored tensor the state asks for, over all ranks.
 using Uses = std::unordered_map<const StoredTensor*, int64_t>;
 
 Uses match(const HfFolder& folder, const State& state) {
@@ -77,7 +77,7 @@ void check_unused(const HfFolder& folder, const Uses& uses) {
     }
 }
 
-// Through the page cache, to memory of the host.
+// Reads through the page cache to host memory.
 void read_weights(const HfFolder& folder, State& state) {
   folder.check_unchanged();
   for (int param = 0; param < state.size(); ++param)
@@ -87,7 +87,7 @@ void read_weights(const HfFolder& folder, State& state) {
   folder.check_unchanged();
 }
 
-// Of what this rank reads.
+// The bytes that this rank reads.
 uint64_t bytes_read(const HfFolder& folder, const State& state) {
   uint64_t bytes = 0;
   for (int param = 0; param < state.size(); ++param)

@@ -17,7 +17,7 @@ class Load : public testing::Test {
  protected:
   Load() { fill(state_); }
 
-  // Writes, loads into an equal model, and compares every bit.
+  // Writes, loads into an equal model, and compares all bits.
   void expect_loads(const std::vector<TestTensor>& tensors) {
     write(tensors);
     State loaded = small_state();
@@ -259,7 +259,7 @@ TEST_F(Sharded, IndexAndFilesAgree) {
   expect_fails({kIndexFile, "'../a.safetensors'"});
 }
 
-// As transformers: one that the model has no place for is ignored, any other is loaded.
+// Does as transformers does: a tensor that the model has no place for is ignored, any other is loaded.
 TEST_F(Sharded, TensorsThatTheIndexDoesNotList) {
   auto tensors = hub_form(state_);
   tensors.erase(tensors.begin(), tensors.begin() + 5);
@@ -311,7 +311,7 @@ int64_t status_bytes(std::string_view key) {
   return -1;
 }
 
-// The most memory that loading takes, in bytes, above what was in use before.
+// The most bytes of memory that loading takes above what was in use before.
 TEST(LoadMemory, StaysUnderTheSizeOfTheCheckpoint) {
   const TempFolder folder;
   const SmallModel model{.layers = 2, .hidden = 512, .ffn = 1024, .experts = 8, .kv = 128, .vocab = 32000};

@@ -11,27 +11,27 @@
 
 namespace mixtune {
 
-// The configuration, the side files and the headers of the weights are in memory from its opening on: what becomes of
-// the folder then changes no checkpoint and ends no run, but for weights that are written to before they are loaded.
+// Its configuration, side files and headers of weights are in memory once it is open. A later change in the folder
+// alters no checkpoint and ends no run, unless weights are written to before they are loaded.
 class ModelFolder {
  public:
-  // Throws UserError for what is wrong with the folder. Says what of it a checkpoint will not have.
+  // Throws UserError where something is wrong with the folder. Logs what of it a checkpoint will not have.
   explicit ModelFolder(const std::string& path);
 
   const HfFolder& weights() const { return weights_; }
   const std::string& config_json() const { return config_json_; }
 
-  // Checkpoints will have this vocab_size.
+  // Gives checkpoints this vocab_size.
   void set_vocab_size(int64_t vocab_size);
-  // Checkpoints will have the files of the tokeniser `path`, in the place of this folder's own. Where that is a file,
-  // it stands for tokenizer.json and tokenizer.model both, under the name of its kind.
+  // Gives checkpoints the files of the tokeniser `path` in place of this folder's own. A file stands for tokenizer.json
+  // and tokenizer.model both, under the name of its kind.
   void set_tokenizer(const std::string& path);
-  // Checkpoints will say this chat template (side_files.h).
+  // Gives checkpoints this chat template (side_files.h).
   void set_chat_template(const std::string& source, const TokenizerNames& names) {
     mixtune::set_chat_template(side_files_, source, names);
   }
 
-  // For a checkpoint with this folder's configuration, side files and types.
+  // Options for a checkpoint with this folder's configuration, side files and types.
   SaveOptions save_options(const std::string& out_folder) const;
 
  private:

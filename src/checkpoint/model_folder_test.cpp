@@ -35,7 +35,7 @@ class Model : public testing::Test {
     return state;
   }
 
-  // What opening the folder says, and the names of what a checkpoint then holds.
+  // What opening the folder logs, and the names of what a checkpoint then holds.
   std::pair<std::string, Names> saved() {
     testing::internal::CaptureStderr();
     const ModelFolder source(model_);
@@ -109,7 +109,7 @@ TEST_F(Model, WhatTheModelIsMadeOfMayNotBeElsewhere) {
   expect_user_error([&] { ModelFolder{model_}; }, {std::string("/") + kIndexFile + ": is a link that leads out"});
 }
 
-// As `hf download` leaves a model: a folder of links to files that are named by their hashes.
+// `hf download` leaves a model so: a folder of links to files that are named by their hashes.
 TEST_F(Model, TheHubsCache) {
   const fs::path cache = folder_ / "hub/models--org--name", snapshot = cache / "snapshots/0123";
   fs::create_directories(cache / "blobs");
@@ -142,7 +142,7 @@ TEST_F(Model, ASideFileThatCannotBeOpenedIsAnError) {
   expect_user_error([&] { ModelFolder{model_}; }, {model_ + "/LICENSE: cannot be opened: Permission denied"});
 }
 
-// Whatever becomes of the folder once it is open, and its weights are loaded.
+// The folder may change once it is open, and its weights are loaded.
 TEST_F(Model, IsReadWhenItIsOpened) {
   const std::map<std::string, std::string> before = [&] {
     std::map<std::string, std::string> files;
@@ -169,7 +169,7 @@ TEST_F(Model, IsReadWhenItIsOpened) {
   }
 }
 
-// A file stands for the tokeniser of its folder, of whatever name it is.
+// A file stands for the tokeniser of its folder, whatever its name.
 TEST_F(Model, TakesTheFilesOfAnotherTokeniser) {
   const std::string other = folder_ / "other";
   fs::create_directory(other);

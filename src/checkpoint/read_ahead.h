@@ -1,4 +1,4 @@
-// ReadAhead: stretches of files, read by several threads into a ring of buffers ahead of the thread that uses them.
+// ReadAhead: reads stretches of files by several threads into a ring of buffers, ahead of the thread that uses them.
 #pragma once
 
 #include <condition_variable>
@@ -18,8 +18,8 @@ struct Stretch {
 };
 
 struct ReadPlan {
-  std::vector<Stretch> stretches;  // in the order in which they are read and given
-  std::span<std::byte> memory;     // of the ring; begins at a multiple of UncachedFile::kBlock
+  std::vector<Stretch> stretches;  // in the order of reading and giving
+  std::span<std::byte> memory;     // the ring's; begins at a multiple of UncachedFile::kBlock
   size_t buffer_bytes = 0;         // a multiple of kBlock, with room for the blocks of every stretch
   int threads = 1;
   // Called by the thread that read a stretch, with its index; what it throws reaches the user of the stretch.
@@ -29,13 +29,13 @@ struct ReadPlan {
 class ReadAhead {
  public:
   explicit ReadAhead(ReadPlan plan);
-  ~ReadAhead();  // after the reads that are under way
+  ~ReadAhead();  // waits for the reads under way
   ReadAhead(const ReadAhead&) = delete;
   ReadAhead& operator=(const ReadAhead&) = delete;
 
-  // The bytes of the next stretch, once they are read. Throws what reading or inspecting it threw.
+  // The bytes of the next stretch, once they are read. Throws what reading or inspecting them threw.
   std::span<const std::byte> next();
-  // The oldest stretch given and not yet released is used: its buffer may be filled anew.
+  // Gives back the oldest stretch in use: its buffer may be filled anew.
   void release();
 
   size_t buffers() const { return slots_.size(); }
@@ -55,7 +55,7 @@ class ReadAhead {
   std::mutex mutex_;
   std::condition_variable filled_, freed_;
   std::vector<Slot> slots_;                        // stretch i is read into slot i modulo their number
-  size_t started_ = 0, given_ = 0, released_ = 0;  // stretches, counted
+  size_t started_ = 0, given_ = 0, released_ = 0;  // counts of stretches
   bool stopped_ = false;
   std::vector<std::thread> threads_;
 };

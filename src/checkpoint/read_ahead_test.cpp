@@ -21,7 +21,7 @@ std::string random_bytes(size_t size, uint64_t key) {
   return bytes;
 }
 
-// Drops what the page cache holds of a file, where the file system has a disk below it.
+// Drops a file from the page cache, where the file system has a disk below it.
 void evict(const std::string& path) {
   const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   fsync(fd.get());
@@ -63,7 +63,7 @@ class ReadAheadTest : public testing::Test {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
   }
 
-  // Up to `held` stretches are in use at a time.
+  // Expects the right bytes with up to `held` stretches in use at a time.
   void expect_reads(const std::vector<Stretch>& stretches, size_t buffers, int threads, size_t held) {
     ReadAhead ahead(plan(stretches, buffers, threads));
     std::deque<std::span<const std::byte>> in_use;
@@ -80,7 +80,7 @@ class ReadAheadTest : public testing::Test {
     }
   }
 
-  // Any offsets and lengths that a buffer has room for.
+  // Stretches of any offsets and lengths that a buffer has room for.
   std::vector<Stretch> odd_stretches(const UncachedFile& file, size_t size, uint64_t key) const {
     std::vector<Stretch> stretches = {{&file, 0, 1}, {&file, size - 1, size}, {&file, size, size}};
     for (uint64_t i = 0; i < 200; ++i) {
@@ -111,7 +111,7 @@ TEST_F(ReadAheadTest, AnyStretchesOfSeveralFiles) {
     }
 }
 
-// Neither what is not in the page cache is brought there, nor what is there driven out.
+// Reading brings nothing into the page cache, and drives nothing out of it.
 TEST_F(ReadAheadTest, LeavesThePageCacheAsItWas) {
   constexpr size_t kSize = 256 * kBlock;
   const UncachedFile& file = add_file(kSize);

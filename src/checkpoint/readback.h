@@ -1,4 +1,4 @@
-// Readback: tensors seen from the host, a chunk at a time.
+// Readback: shows tensors to the host, a chunk at a time.
 #pragma once
 
 #include <array>
@@ -10,8 +10,8 @@
 
 namespace mixtune {
 
-// Through two pinned buffers: while the host uses one chunk, the next is being copied. What the tensors hold when they
-// are read is what the ctx's stream has made of them.
+// It has two pinned buffers: while the host uses one chunk, the next is being copied. Tensors are read as the ctx's
+// stream has left them.
 class Readback {
  public:
   static constexpr int64_t kChunkBytes = 16 << 20;
@@ -20,20 +20,20 @@ class Readback {
 
   Readback(Ctx& ctx, Buffers buffers);
 
-  // What next() gives from now on.
+  // Sets the tensors that next() gives.
   void start(std::vector<Tensor> tensors);
-  // The next chunk, of one dimension: the tensors follow each other in order, a chunk is of one of them. Valid until
+  // The next chunk, of one dimension. The tensors follow each other in order; a chunk is of one of them. Valid until
   // the next call. Empty after the last.
   Tensor next();
 
  private:
-  Tensor cut();              // the next chunk, where it is
-  void copy_to(int buffer);  // the next chunk, on its way
+  Tensor cut();              // the next chunk, in its place
+  void copy_to(int buffer);  // starts copying the next chunk
 
   Ctx& ctx_;
   std::vector<Tensor> tensors_;
-  size_t tensor_ = 0;  // of the next chunk
-  int64_t done_ = 0;   // elements of it that are in earlier chunks
+  size_t tensor_ = 0;  // the next chunk's
+  int64_t done_ = 0;   // its elements that are in earlier chunks
   std::optional<Arena> arena_;
   struct Buffer {
     Tensor memory, chunk;

@@ -1,4 +1,4 @@
-// The folder of a run as a model: its newest checkpoint.
+// A run's folder taken as a model: its newest checkpoint.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,12 @@ namespace mixtune {
 constexpr const char* kLatestFile = "latest";  // in an output folder: one line, the name of the newest checkpoint
 
 std::string checkpoint_name(int64_t step);  // "checkpoint-100"
-// None where `name` is not written exactly so.
+// The step of a name; none where it is not written exactly so.
 std::optional<int64_t> checkpoint_step(std::string_view name);
 
-// The folder of a model that `path` means: the checkpoint that its `latest` names, where it is a run's folder and no
-// model's (one line of log says so, if `say`); else `path`. Nothing in `latest` is trusted: throws UserError unless it
-// is the name of a checkpoint that is there.
+// The folder of the model that `path` means. A run's folder means the checkpoint that its `latest` names (a line of log
+// says so, if `say`), unless it is a model's too; else it is `path`. Nothing in `latest` is trusted: throws UserError
+// unless it is the name of a checkpoint that is there.
 std::string model_folder(const std::string& path, bool say = true);
 
 }  // namespace mixtune

@@ -148,7 +148,7 @@ class HeaderVisitor : public JsonVisitor {
   bool metadata_ = false;
 };
 
-// Every byte of the `size` after the header belongs to exactly one tensor.
+// Checks that each of the `size` bytes after the header belongs to exactly one tensor.
 void check_layout(const StoredTensors& tensors, uint64_t size, const std::string& where) {
   std::vector<const StoredTensors::value_type*> order;
   for (const auto& item : tensors) order.push_back(&item);
@@ -168,9 +168,9 @@ void check_layout(const StoredTensors& tensors, uint64_t size, const std::string
   if (next != size) throw UserError(where, fmt::format("has {} bytes after its last tensor", size - next), kGetAgain);
 }
 
-constexpr size_t kPrefixBytes = 64;  // show what kind of file it is
+constexpr size_t kPrefixBytes = 64;  // enough to show what kind of file it is
 
-// `prefix`: the file's first kPrefixBytes, or all of a shorter one.
+// The length in `prefix`, the file's first kPrefixBytes or all of a shorter one.
 uint64_t header_length(std::string_view prefix, uint64_t size, const std::string& where) {
   if (prefix.starts_with("version https://git-lfs"))
     throw UserError(where, "is a Git LFS pointer, not the weights", "run 'git lfs pull' in its folder");
@@ -189,7 +189,7 @@ uint64_t header_length(std::string_view prefix, uint64_t size, const std::string
   return length;
 }
 
-// The file's length of header, and its header.
+// The start of the file: the length of the header, and the header.
 std::string read_head(const InputFile& file) {
   const std::string prefix = file.read(0, std::min<uint64_t>(kPrefixBytes, file.size()));
   return file.read(0, sizeof(uint64_t) + header_length(prefix, file.size(), printable_path(file.path())));

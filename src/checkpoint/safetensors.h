@@ -16,7 +16,7 @@ namespace mixtune {
 
 struct StoredTensor {
   std::string dtype_text;      // as the file spells it: "BF16"
-  std::optional<DType> dtype;  // none: a type mixtune does not read
+  std::optional<DType> dtype;  // none: mixtune does not read the type
   Shape shape;
   uint64_t begin = 0, end = 0;  // bytes, from the start of the file
 
@@ -25,12 +25,12 @@ struct StoredTensor {
 
 using StoredTensors = std::map<std::string, StoredTensor, std::less<>>;
 
-// The tensors of a file of `size` bytes that begins with `head`: with all of it, or at least with its length and its
+// Parses the tensors of a file of `size` bytes that begins with `head`: all of it, or at least its length and its
 // header. Nothing in it is trusted: throws UserError unless the tensors lie in the file without overlap or hole and
 // have the sizes that their types and shapes ask for.
 StoredTensors parse_safetensors(std::string_view head, uint64_t size, const std::string& where);
 
-// A file whose header is read when it is opened, and then kept.
+// A file whose header is read once, when it is opened.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);
@@ -53,19 +53,19 @@ struct TensorEntry {
   uint64_t bytes() const { return static_cast<uint64_t>(shape.elements()) * dtype_size(dtype); }
 };
 
-// Writes a file as the reference library does. The header comes first, so all entries are known at the start; their
+// Writes a file as the reference library does. The header comes first, so all entries are known at the start. Their
 // bytes follow in the same order.
 class SafetensorsWriter {
  public:
   SafetensorsWriter(const std::string& path, std::span<const TensorEntry> entries);
-  // Bytes of tensor `entry` from its byte `begin` on, each once, in any order.
+  // Writes bytes of tensor `entry` from its byte `begin` on: each once, in any order.
   void write(size_t entry, uint64_t begin, std::span<const std::byte> bytes);
-  uint64_t missing() const { return missing_; }  // bytes
-  void finish();                                 // on the disk when it returns
+  uint64_t missing() const { return missing_; }  // bytes not written yet
+  void finish();                                 // the file is on the disk when it returns
 
  private:
   OutputFile file_;
-  std::vector<uint64_t> begins_;  // each tensor's place in the file, and the end of the last
+  std::vector<uint64_t> begins_;  // each tensor's in the file, and the end of the last
   uint64_t missing_ = 0;
 };
 

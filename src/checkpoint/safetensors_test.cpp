@@ -81,7 +81,7 @@ TEST(Safetensors, SizeFollowsFromShapeAndType) {
   expect_bad_header(shape("[-2]"), 8, {"'a'", "malformed"});
   expect_bad_header(shape("[2.0]"), 8, {"'a'", "malformed"});
   expect_bad_header(shape("[1e400]"), 8, {"not valid JSON"});
-  // Of a type that mixtune does not know, a byte holds eight elements at the most: counts of elements stay small.
+  // A byte of an unknown type holds at most eight elements: so counts of elements stay small.
   expect_bad_header(R"({"a":{"dtype":"ODD","shape":[9007199254740992,512],"data_offsets":[0,8]}})", 8,
                     {"'a'", "impossible shape"});
   expect_bad_header(shape("[1,1,1,1,2]"), 8, {"'a'", "more than 4 dimensions"});

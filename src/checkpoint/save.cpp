@@ -29,14 +29,14 @@ constexpr const char* kConfigFile = "config.json";
 // A Hugging Face tensor that this rank writes.
 struct HubTensor {
   TensorEntry entry;
-  std::optional<Shape> stored;  // in the checkpoint that it was loaded from, if it was
+  std::optional<Shape> stored;  // its shape in the checkpoint that it was loaded from, if any
 };
 
 using Shard = std::vector<HubTensor>;
 
 std::vector<HubTensor> hub_tensors(const State& state) {
   std::vector<HubTensor> tensors;
-  std::unordered_map<std::string, int64_t> missing;  // elements of each that no parameter has
+  std::unordered_map<std::string, int64_t> missing;  // elements of each tensor that no parameter has
   for (int param = 0; param < state.size(); ++param) {
     if (!state.saves(param)) continue;
     for (const HfBlock& block : state.spec(param).blocks) {
@@ -73,7 +73,7 @@ std::vector<Shard> split(std::vector<HubTensor> tensors, uint64_t max_shard_size
     used += bytes;
     shards.back().push_back(std::move(tensor));
   }
-  // The reference library's order: by name, wide types first, so that every tensor is aligned to its type.
+  // The order of the reference library: by name, wide types first, so that every tensor is aligned to its type.
   for (Shard& shard : shards)
     std::ranges::sort(shard, {}, [](const HubTensor& tensor) {
       return std::pair(-static_cast<int>(dtype_size(tensor.entry.dtype)), std::string_view(tensor.entry.name));
@@ -81,10 +81,10 @@ std::vector<Shard> split(std::vector<HubTensor> tensors, uint64_t max_shard_size
   return shards;
 }
 
-// Chunks of weights as the bytes of a file's type.
+// Converts chunks of weights to bytes of a file's type.
 class Converter {
  public:
-  // Valid until the next call. Throws Error where a value is not finite or too large for `dtype`.
+  // The bytes, valid until the next call. Throws Error where a value is not finite or too large for `dtype`.
   std::span<const std::byte> operator()(const Tensor& chunk, DType dtype, const std::string& name) {
     if (!all_finite(chunk))
       throw Error(name, "holds NaN or infinity: training went bad, nothing is saved",
@@ -111,7 +111,7 @@ class Converter {
   std::vector<std::byte> narrow_;
 };
 
-// The files of a checkpoint, as all ranks write them: which are this rank's, and what is in each.
+// The files of a checkpoint that all ranks write together: which are this rank's, and what is in each.
 struct Files {
   int64_t first = 0, count = 0;  // this rank's are numbers [first, first + own), of `count`
   WeightMap weight_map;          // of all ranks, at rank 0
@@ -146,7 +146,7 @@ Files name_files(Ctx& ctx, const std::vector<Shard>& shards, Communicator& world
   return files;
 }
 
-// This rank's files, each open from the first of its bytes to the last.
+// This rank's files. Each is open from the first of its bytes to the last.
 class ShardFiles {
  public:
   ShardFiles(const std::vector<Shard>& shards, const Files& files, const SaveOptions& options, std::string folder)
@@ -155,7 +155,7 @@ class ShardFiles {
       for (size_t e = 0; e < shards[s].size(); ++e) places_[shards[s][e].entry.name] = {s, e};
   }
 
-  // `chunk` is elements of the block from its index `first` on.
+  // Writes `chunk`: elements of the block from its index `first` on.
   void write(const HfBlock& block, int64_t first, const Tensor& chunk) {
     const auto [shard, number] = places_.at(block.name);
     const TensorEntry& entry = shards_[shard][number].entry;
@@ -169,7 +169,7 @@ class ShardFiles {
     if (writer.missing() == 0) finish(shard);
   }
 
-  // Those that have no byte.
+  // Finishes the files without a byte, too.
   void finish() {
     for (size_t shard = 0; shard < shards_.size(); ++shard)
       if (!finished_[shard]) finish(shard);

@@ -1,4 +1,4 @@
-// A State written as a Hugging Face folder that transformers, vLLM and llama.cpp load.
+// Writes a State as a Hugging Face folder that transformers, vLLM and llama.cpp load.
 #pragma once
 
 #include <cstdint>
@@ -16,22 +16,22 @@
 namespace mixtune {
 
 struct SaveOptions {
-  std::string out_folder;                // must not exist; the folder it is in must
-  std::string config_json;               // text of config.json
+  std::string out_folder;                // must not exist; its parent must
+  std::string config_json;               // the text of config.json
   std::span<const SideFile> side_files;  // written byte for byte under their own names
-  std::optional<DType> dtype;            // of every tensor; none: its own in `source`, or as it is held
+  std::optional<DType> dtype;            // for every tensor; none: its own in `source`, or the state's
   const HfFolder* source = nullptr;
   uint64_t max_shard_size = 5'000'000'000;  // bytes of tensors in one file; a larger tensor has a file of its own
-  std::function<void()> advanced = {};      // called at every 16 MiB that are written, and at every file's end
+  std::function<void()> advanced = {};      // called every 16 MiB that are written, and at every file's end
 };
 
-// Whether saving takes the masters: where there are some, and a tensor is saved in another dtype than the weights'.
+// Whether saving takes the masters: there are some, and a tensor is saved in another dtype than the weights'.
 bool saves_masters(const State& state, const SaveOptions& options);
 
-// Writes the weights (their masters, where saves_masters) in the hub's layout, an index if there is more than one
-// file, and the side files. The folder appears under its name complete, or not at all. Throws Error (kWentBad) where a
-// weight is not finite. All ranks of `world` call this, and see the same folders: each writes files of what it holds,
-// and rank 0 everything else.
+// Writes the weights (their masters, where saves_masters) in the hub's layout, an index if there is more than one file,
+// and the side files. The folder appears under its name complete, or not at all. Throws Error (kWentBad) where a weight
+// is not finite. All ranks of `world` call this, and see the same folders. Each writes files of what it holds; rank 0
+// writes everything else.
 void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world);
 void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options);  // one rank alone
 

@@ -28,7 +28,7 @@ SaveOptions with_shards(SaveOptions options, uint64_t max_shard_size) {
   return options;
 }
 
-// A source folder with weights of `dtype` and side files.
+// Makes a source folder with weights of `dtype` and side files.
 void make_source(const std::string& path, DType dtype) {
   State state = small_state();
   fill(state, dtype);
@@ -63,7 +63,7 @@ TEST_F(Save, UntouchedModelIsTheSameBits) {
   }
 }
 
-// Norms in fp32 beside bf16 matrices: each keeps its type, and the wide ones are aligned.
+// Norms are fp32 beside bf16 matrices: each keeps its type, and the wide ones are aligned.
 TEST_F(Save, MixedTypesAreKept) {
   State state = small_state();
   fill(state, DType::kBF16);
@@ -122,7 +122,7 @@ TEST_F(Save, AShardHoldsAtLeastOneTensor) {
   EXPECT_EQ(difference(load(out_), load(source_)), "");
 }
 
-// After every piece of this model, whose tensors are small, and at the end of every file.
+// It tells after every piece of this model, whose tensors are small, and at the end of every file.
 TEST_F(Save, TellsThatItAdvances) {
   make_source(source_, DType::kF32);
   const State state = load(source_);
@@ -216,7 +216,7 @@ TEST_F(Save, NeverWritesOverAnything) {
   EXPECT_EQ(get(out_), "kept");
 }
 
-// A full disk: the kernel refuses the write.
+// The kernel refuses the write, as on a full disk.
 TEST_F(Save, LeavesNothingWhenAWriteFails) {
   make_source(source_, DType::kF32);
   const ModelFolder source(source_);
@@ -259,8 +259,8 @@ TEST_F(Save, F16OverflowIsAnError) {
   EXPECT_TRUE(entries(folder_.path()).empty());
 }
 
-// Runs `save` in a child process that is killed at its `stops`th entry to or exit from a system call. False if it ended
-// before.
+// Runs `save` in a child process that is killed at its `stops`th entry to or exit from a system call. Returns false if
+// it ended before.
 bool killed_at(int stops, const std::function<void()>& save) {
   const pid_t child = fork();
   if (child == 0) {
@@ -284,7 +284,7 @@ bool killed_at(int stops, const std::function<void()>& save) {
   return true;
 }
 
-// Either no folder or a whole one; what is left beside goes with the next save.
+// Each kill leaves no folder or a whole one; what is left beside it goes with the next save.
 TEST_F(Save, KilledAtAnyInstant) {
   make_source(source_, DType::kF32);
   const State state = load(source_);

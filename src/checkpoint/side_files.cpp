@@ -37,7 +37,7 @@ bool is_paper(std::string_view name) {
   return std::ranges::any_of(kPapers, [&](std::string_view paper) { return lower.starts_with(paper); });
 }
 
-// What is in every folder and nobody misses in a checkpoint, which has its own.
+// Whether nobody misses the file in a checkpoint: every folder has one like it, or the checkpoint its own.
 bool goes_without_saying(std::string_view name) {
   return name == "config.json" || name == ".gitattributes" || name == ".gitignore" || name.ends_with(".safetensors") ||
          name.ends_with(".safetensors.index.json");
@@ -101,7 +101,7 @@ void put(std::vector<SideFile>& files, const std::string& name, std::string cont
   std::ranges::sort(files, {}, &SideFile::name);
 }
 
-// As a LlamaTokenizer, which transformers makes of Mixtral's tokenizer.model.
+// The configuration of a LlamaTokenizer, which transformers makes of Mixtral's tokenizer.model.
 nlohmann::ordered_json new_tokenizer_config(const TokenizerNames& names, bool has_model) {
   nlohmann::ordered_json config = {{"add_bos_token", true}, {"add_eos_token", false}};
   const auto add = [&](const char* key, const std::string& name) {

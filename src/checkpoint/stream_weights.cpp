@@ -20,17 +20,17 @@ namespace {
 constexpr uint64_t kBlock = UncachedFile::kBlock;
 constexpr uint64_t kBufferBytes = 16 << 20;
 constexpr size_t kBuffers = 16;
-constexpr size_t kReaders = 8;  // reads under way at once: what a fast drive, or several striped ones, need
+constexpr size_t kReaders = 8;  // at once: what a fast drive, or several striped ones, need
 constexpr size_t kCopying = 2;  // buffers that the device may be copying from
 
-// A slice of a parameter, and where it lies.
+// A block of a parameter, and where it lies.
 struct Use {
-  HfFolder::Stored from;  // of the stretch's first element on
+  HfFolder::Stored from;  // the place of the stretch's first element
   Tensor to;
   const HfBlock* slice;
 };
 
-// What one stretch of a file holds of a Use, from byte `offset` of the stretch on.
+// The part of a Use in one stretch of a file, from byte `offset` of the stretch on.
 struct Part {
   const Use* use;
   uint64_t offset;
@@ -54,7 +54,7 @@ struct Cut {
   }
 };
 
-// In the order of the files.
+// The uses of this rank, in the order of the files.
 std::vector<Use> find_uses(const HfFolder& folder, const State& state) {
   std::vector<Use> uses;
   for (int param = 0; param < state.size(); ++param)
@@ -70,10 +70,10 @@ std::vector<Use> find_uses(const HfFolder& folder, const State& state) {
   return uses;
 }
 
-// No element is cut in two.
+// Cuts the uses into stretches. Cuts no element in two.
 Cut cut(const std::vector<Use>& uses, const HfFolder& folder, const std::deque<UncachedFile>& files) {
   Cut result;
-  uint64_t limit = 0;  // of the last stretch: so far its buffer reaches
+  uint64_t limit = 0;  // the last stretch's: so far its buffer reaches
   for (const Use& use : uses) {
     const UncachedFile* file = &files[use.from.file - folder.files().data()];
     const uint64_t size = dtype_size(use.from.dtype);

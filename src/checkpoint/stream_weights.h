@@ -1,4 +1,4 @@
-// Weights from files to a device at the speed of the disk, through a ring of host buffers.
+// Streams weights from files to a device at the speed of the disk, through a ring of host buffers.
 #pragma once
 
 #include "checkpoint/hf_folder.h"
@@ -7,9 +7,9 @@
 namespace mixtune {
 
 // Fills what this rank counts of state.primary of every parameter, from a folder that has all of them; it is there when
-// this returns. The ring, 256 MiB whatever the size of the model, is all the host memory that it takes; of the ctx's
-// stack it takes a buffer's worth (16 MiB) where types differ. Throws UserError where a value is not finite, and Error
-// where a file cannot be read or has changed since `folder` was made.
+// this returns. Takes 256 MiB of host memory, the ring, whatever the size of the model; and of the ctx's stack a
+// buffer's size (16 MiB) where types differ. Throws UserError where a value is not finite, and Error where a file
+// cannot be read or has changed since `folder` was made.
 void stream_weights(Ctx& ctx, const HfFolder& folder, State& state);
 
 }  // namespace mixtune

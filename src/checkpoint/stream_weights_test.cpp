@@ -9,10 +9,10 @@
 namespace mixtune {
 namespace {
 
-// Larger than a buffer: its tensors are cut.
+// A model larger than a buffer: its tensors are cut.
 constexpr SmallModel kLarge = {.layers = 1, .hidden = 512, .ffn = 64, .experts = 2, .kv = 128, .vocab = 12'345};
 
-// The device is the CPU: its copies are as on a GPU, but for their memory and their time.
+// Runs on the CPU, whose copies are a GPU's but for their memory and their time.
 class Stream : public testing::Test {
  protected:
   void write(const std::vector<TestTensor>& tensors) {
@@ -20,7 +20,7 @@ class Stream : public testing::Test {
     write_tensors(weights_, tensors);
   }
 
-  // Tensors at offsets that are multiples of nothing.
+  // Moves the tensors to offsets that are multiples of nothing.
   void shift(size_t bytes) {
     std::string file = get(weights_);
     uint64_t length = 0;
@@ -31,7 +31,7 @@ class Stream : public testing::Test {
     put(weights_, file);
   }
 
-  // That what a rank counts of every weight of a state of these types is what `wide` has, rounded. Returns the
+  // Expects that all weights a rank counts, of a state of these types, are those of `wide`, rounded. Returns the
   // elements.
   int64_t expect_streams(const State& wide, const SmallModel& model, const StateTypes& types,
                          const Replicas& replicas = {}) {

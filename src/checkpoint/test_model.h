@@ -1,4 +1,4 @@
-// For the tests of this folder: a temporary folder, and a State whose tensors are named as a small Mixtral's.
+// Helpers for the tests of this folder: a temporary folder, and a State whose tensors are named as a small Mixtral's.
 #pragma once
 
 #include <fmt/format.h>
@@ -62,7 +62,7 @@ void expect_user_error(Function&& function, const std::vector<std::string>& frag
 struct SmallModel {
   int64_t layers = 2, hidden = 8, ffn = 6, experts = 3, kv = 4, vocab = 10;
   bool tied = false;
-  int64_t added = 0;  // of vocab: rows that the checkpoint lacks
+  int64_t added = 0;  // the last rows of vocab, which the checkpoint lacks
 };
 
 inline void add_layer(std::vector<ParamSpec>& specs, const SmallModel& m, int64_t layer) {
@@ -109,7 +109,7 @@ inline State small_state(const SmallModel& m = {}, DType dtype = DType::kF32) {
   return State(small_specs(m), {}, dtype, State::Purpose::kInference);
 }
 
-// Random fp32 weights; where `dtype` is narrower, values that it holds exactly.
+// Fills with random fp32 weights; where `dtype` is narrower, with values that it holds exactly.
 inline void fill(State& state, DType dtype = DType::kF32) {
   for (int param = 0; param < state.size(); ++param) {
     const Tensor weight = state.weight(param);

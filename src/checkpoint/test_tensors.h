@@ -1,4 +1,4 @@
-// For the tests of this folder: the tensors of a State as checkpoints hold them, and files of them.
+// Helpers for the tests of this folder: the tensors of a State as checkpoints hold them, and files of them.
 #pragma once
 
 #include "checkpoint/convert.h"
@@ -35,7 +35,7 @@ inline std::vector<TestTensor> hub_form(const State& state, DType dtype = DType:
   return tensors;
 }
 
-// As transformers 5 has them in memory: the parameters of experts are its packed tensors.
+// The tensors as transformers 5 has them in memory: the parameters of experts are its packed tensors.
 inline std::vector<TestTensor> packed_form(const State& state) {
   std::vector<TestTensor> tensors;
   for (TestTensor& tensor : hub_form(state))

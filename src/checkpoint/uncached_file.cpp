@@ -20,13 +20,13 @@ uint64_t block_start(uint64_t offset) {
   return offset / UncachedFile::kBlock * UncachedFile::kBlock;
 }
 
-// The file again, past the page cache; none where the system has no such way.
+// Opens the file again, past the page cache; none where the system has no such way.
 Fd open_direct(const InputFile& file) {
   const std::string path = fmt::format("/proc/self/fd/{}", file.fd().get());
   return Fd(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_DIRECT));
 }
 
-// mincore() calls every page resident to those who may not write the file.
+// Whether mincore() tells the truth: to a process that may not write the file it calls every page resident.
 bool may_see_cache(const InputFile& file) {
   struct stat status {};
   return fstat(file.fd().get(), &status) == 0 && (status.st_uid == geteuid() || access(file.path().c_str(), W_OK) == 0);

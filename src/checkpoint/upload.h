@@ -1,4 +1,4 @@
-// Values from host memory into a weight.
+// upload: values from host memory into a weight.
 #pragma once
 
 #include <cstddef>
@@ -8,9 +8,9 @@
 
 namespace mixtune {
 
-// to = the values of `dtype` whose bytes are `host`, as many as `to` has, rounded to nearest where its type is
-// narrower. `host` stays as it is until the ctx is waited for. Takes their size of the ctx's stack where the types
-// differ.
+// Sets `to` to the values of `dtype` whose bytes are `host`, as many as `to` has, rounded to nearest where its type is
+// narrower. `host` stays as it is until the ctx is waited for. Takes the values' size of the ctx's stack where the
+// types differ.
 void upload(Ctx& ctx, std::span<const std::byte> host, DType dtype, const Tensor& to);
 
 }  // namespace mixtune
