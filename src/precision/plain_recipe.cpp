@@ -56,7 +56,7 @@ class PlainRecipe : public Recipe {
   }
 
  private:
-  // A grouped product as a part of a step of this name.
+  // A grouped product, named as a part of a step.
   static void product(Ctx& ctx, const char* name, const GroupedGemmArgs& args) {
     const Range range(ctx, name);
     grouped_gemm(ctx, args);
@@ -70,7 +70,7 @@ class PlainRecipe : public Recipe {
   }
 };
 
-// One expert after the other.
+// Takes one expert after the other.
 class LoopRecipe : public PlainRecipe {
  public:
   void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override {
@@ -114,8 +114,8 @@ class LoopRecipe : public PlainRecipe {
     return {gradient.tensor ? gradient.tensor.slice(e, 1) : Tensor{}, gradient.accumulate};
   }
 
-  // run(expert, its first row, its rows and gap, the expert as the only group of those rows). Returns the end of the
-  // last one's.
+  // Calls run(expert, its first row, its rows and gap, the expert as the only group of those rows). Returns the end of
+  // the last expert's rows.
   template <class Run>
   static int64_t for_each_group(const RowGroups& groups, const Run& run) {
     int64_t end = 0;
@@ -127,7 +127,7 @@ class LoopRecipe : public PlainRecipe {
     }
     return end;
   }
-  // The same; rows of `y` behind the last expert's are zeroed.
+  // Does the same; zeroes rows of `y` behind the last expert's.
   template <class Run>
   static void for_each_expert(Ctx& ctx, const RowGroups& groups, const Tensor& y, const Run& run) {
     const int64_t end = for_each_group(groups, run);

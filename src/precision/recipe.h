@@ -1,4 +1,4 @@
-// Recipe: in what precision the large matrix products of the model run. Callers never ask which recipe it is.
+// Recipe: the precision in which the model's large matrix products run. Callers never ask which recipe it is.
 #pragma once
 
 #include <memory>
@@ -9,7 +9,7 @@
 
 namespace mixtune {
 
-// Where a weight gradient goes; an empty tensor: nowhere.
+// The tensor a weight gradient goes to; empty: it is not wanted.
 struct WeightGradient {
   Tensor tensor;
   bool accumulate = false;
@@ -41,11 +41,11 @@ class Recipe {
   };
   virtual void expert_mlp(Ctx& ctx, const ExpertMlp& args) const = 0;
 
-  // gate_up alone, again, where forward did not keep it.
+  // Computes gate_up alone, again, where forward did not keep it.
   virtual void expert_gate_up(Ctx& ctx, const Tensor& x, const Tensor& gate_up_weight, const RowGroups& groups,
                               const Tensor& gate_up) const = 0;
 
-  // From dy [R, H]: all but the gradient of gate_up_weight. gate_up becomes its own gradient.
+  // From dy [R, H], all gradients but that of gate_up_weight. gate_up becomes its own gradient.
   struct ExpertMlpBackward {
     Tensor x, gate_up_weight, down_weight, row_weights;
     RowGroups groups;
@@ -55,7 +55,7 @@ class Recipe {
   };
   virtual void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const = 0;
 
-  // The gradient of gate_up_weight, apart, so that dx may travel meanwhile.
+  // The gradient of gate_up_weight stands apart, so that dx may travel meanwhile.
   struct GateUpWeightGradient {
     Tensor x, dgate_up;  // [R, H], [R, 2F]
     RowGroups groups;
@@ -64,8 +64,8 @@ class Recipe {
   virtual void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const = 0;
 };
 
-// A recipe that computes in the dtype of its operands. kLoop takes one expert after the other, as the tutorial's first
-// step does; kGrouped takes them together.
+// A recipe that computes in the dtype of its operands. kLoop takes one expert after the other, kGrouped takes them
+// together.
 std::unique_ptr<Recipe> make_plain_recipe(ExpertsImplementation experts = ExpertsImplementation::kGrouped);
 
 }  // namespace mixtune
