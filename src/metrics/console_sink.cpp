@@ -40,7 +40,7 @@ std::string progress(int64_t step, int64_t total) {
   return fmt::format("step {:>{}}/{}", step, fmt::formatted_size("{}", total), total);
 }
 
-// Rounded down: 100% is for the last step.
+// The percentage is rounded down: 100% is for the last step.
 double percent(const StepRecord& r) {
   return std::floor(1000.0 * static_cast<double>(r.step) / static_cast<double>(std::max<int64_t>(r.total_steps, 1))) /
          10;

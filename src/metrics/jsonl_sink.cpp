@@ -16,7 +16,7 @@ namespace mixtune {
 
 namespace {
 
-// False, with errno set, where not all of it could be written.
+// Writes `text`. Returns false, with errno set, where not all of it could be written.
 bool write_all(int fd, std::string_view text) {
   while (!text.empty()) {
     const ssize_t written = ::write(fd, text.data(), text.size());
@@ -86,7 +86,7 @@ void JsonlSink::finish() {
   if (fsync(file_.get()) != 0) warn(errno, "what is in it may not be on the disk");
 }
 
-// What was written of a line that does not fit is cut off again: every line of the file is whole.
+// Cuts off again a line that does not fit: every line of the file is whole.
 void JsonlSink::write(std::string line) {
   line += '\n';
   if (!is_clean_) is_clean_ = ftruncate(file_.get(), size_) == 0;

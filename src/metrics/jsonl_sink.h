@@ -1,4 +1,4 @@
-// metrics.jsonl: one JSON object a record, in the file when the call returns.
+// JsonlSink: writes metrics.jsonl, one JSON object a record, in the file when the call returns.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace mixtune {
 
 // Numbers read back as the same doubles; NaN and infinities, which JSON lacks, are null. A step has the names of
 // StepRecord's fields, an evaluation those of EvalRecord's (and no "loss"). A record that cannot be written (a full
-// disk) is missing whole: the first one is a warning, and finish says how many.
+// disk) is missing whole: the first draws a warning, and finish says how many.
 class JsonlSink : public MetricSink {
  public:
   // Makes the file, which must not exist. Throws UserError where it cannot be made.
@@ -27,8 +27,8 @@ class JsonlSink : public MetricSink {
 
   std::string path_;
   Fd file_;
-  int64_t size_ = 0;      // of the whole lines
-  int64_t lost_ = 0;      // records
+  int64_t size_ = 0;      // the size of the whole lines
+  int64_t lost_ = 0;      // records not written
   bool is_clean_ = true;  // the file ends with a whole line
   bool warned_ = false;
 };

@@ -1,4 +1,4 @@
-// What a run reports: typed records, and the sinks that take them.
+// Metrics: the typed records that a run reports, and the sinks that take them.
 #pragma once
 
 #include <cstdint>
@@ -7,37 +7,37 @@
 
 namespace mixtune {
 
-// One rank's step. Its times are its own, in which waiting for other ranks is included.
+// One rank's part in a step. Its times include waiting for other ranks.
 struct RankRecord {
-  int64_t tokens = 0;          // live ones of its micro-batches
+  int64_t tokens = 0;          // live tokens of its micro-batches
   int64_t exchange_bytes = 0;  // tokens, their gradients and routing weights, sent to other ranks
   double exchange_milliseconds = 0;
-  // In which the rank did nothing else.
+  // The time in which the rank did nothing else.
   double exchange_exposed_milliseconds = 0;
   double gradient_sum_milliseconds = 0;
-  double weight_gather_milliseconds = 0;  // of the weights that the step before updated; 0 where each rank updates all
+  double weight_gather_milliseconds = 0;  // for weights that the step before updated; 0 where each rank updates all
   double collective_milliseconds = 0;     // all of these, and small ones
 };
 
-// What only a step of several ranks has.
+// The part of a record that only a step of several ranks has.
 struct ParallelRecord {
   std::vector<RankRecord> ranks;
-  std::vector<int64_t> expert_tokens;  // that each expert got, over all layers and ranks; a token goes to several
+  std::vector<int64_t> expert_tokens;  // each expert's, over all layers and ranks; a token goes to several
   double expert_imbalance = 0;         // the most that an expert got / the mean, of the layer where it is largest
 };
 
 struct StepRecord {
   int64_t step = 0;         // from 1
-  int64_t total_steps = 0;  // of the run
+  int64_t total_steps = 0;  // steps of the run
   double epoch = 0;         // passes over the data, this step included
   double loss = 0;          // lm_loss + router_aux_loss_coef * aux_loss
   double lm_loss = 0;       // of all targets, the mean by their weights
   double aux_loss = 0;
   double grad_norm = 0;      // before clipping
   double learning_rate = 0;  // the one the step used
-  int64_t tokens = 0;        // live ones
+  int64_t tokens = 0;        // live tokens
   int64_t target_tokens = 0;
-  int64_t recomputed_layers = 0;  // whose activations did not fit, over all micro-batches
+  int64_t recomputed_layers = 0;  // layers whose activations did not fit, over all micro-batches
   double tokens_per_second = 0;
   double milliseconds = 0;
   std::string plans = {};  // in a run's first step on a GPU: the digest of its matrix products' algorithms
@@ -45,14 +45,14 @@ struct StepRecord {
 };
 
 struct EvalRecord {
-  int64_t step = 0;      // the last one before the evaluation; 0: before training
+  int64_t step = 0;      // the last step before the evaluation; 0: before training
   double eval_loss = 0;  // the same of an evaluation's
   double eval_perplexity = 0;
-  int64_t eval_tokens = 0;  // targets
+  int64_t eval_tokens = 0;  // tokens that are targets
   double milliseconds = 0;
 };
 
-// A record that a sink cannot deliver costs that record, never the run.
+// Takes records. One that a sink cannot deliver is lost alone, and the run goes on.
 class MetricSink {
  public:
   virtual ~MetricSink() = default;

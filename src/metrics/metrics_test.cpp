@@ -164,7 +164,7 @@ TEST(JsonlSink, IsAlwaysANewFile) {
   EXPECT_FALSE(std::filesystem::exists(folder / "nowhere"));
 }
 
-// No file of this process grows beyond `bytes`, as on a full disk, while this lives.
+// While it lives, no file of this process grows beyond `bytes`, as on a full disk.
 class FullDisk {
  public:
   explicit FullDisk(rlim_t bytes) {
