@@ -29,7 +29,7 @@ bool leads_out(const std::string& folder, const std::string& name) {
   const fs::path path = fs::path(folder) / name;
   if (!fs::is_symlink(path, error)) return false;
   const fs::path file = fs::canonical(path, error);
-  if (error) return false;  // there is nothing behind it
+  if (error) return false;  // the link leads nowhere
   const fs::path root = fs::canonical(folder, error);
   const bool inside = !error && std::ranges::mismatch(root, file).in1 == root.end();
   return !inside && !is_hub_blob(file);
@@ -50,7 +50,7 @@ std::vector<std::string> regular_files(const std::string& folder) {
   std::vector<std::string> names;
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    std::error_code unreadable;  // as a link that leads nowhere
+    std::error_code unreadable;  // like a link that leads nowhere
     if (entry->is_regular_file(unreadable)) names.push_back(entry->path().filename().string());
   }
   if (error)

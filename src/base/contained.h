@@ -1,4 +1,4 @@
-// Files of a folder that came from somebody else: a link in it must not make one of the user's own files a part of it.
+// Files of a folder that came from somebody else: a link there must not make one of the user's own files a part of it.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@ namespace mixtune {
 // reached through links. False where there is no such file.
 bool leads_out(const std::string& folder, const std::string& name);
 
-// FOLDER/NAME. Where it leads out, throws UserError that ends in `mend`.
+// The path FOLDER/NAME. Throws UserError, which ends in `mend`, where it leads out.
 std::string path_within(const std::string& folder, const std::string& name,
                         std::string_view mend = "put the file itself there, by a copy or a hard link (ln)");
 

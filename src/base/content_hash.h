@@ -16,16 +16,16 @@ class ContentHash {
   ~ContentHash();
 
   void add(std::span<const std::byte> bytes);
-  // The same with its length in front, so that several texts are told apart wherever one ends.
+  // Adds a text with its length in front: so texts are told apart wherever one ends.
   void add_text(std::string_view text);
-  std::string hex();  // 64 digits, of all that was added; ends it
+  std::string hex();  // 64 digits over all that was added; ends the hash
 
  private:
   struct State;
   std::unique_ptr<State> state_;
 };
 
-// Of a file's bytes. `advanced`, where there is one, is called after every 64 MiB. Throws as InputFile does.
+// The hash of a file's bytes. `advanced`, if not empty, is called after every 64 MiB. Throws as InputFile does.
 std::string hash_file(const std::string& path, const std::function<void()>& advanced = {});
 
 }  // namespace mixtune

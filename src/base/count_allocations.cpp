@@ -9,7 +9,7 @@ namespace {
 
 std::atomic<int64_t> made{0}, freed{0};
 
-// Null where there is no memory.
+// Returns null where there is no memory.
 void* allocate(size_t bytes, size_t alignment) noexcept {
   ++made;
   void* p = nullptr;

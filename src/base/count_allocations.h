@@ -1,4 +1,4 @@
-// Counts what goes through operator new, in test programs that compile count_allocations.cpp.
+// Counts calls of operator new, in test programs that compile count_allocations.cpp.
 #pragma once
 
 #include <cstdint>

@@ -14,7 +14,7 @@ enum class DType : uint8_t { kF64, kF32, kBF16, kF16, kI64, kI32, kU8 };
 size_t dtype_size(DType dtype);
 std::string_view dtype_name(DType dtype);  // "fp32", "bf16", ...
 
-// In what a model of this dtype holds statistics (norms, softmax, router): never in less than fp32.
+// The dtype in which a model holds statistics (norms, softmax, router): never less than fp32.
 constexpr DType statistics_dtype(DType dtype) {
   return dtype == DType::kF64 ? DType::kF64 : DType::kF32;
 }
@@ -35,16 +35,16 @@ inline float to_float(BF16 x) {
 
 float to_float(F16 x);
 
-// Round to nearest, ties to even; a NaN stays a NaN.
+// Rounds to nearest, ties to even; a NaN stays a NaN.
 inline BF16 to_bf16(float x) {
   const auto bits = std::bit_cast<uint32_t>(x);
   if (std::isnan(x)) return {static_cast<uint16_t>((bits >> 16) | 0x40)};
   return {static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)};
 }
 
-// Stochastic rounding: up (in magnitude) with the probability of what is cut off, in units of 2^-16 of the last place;
-// `bits` are 16 random ones, higher ones are ignored. The mean over them is x. Above the largest bf16 it may reach
-// infinity; a NaN stays a NaN.
+// Stochastic rounding: up (in magnitude) with the probability of the bits that are cut off, in units of 2^-16 of the
+// last place. `bits` are 16 random ones; higher ones are ignored. The mean over them is x. Above the largest bf16 it
+// may reach infinity; a NaN stays a NaN.
 constexpr uint16_t stochastic_bf16_bits(uint32_t fp32_bits, uint32_t bits) {
   const uint32_t magnitude = fp32_bits & 0x7FFFFFFF;
   if (magnitude >= 0x7F800000) return static_cast<uint16_t>((fp32_bits >> 16) | (magnitude > 0x7F800000 ? 0x40 : 0));

@@ -16,7 +16,7 @@ std::string one_line(std::string_view where, std::string_view what, std::string_
   return line;
 }
 
-// Bytes of the well-formed UTF-8 sequence that starts at text[i], or 0 (table 3-7 of the Unicode standard).
+// The length of the well-formed UTF-8 sequence that starts at text[i], or 0 (table 3-7 of the Unicode standard).
 size_t utf8_length(std::string_view text, size_t i) {
   const auto byte = [&](size_t j) {
     return j < text.size() ? static_cast<unsigned char>(text[j]) : 0u;
@@ -24,7 +24,7 @@ size_t utf8_length(std::string_view text, size_t i) {
   const unsigned lead = byte(i), second = byte(i + 1);
   if (lead < 0x80) return 1;
   if (lead < 0xC2 || lead > 0xF4) return 0;
-  if ((lead == 0xE0 && second < 0xA0) || (lead == 0xF0 && second < 0x90)) return 0;  // longer than it need be
+  if ((lead == 0xE0 && second < 0xA0) || (lead == 0xF0 && second < 0x90)) return 0;  // overlong
   if ((lead == 0xED && second > 0x9F) || (lead == 0xF4 && second > 0x8F)) return 0;  // surrogate, beyond Unicode
   const size_t n = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
   for (size_t j = 1; j < n; ++j)

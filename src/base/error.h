@@ -1,4 +1,4 @@
-// Errors: exceptions for what the outside world does, checks for our own bugs.
+// Errors: exceptions for what the outside world does, and checks for mixtune's own bugs.
 #pragma once
 
 #include <stdexcept>
@@ -10,7 +10,7 @@ namespace mixtune {
 // Exit codes of the program (docs/design.md, section 8).
 enum class ExitCode : int { kDone = 0, kFailed = 1, kUserError = 2, kStopped = 16, kWentBad = 17 };
 
-// Something the outside world did: one line that says where, what, and how to mend it.
+// A failure that the outside world caused: one line that says where, what, and how to mend it.
 class Error : public std::runtime_error {
  public:
   Error(std::string_view where, std::string_view what, std::string_view mend, ExitCode code = ExitCode::kFailed);
@@ -38,6 +38,6 @@ bool is_utf8(std::string_view text);
 
 }  // namespace mixtune
 
-// A condition that only a bug of ours can break; stays on in release builds.
+// Checks a condition that only a bug of mixtune can break; stays on in release builds.
 #define MT_CHECK(condition) \
   ((condition) ? static_cast<void>(0) : ::mixtune::check_failed(#condition, __FILE__, __LINE__))

@@ -20,7 +20,7 @@ std::string shown(const std::string& path) {
   return printable_path(path);
 }
 
-// O_NONBLOCK: a pipe that nobody writes to must not make open() wait.
+// O_NONBLOCK keeps open() from waiting at a pipe that nobody writes to.
 int open_to_read(const std::string& path) {
   return open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 }

@@ -1,4 +1,4 @@
-// Files that mixtune reads: regular ones only. A folder, device, pipe or socket is a UserError, never a hang.
+// Files that mixtune reads: only regular ones. A folder, device, pipe or socket is a UserError, never a hang.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@
 
 namespace mixtune {
 
-// Owns a file descriptor; a negative one is none.
+// Owns a file descriptor; a negative one stands for none.
 class Fd {
  public:
   explicit Fd(int fd) : fd_(fd) {}
@@ -25,28 +25,28 @@ class Fd {
   int fd_;
 };
 
-// A regular file, open to be read by any number of threads at once: it stays the file that was opened, whatever takes
-// its name. It is read, never mapped, so that one which is cut meanwhile is an Error and no signal.
+// A regular file, open to be read by any number of threads at once. It stays the file that was opened, whatever takes
+// its name. It is read, never mapped, so that a file which is cut meanwhile is an Error and no signal.
 class InputFile {
  public:
-  // What is wrong with the path is a UserError that ends in `mend`.
+  // Throws UserError, which ends in `mend`, where something is wrong with the path.
   explicit InputFile(const std::string& path, std::string_view mend = "check the path");
 
   const std::string& path() const { return path_; }
-  uint64_t size() const { return version_.size; }  // bytes, when it was opened
+  uint64_t size() const { return version_.size; }  // bytes, on opening
   const Fd& fd() const { return fd_; }
 
   // Fills `buffer` with the bytes from `offset` on, which lie below size(). Throws Error.
   void read(uint64_t offset, std::span<std::byte> buffer) const;
   std::string read(uint64_t offset, uint64_t size) const;
 
-  // Throws Error where the content is not what was opened, as far as the file's size and time of change tell.
+  // Throws Error where the content has changed since opening, as far as the file's size and time of change tell.
   void check_unchanged() const;
 
  private:
   struct Version {
     uint64_t size = 0;
-    int64_t seconds = 0, nanoseconds = 0;  // of the last change
+    int64_t seconds = 0, nanoseconds = 0;  // the last change's
     bool operator==(const Version&) const = default;
   };
   Version version() const;
@@ -56,8 +56,8 @@ class InputFile {
   Version version_;
 };
 
-// The whole of a regular file of at most `limit` bytes. What is wrong with the path or the size is a UserError that
-// ends in `mend`; a file that changes while it is read is an Error.
+// The whole of a regular file of at most `limit` bytes. Throws UserError, which ends in `mend`, where something is
+// wrong with the path or the size; Error where the file changes while it is read.
 std::string read_small_file(const std::string& path, size_t limit, std::string_view mend);
 
 }  // namespace mixtune

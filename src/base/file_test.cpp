@@ -21,7 +21,7 @@ class FileTest : public testing::Test {
     return path(name);
   }
 
-  // That neither reader takes `path`, for the same reason.
+  // Expects that neither reader takes `path`, for the same reason.
   void expect_refused(const std::string& path, const std::string& what) {
     EXPECT_EQ(error([&] { InputFile{path}; }), path + ": " + what + "; check the path");
     EXPECT_EQ(error([&] { read_small_file(path, 10, "give another"); }), path + ": " + what + "; give another");

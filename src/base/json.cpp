@@ -17,8 +17,8 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 using Container = JsonVisitor::Container;
 
-// "[json.exception.parse_error.101] parse error at line 1, column 9: syntax error ...": the library's words without
-// its own names and places.
+// The library's message without its own names and places: "[json.exception.parse_error.101] parse error at line 1,
+// column 9: syntax error ..." becomes "syntax error ...".
 std::string reason(std::string_view message) {
   for (const std::string_view before : {"column ", "] "}) {
     size_t at = message.find(before);
@@ -138,8 +138,8 @@ class TreeBuilder : public JsonVisitor {
     return &object.emplace(key, std::move(value)).first->second;
   }
 
-  // Keys are unique, so that none need be looked for. The vector that an ordered object is would copy its values where
-  // it grows, its keys being const: they are moved.
+  // Keys are unique, so none need be looked for. The vector that an ordered object is would copy its values where it
+  // grows, since its keys are const: this moves them.
   static ordered_json* add(ordered_json::object_t& object, const std::string& key, ordered_json value) {
     using Pairs = ordered_json::object_t::Container;
     if (object.size() == object.capacity()) {

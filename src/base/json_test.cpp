@@ -10,7 +10,7 @@
 namespace mixtune {
 namespace {
 
-// Writes down each call.
+// Records each call.
 class Recorder : public JsonVisitor {
  public:
   void open(const JsonPath& path, Container container) override {
@@ -36,7 +36,7 @@ std::string calls(std::string_view text) {
   return recorder.calls;
 }
 
-// The error of both readers, which is the same.
+// The error of both readers, which must be the same.
 std::string error(std::string_view text) {
   std::string messages[2];
   const auto read = [&](int i) {

@@ -1,4 +1,4 @@
-// nlohmann's JSON values. Whoever reads or makes values includes this in place of the library's header: the values'
+// nlohmann's JSON values. Code that reads or makes values includes this in place of the library's header: the values'
 // own functions are compiled once, in json_value.cpp.
 #pragma once
 

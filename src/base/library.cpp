@@ -66,12 +66,12 @@ constexpr Names names_of(CudaLibrary library) {
   return {"NCCL", "libnccl.so.2"};
 }
 
-// What cuDNN opens by name when it is used, in the order of what they need. Were they left to the loader, a folder in
-// LD_LIBRARY_PATH could give those of another version.
+// The libraries that cuDNN opens by name when it is used, each after those it needs. The loader alone could take those
+// of another version from a folder in LD_LIBRARY_PATH.
 constexpr std::array kCudnnParts = {"libcudnn_graph.so.9", "libcudnn_ops.so.9", "libcudnn_heuristic.so.9",
                                     "libcudnn_engines_precompiled.so.9", "libcudnn_engines_runtime_compiled.so.9"};
 
-// Where wheels put them, below site-packages.
+// The folders of wheels, below site-packages.
 constexpr std::array kWheelFolders = {"nvidia/cu13/lib", "nvidia/cublas/lib", "nvidia/cudnn/lib", "nvidia/nccl/lib"};
 constexpr std::array kToolkitFolders = {"lib64", "lib", "targets/x86_64-linux/lib"};
 
@@ -90,7 +90,7 @@ bool is_there(const fs::path& path) {
   return fs::exists(path, ignored);
 }
 
-// Of a Python whose bin/python3 lies in `prefix`.
+// Adds the wheels of a Python whose bin/python3 lies in `prefix`.
 void add_wheels(const fs::path& prefix, Folders& folders) {
   for (const char* lib : {"lib", "lib64", "local/lib"}) {
     std::error_code error;
@@ -140,7 +140,7 @@ std::vector<int> numbers(std::string_view version) {
   return parts;
 }
 
-// Of libcudnn.so.9.14.0, which libcudnn.so.9 is a link to in a package of the system: 9.14.0.
+// The version in a file's name: in a system's package libcudnn.so.9 is a link to libcudnn.so.9.14.0.
 std::string version_in_name(const fs::path& file) {
   std::error_code error;
   const std::string name = fs::canonical(file, error).filename().string();
@@ -150,7 +150,7 @@ std::string version_in_name(const fs::path& file) {
   return numbers(version).size() >= 3 ? version : "";
 }
 
-// cuDNN's wheels have no such link, but bring its header.
+// The version in a header: cuDNN's wheels have no such link, but bring that.
 std::string version_in_header(const fs::path& file) {
   const fs::path header = file.parent_path().parent_path() / "include" / "cudnn_version.h";
   if (!is_there(header)) return "";
@@ -178,7 +178,7 @@ std::optional<FoundLibrary> look_in(const fs::path& folder, CudaLibrary library)
   return FoundLibrary{file.string(), version};
 }
 
-// A name that the loader knows, by its cache.
+// Asks the loader for a name, which it knows by its cache.
 std::optional<FoundLibrary> ask_loader(CudaLibrary library) {
   try {
     const std::string path = Library(names_of(library).file).path();
@@ -229,7 +229,7 @@ Library open_library(CudaLibrary library) {
   if (library == CudaLibrary::kCudnn) {
     const fs::path folder = fs::path(found->path).parent_path();
     for (const char* part : kCudnnParts)
-      if (is_there(folder / part)) Library{folder / part};  // which stays in memory
+      if (is_there(folder / part)) Library{folder / part};  // the library stays in memory
   }
   return Library(found->path);
 }

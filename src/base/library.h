@@ -1,4 +1,4 @@
-// Shared libraries that are opened while the program runs, and where CUDA's own are found on a machine.
+// Shared libraries that are opened while the program runs, and the places where CUDA's own are on a machine.
 #pragma once
 
 #include <optional>
@@ -11,7 +11,7 @@ namespace mixtune {
 // An open shared library. Once open it stays in memory: CUDA's libraries do not bear to be unloaded.
 class Library {
  public:
-  // A file, or a name for the loader to find. Throws Error where it cannot be opened.
+  // Opens a file, or a name for the loader to find. Throws Error where it cannot be opened.
   explicit Library(const std::string& path);
   ~Library();
   Library(Library&& other) noexcept;
@@ -23,7 +23,7 @@ class Library {
     function = reinterpret_cast<Function*>(address(name));
   }
 
-  std::string path() const;                 // of the file, also where the loader found it
+  std::string path() const;                 // the file's, even where the loader found it
   void* handle() const { return handle_; }  // dlopen's, for those who look functions up themselves
 
  private:
@@ -41,28 +41,28 @@ struct FoundLibrary {
   std::string version;  // "9.19.0", as far as the files around it tell without opening it; else empty
 };
 
-// Where to look, in this order. Empty: not there.
+// The places to look, in this order. Empty: it is not there.
 struct LibrarySearch {
-  std::string library_path;  // MIXTUNE_LIBRARY_PATH: folders between colons; what is there is taken, whatever its age
-  std::string virtual_env;   // VIRTUAL_ENV: the folders of wheels, as PyTorch brings them
-  std::string program_path;  // PATH: the same, of the first python3
-  std::string cuda_home;     // CUDA_HOME
-  std::string toolkit;       // where CUDA is installed by default
+  std::string library_path;      // MIXTUNE_LIBRARY_PATH: folders between colons; a library there is taken, of any age
+  std::string virtual_env;       // VIRTUAL_ENV: the folders of wheels, as PyTorch brings them
+  std::string program_path;      // PATH: the wheels of its first python3
+  std::string cuda_home;         // CUDA_HOME
+  std::string toolkit;           // where CUDA is installed by default
   std::string system_libraries;  // LD_LIBRARY_PATH and the system's folders, between colons
   bool loader = false;           // at last, what the loader knows
 
   static LibrarySearch of_process();
 };
 
-// The first one found; of cuDNN the newest, since newer ones have faster attention.
+// The first library found; for cuDNN the newest, since newer ones have faster attention.
 std::optional<FoundLibrary> find_library(CudaLibrary library,
                                          const LibrarySearch& search = LibrarySearch::of_process());
 
-// Opens what find_library finds; with cuDNN, the libraries it is made of, from the same folder. Throws Error where
-// there is none.
+// Opens the library that find_library finds; for cuDNN also the libraries it is made of, from the same folder. Throws
+// Error where there is none.
 Library open_library(CudaLibrary library);
 
-// What an open library says of itself: "13.1.0".
+// The version that an open library tells: "13.1.0".
 std::string library_version(CudaLibrary library, const Library& opened);
 
 }  // namespace mixtune

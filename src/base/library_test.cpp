@@ -43,7 +43,7 @@ class FindLibrary : public testing::Test {
     std::filesystem::create_symlink(to, path(name));
   }
 
-  // As a wheel brings it: the file has no version in its name.
+  // Adds cuDNN as a wheel brings it: the file has no version in its name.
   void add_cudnn_wheel(const std::string& packages, const std::string& minor) const {
     write(packages + "/nvidia/cudnn/lib/libcudnn.so.9");
     write(packages + "/nvidia/cudnn/include/cudnn_version.h",
@@ -73,7 +73,7 @@ TEST_F(FindLibrary, GoesFromTheNamedFolderToTheSystem) {
     std::string LibrarySearch::*variable;
     std::string value, file;
   };
-  // The last place first, so that each of the others takes over.
+  // From the last place to the first, so that each takes over from the one before.
   const Place places[] = {
       {&LibrarySearch::system_libraries, "/none:" + path("usr"), "usr/libcublasLt.so.13"},
       {&LibrarySearch::toolkit, path("cuda"), "cuda/lib64/libcublasLt.so.13"},

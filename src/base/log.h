@@ -11,7 +11,7 @@
 
 namespace mixtune {
 
-// The environment variable that says what is printed: "info" (or nothing of the sort), "warning" or "error".
+// The environment variable that says what to print: "info" (and any other text), "warning" or "error".
 constexpr const char* kLogVariable = "MIXTUNE_LOG";
 enum class LogLevel { kInfo, kWarning, kError };
 bool logs(LogLevel level);
@@ -19,7 +19,7 @@ bool logs(LogLevel level);
 // Prints "mixtune: TEXT". A live progress line on the terminal is cleared first.
 void log_line(std::string_view prefix, std::string_view text);
 
-// Whether anybody hears of the level: it is printed, or recorded (LogRecord).
+// Whether the level is printed, or recorded (LogRecord).
 bool is_heard(LogLevel level);
 void log_text(LogLevel level, std::string_view text);
 
@@ -33,8 +33,8 @@ void log_warning(fmt::format_string<Args...> format, Args&&... args) {
   if (is_heard(LogLevel::kWarning)) log_text(LogLevel::kWarning, fmt::format(format, std::forward<Args>(args)...));
 }
 
-// What is logged, on any thread and whether it is printed or not, while one of these lives: at most kMostLines. One at
-// a time.
+// Records what is logged, on any thread, printed or not, while it lives: at most kMostLines. Only one may live at a
+// time.
 class LogRecord {
  public:
   struct Line {

@@ -43,8 +43,8 @@ void OutputFile::write_at(int64_t place, std::span<const std::byte> bytes) {
   }
 }
 
-// Waits for what is on its way to the disk, and starts what has come since: two windows at most are in memory alone.
-// Not every file system can; what goes wrong on the disk, finish() says.
+// Waits for bytes on their way to the disk, and starts those that came since: at most two windows are in memory alone.
+// Not every file system can; finish() reports what goes wrong on the disk.
 void OutputFile::push() {
   if (unpushed_ < kWindow) return;
   sync_file_range(fd_.get(), 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE);  // 0: to the end

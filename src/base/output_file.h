@@ -1,4 +1,4 @@
-// Writing files and folders, and when they are on the disk.
+// OutputFile: writes files, and knows when they are on the disk.
 #pragma once
 
 #include <cstddef>
@@ -11,14 +11,14 @@
 
 namespace mixtune {
 
-// A new file, written in any order until no byte is missing. Whoever makes one puts it in a folder that is removed on
-// failure. What is written goes to the disk at once: a write takes the time that the disk does, and finish() little.
+// A new file, written in any order until no byte is missing. Its user puts it in a folder that is removed on failure.
+// Writes go to the disk at once: a write takes as long as the disk does, and finish() little.
 class OutputFile {
  public:
   explicit OutputFile(const std::string& path);
 
   const std::string& path() const { return path_; }
-  // Behind all that is written.
+  // Appends to all that is written.
   void write(std::span<const std::byte> bytes) { write_at(end_, bytes); }
   void write_at(int64_t place, std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }

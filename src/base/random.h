@@ -1,4 +1,4 @@
-// Random bits as a hash of what they are for, so that they do not depend on order, threads or layout.
+// Random bits, each a hash of its purpose: so they do not depend on order, threads or layout.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ constexpr uint64_t random_bits(uint64_t key, uint64_t index) {
   return mixed_bits(mix_key(key), index);
 }
 
-// 32 bits for the rounding of element `index`: half of random_bits(key, index / 2), the lower half for an even index.
+// 32 bits to round element `index` with: half of random_bits(key, index / 2), the lower half for an even index.
 constexpr uint32_t rounding_bits(uint64_t key, uint64_t index) {
   return static_cast<uint32_t>(random_bits(key, index >> 1) >> (32 * (index & 1)));
 }
@@ -32,15 +32,15 @@ constexpr uint32_t rounding_bits(uint64_t key, uint64_t index) {
 // A key for the bits of one purpose: a name (FNV-1a hashed) under a seed.
 uint64_t random_key(uint64_t seed, std::string_view purpose);
 
-// Uniform in [0, 1) with 53 bits.
+// A uniform number in [0, 1) with 53 bits.
 inline double random_uniform(uint64_t key, uint64_t index) {
   return static_cast<double>(random_bits(key, index) >> 11) * 0x1p-53;
 }
 
-// Standard normal (Box-Muller on the two halves of one index).
+// A standard normal number (Box-Muller on the two halves of one index).
 double random_normal(uint64_t key, uint64_t index);
 
-// Uniform in [0, n), n > 0, by multiply-shift (bias below n / 2^64).
+// A uniform number in [0, n), n > 0, by multiply-shift (bias below n / 2^64).
 inline uint64_t random_below(uint64_t key, uint64_t index, uint64_t n) {
   __extension__ using Wide = unsigned __int128;
   return static_cast<uint64_t>((static_cast<Wide>(random_bits(key, index)) * n) >> 64);

@@ -33,7 +33,7 @@ uint64_t parse_size(std::string_view text) {
   const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   const std::string_view name(rest, static_cast<size_t>(text.data() + text.size() - rest));
   if (error == std::errc() && name.empty()) {
-    constexpr uint64_t kManyGiB = 1 << 20;  // more were meant as bytes
+    constexpr uint64_t kManyGiB = 1 << 20;  // a larger number was meant as bytes
     throw UserError("", fmt::format("'{}' has no unit", printable(text)),
                     number > 0 && number < kManyGiB ? fmt::format("write {}GiB", number)
                                                     : "write a whole number and a unit: 500MB, 5GB or 4GiB");

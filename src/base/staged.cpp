@@ -29,7 +29,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kMark = ".tmp-";
 constexpr int kWordDigits = 16;
-constexpr std::chrono::hours kStale{7 * 24};  // of another host
+constexpr std::chrono::hours kStale{7 * 24};  // another host's temporary names
 
 std::string temporary_name(const std::string& path) {
   return fmt::format("{}/.{}{}{}-{}-{}", parent_folder(path), fs::path(path).filename().string(), kMark, host_name(),
@@ -41,7 +41,7 @@ struct Maker {
   pid_t pid;
 };
 
-// Who made a temporary name, or none if it is not one.
+// The maker of a temporary name; none if it is not one.
 std::optional<Maker> maker(std::string_view name) {
   const size_t mark = name.rfind(kMark);
   if (mark == std::string_view::npos) return {};
@@ -84,8 +84,8 @@ void move(const std::string& from, const std::string& to) {
   if (std::rename(from.c_str(), to.c_str()) != 0) fail_move(to, errno);
 }
 
-// The same without replacing anything. Where the file system cannot rename so, a link does as much for a file. Where it
-// has no links either, and for a folder (whose rename replaces an empty one at most), looking first has to do.
+// Moves without replacing anything. Where the file system cannot rename so, a link does as much for a file. Where it
+// has no links either, and for a folder (whose rename replaces an empty one at most), it looks first.
 void move_new(const std::string& from, const std::string& to) {
   if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return;
   if (errno == EEXIST) fail_existing(to);
@@ -177,7 +177,7 @@ std::string without_trailing_slash(std::string path) {
 }
 
 std::string host_name() {
-  char name[65] = {};  // HOST_NAME_MAX and an end
+  char name[65] = {};  // HOST_NAME_MAX and the terminating zero
   if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == '\0') return "localhost";
   std::string text = name;
   std::ranges::replace_if(

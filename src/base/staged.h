@@ -1,5 +1,5 @@
-// Files and folders that appear whole or not at all, and disappear the same way. Nothing is written through a link:
-// what is made is new, and a rename replaces a link, not what it leads to.
+// Files and folders that appear whole or not at all, and disappear the same way. Nothing is written through a link: all
+// that is made is new, and a rename replaces a link, not its target.
 #pragma once
 
 #include <string>
@@ -17,10 +17,10 @@ class StagedPath {
   StagedPath(const StagedPath&) = delete;
   StagedPath& operator=(const StagedPath&) = delete;
 
-  const std::string& path() const { return path_; }  // to be made there
-  // Gives it its name, once everything in it is on the disk; a file or link of that name is replaced.
+  const std::string& path() const { return path_; }  // where the user makes it
+  // Gives it its name, once everything in it is on the disk. Replaces a file or link of that name.
   void commit();
-  // The same, but throws UserError where something has that name, even if it came since this was made.
+  // Gives it its name, but throws UserError where something has that name, even if it came since this was made.
   void commit_new();
 
  private:
@@ -30,7 +30,7 @@ class StagedPath {
   bool committed_ = false;
 };
 
-// A new folder, filled before it has its name. Its mode is what mkdir gives it, from the start: the umask, or the
+// A new folder, filled before it has its name. Its mode is from the start what mkdir gives it: the umask, or the
 // parent's default rights, say who else may write in it.
 class StagedFolder {
  public:
@@ -45,16 +45,16 @@ class StagedFolder {
   StagedPath staged_;
 };
 
-// A file with this content, once it is on the disk, under its name. Existing::kRefused throws UserError where something
-// has that name.
+// Writes a file with this content: once it is on the disk, it gets its name. Existing::kRefused throws UserError where
+// something has that name.
 enum class Existing { kRefused, kReplaced };
 void write_whole_file(const std::string& path, std::string_view content, Existing existing);
 
 // Removes a file or folder. A kill in between leaves no half of it under its own name.
 void remove_whole(const std::string& path);
 
-// Removes what killed processes left in `folder` under temporary names for names that start with `prefix`. Whether a
-// process of another host runs cannot be seen from here: what it made goes once it has not changed for a week.
+// Removes what killed processes left in `folder` under temporary names for names that start with `prefix`. Nobody here
+// can see whether a process of another host runs: what it made goes once it has not changed for a week.
 void remove_stale(const std::string& folder, std::string_view prefix);
 
 // Whether something has this name, be it a link that leads nowhere.
@@ -63,10 +63,10 @@ bool is_taken(const std::string& path);
 // `path` without the slashes at its end.
 std::string without_trailing_slash(std::string path);
 
-// This machine's, as temporary names and messages have it: letters, digits, '.', '_' and '-'.
+// This machine's name for temporary names and messages: letters, digits, '.', '_' and '-'.
 std::string host_name();
 
-// A word of hexadecimal digits from the kernel, another one in each call: for names and proofs.
+// A new word of hexadecimal digits from the kernel, for names and proofs.
 std::string unguessable_word();
 
 }  // namespace mixtune

@@ -19,11 +19,11 @@
 
 namespace {
 
-int rename_error = 0;  // of every renameat2; 0: what the system says
+int rename_error = 0;  // every renameat2's; 0: the system's own
 
 }  // namespace
 
-// In place of the C library's: file systems differ in what they say of a rename that they cannot do.
+// Stands in for the C library's: file systems differ in their answers to a rename that they cannot do.
 extern "C" int renameat2(int from_folder, const char* from, int to_folder, const char* to, unsigned flags) noexcept {
   if (rename_error == 0) return static_cast<int>(syscall(SYS_renameat2, from_folder, from, to_folder, to, flags));
   errno = rename_error;
@@ -95,7 +95,7 @@ TEST_F(Staged, AFolderIsNew) {
   EXPECT_THROW(StagedFolder(path("nowhere/folder")), UserError);
 }
 
-// What comes under the name meanwhile is the user's.
+// A file that comes under the name meanwhile is the user's.
 TEST_F(Staged, NothingIsReplacedUnlessAsked) {
   StagedPath file(path("file"));
   write_file(file.path(), "ours");
@@ -130,7 +130,7 @@ TEST_F(Staged, NothingIsWrittenThroughALink) {
   EXPECT_EQ(entries(), (std::vector<std::string>{"dangling", "link", "other", "precious"}));
 }
 
-// Neither another process, nor another run of this one, can know the name and be there first.
+// No other process, nor another run of this one, can know the name and be there first.
 TEST_F(Staged, NamesCannotBeGuessed) {
   const StagedPath first(path("out")), second(path("out"));
   EXPECT_NE(first.path(), second.path());
@@ -141,7 +141,7 @@ TEST_F(Staged, NamesCannotBeGuessed) {
   }
 }
 
-// As another process leaves it; a word of digits can look like a process.
+// A name as another process leaves it; a word of digits can look like a process.
 std::string name_of(const std::string& name, const std::string& host, int64_t pid) {
   return fmt::format(".{}.tmp-{}-{}-0123456789012345", name, host, pid);
 }

@@ -1,4 +1,4 @@
-// A folder that a test, or a process, has for itself.
+// TempFolder: a folder that a test, or a process, has for itself.
 #pragma once
 
 #include <cerrno>
@@ -14,7 +14,7 @@ namespace mixtune {
 
 class TempFolder {
  public:
-  // Named mixtune-PURPOSE-RANDOM; goes with what is in it. Throws Error.
+  // Makes mixtune-PURPOSE-RANDOM, which goes with all that is in it. Throws Error.
   explicit TempFolder(std::string_view purpose = "test") {
     std::string name = std::filesystem::temp_directory_path() / ("mixtune-" + std::string(purpose) + "-XXXXXX");
     if (mkdtemp(name.data()) == nullptr)

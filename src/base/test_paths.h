@@ -1,5 +1,5 @@
-// Where test programs find the repository's files, and the programs that are built with them: by their own place, so
-// that a build's folder and a package of tests (scripts/package) work wherever they are, from any folder.
+// Where test programs find the repository's files, and the programs built with them: by the test program's own place,
+// so that a build's folder and a package of tests (scripts/package) work wherever they are, from any folder.
 #pragma once
 
 #include <filesystem>
@@ -8,8 +8,8 @@
 
 namespace mixtune {
 
-// The folder of the build or the package: the nearest one above this program with a `source`, which is the repository,
-// or those of its files that tests read.
+// The folder of the build or the package: the nearest one above this program with a `source`. That is the repository,
+// or the files of it that tests read.
 inline const std::filesystem::path& test_root() {
   static const std::filesystem::path root = [] {
     namespace fs = std::filesystem;
@@ -21,12 +21,12 @@ inline const std::filesystem::path& test_root() {
   return root;
 }
 
-// A file or folder of the repository.
+// The path of a file or folder of the repository.
 inline std::string source_path(const std::string& name) {
   return (test_root() / "source" / name).string();
 }
 
-// A program: in `bin` or `tests` of a package; of a build, at its top or in `tests`.
+// The path of a program: in `bin` or `tests` of a package, or at the top or in `tests` of a build.
 inline std::string program_path(const std::string& name) {
   for (const char* folder : {"bin", "tests", "."})
     if (const auto path = test_root() / folder / name; std::filesystem::is_regular_file(path)) return path.string();
