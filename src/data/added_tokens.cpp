@@ -8,7 +8,7 @@ namespace mixtune {
 
 namespace {
 
-// The length of the white space that `text` begins with, one character; 0 where it begins with something else.
+// The length of the white space, one character, that `text` begins with; 0 where it begins with another.
 size_t space_at(std::string_view text, bool blanks) {
   const auto byte = [&](size_t i) {
     return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u;
@@ -57,7 +57,7 @@ std::optional<NameFinder::Match> NameFinder::find(std::string_view text, size_t 
 
 std::optional<NameFinder::Match> NameFinder::longest_at(std::string_view text, size_t at) const {
   std::optional<Match> longest;
-  std::span<const std::pair<std::string, size_t>> candidates = names_;  // that begin as the text does
+  std::span<const std::pair<std::string, size_t>> candidates = names_;  // those that begin as the text does
   for (size_t i = 0; at + i < text.size() && !candidates.empty(); ++i) {
     const auto byte = [i](const auto& item) {
       return static_cast<unsigned char>(item.first[i]);

@@ -12,9 +12,9 @@ struct Batch {
   Tensor positions;    // [T] int32: from 0 in each document
   Tensor target_rows;  // [N] int32, ascending
   Tensor targets;      // [N] int32: the token after row target_rows[i] in its document
-  Tensor weights;      // [N] fp32: of each target (data/weights.h); empty: all are 1
+  Tensor weights;      // [N] fp32: the targets' (data/weights.h); empty: all are 1
   Tensor doc_offsets;  // [D + 1] int32: document d is rows [doc_offsets[d], doc_offsets[d + 1]); last = live_tokens
-  IdIndex rows_by_id;  // of the live rows
+  IdIndex rows_by_id;  // the live rows'
   Tensor host_doc_offsets;  // doc_offsets for the host; the same tensor where the batch is in host memory
   int64_t live_tokens = 0;
   int64_t step_tokens = 0;  // live tokens of this accumulation step, on all ranks: what the router's loss is a mean of
@@ -22,12 +22,12 @@ struct Batch {
   int64_t target_tokens() const { return targets.rows(); }
 };
 
-// The IdIndex of ids [live], in host memory. `room` has room for it: ids and rows [live], begin [live + 1]; `sorted` is
-// scratch of `live` elements.
+// Makes the IdIndex of ids [live], in host memory. `room` has room for it: ids and rows [live], begin [live + 1];
+// `sorted` is scratch of `live` elements.
 IdIndex index_ids(const Tensor& ids, const IdIndex& room, uint64_t* sorted);
 
-// The batch on the device of ctx: itself on the CPU; on a GPU pushed on the stack and copied in the order of its
-// stream, so that `host` must stay as it is until a wait.
+// The batch on the device of ctx. On the CPU it is `host` itself; on a GPU it is pushed on the stack and copied in the
+// order of its stream, so that `host` must stay as it is until a wait.
 Batch to_device(Ctx& ctx, const Batch& host);
 
 }  // namespace mixtune

@@ -1,5 +1,5 @@
-// Compiled without contraction to fused multiply-adds: an error that is rounded once instead of twice can win where
-// Megatron's loses.
+// Compiled without contraction to fused multiply-adds: an error rounded once instead of twice can win where Megatron's
+// loses.
 #include "data/blend.h"
 
 #include <fmt/format.h>

@@ -17,7 +17,7 @@ namespace {
 constexpr size_t kShort = 32;  // symbols of a word up to which looking at every pair is faster than a heap
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
-// The bytes of the character that `text` begins with, 0 where it is not UTF-8.
+// The bytes of the character that `text` begins with; 0 where it is not UTF-8.
 size_t character_size(std::string_view text) {
   const auto byte = [&](size_t i) {
     return static_cast<unsigned char>(text[i]);
@@ -33,7 +33,7 @@ size_t character_size(std::string_view text) {
   return size;
 }
 
-// Of a character of at most 3 bytes.
+// The code point of a character of at most 3 bytes.
 uint32_t code_point(std::string_view character) {
   const auto byte = [&](size_t i) {
     return static_cast<unsigned char>(character[i]);
@@ -96,7 +96,7 @@ void Bpe::find_characters() {
   }
 }
 
-// What a text has first and last of a piece is the piece's first or last character, if that is one, or the whole.
+// The first and last of a piece in a text is its first or last character, if that is a piece, or the whole.
 void Bpe::find_joinable() {
   const auto edges = [&](int32_t id, std::string_view character) {
     return std::array{id, find(character).value_or(id)};
@@ -147,7 +147,7 @@ void Bpe::take(std::vector<Symbol>& word, std::vector<Symbol>& out) const {
 
 void Bpe::merge_short(std::vector<Symbol>& word) const {
   size_t count = word.size();
-  std::array<PairMap::Value, kShort> pairs;  // of each symbol and its next
+  std::array<PairMap::Value, kShort> pairs;  // each symbol's with its next
   for (size_t i = 0; i + 1 < count; ++i) pairs[i] = merges_.find(word[i].id, word[i + 1].id);
   while (true) {
     size_t best = count;
@@ -195,7 +195,7 @@ void Bpe::merge_long(std::vector<Symbol>& word) const {
     const uint32_t at = best.at, right = next[at];
     if (word[at].id < 0 || right == kEnd || merges_.find(word[at].id, word[right].id).id != best.id) continue;
     word[at].id = best.id;
-    word[right].id = -1;  // is a part of the one before
+    word[right].id = -1;  // now a part of the one before
     next[at] = next[right];
     if (next[at] != kEnd) previous[next[at]] = at;
     if (previous[at] != kEnd && look(previous[at], at)) std::ranges::push_heap(heap, later);

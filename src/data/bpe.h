@@ -1,4 +1,4 @@
-// Byte-pair encoding as tokenizers' BPE model does it: the merge of the lowest rank first, the leftmost of equals.
+// Bpe: byte-pair encoding as tokenizers' BPE model does it: the merge of the lowest rank first, the leftmost of equals.
 #pragma once
 
 #include <cstddef>
@@ -17,13 +17,13 @@ struct BpeModel {
   };
 
   std::vector<std::string> pieces;  // by id; unique, none empty, valid UTF-8
-  std::vector<Merge> merges;        // by rank; of a pair that stands twice the last counts
+  std::vector<Merge> merges;        // by rank; for a pair that stands twice, the last counts
   int32_t unk = -1;            // for characters without a piece; -1: they become pieces <0x00> to <0xFF>, all there
-  bool fuse_unk = false;       // unknown characters beside each other are one token
+  bool fuse_unk = false;       // unknown characters side by side are one token
   bool ignore_merges = false;  // a word that is a piece is that piece
 };
 
-// From pairs of ids to two numbers.
+// Maps pairs of ids to two numbers.
 class PairMap {
  public:
   struct Value {
@@ -60,7 +60,7 @@ class Bpe {
  public:
   struct Symbol {
     int32_t id;
-    uint32_t begin;  // its first byte in the text; of one byte of a character, the character's
+    uint32_t begin;  // its first byte in the text; for a byte of a character, the character's
   };
 
   explicit Bpe(BpeModel model);
@@ -71,10 +71,10 @@ class Bpe {
   const std::string& piece(int32_t id) const { return model_.pieces[static_cast<size_t>(id)]; }
   std::optional<int32_t> find(std::string_view piece) const;
   int32_t unk() const { return model_.unk; }
-  std::optional<char> byte_of(int32_t id) const;  // of a piece that stands for one byte
+  std::optional<char> byte_of(int32_t id) const;  // the byte that a piece stands for
 
-  // Appends the tokens of `text`, of less than 4 GiB, as one word. What is not UTF-8 in it counts as U+FFFD. Takes
-  // n log n in the longest stretch that merges may reach over.
+  // Appends the tokens of `text`, of less than 4 GiB, as one word. Bytes that are not UTF-8 count as U+FFFD. Its
+  // time is n log n in the longest stretch that merges may reach over.
   void encode(std::string_view text, std::vector<Symbol>& out) const;
 
  private:
@@ -89,7 +89,7 @@ class Bpe {
   BpeModel model_;
   std::unordered_map<std::string_view, int32_t> ids_;
   std::vector<int32_t> of_character_;  // by code point below 65536; -1: no piece
-  std::vector<int32_t> of_byte_;       // of <0x00> to <0xFF>; empty where there is an unknown token instead
+  std::vector<int32_t> of_byte_;       // by <0x00> to <0xFF>; empty where there is an unknown token instead
   PairMap merges_;
   PairMap joinable_;  // symbols of single characters or bytes that some merge can join, each at an edge of its piece
 };

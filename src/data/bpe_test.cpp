@@ -15,7 +15,7 @@ namespace {
 
 using testing::ElementsAre;
 
-// Pieces of "a", "b" and "c", and what random merges make of them.
+// A model of "a", "b" and "c", and of random merges of them.
 BpeModel random_model(std::mt19937& random, int merges) {
   BpeModel model{.pieces = {"?", "a", "b", "c"}, .unk = 0};
   const auto any = [&](size_t count) {
@@ -33,7 +33,7 @@ BpeModel random_model(std::mt19937& random, int merges) {
   return model;
 }
 
-// The definition: of all pairs beside each other, merge the leftmost of the lowest rank, again and again.
+// By definition: of all pairs side by side, merges the leftmost of the lowest rank, again and again.
 std::vector<int32_t> by_definition(const BpeModel& model, const std::string& text) {
   std::map<std::pair<int32_t, int32_t>, size_t> ranks;
   for (size_t rank = 0; rank < model.merges.size(); ++rank)
@@ -99,7 +99,7 @@ TEST(Bpe, AMegabyteOfOneWordTakesNoSquare) {
 TEST(Bpe, UnknownCharacters) {
   BpeModel model{.pieces = {"?", "a", "a?"}, .merges = {{1, 0, 2}}, .unk = 0};
   EXPECT_THAT(encode(Bpe(model), "b\xC3\xA9\xF0\x9F\xA4\x97"), ElementsAre(0, 0, 0));
-  EXPECT_THAT(encode(Bpe(model), "ab"), ElementsAre(2));  // what stands for "b" is "?"
+  EXPECT_THAT(encode(Bpe(model), "ab"), ElementsAre(2));  // the piece for "b" is "?"
   model.fuse_unk = true;
   EXPECT_THAT(encode(Bpe(model), "b\xC3\xA9"), ElementsAre(0));
   EXPECT_THAT(encode(Bpe(model),

@@ -21,7 +21,7 @@ using std::string_view_literals::operator""sv;
 
 constexpr std::string_view kGetAgain = "get or make the file again";
 
-// A file from its first byte to its last.
+// Gives a file from its first byte to its last.
 class FileBytes {
  public:
   explicit FileBytes(const InputFile& file) : file_(file) {}
@@ -58,7 +58,7 @@ class PlainStream : public ByteStream {
   FileBytes bytes_;
 };
 
-// What streams of compressed data share: pieces of the file go through `decompress` until the buffer is full.
+// A stream of compressed data: passes pieces of the file through `decompress` until the buffer is full.
 class CompressedStream : public ByteStream {
  public:
   CompressedStream(const InputFile& file, std::string_view kind) : bytes_(file), kind_(kind) {}
@@ -80,8 +80,8 @@ class CompressedStream : public ByteStream {
   }
 
  protected:
-  // Takes from the front of `input_` and returns how many bytes `out` got: 0 where it needs more input. Sets
-  // `complete_` by whether the data may end here.
+  // Takes from the front of `input_`. Returns how many bytes `out` got, 0 where it needs more input. Sets `complete_`
+  // by whether the data may end here.
   virtual size_t decompress(std::span<char> out) = 0;
 
   [[noreturn]] void corrupt(std::string_view why) const {
@@ -140,7 +140,7 @@ class ZstdStream : public CompressedStream {
   Compression compression() const override { return Compression::kZstd; }
 
  private:
-  // Also called without input, as the decoder may hold back what did not fit the buffer before.
+  // Is called without input, too, as the decoder may hold back what did not fit the buffer before.
   size_t decompress(std::span<char> out) override {
     if (input_.empty() && complete_) return 0;
     ZSTD_inBuffer in = {input_.data(), input_.size(), 0};

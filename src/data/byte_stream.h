@@ -1,4 +1,4 @@
-// The bytes of a file in their order, decompressed where its first bytes say that it is compressed.
+// ByteStream: the bytes of a file in their order, decompressed where its first bytes say that it is compressed.
 #pragma once
 
 #include <cstddef>
@@ -15,14 +15,14 @@ class ByteStream {
  public:
   virtual ~ByteStream() = default;
   virtual Compression compression() const = 0;
-  // Fills `buffer` from its front and returns how many bytes it got: fewer than it holds only at the end, from where on
-  // it is 0. Throws UserError for compressed data that is damaged or cut short, Error for a file that changes before
-  // its end is reached.
+  // Fills `buffer` from its front. Returns how many bytes it got: fewer than it holds only at the end, and 0 from there
+  // on. Throws UserError for compressed data that is damaged or cut short; Error for a file that changes before its end
+  // is reached.
   virtual size_t read(std::span<char> buffer) = 0;
 };
 
-// Gzip may have several members, Zstandard several frames, one after the other. Memory does not depend on the file's
-// size: at most 128 MiB, the largest window of Zstandard that is taken. `file` outlives the stream.
+// Gzip may have several members, Zstandard several frames, one after the other. Memory does not grow with the file: it
+// is at most 128 MiB, the largest window of Zstandard that is taken. `file` outlives the stream.
 std::unique_ptr<ByteStream> open_byte_stream(const InputFile& file);
 
 }  // namespace mixtune

@@ -30,7 +30,7 @@ std::optional<CacheLock> CacheLock::try_take(const std::string& path) {
 }
 
 void CacheLock::say(const std::string& line) {
-  // Of one write, and spaces behind it: a reader sees no mixture of two lines.
+  // One write, filled with spaces: a reader sees no mixture of two lines.
   const std::string text = fmt::format("{:<{}}", line.substr(0, kMostBytes), kMostBytes);
   [[maybe_unused]] const ssize_t written = pwrite(fd_.get(), text.data(), text.size(), 0);
 }

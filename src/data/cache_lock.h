@@ -1,4 +1,4 @@
-// CacheLock: one process at a time makes an entry of the cache; others read how far it has come.
+// CacheLock: lets one process at a time make an entry of the cache; others read how far it has come.
 #pragma once
 
 #include <optional>
@@ -8,14 +8,14 @@
 
 namespace mixtune {
 
-// An advisory lock of a file, which the kernel gives up when its process ends, however it does. Where a file system has
-// no locks everybody gets it.
+// An advisory lock of a file, which the kernel releases when its process ends, however it does. Where a file system has
+// no locks every process gets it.
 class CacheLock {
  public:
-  // None where another process has it. Throws Error where the file cannot be made.
+  // Takes the lock; none where another process has it. Throws Error where the file cannot be made.
   static std::optional<CacheLock> try_take(const std::string& path);
 
-  // What read_lock gives others.
+  // Sets the line that read_lock gives others.
   void say(const std::string& line);
 
  private:
@@ -23,7 +23,7 @@ class CacheLock {
   Fd fd_;
 };
 
-// What the process that has the lock has said last; "" where it has said nothing.
+// The line that the lock's holder said last; "" where it has said nothing.
 std::string read_lock(const std::string& path);
 
 }  // namespace mixtune

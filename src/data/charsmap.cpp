@@ -19,7 +19,7 @@ struct Unit {
 
   bool has_leaf() const { return (bits >> 8 & 1) != 0; }
   uint32_t value() const { return bits & 0x7fffffffu; }
-  uint32_t label() const { return bits & 0x800000ffu; }  // that of a value is no byte
+  uint32_t label() const { return bits & 0x800000ffu; }  // a value's is no byte
   uint32_t offset() const { return bits >> 10 << ((bits & 1u << 9) >> 6); }
 };
 
@@ -27,13 +27,13 @@ class Trie {
  public:
   Trie(std::vector<Unit> units, size_t replacements) : units_(std::move(units)), replacements_(replacements) {}
 
-  // From the root, where offsets lead: every unit that a next byte could make the search read is there, each leaf's
-  // value is the place of a replacement, and no text passes more than kMaxMatches leaves.
+  // Checks, from the root on, that every unit which a next byte could make the search read is there, that each leaf's
+  // value is the place of a replacement, and that no text passes more than kMaxMatches leaves.
   bool is_sound() const;
 
  private:
   struct Node {
-    uint32_t children;  // units of the 256 next bytes are at children ^ byte
+    uint32_t children;  // the units of the 256 next bytes are at children ^ byte
     uint32_t next = 0;  // byte to look at
     int below = 0;      // most leaves on a way down from the bytes before
   };

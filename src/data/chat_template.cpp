@@ -15,7 +15,7 @@ namespace {
 
 using Kind = Stretch::Kind;
 
-// 1, 2 or 3 of Mistral's templates; 0: another.
+// The version, 1, 2 or 3, of Mistral's templates; 0 for another template.
 int mistral_version(ChatTemplateName name) {
   switch (name) {
     case ChatTemplateName::kMistralV1:
@@ -37,13 +37,13 @@ std::vector<TextSpan> spans_of(const Stretch& stretch, const TextEncoder& encode
   return {{stretch.text, special}};
 }
 
-// 0: it is not trained.
+// The weight of a stretch; 0: it is not trained.
 float weight_of(const Stretch& stretch, const TextEncoder& encoder) {
   const auto [kind, weight] = stretch.part;
   return kind == Stretch::Part::kAnswer || (kind == Stretch::Part::kPrompt && encoder.train_on_prompt) ? weight : 0;
 }
 
-// Each stretch by itself.
+// Encodes each stretch by itself.
 TokenSequence encode_apart(const Stretches& stretches, const TextEncoder& encoder) {
   TokenSequence document;
   for (const Stretch& stretch : stretches) {
@@ -55,7 +55,7 @@ TokenSequence encode_apart(const Stretches& stretches, const TextEncoder& encode
   return document;
 }
 
-// All stretches as one text.
+// Encodes all stretches as one text.
 TokenSequence encode_together(const Stretches& stretches, const TextEncoder& encoder) {
   std::vector<TextSpan> spans;
   std::vector<float> weights;  // of each byte
@@ -69,7 +69,7 @@ TokenSequence encode_together(const Stretches& stretches, const TextEncoder& enc
   TokenSequence document;
   for (size_t i = 0; i < ids.size(); ++i) {
     const size_t begin = begins[i], next = i + 1 < ids.size() ? begins[i + 1] : size;
-    const size_t end = std::min(std::max(next, begin + 1), size);  // a space that no byte stands for: with what follows
+    const size_t end = std::min(std::max(next, begin + 1), size);  // a space without a byte goes with what follows
     const float weight = std::accumulate(weights.begin() + begin, weights.begin() + end, 0.0F,
                                          [](float a, float b) { return std::max(a, b); });
     document.append(std::span(ids).subspan(i, 1), weight);

@@ -20,7 +20,7 @@ namespace {
 using nlohmann::json;
 using testing::HasSubstr;
 
-// Fixtures that mistral-common made, and nothing but it: scripts/make_tokenizer_fixtures.py.
+// Fixtures made by mistral-common alone: scripts/make_tokenizer_fixtures.py.
 json fixture(const std::string& name) {
   json cases = json::parse(TestFolder::read(kTokenizerFixtures + "/" + name));
   EXPECT_FALSE(cases.empty());

@@ -1,4 +1,4 @@
-// What the ids and labels of a document must be.
+// check_ids: the rules for the ids and labels of a document.
 #pragma once
 
 #include <cstdint>

@@ -25,7 +25,7 @@ constexpr size_t kMaxTemplateBytes = size_t{8} << 20;
 constexpr int kMaxTemplateDepth = 64;
 
 struct FolderTemplate {
-  std::string source, file;  // the file that has it
+  std::string source, file;  // `file` has the source
 };
 
 bool has_file(const std::string& folder, const char* name) {
@@ -39,7 +39,7 @@ std::optional<std::string> text_of(const nlohmann::json& object, const char* key
   return at != object.end() && at->is_string() ? std::optional(at->get<std::string>()) : std::nullopt;
 }
 
-// Of tokenizer_config.json's chat_template. One that cannot be read has an empty text, unless it is `needed`.
+// The chat_template of tokenizer_config.json. One that cannot be read has an empty text, unless it is `needed`.
 std::optional<std::string> source_in(const nlohmann::json& config, bool needed, const std::string& where) {
   const auto at = config.find("chat_template");
   if (at == config.end() || at->is_null()) return std::nullopt;
@@ -71,7 +71,7 @@ bool is_mistral(Name name) {
   return name == Name::kMistralV1 || name == Name::kMistralV2 || name == Name::kMistralV3;
 }
 
-// The version that the tokeniser says.
+// The version of Mistral's templates that the tokeniser tells.
 Name mistral_name(const Tokenizer& tokenizer) {
   if (tokenizer.special_id("[SYSTEM_PROMPT]"))
     throw UserError(printable(tokenizer.path(), 200),

@@ -116,7 +116,7 @@ TEST_F(ChooseTemplateTest, UnknownTemplateIsRefusedWithItsFirstDifference) {
   EXPECT_THAT(message, HasSubstr("set chat_template to its name"));
   const ChosenTemplate named = choose(Name::kChatml);
   EXPECT_EQ(named.chat_template.name, Name::kChatml);
-  EXPECT_EQ(named.source, known("nous-hermes-2-mixtral"));  // what the checkpoint is to say
+  EXPECT_EQ(named.source, known("nous-hermes-2-mixtral"));  // the checkpoint is to have this
 }
 
 TEST_F(ChooseTemplateTest, NameTakesTheFoldersVariantWhereItIsOfThatName) {
@@ -152,7 +152,7 @@ TEST_F(ChooseTemplateTest, TokensOfChatmlNeedATemplate) {
   EXPECT_THAT(refusal(), HasSubstr("has a token <|im_start|>, but its folder has no chat template"));
 }
 
-// The quickstart's folder says its template, and transformers renders it to our tokens.
+// transformers renders the template of the quickstart's folder to the tokens that mixtune trains on.
 TEST(Quickstart, ChatsInTransformersAsItTrains) {
   const std::string folder = source_path("examples/quickstart/pretrained");
   const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(folder);

@@ -53,7 +53,7 @@ bool names(std::string_view key, const std::array<std::string_view, n>& words) {
   });
 }
 
-// Ones change nothing; the two masks at the end say nothing of what is trained.
+// A weight of 1 changes nothing; the two masks at the end say nothing of what is trained.
 void refuse_weights_and_masks(std::string_view key, const ordered_json& value, const Place& place) {
   constexpr std::array<std::string_view, 3> kWeights = {"weight", "weights", "loss_scale"};
   constexpr std::array<std::string_view, 2> kMasks = {"mask", "masks"};

@@ -1,4 +1,4 @@
-// A record is a closed list of keys: what is done with one that its format does not read.
+// A record is a closed list of keys: check_keys says what becomes of one that its format does not read.
 #pragma once
 
 #include <span>

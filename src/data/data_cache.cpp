@@ -59,7 +59,7 @@ class EntryMaker {
       throw Error(printable_path(folder_), fmt::format("cannot be made: {}", error.message()), "set data_cache");
   }
 
-  // Null where there is no entry, or none that is whole.
+  // Opens the entry. Null where there is none, or none that is whole.
   std::shared_ptr<const Documents> open() {
     if (!is_taken(path_)) return nullptr;
     try {
@@ -76,7 +76,7 @@ class EntryMaker {
     }
   }
 
-  // Until the lock is given up; what its owner says is a sign of life.
+  // Waits until the lock is given up. While its owner says something, it is alive.
   void wait() {
     LoadProgress progress(source_.name + ", by another process", {});
     std::chrono::milliseconds pause{5};
@@ -116,7 +116,7 @@ class EntryMaker {
     remove_unused();
   }
 
-  // Locks and what memory there is of files' contents go with the entries.
+  // Removes unused entries, with their locks and the files' remembered hashes.
   void remove_unused() const {
     std::error_code error;
     for (fs::directory_iterator entry(folder_, error), end; !error && entry != end; entry.increment(error)) {
@@ -130,13 +130,13 @@ class EntryMaker {
     }
   }
 
-  // An entry under its lock, so that nobody makes it meanwhile. Who reads it goes on: its files are open.
+  // Removes an entry under its lock, so that nobody makes it meanwhile. Its readers go on: their files are open.
   static void remove_one(const std::string& path) try {
     const bool is_lock = path.ends_with(kLockEnding);
     const auto lock = CacheLock::try_take(is_lock ? path : path + std::string(kLockEnding));
     if (lock) remove_whole(path);
   } catch (const Error&) {
-    // Another user's, or gone.
+    // It is another user's, or gone.
   }
 
   std::string folder_, path_, lock_path_;

@@ -1,4 +1,4 @@
-// The cache is killed at each of its calls that change a file or folder: these are the test's own here.
+// Kills the cache at each of its calls that change a file or folder: the test has versions of its own of these calls.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/syscall.h>
@@ -16,7 +16,7 @@
 
 namespace {
 
-int calls_left = 0;  // until the process is killed; 0: it is not
+int calls_left = 0;  // calls before the process is killed; 0: it is not
 
 bool is_last_call() {
   return calls_left > 0 && --calls_left == 0;
@@ -73,7 +73,7 @@ std::shared_ptr<const Documents> open(const std::string& cache) {
                           {.name = "data", .load = give_documents, .vocab_size = 300, .max_seq_length = 32});
 }
 
-// The signal that ended a process which opens the entry and is killed at its n-th call, 0: none.
+// The signal that ended a process which opens the entry and is killed at its n-th call; 0: none.
 int signal_at(int n, const std::string& cache) {
   std::fflush(nullptr);
   const pid_t child = fork();

@@ -55,7 +55,7 @@ class DataCacheTest : public testing::Test {
             .max_seq_length = kLongest};
   }
 
-  // What is logged goes to log_.
+  // Opens an entry, and keeps what is logged in log_.
   std::shared_ptr<const Documents> open(const DataSource& from) {
     testing::internal::CaptureStderr();
     try {
@@ -111,7 +111,7 @@ TEST_F(DataCacheTest, WhatTheDataThrowsLeavesNothing) {
   expect_right(*open(source()));
 }
 
-// Each file of an entry is cut at several places, gone, or has a changed byte where it is checked.
+// Each file of an entry is cut at several places, missing, or has a changed byte where it is checked.
 TEST_F(DataCacheTest, ADamagedEntryIsMadeAgain) {
   open(source());
   int damaged = 0;
@@ -165,11 +165,9 @@ TEST_F(DataCacheTest, UnusedEntriesGoAfterThirtyDays) {
   expect_right(*held);  // its files are open
 }
 
-// ---- Processes
-
 class DataCacheProcesses : public DataCacheTest {
  protected:
-  // A process that opens the entry; `before_document` is called before each that it loads.
+  // Starts a process that opens the entry. It calls `before_document` before each document that it loads.
   pid_t start(const std::function<void(int32_t)>& before_document) {
     std::fflush(nullptr);
     const pid_t child = fork();
@@ -219,7 +217,7 @@ TEST_F(DataCacheProcesses, WhoeverWaitsForOneThatDiesMakesIt) {
   expect_right(*open(source()));
   killer.join();
   EXPECT_EQ(loads_, 1);
-  EXPECT_EQ(names(), (std::set<std::string>{kKey, std::string(kKey) + ".lock"}));  // what the dead one left has gone
+  EXPECT_EQ(names(), (std::set<std::string>{kKey, std::string(kKey) + ".lock"}));  // the dead one's files are gone
 }
 
 TEST_F(DataCacheProcesses, WhatTheOtherSaysIsASignOfLife) {

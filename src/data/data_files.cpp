@@ -42,7 +42,7 @@ void check_file(const std::string& path, std::string_view where, std::string_vie
     throw UserError(where, fmt::format("'{}' may not be read", shown), "check its permissions");
 }
 
-// A file of records, or the two of indexed data.
+// Checks a file of records, or the two of indexed data.
 void check_data(const std::string& path, std::string_view where) {
   const auto prefix = find_indexed(path);
   if (!prefix) return check_file(path, where, kGiveAPath);
@@ -50,7 +50,7 @@ void check_data(const std::string& path, std::string_view where) {
   for (const std::string& file : {paths.idx, paths.bin}) check_file(file, where, kGiveBoth);
 }
 
-// What glob(3) found.
+// The files that glob(3) finds.
 class Matches {
  public:
   Matches(const std::string& pattern, std::string_view where) {

@@ -26,7 +26,7 @@ class DataFilesTest : public testing::Test {
     folder_.write("sub/c.jsonl", "{}\n");
   }
 
-  // The files that patterns of the folder match, without its name.
+  // The files, without the folder's name, that patterns in it match.
   std::vector<std::string> find(const std::vector<std::string>& patterns) const {
     std::vector<std::string> paths;
     for (const std::string& pattern : patterns) paths.push_back(folder_.path(pattern));

@@ -26,7 +26,7 @@ namespace fs = std::filesystem;
 constexpr size_t kShaDigits = 64, kKeyDigits = 32;
 constexpr const char* kVersion = "tokenised data 2";
 
-// Keys of these groups have no say in what the tokens of a document are, and neither have these keys.
+// Groups of keys, and single keys, that do not affect the tokens of a document.
 constexpr std::string_view kOtherGroups[] = {"Batch and length of the run", "Optimizer",    "Output", "Machine",
                                              "Precision and memory",        "Several ranks"};
 constexpr std::string_view kOtherKeys[] = {"model_name_or_path",
@@ -53,7 +53,7 @@ int64_t nanoseconds(const timespec& time) {
   return time.tv_sec * 1'000'000'000 + time.tv_nsec;
 }
 
-// What changes with a file's content; "" where the file is not there or has only just changed.
+// A text that changes with a file's content; "" where the file is not there or has only just changed.
 std::string state_of(const std::string& path) {
   struct stat status {};
   if (stat(path.c_str(), &status) != 0) return "";
@@ -104,7 +104,7 @@ void add_data_files(ContentHash& key, std::span<const std::string> files, const 
   }
 }
 
-// Every small file beside the tokeniser's: vocabularies, added tokens, templates. None of them is worth a wrong token.
+// Adds every small file beside the tokeniser's: vocabularies, added tokens, templates. None is worth a wrong token.
 void add_tokenizer(ContentHash& key, const Tokenizer& tokenizer) {
   constexpr uintmax_t kLargest = 64 << 20;
   std::vector<fs::path> paths = {tokenizer.path()};

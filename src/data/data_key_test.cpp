@@ -103,7 +103,7 @@ TEST_F(DataKeyTest, HashesAreRememberedUntilAFileChanges) {
   settle(path);
   EXPECT_EQ(remembered_hash(path, cache, {}), hash);
   ASSERT_EQ(memories(), 1);
-  // What is remembered is what is returned: it is not read again.
+  // The remembered hash is returned: the file is not read again.
   const std::string memory = fs::directory_iterator(cache)->path();
   const std::string other(64, 'a');
   folder_.write("cache/" + fs::path(memory).filename().string(), other);
@@ -111,7 +111,7 @@ TEST_F(DataKeyTest, HashesAreRememberedUntilAFileChanges) {
   folder_.write("cache/" + fs::path(memory).filename().string(), "damaged");
   EXPECT_EQ(remembered_hash(path, cache, {}), hash);
 
-  // The same size, and a time of change that is set back.
+  // The file keeps its size, and its time of change is set back.
   struct stat before {};
   ASSERT_EQ(stat(path.c_str(), &before), 0);
   folder_.write("a.jsonl", "eno");

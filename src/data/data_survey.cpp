@@ -31,7 +31,7 @@ double percent(int64_t part, int64_t whole) {
   return whole > 0 ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0;
 }
 
-// Digits are what differs between faults of a kind.
+// The message without its digits, in which faults of a kind differ.
 std::string without_numbers(std::string_view text) {
   std::string kind;
   for (const char c : text) {
@@ -43,12 +43,12 @@ std::string without_numbers(std::string_view text) {
   return kind;
 }
 
-// The records without a fault, a line each, under their name once all are there.
+// Writes the records without a fault, a line each. They get their name once all are there.
 class GoodRecords {
  public:
   explicit GoodRecords(const std::string& path) : staged_(path), file_(staged_.path()) {}
 
-  // A record of an array may stand on several lines.
+  // Adds a record; one of an array may stand on several lines.
   void add(std::string_view text, const nlohmann::ordered_json& record) {
     const bool one_line = text.find('\n') == text.npos;
     lines_ += one_line ? std::string(text) : record.dump();

@@ -1,4 +1,4 @@
-// DataSurvey: what a file of records holds, the faulty ones included.
+// DataSurvey: reports what a file of records holds, the faulty ones included.
 #pragma once
 
 #include <cstdint>
@@ -17,12 +17,12 @@ namespace mixtune {
 struct SurveyOptions {
   DatasetFormat format = DatasetFormat::kAuto;
   DataSettings settings;  // max_seq_length, long_documents
-  int64_t samples = 2;    // documents that are shown whole, what is trained of them marked
-  bool colour = false;    // by colour; else between "[[" and "]]"
-  std::string good_path;  // "": not asked for
+  int64_t samples = 2;    // documents to show whole, with marks where they are trained
+  bool colour = false;    // marks are colours; false: "[[" and "]]"
+  std::string good_path;  // where records without a fault go; "": nowhere
 };
 
-// The lengths of documents, counted by powers of two.
+// Counts the lengths of documents by powers of two.
 class LengthHistogram {
  public:
   void add(int64_t length);
@@ -32,15 +32,15 @@ class LengthHistogram {
   int64_t tokens() const { return tokens_; }
   int64_t min() const { return min_; }
   int64_t max() const { return max_; }
-  // A line for each range from the shortest to the longest: its bounds, its documents, a bar.
+  // The histogram: a line for each range from the shortest to the longest, with its bounds, its documents, and a bar.
   std::string text() const;
 
  private:
-  std::vector<int64_t> counts_;  // [k]: of lengths in (2^(k-1), 2^k]
+  std::vector<int64_t> counts_;  // [k]: lengths in (2^(k-1), 2^k]
   int64_t documents_ = 0, tokens_ = 0, min_ = 0, max_ = 0;
 };
 
-// What is wrong with records: the first ones by their places, all by what is said of them.
+// Collects what is wrong with records: the first faults with their places, all by kind.
 class Faults {
  public:
   // `message` begins with `where`, the place of the record.
@@ -53,20 +53,20 @@ class Faults {
 
   int64_t count_ = 0;
   std::vector<std::string> first_;
-  std::map<std::string, int64_t> kinds_;  // numbers in a message are left out
+  std::map<std::string, int64_t> kinds_;  // messages without their numbers
   int64_t other_kinds_ = 0;               // faults of kinds beyond those told apart
 };
 
 // Lines of text: format, records, turns by role, the first record's keys and those not read, the faults and, where
 // there is a tokenizer (or the file needs none), tokens, targets, lengths, what max_seq_length cuts, and samples.
-// `encoder` as load_documents takes it. With `good_path`, the records without a fault are written there, a line each.
+// `encoder` is as load_documents takes it. With `good_path`, records without a fault are written there, a line each.
 struct DataSurvey {
   std::string text;
   int64_t records = 0, faulty = 0;
 };
 
-// Reads the whole file. Throws UserError for one that cannot be read to its end (it is cut, a record is too long), that
-// has no records, or where `good_path` exists.
+// Reads the whole file. Throws UserError where it cannot be read to its end (it is cut, a record is too long), has no
+// records, or `good_path` exists.
 DataSurvey survey_data_file(const std::string& path, const SurveyOptions& options, const TextEncoder& encoder);
 
 }  // namespace mixtune

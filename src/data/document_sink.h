@@ -14,22 +14,22 @@ class DocumentSink {
  public:
   virtual ~DocumentSink() = default;
 
-  // Begins the next record with a document. Returns false, and adds no document, for one without a target. A label is
-  // its token, which is then trained, or kIgnoreTarget; that of the first token says nothing. Not shifted. Weights are
-  // those of the tokens that are trained, or empty: all are 1.
+  // Begins the next record with a document. Returns false, and adds no document, where it has no target. A label is its
+  // token, which is then trained, or kIgnoreTarget; the first token's says nothing. Labels are not shifted. Weights are
+  // those of the tokens that are trained; empty: all are 1.
   bool append(std::span<const int32_t> ids, std::span<const int32_t> labels, std::span<const float> weights = {});
-  // The same for a further document of the record that was begun last.
+  // Appends a further document of the record that was begun last.
   bool append_piece(std::span<const int32_t> ids, std::span<const int32_t> labels, std::span<const float> weights = {});
 
-  // `progress` is called with what was appended, again and again.
+  // Sets a function that is called again and again with the totals so far.
   void on_progress(std::function<void(const DocumentTotals&)> progress) { progress_ = std::move(progress); }
 
   const DocumentTotals& appended() const { return totals_; }
-  // Of all that was appended: Documents::digest of what they become.
+  // The digest of all that was appended: Documents::digest of what it becomes.
   uint64_t digest() const;
 
  protected:
-  // A document of the record that was begun last.
+  // A document to add to the record that was begun last.
   struct Added {
     std::span<const int32_t> ids, labels;
     std::span<const float> weights;  // empty where each target's is 1
@@ -43,10 +43,10 @@ class DocumentSink {
   DocumentTotals totals_;
   uint64_t digest_ = 0;
   std::function<void(const DocumentTotals&)> progress_;
-  int64_t progressed_ = 0;  // tokens
+  int64_t progressed_ = 0;  // tokens reported
 };
 
-// The digest of tokens, with one more.
+// Adds one token to a digest.
 uint64_t add_token(uint64_t digest, int32_t id, int32_t label, float weight);
 
 }  // namespace mixtune

@@ -34,7 +34,7 @@ double target_weight(std::span<const float> weights) {
 
 bool same_documents(const Documents& a, const Documents& b) {
   DocumentTotals of_a = a.totals();
-  of_a.weighted = b.totals().weighted;  // that a weight may be there: the documents tell
+  of_a.weighted = b.totals().weighted;  // a weight may be there: the documents tell
   if (of_a != b.totals()) return false;
   for (int64_t d = 0; d < a.size(); ++d) {
     if (a.record(d) != b.record(d) || a.targets(d) != b.targets(d) || a.length(d) != b.length(d)) return false;

@@ -10,7 +10,7 @@ namespace mixtune {
 
 class DocumentsPart : public Documents {
  public:
-  // `totals`: of what is in the set; its records are those of the whole.
+  // `totals` are those of the documents in the set, but its records are those of the whole.
   DocumentsPart(std::shared_ptr<const Documents> all, BitSet set, const DocumentTotals& totals);
 
   const DocumentTotals& totals() const override { return totals_; }

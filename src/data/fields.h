@@ -11,7 +11,7 @@
 
 namespace mixtune {
 
-// Where an object stands, put into words only for an error: "a.jsonl:12, turn 3, part 1". Refers to its arguments.
+// The place of an object, put into words only for an error: "a.jsonl:12, turn 3, part 1". Refers to its arguments.
 class Place {
  public:
   explicit Place(const std::string& record) : record_(&record) {}
@@ -27,20 +27,20 @@ class Place {
   size_t number_ = 0;  // from 1
 };
 
-// "a list", "7", "a string": what a value is, for messages.
+// The kind of a value, for messages: "a list", "7", "a string".
 std::string kind_of(const nlohmann::ordered_json& value);
 
-// true or false, 1 or 0; none where the value is something else.
+// The flag of true or false, 1 or 0; none for any other value.
 std::optional<bool> as_flag(const nlohmann::ordered_json& value);
 
-// What a token's loss is to count for: 1 or 0 of true or false, else a number that is 0 or is_weight (data/weights.h);
-// none where the value is something else.
+// The weight of a token's loss: 1 or 0 for true or false, else a number that is 0 or is_weight (data/weights.h); none
+// for any other value.
 std::optional<float> as_weight(const nlohmann::ordered_json& value);
 
-// null, "", [] or {}.
+// Whether the value is null, "", [] or {}.
 bool is_empty(const nlohmann::ordered_json& value);
 
-// Refers to its arguments. What is missing or of another type is a UserError at the place.
+// Refers to its arguments. Throws UserError, at the place, where a member is missing or of another type.
 class Fields {
  public:
   Fields(const nlohmann::ordered_json& object, const Place& place) : object_(object), place_(place) {}

@@ -1,4 +1,4 @@
-// FileNotes: what a user should know of a file's records that were read as they are.
+// FileNotes: things a user should know of a file's records, which were read nevertheless.
 #pragma once
 
 #include <cstdint>
@@ -12,11 +12,11 @@ namespace mixtune {
 
 struct FileNotes {
   UnreadKeys unread;       // keys that the format does not read
-  SpeltSpecials specials;  // special tokens that texts spell, and that stay text
+  SpeltSpecials specials;  // special tokens that texts spell, and that remain text
   int64_t records_with_specials = 0;
 
   void add(const FileNotes& of_record);
-  // Warns of each in a line, where there is something to warn of.
+  // Warns of each in a line, where it has any.
   void report(const std::string& file, std::string_view format) const;
 };
 

@@ -35,12 +35,12 @@ bool is_pasteable(std::string_view path) {
          });
 }
 
-// `path` within the quotes of Python, within those of the shell.
+// `path` in Python's quotes, within the shell's.
 std::string python_word(std::string_view path) {
   return fmt::format("'{}'", is_pasteable(path) ? path : "FILE");
 }
 
-// "data/train.parquet": 'data/train.jsonl'
+// The converted file's name: 'data/train.jsonl' for "data/train.parquet".
 std::string converted(std::string_view path, std::string_view end) {
   return fmt::format("'{}.jsonl'", is_pasteable(path) ? without(path, end) : "FILE");
 }
@@ -54,7 +54,7 @@ ForeignData parquet(std::string_view path) {
                                                   python_word(path), converted(path, ".parquet")))};
 }
 
-// Those of the library datasets are streams, whose magic is that of a message; others are what Feather is.
+// The library datasets writes streams, whose magic is that of a message; other files are what Feather is.
 ForeignData arrow_stream(std::string_view path) {
   return {"is an Arrow stream", python(fmt::format("import datasets; datasets.Dataset.from_file({}).to_json({})",
                                                    python_word(path), converted(path, ".arrow")))};
@@ -65,7 +65,7 @@ ForeignData arrow_file(std::string_view path) {
                              python_word(path), converted(path, ".arrow")))};
 }
 
-// As text: pandas would make numbers of digits and nothing of 'NA'.
+// Reads a table as text: pandas would make numbers of digits and nothing of 'NA'.
 ForeignData table(std::string_view path, std::string_view end, std::string_view more) {
   std::string_view stem = without(without(without(path, ".gz"), ".zst"), end);
   return {fmt::format("is a table ({}), not JSONL", end.substr(1)),
@@ -85,7 +85,7 @@ constexpr std::array kMagics = {
     Magic{"7z\xBC\xAF\x27\x1C", "is a 7z archive", "7z e -so"},
 };
 
-// The encoding that is not UTF-8 in which text begins with `head`, by its mark or as JSON's first characters are ASCII.
+// The encoding, if not UTF-8, of text that begins with `head`: by its mark, or by JSON's first characters, all ASCII.
 std::string_view wide_encoding(std::string_view head) {
   if (head.starts_with("\xFF\xFE\0\0"sv) || head.starts_with("\0\0\xFE\xFF"sv)) return "UTF-32";
   if (head.starts_with("\xFF\xFE"sv) || head.starts_with("\xFE\xFF"sv)) return "UTF-16";
@@ -133,7 +133,7 @@ bool is_hub_word(std::string_view name) {
          });
 }
 
-// The name on the hub that is in an address of a data set there, or "".
+// The name on the hub in an address of a data set there, or "".
 std::string_view hub_name_of(std::string_view address) {
   for (const std::string_view start : {"https://huggingface.co/datasets/"sv, "hf://datasets/"sv}) {
     if (!address.starts_with(start)) continue;
@@ -146,7 +146,7 @@ std::string_view hub_name_of(std::string_view address) {
   return "";
 }
 
-// Of the kinds of data that are in a folder, the one to name.
+// Which kind of data in a folder to name.
 std::string most_readable_end(const std::string& folder) {
   constexpr std::array kEnds = {".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".json.zst", ".parquet"};
   size_t best = kEnds.size();

@@ -1,4 +1,4 @@
-// What people have in the place of a file of JSON records, and the command that makes one of it.
+// Foreign data: what people give in place of a file of JSON records, and the command that makes one of it.
 #pragma once
 
 #include <optional>
@@ -13,20 +13,20 @@ struct ForeignData {
   std::string what, mend;  // as an Error has them
 };
 
-// The content of a file that begins with `head`, once decompressed; 512 bytes or all of a shorter file are enough. By
-// its first bytes, and by the file's name where these could be text of any kind. None: it may be JSON.
+// The kind of content of a file that begins with `head`, once decompressed; 512 bytes, or a shorter file, suffice. Its
+// first bytes decide, and its name where these could be text of any kind. None: it may be JSON.
 std::optional<ForeignData> foreign_content(std::string_view path, std::string_view head, Compression compression);
 
-// What a path that is no file means: an address, a name on the hub. None: a slip.
+// What a path that is no file means: an address, a name on the hub. None: it is a slip.
 std::optional<ForeignData> foreign_path(std::string_view path);
 
-// What to name in the place of the folder `path`.
+// What to name in place of the folder `path`.
 ForeignData foreign_data_folder(const std::string& path);
 
-// "mistralai/Mixtral-8x7B-v0.1": what a name on the hub looks like, unless it is a slip in a path of this machine.
+// Whether `name` looks like one on the hub, "mistralai/Mixtral-8x7B-v0.1", and is no slip in a path of this machine.
 bool looks_like_hub_name(std::string_view name);
 
-// `path` as a word of a command of the shell; "FILE" for one that would be dangerous to paste.
+// `path` as a word of a shell command; "FILE" where that would be dangerous to paste.
 std::string shell_word(std::string_view path);
 
 }  // namespace mixtune

@@ -67,7 +67,7 @@ TEST(ForeignContent, JsonIsTakenWhateverItsName) {
   EXPECT_EQ(content("a.jsonl", "not JSON at all"), "") << "its first line says so";
 }
 
-// `text` in units of `size` bytes, the last byte first or last.
+// `text` in units of `size` bytes, little- or big-endian.
 std::string widen(std::string_view text, size_t size, bool little) {
   std::string out;
   for (const char c : text) {

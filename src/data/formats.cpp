@@ -45,7 +45,7 @@ constexpr const char* kFormats =
     "a record has messages (or conversations), instruction or input with output, prompt with completion, text, or "
     "input_ids";
 
-// The column, under either of its names.
+// The text of the column, under either of its names.
 std::string system_text(const Fields& record, UnreadKeys& unread) {
   const bool both = record.has("system") && record.has("system_prompt");
   if (!record.has("system") && !record.has("system_prompt")) return "";
@@ -64,7 +64,7 @@ Conversation with_columns(std::vector<Turn> turns, const Fields& record, UnreadK
   return {.turns = std::move(turns), .tools = parse_tools(record)};
 }
 
-// The list of turns that the record has; "" where it has none.
+// The key of the record's list of turns; "" where it has none.
 std::string_view turn_list(const Fields& record) {
   std::string_view found;
   for (const std::string_view key : kTurnLists) {
@@ -80,7 +80,7 @@ Record parse_messages(const Fields& record, UnreadKeys& unread) {
   return with_columns(parse_turns(record, turn_list(record), unread), record, unread);
 }
 
-// [[user, answer], ...]: earlier turns, whose answers are trained as LLaMA-Factory trains them.
+// Parses earlier turns, [[user, answer], ...], whose answers are trained as in LLaMA-Factory.
 std::vector<Turn> parse_history(const Fields& record) {
   std::vector<Turn> turns;
   if (!record.has("history") || is_empty(record.get("history"))) return turns;
@@ -111,7 +111,7 @@ Record parse_instruction(const Fields& record, UnreadKeys& unread) {
   return with_columns(std::move(turns), record, unread);
 }
 
-// A bool beside prompt and completion says whether the completion is liked (TRL's unpaired preference).
+// A bool beside prompt and completion says whether somebody liked the completion (TRL's unpaired preference).
 void refuse_label(const Fields& record) {
   const ordered_json* label = record.find("label");
   if (label && label->is_boolean())
@@ -166,7 +166,7 @@ std::string_view first_of(const Fields& record, const std::array<std::string_vie
   return found == keys.end() ? "" : *found;
 }
 
-// What to do with a record that has none of the formats' keys.
+// The hint for a record that has none of the formats' keys.
 std::string mend_of(const Fields& record) {
   constexpr std::array<std::string_view, 6> kQuestions = {"instruction", "prompt", "question",
                                                           "query",       "input",  "problem"};

@@ -1,8 +1,9 @@
 // The formats of a data file: from a JSON object to a Record. docs/data.md has each with examples, what is trained of
 // it, and every key that is read, left unread or refused; null counts as absent.
 //
-//   messages           {"messages" or "conversation(s)": [{"role": ..., "content": ...} or {"from": ..., "value":
-//   ...}]} instruction        {"instruction": ..., "input": ..., "output": ..., "history": [[..., ...]]}
+//   messages           {"messages" or "conversation(s)": [{"role": ..., "content": ...}, ...]}; turns may be
+//                      {"from": ..., "value": ...}
+//   instruction        {"instruction": ..., "input": ..., "output": ..., "history": [[..., ...]]}
 //   prompt_completion  {"prompt": ..., "completion": ...}: two strings, or two lists of turns
 //   text               {"text": ...}
 //   tokenized          {"input_ids": [...], "labels": [...]}; "continues_record": true in what `preprocess` cut: a
@@ -21,7 +22,7 @@ namespace mixtune {
 
 std::string_view format_name(DatasetFormat format);
 
-// The format that a record's keys show: where they show several, the first in the order tokenized, messages,
+// The format that a record's keys show; where they show several, the first in the order tokenized, messages,
 // instruction, prompt_completion, text. Throws UserError (at `where`) where they show none.
 DatasetFormat detect_format(const nlohmann::ordered_json& record, const std::string& where);
 

@@ -1,9 +1,9 @@
 // tests/fixtures/data/*.jsonl: a record a line, and what becomes of it:
 //
-//   turns   [[role, text, {"train": false, "weight": 0.5, "calls": [[id, name, arguments]], "id": ..., "name": ...}]],
-//   tools [...] text; prompt and completion; ids and labels of each document, which of them continue the record, and
-//   the weights of
-//           those that have other weights than 0 and 1
+//   turns   [[role, text, {"train": false, "weight": 0.5, "calls": [[id, name, arguments]], "id": ..., "name": ...}]]
+//   tools   [...]
+//   text; prompt and completion; ids and labels of each document, which of them continue the record, and the weights
+//           of those that have other weights than 0 and 1
 //   unread  the keys that are left, as UnreadKeys::text has them; absent: none
 //   error   words of the refusal
 #include "data/formats.h"

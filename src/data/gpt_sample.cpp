@@ -30,7 +30,7 @@ void read_sample(const IndexedReader& reader, std::span<const WindowPart> parts,
     const auto labels = std::span(sample.targets).subspan(static_cast<size_t>(begin), count);
     reader.read(part.sequence, part.begin, std::span(sample.ids).subspan(static_cast<size_t>(begin), count), labels);
     if (begin > 0 && masking.eod_mask_loss) labels[0] = kIgnoreTarget;
-    // The last token of the window is a target alone.
+    // The last token of the window is only a target.
     if (begin == 0 || (masking.reset_attention_mask && begin < tokens - 1)) sample.begins.push_back(begin);
     begin += part.count;
   }

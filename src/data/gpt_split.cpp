@@ -19,7 +19,7 @@ std::string_view trimmed(std::string_view text) {
   return text;
 }
 
-// Fixed notation, as Megatron takes it.
+// Parses a weight in fixed notation, as Megatron takes it.
 bool parse_weight(std::string_view text, double& weight) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), weight, std::chars_format::fixed);
   return error == std::errc() && end == text.data() + text.size() && weight >= 0 && std::isfinite(weight);

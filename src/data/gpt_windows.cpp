@@ -14,13 +14,13 @@ namespace mixtune {
 namespace {
 
 constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
-constexpr double kSeparateBelow = 0.80;  // of the last epoch's windows
+constexpr double kSeparateBelow = 0.80;  // share of the last epoch's windows
 
 int64_t windows_in(int64_t tokens, int64_t seq_length) {
   return std::max<int64_t>(0, (tokens - 1) / seq_length);
 }
 
-// Shuffles the last `separate` of the values, and those before them.
+// Shuffles the last `separate` of the values, and those before them, each by themselves.
 template <class Value>
 void shuffle_parts(NumpyRandomState& random, std::vector<Value>& values, int64_t separate) {
   const auto common = values.size() - static_cast<size_t>(separate);
@@ -50,7 +50,7 @@ GptWindows::GptWindows(std::span<const int32_t> lengths, SequenceRange range, co
   if (options.shuffle) shuffle_parts(random, order_, separate);
 }
 
-// Sets epochs_ and returns how many windows there are in these.
+// Sets epochs_. Returns how many windows these have.
 int64_t GptWindows::count(int64_t tokens, int64_t sequences, std::string_view where) {
   if (tokens == 0)
     throw UserError(where, fmt::format("{} sequences without a token", sequences), "give it a larger split");
@@ -66,7 +66,7 @@ int64_t GptWindows::count(int64_t tokens, int64_t sequences, std::string_view wh
   return windows;
 }
 
-// How many of the windows, at the end, are shuffled by themselves; 0: none.
+// How many windows at the end are shuffled by themselves; 0: none.
 int64_t GptWindows::separate_windows(int64_t tokens) const {
   if (epochs_ == 1) return 0;
   const int64_t before = windows_in((epochs_ - 1) * tokens, options_.seq_length);

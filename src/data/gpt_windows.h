@@ -1,10 +1,10 @@
-// The windows that Megatron-Core's GPTDataset cuts from an indexed data set (gpt_dataset.py, and build_sample_idx in
-// helpers.cpp): the same tokens in the same order.
+// GptWindows: the windows that Megatron-Core's GPTDataset cuts from an indexed data set (gpt_dataset.py, and
+// build_sample_idx in helpers.cpp): the same tokens in the same order.
 //
-// The sequences of all epochs stand one after the other, shuffled; every seq_length tokens a window begins, of
-// seq_length + 1 tokens: those that are read, and the target of the last. So neighbouring windows share a token. The
-// windows are shuffled too. Where fewer than 80% of the last epoch's windows are asked for, its sequences and its
-// windows are shuffled by themselves and come last. Both shuffles are numpy's, of one RandomState(seed).
+// The sequences of all epochs stand one after the other, shuffled. Every seq_length tokens a window begins. It has
+// seq_length + 1 tokens, those to read and the target of the last, so neighbouring windows share a token. The windows
+// are shuffled too. Where fewer than 80% of the last epoch's windows are asked for, its sequences and its windows are
+// shuffled by themselves and come last. Both shuffles are numpy's, of one RandomState(seed).
 #pragma once
 
 #include <cstdint>
@@ -19,9 +19,9 @@ namespace mixtune {
 
 struct GptWindowOptions {
   int64_t seq_length = 0;          // at least 1
-  std::optional<int64_t> samples;  // windows that there are to be at least; none: one epoch
+  std::optional<int64_t> samples;  // the least number of windows; none: one epoch
   uint32_t seed = 0;
-  bool shuffle = true;  // off: sequences and windows in their order, which Megatron does not have
+  bool shuffle = true;  // false: sequences and windows in their order, which Megatron does not have
 };
 
 // Tokens [begin, begin + count) of a sequence.
@@ -30,20 +30,20 @@ struct WindowPart {
   bool operator==(const WindowPart&) const = default;
 };
 
-// Takes 4 bytes of memory for each sequence of each epoch and 12 for each window, as Megatron does. A window may be
-// asked for by any number of threads at once.
+// Takes 4 bytes of memory for each sequence of each epoch and 12 for each window, as Megatron does. Any number of
+// threads may ask for windows at once.
 class GptWindows {
  public:
-  // `lengths` of all sequences, in tokens; it outlives this. The windows are cut from those in `range`. Throws
-  // UserError
-  // (`where`) where these have no token, or where there would be 2^31 or more sequences, over all epochs, or windows.
+  // `lengths` of all sequences, in tokens, outlives this. The windows are cut from the sequences in `range`. Throws
+  // UserError (`where`) where these have no token, or where there would be 2^31 or more sequences, over all epochs, or
+  // windows.
   GptWindows(std::span<const int32_t> lengths, SequenceRange range, const GptWindowOptions& options,
              std::string_view where);
 
   int64_t size() const { return static_cast<int64_t>(order_.size()); }  // at least options.samples
   int64_t epochs() const { return epochs_; }
 
-  // The seq_length + 1 tokens of window i, in [0, size()). Parts are not empty.
+  // Writes the seq_length + 1 tokens of window i, in [0, size()), as parts. None is empty.
   void window(int64_t i, std::vector<WindowPart>& parts) const;
 
  private:
@@ -59,9 +59,9 @@ class GptWindows {
   std::span<const int32_t> lengths_;
   GptWindowOptions options_;
   int64_t epochs_ = 1;
-  std::vector<int32_t> sequences_;  // of all epochs, shuffled
+  std::vector<int32_t> sequences_;  // all epochs', shuffled
   std::vector<Begin> begins_;       // in the order of sequences_
-  std::vector<uint32_t> order_;     // of begins_
+  std::vector<uint32_t> order_;     // an order of begins_
 };
 
 }  // namespace mixtune

@@ -108,7 +108,7 @@ std::shared_ptr<const Documents> IndexedDocuments::open(IndexedReader reader, co
   return std::make_shared<DocumentsPart>(all, std::move(set), totals);
 }
 
-// Counts everything in the order of the files; returns the pieces without a target.
+// Counts everything in the order of the files. Returns the pieces without a target.
 std::vector<int64_t> IndexedDocuments::count(const std::string& name, LoadCounts& counts) {
   std::vector<uint8_t> block(reader_.has_mask() ? kMaskBlock : 0);
   MaskCounter mask(reader_, block);
@@ -146,7 +146,7 @@ std::vector<int64_t> IndexedDocuments::count(const std::string& name, LoadCounts
   return without_target;
 }
 
-// The tokens are too many to be read for it: those of some documents all over the data.
+// Adds the tokens of some documents all over the data to the digest: there are too many to read them all.
 void IndexedDocuments::sample_digest(int64_t pieces) {
   for (int64_t i = 0; i < std::min(pieces, kSampledDocuments); ++i) {
     const int64_t d = pieces <= kSampledDocuments ? i : i * (pieces / kSampledDocuments);

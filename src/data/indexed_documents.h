@@ -12,16 +12,15 @@
 namespace mixtune {
 
 // A document is a sequence, or a piece of one: it begins with the last token of the piece before, so that every token
-// but the sequence's first is predicted once. Sequences of less than two tokens are none. Memory: of a sequence 2
-// bytes, or 4 where one has 2^16 tokens, and 1/4 byte for finding records and pieces.
+// but the sequence's first is predicted once. A sequence of less than two tokens is none. Memory for a sequence is 2
+// bytes, or 4 where one has 2^16 tokens, and 1/4 byte to find records and pieces.
 class IndexedDocuments : public Documents {
  public:
-  // Reads the lengths, and of a data set with a mask what is trained; of the tokens a sample, for the digest. A piece
-  // without a target is no document. Throws UserError where a sequence does not fit. `name`: for messages.
+  // Reads the lengths, and the mask, if there is one; of the tokens it reads a sample, for the digest. A piece without
+  // a target is no document. Throws UserError where a sequence does not fit. `name` is for messages.
   static std::shared_ptr<const Documents> open(IndexedReader reader, const SequenceFit& fit, const std::string& name,
                                                LoadCounts& counts);
-  // The same of one whose totals are known, of which all sequences have a target and are at most fit.max_seq_length
-  // long.
+  // Opens a data set whose totals are known. All its sequences have a target and are at most fit.max_seq_length long.
   IndexedDocuments(IndexedReader reader, const SequenceFit& fit, const DocumentTotals& totals, uint64_t digest);
 
   const DocumentTotals& totals() const override { return totals_; }

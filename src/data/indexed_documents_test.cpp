@@ -31,8 +31,8 @@ struct Kind {
 };
 constexpr std::array kKinds = {Kind{false, false}, Kind{true, false}, Kind{false, true}, Kind{true, true}};
 
-// Records of one or more documents, some without a target. Masked: about a third of the labels are trained. Weighted:
-// the weights of about half of the documents are not 1.
+// Gives records of one or more documents, some without a target. A masked kind has about a third of the labels trained,
+// a weighted one weights other than 1 in about half of the documents.
 void give_documents(DocumentSink& sink, int64_t count, int64_t longest, uint64_t seed, Kind kind = {}) {
   for (int64_t d = 0; d < count; ++d) {
     const uint64_t key = random_bits(seed, static_cast<uint64_t>(d));
@@ -50,7 +50,7 @@ void give_documents(DocumentSink& sink, int64_t count, int64_t longest, uint64_t
 
 class IndexedDocumentsTest : public testing::Test {
  protected:
-  // The same documents in files, as they are.
+  // Stores these documents in files.
   std::shared_ptr<const Documents> stored(const MemoryDocuments& documents, const std::string& name = "stored") {
     write_indexed(documents, folder_.path(name), kVocab, true);
     return std::make_shared<IndexedDocuments>(IndexedReader(folder_.path(name), kVocab),
@@ -129,7 +129,7 @@ TEST_F(IndexedDocumentsTest, PartsOfThemAreTheSame) {
   EXPECT_NE(parts.train->digest(), parts.validation->digest());
 }
 
-// In place they are cut as they are where they are read into memory.
+// Documents are cut in place as those are that are read into memory.
 TEST_F(IndexedDocumentsTest, AreCutAsLoadDocumentsCutsThem) {
   for (const Kind kind : kKinds) {
     MemoryDocuments documents;
@@ -179,7 +179,7 @@ TEST_F(IndexedDocumentsTest, DigestsDifferWhereDocumentsDo) {
   EXPECT_NE(in_place({.max_seq_length = 20}, counts)->digest(), first);
 }
 
-// 100 million tokens, 200 MB: what a rank holds of them is a few bytes a document.
+// For 100 million tokens, 200 MB, a rank keeps a few bytes a document.
 TEST_F(IndexedDocumentsTest, MemoryDoesNotGrowWithTheData) {
   constexpr int64_t kDocuments = 200'000, kTokens = 500, kLimit = 24 << 20;
   {

@@ -22,7 +22,7 @@
 
 namespace mixtune {
 
-// As the .idx has it; 6 and 7 would be floating point.
+// The type of a token, as the .idx has it; 6 and 7 would be floating point.
 enum class TokenType : uint8_t { kU8 = 1, kI8 = 2, kI16 = 3, kI32 = 4, kI64 = 5, kU16 = 8 };
 
 inline constexpr std::string_view kIndexMagic{"MMIDIDX\0\0", 9};
@@ -37,7 +37,7 @@ inline constexpr std::string_view kWeightsMagic{"MTWEIGHT", 8};
 inline constexpr uint64_t kWeightsVersion = 1;
 inline constexpr uint64_t kWeightsHeaderBytes = 24;
 
-// What Megatron takes for a vocabulary of this size.
+// The type that Megatron takes for a vocabulary of this size.
 constexpr TokenType token_type_for(int64_t vocab_size) {
   return vocab_size < 65500 ? TokenType::kU16 : TokenType::kI32;
 }

@@ -1,4 +1,4 @@
-// Indexed data sets whose files are not what they should be: one line that says what is wrong, and no signal.
+// Files of indexed data that are not what they should be get one line that says what is wrong, and no signal.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -37,7 +37,7 @@ class HostileTest : public testing::Test {
       for (int64_t s = 0; s < reader.sequences(); ++s) weights_of(reader, s);
     });
   }
-  // The same of an index that is whole again afterwards.
+  // The message for an index with `value` at byte `at`; afterwards the index is whole again.
   template <class Value>
   std::string message_with(size_t at, Value value) {
     const std::string idx = TestFolder::read(prefix_ + ".idx");

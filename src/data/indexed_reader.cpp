@@ -44,7 +44,7 @@ std::optional<InputFile> open_if_there(const std::string& path) {
   return InputFile(path);
 }
 
-// A file that says something of each token: its header, and the bytes after that.
+// A file beside the tokens: its header, and the bytes after that.
 struct BesideTokens {
   const char* what;
   std::string_view magic;
@@ -169,7 +169,7 @@ void IndexedReader::check_documents() {
         refuse(idx, fmt::format("document index {} is {}, after {} and of {} sequences", document, begins[i], last,
                                 sequences_));
       empty_documents_ += document > 0 && begins[i] == last;
-      for (; last < begins[i]; ++last) sequence_places_.insert(last + document);  // of the document before
+      for (; last < begins[i]; ++last) sequence_places_.insert(last + document);  // the document before's
     }
   }
   if (last != sequences_) refuse(idx, fmt::format("its documents end at sequence {} of {}", last, sequences_));
@@ -196,7 +196,7 @@ void IndexedReader::lengths(int64_t first, std::span<int32_t> lengths) const {
   read_values(files_.idx, kIndexHeaderBytes + 4 * static_cast<uint64_t>(first), lengths);
 }
 
-// The index was checked when it was opened: what does not fit now has been changed since.
+// The index was checked on opening: a part that does not fit now has changed since.
 void IndexedReader::check_still(bool fits) const {
   if (!fits) files_.idx.check_unchanged();
   MT_CHECK(fits);

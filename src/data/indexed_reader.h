@@ -1,4 +1,4 @@
-// Reads an indexed data set (data/indexed_files.h).
+// IndexedReader: reads an indexed data set (data/indexed_files.h).
 #pragma once
 
 #include <cstdint>
@@ -19,12 +19,12 @@ struct IndexedInputs {
 // Throws UserError where the .idx or the .bin cannot be opened.
 IndexedInputs open_indexed(const std::string& prefix);
 
-// The files are read, never mapped, and what is held of them tells a sequence's document alone: 0.28 bytes for each
-// document of one sequence. Every member may be called by any number of threads at once. Opening reads the whole .idx
-// once (20 bytes a sequence) and checks it; the others are read where they are asked for.
+// The files are read, never mapped. In memory is only what tells a sequence's document: 0.28 bytes for each document of
+// one sequence. Any number of threads may call any member at once. Opening reads the whole .idx once (20 bytes a
+// sequence) and checks it; the other files are read where they are asked for.
 class IndexedReader {
  public:
-  // Throws UserError for files that are malformed or do not belong together, and for ids that are no integers.
+  // Throws UserError where files are malformed or do not belong together, or ids are no integers.
   IndexedReader(const std::string& prefix, int64_t vocab_size) : IndexedReader(open_indexed(prefix), vocab_size) {}
   IndexedReader(IndexedInputs files, int64_t vocab_size);
 
@@ -32,7 +32,7 @@ class IndexedReader {
   int64_t documents() const { return documents_; }
   int64_t empty_documents() const { return empty_documents_; }
   int64_t tokens() const { return tokens_; }
-  // Of a sequence; 0 where there is none.
+  // The least and the most tokens of a sequence; 0 where there is none.
   int64_t min_length() const { return min_length_; }
   int64_t max_length() const { return max_length_; }
   TokenType type() const { return type_; }
@@ -46,23 +46,23 @@ class IndexedReader {
   int64_t document_begin(int64_t document) const;
   int64_t document_of(int64_t sequence) const;
 
-  // Tokens [begin, begin + ids.size()) of a sequence, and their labels: the id where the token is trained, else
+  // Reads tokens [begin, begin + ids.size()) of a sequence, and their labels: the id where the token is trained, else
   // kIgnoreTarget. `labels` has as many elements as `ids`, or none. Throws UserError for an id outside [0, vocab_size),
   // and Error where a file has changed.
   void read(int64_t sequence, int64_t begin, std::span<int32_t> ids, std::span<int32_t> labels) const;
 
-  // Their weights: 0 of one that is not trained. Throws UserError for what is no weight, and Error where a file has
+  // Reads their weights: 0 where one is not trained. Throws UserError for what is no weight, and Error where a file has
   // changed.
   void read_weights(int64_t sequence, int64_t begin, std::span<float> weights) const;
 
-  // Where a sequence begins, in tokens of all.
+  // The number of tokens before a sequence.
   int64_t token_begin(int64_t sequence) const { return extent(sequence).begin; }
-  // Bytes [first, first + bytes.size()) of the mask's bits, which has_mask().
+  // Reads bytes [first, first + bytes.size()) of the mask's bits. The data set has_mask().
   void mask_bytes(int64_t first, std::span<uint8_t> bytes) const;
 
  private:
   struct Extent {
-    int64_t begin, length;  // in tokens, of all
+    int64_t begin, length;  // in tokens of the whole data set
   };
 
   void read_header();
@@ -83,7 +83,7 @@ class IndexedReader {
   int64_t vocab_size_;
   TokenType type_{};
   int64_t sequences_ = 0, documents_ = 0, empty_documents_ = 0, tokens_ = 0, min_length_ = 0, max_length_ = 0;
-  BitSet sequence_places_;  // documents and sequences in their order, each document before its own: a sequence is in it
+  BitSet sequence_places_;  // documents and sequences in one order, each document before its own; sequences are in it
 };
 
 }  // namespace mixtune

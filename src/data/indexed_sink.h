@@ -1,4 +1,4 @@
-// IndexedSink: documents go to an indexed data set (data/indexed_files.h).
+// IndexedSink: puts documents into an indexed data set (data/indexed_files.h).
 #pragma once
 
 #include <memory>
@@ -11,17 +11,17 @@
 
 namespace mixtune {
 
-// A place that cannot be written: no matter of the data. What it says is an Error's line.
+// Thrown where a place cannot be written, whatever the data. Its text is an Error's line.
 class CannotStore : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// All throw CannotStore where the files cannot be written.
+// All members throw CannotStore where the files cannot be written.
 class IndexedSink : public DocumentSink {
  public:
-  // The files are PREFIX.idx, .bin, .mask and .weights. None of them exists.
+  // The files are PREFIX.idx, .bin, .mask and .weights. None of them may exist.
   IndexedSink(const std::string& prefix, int64_t vocab_size);
-  // After the last document: the files are on the disk.
+  // Ends the data set: the files are on the disk.
   void finish();
 
  private:
@@ -32,7 +32,7 @@ class IndexedSink : public DocumentSink {
   bool begun_ = false;
 };
 
-// What `action` returns; an Error in it is a CannotStore.
+// Returns what `action` returns. An Error in it becomes a CannotStore.
 template <class Action>
 auto storing(const Action& action) {
   try {

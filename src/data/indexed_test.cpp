@@ -1,4 +1,4 @@
-// Indexed data sets: Megatron-Core's fixtures (scripts/make_indexed_fixtures.py), and that what is written reads back.
+// Indexed data sets: Megatron-Core's fixtures (scripts/make_indexed_fixtures.py), and writing that reads back.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -62,7 +62,7 @@ TEST(IndexedWriter, TakesTheTokenTypeThatMegatronDoes) {
   EXPECT_EQ(token_type_for(65500), TokenType::kI32);
 }
 
-// Lengths beyond the blocks in which the index, the ids and the mask are read and written.
+// The lengths exceed the blocks in which the index, the ids and the mask are read and written.
 TEST(IndexedWriter, WhatIsWrittenReadsBackTheSame) {
   const TestFolder folder;
   DataSet documents;

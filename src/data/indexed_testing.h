@@ -1,4 +1,4 @@
-// What the tests of indexed data sets share: to write one and to read all of it.
+// Helpers for tests of indexed data sets: write one, and read all of it.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -115,7 +115,7 @@ void IndexedWriter::write_mask(std::span<const int32_t> ids, std::span<const int
   }
 }
 
-// Of all tokens before the first weight that is not 1, ones are written when it comes.
+// Ones for all tokens before the first weight that is not 1 are written when that comes.
 void IndexedWriter::write_weights(std::span<const int32_t> labels, std::span<const float> weights) {
   const auto weight = [&](size_t i) {
     return i == 0 || weights.empty() || labels[i] == kIgnoreTarget ? 1.0F : weights[i];
@@ -149,7 +149,7 @@ void IndexedWriter::finish() {
   Part idx(paths_.idx);
   write_idx(idx);
 
-  // What is replaced goes in the reverse order, so that no .idx ever stands beside a file of another data set.
+  // Old files go in the reverse order, so that no .idx ever stands beside a file of another data set.
   if (existing_ == Existing::kReplaced)
     for (const std::string& path : {paths_.idx, paths_.mask, paths_.weights})
       if (is_taken(path)) remove_whole(path);

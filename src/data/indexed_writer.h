@@ -1,4 +1,4 @@
-// Writes an indexed data set (data/indexed_files.h).
+// IndexedWriter: writes an indexed data set (data/indexed_files.h).
 #pragma once
 
 #include <cstddef>
@@ -14,21 +14,21 @@
 
 namespace mixtune {
 
-// Appends sequences and ends documents; what it holds in memory does not grow with them. The files appear in finish(),
-// the .idx last, so that a kill at any instant leaves the whole data set or none that can be read.
+// Appends sequences and ends documents; its memory does not grow with them. The files appear in finish(), the .idx
+// last, so that a kill at any instant leaves the whole data set or none that can be read.
 class IndexedWriter {
  public:
-  // The files are PREFIX.idx, .bin, where some token is not trained .mask, and where one that is has a weight other
-  // than 1 .weights. Throws UserError where one of them exists, unless it is to be replaced.
+  // The files are PREFIX.idx and .bin; .mask, where some token is not trained; .weights, where a trained one has a
+  // weight other than 1. Throws UserError where one of them exists, unless it may be replaced.
   IndexedWriter(const std::string& prefix, int64_t vocab_size, Existing existing);
 
-  // A sequence of the document that has not ended yet: ids in [0, vocab_size), and as many labels, each the id of its
-  // token, or kIgnoreTarget where that is not trained; the first says nothing, as it is never a target. Weights
-  // (data/weights.h) are those of the tokens that are trained, or empty: all are 1. Throws UserError for another label.
+  // Appends a sequence to the document that has not ended yet: ids in [0, vocab_size), and as many labels, each the id
+  // of its token, or kIgnoreTarget where that is not trained; the first says nothing, as it is never a target. Weights
+  // (data/weights.h) are those of the tokens that are trained; empty: all are 1. Throws UserError for another label.
   void append(std::span<const int32_t> ids, std::span<const int32_t> labels, std::span<const float> weights = {});
-  // Without a sequence since the last call: an empty document.
+  // Ends the document; it is empty without a sequence since the last call.
   void end_document();
-  // All sequences are in documents that ended.
+  // Finishes the files. All sequences are in documents that ended.
   void finish();
 
  private:
@@ -39,8 +39,8 @@ class IndexedWriter {
 
     void write(std::span<const std::byte> bytes);
     void flush();
-    void finish();                   // all of it is on the disk
-    void commit(Existing existing);  // under its name
+    void finish();                   // puts all of it on the disk
+    void commit(Existing existing);  // gives it its name
     const std::string& path() { return file_.path(); }
 
    private:
@@ -64,11 +64,11 @@ class IndexedWriter {
   int64_t vocab_size_;
   TokenType type_;
   Part bin_;
-  // Of the .idx and the .mask, until the numbers in their headers are known.
+  // Parts of the .idx and the .mask, until the numbers in their headers are known.
   Part lengths_, document_indices_, mask_bits_;
-  std::optional<Part> weights_;  // the same of the .weights, once a weight is not 1
+  std::optional<Part> weights_;  // the .weights' part, once a weight is not 1
   int64_t sequences_ = 0, documents_ = 0, tokens_ = 0;
-  int64_t ended_sequences_ = 0;  // in documents that ended
+  int64_t ended_sequences_ = 0;  // those in documents that ended
   bool all_trained_ = true;
   uint8_t mask_byte_ = 0;  // the bits of the last tokens_ % 8 tokens
 };

@@ -11,7 +11,7 @@ namespace {
 
 struct Token {
   enum class Kind { kName, kString, kOther } kind;
-  std::string text;  // of a string, what it says
+  std::string text;  // for a string, its content
   bool is(std::string_view operator_text) const { return kind == Kind::kOther && text == operator_text; }
   bool joins() const { return is("+") || is("~"); }
 };
@@ -21,14 +21,14 @@ using Tokens = std::vector<Token>;
 struct Fragment {
   enum class Kind { kText, kOutput, kBlock } kind;
   std::string text;  // kText
-  Tokens tokens;     // of a tag
+  Tokens tokens;     // a tag's
 };
 
 bool is_word(char c) {
   return std::isalnum(static_cast<unsigned char>(c)) || c == '_';
 }
 
-// The string literal at `at`, which it moves behind it.
+// The content of the string literal at `at`, which moves behind it.
 std::string unescaped(std::string_view source, size_t& at) {
   const char quote = source[at++];
   std::string text;
@@ -70,7 +70,7 @@ Tokens tokens_of(std::string_view tag) {
   return tokens;
 }
 
-// Where the tag that begins at `at` ends: before its closing mark.
+// The end of the tag that begins at `at`: before its closing mark.
 size_t end_of_tag(std::string_view source, size_t at, std::string_view close) {
   if (close == "#}") return std::min(source.find(close, at), source.size());
   while (at < source.size() && !source.substr(at).starts_with(close)) {
@@ -86,7 +86,7 @@ void strip_end(std::string& text) {
   text.resize(text.find_last_not_of(" \t\n\r\v\f") + 1);
 }
 
-// lstrip_blocks: a block tag takes the white space before it in its line.
+// Does lstrip_blocks: a block tag takes the white space before it in its line.
 void strip_line(std::string& text) {
   const size_t line = text.rfind('\n') + 1;  // 0, where there is none
   if (text.find_first_not_of(" \t", line) == text.npos) text.resize(line);
@@ -135,7 +135,7 @@ std::vector<Fragment> pieces_of(std::string_view source) {
   return pieces;
 }
 
-// `.key` as `['key']`, and one name for the variable of a loop through the messages.
+// Writes `.key` as `['key']`, and one name for the variable of a loop through the messages.
 void name_alike(Tokens& tokens, std::string& variable) {
   Tokens alike;
   for (size_t i = 0; i < tokens.size(); ++i) {
@@ -159,7 +159,7 @@ void name_alike(Tokens& tokens, std::string& variable) {
     if (!variable.empty() && names(i, variable)) tokens[i].text = "message";
 }
 
-// Strings that are joined are one.
+// Makes one string of those that are joined.
 void join_strings(Tokens& tokens) {
   Tokens joined;
   for (size_t i = 0; i < tokens.size(); ++i) {
@@ -175,7 +175,7 @@ void join_strings(Tokens& tokens) {
   tokens = std::move(joined);
 }
 
-// An output of terms that are joined, as an output for each.
+// Makes an output of each term of one in which terms are joined.
 std::vector<Tokens> terms(const Tokens& tokens) {
   constexpr auto kLooser = std::to_array<std::string_view>({"if", "else", "and", "or", "not", "in", "is"});
   std::vector<Tokens> all(1);

@@ -54,7 +54,7 @@ TEST(JinjaNormalForm, IsAnotherForTemplatesThatDoNot) {
     EXPECT_NE(jinja_normal_form(other), jinja_normal_form(kChatml)) << other;
 }
 
-// As Jinja does: a block's own line leaves nothing, an output's line break stays, and '-' strips to the next text.
+// Does as Jinja does: a block's own line leaves nothing, an output's line break stays, and '-' strips to the next text.
 TEST(JinjaNormalForm, WhiteSpaceControlIsTransformers) {
   EXPECT_EQ(jinja_normal_form("a\n  {% if x %}\nb\n  {% endif %}\nc\n"), "'a\\n'{%if x%}'b\\n'{%endif%}'c'");
   EXPECT_EQ(jinja_normal_form("{{ x }}\n  {{ y }}"), "{{x}}'\\n  '{{y}}");

@@ -23,7 +23,7 @@ JoinedDocuments::JoinedDocuments(std::vector<std::shared_ptr<const Documents>> p
   }
 }
 
-// Of parts without a document the next one begins at the same number: the last that begins there has it.
+// A part without a document begins at the same number as the next: the last that begins there has it.
 JoinedDocuments::Place JoinedDocuments::place(int64_t d) const {
   const auto part = static_cast<size_t>(std::ranges::upper_bound(begins_, d) - begins_.begin() - 1);
   return {*parts_[part], d - begins_[part], records_before_[part]};

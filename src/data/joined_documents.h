@@ -10,7 +10,7 @@ namespace mixtune {
 
 class JoinedDocuments : public Documents {
  public:
-  // At least one; their records are numbered on.
+  // Joins at least one part. Their records are numbered on.
   explicit JoinedDocuments(std::vector<std::shared_ptr<const Documents>> parts);
 
   const DocumentTotals& totals() const override { return totals_; }
@@ -31,7 +31,7 @@ class JoinedDocuments : public Documents {
   Place place(int64_t d) const;
 
   std::vector<std::shared_ptr<const Documents>> parts_;
-  std::vector<int64_t> begins_, records_before_;  // of each part
+  std::vector<int64_t> begins_, records_before_;  // each part's
   DocumentTotals totals_;
 };
 

@@ -59,7 +59,7 @@ const std::vector<std::string>& normal_forms() {
   return forms;
 }
 
-// Bytes that two texts have in common at their begin.
+// The number of bytes that two texts have in common at their start.
 size_t common(std::string_view a, std::string_view b) {
   const auto limit = static_cast<std::ptrdiff_t>(std::min(a.size(), b.size()));
   return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + limit, b.begin()).first - a.begin());

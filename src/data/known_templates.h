@@ -1,5 +1,5 @@
-// The chat templates of public checkpoints that mixtune knows by their text: src/data/templates, SOURCES.md there says
-// where each is from.
+// The chat templates of public checkpoints, which mixtune knows by their text. src/data/templates has them, and its
+// SOURCES.md says where each is from.
 #pragma once
 
 #include <span>
@@ -13,21 +13,21 @@ namespace mixtune {
 
 struct KnownTemplate {
   std::string_view file;  // in src/data/templates, without .jinja
-  ChatTemplateName name;  // that it renders as
+  ChatTemplateName name;  // the template that it renders as
   TemplateVariant variant = {};
   std::string_view source() const;
 };
 
 std::span<const KnownTemplate> known_templates();
 
-// The one with the normal form of `source`, or null.
+// The known template with the normal form of `source`, or null.
 const KnownTemplate* find_known_template(std::string_view source);
 
-// Where `source` first differs from the known template that is most like it: "it has "..." where chatml (FILE) has
-// "..."".
+// The first difference between `source` and the known template that is most like it: "it has "..." where chatml (FILE)
+// has "..."".
 std::string nearest_known_template(std::string_view source);
 
-// The Jinja text that a checkpoint gets which was trained with this template, and had none of its own.
+// The Jinja text for a checkpoint that was trained with this template, and had none of its own.
 std::string_view source_to_save(ChatTemplateName name, const TemplateVariant& variant);
 
 }  // namespace mixtune

@@ -4,6 +4,6 @@
 
 namespace mixtune {
 
-constexpr int32_t kIgnoreTarget = -100;  // a label that is not trained; such rows are not among a batch's targets
+constexpr int32_t kIgnoreTarget = -100;  // a label that is not trained: a batch's targets leave such rows out
 
 }  // namespace mixtune

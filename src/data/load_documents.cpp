@@ -26,8 +26,8 @@ struct Piece {
 };
 
 // Appends `length` tokens of a record, made to fit; `read(begin, count)` is the Piece of some of them. A piece begins
-// with the last token of the one before, whose label is not trained a second time: the first token of a document is no
-// target.
+// with the last token of the one before. That token's label is not trained a second time: the first token of a document
+// is no target.
 template <class Read>
 void append_fitted(DocumentSink& documents, int64_t length, bool continues, const SequenceFit& fit, LoadCounts& counts,
                    const Read& read) {
@@ -50,7 +50,7 @@ struct Block {
 
   std::vector<std::string> lines, wheres;
 
-  // At most `most` lines; false where there is none.
+  // Reads at most `most` lines. Returns false where there is none.
   bool read(RecordReader& reader, int64_t most) {
     lines.clear();
     wheres.clear();
@@ -99,7 +99,7 @@ DatasetFormat given_format(const Dataset& dataset, DatasetFormat otherwise) {
   return dataset.format == DatasetFormat::kAuto ? otherwise : dataset.format;
 }
 
-// The first `most` records, at least one, of a file.
+// Loads the first `most` records, at least one, of a file.
 void load_file(DocumentSink& documents, const std::string& file, DatasetFormat format, int64_t most,
                const Source& source, LoadCounts& counts) {
   const DataSettings& settings = source.settings;
@@ -132,7 +132,7 @@ void load_file(DocumentSink& documents, const std::string& file, DatasetFormat f
   notes.report(printable(file, 200), format_name(format));
 }
 
-// The first `most` records.
+// Loads the first `most` records.
 void load_indexed(DocumentSink& documents, const std::string& prefix, int64_t most, const Source& source,
                   LoadCounts& counts) {
   const std::string shown = printable(prefix, 200);
@@ -178,7 +178,7 @@ void load_dataset(DocumentSink& documents, const Dataset& dataset, const Source&
 }
 
 // Whether the first record of any file (none of indexed data) is `wanted`, by its format and itself. Some faulty ones
-// before it are passed over here: who reads them names them.
+// before it are passed over here: loading them names them.
 template <class Wanted>
 bool any_first_record(std::span<const Dataset> datasets, DatasetFormat otherwise, const Wanted& wanted) {
   constexpr int kTried = 100;

@@ -122,7 +122,7 @@ TEST_F(DocumentsTest, SplitsWhenAskedIntoPiecesThatOverlapByAToken) {
   EXPECT_THAT(log_, Not(HasSubstr("dropped")));
 }
 
-// Token `id` with the label of the next, as often as it is trained.
+// A token's id and the label of the next, counted as often as it is trained.
 using Target = std::pair<int32_t, int32_t>;
 std::vector<Target> targets_of(const Documents& documents) {
   std::vector<Target> targets;

@@ -1,4 +1,4 @@
-// LoadProgress: says how far the tokenising of a data set has come.
+// LoadProgress: tells how far the tokenising of a data set has come.
 #pragma once
 
 #include <chrono>
@@ -13,15 +13,15 @@ class LoadProgress {
  public:
   using Time = std::chrono::steady_clock::time_point;
 
-  // `say` hears the line too, as often as it is made: every half second at the most. It is printed over and over in its
-  // place on a terminal, elsewhere every 10 seconds.
+  // `say` gets each line, at most one every half second. On a terminal the line is printed over and over in its place,
+  // elsewhere every 10 seconds.
   LoadProgress(std::string name, std::function<void(const std::string&)> say);
-  ~LoadProgress();  // takes it from the terminal
+  ~LoadProgress();  // removes the line from the terminal
   LoadProgress(const LoadProgress&) = delete;
   LoadProgress& operator=(const LoadProgress&) = delete;
 
   void operator()(const DocumentTotals& done);
-  // A line that another process made.
+  // Shows a line that another process made.
   void show(const std::string& line);
 
  private:

@@ -1,4 +1,4 @@
-// What is said of a data set that has been loaded.
+// The log of a data set that has been loaded.
 #pragma once
 
 #include <cstdint>

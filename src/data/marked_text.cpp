@@ -17,7 +17,7 @@ namespace {
 
 constexpr size_t kMost = 2000;  // bytes of a stretch
 
-// Ordinary tokens that stand together: the space that a first piece begins with is a part of the text but at its begin.
+// The text of ordinary tokens side by side. A space before their first word counts, unless it begins the document.
 std::string text_of(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, bool is_first) {
   if (ids.empty()) return "";
   const bool spaced = !is_first && tokenizer.piece(ids.front()).starts_with(kSpaceMark);

@@ -1,4 +1,4 @@
-// A tokenised document as text, for people: what is trained of it stands out.
+// marked_text: a tokenised document as text for people, in which the trained part stands out.
 #pragma once
 
 #include <string>

@@ -9,7 +9,7 @@ namespace mixtune {
 
 namespace {
 
-// Of bits [begin, end) of the bytes.
+// The number of ones among bits [begin, end) of the bytes.
 int64_t ones(const uint8_t* bytes, int64_t begin, int64_t end) {
   int64_t count = 0;
   for (; begin < end && begin % 8 != 0; ++begin) count += bytes[begin / 8] >> (begin % 8) & 1;

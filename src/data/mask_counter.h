@@ -1,4 +1,4 @@
-// MaskCounter: how many tokens of an indexed data set are trained.
+// MaskCounter: counts the trained tokens of an indexed data set.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +10,10 @@ namespace mixtune {
 
 class MaskCounter {
  public:
-  // What is read at a time goes to `block`, which both outlive the counter: a large one where counts follow each other.
+  // Reads the mask into `block`, which outlives the counter, as does `reader`. A large block serves counts in a row.
   MaskCounter(const IndexedReader& reader, std::span<uint8_t> block) : reader_(reader), block_(block) {}
 
-  // Of the tokens [begin, begin + count) of all.
+  // How many of the data set's tokens [begin, begin + count) are trained.
   int64_t count(int64_t begin, int64_t count);
 
  private:
@@ -21,7 +21,7 @@ class MaskCounter {
 
   const IndexedReader& reader_;
   std::span<uint8_t> block_;
-  int64_t first_ = 0, bytes_ = 0;  // in the block
+  int64_t first_ = 0, bytes_ = 0;  // the part of the mask in the block
 };
 
 }  // namespace mixtune

@@ -1,4 +1,4 @@
-// MemoryDocuments: a data set in memory, 5 bytes a token (9 of a weighted one) and 16 a document.
+// MemoryDocuments: a data set in memory. Takes 5 bytes a token (9 if weighted) and 16 a document.
 #pragma once
 
 #include "data/document_sink.h"

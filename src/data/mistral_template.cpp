@@ -31,7 +31,7 @@ bool is_call_id(std::string_view id) {
   return id.size() == 9 && std::ranges::all_of(id, is_alphanumeric);
 }
 
-// What mistral-common's validators refuse.
+// Throws for what mistral-common's validators refuse.
 class Check {
  public:
   Check(int version, const Conversation& conversation, const std::string& where)
@@ -115,7 +115,7 @@ class Check {
   const Conversation& conversation_;
   const std::string& where_;
   std::string here_;
-  int64_t users_left_ = 0;            // turns after this one
+  int64_t users_left_ = 0;            // users' turns after this one
   size_t pending_ = 0, results_ = 0;  // calls without a result, and results of the calls of a turn
 };
 
@@ -124,7 +124,7 @@ bool are_one(const Turn& a, const Turn& b) {
   return a.role == b.role && a.role != Role::kTool && (a.role != Role::kAssistant || alike);
 }
 
-// Empty texts leave no trace. Prompts that are joined are trained where all of them are.
+// Joins adjacent turns. Empty texts leave no trace. Prompts that are joined are trained where all of them are.
 Turns joined(const Turns& conversation, const std::string& where) {
   Turns turns;
   for (const Turn& turn : conversation) {
@@ -163,7 +163,7 @@ std::string result_json(int version, const Turn& turn) {
                      as_json(turn.text));
 }
 
-// As mistral-common's Tool has it: type, then function with name, description and parameters.
+// The JSON of a tool as mistral-common's Tool has it: type, then function with name, description and parameters.
 std::string tool_json(const std::string& text, const std::string& where) {
   const auto fail = [&](std::string_view what) {
     throw UserError(
@@ -297,7 +297,7 @@ Stretches render_mistral(int version, const Conversation& conversation, const Ma
       renderer.user(turn);
       continue;
     }
-    const bool forgotten = version == 2 && i < last_user;  // calls and results alone
+    const bool forgotten = version == 2 && i < last_user;  // v2 leaves out these calls and results
     if (turn.role == Role::kTool) {
       if (!forgotten) renderer.result(turn);
     } else if (!forgotten || turn.tool_calls.empty()) {

@@ -19,9 +19,9 @@
 
 namespace mixtune {
 
-// `version`: 1, 2 or 3. A conversation for training ends with the assistant, a prompt with the user. Throws UserError
-// (at `where`) for what mistral-common refuses (in its fine-tuning mode, where `for_training`), and for a system turn
-// after the conversation began and for tools in v1, which it would move or drop.
+// Renders by `version` 1, 2 or 3. A conversation for training ends with the assistant, a prompt with the user. Throws
+// UserError (at `where`) for what mistral-common refuses (in its fine-tuning mode, where `for_training`), and for a
+// system turn after the conversation began and for tools in v1, which it would move or drop.
 Stretches render_mistral(int version, const Conversation& conversation, const Marks& marks, bool for_training,
                          const std::string& where);
 

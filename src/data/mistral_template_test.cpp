@@ -35,7 +35,7 @@ TEST_F(MistralTemplateTest, Version3IsMistralCommons) {
     expect_template_case(encoder(ChatTemplateName::kMistralV3), item);
 }
 
-// The case of a Mixtral-8x22B-Instruct kind of tokeniser: [INST] is token 3, and no space stands before [/INST].
+// A tokeniser of Mixtral-8x22B-Instruct's kind: [INST] is token 3, and no space stands before [/INST].
 TEST_F(MistralTemplateTest, MarksAreControlTokens) {
   const TokenSequence sequence = encode_conversation(
       encoder(ChatTemplateName::kMistralV3),
@@ -68,7 +68,7 @@ TEST_F(MistralTemplateTest, SaysWhyItRefuses) {
   EXPECT_THAT(refusal(v2, two), HasSubstr("turn 4: chat template mistral-v2 has one result"));
 }
 
-// Of adjacent answers, only those of one kind are one.
+// Of adjacent answers, those that are all trained, or all not, become one.
 TEST_F(MistralTemplateTest, AnswersThatAreNotTrainedStandApart) {
   const TokenSequence sequence =
       encode_conversation(encoder(ChatTemplateName::kMistralV3),

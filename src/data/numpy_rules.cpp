@@ -7,7 +7,7 @@ namespace mixtune {
 
 namespace {
 
-// numpy's DOUBLE_pairwise_sum.
+// Adds as numpy's DOUBLE_pairwise_sum.
 double pairwise_sum(std::span<const double> values) {
   const size_t n = values.size();
   if (n < 8) {

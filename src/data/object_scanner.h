@@ -1,4 +1,4 @@
-// Where a JSON object ends in text that comes piece by piece.
+// ObjectScanner: finds where a JSON object ends in text that comes piece by piece.
 #pragma once
 
 #include <cstddef>
@@ -6,12 +6,12 @@
 
 namespace mixtune {
 
-// Counts brackets outside strings, of either kind: what is not well-formed is left to the parser. A control character
-// within a string, which JSON has not, ends the object too, so that a missing quote is found where it is missing.
+// Counts brackets outside strings, of either kind, and leaves faults to the parser. A control character within a
+// string, which JSON forbids, ends the object too: a missing quote is found where it is missing.
 class ObjectScanner {
  public:
-  // Goes through the next piece of a text that begins with '{'. The number of its bytes up to the object's end,
-  // inclusive, or npos: the object goes on in the next piece.
+  // Goes through the next piece of a text that begins with '{'. Returns the number of its bytes up to the object's end,
+  // inclusive; npos: the object goes on in the next piece.
   size_t scan(std::string_view piece) {
     for (size_t i = 0; i < piece.size(); ++i)
       if (ends(piece[i])) return i + 1;

@@ -15,7 +15,7 @@ namespace mixtune {
 
 namespace {
 
-// "": there is none.
+// The folder of the cache; "": there is none.
 std::string folder_of(const Config& config) {
   if (config.data.data_cache == "off") return "";
   if (!config.data.data_cache.empty()) return config.data.data_cache;

@@ -1,4 +1,4 @@
-// PackedRows: the documents of a data set, in rows as a plan packs them.
+// PackedRows: the documents of a data set as rows that a plan packs.
 #pragma once
 
 #include <span>
@@ -24,13 +24,13 @@ class PackedRows : public RowSource {
   RowCounts read(int64_t row, const RowRoom& room) override;
 
  private:
-  // `weights` of the document's tokens, where the data is weighted.
+  // Counts document d. `weights` are its tokens', where the data is weighted.
   void add(int64_t d, int64_t targets, std::span<const float> weights, RowCounts& counts) const;
 
   const Documents& documents_;
   RowSequence rows_;
   int64_t max_tokens_, max_documents_;
-  std::vector<float> weights_;  // of a document that is counted
+  std::vector<float> weights_;  // a document's, while it is counted
 };
 
 }  // namespace mixtune

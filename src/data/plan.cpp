@@ -20,7 +20,7 @@ namespace {
 
 constexpr size_t kOpenRows = 64;
 constexpr double kMaxEpochs = 1e6;
-constexpr int64_t kPlannedBytes = 8;        // of a document, at most
+constexpr int64_t kPlannedBytes = 8;        // for a document, at most
 constexpr int64_t kSideBySide = 512 << 20;  // bytes of all plans that are made at a time
 
 std::vector<uint32_t> counted(int64_t n) {
@@ -29,8 +29,8 @@ std::vector<uint32_t> counted(int64_t n) {
   return values;
 }
 
-// The exchanges of a Fisher-Yates shuffle: that of n is of places n - 1 and partner(n). Memory is slow to come for so
-// many places, so it is asked for some exchanges ahead.
+// The exchanges of a Fisher-Yates shuffle: that of n exchanges places n - 1 and partner(n). Memory is slow to come for
+// so many places, so it is asked for some exchanges ahead.
 class Exchanges {
  public:
   Exchanges(std::vector<uint32_t>& values, uint64_t key) : values_(values.data()), key_(key), count_(values.size()) {}
@@ -41,7 +41,7 @@ class Exchanges {
       exchange(n);
     }
   }
-  // What undoes run().
+  // Undoes run().
   void run_back() {
     for (size_t n = 2; n <= count_; ++n) {
       if (n + kAhead <= count_) __builtin_prefetch(values_ + partner(n + kAhead), 1);
@@ -64,8 +64,8 @@ class OpenRows {
  public:
   explicit OpenRows(int64_t capacity) : capacity_(capacity) { keys_.fill(kNone); }
 
-  // Where a document of `length` goes: the first of the fullest rows that have room for it, else one that is opened
-  // behind all, or in the place of the first of the fullest.
+  // Where a document of `length` goes: into the first of the fullest rows that have room for it; else into one that is
+  // opened behind all, or in the place of the first of the fullest.
   struct Place {
     size_t slot;
     bool opens, closes;
@@ -87,7 +87,7 @@ class OpenRows {
   static constexpr int64_t kNone = std::numeric_limits<int64_t>::max(), kRows = kOpenRows;
   static size_t slot_of(int64_t key) { return static_cast<size_t>(key % kRows); }
 
-  // The least key with enough room. All slots are looked at, without a branch: that is a few vector instructions.
+  // The least key with enough room. It looks at all slots, without a branch: that is a few vector instructions.
   int64_t fullest(int64_t length) const {
     int64_t best = kNone;
     const int64_t enough = length * kRows;
@@ -104,8 +104,8 @@ class OpenRows {
   std::array<int64_t, kOpenRows> keys_;  // room * kRows + slot; kNone where none is open
 };
 
-// Takes documents in their order and writes each row's, once it is full, to the front of the same list: what is written
-// has been read.
+// Takes documents in their order and writes each row's, once it is full, to the front of the same list: those it writes
+// over have been read.
 class Packer {
  public:
   Packer(EpochPlan& plan, int64_t capacity) : plan_(plan), open_(capacity) {
@@ -147,7 +147,7 @@ class Packer {
   size_t written_ = 0;
 };
 
-// Lengths are fetched some at a time: they are all over the place, and come faster together.
+// Fetches lengths some at a time: they are all over the place, and come faster together.
 void pack(const Documents& documents, EpochPlan& plan, int64_t capacity) {
   constexpr size_t kFetched = 256;
   std::array<int64_t, kFetched> lengths;
@@ -181,7 +181,7 @@ EpochPlan plan_epoch(const Documents& documents, const PlanOptions& options, int
   if (options.shuffle && !blends) Exchanges(plan.documents, random_key(seed, "documents")).run();
   if (options.packing) pack(documents, plan, options.max_seq_length);
   if (blends) return plan;
-  // Row r goes to the place that a shuffled list of all rows has at r: the exchanges backwards bring it there.
+  // A shuffled list of all rows has at r the place that row r goes to: the exchanges backwards bring it there.
   if (options.shuffle)
     Exchanges(options.packing ? plan.row_begins : plan.documents, random_key(seed, "rows")).run_back();
   return plan;
@@ -206,7 +206,7 @@ RowSequence::RowSequence(const Documents& documents, const PlanOptions& options)
     rows_ += static_cast<int64_t>(std::ceil(fraction * static_cast<double>(rows[whole]) * (1 - kSlack)));
 }
 
-// Epochs are planned side by side, as far as that takes little memory. Backwards: the first is wanted next, and kept.
+// Plans epochs side by side, as far as that takes little memory. Backwards: the first is wanted next, and kept.
 std::vector<int64_t> RowSequence::count_rows(int64_t epochs) {
   std::vector<int64_t> rows(epochs, documents_.size());
   if (!options_.packing || epochs == 0) return rows;

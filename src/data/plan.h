@@ -1,5 +1,5 @@
-// The plan of batches: which documents stand in which row, epoch after epoch. It depends on the documents' lengths, the
-// seed and the epoch alone, not on how rows are spread over micro-batches or ranks.
+// The plan of batches: which documents stand in which row, epoch after epoch. It depends only on the documents'
+// lengths, the seed and the epoch, not on how rows are spread over micro-batches or ranks.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 namespace mixtune {
 
 struct PlanOptions {
-  int64_t max_seq_length = 0;  // of a packed row; no document is longer
+  int64_t max_seq_length = 0;  // a packed row's; no document is longer
   bool packing = false;        // off: one document a row
   bool shuffle = false;
   uint64_t seed = 0;
@@ -21,19 +21,19 @@ struct PlanOptions {
   std::vector<BlendPart> blend = {};                        // empty: each document once an epoch
 };
 
-// The rows of one epoch: of a document 4 bytes, of a packed row 4 more.
+// The rows of one epoch. Takes 4 bytes for a document and 4 more for a packed row.
 struct EpochPlan {
-  std::vector<uint32_t> documents;   // of a row one after the other; without packing, row r is documents[r]
+  std::vector<uint32_t> documents;   // those of a row one after the other; without packing, row r is documents[r]
   std::vector<uint32_t> row_begins;  // where packed row r begins in `documents`
-  std::vector<bool> is_last;         // of its packed row, of each of `documents`
+  std::vector<bool> is_last;         // whether each of `documents` is the last of its packed row
 
   int64_t rows() const { return static_cast<int64_t>(row_begins.empty() ? documents.size() : row_begins.size()); }
   std::span<const uint32_t> row(int64_t r) const;
 };
 
 // Shuffles the documents, packs each into the fullest of at most 64 open rows that has room, shuffles the rows. Needs
-// no more memory than what it returns. Of a blend, the documents are drawn by blend_order instead, and the rows stay in
-// the order in which they are opened.
+// no more memory than what it returns. For a blend, blend_order draws the documents instead, and the rows stay in the
+// order in which they are opened.
 EpochPlan plan_epoch(const Documents& documents, const PlanOptions& options, int64_t epoch);
 
 // The rows of all epochs, one after the other.

@@ -50,7 +50,7 @@ std::vector<Value> shuffled(std::vector<Value> values, uint64_t key) {
   return values;
 }
 
-// The same as its definition says, with all the memory that it likes.
+// The plan by its definition, with all the memory that takes.
 std::vector<std::vector<int64_t>> planned_plainly(const Documents& documents, const PlanOptions& options,
                                                   int64_t epoch) {
   const uint64_t seed = random_bits(options.seed, static_cast<uint64_t>(epoch));
@@ -118,7 +118,7 @@ TEST(PlanEpoch, EveryDocumentOnceAndNoRowTooLong) {
   }
 }
 
-// Lengths without memory.
+// Documents that have lengths, and no memory.
 class MadeUpDocuments : public Documents {
  public:
   explicit MadeUpDocuments(int64_t count) {
@@ -138,7 +138,7 @@ class MadeUpDocuments : public Documents {
   DocumentTotals totals_;
 };
 
-// The most that this process has in memory while it plans two epochs, one after the other, a document.
+// The most bytes for each document that this process has in memory while it plans two epochs, one after the other.
 double planned_bytes(int64_t count, const PlanOptions& options) {
   malloc_trim(0);                               // what was freed before is not to be taken again
   std::ofstream("/proc/self/clear_refs") << 5;  // the peak begins anew
@@ -264,7 +264,7 @@ TEST(RowSequence, FractionalEpochs) {
   EXPECT_THAT(user_error([&] { rows(1e18); }), HasSubstr("num_train_epochs"));
 }
 
-// Decimals are not what they look like in binary: 1.1 - 1 is more than 0.1.
+// Decimals are not in binary what they look like: 1.1 - 1 is more than 0.1.
 TEST(RowSequence, DecimalEpochsTakeNoRowTooMany) {
   const MemoryDocuments documents = documents_of(std::vector<int64_t>(10, 4));
   for (const auto& [epochs, rows] : {std::pair(0.3, 3), std::pair(1.1, 11), std::pair(2.1, 21), std::pair(1.15, 12)})

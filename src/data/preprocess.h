@@ -1,4 +1,4 @@
-// What `mixtune preprocess` does with loaded documents: writes them, and shows them.
+// The work of `mixtune preprocess` on loaded documents: writes them, and shows them.
 #pragma once
 
 #include <cstdint>
@@ -15,12 +15,12 @@ namespace mixtune {
 void check_output_file(const std::string& path, bool overwrite);
 
 // Writes format `tokenized`, a document a line, and an empty one for a record without a document, so that a validation
-// split takes the same records; load_documents reads the same Documents back. `path` appears when all
-// of it is on disk, or not at all.
+// split takes the same records; load_documents reads the same Documents back. `path` appears when all of it is on disk,
+// or not at all.
 void write_tokenized(const Documents& documents, const std::string& path, bool overwrite);
 
-// The same as indexed data (data/indexed_files.h): a document is a sequence, a record a document of Megatron's. Ids are
-// in [0, vocab_size). Throws UserError for a label that is neither kIgnoreTarget nor its token.
+// Writes indexed data (data/indexed_files.h): a document is a sequence, a record a document of Megatron's. Ids are in
+// [0, vocab_size). Throws UserError for a label that is neither kIgnoreTarget nor its token.
 void write_indexed(const Documents& documents, const std::string& prefix, int64_t vocab_size, bool overwrite);
 
 // Prints the first `samples` documents, a token a line: position, id, label, weight of weighted data, piece.

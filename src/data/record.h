@@ -1,4 +1,4 @@
-// What a record of a data file says, before and after it is tokenised.
+// Record: the content of a record of a data file, before and after it is tokenised.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ struct Turn {
   Role role = Role::kSystem;
   std::string text;
   bool train = true;  // whether an assistant's turn is trained; other roles' turns need train_on_prompt too
-  float weight = 1;   // of an assistant's tokens that are trained
+  float weight = 1;   // for an assistant's trained tokens
   std::vector<ToolCall> tool_calls;  // an assistant's
   std::string tool_call_id, name;    // of a tool's turn: the call that it answers, the function's name; may be empty
 };
@@ -42,9 +42,9 @@ struct TokenSequence {
   std::vector<int32_t> ids;
   std::vector<int32_t> labels;
   std::vector<float> weights;  // data/weights.h, of the trained tokens; empty: all are 1
-  bool continues = false;      // a further document of the record before
+  bool continues = false;      // it is a further document of the record before
 
-  // Weight 0: not trained.
+  // Appends tokens; weight 0: not trained.
   void append(std::span<const int32_t> tokens, float weight) {
     if (weights.empty() && weight != 0 && weight != 1) weights.resize(ids.size(), 1);
     ids.insert(ids.end(), tokens.begin(), tokens.end());
@@ -54,10 +54,10 @@ struct TokenSequence {
   }
 };
 
-// One, but for a row that was packed elsewhere: all but the first continue the record.
+// The documents of a record: one, unless it was packed elsewhere; all but the first continue it.
 using TokenizedRecord = std::vector<TokenSequence>;
 
-// Text that goes on: `completion` is trained, without a template.
+// A text in two parts, without a template: `completion` is trained.
 struct PromptCompletion {
   std::string prompt, completion;
 };

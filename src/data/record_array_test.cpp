@@ -16,7 +16,7 @@ namespace {
 using namespace std::string_literals;
 using testing::StartsWith;
 
-// The reader's account of a file: each record and its place, a line for each, and then the error, if there is one.
+// The reader's account of a file, a line for each record and its place, and one for the error, if there is one.
 std::string account_of(const TestFolder& folder, const std::string& content, const std::string& name = "data.json") {
   const std::string path = folder.write(name, content);
   std::string account;
@@ -54,7 +54,7 @@ TEST(RecordArray, AnEmptyArrayHasNoRecords) {
 
 struct Bad {
   std::string text;
-  std::string start;  // of the account after the first record, {"a":1}, or of the whole of it
+  std::string start;  // the account after the first record, {"a":1}; or the whole of it
 };
 
 TEST(RecordArray, SaysWhereTheArrayIsWrong) {

@@ -78,7 +78,7 @@ void RecordReader::begin() {
   number_ = 0;
 }
 
-// The first line, of a file that may be one object over several lines, as pretty printers break them.
+// Checks the first line of a file that may be one object over several lines, as pretty printers break them.
 void RecordReader::check_whole_object(std::string_view line) const {
   const size_t last = line.find_last_not_of(kBlanks);
   const bool more = buffer_.find_first_not_of(kWhiteSpace, begin_) != buffer_.npos;
@@ -167,7 +167,7 @@ std::string_view RecordReader::scan_object() {
   return text;
 }
 
-// What was used of the buffer goes.
+// Drops the used part of the buffer, and reads on.
 bool RecordReader::fill() {
   buffer_.erase(0, begin_);
   begin_ = 0;

@@ -17,7 +17,7 @@ using testing::HasSubstr;
 using testing::StartsWith;
 
 using Records =
-    std::vector<std::pair<std::string, nlohmann::ordered_json>>;  // where each stands in the file, and itself
+    std::vector<std::pair<std::string, nlohmann::ordered_json>>;  // each record's place in the file, and itself
 
 Records read_all(const std::string& path) {
   RecordReader reader(path);

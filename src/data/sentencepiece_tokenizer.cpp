@@ -86,7 +86,7 @@ class SentencePieceTokenizer : public SpanTokenizer {
     }
   }
 
-  // sentencepiece takes the space away that it puts before a text, as it may be in the first piece alone.
+  // sentencepiece removes the space that it puts before a text: only the first piece can have it.
   std::string decode_pieces(const std::vector<int>& pieces, bool first) const {
     std::string text;
     if (pieces.empty()) return text;
@@ -94,8 +94,8 @@ class SentencePieceTokenizer : public SpanTokenizer {
     return text;
   }
 
-  // The same model, but for the space that it puts before a text: in protobuf a later value overrides, and a later
-  // message is merged into, the former.
+  // Loads the same model, but for the space that it puts before a text: in protobuf a later value overrides the former,
+  // and a later message is merged into it.
   void load_without_prefix(const std::string& proto) {
     constexpr std::string_view kNormalizerSpec = "\x1A\x02";    // ModelProto's field 3, of 2 bytes
     constexpr std::string_view kAddDummyPrefix("\x18\x00", 2);  // NormalizerSpec's field 3: false
@@ -114,7 +114,7 @@ class SentencePieceTokenizer : public SpanTokenizer {
     };
     SpecialTokens special = join_special_tokens(
         own, {.tokens = control_tokens(), .bos = processor_.bos_id(), .eos = processor_.eos_id()}, config);
-    // transformers finds names before the normaliser has its turn, whatever they say of it.
+    // transformers finds names before the normaliser has its turn, whatever the tokens say of it.
     for (AddedToken& token : special.tokens) token.normalized = false;
     bos_ = special.bos;
     eos_ = special.eos;

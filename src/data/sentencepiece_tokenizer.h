@@ -1,4 +1,4 @@
-// A tokeniser of sentencepiece: tokenizer.model, as Mixtral's checkpoints bring it.
+// open_sentencepiece_tokenizer: the tokeniser of a tokenizer.model, as Mixtral's checkpoints bring it.
 #pragma once
 
 #include <memory>
@@ -8,7 +8,7 @@
 
 namespace mixtune {
 
-// `path`: the model file. Throws UserError where it is not a sound model with BOS and EOS.
+// `path` is the model file. Throws UserError where it is not a sound model with BOS and EOS.
 std::unique_ptr<Tokenizer> open_sentencepiece_tokenizer(const std::string& path);
 
 }  // namespace mixtune

@@ -13,13 +13,13 @@ struct SequenceFit {
   LongDocuments policy = LongDocuments::kTruncate;  // not kAuto
   int64_t max_seq_length = 0;
 
-  // Throws UserError where a document of `length` tokens is not to be cut.
+  // Throws UserError where a document of `length` tokens may not be cut.
   void check(int64_t length, const std::string& where) const;
 };
 
-// As `settings` say; left to mixtune, text is split and all else truncated.
+// The fit that `settings` say. Left to mixtune, text is split and all else truncated.
 SequenceFit fit_of(const DataSettings& settings, bool is_text);
-// The same for indexed data: where every token is trained it is text. Throws UserError where `settings` name another
+// The fit for indexed data: it is text where every token is trained. Throws UserError where `settings` name another
 // format.
 SequenceFit fit_of_indexed(const DataSettings& settings, const IndexedReader& reader, const std::string& where);
 

@@ -1,4 +1,4 @@
-// How Mistral's kind of tokenizer.json prepares a text: spaces become U+2581, and one is put before it.
+// SpaceNormalizer: prepares a text as Mistral's kind of tokenizer.json asks: spaces become U+2581, and one goes before.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@ namespace mixtune {
 
 inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
 
-// tokenizers' normalisers of this kind, one after the other.
+// A list of tokenizers' normalisers of this kind, applied one after the other.
 class SpaceNormalizer {
  public:
   enum class Step {
@@ -23,21 +23,21 @@ class SpaceNormalizer {
   explicit SpaceNormalizer(std::vector<Step> steps);
 
   bool replaces_spaces() const { return replaces_spaces_; }
-  size_t prefix(std::string_view text) const;  // marks that are put before `text`
+  size_t prefix(std::string_view text) const;  // how many marks are put before `text`
 
  private:
   std::vector<Step> steps_;
   bool replaces_spaces_ = false;
 };
 
-// A text with marks before it and for its spaces, and where in the text each byte is from.
+// A text with marks before it and for its spaces, which knows the byte of the text that each of its bytes is from.
 class MarkedText {
  public:
   MarkedText(std::string_view text, size_t prefix, bool replaces_spaces);
 
   const std::string& marked() const { return marked_; }
 
-  // The byte of the text that byte `at` of marked() is from, 0 for the marks before it. Calls go upwards.
+  // The byte of the text that byte `at` of marked() is from, 0 for the marks before it. Calls must go upwards.
   size_t begin_of(size_t at);
 
  private:

@@ -66,8 +66,8 @@ void SpanTokenizer::cut(std::string_view text, size_t begin, size_t end, Names n
   if (from < end) parts.push_back({from, end});
 }
 
-// The same of a part that is text, at the names that are normalised. The marks that the normaliser puts before such a
-// name are not the token's here: take_in_space gives them to it.
+// Parts a text at the names that are normalised. The marks that the normaliser puts before such a name are not the
+// token's here: take_in_space gives them to it.
 void SpanTokenizer::cut_marked(std::string_view text, const Part& part, Names names, Parts& parts) const {
   MarkedText marked(text.substr(part.begin, part.end - part.begin), part.marks, normalizer_.replaces_spaces());
   Part rest = part;
@@ -96,7 +96,7 @@ SpanTokenizer::Parts SpanTokenizer::cut_normalized(std::string_view text, const 
   return cut;
 }
 
-// Gives tokens the white space beside them that is theirs.
+// Gives tokens the white space beside them that they take in.
 void SpanTokenizer::take_in_space(std::string_view text, Parts& parts, bool normalized) const {
   const bool blanks = !normalized || !normalizer_.replaces_spaces();
   const auto text_of = [&](const Part& part) {
@@ -153,7 +153,7 @@ EncodedSpans SpanTokenizer::encode_spans(std::span<const TextSpan> spans) const 
     for (const TextSpan& span : spans) joined += span.text;
   const std::string_view text = spans.size() == 1 ? spans[0].text : joined;
   Parts parts;
-  size_t from = 0, end = 0;  // of the text that waits for its next special token
+  size_t from = 0, end = 0;  // of the text that waits for the next special token
   for (const TextSpan& span : spans) {
     if (span.special) {
       const AddedToken* token = find_token(span.text);

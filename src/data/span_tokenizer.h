@@ -1,4 +1,4 @@
-// What all tokenisers do with spans and with their special tokens.
+// SpanTokenizer: what all tokenisers do alike with spans and with special tokens.
 #pragma once
 
 #include <map>
@@ -13,8 +13,8 @@
 
 namespace mixtune {
 
-// Finds names as tokenizers' AddedVocabulary does: first those that are not normalised; then the text between two of
-// them goes through the normaliser, and the others are found in what it makes.
+// Finds names as tokenizers' AddedVocabulary does: first those that are not normalised. Then the text between two of
+// them goes through the normaliser, and the others are found in the result.
 class SpanTokenizer : public Tokenizer {
  public:
   std::vector<int32_t> encode(std::string_view text) const final;
@@ -24,14 +24,14 @@ class SpanTokenizer : public Tokenizer {
   std::vector<SpecialToken> special_tokens() const final;
 
  protected:
-  // What is left of a text between the names of tokens.
+  // A part of a text between the names of tokens.
   struct Stretch {
     std::string_view text;
     size_t begin = 0;  // in the whole text
-    size_t marks = 0;  // that the normaliser puts before it
+    size_t marks = 0;  // how many the normaliser puts before it
   };
 
-  // By ascending id, names and ids unique; `pieces` are below the others. Sets vocab_size.
+  // Sets the added tokens, by ascending id, names and ids unique; `pieces` come before them. Sets vocab_size.
   void set_added_tokens(int32_t pieces, std::vector<AddedToken> tokens, SpaceNormalizer normalizer = {});
   const std::vector<AddedToken>& added_tokens() const { return tokens_; }
   const AddedToken* added_token(int32_t id) const;  // null: it is a piece
@@ -44,10 +44,10 @@ class SpanTokenizer : public Tokenizer {
   struct Part {
     size_t begin, end;                  // bytes of the whole text
     const AddedToken* token = nullptr;  // null: text
-    size_t marks = 0;                   // that the normaliser puts before it
+    size_t marks = 0;                   // how many the normaliser puts before it
   };
   using Parts = std::vector<Part>;
-  enum class Names { kAll, kOrdinary };  // kOrdinary: those of special tokens are text
+  enum class Names { kAll, kOrdinary };  // kOrdinary: names of special tokens are text
 
   const AddedToken* find_token(std::string_view name) const;
   void cut(std::string_view text, size_t begin, size_t end, Names names, Parts& parts) const;

@@ -10,7 +10,7 @@ namespace mixtune {
 
 namespace {
 
-// The tokens of both lists.
+// Joins the tokens of both lists.
 class Joined {
  public:
   Joined(const OwnPieces& pieces, const SpecialTokens& own, const TokenizerConfig& config)
@@ -26,7 +26,7 @@ class Joined {
     check_dense();
   }
 
-  // The id of a token that has a role, from now on a special one; -1 where there is none of this name.
+  // Makes the token of a role a special one. Returns its id; -1 where there is none of this name.
   int32_t make_special(const TokenizerConfig::Named& named) {
     const std::optional<int32_t> id = find(named.name);
     if (!id && !named.needed) return -1;

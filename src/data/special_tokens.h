@@ -1,4 +1,4 @@
-// The special and added tokens of a tokeniser: those of its own file, and those that its folder adds.
+// SpecialTokens: the special and added tokens of a tokeniser, of its own file and of its folder.
 #pragma once
 
 #include <cstdint>
@@ -26,9 +26,8 @@ struct SpecialTokens {
   int32_t bos = -1, eos = -1;
 };
 
-// `own` are the added tokens that the tokeniser's own file lists, with its BOS and EOS; the folder's are set over and
-// beside them. Throws UserError where the two contradict each other, an id is left out, or a role's token is in
-// neither.
+// Joins `own`, the added tokens of the tokeniser's own file with its BOS and EOS, and the folder's, which go before
+// them. Throws UserError where the two contradict each other, an id is left out, or a role's token is in neither.
 SpecialTokens join_special_tokens(const OwnPieces& pieces, const SpecialTokens& own, const TokenizerConfig& config);
 
 }  // namespace mixtune

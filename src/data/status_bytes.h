@@ -1,4 +1,4 @@
-// What tests ask of this process's memory.
+// Tests ask here for this process's memory.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// A conversation as a chat template renders it, before it is tokenised.
+// Stretches: a conversation as a chat template renders it, before it is tokenised.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@ namespace mixtune {
 struct Stretch {
   enum class Kind {
     kText,     // the template's own: always text
-    kContent,  // what a turn says: text, unless special tokens spelt in it are asked for
+    kContent,  // the turn's: text, unless special tokens spelt in it are asked for
     kSpecial   // the name of a special token, and becomes that token; text, where the tokeniser has none of this name
   };
 
@@ -32,20 +32,20 @@ struct Stretch {
   Part part = Part::kPrompt;
 };
 
-// What a turn says.
+// The part that a turn's content is.
 inline Stretch::Part part_of(const Turn& turn) {
   if (!turn.train) return Stretch::Part::kPassed;
   return turn.role == Role::kAssistant ? Stretch::Part(Stretch::Part::kAnswer, turn.weight) : Stretch::Part::kPrompt;
 }
 
-// What the template puts around it, but for the mark that ends an answer: that is a part of the answer.
+// The part that the template's text around a turn is. The mark that ends an answer is a part of the answer instead.
 inline Stretch::Part frame_of(const Turn& turn) {
   return turn.role == Role::kAssistant ? Stretch::Part(Stretch::Part::kPrompt) : part_of(turn);
 }
 
 using Stretches = std::vector<Stretch>;
 
-// What a template takes from the tokeniser: the names of its BOS and EOS.
+// The names of the tokeniser's BOS and EOS, which a template uses.
 struct Marks {
   std::string bos, eos;
 };

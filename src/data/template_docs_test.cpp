@@ -1,4 +1,4 @@
-// docs/templates.md shows what the templates render, and what of it is trained.
+// docs/templates.md shows what the templates render, and what of that is trained.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -25,7 +25,7 @@ const Conversation kExample = {.turns = {{.role = Role::kSystem, .text = "Be bri
                                          {.role = Role::kAssistant, .text = "Later."}}};
 const Marks kMarks = {.bos = "<s>", .eos = "</s>"};
 
-// With « and » around what is trained; stretches that are encoded apart stand in quotes, and with spaces between them.
+// The text with « and » around trained parts. Stretches that are encoded apart stand in quotes, with spaces between.
 std::string rendered(const Stretches& stretches, bool apart) {
   std::string text;
   bool trains = false;

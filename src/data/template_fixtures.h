@@ -1,4 +1,4 @@
-// What the tests of chat templates share: the cases that scripts/make_template_fixtures.py writes.
+// Helpers for tests of chat templates: the cases that scripts/make_template_fixtures.py writes.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -44,7 +44,7 @@ inline Conversation conversation_of(const nlohmann::json& item) {
   return conversation;
 }
 
-// Ids, trained tokens and prompts of `item`, or that it is refused.
+// Expects the ids, trained tokens and prompts of `item`, or that it is refused.
 inline void expect_template_case(const TextEncoder& encoder, const nlohmann::json& item) {
   const Conversation conversation = conversation_of(item);
   if (item.contains("refused")) {

@@ -1,11 +1,11 @@
-// The texts of src/data/templates, part of the program.
+// The texts of src/data/templates, which the program contains.
 #pragma once
 
 #include <string_view>
 
 namespace mixtune {
 
-// Of NAME.jinja; empty where there is none.
+// The text of NAME.jinja; empty where there is none.
 std::string_view template_source(std::string_view name);
 
 }  // namespace mixtune

@@ -11,7 +11,7 @@
 
 namespace mixtune {
 
-// One member.
+// Compresses to one member.
 inline std::string gzip(std::string_view text) {
   z_stream deflater = {};
   MT_CHECK(deflateInit2(&deflater, Z_DEFAULT_COMPRESSION, Z_DEFLATED, MAX_WBITS + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK);
@@ -26,7 +26,7 @@ inline std::string gzip(std::string_view text) {
   return out;
 }
 
-// One frame, with a checksum; window_log 0: the library's choice.
+// Compresses to one frame, with a checksum; window_log 0: the library's choice.
 inline std::string zstd(std::string_view text, int window_log = 0) {
   ZSTD_CCtx* context = ZSTD_createCCtx();
   ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1);
@@ -34,7 +34,7 @@ inline std::string zstd(std::string_view text, int window_log = 0) {
   std::string out(ZSTD_compressBound(text.size()), '\0');
   ZSTD_outBuffer to = {out.data(), out.size(), 0};
   ZSTD_inBuffer from = {text.data(), text.size(), 0};
-  ZSTD_compressStream2(context, &to, &from, ZSTD_e_continue);  // as from a pipe, whose size nobody knows
+  ZSTD_compressStream2(context, &to, &from, ZSTD_e_continue);  // like a pipe, whose size nobody knows
   MT_CHECK(ZSTD_compressStream2(context, &to, &from, ZSTD_e_end) == 0);
   ZSTD_freeCCtx(context);
   out.resize(to.pos);

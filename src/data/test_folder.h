@@ -1,4 +1,4 @@
-// What the tests of this folder share: a folder that goes away, and the committed tokeniser.
+// Helpers for the tests of this folder: a folder that goes away, and the committed tokeniser.
 #pragma once
 
 #include <gtest/gtest.h>

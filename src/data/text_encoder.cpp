@@ -10,7 +10,7 @@ namespace mixtune {
 
 namespace {
 
-// BOS, the text and, where it `ends`, EOS. Where special tokens are parsed, none of the two comes twice.
+// The ids of BOS, the text and, where it `ends`, EOS. Where special tokens are parsed, neither comes twice.
 std::vector<int32_t> framed_ids(const TextEncoder& encoder, const std::string& text, bool ends) {
   const Tokenizer& tokenizer = *encoder.tokenizer;
   if (!encoder.parse_special_tokens) {
@@ -36,8 +36,8 @@ TokenSequence encode_text(const TextEncoder& encoder, const std::string& text) {
   return document;
 }
 
-// The ids of the whole text; those that hold a part of the completion, and EOS, are trained. The prompt's own ids are
-// the whole's first ones, but where its end and the completion's beginning make one token.
+// Encodes the whole text. Its ids that hold a part of the completion, and EOS, are trained. Its first ids are the
+// prompt's own, unless the prompt's end and the completion's beginning make one token.
 TokenSequence encode_completion(const TextEncoder& encoder, const PromptCompletion& text) {
   const std::vector<int32_t> prompt = framed_ids(encoder, text.prompt, false);
   const std::vector<int32_t> whole = framed_ids(encoder, text.prompt + text.completion, true);

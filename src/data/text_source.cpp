@@ -22,7 +22,7 @@ TextEncoder TextSource::encoder(const DataSettings& settings) const {
 
 namespace {
 
-// The templates that entries name for themselves.
+// Opens the templates that entries name for themselves.
 void open_others(TextSource& source, const std::string& folder, std::span<const Dataset> datasets,
                  const Config& config) {
   for (size_t i = 0; i < datasets.size(); ++i) {

@@ -1,4 +1,4 @@
-// What turns the text of a run's files into tokens, opened once for all of them.
+// TextSource: the tokeniser and templates for the text of a run's files, opened once for all of them.
 #pragma once
 
 #include <map>
@@ -15,15 +15,15 @@ namespace mixtune {
 
 struct TextSource {
   std::unique_ptr<Tokenizer> tokenizer;                  // null: there is no text
-  std::optional<ChosenTemplate> chat_template;           // none: no conversations are told in the run's
-  std::map<ChatTemplateName, ChatTemplate> others = {};  // that entries of `datasets` name
+  std::optional<ChosenTemplate> chat_template;           // none: no conversation takes the run's
+  std::map<ChatTemplateName, ChatTemplate> others = {};  // those that entries of `datasets` name
 
-  // Valid as long as this lives.
+  // The encoder, valid as long as this lives.
   TextEncoder encoder(const DataSettings& settings) const;
 };
 
-// `tokenizer`, that of `folder` (or a file in it), and where `datasets` hold conversations the chat templates that
-// these and `config` ask for, which it says, each in a line. Throws as choose_template does.
+// Takes `tokenizer`, that of `folder` (or a file in it), and where `datasets` hold conversations chooses the chat
+// templates that these and `config` ask for; logs a line for each. Throws as choose_template does.
 TextSource open_text_source(std::unique_ptr<Tokenizer> tokenizer, const std::string& folder,
                             std::span<const Dataset> datasets, const Config& config);
 

@@ -27,7 +27,7 @@ std::string_view role_name(Role role) {
   return role == Role::kSystem ? "system" : role == Role::kUser ? "user" : "assistant";
 }
 
-// str.strip(): white space as Unicode has it.
+// Does str.strip(): white space as Unicode has it.
 std::string_view stripped(std::string_view text) {
   constexpr auto kSpaces = std::to_array<std::string_view>(
       {" ",      "\t",     "\n",     "\v",     "\f",     "\r",     "\x1c",   "\x1d",   "\x1e",   "\x1f",
@@ -62,7 +62,7 @@ class Writer {
   Stretches stretches_;
 };
 
-// What the templates share: the turns, the system's text before them, and where the prompt ends.
+// The common part of the templates: the turns, the system's text before them, and where the prompt ends.
 struct Dialogue {
   std::span<const Turn> turns;  // without the system's, where that stands first
   Turn system;

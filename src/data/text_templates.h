@@ -19,21 +19,21 @@
 
 namespace mixtune {
 
-// In what checkpoints' templates of one name differ.
+// The differences between checkpoints' templates of one name.
 struct TemplateVariant {
-  std::string default_system;  // of a conversation that has none; empty: none
+  std::string default_system;  // for a conversation that has none; empty: none
   bool bos = false;            // begins with BOS
   bool ends_with_gap = false;  // alpaca: an empty line after the last answer too
   bool operator==(const TemplateVariant&) const = default;
 };
 
-// The variant of a name that is asked for, where the folder's own template is not of that name.
+// The variant of a name that is asked for where the folder's own template has another name.
 TemplateVariant usual_variant(ChatTemplateName name);
 
-// `name`: one of the above. A conversation for training ends with the assistant; a prompt ends with the user, and what
-// comes before the answer follows. Throws UserError (at `where`) for tools, and for turns that the template has no
-// place for: vicuna, alpaca and llama-2 take system text at the beginning alone, llama-2 only users and assistants in
-// alternation, the user first.
+// Renders by `name`, one of the above. A conversation for training ends with the assistant. A prompt ends with the
+// user, and what comes before the answer follows. Throws UserError (at `where`) for tools, and for turns that the
+// template has no place for: vicuna, alpaca and llama-2 take system text at the beginning alone, llama-2 only users and
+// assistants in alternation, the user first.
 Stretches render_text(ChatTemplateName name, const TemplateVariant& variant, const Conversation& conversation,
                       const Marks& marks, bool for_training, const std::string& where);
 

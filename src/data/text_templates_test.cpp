@@ -15,7 +15,7 @@ using testing::HasSubstr;
 
 class TextTemplatesTest : public testing::Test {
  protected:
-  // As the known template of this file renders.
+  // An encoder that renders as the known template of this file.
   TextEncoder encoder(const std::string& file, bool parse = false) const {
     const auto known = std::ranges::find(known_templates(), file, &KnownTemplate::file);
     EXPECT_NE(known, known_templates().end()) << file;

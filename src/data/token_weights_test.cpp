@@ -33,7 +33,7 @@ class TokenWeights : public testing::Test {
     return load_documents(as_dataset(std::vector{path}), settings_, {}, tokenizer_->vocab_size());
   }
 
-  // A conversation whose two answers have these members besides.
+  // A conversation whose two answers have these further members.
   static std::string answers(const std::string& first, const std::string& second) {
     constexpr const char* kRecord =
         R"({{"messages": [{{"role": "user", "content": "Hi"}}, {{"role": "assistant", "content": "Hello there"{}}}, )"
@@ -42,7 +42,7 @@ class TokenWeights : public testing::Test {
     return fmt::format(kRecord, first, second);
   }
 
-  // Those that are trained, after the first token.
+  // The weights of the trained tokens after the first token.
   static std::vector<float> trained_weights(const Documents& documents, int64_t d = 0) {
     const Document document = read_document(documents, d);
     std::vector<float> found;
@@ -60,7 +60,7 @@ TEST_F(TokenWeights, ATurnsWeightIsThatOfEachOfItsTrainedTokens) {
   for (const ChatTemplateName name : {kApart, kTogether}) {
     const MemoryDocuments one = load(answers("", R"(, "train": false)"), name),
                           two = load(answers(R"(, "train": false)", ""), name);
-    std::vector<float> expected(static_cast<size_t>(one.targets()), 0.5F);  // with the mark that ends the answer
+    std::vector<float> expected(static_cast<size_t>(one.targets()), 0.5F);  // includes the mark that ends the answer
     expected.resize(expected.size() + static_cast<size_t>(two.targets()), 3);
     const MemoryDocuments documents = load(answers(R"(, "weight": 0.5)", R"(, "weight": 3)"), name);
     EXPECT_EQ(trained_weights(documents), expected);
@@ -116,7 +116,7 @@ TEST_F(TokenWeights, AdjacentAnswersOfDifferentWeightsStandApart) {
            R"({"role": "assistant", "content": "b", "weight": 2}, {"role": "user", "content": "And?"}], )"
            R"("completion": [{"role": "assistant", "content": "c"}]})"
            "\n");
-  EXPECT_EQ(ends(in_prompt), 2);  // a prompt's weigh nothing
+  EXPECT_EQ(ends(in_prompt), 2);  // the prompt's weigh nothing
 }
 
 TEST_F(TokenWeights, TokensMayHaveEachTheirOwn) {
@@ -128,7 +128,7 @@ TEST_F(TokenWeights, TokensMayHaveEachTheirOwn) {
   const MemoryDocuments split = load(record);
   ASSERT_EQ(split.size(), 2);
   EXPECT_THAT(trained_weights(split, 0), ElementsAre(0.5, 2));
-  EXPECT_THAT(trained_weights(split, 1), ElementsAre(1));  // of 7, which stands first here, nothing
+  EXPECT_THAT(trained_weights(split, 1), ElementsAre(1));  // 7, which stands first here, has none
   settings_.long_documents = LongDocuments::kTruncate;
   EXPECT_THAT(trained_weights(load(record)), ElementsAre(0.5, 2));
 }

@@ -32,7 +32,7 @@ constexpr std::array kRefusedInRecord = {
 };
 
 using Integers = std::vector<int32_t>;
-using Lengths = std::vector<size_t>;  // of documents, in their order
+using Lengths = std::vector<size_t>;  // the documents', in their order
 
 void check_size(const Fields& record, std::string_view key, size_t size, size_t ids) {
   if (size != ids)
@@ -67,7 +67,7 @@ void read_labels(TokenSequence& row, const Fields& record) {
     if (row.weights[i] == 0) row.labels[i] = kIgnoreTarget;
 }
 
-// A row's tokens [begin, end), the padding around them left out.
+// The tokens [begin, end) of a row, without the padding around them.
 struct Range {
   size_t begin = 0, end = 0;
 };
@@ -93,7 +93,7 @@ Range without_padding(const Integers& mask, const TokenSequence& row, const Fiel
   return kept;
 }
 
-// Lengths of the documents that begin where `begins` says.
+// The lengths of the documents that begin where `begins` says.
 template <class Begins>
 Lengths lengths_between(size_t tokens, Begins begins) {
   Lengths lengths;
@@ -104,7 +104,7 @@ Lengths lengths_between(size_t tokens, Begins begins) {
   return lengths;
 }
 
-// Of runs 0, 1, 2, ...
+// The lengths of runs 0, 1, 2, ...
 Lengths lengths_of_positions(std::span<const int32_t> positions, const Fields& record) {
   for (size_t i = 0; i < positions.size(); ++i)
     if (positions[i] != 0 && (i == 0 || positions[i] != positions[i - 1] + 1))
@@ -113,7 +113,7 @@ Lengths lengths_of_positions(std::span<const int32_t> positions, const Fields& r
   return lengths_between(positions.size(), [&](size_t i) { return positions[i] == 0; });
 }
 
-// Of a mask that numbers its documents 1, 2, 3, ...; none where all are 1.
+// The lengths by a mask that numbers its documents 1, 2, 3, ...; none where all are 1.
 Lengths lengths_of_mask(std::span<const int32_t> mask, const Fields& record) {
   for (size_t i = 0; i < mask.size(); ++i)
     if (mask[i] != (i == 0 ? 1 : mask[i - 1]) && (i == 0 || mask[i] != mask[i - 1] + 1))
@@ -137,7 +137,7 @@ Lengths stated_lengths(size_t tokens, const Fields& record) {
   return lengths;
 }
 
-// Takes over `more`, the lengths that `key` tells; none: it tells nothing.
+// Takes over `more`, the lengths that `key` tells, if it tells any. They must agree with earlier ones.
 void agree(Lengths& lengths, std::string_view& teller, Lengths more, std::string_view key, const Place& place) {
   if (more.empty()) return;
   if (!lengths.empty() && lengths != more)
@@ -146,7 +146,7 @@ void agree(Lengths& lengths, std::string_view& teller, Lengths more, std::string
   teller = key;
 }
 
-// Tokens at a row's end that are documents by themselves and not trained: padding that no attention_mask tells of.
+// Drops tokens at a row's end that are documents by themselves and not trained: padding without an attention_mask.
 void drop_trailing_padding(TokenizedRecord& documents) {
   const auto is_padding = [](const TokenSequence& document) {
     return document.ids.size() == 1 && document.labels[0] == kIgnoreTarget;

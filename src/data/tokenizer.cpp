@@ -24,7 +24,7 @@ std::unique_ptr<Tokenizer> open_file(const std::string& path) {
   return is_json(path) ? open_json_tokenizer(path) : open_sentencepiece_tokenizer(path);
 }
 
-// Both are of one model.
+// Throws unless both are of one model.
 void check_same_pieces(const Tokenizer& json, const Tokenizer& model) {
   const int32_t size = std::min(json.vocab_size(), model.vocab_size());
   for (int32_t id = 0; id < size; ++id)

@@ -26,7 +26,7 @@ constexpr size_t kMaxConfigBytes = size_t{16} << 20;
 constexpr int kMaxConfigDepth = 32;
 constexpr const char* kFetchConfig = "fetch it again from the model's hub page, or write it anew with transformers";
 
-// A string, or an object with `content`.
+// The name in a string, or in an object's `content`.
 std::string token_name(const json& value, std::string_view what, const std::string& where) {
   const json* text = &value;
   if (value.is_object() && value.contains("content")) text = &value["content"];
@@ -35,7 +35,7 @@ std::string token_name(const json& value, std::string_view what, const std::stri
   return text->get<std::string>();
 }
 
-// One of the folder's files; what is wrong in it is said with its path.
+// One of the folder's files; errors in it name its path.
 class File {
  public:
   File(const std::string& folder, const char* name) {
@@ -114,7 +114,7 @@ void sort_unique(std::vector<AddedToken>& tokens, const std::string& where) {
                       kFetchConfig);
 }
 
-// `added` lists no token that `decoder` does not, and none under another id.
+// Checks that `added` lists no token that `decoder` does not, and none under another id.
 void check_agree(const File& added, const File& config, const std::vector<AddedToken>& decoder) {
   for (const AddedToken& token : read_added_tokens(added)) {
     const auto same = std::ranges::find(decoder, token.name, &AddedToken::name);

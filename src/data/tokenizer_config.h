@@ -1,4 +1,4 @@
-// What stands in a folder beside a tokeniser's own file: tokens that were added, BOS and EOS.
+// TokenizerConfig: what stands in a folder beside a tokeniser's own file: tokens that were added, BOS and EOS.
 #pragma once
 
 #include <optional>
@@ -11,26 +11,26 @@
 
 namespace mixtune {
 
-// The fields of an AddedToken, of which `content`, its name, must be there. Throws UserError at `where`.
+// Reads the fields of an AddedToken, of which `content`, its name, must be there. Throws UserError at `where`.
 AddedToken read_added_token(const nlohmann::json& token, int32_t id, const std::string& where);
 
 struct TokenizerConfig {
   // A token that a file names without its id.
   struct Named {
     std::string name, where;
-    bool needed = true;  // false: a role that training has no use for, as padding
+    bool needed = true;  // false: a role without a use in training, like padding
   };
 
   std::vector<AddedToken> added;  // by ascending id, ids and names unique
   std::string added_where;        // the file that lists them
-  bool has_flags = false;         // it says how each is found in a text
+  bool has_flags = false;         // the file says how each is found in a text
   std::optional<Named> bos, eos;
-  std::vector<Named> special;  // of the other roles, and of additional_special_tokens
-  bool legacy = true;          // every stretch of a text has a space put before it, not the first alone
+  std::vector<Named> special;  // for the other roles, and additional_special_tokens
+  bool legacy = true;          // each stretch of a text, not only the first, has a space put before it
 };
 
-// Of tokenizer_config.json, added_tokens.json and special_tokens_map.json in `folder`, any of which may be missing.
-// As transformers reads them: added_tokens_decoder of the first is the list, and where there is none, added_tokens.json
+// Reads tokenizer_config.json, added_tokens.json and special_tokens_map.json in `folder`, any of which may be missing,
+// as transformers does: added_tokens_decoder of the first is the list; where there is none, it is added_tokens.json,
 // with special_tokens_map.json to say which of it is special. Throws UserError where one is not sound, or contradicts
 // another.
 TokenizerConfig read_tokenizer_config(const std::string& folder);

@@ -15,7 +15,7 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-// A folder of the quickstart's tokeniser, of 4096 pieces.
+// A folder with the quickstart's tokeniser, of 4096 pieces.
 class TokenizerConfigTest : public testing::Test {
  protected:
   void SetUp() override {

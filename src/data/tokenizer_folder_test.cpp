@@ -1,4 +1,4 @@
-// Folders of tokenisers, against what transformers makes of them (scripts/make_tokenizer_folder_fixtures.py).
+// Folders of tokenisers, compared with transformers (scripts/make_tokenizer_folder_fixtures.py).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -141,7 +141,7 @@ class Reader {
     return found == ids_.end() ? std::nullopt : std::optional(found->second);
   }
 
-  // Characters without a piece become bytes, else the unknown token; tokenizers leaves out what can become neither.
+  // Characters without a piece become bytes, else the unknown token; tokenizers drops those that can become neither.
   void read_unknown(const json& model) {
     if (flag(model, "byte_fallback", false)) {
       for (int byte = 0; byte < 256; ++byte)
@@ -155,7 +155,7 @@ class Reader {
     result_.model.unk = *id;
   }
 
-  // ["a", "b"], or "a b" as older files have it.
+  // Reads ["a", "b"], or "a b" as older files have it.
   void read_merge(const json& merge) {
     std::string_view left, right;
     if (merge.is_string()) {

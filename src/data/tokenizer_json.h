@@ -1,4 +1,4 @@
-// tokenizer.json as tokenizers writes it, of Mistral's kind: byte-pair encoding of pieces with U+2581 for spaces.
+// TokenizerJson: tokenizer.json of Mistral's kind, as tokenizers writes it: byte-pair encoding, U+2581 for spaces.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@
 namespace mixtune {
 
 struct TokenizerJson {
-  // What the pre-tokeniser Metaspace does, to every stretch of text after the normaliser.
+  // The pre-tokeniser Metaspace, which treats every stretch of text after the normaliser.
   struct Metaspace {
     enum class Prepend { kNever, kFirst, kAlways };
     Prepend prepend =
@@ -25,12 +25,12 @@ struct TokenizerJson {
   bool has_metaspace = false;
   Metaspace metaspace;
   std::vector<AddedToken> added;   // ids and names as the file gives them
-  bool strips_first_space = true;  // the decoder takes away the space that a decoded text begins with
+  bool strips_first_space = true;  // the decoder removes the space that a decoded text begins with
 };
 
 inline constexpr size_t kMaxTokenizerJsonBytes = size_t{64} << 20;
 
-// Throws UserError at `where` for what is not a sound tokenizer.json, and by name for what is in it and not supported.
+// Parses it. Throws UserError at `where` where it is not sound, and by name for what is in it and not supported.
 TokenizerJson parse_tokenizer_json(std::string_view text, const std::string& where);
 
 }  // namespace mixtune

@@ -19,13 +19,13 @@ using testing::HasSubstr;
 
 class TokenizerJsonTest : public testing::Test {
  protected:
-  // What is said of the small tokenizer.json with `patch` (RFC 7396) merged into it.
+  // The refusal of the small tokenizer.json with `patch` (RFC 7396) merged into it.
   std::string refusal(const json& patch) const {
     json file = small_;
     file.merge_patch(patch);
     return said(file.dump());
   }
-  // With the value at `pointer` replaced.
+  // The file with the value at `pointer` replaced.
   std::string with(const std::string& pointer, const json& value) const {
     json file = small_;
     file[json::json_pointer(pointer)] = value;

@@ -26,12 +26,12 @@ class ProtobufFields {
  public:
   struct Field {
     uint32_t number;
-    std::optional<std::string_view> bytes;  // of a length-delimited field
+    std::optional<std::string_view> bytes;  // a length-delimited field's
   };
 
   explicit ProtobufFields(std::string_view message) : rest_(message) {}
 
-  // False at the end, and where the message is not sound.
+  // Reads the next field. Returns false at the end, and where the message is not sound.
   bool next(Field& field) {
     if (rest_.empty()) return false;
     const auto tag = varint();

@@ -1,4 +1,4 @@
-// What of a tokenizer.model must be sound before sentencepiece sees it, which trusts it (google/sentencepiece#1269).
+// check_tokenizer_model: sentencepiece trusts a tokenizer.model (google/sentencepiece#1269), so this checks it first.
 #pragma once
 
 #include <string>

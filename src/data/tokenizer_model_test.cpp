@@ -19,7 +19,7 @@ std::string bytes_of(const std::vector<uint32_t>& words) {
   return {reinterpret_cast<const char*>(words.data()), words.size() * sizeof(words[0])};
 }
 
-constexpr uint32_t kValue = 1u << 31;  // of a unit that no byte leads to
+constexpr uint32_t kValue = 1u << 31;  // in a unit that no byte leads to
 
 // A double array in which each node's children lie in a block of 256 units of their own.
 class TrieBuilder {
@@ -28,7 +28,7 @@ class TrieBuilder {
 
   static uint32_t offset(uint32_t from, uint32_t block) { return (from ^ (256 * block)) << 10; }
   void root(uint32_t block) { units_[0] = offset(0, block); }
-  // The child by `byte` in `block`, whose own children are in `next`.
+  // Adds the child by `byte` in `block`, whose own children are in `next`.
   void child(uint32_t block, unsigned char byte, uint32_t next, bool leaf = false) {
     const uint32_t unit = 256 * block ^ byte;
     units_[unit] = byte | offset(unit, next) | (leaf ? 1u << 8 : 0);
@@ -44,7 +44,7 @@ class TrieBuilder {
   std::vector<uint32_t> units_;
 };
 
-// "ab" becomes "cd", "a" becomes "".
+// A trie by which "ab" becomes "cd", "a" becomes "".
 TrieBuilder small_trie() {
   TrieBuilder trie(4);
   trie.root(1);
@@ -109,7 +109,7 @@ TEST(Charsmap, WhatLeadsOutIsNotSound) {
   unsound(small_trie(), "");
 }
 
-// sentencepiece keeps 32 of the texts that begin in one place, and looks at all of them.
+// sentencepiece keeps 32 of the texts that begin in one place, but looks at all of them.
 TEST(Charsmap, OnlySoManyTextsBeginAlike) {
   const auto nested = [](uint32_t depth) {
     TrieBuilder trie(depth + 2);
@@ -130,7 +130,7 @@ TEST(Charsmap, SizesThatDoNotFit) {
     EXPECT_FALSE(is_sound_charsmap(good.substr(0, size))) << size;
   for (const uint32_t size : {0u, 1u, 2u, 4095u, 4097u, 4100u, 1u << 20, 0xffffffffu})
     EXPECT_FALSE(is_sound_charsmap(bytes_of({size}) + good.substr(4))) << size;
-  // Units too few for any text, or of a trie that is not a multiple of 256.
+  // The trie has too few units for any text, and a number of them that is no multiple of 256.
   EXPECT_FALSE(is_sound_charsmap(bytes_of({4, 1u << 10, 0})));
 }
 

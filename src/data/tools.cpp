@@ -17,14 +17,14 @@ constexpr const char* kToolMend =
     R"(write each as {"type": "function", "function": {"name": ..., "parameters": {...}}})";
 constexpr const char* kCallMend = R"(write each as {"function": {"name": ..., "arguments": {...}}})";
 
-// A parsed value nests too little, and has too sound strings, for Python to raise.
+// The value as Python writes it. A parsed one nests too little, and has too sound strings, for Python to raise.
 std::string python_text(const ordered_json& value) {
   const std::optional<std::string> text = dump_as_python(value.dump());
   MT_CHECK(text.has_value());
   return *text;
 }
 
-// The object with name and the rest: `object` itself, or its "function" where it has one.
+// The object that has name and arguments: `object` itself, or its "function" where it has one.
 const ordered_json& function_of(const ordered_json& object, const Place& place, const char* mend) {
   if (!object.is_object()) place.fail(fmt::format("is {}, not an object", kind_of(object)), mend);
   const Fields fields(object, place);

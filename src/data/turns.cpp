@@ -31,7 +31,7 @@ constexpr std::array<std::pair<std::string_view, Role>, 14> kRoles = {{{"user", 
                                                                        {"developer", Role::kSystem},
                                                                        {"function", Role::kTool},
                                                                        {"observation", Role::kTool}}};
-constexpr std::string_view kCallRole = "function_call";  // an assistant's turn that is a call
+constexpr std::string_view kCallRole = "function_call";  // an assistant's turn that is a call has this role
 
 constexpr const char* kRoleMend =
     "roles are system (developer), user (human, prompter), assistant (gpt, chatgpt, bot, model, ai), tool (function, "
@@ -70,8 +70,8 @@ std::string part_text(const ordered_json& part, const Place& place, const std::s
   return fields.text("text");
 }
 
-// What the turn's flags say that its tokens weigh, 0 where it is not trained; `weight` where it has none. That it is
-// trained, which `true` says, agrees with any weight but 0.
+// The weight of its tokens by the turn's flags, 0 where it is not trained; `weight` where it has none. `true`, which
+// says that it is trained, agrees with any weight but 0.
 float parse_weight(const Fields& fields, float weight) {
   std::string_view first;
   bool says_how_much = false;
@@ -92,14 +92,14 @@ float parse_weight(const Fields& fields, float weight) {
   return weight;
 }
 
-// Training a prompt is a matter of the run, not of a turn; that it is not to be trained may be said.
+// Refuses to train a prompt for one turn: that is for the run to say. A turn may say that it is not trained.
 void check_prompt_flag(const Fields& fields, const Turn& turn) {
   if (turn.role != Role::kAssistant && parse_weight(fields, 0) != 0)
     fields.place().fail("is flagged to be trained, but is not an assistant's",
                         "remove the flag: only answers are trained turn by turn (train_on_prompt: true trains all)");
 }
 
-// `prefix: true` asks that the turn's end is not written.
+// Refuses `prefix: true`, which asks that the turn's end is not written.
 void check_prefix(const Fields& fields) {
   const ordered_json* prefix = fields.find("prefix");
   if (prefix && as_flag(*prefix) != false)
@@ -117,7 +117,7 @@ const ordered_json* calls_of(const Fields& fields) {
   return found;
 }
 
-// What a turn whose role is function_call says: the call, or a list of calls, as JSON.
+// The calls of a turn whose role is function_call: one, or a list of calls, as JSON.
 std::vector<ToolCall> calls_of_content(const Fields& fields, std::string_view key) {
   const ordered_json& content = fields.get(key);
   if (!content.is_string()) return parse_tool_calls(content, fields.place());
@@ -125,7 +125,7 @@ std::vector<ToolCall> calls_of_content(const Fields& fields, std::string_view ke
                           fields.place());
 }
 
-// The keys that say who speaks and what.
+// The keys for who speaks and what.
 std::pair<const char*, const char*> dialect(const Fields& fields) {
   const bool openai = fields.has("role") || fields.has("content"),
              share_gpt = fields.has("from") || fields.has("value");

@@ -16,8 +16,8 @@ namespace mixtune {
 // what check_keys refuses.
 std::vector<Turn> parse_turns(const Fields& record, std::string_view key, UnreadKeys& unread);
 
-// A string, or a list of parts: strings and {"type": "text", "text": ...}. Parts that are not empty are joined by an
-// empty line, as mistral-common joins them.
+// Parses a string, or a list of parts: strings and {"type": "text", "text": ...}. Parts that are not empty are joined
+// by an empty line, as mistral-common joins them.
 std::string parse_content(const Fields& fields, std::string_view key, UnreadKeys& unread);
 
 }  // namespace mixtune

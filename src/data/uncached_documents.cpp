@@ -40,7 +40,7 @@ class SpillingSink : public DocumentSink {
     give(file_ ? static_cast<DocumentSink&>(*file_) : *memory_, appended().records, document);
   }
 
-  // Into records of the same numbers, of which some have no document.
+  // Gives a document to the record of the same number; records before it may have none.
   static void give(DocumentSink& to, int64_t records, const Added& document) {
     const auto& [ids, labels, weights, targets] = document;
     const bool continues = to.appended().records == records;

@@ -11,7 +11,7 @@ namespace mixtune {
 class UnreadKeys {
  public:
   void add(std::string_view key) { ++slot(key); }
-  // Of many different keys, a file's first ones are told apart; the rest are counted together.
+  // Adds the counts. A file's first keys are told apart; beyond these, different keys are counted together.
   void add(const UnreadKeys& more);
 
   bool empty() const { return counts_.empty(); }
@@ -22,7 +22,7 @@ class UnreadKeys {
   int64_t& slot(std::string_view key);
 
   std::map<std::string, int64_t, std::less<>> counts_;
-  int64_t others_ = 0;  // of keys beyond those told apart
+  int64_t others_ = 0;  // keys beyond those told apart
 };
 
 }  // namespace mixtune

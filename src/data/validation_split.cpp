@@ -20,8 +20,8 @@ namespace {
 
 constexpr const char* kKey = "validation_split_percentage";
 
-// The `count` of the records that come first in the order of a hash, and of their numbers where hashes are equal. They
-// are found by the upper bits of their hashes, so that only the records of one value of these need be sorted.
+// The `count` records that come first in the order of a hash, and of their numbers where hashes are equal. The upper
+// bits of the hashes find them, so that only the records of one value of these need be sorted.
 BitSet choose_records(int64_t records, int64_t count, uint64_t seed) {
   constexpr int kBits = 16;
   const uint64_t key = random_key(seed, "validation split");
@@ -48,7 +48,7 @@ BitSet choose_records(int64_t records, int64_t count, uint64_t seed) {
 
 enum Subset { kTrain, kValidation, kTest, kParts };
 
-// Targets are counted of the parts but training, where that means to read: these are the smaller ones.
+// Counts the targets of all parts but training, where counting means reading: these are the smaller ones.
 template <class PartOf>
 std::array<std::shared_ptr<const Documents>, kParts> split_by_records(const std::shared_ptr<const Documents>& all,
                                                                       const PartOf& part_of) {

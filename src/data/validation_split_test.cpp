@@ -23,7 +23,7 @@ MemoryDocuments numbered_documents(int64_t count) {
   return documents;
 }
 
-// Record r has r % 50 + 1 tokens, all of which are r: those of one token have no target.
+// Record r has r % 50 + 1 tokens, all of them r; a record of one token has no target.
 MemoryDocuments load_records(int64_t count, int64_t max_seq_length, LongDocuments policy) {
   const TestFolder folder;
   std::string lines;

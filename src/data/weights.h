@@ -3,7 +3,7 @@
 
 namespace mixtune {
 
-// So that sums of them are exact enough, and what they scale stays within fp32.
+// Limits that keep sums of weights exact enough, and what they scale within fp32.
 constexpr float kMinWeight = 1e-6F, kMaxWeight = 1e4F;
 
 constexpr bool is_weight(double weight) {

@@ -26,14 +26,14 @@ std::string prefix_of(const std::string& path, const std::string& where) {
       "leave 'dataset_format: megatron' out");
 }
 
-// Where the sets of one entry come from, and how they are cut.
+// The sets of one entry: where they come from, and how they are split.
 struct Entry {
   const Dataset& dataset;
-  std::string where;  // of its paths
+  std::string where;  // the place of its paths
   std::string split, split_where;
 };
 
-// The parts that `split` leaves of a set.
+// The parts of a set that `split` leaves.
 struct SplitSet {
   WindowSet train, validation;
 };

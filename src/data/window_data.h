@@ -1,4 +1,4 @@
-// WindowData: indexed data that windows are cut from, and which of it is for training and validation.
+// WindowData: indexed data that windows are cut from, and the parts of it for training and validation.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ class WindowData {
   const std::string& name() const { return name_; }
   const IndexedReader& reader() const { return reader_; }
   std::span<const int32_t> lengths() const { return lengths_; }
-  // Of the lengths of all sequences, and of tokens all over the data.
+  // The digest of the lengths of all sequences, and of tokens all over the data.
   uint64_t digest() const { return digest_; }
 
  private:
@@ -33,27 +33,27 @@ class WindowData {
   uint64_t digest_ = 0;
 };
 
-// Sequences of one data set of a blend.
+// The sequences of one data set of a blend.
 struct WindowSet {
   std::shared_ptr<const WindowData> data;
   SequenceRange range;
-  double weight = 0;  // of all sets of a blend, or of none: 0
+  double weight = 0;  // all sets of a blend have one, or none: 0
 
   int64_t tokens() const;
 };
 
 struct WindowSets {
-  std::vector<WindowSet> train, validation;  // without those of weight 0 in the split
+  std::vector<WindowSet> train, validation;  // sets of weight 0 in the split are left out
   uint64_t digest() const;
 };
 
-// The sets of `train` and `validation`, whose paths name indexed data: every path is a set of its own. The former are
-// split as config says, and how in a line for each; it also says what of a window is isolated. Throws UserError for
+// Opens the sets of `train` and `validation`, whose paths name indexed data: each path is a set of its own. Splits
+// `train` as config says, and logs how in a line for each; also logs what of a window is isolated. Throws UserError for
 // what is no indexed data, for several paths with one weight, and for a part that has a weight and no token.
 WindowSets open_windows(std::span<const Dataset> train, std::span<const Dataset> validation, const Config& config,
                         int64_t vocab_size);
 
-// Of config's keys: reset_attention_mask is what reset_position_ids is, where it is not set. Throws as check_masking.
+// The masking by config's keys; reset_attention_mask defaults to reset_position_ids. Throws as check_masking.
 GptMasking window_masking(const Config& config);
 
 }  // namespace mixtune

@@ -26,7 +26,7 @@ bool has_weights(std::span<const WindowSet> sets) {
   return sets[0].weight > 0;
 }
 
-// Of a window, whose first token is no target.
+// The number of targets in a window, whose first token is none.
 int64_t count_targets(const IndexedReader& reader, std::span<const WindowPart> parts, const GptMasking& masking) {
   std::array<uint8_t, kMaskBytes> block;
   MaskCounter mask(reader, block);
@@ -39,7 +39,7 @@ int64_t count_targets(const IndexedReader& reader, std::span<const WindowPart> p
   return targets;
 }
 
-// The last token of the window is a target alone, and no document where it is the first of one.
+// The number of documents in a window. Its last token is only a target, so it begins no document.
 int64_t count_documents(std::span<const WindowPart> parts, const GptMasking& masking) {
   if (!masking.reset_attention_mask) return 1;
   return static_cast<int64_t>(parts.size()) - (parts.size() > 1 && parts.back().count == 1);
@@ -113,7 +113,7 @@ void WindowRows::draw(Blend blend) {
   }
 }
 
-// But for the first and the last, the sequences in a window are whole.
+// Makes room for the parts of any window: but for the first and the last, its sequences are whole.
 void WindowRows::make_room() {
   int64_t shortest = options_.seq_length;
   for (const WindowSet& set : sets_)
@@ -132,7 +132,7 @@ double WindowRows::epochs_done(int64_t count) {
   return static_cast<double>(count) / static_cast<double>(epoch_rows_);
 }
 
-// Its parts are then in parts_.
+// Finds a row: its set is returned, its parts are in parts_.
 const WindowSet& WindowRows::find(int64_t row) {
   MT_CHECK(row >= 0 && row < rows_);
   const bool blends = !set_of_.empty();

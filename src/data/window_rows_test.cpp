@@ -38,7 +38,7 @@ std::span<const int32_t> values(const Tensor& tensor) {
   return {tensor.as<int32_t>(), static_cast<size_t>(tensor.elements())};
 }
 
-// Each row of a step with the target of its last token, where every token has one; `seq_length` tokens in a row.
+// The rows of a step with the target of the last token, `seq_length` tokens each; every token has a target.
 Windows windows_in(const Step& step, int64_t seq_length) {
   Windows windows;
   for (const Batch& batch : step.micro_batches) {
@@ -106,7 +106,7 @@ TEST(WindowRows, RanksShareTheStepOfOne) {
   }
 }
 
-// What is counted without reading, and what is read, for every row; returns the targets of all.
+// Expects for every row that counting without reading gives what reading gives. Returns all targets.
 int64_t expect_counts(WindowRows& rows) {
   const auto length = static_cast<size_t>(rows.max_tokens());
   std::vector<int32_t> ids(length), targets(length), begins(static_cast<size_t>(rows.max_documents()));
