@@ -53,7 +53,7 @@ Tensor KernelOperands::random(Shape shape, DType type) const {
 
 namespace {
 
-// What is read and written is there twice.
+// Counts the bytes of all tensors. One that is both read and written is in the list twice.
 PreparedKernel moves(const std::vector<Tensor>& tensors, Work run) {
   double bytes = 0;
   for (const Tensor& tensor : tensors) bytes += static_cast<double>(tensor.bytes());
@@ -100,7 +100,7 @@ PreparedKernel rope_in_place(Op& o) {
   });
 }
 
-// Of the forward pass: two products for each query and head, half of them masked.
+// The operations of the forward pass: two products for each query and head, half of them masked.
 double attention_flops(const Op& o) {
   const int32_t* offsets = o.batch.host_doc_offsets.as<int32_t>();
   double pairs = 0;
@@ -191,7 +191,7 @@ PreparedKernel swiglu(Op& o) {
                [=, &o] { swiglu_forward(o.ctx, gate_up, o.dispatch.row_weights, act); });
 }
 
-// The model does it in place, which would change what the next run reads.
+// Not in place, as the model does it: that would change what the next run reads.
 PreparedKernel swiglu_back(Op& o) {
   const Tensor gate_up = o.random({o.R(), 2 * o.F}), dact = o.random({o.R(), o.F}), dgate_up = o.output(gate_up.shape),
                act = o.output(dact.shape), drow_weights = o.output({o.R()}, o.statistics);
@@ -231,7 +231,7 @@ PreparedKernel squares(Op& o) {
   return moves({gradient}, [=, &o] { sum_of_squares(o.ctx, {&gradient, 1}, sum); });
 }
 
-// A weight of an expert in one of the ways that a state can hold it.
+// The types of an expert's weight and what belongs to it, in one of the ways that a state can hold them.
 struct AdamWTypes {
   const char* name;
   DType weights, gradients, moments;
@@ -272,11 +272,11 @@ PreparedKernel fill(Op& o) {
   return moves({tensor}, [=, &o] { fill_normal(o.ctx, {.tensor = tensor, .key = 1}); });
 }
 
-// y [rows, out] = x [rows, in] W^T and its gradients: of all tokens, or of the rows of each expert.
+// y [rows, out] = x [rows, in] W^T and its gradients, over all tokens or over the rows of each expert.
 struct Projection {
   std::string name;
   int64_t rows, in, out;
-  DType result;  // of y
+  DType result;  // y's
 };
 
 void add_linear(std::vector<KernelRow>& table, const Projection& p) {
@@ -298,7 +298,7 @@ void add_linear(std::vector<KernelRow>& table, const Projection& p) {
                    }});
 }
 
-// Gap rows are random too, not 0: it takes no more time.
+// Gap rows are random, not 0: that takes no more time.
 void add_grouped(std::vector<KernelRow>& table, const Projection& p, int64_t experts, double flops) {
   table.push_back({p.name, [=](Op& o) {
                      const Tensor x = o.random({p.rows, p.in}), w = o.random({experts, p.out, p.in}),

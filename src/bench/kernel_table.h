@@ -1,4 +1,4 @@
-// The ops that 'mixtune bench kernels' times, each with operands of a model's shape.
+// The ops that 'mixtune bench kernels' times, each on operands of a model's shape.
 #pragma once
 
 #include <functional>
@@ -11,10 +11,10 @@
 
 namespace mixtune {
 
-// What all ops are given: a batch, its routing to experts, sizes and types. T tokens, R routed rows, E experts, k of
-// them a token, H hidden, F ffn, V vocab.
+// What all ops get: a batch, its routing to experts, sizes and types. T tokens, R routed rows, E experts, k of them a
+// token, H hidden, F ffn, V vocab.
 struct KernelOperands {
-  // Both outlive it, and so does what it puts on the stack.
+  // Both references outlive this, and so does what it puts on the stack.
   KernelOperands(Instance& instance, const RandomBatch& random_batch);
 
   Ctx& ctx;
@@ -29,14 +29,14 @@ struct KernelOperands {
   int64_t R() const { return dispatch.rows; }
   int64_t pairs() const { return batch.live_tokens * k; }  // rows that hold a token
 
-  // On the stack: random values, or whatever is there.
+  // A tensor on the stack with random values; output() leaves there whatever there is.
   Tensor random(Shape shape, DType type) const;
   Tensor random(Shape shape) const { return random(shape, dtype); }
   Tensor output(Shape shape, DType type) const { return ctx.stack.push("operand", shape, type); }
   Tensor output(Shape shape) const { return output(shape, dtype); }
 };
 
-// What an op must do at least: move bytes, each input read and each output written once; or, if it is a product, the
+// The least work of an op: the bytes it moves, each input read and each output written once; or, for a product, the
 // model's floating-point operations.
 struct KernelCost {
   bool is_product;

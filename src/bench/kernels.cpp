@@ -14,8 +14,8 @@ namespace {
 
 constexpr int64_t kMoreThanCache = int64_t{1} << 28;  // bytes
 
-// Reads so much that nothing else is left in a GPU's cache; which also gives the host time to put the next op on the
-// stream, so that its clock sees no launch. Nothing on the CPU.
+// Reads so much that nothing else is left in a GPU's cache. That also gives the host time to put the next op on the
+// stream, so that its clock sees no launch. On the CPU does nothing.
 class ColdCache {
  public:
   explicit ColdCache(Ctx& ctx) : ctx_(ctx) {
@@ -41,7 +41,7 @@ std::string_view unit(const KernelBenchResult::Row& row) {
 
 KernelBenchResult bench_kernels(const KernelBench& bench) {
   MixtralConfig shape = bench.model;
-  shape.num_hidden_layers = 0;  // the instance is there for its device and stacks
+  shape.num_hidden_layers = 0;  // the instance is needed for its device and stacks alone
   Instance instance(shape, bench.options);
   Ctx& ctx = instance.ctx();
   KernelBenchResult result = {.device = device_name(bench.options.device),

@@ -1,4 +1,4 @@
-// 'mixtune bench kernels': each op by itself, against what the device can do at best.
+// 'mixtune bench kernels': times each op by itself, against the best that the device can do.
 #pragma once
 
 #include <string>
@@ -12,8 +12,8 @@ struct KernelBench {
   MixtralConfig model;  // the shape; layers do not matter
   InstanceOptions options;
   int64_t tokens = 16384, document_tokens = 4096;
-  int runs = 20;        // the median of which is taken
-  double settle = 0.5;  // seconds of each op before those
+  int runs = 20;        // their median counts
+  double settle = 0.5;  // seconds of each op before the runs
 };
 
 struct KernelBenchResult {

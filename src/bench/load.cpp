@@ -12,7 +12,7 @@ namespace mixtune {
 
 namespace {
 
-constexpr size_t kScratchBytes = size_t{64} << 20;  // of load_weights, for a cast
+constexpr size_t kScratchBytes = size_t{64} << 20;  // load_weights takes it for a cast
 
 // The most that this process has ever had in memory at once; 0 where the system does not say.
 size_t peak_host_memory() {

@@ -7,7 +7,7 @@
 
 namespace mixtune {
 
-// What is printed.
+// Measures the load. Returns the report.
 std::string bench_load(const std::string& folder, const InstanceOptions& options);
 
 }  // namespace mixtune

@@ -1,4 +1,4 @@
-// How fast this device is: timing, and the two rates that others are held against.
+// Measures this device: timing, and the two rates that others are compared with.
 #pragma once
 
 #include <functional>
@@ -16,13 +16,13 @@ using Work = std::function<void()>;
 
 double median(std::vector<double> values);
 
-// Milliseconds of each of `count` runs, by the device's own clock. `before`, where given, precedes each run, untimed.
+// The milliseconds of each of `count` runs, by the device's own clock. `before`, if not empty, precedes each, untimed.
 std::vector<double> times(Ctx& ctx, int count, const Work& run, const Work& before = {});
 
-// Runs it again and again for so long, once at least.
+// Runs `run` again and again for so long, once at least.
 void run_for(Ctx& ctx, double seconds, const Work& run);
 
-// TB/s of a copy, reads and writes together. From here on: on the stack, as far as it has room.
+// TB/s of a copy, reads and writes together. This and gemm_rate use the stack, as far as it has room.
 double copy_rate(Ctx& ctx);
 // TFLOP/s of one large product of matrices of `dtype`, after it has run for `seconds`.
 double gemm_rate(Ctx& ctx, DType dtype, double seconds);

@@ -1,4 +1,4 @@
-// How a StepBenchResult is printed.
+// Prints a StepBenchResult.
 #include <fmt/format.h>
 
 #include "base/json_value.h"
@@ -23,7 +23,7 @@ double used_of_plan(const StepBenchResult& r) {
   return static_cast<double>(r.device_bytes) / static_cast<double>(r.planned_bytes);
 }
 
-// Null for what is not known.
+// The number as JSON; null where it is not known.
 template <class Number>
 nlohmann::ordered_json known(Number number) {
   return number > 0 ? nlohmann::ordered_json(number) : nlohmann::ordered_json();

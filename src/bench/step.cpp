@@ -102,9 +102,9 @@ class Steps {
 
   StepRunner::Result read() { return runner_.read(); }
   const Saved& saved() { return runner_.saved(); }
-  // Of the losses that read() gives: those of all ranks are added up in the update.
+  // The targets of the losses that read() gives: the update adds up those of all ranks.
   int64_t targets_read() const { return bench_.mode == BenchMode::kStep ? targets() : targets() / ranks_; }
-  // Of all ranks.
+  // The targets on all ranks.
   int64_t targets() const {
     int64_t sum = 0;
     for (const Batch& batch : batches_) sum += batch.target_tokens();
@@ -122,7 +122,7 @@ class Steps {
   int64_t step_ = 0;
 };
 
-// Once a step's numbers are read: its counts are still there, alone on the pinned stack.
+// The rows of the largest expert over the mean. The step's numbers were read; its counts lie alone on the pinned stack.
 double routing_imbalance(const Saved& saved) {
   double worst = 0;
   for (const LayerSaved& layer : saved.layers) {
@@ -133,7 +133,7 @@ double routing_imbalance(const Saved& saved) {
   return worst;
 }
 
-// Steps for about this many seconds: as many on every rank.
+// Runs steps for about this many seconds: as many on every rank.
 void settle(Instance& instance, Steps& steps, double seconds) {
   Ctx& ctx = instance.ctx();
   const std::vector<double> first = times(ctx, 1, [&] { steps.run(); });
@@ -181,7 +181,7 @@ size_t free_memory(Device device) {
   return device.type == DeviceType::kCuda ? gpu_info(device.index).free_memory : 0;
 }
 
-// free_before: of the device, when its ranks were connected and there was no instance yet.
+// `free_before`: the device's free memory when its ranks were connected and there was no instance yet.
 void add_memory(StepBenchResult& result, Instance& instance, const BatchLimits& limits, size_t free_before) {
   const Stack& stack = instance.ctx().stack;
   const InstanceOptions& options = instance.options();

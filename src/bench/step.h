@@ -1,4 +1,4 @@
-// 'mixtune bench step': the speed of a training step on random weights and tokens.
+// 'mixtune bench step': measures a training step on random weights and tokens.
 #pragma once
 
 #include <string>
@@ -19,8 +19,8 @@ struct StepBench {
   BenchMode mode = BenchMode::kStep;
   bool balanced = false;     // every expert gets the same number of tokens, whatever the router says
   double max_grad_norm = 0;  // 0: no norm, no clipping
-  int steps = 20;            // the median of which is taken
-  double settle = 5;         // seconds of steps before those, for the clocks
+  int steps = 20;            // their median counts
+  double settle = 5;         // seconds of steps before these, for the clocks
 };
 
 struct StepBenchResult {
@@ -28,26 +28,26 @@ struct StepBenchResult {
   std::string plans;  // on a GPU: digest of the matrix products' algorithms
   double milliseconds = 0, tokens_per_second = 0;
   double tflops = 0;       // the model's operations (docs/design.md, section 6) by the time
-  double gemm_tflops = 0;  // of one large product in the same run
+  double gemm_tflops = 0;  // those of one large product in the same run
   size_t state_bytes = 0, activation_bytes = 0;
-  // On a GPU, else 0: what CUDA's driver says that the run took, without the activations' memory that was never used;
-  // what was planned for training (plan_memory, balanced); and the rows of the largest expert over the mean, in the
-  // last micro-batch's worst layer (BenchMode::kForward: in its last layer).
+  // 0 without a GPU: memory the run took by CUDA's driver, less that for activations which was never used; memory that
+  // was planned for training (plan_memory, balanced). Then the rows of the largest expert over the mean, in the last
+  // micro-batch's worst layer (kForward: in its last); with several ranks ParallelRecord::expert_imbalance; else 0.
   size_t device_bytes = 0, planned_bytes = 0;
   double routing_imbalance = 0;
   int64_t recomputed_layers = 0, late_plans = 0;
-  double waits_per_step = 0;  // of the host for the device
+  double waits_per_step = 0;  // how often the host waits for the device
   double loss = 0;
-  // With several ranks: of the slowest rank in the last step, milliseconds as metrics have them (RankRecord).
+  // With several ranks: the slowest rank's in the last step, milliseconds as metrics have them (RankRecord).
   RankRecord exposed;
   struct Part {
     std::string name;
-    double milliseconds;  // a step
+    double milliseconds;  // in a step
   };
   std::vector<Part> parts;  // longest first
 };
 
-// Floating-point operations of the model for one token of documents of `length` tokens.
+// The model's floating-point operations for one token of documents of `length` tokens.
 double model_flops_per_token(const MixtralConfig& config, int64_t length, bool forward_only);
 
 // Mixtral 8x7B's shape with `layers` layers.
