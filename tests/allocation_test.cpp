@@ -1,5 +1,5 @@
-// Nothing is allocated inside a step after the first: every call of operator new is counted. (What is not ours is not
-// seen: oneDNN's products take scratch by posix_memalign. And the first step of an epoch plans it.)
+// Inside a step after the first, nothing is allocated: the test counts every call of operator new. (It does not see
+// other code's: oneDNN's products take scratch by posix_memalign. And the first step of an epoch plans it.)
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <unistd.h>

@@ -1,4 +1,4 @@
-// An evaluation whose loss is not finite is told, and costs neither the run nor a checkpoint.
+// An evaluation whose loss is not finite is reported, and costs neither the run nor a checkpoint.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -19,7 +19,7 @@ namespace {
 
 class BadEvaluation : public testing::Test {
  protected:
-  // What an evaluation says while the embedding is NaN.
+  // What an evaluation logs while the embedding is NaN.
   std::string evaluate_badly() {
     const Tensor embedding = trainer_.instance().state().weight(0);
     float* values = embedding.as<float>();

@@ -1,5 +1,5 @@
 // A rank that is killed, stops, hangs or throws, wherever it is, ends the whole job in time, with one message that
-// names it; and no process is left behind.
+// names it. No process is left behind.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-// MIXTUNE_TEST_DEVICE=cuda: on two GPUs, whose ranks need longer to start.
+// MIXTUNE_TEST_DEVICE=cuda runs on two GPUs, whose ranks need longer to start.
 bool on_gpus() {
   const char* device = std::getenv("MIXTUNE_TEST_DEVICE");
   return device != nullptr && std::string_view(device) == "cuda";
@@ -41,7 +41,7 @@ Outcome run(const Fault& fault, int victim) {
                     .grace = 1500ms});
 }
 
-// Processes whose command line has both words.
+// The number of processes whose command line has both words.
 int processes_with(const std::string& program, const std::string& place) {
   int count = 0;
   for (const auto& entry : fs::directory_iterator("/proc")) {

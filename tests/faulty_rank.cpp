@@ -1,5 +1,5 @@
-// faulty_rank KIND PLACE VICTIM: one rank of a short training, as fault_test starts them; rank VICTIM fails at PLACE of
-// step 2 (or while it loads): it throws, is killed, stops, or hangs, which its heartbeats do not show. Or it works, for
+// faulty_rank KIND PLACE VICTIM: one rank of a short training, as fault_test starts them. Rank VICTIM fails at PLACE of
+// step 2 (or while it loads): it throws, is killed, stops, or hangs, which its heartbeats do not show. Or it works for
 // longer than any timeout, and goes on.
 #include <fmt/format.h>
 #include <omp.h>
@@ -42,12 +42,12 @@ class Fault : public RankProgress {
     std::raise(kind_ == "kill" ? SIGKILL : SIGSTOP);
   }
 
-  // Longer than the timeout, and than what communicators add to it.
+  // Works for longer than the timeout, and than what communicators add to it.
   void work() {
     const auto end = std::chrono::steady_clock::now() + timeout_ + std::chrono::seconds(6);
     for (; std::chrono::steady_clock::now() < end; std::this_thread::sleep_for(std::chrono::milliseconds(100)))
       inner_.advance();
-    place_ = "";  // once
+    place_ = "";  // fails once
   }
 
   RankProgress& inner_;

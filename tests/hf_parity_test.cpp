@@ -69,7 +69,7 @@ class HfParity : public testing::TestWithParam<Where> {
     return host_tensor(values.data(), {elements});
   }
 
-  // The loss's parts and the norm of step records; the first step ran on identical weights.
+  // Expects a step record's parts of the loss and its norm; the first step ran on identical weights.
   template <class Record>
   void expect_step(int64_t step, const Record& actual) {
     const json& want = expected_["steps"][step - 1];
@@ -83,8 +83,8 @@ class HfParity : public testing::TestWithParam<Where> {
     EXPECT_EQ(actual["tokens"], want["tokens"]);
   }
 
-  // The error of all weights together against the whole update from the starting weights. A tensor whose gradient is
-  // exactly zero moves by noise: it is left out.
+  // Compares the error of all weights together with the whole update from the starting weights. A tensor whose gradient
+  // is exactly zero moves by noise: it is left out.
   template <class ActualOf, class StartOf>
   void expect_weights(const State& state, const ActualOf& actual_of, const StartOf& start_of) {
     double error = 0, update = 0;

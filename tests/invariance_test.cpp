@@ -35,7 +35,7 @@ TEST(Invariance, PackingAndAccumulationWithoutRouterLoss) {
     }
 }
 
-// The huggingface loss is of one accumulation step: packing does not change it, splitting does.
+// The huggingface loss belongs to one accumulation step: packing does not change it, splitting does.
 TEST(Invariance, PackingWithRouterLoss) {
   for (const auto& [dtype, bounds] : {std::pair{DType::kF32, kFp32Bounds}, std::pair{DType::kF64, kFp64Bounds}}) {
     const TrainingRecord reference = train(testing_config(), dtype, kOneRowEach, 0.02);
@@ -57,7 +57,7 @@ TEST(Invariance, PackingAndAccumulationOfWeightedTargets) {
   }
 }
 
-// Powers of two, so that nothing is rounded otherwise.
+// The weights are powers of two, so that nothing is rounded otherwise.
 TEST(Weights, ThatAreAllTheSameChangeNoBit) {
   const Layout layout = {true, 2, 5};
   const TrainingRecord plain = train_weighted(DType::kF32, layout, ShortTraining::Weights::kNone),

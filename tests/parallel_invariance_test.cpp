@@ -8,8 +8,8 @@
 namespace mixtune {
 namespace {
 
-// 19 documents of 2 to 60 tokens, about half of them without a target; in the last of three accumulation steps some
-// ranks have no row.
+// Trains on 19 documents of 2 to 60 tokens, about half of them without a target; in the last of three accumulation
+// steps some ranks have no row.
 class Matrix : public testing::TestWithParam<DType> {
  protected:
   ShortTraining run_ = {

@@ -1,5 +1,5 @@
-// A short training on ranks that are processes, on CPUs over TCP or on GPUs through NCCL, and what its numbers are held
-// against. The process that starts them may have neither threads nor a GPU.
+// A short training on ranks that are processes, on CPUs over TCP or on GPUs through NCCL, and the training that its
+// numbers are compared with. The process that starts them may have neither threads nor a GPU.
 #pragma once
 
 #include <fmt/format.h>
@@ -26,7 +26,7 @@ namespace mixtune {
 
 inline constexpr std::chrono::seconds kRankTimeout{60};
 
-// Values as files of a folder. No two ranks use the same key here.
+// Keeps values as files of a folder. No two ranks may use the same key here.
 class FolderStore : public Store {
  public:
   explicit FolderStore(std::filesystem::path folder) : folder_(std::move(folder)) {}
@@ -54,8 +54,6 @@ class FolderStore : public Store {
   }
   std::filesystem::path folder_;
 };
-
-// ---- Records from process to process
 
 inline void write(std::ostream& out, const std::vector<double>& values) {
   const uint64_t size = values.size();
@@ -89,7 +87,7 @@ inline void write(const std::filesystem::path& path, const TrainingRecord& recor
   }
 }
 
-// Adds what a rank has to `record`; what two ranks have is to be the same in both, bit by bit.
+// Adds a rank's values to `record`; those that two ranks have must be the same, bit by bit.
 inline void merge(const std::filesystem::path& path, TrainingRecord& record) {
   std::ifstream in(path, std::ios::binary);
   const std::vector<double> losses = read(in), norms = read(in), exchanged = read(in);
@@ -116,13 +114,11 @@ inline void merge(const std::filesystem::path& path, TrainingRecord& record) {
   }
 }
 
-// ---- Ranks as processes
-
 struct Grid {
   int ranks, expert_parallel, zero_stage;
 };
 
-// On GPUs, rank r computes on GPU r.
+// Connects a rank; on GPUs, rank r computes on GPU r.
 inline Ranks connect_rank(Store& store, Device& device, const Grid& grid, int rank) {
   const RankGrid place = {.world = grid.ranks, .rank = rank, .expert_parallel = grid.expert_parallel};
   if (device.type == DeviceType::kCpu)
@@ -168,7 +164,7 @@ inline bool all_succeed(const std::vector<pid_t>& children) {
   return success;
 }
 
-// rows_per_micro_batch of run.layout: of all ranks together.
+// Trains on the ranks of the grid; rows_per_micro_batch of run.layout is that of all ranks together.
 inline TrainingRecord run_ranks(ShortTraining run, const InstanceOptions& options, const Grid& grid) {
   run.layout.rows_per_micro_batch /= grid.ranks;
   const TempFolder temporary;
@@ -189,7 +185,7 @@ inline TrainingRecord run_ranks(ShortTraining run, const InstanceOptions& option
   return record;
 }
 
-// As on a machine where nothing was measured before.
+// Trains as on a machine where nothing was measured before.
 inline TrainingRecord run_with_new_cache(const ShortTraining& run, InstanceOptions options, const Grid& grid) {
   const TempFolder cache;
   options.gpu.plan_cache = cache.path();
@@ -203,14 +199,14 @@ inline void expect_same_bits(TrainingRecord first, TrainingRecord second) {
   for (size_t i = 0; i < tensors_of(first).size(); ++i) EXPECT_TRUE(*tensors_of(first)[i] == *tensors_of(second)[i]);
 }
 
-// Whether another run of the same ranks gives the same bits.
+// Expects that another run of the same ranks gives the same bits.
 inline void expect_same_bits(const ShortTraining& run, const InstanceOptions& options, const Grid& grid) {
   SCOPED_TRACE(
       fmt::format("{}, ep {}, zero {}", dtype_name(options.types.weights), grid.expert_parallel, grid.zero_stage));
   expect_same_bits(run_with_new_cache(run, options, grid), run_with_new_cache(run, options, grid));
 }
 
-// One process, in a process of its own: this one starts no threads, so that it may fork.
+// Trains on one rank, in a process of its own: this one starts no threads, so that it may fork.
 inline TrainingRecord run_alone(const ShortTraining& run, const InstanceOptions& options) {
   return run_ranks(run, options, {1, 1, 0});
 }

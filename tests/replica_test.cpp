@@ -1,5 +1,5 @@
-// A weight of which two ranks do not hold the same bits is found before one of them is saved. Ranks are processes that
-// talk over TCP.
+// A weight for which two ranks hold different bits is found before one of them is saved. Ranks are processes that talk
+// over TCP.
 #include "base/test_paths.h"
 #include "config/load.h"
 #include "rank_processes.h"
@@ -10,10 +10,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The bit of one rank's weight that flips after its first step: of the first parameter of experts, or of the first
+// The bit that flips in one rank's weight after its first step: in the first parameter of experts, or in the first
 // other one.
 struct Flip {
-  int rank = -1;  // none
+  int rank = -1;  // -1: none
   bool of_experts = false;
 };
 
@@ -37,7 +37,7 @@ void flip(State& state, bool of_experts) {
   reinterpret_cast<uint32_t*>(state.weight(param).as<float>())[5] ^= 1;
 }
 
-// What the rank's save throws, or "".
+// The error of the rank's save, or "".
 std::string try_to_save(Trainer& trainer) {
   try {
     trainer.save(1);
@@ -71,7 +71,7 @@ int run_rank(const Grid& grid, int rank, const Flip& flipped, const fs::path& fo
 
 class Replicas : public testing::Test {
  protected:
-  // What each rank says.
+  // Each rank's error.
   std::vector<std::string> run(const Grid& grid, const Flip& flipped) {
     std::fflush(nullptr);
     std::vector<pid_t> children;
@@ -113,7 +113,7 @@ TEST_F(Replicas, OfTheSameBitsAreSaved) {
   EXPECT_TRUE(fs::exists(folder_.path() / "out/checkpoint-1"));
 }
 
-// With two ranks nobody knows which of them is right.
+// With two ranks nobody can tell which of them is right.
 TEST_F(Replicas, OneFlippedBitOfTwoRanks) {
   expect_refused({2, 1, 0}, {0},
                  "rank 1 does not hold the bits that rank 0 holds of model.embed_tokens.weight; nothing is saved");

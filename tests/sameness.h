@@ -17,7 +17,7 @@ inline double element(const Tensor& t, int64_t i) {
   return t.dtype == DType::kF64 ? t.as<double>()[i] : t.as<float>()[i];
 }
 
-// A tensor of any device and float dtype, in host memory as fp32 (fp64 stays).
+// A host copy of a tensor of any device and float dtype, as fp32 (fp64 stays).
 class HostCopy {
  public:
   HostCopy(Ctx& ctx, const Tensor& from) : tensor_(from) {
@@ -45,7 +45,7 @@ class HostCopy {
   Tensor tensor_;
 };
 
-// One kind of tensor of a whole State.
+// Host copies of one kind of tensor of a whole State.
 class HostCopies {
  public:
   HostCopies(Ctx& ctx, const State& state, const std::function<Tensor(int)>& tensor_of) {
@@ -80,8 +80,8 @@ inline void for_each_hub_tensor(const State& state, const std::function<Tensor(i
     }
 }
 
-// One kind of tensor (gradients, moments) of a whole model: every tensor within `bound` relative norm, and one whose
-// exact value is zero within 1e-6 of the global norm. Returns the tensor that is farthest off.
+// Compares one kind of tensor (gradients, moments) of a whole model: every tensor must be within `bound` relative norm,
+// and one whose exact value is zero within 1e-6 of the global norm. Gives the tensor that is farthest off.
 struct FarthestTensor {
   std::string name;
   double relative = 0;

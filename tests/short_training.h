@@ -1,4 +1,4 @@
-// A few optimizer steps of the small model on made-up documents, and what came out, by Hugging Face's names: so that
+// A few optimizer steps of the small model on made-up documents, and their results by Hugging Face's names: so that
 // runs on any layout can be compared (docs/design.md, section 4).
 #pragma once
 
@@ -28,7 +28,7 @@ inline MixtralConfig config_with_experts(int64_t experts, int64_t per_token) {
   return config;
 }
 
-// How the documents of a step are laid out: rows (packed or one a document) over micro-batches of each rank.
+// The layout of a step's documents: rows (packed or one a document) over micro-batches of each rank.
 struct Layout {
   bool packing;
   int64_t rows_per_micro_batch, micro_batches;
@@ -39,22 +39,22 @@ struct ShortTraining {
   Layout layout = {false, 9, 1};
   double router_coefficient = 0;
   int64_t documents = 9, longest = 60;                                    // of a step
-  enum class Weights { kNone, kTwos, kUneven } weights = Weights::kNone;  // of targets
+  enum class Weights { kNone, kTwos, kUneven } weights = Weights::kNone;  // the targets'
   bool first_experts = false;  // order_experts: every token goes to the first experts
   bool little_memory = false;  // as much as the next line says
-  double memory = 1.2;         // of what the worst routing needs where nothing of the experts is kept
+  double memory = 1.2;         // a multiple of what the worst routing needs where nothing of the experts is kept
 
   static constexpr int64_t kSteps = 5;
 };
 
-// Every number of it once, whichever rank it came from.
+// The results of a training, each number once, whichever rank it came from.
 struct TrainingRecord {
   using Tensors = std::map<std::string, std::vector<double>>;
   std::vector<double> losses, norms;
   std::vector<double> exchanged;  // bytes of tokens and their gradients, of all ranks; empty for one alone
   Tensors gradients, first_moments, second_moments, start, weights;  // gradients: of the first step
 
-  // Elements [begin, begin + count) of a parameter, flat in `values` from its first one on.
+  // Adds elements [begin, begin + count) of a parameter, flat in `values` from its first one on.
   static void add(Tensors& to, const ParamSpec& spec, ParamLayout::Piece piece, const Tensor& values) {
     for (const HfBlock& slice : spec.blocks) {
       auto& all = to[slice.name];
@@ -111,7 +111,7 @@ inline MemoryDocuments documents_of_step(const ShortTraining& run, int64_t step)
   return documents;
 }
 
-// Runs on every rank of the options; the record has what this rank holds.
+// Trains; every rank of the options calls this. The record has what this rank holds.
 inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions options) {
   const OptimizerSettings settings = {.learning_rate = 1e-3, .weight_decay = 0.1};
   const BatchLimits limits = {.tokens = align_rows(run.layout.rows_per_micro_batch * run.longest),
@@ -130,7 +130,7 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
   const auto whole = [&](int p) {
     return ParamLayout::Piece{0, state.spec(p).shape.elements()};
   };
-  // Adds elements of a flat tensor, wherever it is.
+  // Adds elements of a flat tensor, on any device.
   const auto add = [&](TrainingRecord::Tensors& to, int p, ParamLayout::Piece piece, const Tensor& values) {
     TrainingRecord::add(to, state.spec(p), piece, HostCopy(model.ctx(), values).tensor());
   };
@@ -184,7 +184,7 @@ struct Bounds {
 };
 constexpr Bounds kFp32Bounds = {1e-6, 1e-5, 5e-6, 1e-4, 1e-3}, kFp64Bounds = {1e-10, 1e-10, 1e-10, 1e-10, 1e-10};
 
-// How far two runs are apart, each by its own measure: the worst step or tensor.
+// The distances between two runs, each by its own measure: the worst step or tensor.
 struct Distance {
   double loss = 0, norm = 0, gradients = 0, moments = 0, weights = 0;
 };
@@ -198,9 +198,9 @@ inline double distance(const std::vector<double>& a, const std::vector<double>& 
   return difference;
 }
 
-constexpr double kZero = 1e-14;  // of the square of the global norm: what is exactly zero stays below
+constexpr double kZero = 1e-14;  // of the global norm's square: what is exactly zero stays below
 
-// The worst relative 2-norm of any tensor; one that is exactly zero is to be under 1e-6 of the global norm.
+// Returns the worst relative 2-norm of any tensor; one that is exactly zero must be under 1e-6 of the global norm.
 inline double expect_near(const char* what, const TrainingRecord::Tensors& actual,
                           const TrainingRecord::Tensors& reference, double bound) {
   double global = 0, worst = 0;

@@ -1,4 +1,4 @@
-// What users get wrong, through the program itself: one clear line, the right exit code, soon, and nothing written.
+// Users' mistakes, through the program itself: one clear line, the right exit code, soon, and nothing written.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
@@ -21,10 +21,10 @@ namespace fs = std::filesystem;
 struct BadInput {
   std::string name;
   std::vector<std::string> args;       // MODEL: the folder of a good model
-  std::vector<std::string> fragments;  // of the line on standard error
+  std::vector<std::string> fragments;  // parts of the line on standard error
   std::function<void(const fs::path&)> prepare = [](const fs::path&) {
   };
-  bool reads_data = false;  // the line may follow others that say what was read
+  bool reads_data = false;  // the line may follow others on what was read
   int code = 2;
 };
 
@@ -51,7 +51,7 @@ class BadInputTest : public testing::TestWithParam<BadInput> {
   static void TearDownTestSuite() { model_.reset(); }
   static fs::path model() { return model_->path() / "model"; }
 
-  // Runs it in a folder of its own, which it is to leave as it was.
+  // Runs it in a folder of its own, which it must leave as it was.
   static Outcome refuse(const BadInput& bad, const std::vector<std::string>& args) {
     const TempFolder work;
     write(work.path() / "good.jsonl", "{\"text\": \"one two three\"}\n{\"text\": \"four five\"}\n");
@@ -69,7 +69,7 @@ class BadInputTest : public testing::TestWithParam<BadInput> {
   static inline std::unique_ptr<TempFolder> model_;
 };
 
-// What is wrong with the device, or is not found before output_dir is made.
+// Errors of the device, and those that are not found before output_dir is made.
 bool only_a_run_can_tell(const BadInput& bad) {
   return bad.name == "NoGpu" || bad.name == "OutputInKernelSpace";
 }

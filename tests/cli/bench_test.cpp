@@ -24,7 +24,7 @@ class Bench : public testing::Test {
     return outcome;
   }
 
-  // Exit code 2, and one line that says why.
+  // Expects exit code 2, and one line that says why.
   void expect_refused(const std::vector<std::string>& args, const std::string& fragment) const {
     const auto before = snapshot(work_.path());
     const Outcome outcome = run_mixtune(args, work_.path());
@@ -71,7 +71,7 @@ TEST_F(Bench, StepInEachMode) {
   }
 }
 
-// As ranks too, which end by way of a supervisor.
+// Ranks too are refused, and end by way of a supervisor.
 TEST_F(Bench, AModelThatDoesNotFitIsRefusedWithAdvice) {
   nlohmann::json config = json("model/config.json");
   config["intermediate_size"] = 1 << 24;

@@ -87,7 +87,7 @@ TEST_F(Commands, TrainWritesMetricsCheckpointAndLatest) {
   EXPECT_NE(run({"inspect", "out"}).err.find("checkpoint-4"), std::string::npos);
 }
 
-// Weights so large that the first gradients are not finite.
+// The weights are so large that the first gradients are not finite.
 TEST_F(Commands, ARunThatGoesBadStopsAndSavesNothing) {
   std::string weights = read(path("model/model.safetensors"));
   uint64_t header = 0;
@@ -114,7 +114,7 @@ TEST_F(Commands, SameSeedSameRun) {
   EXPECT_EQ(read(path("out/checkpoint-3/model.safetensors")), weights);
 }
 
-// The one of the last step, as there are fewer than five.
+// The trace is that of the last step, as there are fewer than five.
 TEST_F(Commands, ProfileWritesATraceAndChangesNothing) {
   run(train({"--max_steps=3"}));
   const std::string weights = read(path("out/checkpoint-3/model.safetensors"));

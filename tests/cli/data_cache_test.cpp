@@ -6,7 +6,7 @@ namespace {
 
 class DataCacheRuns : public RankRuns {
  protected:
-  // Of `--data_cache=cache`: whole ones, without locks and what is remembered of files.
+  // The whole entries of `--data_cache=cache`, without locks and remembered hashes.
   std::vector<std::string> entries() const {
     std::vector<std::string> found;
     for (const auto& entry : fs::directory_iterator(path("cache")))
@@ -88,7 +88,7 @@ TEST_F(DataCacheRuns, IndexedDataIsReadWhereItLies) {
   for (std::string& arg : args)
     if (arg == "--train_file=data.jsonl") arg = "--train_file=tokens";
   const Outcome outcome = done(args);
-  EXPECT_EQ(entries().size(), 1u) << outcome.err;  // of the validation data
+  EXPECT_EQ(entries().size(), 1u) << outcome.err;  // the validation data's
   done(run_with("out", {"--data_cache=off"}));
   expect_same_metrics("out", "indexed");
 }

@@ -1,6 +1,5 @@
-// docs/data.md: every block of JSON on the page goes through `mixtune preprocess`, and the block that follows it says
-// what comes out: "ids:" and "labels:" of each document, "warning:" and "error:" without the place and the program's
-// name.
+// docs/data.md: every block of JSON on the page goes through `mixtune preprocess`. The block after it says what comes
+// out: "ids:" and "labels:" of each document, "warning:" and "error:" without the place and the program's name.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -28,7 +27,7 @@ void PrintTo(const Example& example, std::ostream* out) {
 std::vector<Example> examples_of_page() {
   std::vector<Example> examples;
   std::istringstream lines(read(source_path("docs/data.md")));
-  std::string* block = nullptr;  // that is being read
+  std::string* block = nullptr;  // the one being read
   bool open = false, after_json = false;
   int number = 0;
   for (std::string line; std::getline(lines, line);) {
@@ -48,7 +47,7 @@ std::vector<Example> examples_of_page() {
   return examples;
 }
 
-// What the program wrote and said, in the page's form.
+// What the program wrote and logged, in the page's form.
 std::string said(const Outcome& outcome, const std::string& tokens) {
   std::string text;
   std::istringstream lines(tokens), messages(outcome.err);

@@ -1,5 +1,5 @@
-// What users' data files are, through the program itself: read, or refused by one line with the command that converts
-// them, and nothing written.
+// Users' data files of all kinds, through the program itself: read, or refused by one line with the command that
+// converts them, and nothing written.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -29,7 +29,7 @@ class DataFiles : public testing::Test {
     return run_mixtune(args, work_.path());
   }
 
-  // What is written for data that is good; the output is then removed.
+  // What is written for good data; the output is then removed.
   std::string output_of(const std::vector<std::string>& more) {
     const Outcome outcome = preprocess(more);
     EXPECT_EQ(outcome.code, 0) << outcome.err;
@@ -38,7 +38,7 @@ class DataFiles : public testing::Test {
     return output;
   }
 
-  // The one line that is said of data that is not.
+  // The one line that refuses bad data.
   std::string refusal(const std::vector<std::string>& more) {
     const auto before = snapshot(work_.path());
     const Outcome outcome = preprocess(more);

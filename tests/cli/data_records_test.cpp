@@ -1,5 +1,5 @@
-// Records as people's files really have them, through `mixtune preprocess`: the same tokens as the usual form of the
-// same conversation.
+// Records as people's files really have them, through `mixtune preprocess`: they give the same tokens as the usual form
+// of the same conversation.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

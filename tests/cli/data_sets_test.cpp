@@ -37,7 +37,7 @@ class DataSets : public testing::Test {
                                "--max_seq_length=64", "--overwrite_output_dir"});
     return run(std::move(more), code);
   }
-  // What `preprocess` writes; what it says is in `said_`.
+  // What `preprocess` writes; what it logs goes to `said_`.
   std::string tokens(const std::string& config, std::vector<std::string> more = {}) {
     put("run.yaml", config);
     more.insert(more.begin(),

@@ -1,5 +1,5 @@
-// Every command that README.md, a page of docs/ or a command's --help shows is run as it stands, but for what
-// `runnable` says, in a folder that has stand-ins for the files that it names.
+// Runs every command that README.md, a page of docs/ or a command's --help shows, as it stands but for the changes of
+// `runnable`, in a folder that has stand-ins for the files that it names.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 const fs::path kSource = source_path("");
 constexpr double kLimit = 100;  // seconds, on a busy machine with sanitizers
 
-// What is shown in a block of code but cannot be run.
+// Text in a block of code that cannot be run.
 constexpr std::array kNotRun = {
     "mixtune COMMAND",  // the form of all commands
 };
@@ -32,7 +32,7 @@ constexpr std::array kNotRun = {
 constexpr std::array kModels = {"path/to/mixtral", "models/mixtral-tiny", "models/mixtral-8x7b", "out/checkpoint-100",
                                 "out/run1/checkpoint-100"};
 
-// What `run.yaml` is where the page does not say.
+// The content of `run.yaml` where the page does not give it.
 constexpr const char* kConfig =
     "model_name_or_path: models/mixtral-tiny\ntrain_file: data.jsonl\noutput_dir: out/docs\nmax_seq_length: 64\n";
 
@@ -40,15 +40,15 @@ struct Shown {
   std::string page;
   int line = 0;
   std::string command;
-  std::map<std::string, std::string> configs;  // of the page's YAML blocks that begin with "# NAME.yaml", by name
+  std::map<std::string, std::string> configs;  // the page's YAML blocks that begin with "# NAME.yaml", by name
 };
 
 void PrintTo(const Shown& shown, std::ostream* out) {
   *out << shown.command;
 }
 
-// "mixtune ..." of a line of code; "" where it is no command of ours. What stands before it, a folder or a launcher,
-// and a comment after it are left out.
+// "mixtune ..." in a line of code; "" where the line is no command of mixtune's. A folder or a launcher before it, and
+// a comment after it, are left out.
 std::string command_of(std::string line) {
   static const std::regex comment("\\s+#\\s.*$"), command("^((\\S*/)?|(srun|torchrun|mpirun)\\s.*\\s)(mixtune\\s.*)$");
   line = std::regex_replace(line, comment, "");
@@ -62,7 +62,7 @@ std::string command_of(std::string line) {
 std::vector<Shown> commands_of_page(const fs::path& path) {
   std::vector<Shown> commands;
   std::map<std::string, std::string> configs;
-  std::string name, block;  // of a YAML file
+  std::string name, block;  // a YAML file's
   std::istringstream lines(read(path));
   bool code = false;
   int number = 0;
@@ -103,7 +103,7 @@ void set_flag(std::string& command, const std::string& flag, const std::string& 
   command = std::regex_replace(command, std::regex(" --" + flag + "[ =]\\S+"), "") + " --" + flag + " " + value;
 }
 
-// The command with what makes it end soon, on a machine without a GPU.
+// The command, changed so that it ends soon, on a machine without a GPU.
 std::string runnable(std::string command) {
   if (command.starts_with("mixtune train ")) {
     set_flag(command, "max_steps", "1");
@@ -115,12 +115,12 @@ std::string runnable(std::string command) {
   return command;
 }
 
-// Computing in bf16 is refused where there is no GPU, after all else about a command has been checked.
+// Whether the command computes in bf16, which is refused without a GPU, after all else about it has been checked.
 bool needs_gpu(const std::string& command) {
   return command.find("--precision bf16") != command.npos && !command.starts_with("mixtune estimate ");
 }
 
-// The page's tokens, added to the quickstart's tokeniser, which has fewer pieces than Mistral's.
+// The text with the page's tokens as those of the quickstart's tokeniser, which has fewer pieces than Mistral's.
 std::string with_quickstarts_ids(std::string text) {
   constexpr std::array<std::array<const char*, 2>, 3> kIds = {
       {{"32000", "4096"}, {"32001", "4097"}, {"32002", "4098"}}};
@@ -136,7 +136,7 @@ void make_chatml_tokenizer(const fs::path& folder) {
   write(folder / "tokenizer_config.json", with_quickstarts_ids(page.substr(begin, page.find("```", begin) - begin)));
 }
 
-// Indexed data (docs/indexed-data.md) of so many sequences that a split has all its parts.
+// Writes indexed data (docs/indexed-data.md) of so many sequences that a split has all its parts.
 void write_indexed(const std::string& prefix) {
   constexpr int64_t kSequences = 2000, kLength = 20;
   std::string idx("MMIDIDX\0\0", 9), bin;
@@ -179,7 +179,7 @@ void stand_in(const fs::path& work, const std::string& name) {
   }
 }
 
-// The folder of a run that has ended, with a checkpoint of its own: a link that leads out of it would be refused.
+// Makes the folder of a run that has ended, with a checkpoint of its own: a link that leads out would be refused.
 void make_run(const fs::path& folder) {
   fs::create_directories(folder);
   fs::copy(kSource / "examples/quickstart/pretrained", folder / "checkpoint-100", fs::copy_options::recursive);

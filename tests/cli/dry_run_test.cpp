@@ -1,4 +1,4 @@
-// `train --dry-run`: what a run would do, without its device.
+// `train --dry-run` tells what a run would do, without its device.
 #include <gtest/gtest.h>
 
 #include <regex>

@@ -32,7 +32,7 @@ class Estimate : public testing::Test {
   }
   Outcome run(std::vector<std::string> args) const { return run_mixtune(std::move(args), work_.path()); }
 
-  // The commands that an output gives, each as its words.
+  // The commands in an output, each as its words.
   static std::vector<std::vector<std::string>> commands(const std::string& out) {
     std::vector<std::vector<std::string>> found;
     std::istringstream lines(out);
@@ -88,7 +88,7 @@ TEST_F(Estimate, NothingFits) {
   EXPECT_NE(outcome.out.find("nothing that mixtune can set makes it fit"), std::string::npos) << outcome.out;
 }
 
-// Expert parallelism of which the worst routing does not fit.
+// Expert parallelism whose worst routing does not fit.
 TEST_F(Estimate, SaysWhichRoutingFits) {
   const std::vector<std::string> args = {"estimate",
                                          "run.yaml",
@@ -104,7 +104,7 @@ TEST_F(Estimate, SaysWhichRoutingFits) {
       << outcome.out;
 }
 
-// More memory than any machine has; the message is found before weights are read.
+// The model needs more memory than any machine has; the message comes before weights are read.
 TEST_F(Estimate, OutOfMemoryNeverAdvisesWhatIsSetAlready) {
   make_model(work_.path() / "model");
   auto shape = nlohmann::json::parse(kMixtral8x7B);

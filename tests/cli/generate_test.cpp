@@ -30,7 +30,7 @@ class Generate : public testing::Test {
     return ids;
   }
 
-  // What config.json, or generation_config.json, says of the end.
+  // Sets the end of text in config.json, or generation_config.json.
   void set_config_end(const std::string& value) const {
     std::string text = read(path("model/config.json"));
     const std::string key = "\"eos_token_id\": ";
@@ -45,7 +45,7 @@ class Generate : public testing::Test {
   TempFolder work_;
 };
 
-// The token that the model says first ends its text, by either file and by each place of a list.
+// The token that the model gives first ends its text, by either file and by each place of a list.
 TEST_F(Generate, EveryTokenThatEndsATextEndsIt) {
   const std::vector<int> unbounded = ids();
   ASSERT_EQ(unbounded.size(), 6u);

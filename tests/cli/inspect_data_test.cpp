@@ -1,4 +1,4 @@
-// `mixtune inspect DATA`, faulty records and all.
+// `mixtune inspect DATA`, with faulty records too.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

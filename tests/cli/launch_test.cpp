@@ -23,7 +23,7 @@ using testing::Not;
 
 struct Environment {
   std::string name, variables;
-  std::string warning = "";  // a part of it; "": there is none
+  std::string warning = "";  // a part of it; "": none
 };
 
 void PrintTo(const Environment& environment, std::ostream* out) {
@@ -39,7 +39,7 @@ class LaunchedRuns : public testing::TestWithParam<Environment> {
     write(work_.path() / "data.jsonl", text);
   }
 
-  // Nothing here waits for a rank that nobody has started.
+  // Trains; nothing here waits for a rank that nobody has started.
   Outcome train(const std::string& variables, const std::string& more) const {
     return run_shell(fmt::format("exec env {} \"$0\" train --model_name_or_path=model --train_file=data.jsonl "
                                  "--output_dir=out --max_steps=1 --device=cpu {}",
@@ -82,7 +82,7 @@ TEST_P(LaunchedRuns, WithRanksOfTheirOwn) {
 INSTANTIATE_TEST_SUITE_P(All, LaunchedRuns, testing::ValuesIn(kEnvironments),
                          [](const auto& of) { return of.param.name; });
 
-// What a launcher tells this test is not for the programs that it runs.
+// A launcher's variables for this test are not for the programs that it runs.
 TEST(Programs, KnowNothingOfTheTestsLauncher) {
   const std::vector<std::string> names = {"RANK",
                                           "WORLD_SIZE",

@@ -1,4 +1,4 @@
-// Folders that are given as a model, through the program itself: what trains, and what is refused by its name.
+// Folders that users give as a model, through the program itself: some train, some are refused by name.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -41,7 +41,7 @@ class ModelFolders : public testing::Test {
             "--device=cpu"};
   }
 
-  // That each command that takes a model says the same of `folder`, in one line.
+  // Expects that each command that takes a model refuses `folder` alike, in one line.
   void expect_refused(const std::string& folder, const std::vector<std::string>& fragments) const {
     const std::vector<std::vector<std::string>> commands = {
         train(folder), {"evaluate", folder, "--file=data.jsonl"}, {"generate", folder, "--ids=1"}, {"inspect", folder}};
@@ -57,7 +57,7 @@ class ModelFolders : public testing::Test {
   TempFolder work_;
 };
 
-// Makes of model.safetensors a shard with an index, and adds a tensor to it that the index does not list.
+// Makes model.safetensors a shard with an index, and adds a tensor that the index does not list.
 void add_unlisted_tensor(const fs::path& model, const std::string& name) {
   const std::string file = read(model / "model.safetensors");
   uint64_t length = 0;
@@ -150,7 +150,7 @@ TEST_F(ModelFolders, ALinkToNothingBesideTheWeights) {
   run(args);
 }
 
-// Only what cannot be a path here is taken for a name on the hub.
+// Only a text that cannot be a path here is taken for a name on the hub.
 TEST_F(ModelFolders, ASlipInAPathIsNotDownloaded) {
   const std::vector<std::string> args = {"generate", "out/ckpt", "--ids=1"};
   EXPECT_NE(run(args, 2).err.find("hf download out/ckpt"), std::string::npos);

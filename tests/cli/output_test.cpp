@@ -1,4 +1,4 @@
-// What commands write, and what they never write over, through the program itself.
+// The files that commands write, and those they never write over, through the program itself.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -39,7 +39,7 @@ class OutputFiles : public testing::Test {
     return more;
   }
 
-  // Exit code 2 and one line with these parts; nothing is changed.
+  // Expects exit code 2 and one line with these parts, and that nothing is changed.
   void expect_refused(const Args& args, const Args& parts) const {
     const auto before = snapshot(work_.path());
     const Outcome outcome = run_mixtune(args, work_.path());
@@ -109,7 +109,7 @@ TEST_F(OutputFiles, GenerateWritesThroughNoLink) {
   expect_refused({"generate", "model", "--ids=1,5", "--max-new-tokens=1", "--logits=logits"}, {"logits", "is a link"});
 }
 
-// Weights so large that the scores of attention overflow.
+// The weights are so large that the scores of attention overflow.
 TEST_F(OutputFiles, EvaluateTellsALossThatIsNotFinite) {
   std::string weights = read(path("model/model.safetensors"));
   uint64_t header = 0;

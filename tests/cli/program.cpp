@@ -32,8 +32,8 @@ constexpr const char* kModel = R"({
   "tie_word_embeddings": false, "torch_dtype": "float32"
 })";
 
-// This process's, less what a launcher of the tests, as srun, says of them: programs would take it for their own. The
-// cache is one of this process, but on GPUs, where measuring anew what it holds takes long.
+// This process's environment without a launcher's variables (srun's, say), which programs would take for their own. The
+// cache is one of this process, but on GPUs, where measuring its content anew takes long.
 std::vector<char*> environment() {
   static const TempFolder folder;
   static std::string cache = "XDG_CACHE_HOME=" + folder.path().string();
@@ -53,7 +53,7 @@ std::vector<char*> environment() {
   return variables;
 }
 
-// args[0]: the program's path.
+// Starts the program whose path is args[0].
 pid_t spawn(std::vector<std::string> args, const fs::path& folder, const fs::path& out, const fs::path& err) {
   std::vector<char*> argv;
   for (std::string& arg : args) argv.push_back(arg.data());
@@ -65,7 +65,7 @@ pid_t spawn(std::vector<std::string> args, const fs::path& folder, const fs::pat
   posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   posix_spawn_file_actions_addchdir_np(&actions, folder.c_str());
-  // A shell that runs the tests in the background has them ignore what interrupts.
+  // A shell that runs the tests in the background makes them ignore signals that interrupt.
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   sigset_t interrupts;

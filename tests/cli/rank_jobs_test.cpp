@@ -1,4 +1,4 @@
-// Ranks of a job: they start under a launcher, are not let train where they differ, and end as a whole.
+// Ranks of a job: they start under a launcher, may not train where they differ, and end as a whole.
 #include <arpa/inet.h>
 #include <sys/socket.h>
 
@@ -10,7 +10,7 @@
 namespace mixtune {
 namespace {
 
-// One that nobody listens at now.
+// A port at which nobody listens now.
 int free_port() {
   const int listener = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address{};
@@ -24,8 +24,8 @@ int free_port() {
   return ntohs(address.sin_port);
 }
 
-// Two ranks as torchrun starts them; the second one with arguments of its own, in a folder of its own. Prints their
-// exit codes.
+// Starts two ranks as torchrun does; the second has further arguments, and a folder of its own. Prints their exit
+// codes.
 std::string launch_two(const Args& args, const std::string& more_of_rank_1, const std::string& folder_of_rank_1 = ".",
                        int timeout = 30) {
   const std::string command = fmt::format("\"$0\" {} --collective_timeout={}", fmt::join(args, " "), timeout);
@@ -52,7 +52,7 @@ TEST_F(RankRuns, ComeFromAnotherLauncher) {
   EXPECT_EQ(count_of(outcome.err, ": loaded "), 1) << outcome.err;
 }
 
-// One warning where ranks of a launcher have no token; one error where it is too short to be one.
+// Ranks of a launcher get one warning where they have no token, and one error where it is too short.
 TEST_F(RankRuns, TokenOfALauncher) {
   const auto run = [&](const std::string& token) {
     return run_shell("export MIXTUNE_TOKEN=" + token + "\n" + launch_two(train("out" + token, {"--max_steps=1"}), ""),
@@ -77,7 +77,7 @@ TEST_F(RankRuns, OfDifferentConfigurationsDoNotTrain) {
   EXPECT_FALSE(fs::exists(path("out")));
 }
 
-// Files of the same names and sizes, on two machines.
+// Two machines have files of the same names and sizes.
 TEST_F(RankRuns, OfDifferentDataDoNotTrain) {
   fs::create_directory(path("other"));
   fs::create_directory_symlink(path("model"), path("other/model"));
@@ -91,7 +91,7 @@ TEST_F(RankRuns, OfDifferentDataDoNotTrain) {
   EXPECT_FALSE(fs::exists(path("out")));
 }
 
-// What is no part of the model's folder is not read, be it to compare ranks.
+// A file outside the model's folder is not read, not even to compare ranks.
 TEST_F(RankRuns, OfAConfigJsonThatLeadsOutDoNotTrain) {
   fs::create_directory(path("other"));
   fs::copy(path("model"), path("other/model"));
@@ -116,7 +116,7 @@ TEST_F(RankRuns, OfOneGpuDoNotTrain) {
   EXPECT_FALSE(fs::exists(path("out")));
 }
 
-// A folder of that name on each machine. All else is shared, and rank 1 may write.
+// Each machine has a folder of that name. All else is shared, and rank 1 may write.
 TEST_F(RankRuns, ThatDoNotShareTheirOutputDirDoNotTrain) {
   fs::create_directories(path("other/out"));
   fs::create_directory_symlink(path("model"), path("other/model"));

@@ -1,4 +1,4 @@
-// RankRuns: `mixtune train` on CPU ranks through the program itself, for the tests of it.
+// RankRuns: `mixtune train` on CPU ranks through the program itself.
 #pragma once
 
 #include <fmt/format.h>

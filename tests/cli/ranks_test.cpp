@@ -1,5 +1,5 @@
 // `mixtune train` on several CPU ranks, through the program itself: the run is that of one process, it speaks once, and
-// mistakes are told before anything starts.
+// mistakes are reported before anything starts.
 #include "rank_runs.h"
 #include "stored_weights.h"
 
@@ -73,7 +73,7 @@ TEST_F(RankRuns, DrawTheSameBlend) {
 
 TEST_F(RankRuns, SpeakOnce) {
   Args alone_args = {"--max_steps=3", "--data_cache=off"}, together_args = four_ranks(3);
-  together_args.push_back("--data_cache=off");  // which the second would say that it finds
+  together_args.push_back("--data_cache=off");  // or the second would log that it finds one
   const Outcome alone = done(train("one", alone_args)), together = done(train("four", together_args));
   for (const char* start : {"step 1/3  ", "step 2/3  ", "step 3/3  ", "evaluation: "})
     EXPECT_EQ(count_of(together.out, start), count_of(alone.out, start)) << together.out;

@@ -1,4 +1,4 @@
-// `resize_vocabulary`: tokens that a user added get rows, and what is saved is a model like another.
+// `resize_vocabulary`: tokens that a user added get rows, and the saved model is one like any other.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -46,7 +46,7 @@ void expect_added_means(const std::vector<float>& before, const std::vector<floa
   }
 }
 
-// A learning rate of 0 leaves them as they were loaded.
+// A learning rate of 0 leaves the rows as they were loaded.
 TEST_F(ResizeVocabulary, NewRowsAreTheMeanOfTheOldOnEveryLayout) {
   Args four = four_ranks(1);
   four.push_back("--zero_stage=0");
@@ -150,7 +150,7 @@ TEST_F(ResizeVocabulary, IsKnownToWhatPlansARun) {
   }
 }
 
-// A tokeniser, a config.json and weights, and what becomes of them.
+// A case: a tokeniser, a config.json and weights, and the outcome.
 struct Sizes {
   int tokens, config, rows;
   bool resize;

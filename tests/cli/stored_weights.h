@@ -21,7 +21,7 @@ struct Stored {
   std::vector<float> values;
 };
 
-// Every tensor of an fp32 checkpoint, each of them in one file alone.
+// Every tensor of an fp32 checkpoint, each in exactly one file.
 inline std::map<std::string, Stored> weights_in(const std::filesystem::path& folder) {
   std::map<std::string, Stored> weights;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {

@@ -27,7 +27,7 @@ class Templates : public testing::Test {
     return outcome;
   }
 
-  // The ids that `preprocess` writes for a file, a record after the other; what it says is in `said_`.
+  // The ids that `preprocess` writes for a file, one record after the other; what it logs goes to `said_`.
   std::vector<Ids> preprocess(const std::string& file, const std::string& tokenizer,
                               std::vector<std::string> more = {}) {
     more.insert(more.begin(),

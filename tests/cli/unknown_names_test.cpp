@@ -10,7 +10,7 @@
 namespace mixtune {
 namespace {
 
-// `mixtune args...` in a folder with a config and data; every line that it says must be an error, with exit code 2.
+// Runs `mixtune args...` in a folder with a config and data. Every line it prints must be an error, with exit code 2.
 std::vector<std::string> errors(const std::vector<std::string>& args, const std::string& config = "") {
   const TempFolder work;
   write(work.path() / "run.yaml", "model_name_or_path: model\ntrain_file: data.jsonl\noutput_dir: out\n" + config);

@@ -1,4 +1,4 @@
-// Answers of different weights through the program: what it evaluates, and what it trains on.
+// Answers of different weights through the program: its evaluation, and its training.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 

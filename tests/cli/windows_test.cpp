@@ -80,7 +80,7 @@ TEST_F(WindowRuns, ADryRunCountsWindows) {
   const Outcome outcome =
       train({"--train_file=windows", "--max_seq_length=8", "--num_train_epochs=2", "--split=2,1", "--dry-run"});
   expect_in(outcome.err, "documents in one see each other, as by Megatron's default");
-  // 8 sequences of 76 tokens, and 4 of 22.
+  // The data has 8 sequences of 76 tokens, and 4 of 22.
   expect_in(outcome.out, "# an epoch: 9 windows of 8 tokens; 72 tokens, of which 72 (100.0%) are trained\n");
   expect_in(outcome.out, "# validation: 2 windows, 16 tokens, 16 with a loss\n");
   expect_in(outcome.out, "# the run: 9 steps of 2 rows on 1 rank, 2.00 epochs\n");

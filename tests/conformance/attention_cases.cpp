@@ -1,5 +1,5 @@
-// mixtune's own attention kernels, whichever ones attention.h chooses on this GPU: forward, and backward from what it
-// saved. bf16 with a head_dim of 8, 16, ... 128 runs on tensor cores, all else on CUDA cores.
+// mixtune's own attention kernels, whichever attention.h chooses on this GPU: forward, and backward from what it saved.
+// bf16 with a head_dim of 8, 16, ... 128 runs on tensor cores, all else on CUDA cores.
 #include <algorithm>
 #include <cmath>
 
@@ -13,7 +13,7 @@ using Lengths = std::vector<int64_t>;  // of documents
 
 struct Documents {
   Lengths lengths;
-  int64_t dead_rows = 0;  // behind them
+  int64_t dead_rows = 0;  // they follow the documents
 };
 
 struct Heads {
@@ -50,7 +50,7 @@ void expect_results(Conformance& c, const Heads& heads, int64_t longest, const O
   c.expect_norm_close(dqkv, dqkv_epsilons / 2 * epsilon);
 }
 
-// The GPU has the documents `repetitions` times.
+// On the GPU the documents stand `repetitions` times.
 void attention_case(Conformance& c, const Heads& heads, int64_t window, const Documents& documents,
                     int64_t repetitions) {
   int64_t rows = documents.dead_rows, longest = 0;
@@ -122,7 +122,7 @@ ConformanceCases attention_cases() {
       attention("one_token_head_dim_6", {4, 2, 6}, 7, one_token),
       attention("one_token_dead_tail", {4, 2, 128}, 0, {{1}, 127}),
       attention("no_document", {4, 2, 128}, 0, {{}, 128}),
-      // 2.2e9 elements of qkv: 15 GB of GPU memory in bf16, 30 in fp32.
+      // qkv has 2.2e9 elements: 15 GB of GPU memory in bf16, 30 in fp32.
       large(attention("past_2_31_elements", {32, 8, 128}, 0, {{1000, 408}}, 250)),
   };
 }

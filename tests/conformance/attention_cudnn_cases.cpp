@@ -15,8 +15,8 @@ namespace {
 struct Packed {
   int64_t q_heads, kv_heads, head_dim, window;
   std::vector<int64_t> lengths;  // of the documents
-  int64_t dead_rows = 0;         // behind them
-  bool warm_up = false;          // build the plans of a run with such batches
+  int64_t dead_rows = 0;         // they follow the documents
+  bool warm_up = false;          // builds the plans of a run with such batches
 
   int64_t live_rows() const { return std::accumulate(lengths.begin(), lengths.end(), int64_t{0}); }
   bool equal() const {
@@ -24,14 +24,14 @@ struct Packed {
   }
 };
 
-// Documents over and over, of these lengths.
+// Lengths of this pattern, over and over.
 std::vector<int64_t> lengths_like(std::vector<int64_t> pattern, size_t documents) {
   std::vector<int64_t> lengths;
   while (lengths.size() < documents) lengths.push_back(pattern[lengths.size() % pattern.size()]);
   return lengths;
 }
 
-// Where the documents of so many repetitions begin, and the last one's end.
+// The begins of the documents of so many repetitions, and the end of the last one.
 Operand offsets_of(Conformance& c, std::string_view name, const Packed& packed, int64_t repetitions) {
   std::vector<int64_t> offsets = {0};
   for (int64_t i = 0; i < repetitions; ++i)
@@ -46,7 +46,7 @@ void warm_up(Ctx& ctx, const AttentionShape& shape, const Packed& packed) {
                                  .documents = shape.host_doc_offsets.rows() - 1});
 }
 
-// [token][head] -> [document][head][token], of equal documents.
+// Turns lse of equal documents from [token][head] into [document][head][token].
 void order_by_head(const Tensor& lse, int64_t heads, int64_t length) {
   const std::vector<float> by_token(lse.as<float>(), lse.as<float>() + lse.elements());
   float* by_head = lse.as<float>();
@@ -68,7 +68,7 @@ void check_results(Conformance& c, const Packed& packed, const Operand& out, con
   if (packed.dead_rows == 0 && packed.live_rows() > 0) c.expect_close(lse, 64);
 }
 
-// Repetitions of the documents are on the GPU alone.
+// The repetitions of the documents are on the GPU alone.
 void packed_case(Conformance& c, const Packed& packed, int64_t repetitions = 1) {
   AttentionShape shape = {packed.q_heads, packed.kv_heads, packed.head_dim, packed.window, {}, {}};
   const int capability = gpu_info(0).compute_capability;
@@ -84,7 +84,7 @@ void packed_case(Conformance& c, const Packed& packed, int64_t repetitions = 1) 
   c.repeat(repetitions);
   const Operand qkv = c.random("qkv", {rows, width}), dout = c.random("dout", {rows, out_width}),
                 out = c.output("out", {rows, out_width}), dqkv = c.output("dqkv", {rows, width});
-  const Shape lse_shape = {rows, packed.q_heads};  // nobody writes a dead row's
+  const Shape lse_shape = {rows, packed.q_heads};  // the dead rows are not written
   const Operand lse =
       packed.live_rows() > 0 ? c.output("lse", lse_shape, DType::kF32) : c.random("lse", lse_shape, DType::kF32);
   c.any_order(dqkv);
@@ -115,7 +115,7 @@ ConformanceCase packed(const char* shape, Packed packed, int64_t repetitions = 1
   return {"attention_cudnn", shape, [=](Conformance& c) { packed_case(c, packed, repetitions); }, /*fp32=*/false};
 }
 
-// After warm-up, so that there are plans for just these.
+// Runs after warm-up, so that there are plans for just these documents.
 ConformanceCase equal(const char* shape, size_t documents, int64_t length, Packed heads, int64_t repetitions = 1) {
   heads.lengths.assign(documents, length);
   heads.warm_up = true;
@@ -155,9 +155,9 @@ ConformanceCases attention_cudnn_cases() {
       equal("8_of_129_window_1", 8, 129, {4, 2, 16, 1}),
       packed("last_document_shorter", {8, 2, 128, 0, {1024, 1024, 500}, 12, /*warm_up=*/true}),
       packed("last_document_longer", {8, 2, 128, 0, {500, 500, 501}, 0, /*warm_up=*/true}),
-      // 2.2e9 elements of qkv. Takes 39 GB of GPU memory, 23 of them for cuDNN's workspace.
+      // qkv has 2.2e9 elements. The case takes 39 GB of GPU memory, 23 of them for cuDNN's workspace.
       large(packed("past_2_31_elements", {32, 8, 128, 0, {1000, 408}}, 250)),
-      // As many; 26 GB.
+      // qkv is as large; 26 GB.
       large(equal("250_of_1408", 1, 1408, {32, 8, 128, 0}, 250)),
   };
 }

@@ -39,7 +39,7 @@ bool is_poison(const Tensor& tensor) {
   return std::memcmp(unset.data(), tensor.data, unset.size()) == 0;
 }
 
-// The CPU's elements in the dtype of the GPU.
+// Encodes the CPU's elements in the GPU's dtype.
 std::vector<uint8_t> encode(const Tensor& cpu, DType dtype) {
   std::vector<uint8_t> bits(cpu.elements() * dtype_size(dtype));
   if (cpu.dtype == dtype) {
@@ -210,7 +210,7 @@ Conformance::Bytes Conformance::download(const Held& held) {
   return bits;
 }
 
-// What an op takes from the stack is not zeroed: no result may depend on what is there.
+// An op's scratch on the stack is not zeroed: no result may depend on what is there.
 void Conformance::poison_scratch(uint8_t byte) {
   const Tensor rest = gpu_.stack.rest();
   const Bytes scratch(std::min(kScratchBytes, rest.bytes()), byte);
@@ -261,7 +261,7 @@ void Conformance::check_writes(const Held& held) {
 
 namespace {
 
-// What one pass over the elements of both sides finds.
+// The results of one pass over the elements of both sides.
 struct Comparison {
   double largest = 0;       // finite magnitude of the CPU's
   double worst = 0;         // difference

@@ -43,39 +43,39 @@ class Operand {
 
 class Conformance {
  public:
-  // dtype: the model's on the GPU, kF32 or kBF16. `gpu` and the stacks are shared by all cases of a program.
+  // `dtype` is the model's on the GPU, kF32 or kBF16. All cases of a program share `gpu` and the stacks.
   Conformance(Ctx& cpu, Ctx& gpu, DType dtype, uint64_t seed);
   ~Conformance();
 
   DType dtype() const { return dtype_; }
   uint64_t seed() const { return seed_; }
-  size_t gpu_bytes() const;  // of the operands
+  size_t gpu_bytes() const;  // the operands'
 
   // mean + deviation * normal values of (seed, name), rounded to the GPU's dtype (default: the case's) on both sides.
   Operand random(std::string_view name, Shape shape, double deviation = 1, double mean = 0);
   Operand random(std::string_view name, Shape shape, DType dtype, double deviation = 1, double mean = 0);
-  // value(i) of every element: int32, or fp64.
+  // Elements value(i): int32, or fp64.
   Operand integers(std::string_view name, Shape shape, const std::function<int64_t(int64_t)>& value);
   Operand doubles(std::string_view name, Shape shape, const std::function<double(int64_t)>& value);
-  // What the op writes: NaN (floats) or -7 (integers) before each run. The dtype is the GPU's.
+  // A tensor that the op writes: NaN (floats) or -7 (integers) before each run. The dtype is the GPU's.
   Operand output(std::string_view name, Shape shape);
   Operand output(std::string_view name, Shape shape, DType dtype);
-  // The same in memory that the host reads on either side (ctx.host_stack).
+  // A tensor that the op writes, in memory that the host reads on either side (ctx.host_stack).
   Operand host_output(std::string_view name, Shape shape, DType dtype);
 
-  // Operands made from here on are fp64 on the CPU where they are floats: for ops whose fp32 twin adds up so much that
-  // its own error, which differs from host to host, would count. What is compared is the GPU's error alone.
+  // Makes later operands fp64 on the CPU where they are floats: for ops whose fp32 twin adds up so much that its own
+  // error, which differs from host to host, would count. Then only the GPU's error is compared.
   void use_oracle() { oracle_ = true; }
 
-  // Operands made from here on hold the CPU's rows `times` times on the GPU ([times * rows, ...]): how ops whose rows
-  // are independent get past 2^31 elements without the host's work. Comparisons are with some repetitions, by the seed,
-  // the first and the last among them.
+  // Makes later operands hold the CPU's rows `times` times on the GPU ([times * rows, ...]): so ops whose rows are
+  // independent get past 2^31 elements without the host's work. Comparisons are with some repetitions, by the seed, the
+  // first and the last among them.
   void repeat(int64_t times) { times_ = times; }
 
-  // The GPU's op adds up this result in no fixed order: two runs need not give the same bits.
+  // The GPU's op adds up this result in no fixed order: two runs may give different bits.
   void any_order(const Operand& operand);
 
-  // Once for each case.
+  // Runs the op; called once for each case.
   void run(const std::function<void(Ctx&, Side)>& op);
 
   // After run(). |gpu - cpu| <= epsilons * eps(dtype of the GPU's tensor) * the largest finite magnitude of the CPU's
@@ -111,10 +111,10 @@ class Conformance {
   std::vector<std::unique_ptr<Held>> held_;
 };
 
-// What a case may take of the GPU's memory, unless it is `large`: instrumented runs (memcheck) leave those out.
+// The most GPU memory of a case that is not `large`: instrumented runs (memcheck) leave large ones out.
 inline constexpr size_t kLargeBytes = size_t{1} << 30;
 
-// One row of the table: a name, the shapes in words (both of [A-Za-z0-9_]), and what to run.
+// A row of the table: a name, the shapes in words (both of [A-Za-z0-9_]), and the function to run.
 struct ConformanceCase {
   std::string op;
   std::string shape;

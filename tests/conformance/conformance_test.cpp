@@ -1,5 +1,5 @@
-// Every op on the GPU beside its CPU twin: a test op.shape_dtype_seed for each case of cases.h, with _large at the end
-// where it is.
+// Runs every op on the GPU beside its CPU twin: a test op.shape_dtype_seed for each case of cases.h, with _large at the
+// end for large ones.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -13,7 +13,7 @@ namespace {
 
 constexpr Device kGpu{DeviceType::kCuda, 0};
 
-// What all cases share. Most of the GPU's memory is the stack; the CPU's is address space, taken when touched.
+// What all cases share. The stack takes most of the GPU's memory; the CPU's is address space, taken when touched.
 struct Sides {
   std::shared_ptr<Gpu> device = make_gpu(kGpu, {});
   Stack cpu_stack{"conformance's CPU stack", {}, size_t{16} << 30};

@@ -55,7 +55,7 @@ ConformanceCases cross_entropy_cases() {
   struct Size {
     int64_t rows, vocab;
   };
-  // The narrow block, the wide one, and rows that are read again: not in packs, or too long.
+  // The sizes take the narrow block, the wide one, and rows that are read again: not in packs, or too long.
   for (const auto [n, v] : {Size{1, 32000}, Size{70, 32000}, Size{64, 37}, Size{16, 40}, Size{8, 4096}, Size{8, 4100},
                             Size{5, 32768}, Size{5, 32772}, Size{3, 50001}, Size{2, 131072}, Size{0, 40}}) {
     const std::string shape = fmt::format("N{}_V{}", n, v);

@@ -21,7 +21,7 @@ Tensor stored(Ctx& ctx, const Operand& operand, Side side, DType dtype) {
   return narrow;
 }
 
-// Tensors of these sizes, from element `offset` on.
+// Digests tensors of these sizes, from element `offset` on.
 void digest_case(Conformance& c, const std::vector<int64_t>& sizes, int64_t offset) {
   std::vector<Operand> x;
   for (const int64_t n : sizes) x.push_back(c.random(fmt::format("x{}", x.size()), {n + offset}));
@@ -35,7 +35,7 @@ void digest_case(Conformance& c, const std::vector<int64_t>& sizes, int64_t offs
   c.expect_equal(digests);
 }
 
-// One bit of 300,000 elements, on the GPU alone: its digest is another one.
+// Flips one bit of 300,000 elements, on the GPU alone: the digest must be another.
 void flipped_bit_case(Conformance& c) {
   constexpr int64_t kElements = 300'000, kFlipped = 271'828;
   const Operand x = c.random("x", {kElements});
@@ -69,7 +69,7 @@ void flipped_bit_case(Conformance& c) {
   c.expect_equal(differ);
 }
 
-// 4 GiB (bf16) or 8 GiB (fp32) of the GPU's memory: zeros past 2^31 elements, and a tail. The CPU has the zeros' words
+// Zeros past 2^31 elements, and a tail: 4 GiB (bf16) or 8 GiB (fp32) of the GPU's memory. The CPU has the zeros' words
 // without their memory.
 void digest_long_case(Conformance& c) {
   constexpr int64_t kLong = (int64_t{1} << 31) + 70002, kTail = 1000;

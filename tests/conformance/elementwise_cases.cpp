@@ -42,7 +42,7 @@ void rms_norm_forward_case(Conformance& c, int64_t tokens, int64_t hidden, bool 
   c.expect_same(y, again);
 }
 
-// r over x or delta; past 2^31 elements with 13 GiB of the GPU's memory.
+// r stands over x or delta; past 2^31 elements it takes 13 GiB of the GPU's memory.
 void rms_norm_in_place_case(Conformance& c, int64_t tokens, int64_t hidden, bool over_x, int64_t times) {
   const Operand weight = c.random("weight", {hidden}, 0.3, 1);
   c.repeat(times);
@@ -62,7 +62,7 @@ void rms_norm_in_place_case(Conformance& c, int64_t tokens, int64_t hidden, bool
   c.expect_close(y, by_dtype(c, 2 + sum_epsilons(hidden), 2 * kRounded));
 }
 
-// Of dr, the mean's error is small beside its few operations; dweight is a sum over tokens.
+// dr has few operations, beside which the mean's error is small; dweight is a sum over tokens.
 void rms_norm_backward_case(Conformance& c, int64_t tokens, int64_t hidden, DType dweight_dtype, bool accumulate) {
   const Operand r = c.random("r", {tokens, hidden}), weight = c.random("weight", {hidden}, 0.3, 1);
   const Operand rstd = c.random("rstd", {tokens}, DType::kF32, 0.1, 1);
@@ -98,7 +98,7 @@ void add_rms_norm_cases(ConformanceCases& cases) {
   struct Size {
     int64_t tokens, hidden;
   };
-  // One warp, odd rows, the last row that fits in each number of threads, and the first that does not.
+  // Shapes for one warp, odd rows, the last row that fits in each number of threads, and the first that does not.
   for (const auto [t, h] : {Size{1, 4096}, Size{5, 24}, Size{7, 37}, Size{130, 512}, Size{33, 520}, Size{300, 4096},
                             Size{9, 4104}, Size{4, 6144}, Size{3, 8192}, Size{3, 8200}, Size{2, 20001}, Size{0, 64}})
     for (const bool residual : {false, true})
@@ -143,7 +143,7 @@ void rope_table_case(Conformance& c, int64_t tokens, int64_t dim, double theta) 
   c.expect_close(table, 4);
 }
 
-// Two products and a sum, of unbounded table entries.
+// Each result is two products and a sum, of unbounded table entries.
 void rope_case(Conformance& c, RopeArgs args, int64_t tokens, int64_t dim, int64_t times = 1) {
   c.repeat(times);
   const Operand qkv = c.random("qkv", {tokens, (args.q_heads + 2 * args.kv_heads) * dim});

@@ -31,7 +31,7 @@ Shape turned(bool trans, int64_t rows, int64_t columns) {
 
 constexpr std::array kBoth = {false, true};
 
-// Every transposition, written and added, in the model's dtype and in fp32.
+// Multiplies in every transposition, written and added, in the model's dtype and in fp32.
 void gemm_case(Conformance& c, int64_t m, int64_t n, int64_t k) {
   std::array<Operand, 2> a, b;
   for (const bool trans : kBoth) {
@@ -133,7 +133,7 @@ class Groups {
   int64_t rows_ = 0;
 };
 
-// The experts' products: forward with either layout of W, and the gradient of W, written and added, in the model's
+// Runs the experts' products: forward with either layout of W, and the gradient of W, written and added, in the model's
 // dtype and in fp32.
 void grouped_case(Conformance& c, const Groups& groups, int64_t n, int64_t k) {
   const int64_t e = groups.size(), rows = groups.rows();

@@ -1,4 +1,4 @@
-// The harness itself: what it must find, with a second CPU in the GPU's place.
+// The harness itself: the errors that it must find, with a second CPU in the GPU's place.
 #include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 
@@ -22,7 +22,7 @@ struct TwoCpus {
   Conformance c{cpu, gpu, DType::kF32, 1};
   Operand x = c.random("x", {kRows, kColumns}), y = c.output("y", {kRows, kColumns});
 
-  // y = 2 x, and then what is wrong with the GPU's.
+  // Computes y = 2 x, and then spoils the GPU's.
   void run(const std::function<void(float* y)>& spoil = [](float*) {}) {
     c.run([&](Ctx&, Side side) {
       for (int64_t i = 0; i < x[side].elements(); ++i) y[side].as<float>()[i] = 2 * x[side].as<float>()[i];
@@ -59,7 +59,7 @@ TEST(Harness, ComparesWithTheOracle) {
   EXPECT_NONFATAL_FAILURE(t.c.expect_close(third, 0), "epsilons");
 }
 
-// MIXTUNE_REQUIRE_GPU as the program was started with it, but for a scope.
+// Sets MIXTUNE_REQUIRE_GPU for a scope; afterwards it is as the program was started.
 class RequiredGpus {
  public:
   explicit RequiredGpus(const char* count) { setenv(kName, count, 1); }

@@ -16,13 +16,11 @@ namespace mixtune {
 
 namespace {
 
-constexpr int64_t kLong = (int64_t{1} << 31) + 70001;  // elements that 32 bits do not count
+constexpr int64_t kLong = (int64_t{1} << 31) + 70001;  // more elements than 32 bits count
 
 Tensor flat(const Tensor& tensor, int64_t begin, int64_t count) {
   return tensor.view({tensor.elements()}).slice(begin, count);
 }
-
-// ---- sums
 
 // A GPU thread adds at most 32 squares in fp32 for each place of a vector, and 256 where a tensor is not aligned: so
 // many roundings by half an epsilon at worst, in a sum of positive terms.
@@ -39,7 +37,7 @@ void sum_of_squares_case(Conformance& c, const std::vector<int64_t>& sizes, int6
   c.expect_close(sum, offset == 0 ? 16 : 128);
 }
 
-// 4 GiB (bf16) or 8 GiB (fp32) of the GPU's memory: zeros, and a tail that the CPU sums too.
+// Zeros, and a tail that the CPU sums too: 4 GiB (bf16) or 8 GiB (fp32) of the GPU's memory.
 void long_sum_case(Conformance& c) {
   constexpr int64_t kTail = 1000;
   const Operand tail = c.random("tail", {kTail}), sum = c.output("sum", {1}, DType::kF64);
@@ -78,8 +76,6 @@ void clip_scale_case(Conformance& c, double squares_value, double max_norm, cons
   c.expect_equal(scale);  // fp64 on both sides; the same NaN
 }
 
-// ---- AdamW
-
 struct Storage {
   DType weight;
   bool master;
@@ -90,7 +86,7 @@ struct AdamWOperands {
   Operand weight, master, grad, m, v;
 };
 
-// Moments as large as what comes in, so that every term of every formula counts.
+// Moments are as large as the gradients, so that every term of every formula counts.
 AdamWOperands adamw_operands(Conformance& c, const Storage& storage, int64_t n) {
   return {.weight = storage.master ? c.output("weight", {n}, storage.weight) : c.random("weight", {n}, storage.weight),
           .master = c.random("master", {n}, DType::kF32),
@@ -191,7 +187,7 @@ void adamw_nan_case(Conformance& c) {
   for (const Operand& operand : {operands.weight, operands.m, operands.v}) c.expect_equal(operand);
 }
 
-// 16 GiB of the GPU's memory: a tensor past 2^31 elements, of which the CPU has the last ones.
+// A tensor past 2^31 elements, of which the CPU has the last ones: 16 GiB of the GPU's memory.
 void adamw_long_case(Conformance& c) {
   constexpr int64_t kTail = 50001;
   const Storage storage{DType::kBF16, false, DType::kBF16, DType::kBF16};
@@ -221,9 +217,7 @@ void adamw_long_case(Conformance& c) {
   expect_adamw_close(c, operands, storage);
 }
 
-// ---- cast, fill_normal
-
-// From the case's dtype to the other one; `offset` elements apart, so that vectors may not fit.
+// Casts from the case's dtype to the other one; `offset` elements apart, so that vectors may not fit.
 void cast_case(Conformance& c, int64_t n, int64_t offset, int64_t times = 1) {
   c.repeat(times);
   const Operand x = c.random("x", {n});
@@ -236,7 +230,7 @@ void cast_case(Conformance& c, int64_t n, int64_t offset, int64_t times = 1) {
   c.expect_equal(y);
 }
 
-// Every finite fp16, two to an int32.
+// Casts every finite fp16, two to an int32.
 void cast_fp16_case(Conformance& c) {
   constexpr int64_t kHalves = 1 << 16;
   const auto half = [](int64_t bits) {
@@ -258,7 +252,7 @@ void fill_normal_case(Conformance& c, int64_t n, int64_t first) {
   c.expect_close(x, c.dtype() == DType::kBF16 ? 1.01 : 8);
 }
 
-// 4 GiB (bf16) or 8 GiB (fp32) of the GPU's memory.
+// Takes 4 GiB (bf16) or 8 GiB (fp32) of the GPU's memory.
 void fill_long_case(Conformance& c) {
   constexpr int64_t kTail = 1000;
   const Operand x = c.output("x", {kTail});
@@ -283,7 +277,7 @@ void add_adamw_cases(ConformanceCases& cases) {
         // Cut at a multiple of 8, so that all but the last elements go by vectors, over several chunks.
         cases.push_back({"adamw", name, [=](Conformance& c) { adamw_case(c, storage, 200003, 4096); }, true, false});
       }
-  // In the storage of the case's dtype from here on.
+  // The cases from here on use the storage of the case's dtype.
   const auto plain = [](Conformance& c) {
     return Storage{c.dtype(), false, c.dtype(), c.dtype()};
   };

@@ -10,13 +10,13 @@ namespace mixtune {
 
 namespace {
 
-// Sums of n products with random signs: rounding errors of half an epsilon add like a random walk, on both sides; a
-// partial sum is on average half as large as the largest result.
+// The error of sums of n products with random signs: rounding errors of half an epsilon add like a random walk, on both
+// sides; a partial sum is on average half as large as the largest result.
 double walk(int64_t n) {
   return 2 + std::sqrt(static_cast<double>(n)) / 2;
 }
 
-// Sums of n in fp32, in bf16 rounded once: by at most an epsilon, beside which the sums' errors are nothing.
+// The error of sums of n in fp32. In bf16 one rounding, by at most an epsilon, makes their own errors nothing.
 double rounded(const Conformance& c, int64_t n) {
   return c.dtype() == DType::kBF16 ? 1.01 : walk(n);
 }
@@ -88,7 +88,7 @@ void forward_case(Conformance& c, const Routed& shape) {
   c.expect_close(stats, 8);
 }
 
-// As many roundings as the forward pass has, and the sums over experts.
+// The gradient has as many roundings as the forward pass, and the sums over experts.
 void backward_case(Conformance& c, const Routed& shape, bool aux) {
   const Operand logits = c.random("logits", {shape.tokens, shape.experts}, DType::kF32);
   const Operand experts = c.integers("experts", {shape.tokens, shape.k},
@@ -109,7 +109,7 @@ void backward_case(Conformance& c, const Routed& shape, bool aux) {
   c.expect_close(dlogits, 8 + walk(shape.experts));
 }
 
-// fp64 on both sides.
+// Both sides compute in fp64.
 void loss_case(Conformance& c, int64_t layers, int64_t experts) {
   const Operand stats = c.doubles("stats", {layers, 2, experts}, [](int64_t i) { return 100 + 37 * std::cos(i); });
   const Operand prob_grad = c.output("prob_grad", {layers, experts}, DType::kF64);
@@ -132,7 +132,7 @@ struct Map {
   std::function<int64_t(int64_t)> expert;
 
   int64_t pairs() const { return tokens * k; }
-  // R, from the counts alone.
+  // R, computed from the counts alone.
   int64_t rows() const {
     std::vector<int64_t> count(experts);
     for (int64_t i = 0; i < pairs(); ++i)
@@ -173,7 +173,7 @@ struct MapOperands {
         row_of_slot(c.output("row of slot", {map.tokens, map.k}, DType::kI32)),
         slot_of_row(c.output("slot of row", {map.rows()}, DType::kI32)) {}
 
-  // Returns R.
+  // Makes the map. Returns R.
   int64_t make(Ctx& ctx, Side side) const {
     const int64_t rows = permute_map(
         ctx, {.experts = experts[side], .begin = begin[side], .count = count[side], .row_of_slot = row_of_slot[side]});
@@ -224,7 +224,7 @@ struct ManyRows {
         all_of_few(c.integers("all of few", {kAll, 1},
                               [](int64_t i) { return (i + 1) % kEvery == 0 ? (i + 1) / kEvery - 1 : -1; })) {}
 
-  // The rows `few` among rows of 0; on the CPU a copy of them.
+  // Scatters the rows `few` among rows of 0; on the CPU copies them.
   Tensor scatter(Ctx& ctx, const Tensor& few) const {
     const Tensor all = ctx.stack.push("all rows", {ctx.like_gpu() ? kAll : kFew, few.shape[1]}, few.dtype);
     if (ctx.like_gpu())
@@ -242,7 +242,7 @@ struct ManyRows {
   }
 };
 
-// 4.3 GB in bf16.
+// Takes 4.3 GB in bf16.
 void many_rows_case(Conformance& c) {
   const ManyRows many(c);
   const Shape shape = {ManyRows::kFew, ManyRows::kHidden};
@@ -263,7 +263,7 @@ void many_rows_case(Conformance& c) {
   for (const Operand& operand : {gathered, summed, written}) c.expect_equal(operand);
 }
 
-// Twice 4.3 GB in bf16.
+// Takes twice 4.3 GB in bf16.
 void many_tokens_case(Conformance& c) {
   constexpr int64_t kFew = ManyRows::kFew, kHidden = ManyRows::kHidden, kExperts = 8;
   const ManyRows many(c);

@@ -26,7 +26,7 @@ constexpr double kSigmas = 6;
 constexpr double kNormSigmas = 3;
 constexpr double kLoss = 1e-3;
 
-// Errors in units of their bounds.
+// Errors, in units of their bounds.
 struct Errors {
   double worst = 0, sum = 0;
   int64_t count = 0;
@@ -44,7 +44,7 @@ constexpr const char* kMiddleSize = "middle_size";
 
 struct Where {
   std::string model;   // a fixture, or kMiddleSize
-  bool deterministic;  // without cuDNN
+  bool deterministic;  // does without cuDNN
 };
 
 // The model and its batch, in fp32 on the CPU and in bf16 on a GPU.
@@ -146,7 +146,7 @@ class Bf16Parity : public testing::TestWithParam<Where> {
     return ForwardNoise(*cpu_, batch_, *reference_, cpu_replays_[gpu_->ranks().grid.rank]->layers());
   }
 
-  // Of the gradients of all ranks' batches together, relative to their norms.
+  // The errors of the gradients of all ranks' batches together, relative to their norms.
   std::map<std::string, double> noise_of_all(const std::map<std::string, Tensor>& expected) {
     std::map<std::string, double> squares;
     for (size_t i = 0; i < batches_.size(); ++i) {
@@ -170,10 +170,10 @@ class Bf16Parity : public testing::TestWithParam<Where> {
   std::vector<std::unique_ptr<TestData>> data_;
   std::shared_ptr<const Documents> documents_;
   std::optional<Loader> loader_;
-  std::vector<Batch> batches_;  // of each rank
-  Batch batch_;                 // of this one
+  std::vector<Batch> batches_;  // each rank's
+  Batch batch_;                 // this rank's
   std::optional<Forward> reference_;
-  std::vector<std::unique_ptr<Replay>> cpu_replays_;  // of each rank's batch
+  std::vector<std::unique_ptr<Replay>> cpu_replays_;  // for each rank's batch
   std::optional<Replay> gpu_replay_;
 };
 
@@ -214,7 +214,7 @@ TEST_P(Bf16Parity, GradientsWithReplayedRouting) {
   fmt::print("gradients, in units of the bound: worst {:.3f}, mean {:.3f}\n", errors.worst, errors.mean());
 }
 
-// Each layer's router is free behind layers whose routing is replayed: so every one of its choices can be judged.
+// A router is free behind layers whose routing is replayed, layer by layer: so every one of its choices can be judged.
 TEST_P(Bf16Parity, FreeRoutingChangesOnlyCloseChoices) {
   const ForwardNoise noise = forward_noise();
   const int64_t layers = config_.num_hidden_layers;

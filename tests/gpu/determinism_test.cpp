@@ -73,7 +73,7 @@ TEST_F(Determinism, Fp32) {
   expect_same_bits(train(options, 3), train(options, 3));
 }
 
-// What another run measured is not taken.
+// The run does not take what another run measured.
 TEST_F(Determinism, WhateverWasMeasuredBefore) {
   const TempFolder cache;
   InstanceOptions options = bf16_on_gpu();

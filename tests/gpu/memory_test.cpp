@@ -1,4 +1,4 @@
-// What a GPU's memory holds when it is new, and how long the host waits for what uses it.
+// The content of a GPU's memory when it is new, and how long the host waits for work that uses it.
 #include <algorithm>
 #include <stdexcept>
 #include <vector>
@@ -14,7 +14,7 @@ class GpuMemory : public GpuTest {
  protected:
   static constexpr int64_t kPage = 1024;  // elements
 
-  // Of float, at the end of `memory`.
+  // The last page, of floats, of `memory`.
   static Tensor last_page(const Memory& memory) {
     return {memory.data() + memory.bytes() - kPage * sizeof(float), {kPage}, DType::kF32, kGpu};
   }
@@ -41,7 +41,7 @@ class GpuMemory : public GpuTest {
   std::unique_ptr<Session> session_;
 };
 
-// Zeroing this much takes a GPU some 10 ms: what is put on a stream meanwhile must come after it.
+// A GPU takes some 10 ms to zero this much: work that is put on a stream meanwhile must come after it.
 TEST_F(GpuMemory, IsZeroBeforeAnyStreamUsesIt) {
   constexpr int kTimes = 10;
   Ctx& ctx = session_->ctx;
@@ -64,7 +64,7 @@ TEST_F(GpuMemory, IsZeroBeforeAnyStreamUsesIt) {
   EXPECT_EQ(not_zero, 0) << "of " << kTimes << " arenas, of which all but the first were written before";
 }
 
-// Seconds of work, and a fifth of a second of patience.
+// The GPU has seconds of work, the host a fifth of a second of patience.
 TEST_F(GpuMemory, AFenceIsNotWaitedForLongerThanPatience) {
   Ctx& ctx = session_->impatient_ctx;
   const size_t bytes = std::min(size_t{40} << 30, available_memory(kGpu) / 2);

@@ -1,5 +1,5 @@
 // mixtune_soak [--steps N]: trains a model of 115 million parameters in bf16 on packed and on single documents of all
-// lengths, and ends with 1 where memory grew, a plan was built late, or a loss was not finite.
+// lengths. Ends with 1 where memory grew, a plan was built late, or a loss was not finite.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -22,7 +22,7 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t kLongest = 2048, kRows = 4, kMicroBatches = 2, kDocuments = 4000;
 constexpr int64_t kReport = 100;  // steps between lines; after the first, memory is to stay as it is
 constexpr int64_t kDefaultSteps = 2000;
-// Over a whole run: the driver loads a kernel when it is first used, malloc keeps what it was given.
+// Limits for a whole run: the driver loads a kernel when it is first used, malloc keeps what it was given.
 constexpr int64_t kDeviceGrowth = int64_t{16} << 20, kHostGrowth = int64_t{32} << 20;
 
 MixtralConfig soak_config() {
@@ -48,7 +48,7 @@ struct Memory {
   int64_t host = host_memory_in_use();
 };
 
-// Whether the run may go on to end with 0; says what is wrong.
+// Whether the run may still end with 0; logs what is wrong.
 bool is_healthy(const Memory& before, const Memory& now, int64_t plans) {
   bool healthy = true;
   const auto expect = [&](bool good, std::string_view what) {

@@ -1,5 +1,5 @@
-// Whole steps on a GPU: what they wait for and allocate, and that neither memory saved nor the way the experts run
-// changes the numbers.
+// Whole steps on a GPU: their waits and allocations, and that neither memory saved nor the way the experts run changes
+// the numbers.
 #include <fmt/format.h>
 
 #include <cstring>
@@ -38,7 +38,7 @@ InstanceOptions deterministic(InstanceOptions options) {
 struct Case {
   const char* name;
   InstanceOptions options;
-  bool cudnn;  // may run attention
+  bool cudnn;  // it may run attention
 };
 
 std::vector<Case> cases() {
@@ -49,7 +49,7 @@ std::vector<Case> cases() {
 
 class EveryStep : public GpuTest, public testing::WithParamInterface<Case> {};
 
-// The same 50 steps twice: in the first pass the driver still loads kernels that a new size of batch needs.
+// Runs the same 50 steps twice: in the first pass the driver still loads kernels that a new size of batch needs.
 TEST_P(EveryStep, WaitOnceALayerAndAllocateNothing) {
   constexpr int64_t kSteps = 50;
   const MixtralConfig config = middle_size_config();
@@ -92,7 +92,7 @@ INSTANTIATE_TEST_SUITE_P(Options, EveryStep, testing::ValuesIn(cases()),
 
 class Steps : public GpuTest {};
 
-// As when it waits for what another rank's GPU never sends.
+// So it is when a rank waits for what another rank's GPU never sends.
 TEST_F(Steps, WhatDoesNotEndInTimeIsGivenUp) {
   const auto gpu = make_gpu(kGpu, {.patience = 0.02, .give_up = [](const std::string& message) {
                                      throw std::runtime_error(message);
@@ -146,7 +146,7 @@ void expect_same_bits(const TwoSteps& a, const TwoSteps& b) {
   }
 }
 
-// What is recomputed comes from the same kernels on the same operands.
+// Recomputed values come from the same kernels on the same operands.
 TEST_F(Steps, RecomputeGivesTheSameBits) {
   for (InstanceOptions options : {deterministic(fp32_on(kGpu)), deterministic(bf16_on_gpu())}) {
     const TwoSteps kept = two_steps(options);
@@ -160,7 +160,7 @@ TEST_F(Steps, RecomputeGivesTheSameBits) {
   }
 }
 
-// A stack with room for what some layers' experts keep (on one GPU gate-up outputs): the others recompute it.
+// The stack has room for what some layers' experts keep (on one GPU gate-up outputs): the others recompute it.
 TEST_F(Steps, ShortStackDropsLayers) {
   const MixtralConfig config = middle_size_config();
   for (InstanceOptions options : {deterministic(fp32_on(kGpu)), deterministic(bf16_on_gpu())}) {
@@ -197,7 +197,7 @@ TEST_F(Steps, LoopAndGroupedExpertsAgree) {
       [&](const HfBlock& slice) { return expected.at(slice.name); }, kGradientsOnOneGpu);
 }
 
-// With a vocabulary for which the head takes 2048 rows of logits at a time.
+// The vocabulary makes the head take 2048 rows of logits at a time.
 TEST_F(Steps, TheHeadsGradientInBf16IsThatInFp32RoundedOnce) {
   MixtralConfig config = middle_size_config();
   config.vocab_size = 65536;
@@ -218,7 +218,7 @@ TEST_F(Steps, TheHeadsGradientInBf16IsThatInFp32RoundedOnce) {
     ASSERT_EQ(rounded.as<float>()[i], to_float(to_bf16(sums.as<float>()[i]))) << i;
 }
 
-// Micro-batches of every number of rows in one accumulation step, in fp32 as the CPU computes it. A choice of experts
+// An accumulation step has micro-batches of every number of rows, in fp32 as the CPU computes it. A choice of experts
 // that is closer than fp32's rounding may go either way: the CPU's are replayed.
 TEST_F(Steps, BatchesOfAllSizesAgreeWithTheCpu) {
   const MixtralConfig config = middle_size_config();
@@ -250,7 +250,7 @@ TEST_F(Steps, BatchesOfAllSizesAgreeWithTheCpu) {
   EXPECT_EQ(late_plans(gpu.ctx()), 0);
 }
 
-// Every multiple of kRowAlignment up to the limit, and a tail of every kind: no plan is built after warm-up.
+// Batches have every multiple of kRowAlignment up to the limit, and all kinds of tails: no plan is built after warm-up.
 TEST_F(Steps, NoSizeNeedsALatePlan) {
   const MixtralConfig config = middle_size_config();
   constexpr int64_t kMost = 2048;
@@ -272,8 +272,8 @@ TEST_F(Steps, NoSizeNeedsALatePlan) {
   }
 }
 
-// Five steps of three micro-batches with AdamW, in fp32, of a model so small that fp32's rounding decides no choice
-// of experts.
+// Expects the CPU's training: five steps of three micro-batches with AdamW, in fp32, of a model so small that fp32's
+// rounding decides no choice of experts.
 void expect_the_cpus_training(bool weighted) {
   constexpr int64_t kSteps = 5;
   MixtralConfig config = testing_config();

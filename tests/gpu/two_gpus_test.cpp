@@ -10,7 +10,7 @@
 namespace mixtune {
 namespace {
 
-// Counted in another process, because what has looked for GPUs may not fork into processes that use them.
+// Counts GPUs in another process: one that has looked for GPUs may not fork into processes that use them.
 int gpus() {
   const pid_t child = fork();
   if (child == 0) _exit(std::min(gpu_count(), 100));
@@ -23,7 +23,7 @@ class TwoGpus : public testing::Test {
  protected:
   void SetUp() override { need_gpus(2, gpus()); }
 
-  // As in parallel_invariance_test.
+  // The training is as in parallel_invariance_test.
   const ShortTraining run_ = {
       .config = config_with_experts(8, 2), .layout = {false, 8, 3}, .router_coefficient = 0.02, .documents = 19};
   InstanceOptions options_ = {.device = {DeviceType::kCuda}, .types = StateTypes::all(DType::kF32)};
@@ -42,7 +42,7 @@ TEST_F(TwoGpus, RecomputationToo) {
   }
 }
 
-// With deterministic: true, and nothing that an earlier run left.
+// The runs have deterministic: true, and nothing that an earlier run left.
 TEST_F(TwoGpus, TheSameRanksGiveTheSameBits) {
   ShortTraining run = run_;
   run.config = middle_size_config();
