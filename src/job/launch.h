@@ -13,7 +13,7 @@ struct Launch {
   int rank = 0, size = 1, local_rank = 0;
   std::string host;  // rank 0's, or the supervisor's, who coordinates
   int port = 0;
-  bool supervised = false;  // our supervisor started this process: it coordinates and prints failures
+  bool supervised = false;  // our supervisor started this process: it coordinates, and prints why the job failed
 };
 
 // How this process was started.

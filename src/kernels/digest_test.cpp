@@ -28,7 +28,7 @@ TEST(Digest, IsTheSumOfMixedWords) {
   EXPECT_EQ(digest_of(Buffer<float>({0})), 0u);
 }
 
-// Two bf16 numbers are a word. An odd number at the end stands in a word with a zero.
+// Two bf16 numbers are a word; the last of an odd number of them shares its word with a zero.
 TEST(Digest, AHalfWordAtTheEnd) {
   std::vector<uint16_t> bits = {0x3F80, 0xBF80, 0x4000};
   const auto digest_of_bits = [&](int64_t n) {

@@ -34,7 +34,7 @@ class AdamW {
 
   State& state_;
   OptimizerSettings settings_;
-  std::vector<std::vector<uint64_t>> keys_;  // each parameter's blocks': of (seed, name)
+  std::vector<std::vector<uint64_t>> keys_;  // of (seed, name), for each block of each parameter
   // Room for one call's lists, so that no step allocates.
   std::vector<AdamWTensor> tensors_;
   std::vector<Tensor> gradients_;

@@ -40,8 +40,7 @@ struct Place {
 };
 
 struct ParamSpec {
-  // From where its values come when a run starts: the checkpoint, or the code that makes the parameter (an adapter,
-  // say).
+  // Where its values come from when a run starts: the checkpoint, or the code that makes it (of an adapter, say).
   enum class Origin : uint8_t { kStored, kInitialised };
 
   std::string name;  // for messages and reports; never on disk

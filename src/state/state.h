@@ -66,8 +66,7 @@ class State {
   // brings the weight in line.
   Tensor primary(int param) const { return master(param) ? master(param) : weight(param); }
   void publish(Ctx& ctx, int param);
-  // Each holder of a parameter has loaded what it counts of it: gathers the weights, and masters that each has whole.
-  // All ranks call this.
+  // Gathers what each holder has loaded: the weights, and masters that each has whole. All ranks call this.
   void share_weights(Ctx& ctx);
 
   // Calls `visit` with each parameter that this rank writes to a checkpoint, whole: its weight, or its master where

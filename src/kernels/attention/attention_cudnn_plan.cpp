@@ -55,7 +55,7 @@ struct Cudnn {
     library.load(set_stream, "cudnnSetStream");
     library.load(error_string, "cudnnGetErrorString");
     fe::cudnn_dlhandle = library.handle();
-    // The frontend would open every runtime of CUDA that it finds, and warn of a second one.
+    // Otherwise the frontend opens every runtime of CUDA that it finds, and warns of a second one.
     setenv("CUDNN_FRONTEND_CUDART_LIB_NAME", "libcudart.so.13", 0);
   }
 
