@@ -39,7 +39,7 @@ struct ShortTraining {
   Layout layout = {false, 9, 1};
   double router_coefficient = 0;
   int64_t documents = 9, longest = 60;                                    // of a step
-  enum class Weights { kNone, kTwos, kUneven } weights = Weights::kNone;  // the targets'
+  enum class Weights { kNone, kTwos, kUneven } weights = Weights::kNone;  // of targets
   bool first_experts = false;  // order_experts: every token goes to the first experts
   bool little_memory = false;  // as much as the next line says
   double memory = 1.2;         // a multiple of what the worst routing needs where nothing of the experts is kept
@@ -198,7 +198,7 @@ inline double distance(const std::vector<double>& a, const std::vector<double>& 
   return difference;
 }
 
-constexpr double kZero = 1e-14;  // of the global norm's square: what is exactly zero stays below
+constexpr double kZero = 1e-14;  // of the square of the global norm: what is exactly zero stays below
 
 // Returns the worst relative 2-norm of any tensor; one that is exactly zero must be under 1e-6 of the global norm.
 inline double expect_near(const char* what, const TrainingRecord::Tensors& actual,

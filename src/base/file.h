@@ -46,7 +46,7 @@ class InputFile {
  private:
   struct Version {
     uint64_t size = 0;
-    int64_t seconds = 0, nanoseconds = 0;  // the last change's
+    int64_t seconds = 0, nanoseconds = 0;  // of the last change
     bool operator==(const Version&) const = default;
   };
   Version version() const;

@@ -23,7 +23,7 @@ class Library {
     function = reinterpret_cast<Function*>(address(name));
   }
 
-  std::string path() const;                 // the file's, even where the loader found it
+  std::string path() const;                 // of the file, also where the loader found it
   void* handle() const { return handle_; }  // dlopen's, for those who look functions up themselves
 
  private:

@@ -25,7 +25,7 @@ void log_line(std::string_view prefix, std::string_view text) {
 namespace {
 
 std::mutex record_mutex;
-std::vector<LogRecord::Line>* record = nullptr;  // the living LogRecord's, if any
+std::vector<LogRecord::Line>* record = nullptr;  // of the one LogRecord that there may be
 
 }  // namespace
 

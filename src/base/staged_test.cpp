@@ -19,7 +19,7 @@
 
 namespace {
 
-int rename_error = 0;  // every renameat2's; 0: the system's own
+int rename_error = 0;  // of every renameat2; 0: what the system says
 
 }  // namespace
 

@@ -276,7 +276,7 @@ PreparedKernel fill(Op& o) {
 struct Projection {
   std::string name;
   int64_t rows, in, out;
-  DType result;  // y's
+  DType result;  // of y
 };
 
 void add_linear(std::vector<KernelRow>& table, const Projection& p) {

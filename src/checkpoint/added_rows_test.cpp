@@ -79,7 +79,7 @@ class AddedRows : public testing::Test {
   TestCtx ctx_;
   TempFolder folder_;
   std::unique_ptr<State> old_;
-  std::vector<std::vector<float>> expected_;  // each parameter's
+  std::vector<std::vector<float>> expected_;  // of each parameter
 };
 
 constexpr StateTypes kBf16{.weights = DType::kBF16};

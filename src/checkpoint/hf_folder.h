@@ -51,7 +51,7 @@ class HfFolder {
 
   const std::string& path() const { return path_; }
   const std::vector<SafetensorsFile>& files() const { return files_; }
-  uint64_t bytes() const;      // all tensors'
+  uint64_t bytes() const;      // of all tensors
   bool packed() const;         // one tensor holds all experts of a layer
   DType stored_dtype() const;  // the type of most of the bytes
 

@@ -32,7 +32,7 @@ class Readback {
 
   Ctx& ctx_;
   std::vector<Tensor> tensors_;
-  size_t tensor_ = 0;  // the next chunk's
+  size_t tensor_ = 0;  // of the next chunk
   int64_t done_ = 0;   // its elements that are in earlier chunks
   std::optional<Arena> arena_;
   struct Buffer {

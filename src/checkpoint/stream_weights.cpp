@@ -25,7 +25,7 @@ constexpr size_t kCopying = 2;  // buffers that the device may be copying from
 
 // A block of a parameter, and where it lies.
 struct Use {
-  HfFolder::Stored from;  // the place of the stretch's first element
+  HfFolder::Stored from;  // of the stretch's first element on
   Tensor to;
   const HfBlock* slice;
 };
@@ -73,7 +73,7 @@ std::vector<Use> find_uses(const HfFolder& folder, const State& state) {
 // Cuts the uses into stretches. Cuts no element in two.
 Cut cut(const std::vector<Use>& uses, const HfFolder& folder, const std::deque<UncachedFile>& files) {
   Cut result;
-  uint64_t limit = 0;  // the last stretch's: so far its buffer reaches
+  uint64_t limit = 0;  // of the last stretch: so far its buffer reaches
   for (const Use& use : uses) {
     const UncachedFile* file = &files[use.from.file - folder.files().data()];
     const uint64_t size = dtype_size(use.from.dtype);

@@ -14,7 +14,7 @@ struct Batch {
   Tensor targets;      // [N] int32: the token after row target_rows[i] in its document
   Tensor weights;      // [N] fp32: the targets' (data/weights.h); empty: all are 1
   Tensor doc_offsets;  // [D + 1] int32: document d is rows [doc_offsets[d], doc_offsets[d + 1]); last = live_tokens
-  IdIndex rows_by_id;  // the live rows'
+  IdIndex rows_by_id;  // of the live rows
   Tensor host_doc_offsets;  // doc_offsets for the host; the same tensor where the batch is in host memory
   int64_t live_tokens = 0;
   int64_t step_tokens = 0;  // live tokens of this accumulation step, on all ranks: what the router's loss is a mean of

@@ -147,7 +147,7 @@ void Bpe::take(std::vector<Symbol>& word, std::vector<Symbol>& out) const {
 
 void Bpe::merge_short(std::vector<Symbol>& word) const {
   size_t count = word.size();
-  std::array<PairMap::Value, kShort> pairs;  // each symbol's with its next
+  std::array<PairMap::Value, kShort> pairs;  // of each symbol and its next
   for (size_t i = 0; i + 1 < count; ++i) pairs[i] = merges_.find(word[i].id, word[i + 1].id);
   while (true) {
     size_t best = count;

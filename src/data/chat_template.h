@@ -17,7 +17,7 @@ struct TokenSequence;
 
 struct ChatTemplate {
   ChatTemplateName name = ChatTemplateName::kMistralV1;  // never kAuto
-  TemplateVariant variant = {};                          // a text template's (text_templates.h)
+  TemplateVariant variant = {};                          // of a text template (text_templates.h)
 };
 
 // The name in the key chat_template.

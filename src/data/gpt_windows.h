@@ -59,7 +59,7 @@ class GptWindows {
   std::span<const int32_t> lengths_;
   GptWindowOptions options_;
   int64_t epochs_ = 1;
-  std::vector<int32_t> sequences_;  // all epochs', shuffled
+  std::vector<int32_t> sequences_;  // of all epochs, shuffled
   std::vector<Begin> begins_;       // in the order of sequences_
   std::vector<uint32_t> order_;     // an order of begins_
 };

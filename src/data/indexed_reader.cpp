@@ -169,7 +169,7 @@ void IndexedReader::check_documents() {
         refuse(idx, fmt::format("document index {} is {}, after {} and of {} sequences", document, begins[i], last,
                                 sequences_));
       empty_documents_ += document > 0 && begins[i] == last;
-      for (; last < begins[i]; ++last) sequence_places_.insert(last + document);  // the document before's
+      for (; last < begins[i]; ++last) sequence_places_.insert(last + document);  // of the document before
     }
   }
   if (last != sequences_) refuse(idx, fmt::format("its documents end at sequence {} of {}", last, sequences_));

@@ -21,7 +21,7 @@ using Tokens = std::vector<Token>;
 struct Fragment {
   enum class Kind { kText, kOutput, kBlock } kind;
   std::string text;  // kText
-  Tokens tokens;     // a tag's
+  Tokens tokens;     // of a tag
 };
 
 bool is_word(char c) {

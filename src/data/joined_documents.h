@@ -31,7 +31,7 @@ class JoinedDocuments : public Documents {
   Place place(int64_t d) const;
 
   std::vector<std::shared_ptr<const Documents>> parts_;
-  std::vector<int64_t> begins_, records_before_;  // each part's
+  std::vector<int64_t> begins_, records_before_;  // of each part
   DocumentTotals totals_;
 };
 

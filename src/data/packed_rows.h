@@ -30,7 +30,7 @@ class PackedRows : public RowSource {
   const Documents& documents_;
   RowSequence rows_;
   int64_t max_tokens_, max_documents_;
-  std::vector<float> weights_;  // a document's, while it is counted
+  std::vector<float> weights_;  // of a document that is counted
 };
 
 }  // namespace mixtune

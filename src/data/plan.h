@@ -13,7 +13,7 @@
 namespace mixtune {
 
 struct PlanOptions {
-  int64_t max_seq_length = 0;  // a packed row's; no document is longer
+  int64_t max_seq_length = 0;  // of a packed row; no document is longer
   bool packing = false;        // off: one document a row
   bool shuffle = false;
   uint64_t seed = 0;

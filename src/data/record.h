@@ -26,7 +26,7 @@ struct Turn {
   Role role = Role::kSystem;
   std::string text;
   bool train = true;  // whether an assistant's turn is trained; other roles' turns need train_on_prompt too
-  float weight = 1;   // for an assistant's trained tokens
+  float weight = 1;   // of an assistant's tokens that are trained
   std::vector<ToolCall> tool_calls;  // an assistant's
   std::string tool_call_id, name;    // of a tool's turn: the call that it answers, the function's name; may be empty
 };

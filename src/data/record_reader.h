@@ -54,7 +54,7 @@ class RecordReader {
   std::unique_ptr<ByteStream> stream_;
   std::string buffer_;  // the content, up to where the stream is
   size_t begin_ = 0;    // the first byte that is not used yet
-  int64_t number_ = 0;  // the latest line's or element's
+  int64_t number_ = 0;  // of the latest line or element
   bool begun_ = false, is_array_ = false, ended_ = false;
 };
 

@@ -9,14 +9,14 @@ namespace mixtune {
 
 struct RowCounts {
   int64_t tokens = 0, targets = 0, documents = 0;
-  double weight = 0;  // all targets', added up by document: their number, where not weighted
+  double weight = 0;  // of all targets, added up by document: their number, where the source is not weighted
 };
 
 // Where a row is read into: each span has room for the longest row of the source.
 struct RowRoom {
   std::span<int32_t> ids;
   std::span<int32_t> targets;  // the token after each, which it is trained to predict, or kIgnoreTarget
-  std::span<float> weights;    // each target's, where the source is weighted; else empty
+  std::span<float> weights;    // of each target, where the source is weighted; else empty
   std::span<int32_t> begins;   // where the row's documents begin, which do not see each other: ascending from 0
 };
 

@@ -32,7 +32,7 @@ constexpr std::array kRefusedInRecord = {
 };
 
 using Integers = std::vector<int32_t>;
-using Lengths = std::vector<size_t>;  // the documents', in their order
+using Lengths = std::vector<size_t>;  // of documents, in their order
 
 void check_size(const Fields& record, std::string_view key, size_t size, size_t ids) {
   if (size != ids)

@@ -37,7 +37,7 @@ class Tokenizer {
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
 
-  const std::string& path() const { return path_; }   // the model file's
+  const std::string& path() const { return path_; }   // of the model file
   int32_t vocab_size() const { return vocab_size_; }  // counts added tokens
   int32_t bos() const { return bos_; }
   int32_t eos() const { return eos_; }

@@ -26,7 +26,7 @@ class ProtobufFields {
  public:
   struct Field {
     uint32_t number;
-    std::optional<std::string_view> bytes;  // a length-delimited field's
+    std::optional<std::string_view> bytes;  // of a length-delimited field
   };
 
   explicit ProtobufFields(std::string_view message) : rest_(message) {}

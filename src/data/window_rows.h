@@ -55,9 +55,9 @@ class WindowRows : public RowSource {
 
   std::vector<WindowSet> sets_;
   WindowRowOptions options_;
-  std::vector<int64_t> epoch_windows_;  // each set's
+  std::vector<int64_t> epoch_windows_;  // of each set
   int64_t epoch_rows_ = 0, rows_ = 0, max_documents_ = 1;
-  std::vector<GptWindows> windows_;  // each set's
+  std::vector<GptWindows> windows_;  // of each set
   std::vector<uint16_t> set_of_;     // the set of each row of a blend
   std::vector<uint32_t> window_of_;  // and its window there
   std::vector<WindowPart> parts_;    // those of the row found last

@@ -24,7 +24,7 @@ struct CoordinatorClientOptions {
   std::string host;
   int port = 0;
   int rank = 0, size = 1;
-  std::string token;                          // the job's: each side proves to the other that it knows it
+  std::string token;                          // of the job: each proves to the other that it knows it
   std::chrono::milliseconds timeout{30000};   // of joining, of get, and of each answer
   std::chrono::milliseconds patience{30000};  // then a warning says why it has not joined
   // Called once, from another thread, when the job has failed or the coordinator is gone; usually it ends the process.

@@ -14,7 +14,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kStrangerTime{5000};  // a connection proves within it what it is
 constexpr size_t kChunk = 64 << 10;
-constexpr int kConnections = 8;  // a rank's most: two, and attempts that it has given up
+constexpr int kConnections = 8;  // of a rank: two, and those of attempts that it has given up
 
 Error not_a_rank(std::string_view what) {
   return Error("", what, "");

@@ -81,7 +81,7 @@ class CoordinatorProtocol {
   const std::string token_;
   SharedValues values_;
   RankWatch watch_;
-  std::vector<int> connections_;  // each rank's, proven
+  std::vector<int> connections_;  // of each rank, proven
 };
 
 }  // namespace mixtune

@@ -23,7 +23,7 @@ class SharedValues {
   // Null where it is not set yet.
   const std::string* find(int rank, const std::string& key) const;
 
-  size_t bytes() const;  // all keys' and values'
+  size_t bytes() const;  // of all keys and values
 
  private:
   struct Used {

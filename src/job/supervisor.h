@@ -8,7 +8,7 @@
 namespace mixtune {
 
 struct SupervisorOptions {
-  std::string program = {};          // every rank's, found as a shell does; empty: the first word of `command`
+  std::string program = {};          // of every rank, found as the shell finds it; empty: the first word of `command`
   std::vector<std::string> command;  // its words; the first is what lists of processes show
   int ranks = 1;
   std::chrono::milliseconds timeout{30000};  // CoordinatorOptions::timeout

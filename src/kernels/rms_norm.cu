@@ -10,7 +10,7 @@ namespace mixtune::cuda {
 namespace {
 
 constexpr int kElements = 16;     // in each thread, of a row
-constexpr int kAnyThreads = 256;  // the kernels' for any row
+constexpr int kAnyThreads = 256;  // of the kernels for any row
 
 // Forward and recompute read r as it was rounded to S, so that they give the same bits.
 __device__ float norm(float weight, float r, float rstd) {

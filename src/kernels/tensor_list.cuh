@@ -11,7 +11,7 @@ class TensorList {
  public:
   struct Chunk {
     int tensor;
-    int64_t begin;  // in the tensor's elements
+    int64_t begin;  // in elements of the tensor
   };
 
   void clear() { count_ = 0; }
@@ -44,6 +44,6 @@ class TensorList {
   int count_ = 0;
 };
 
-constexpr size_t kMaxParameterBytes = 4096;  // a kernel's, on every driver
+constexpr size_t kMaxParameterBytes = 4096;  // of a kernel, on every driver
 
 }  // namespace mixtune::cuda

@@ -13,7 +13,7 @@ class ConsoleSink : public MetricSink {
   struct Options {
     int64_t logging_steps = 1;  // lines for its multiples, the first step and the last
     bool terminal = false;      // keep a live line between them
-    int columns = 0;            // the terminal's width; 0: unlimited
+    int columns = 0;            // of the terminal; 0: unlimited
   };
 
   ConsoleSink(std::FILE* out, Options options) : out_(out), options_(options) {}
@@ -28,7 +28,7 @@ class ConsoleSink : public MetricSink {
   std::FILE* out_;
   Options options_;
   int64_t total_steps_ = 0;
-  double smooth_milliseconds_ = 0;  // a step's, for the ETA
+  double smooth_milliseconds_ = 0;  // of a step, for the ETA
   bool live_ = false;               // the terminal shows a line that is to be replaced
 };
 

@@ -19,7 +19,7 @@ struct InstanceOptions {
   Recompute recompute = Recompute::kNone;
   ExpertsImplementation experts = ExpertsImplementation::kGrouped;
   GpuOptions gpu;
-  size_t stack_bytes = 0;               // activations'; 0: all that the device has left beside State
+  size_t stack_bytes = 0;               // of activations; 0: what the device has left beside State
   const Ranks* ranks = &single_rank();  // never null; outlive the instance
   int zero_stage = 1;                   // 1: each rank keeps a piece of the optimizer's state
 };

@@ -32,7 +32,7 @@ class Mixtral {
         keeping_(config, dispatcher, activations) {}
 
   const MixtralConfig& config() const { return config_; }
-  DType dtype() const { return activations_.dtype; }  // the activations'
+  DType dtype() const { return activations_.dtype; }  // of activations
 
   AttentionShape attention_shape(const Batch& batch) const;
 

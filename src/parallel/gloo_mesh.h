@@ -23,7 +23,7 @@ namespace mixtune {
 std::shared_ptr<gloo::transport::Device> make_gloo_device(const std::string& host);
 
 struct GlooGroup {
-  std::string prefix;      // of the group's keys in the store
+  std::string prefix;      // of its keys in the store
   int world = 1;           // number of ranks of the job
   std::vector<int> ranks;  // the members' ranks in the job
   int rank = 0;            // this process's place among the members

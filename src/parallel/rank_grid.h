@@ -35,17 +35,17 @@ constexpr Axes kDataAxes = {Axis::kCp, Axis::kDp};
 // place in their group hold the same ones. Experts need not be laid out as attention is: etp x ep divides tp x cp x dp.
 struct RankGrid {
   int world = 1, rank = 0;
-  int tensor_parallel = 1, context_parallel = 1, pipeline_parallel = 1;  // the dense layers'
-  int expert_tensor_parallel = 1, expert_parallel = 1;                   // the experts', in as many stages
+  int tensor_parallel = 1, context_parallel = 1, pipeline_parallel = 1;  // of dense layers
+  int expert_tensor_parallel = 1, expert_parallel = 1;                   // of experts, in as many pipeline stages
 
   // Whether the sizes divide the world as above, and the rank is in it. All other functions need a legal grid.
   bool legal() const;
 
   // A group is the ranks that differ from this one along `axes` alone, in the order of their ranks.
   int size(Axes axes) const;
-  int position(Axes axes) const;            // this rank's place in its group; along one axis, on that
+  int position(Axes axes) const;            // of this rank in its group; along one axis, its place on it
   int color(Axes axes) const;               // the group's number: 0, 1, ... groups - 1
-  std::vector<int> ranks(Axes axes) const;  // the group's
+  std::vector<int> ranks(Axes axes) const;  // of the group
 
   // The experts of this rank: [first, first + count).
   struct Experts {

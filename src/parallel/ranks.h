@@ -30,7 +30,7 @@ struct DoNothing {
 struct Ranks {
   RankGrid grid;
   std::optional<Device> device;                   // the job's choice for this rank; none: this rank's own
-  std::unique_ptr<Traffic> traffic;               // all groups'; null where there is one rank
+  std::unique_ptr<Traffic> traffic;               // of all groups; none where there is one rank
   std::shared_ptr<Communicator> all;              // for barriers, texts and reports
   std::shared_ptr<Communicator> data;             // cp x dp, other tokens: sums of losses and of router statistics
   std::shared_ptr<Communicator> dense;            // cp x dp, copies of the dense parameters: sums of their gradients

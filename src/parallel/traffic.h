@@ -17,7 +17,7 @@ class Traffic {
   struct Sum {
     int64_t calls = 0;
     int64_t bytes = 0;           // sent by this rank to others (wrapped_communicator.h)
-    double seconds = 0;          // the operations', waiting for others included
+    double seconds = 0;          // of the operations, waiting for others included
     double exposed_seconds = 0;  // time in which this rank did nothing else; in the lane: the waits for it
   };
 
@@ -48,7 +48,7 @@ class Traffic {
   void add_times();
 
   bool counting_ = false, inside_ = false;
-  std::unique_ptr<StampClock> clock_;  // the first ctx's
+  std::unique_ptr<StampClock> clock_;  // of the first ctx
   std::vector<Entry> entries_;
   std::vector<Span> spans_;  // times not added yet
 };

@@ -50,7 +50,7 @@ struct ParamSpec {
   bool trainable = true;
   bool of_experts = false;          // held by the ranks that hold these experts; otherwise by all
   Place place = {};                 // neighbours of one place lie together: a bucket
-  std::optional<DType> dtype = {};  // the weight's; none: the state's
+  std::optional<DType> dtype = {};  // of the weight; none: that of the state
   Origin origin = Origin::kStored;
 };
 

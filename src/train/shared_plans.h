@@ -23,7 +23,7 @@ class SharedPlans {
 
  private:
   Instance& instance_;
-  std::vector<int> chooser_;  // each rank's
+  std::vector<int> chooser_;  // of each rank
 };
 
 }  // namespace mixtune

@@ -19,7 +19,7 @@ using nlohmann::json;
 
 constexpr int kWentBad = 17;
 constexpr int kRareToken = 4000;
-constexpr size_t kHidden = 16;  // make_model's
+constexpr size_t kHidden = 16;  // of make_model
 
 // Changes the elements of an fp32 tensor of a checkpoint's file.
 void edit(const fs::path& file, const std::string& tensor, const std::function<float(size_t element, float)>& change) {
@@ -51,7 +51,7 @@ void make_trap(const fs::path& file) {
 
 struct Layout {
   int expert_parallel;
-  int bad_row;  // the rare token's; row r is of rank r % 2, in step r / 2 + 1
+  int bad_row;  // of the rare token; row r is of rank r % 2, in step r / 2 + 1
 };
 
 class BadSteps : public testing::TestWithParam<Layout> {

@@ -88,7 +88,7 @@ TEST_F(DataCacheRuns, IndexedDataIsReadWhereItLies) {
   for (std::string& arg : args)
     if (arg == "--train_file=data.jsonl") arg = "--train_file=tokens";
   const Outcome outcome = done(args);
-  EXPECT_EQ(entries().size(), 1u) << outcome.err;  // the validation data's
+  EXPECT_EQ(entries().size(), 1u) << outcome.err;  // of the validation data
   done(run_with("out", {"--data_cache=off"}));
   expect_same_metrics("out", "indexed");
 }

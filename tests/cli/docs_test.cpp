@@ -40,7 +40,7 @@ struct Shown {
   std::string page;
   int line = 0;
   std::string command;
-  std::map<std::string, std::string> configs;  // the page's YAML blocks that begin with "# NAME.yaml", by name
+  std::map<std::string, std::string> configs;  // of the page's YAML blocks that begin with "# NAME.yaml", by name
 };
 
 void PrintTo(const Shown& shown, std::ostream* out) {
@@ -62,7 +62,7 @@ std::string command_of(std::string line) {
 std::vector<Shown> commands_of_page(const fs::path& path) {
   std::vector<Shown> commands;
   std::map<std::string, std::string> configs;
-  std::string name, block;  // a YAML file's
+  std::string name, block;  // of a YAML file
   std::istringstream lines(read(path));
   bool code = false;
   int number = 0;

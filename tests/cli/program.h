@@ -11,7 +11,7 @@
 namespace mixtune {
 
 struct Outcome {
-  int code = -1;  // exit's; -1: ended by a signal or out of time
+  int code = -1;  // of exit; -1: ended by a signal or out of time
   std::string out, err;
   double seconds = 0;
 };

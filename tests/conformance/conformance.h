@@ -49,7 +49,7 @@ class Conformance {
 
   DType dtype() const { return dtype_; }
   uint64_t seed() const { return seed_; }
-  size_t gpu_bytes() const;  // the operands'
+  size_t gpu_bytes() const;  // of the operands
 
   // mean + deviation * normal values of (seed, name), rounded to the GPU's dtype (default: the case's) on both sides.
   Operand random(std::string_view name, Shape shape, double deviation = 1, double mean = 0);

@@ -170,10 +170,10 @@ class Bf16Parity : public testing::TestWithParam<Where> {
   std::vector<std::unique_ptr<TestData>> data_;
   std::shared_ptr<const Documents> documents_;
   std::optional<Loader> loader_;
-  std::vector<Batch> batches_;  // each rank's
-  Batch batch_;                 // this rank's
+  std::vector<Batch> batches_;  // of each rank
+  Batch batch_;                 // of this one
   std::optional<Forward> reference_;
-  std::vector<std::unique_ptr<Replay>> cpu_replays_;  // for each rank's batch
+  std::vector<std::unique_ptr<Replay>> cpu_replays_;  // of each rank's batch
   std::optional<Replay> gpu_replay_;
 };
 

@@ -5,7 +5,7 @@
 
 namespace mixtune {
 
-constexpr int64_t kMaxGpuHeadDim = 256;  // limits a GPU's kernels, not the CPU's
+constexpr int64_t kMaxGpuHeadDim = 256;  // of a GPU's kernels; the CPU's take any
 
 // The shape that forward and backward share. qkv [T, (q_heads + 2 kv_heads) * D] holds a token's query heads, key
 // heads, value heads; query head h reads key-value head h / (q_heads / kv_heads). Query i of a document sees its keys j

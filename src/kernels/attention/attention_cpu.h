@@ -26,7 +26,7 @@ constexpr int64_t score_stride(int64_t keys) {
 struct AttentionBlock {
   int64_t q0, queries, k0, keys;
 
-  int64_t stride() const { return score_stride(keys); }  // the scores'
+  int64_t stride() const { return score_stride(keys); }  // of its scores
 };
 
 inline AttentionBlock attention_block(int64_t doc_begin, int64_t doc_end, int64_t q0, int64_t window) {

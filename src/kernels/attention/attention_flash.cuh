@@ -18,7 +18,7 @@ struct alignas(8) RowSpan {
 };
 
 struct FlashShape {
-  int32_t rows, live_rows;  // the batch's, and those in documents: the first ones
+  int32_t rows, live_rows;  // of the batch, and those in documents: the first ones
   int32_t padded_rows;      // a multiple of kRowAlignment, so that tiles may read per-row values past the end
   int32_t head_dim, q_heads, kv_heads;
   float scale;           // the factor on scores

@@ -32,7 +32,7 @@ struct CopyKvGradients {
   int32_t width, stride;  // of a row: dk's width, dqkv's stride
 };
 
-constexpr int kCopyThreads = 256, kCopyRows = 4;  // each block's
+constexpr int kCopyThreads = 256, kCopyRows = 4;  // of a block
 
 __global__ void __launch_bounds__(kCopyThreads) copy_kv_gradients_kernel(CopyKvGradients args) {
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kCopyRows;

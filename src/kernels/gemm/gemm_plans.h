@@ -78,9 +78,9 @@ class GemmPlans : public GpuPart {
   bool by_rule_;
   GemmChoices choices_;                // in use
   GemmChoices exact_;                  // for shapes that the algorithm of their bucket does not take
-  GemmChoices measured_;               // this process's
-  std::optional<GemmChoices> stored_;  // the file's, once it was read
-  std::vector<GemmProduct> products_;  // the op's at work
+  GemmChoices measured_;               // by this process
+  std::optional<GemmChoices> stored_;  // in the file, once it was read
+  std::vector<GemmProduct> products_;  // of the op at work
 };
 
 }  // namespace mixtune
