@@ -51,7 +51,7 @@ std::vector<int32_t> end_of_text_ids(const std::string& folder, const MixtralCon
     ids.insert(ids.end(), more.begin(), more.end());
   }
   std::ranges::sort(ids);
-  ids.erase(std::ranges::unique(ids).begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   return ids;
 }
 

@@ -12,7 +12,6 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
-#include <ranges>
 #include <string_view>
 #include <thread>
 
@@ -113,7 +112,7 @@ FolderClaim::FolderClaim(const std::string& path) : FolderClaim(path, Unclaimed{
 FolderClaim::~FolderClaim() {
   if (kept_) return;
   if (made_lock_) unlink(lock_path(path_).c_str());
-  for (const std::string& folder : made_ | std::views::reverse) rmdir(folder.c_str());
+  for (; !made_.empty(); made_.pop_back()) rmdir(made_.back().c_str());
 }
 
 void FolderClaim::make_folders() {
@@ -121,7 +120,8 @@ void FolderClaim::make_folders() {
   std::error_code error;
   for (std::string place = path_; !fs::exists(fs::status(place, error)); place = parent_folder(place))
     missing.push_back(place);
-  for (const std::string& folder : missing | std::views::reverse) {
+  for (; !missing.empty(); missing.pop_back()) {
+    const std::string& folder = missing.back();
     if (mkdir(folder.c_str(), 0777) == 0) {
       made_.push_back(folder);
       continue;
