@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "data/batch_builder.h"
 #include "model/instance.h"
 
 namespace mixtune {
@@ -19,11 +20,9 @@ class Decoder {
   std::vector<float> logits(const std::vector<int32_t>& ids, int64_t count);
 
  private:
-  Batch batch(const std::vector<int32_t>& ids);
-
   Instance instance_;
   Saved saved_;
-  std::vector<int32_t> ids_, positions_, doc_offsets_;
+  BatchBuilder builder_;
 };
 
 }  // namespace mixtune

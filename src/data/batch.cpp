@@ -1,25 +1,6 @@
 #include "data/batch.h"
 
-#include <algorithm>
-
 namespace mixtune {
-
-IdIndex index_ids(const Tensor& ids, const IdIndex& room, uint64_t* sorted) {
-  const int64_t live = ids.elements();
-  for (int64_t row = 0; row < live; ++row) sorted[row] = static_cast<uint64_t>(ids.as<int32_t>()[row]) << 32 | row;
-  std::sort(sorted, sorted + live);
-  int32_t *unique = room.ids.as<int32_t>(), *begin = room.begin.as<int32_t>(), *rows = room.rows.as<int32_t>();
-  int64_t count = 0;
-  for (int64_t i = 0; i < live; ++i) {
-    const auto id = static_cast<int32_t>(sorted[i] >> 32);
-    rows[i] = static_cast<int32_t>(sorted[i]);
-    if (count > 0 && unique[count - 1] == id) continue;
-    begin[count] = static_cast<int32_t>(i);
-    unique[count++] = id;
-  }
-  begin[count] = static_cast<int32_t>(live);
-  return {room.ids.slice(0, count), room.begin.slice(0, count + 1), room.rows.slice(0, live)};
-}
 
 Batch to_device(Ctx& ctx, const Batch& host) {
   if (!ctx.like_gpu()) return host;

@@ -1,4 +1,4 @@
-// Batch: the model's only input. Built in src/data, the one place that shifts targets.
+// Batch: the model's only input. BatchBuilder makes it; labels are shifted in src/data alone.
 #pragma once
 
 #include "kernels/embedding.h"
@@ -21,10 +21,6 @@ struct Batch {
 
   int64_t target_tokens() const { return targets.rows(); }
 };
-
-// Makes the IdIndex of ids [live], in host memory. `room` has room for it: ids and rows [live], begin [live + 1];
-// `sorted` is scratch of `live` elements.
-IdIndex index_ids(const Tensor& ids, const IdIndex& room, uint64_t* sorted);
 
 // The batch on the device of ctx. On the CPU it is `host` itself; on a GPU it is pushed on the stack and copied in the
 // order of its stream, so that `host` must stay as it is until a wait.

@@ -3,7 +3,6 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "data/batch.h"
 #include "data/label.h"
 
 namespace mixtune {
@@ -34,8 +33,9 @@ void read_sample(const IndexedReader& reader, std::span<const WindowPart> parts,
     if (begin == 0 || (masking.reset_attention_mask && begin < tokens - 1)) sample.begins.push_back(begin);
     begin += part.count;
   }
+  shift_labels(sample.targets);
   sample.ids.pop_back();
-  sample.targets.erase(sample.targets.begin());
+  sample.targets.pop_back();
 }
 
 }  // namespace mixtune

@@ -3,14 +3,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
-#include "data/batch.h"
+#include "data/batch_builder.h"
 #include "data/documents.h"
 #include "data/plan.h"
 #include "data/row_source.h"
-#include "tensor/memory.h"
 
 namespace mixtune {
 
@@ -51,25 +51,19 @@ class Loader {
   const Step& load(int64_t step);
 
   // The largest T of any micro-batch, and the most documents in one.
-  int64_t max_batch_tokens() const { return max_tokens_; }
-  int64_t max_batch_documents() const { return max_documents_; }
-  bool weighted() const { return !weights_.empty(); }                                  // batches have weights
-  int64_t max_micro_batches() const { return static_cast<int64_t>(buffers_.size()); }  // of a step
+  int64_t max_batch_tokens() const { return room_.tokens; }
+  int64_t max_batch_documents() const { return room_.documents; }
+  bool weighted() const { return room_.weighted; }                          // batches have weights
+  int64_t max_micro_batches() const { return builder_.value().batches(); }  // of a step
 
  private:
-  struct Buffers {
-    int32_t *ids, *targets, *positions, *target_rows, *doc_offsets;
-    int32_t *sorted_ids, *id_begins, *id_rows;
-    float* weights;  // null: all are 1
-  };
-
   struct Rows {
     int64_t begin, end;
   };
   Rows rows_of(Rows accumulation_step, int rank) const;
-  Batch fill(const Buffers& buffers, Rows rows);
-  void add(const RowCounts& counts);    // to step_
+  void read(Rows rows);                 // adds them to the batch and to step_
   int64_t count_other_rows(Rows rows);  // adds them to step_; returns their tokens
+  void add(const RowCounts& counts);    // to step_
 
   std::unique_ptr<RowSource> source_;
   Share share_;
@@ -77,13 +71,9 @@ class Loader {
   int64_t rows_per_accumulation_;  // rows_per_micro_batch of each rank
   int64_t rows_per_step_;
   int64_t steps_;
-  int64_t max_tokens_, max_documents_;
-  std::unique_ptr<Arena> arena_;
-  std::vector<Buffers> buffers_;  // of each micro-batch
+  BatchRoom room_;
+  std::optional<BatchBuilder> builder_;
   std::vector<Batch> batches_;
-  std::vector<uint64_t> sorted_;  // (id, row) of the batch being filled
-  std::vector<int32_t> targets_;  // of the row that is read last
-  std::vector<float> weights_;    // the same; empty: the rows are not weighted
   Step step_;
 };
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "data/batch.h"
 #include "data/label.h"
 
 namespace mixtune {
@@ -45,15 +44,16 @@ RowCounts PackedRows::read(int64_t row, const RowRoom& room) {
   RowCounts counts;
   for (const int64_t d : rows_.row(row)) {
     const auto begin = static_cast<size_t>(counts.tokens), length = static_cast<size_t>(documents_.length(d));
-    const std::span<int32_t> targets = room.targets.subspan(begin, length);
-    documents_.read(d, room.ids.subspan(begin, length), targets);
-    std::shift_left(targets.begin(), targets.end(), 1);
-    targets.back() = kIgnoreTarget;
+    const std::span<int32_t> labels = room.targets.subspan(begin, length);
+    documents_.read(d, room.ids.subspan(begin, length), labels);
     room.begins[static_cast<size_t>(counts.documents)] = static_cast<int32_t>(begin);
     const std::span<float> weights = room.weights.subspan(weighted() ? begin : 0, weighted() ? length : 0);
     if (weighted()) documents_.read_weights(d, weights);
-    add(d, std::ranges::count_if(targets, [](int32_t target) { return target != kIgnoreTarget; }), weights, counts);
-    if (weighted()) std::shift_left(weights.begin(), weights.end(), 1);
+    const auto trained = [](int32_t label) {
+      return label != kIgnoreTarget;
+    };
+    add(d, std::ranges::count_if(labels.subspan(1), trained), weights, counts);
+    shift_labels(labels, weights);
   }
   return counts;
 }

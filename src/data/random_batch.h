@@ -1,7 +1,7 @@
 // A batch of random tokens: for warm-up and benchmarks.
 #pragma once
 
-#include "data/batch.h"
+#include "data/batch_builder.h"
 
 namespace mixtune {
 
@@ -15,7 +15,7 @@ class RandomBatch {
   const Batch& batch() const { return batch_; }
 
  private:
-  Arena arena_;
+  BatchBuilder builder_;
   Batch batch_;
 };
 

@@ -1,9 +1,12 @@
 // What tests of the model share: a small model with random weights, and documents of given lengths.
 #pragma once
 
+#include <numeric>
 #include <vector>
 
 #include "base/random.h"
+#include "data/batch_builder.h"
+#include "data/label.h"
 #include "kernels/cast.h"
 #include "model/instance.h"
 #include "train/micro_batch.h"
@@ -85,54 +88,34 @@ inline MicroBatchLoss run_micro_batch(Ctx& ctx, const Mixtral& model, const Batc
   return {losses[0], losses[1]};
 }
 
-// Random documents of the given lengths; about a third of the tokens have no target. A document of one token, which has
-// none, stands in the batch for its position and routing alone.
+// Random documents of the given lengths; about a third of the tokens have no target, the others a random one. A
+// document of one token, which has none, stands in the batch for its position and routing alone.
 class TestData {
  public:
-  TestData(int64_t vocab, const std::vector<int64_t>& lengths) {
+  TestData(int64_t vocab, const std::vector<int64_t>& lengths)
+      : builder_({.tokens = std::accumulate(lengths.begin(), lengths.end(), int64_t{0}),
+                  .documents = static_cast<int64_t>(lengths.size())}) {
     const uint64_t key = random_key(3, "documents");
     uint64_t index = 0;
+    builder_.begin();
     for (const int64_t length : lengths) {
-      offsets_.push_back(static_cast<int32_t>(ids_.size()));
+      std::vector<int32_t> ids, labels = {kIgnoreTarget};
       for (int64_t i = 0; i < length; ++i, ++index) {
-        if (i + 1 < length && random_below(key, 3 * index + 1, 3) > 0) {
-          target_rows_.push_back(static_cast<int32_t>(ids_.size()));
-          targets_.push_back(static_cast<int32_t>(random_below(key, 3 * index + 2, vocab)));
-        }
-        ids_.push_back(static_cast<int32_t>(random_below(key, 3 * index, vocab)));
-        positions_.push_back(static_cast<int32_t>(i));
+        ids.push_back(static_cast<int32_t>(random_below(key, 3 * index, vocab)));
+        const bool trained = random_below(key, 3 * index + 1, 3) > 0;
+        labels.push_back(trained ? static_cast<int32_t>(random_below(key, 3 * index + 2, vocab)) : kIgnoreTarget);
       }
+      labels.pop_back();
+      builder_.add_document(ids, labels);
     }
-    live_tokens_ = static_cast<int64_t>(ids_.size());
-    offsets_.push_back(static_cast<int32_t>(live_tokens_));
-    const int64_t rows = (live_tokens_ + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
-    ids_.resize(rows, 0);
-    positions_.resize(rows, 0);
-    std::vector<uint64_t> sorted(live_tokens_);
-    unique_.resize(live_tokens_), begins_.resize(live_tokens_ + 1), rows_.resize(live_tokens_);
-    index_ = index_ids(view(ids_).slice(0, live_tokens_), {view(unique_), view(begins_), view(rows_)}, sorted.data());
+    batch_ = builder_.finish();
   }
 
-  Batch batch() const {
-    return {.ids = view(ids_),
-            .positions = view(positions_),
-            .target_rows = view(target_rows_),
-            .targets = view(targets_),
-            .doc_offsets = view(offsets_),
-            .rows_by_id = index_,
-            .host_doc_offsets = view(offsets_),
-            .live_tokens = live_tokens_,
-            .step_tokens = live_tokens_};
-  }
+  const Batch& batch() const { return batch_; }
 
  private:
-  static Tensor view(const std::vector<int32_t>& values) {
-    return host_tensor(values.data(), {static_cast<int64_t>(values.size())});
-  }
-
-  std::vector<int32_t> ids_, positions_, target_rows_, targets_, offsets_, unique_, begins_, rows_;
-  IdIndex index_;
-  int64_t live_tokens_ = 0;
+  BatchBuilder builder_;
+  Batch batch_;
 };
 
 }  // namespace mixtune

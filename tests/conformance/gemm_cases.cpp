@@ -111,7 +111,7 @@ class Groups {
   explicit Groups(std::vector<int32_t> count, int64_t trailing = 0) : count_(std::move(count)) {
     for (const int32_t n : count_) {
       begin_.push_back(static_cast<int32_t>(rows_));
-      rows_ += (n + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
+      rows_ += align_rows(n);
     }
     rows_ += trailing;
   }

@@ -138,7 +138,7 @@ struct Map {
     for (int64_t i = 0; i < pairs(); ++i)
       if (expert(i) >= 0) ++count[expert(i)];
     int64_t rows = 0;
-    for (const int64_t n : count) rows += (n + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
+    for (const int64_t n : count) rows += align_rows(n);
     return rows;
   }
 };

@@ -20,9 +20,8 @@ void check_shape(const AttentionShape& shape, const Tensor& qkv, const Tensor& o
 void count_scratch(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv) {
   if (!ctx.is_meta() || qkv.dtype != DType::kBF16) return;
   const Stack::Frame frame(ctx.stack);
-  const AttentionPlanKey plan(
-      Pass::kBackward, shape,
-      {.tokens = round_up(qkv.rows(), kRowAlignment), .documents = shape.host_doc_offsets.rows() - 1});
+  const AttentionPlanKey plan(Pass::kBackward, shape,
+                              {.tokens = align_rows(qkv.rows()), .documents = shape.host_doc_offsets.rows() - 1});
   ctx.stack.push("cuDNN attention", {plan.backward_bytes()}, DType::kU8);
 }
 

@@ -78,9 +78,9 @@ inline std::vector<AttentionPlanKey> warm_up_plans(const AttentionShape& shape, 
   std::vector<AttentionPlanKey> plans;
   for (const Pass pass : {Pass::kForward, Pass::kBackward}) {
     AttentionPlanKey key(pass, shape, limits);
-    key.tokens = round_up(limits.tokens, kRowAlignment);
+    key.tokens = align_rows(limits.tokens);
     for (int64_t longest = limits.longest_document; longest > 0; longest = longest > kRowAlignment ? longest / 4 : 0) {
-      key.longest = round_up(longest, kRowAlignment);
+      key.longest = align_rows(longest);
       for (key.documents = limits.documents; key.documents > 0; key.documents /= 4)
         if (2 * key.rows() >= key.tokens || (longest == limits.longest_document && key.documents == limits.documents))
           plans.push_back(key);
