@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <map>
 #include <memory>
-#include <numeric>
 #include <span>
 
 #include "base/random.h"
@@ -13,6 +12,7 @@
 #include "data/random_batch.h"
 #include "kernels/fill.h"
 #include "tensor/profiler.h"
+#include "train/expert_load.h"
 #include "train/memory_plan.h"
 #include "train/step_runner.h"
 #include "train/warm_up.h"
@@ -127,8 +127,7 @@ double routing_imbalance(const Saved& saved) {
   double worst = 0;
   for (const LayerSaved& layer : saved.layers) {
     const std::span<const int32_t> counts(layer.dispatch.count.as<int32_t>(), layer.dispatch.count.rows());
-    const double mean = std::accumulate(counts.begin(), counts.end(), 0.0) / static_cast<double>(counts.size());
-    worst = std::max(worst, std::ranges::max(counts) / mean);
+    worst = std::max(worst, expert_imbalance(counts));
   }
   return worst;
 }

@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
+
+#include "train/expert_load.h"
 
 namespace mixtune {
 
@@ -87,8 +88,7 @@ void ParallelReport::count_routed() {
       const double* counts = router_stats_.row(i).row(layer).row(0).as<double>();
       for (int64_t e = 0; e < experts_; ++e) routed_[e] += counts[e];
     }
-    const double mean = std::accumulate(routed_.begin(), routed_.end(), 0.0) / static_cast<double>(experts_);
-    record_.expert_imbalance = std::max(record_.expert_imbalance, *std::ranges::max_element(routed_) / mean);
+    record_.expert_imbalance = std::max(record_.expert_imbalance, expert_imbalance<double>(routed_));
     for (int64_t e = 0; e < experts_; ++e) record_.expert_tokens[e] += static_cast<int64_t>(routed_[e]);
   }
 }

@@ -3,12 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <numeric>
 #include <thread>
 
 #include "parallel/gloo_communicator.h"
 #include "parallel/testing.h"
+#include "train/expert_load.h"
 #include "train/step_runner.h"
 #include "train/testing.h"
 
@@ -44,6 +46,12 @@ std::vector<ParallelRecord> run_ranks(int zero_stage) {
   records[0] = run_rank(store, 0, zero_stage);
   second.join();
   return records;
+}
+
+TEST(ExpertImbalance, IsTheMostByTheMean) {
+  EXPECT_EQ(expert_imbalance<int32_t>(std::vector{3, 0, 5, 0}), 2.5);
+  EXPECT_EQ(expert_imbalance<double>(std::vector{7.0, 7.0, 7.0}), 1);
+  EXPECT_TRUE(std::isnan(expert_imbalance<double>(std::vector{0.0, 0.0})));
 }
 
 TEST(ParallelReport, TellsEveryRankOfAll) {
