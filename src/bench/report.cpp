@@ -4,6 +4,7 @@
 #include "base/json_value.h"
 #include "base/log.h"
 #include "bench/step.h"
+#include "metrics/fields.h"
 
 namespace mixtune {
 
@@ -54,15 +55,8 @@ std::string print_table(const StepBench& bench, const StepBenchResult& r) {
   const RankGrid& grid = bench.options.ranks->grid;
   if (grid.world > 1) row("ranks", grid.str());
   if (grid.world > 1 && bench.mode != BenchMode::kForward) {
-    const auto time = [&](std::string_view name, double milliseconds) {
-      row(name, fmt::format("{:.2f} ms {:4.1f}%", milliseconds, 100 * milliseconds / r.milliseconds));
-    };
-    row("all-to-all, sent by a rank", fmt::format("{:.2f} GB", static_cast<double>(r.exposed.exchange_bytes) / 1e9));
-    time("all-to-all", r.exposed.exchange_milliseconds);
-    time("all-to-all, not hidden", r.exposed.exchange_exposed_milliseconds);
-    time("sum of gradients, not hidden", r.exposed.gradient_sum_milliseconds);
-    time("weights of others, not hidden", r.exposed.weight_gather_milliseconds);
-    time("all collectives, not hidden", r.exposed.collective_milliseconds);
+    for (const RankField& field : kRankFields)
+      if (field.bench_name) field.of(r.exposed, [&](auto number) { row(field.bench_label, shown(number, r)); });
   }
   if (r.routing_imbalance > 0) row("routing, largest expert / mean", fmt::format("{:.3f}", r.routing_imbalance));
   row("recomputed layers", fmt::format("{}", r.recomputed_layers));
@@ -83,7 +77,7 @@ std::string print_json(const StepBench& bench, const StepBenchResult& r) {
   for (const StepBenchResult::Part& part : r.parts) parts[part.name] = part.milliseconds;
   const StateTypes& types = bench.options.types;
   const RankGrid& grid = bench.options.ranks->grid;
-  const nlohmann::ordered_json object = {
+  nlohmann::ordered_json object = {
       {"device", r.device},
       {"mode", mode_name(bench.mode)},
       {"layers", bench.model.num_hidden_layers},
@@ -116,14 +110,10 @@ std::string print_json(const StepBench& bench, const StepBenchResult& r) {
       {"late_plans", r.late_plans},
       {"plans", r.plans},
       {"loss", r.loss},
-      {"exchange_bytes", known(r.exposed.exchange_bytes)},
-      {"exchange_milliseconds", known(r.exposed.exchange_milliseconds)},
-      {"exchange_exposed_milliseconds", known(r.exposed.exchange_exposed_milliseconds)},
-      {"gradient_sum_exposed_milliseconds", known(r.exposed.gradient_sum_milliseconds)},
-      {"weight_gather_exposed_milliseconds", known(r.exposed.weight_gather_milliseconds)},
-      {"collectives_exposed_milliseconds", known(r.exposed.collective_milliseconds)},
-      {"parts_milliseconds", parts},
   };
+  for (const RankField& field : kRankFields)
+    if (field.bench_name) field.of(r.exposed, [&](auto number) { object[field.bench_name] = known(number); });
+  object["parts_milliseconds"] = parts;
   return object.dump(2) + "\n";
 }
 

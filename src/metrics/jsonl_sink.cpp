@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/json_value.h"
 #include "base/log.h"
+#include "metrics/fields.h"
 
 namespace mixtune {
 
@@ -28,18 +29,10 @@ bool write_all(int fd, std::string_view text) {
 }
 
 void add(const ParallelRecord& r, nlohmann::ordered_json& object) {
-  const auto of_ranks = [&r](auto field) {
-    nlohmann::ordered_json values;
-    for (const RankRecord& rank : r.ranks) values.push_back(rank.*field);
-    return values;
-  };
-  object["rank_tokens"] = of_ranks(&RankRecord::tokens);
-  object["rank_exchange_bytes"] = of_ranks(&RankRecord::exchange_bytes);
-  object["rank_exchange_milliseconds"] = of_ranks(&RankRecord::exchange_milliseconds);
-  object["rank_exchange_exposed_milliseconds"] = of_ranks(&RankRecord::exchange_exposed_milliseconds);
-  object["rank_gradient_sum_milliseconds"] = of_ranks(&RankRecord::gradient_sum_milliseconds);
-  object["rank_weight_gather_milliseconds"] = of_ranks(&RankRecord::weight_gather_milliseconds);
-  object["rank_collective_milliseconds"] = of_ranks(&RankRecord::collective_milliseconds);
+  for (const RankField& field : kRankFields) {
+    nlohmann::ordered_json& values = object[fmt::format("rank_{}", field.name)];
+    for (const RankRecord& rank : r.ranks) field.of(rank, [&](auto number) { values.push_back(number); });
+  }
   object["expert_tokens"] = r.expert_tokens;
   object["expert_imbalance"] = r.expert_imbalance;
 }
@@ -54,19 +47,8 @@ JsonlSink::JsonlSink(const std::string& path)
 }
 
 void JsonlSink::step(const StepRecord& r) {
-  nlohmann::ordered_json object = {{"step", r.step},
-                                   {"total_steps", r.total_steps},
-                                   {"epoch", r.epoch},
-                                   {"loss", r.loss},
-                                   {"lm_loss", r.lm_loss},
-                                   {"aux_loss", r.aux_loss},
-                                   {"grad_norm", r.grad_norm},
-                                   {"learning_rate", r.learning_rate},
-                                   {"tokens", r.tokens},
-                                   {"target_tokens", r.target_tokens},
-                                   {"recomputed_layers", r.recomputed_layers},
-                                   {"tokens_per_second", r.tokens_per_second},
-                                   {"milliseconds", r.milliseconds}};
+  nlohmann::ordered_json object;
+  for (const Field<StepRecord>& field : kStepFields) field.of(r, [&](auto number) { object[field.name] = number; });
   if (!r.plans.empty()) object["plans"] = r.plans;
   if (r.parallel) add(*r.parallel, object);
   write(object.dump());

@@ -7,16 +7,16 @@
 
 namespace mixtune {
 
-// One rank's part in a step. Its times include waiting for other ranks.
+// One rank's step: kRankFields (metrics/fields.h) says what each number is. Its times are its own, in which waiting for
+// other ranks is included.
 struct RankRecord {
-  int64_t tokens = 0;          // live tokens of its micro-batches
-  int64_t exchange_bytes = 0;  // tokens, their gradients and routing weights, sent to other ranks
+  int64_t tokens = 0;
+  int64_t exchange_bytes = 0;
   double exchange_milliseconds = 0;
-  // The time in which the rank did nothing else.
   double exchange_exposed_milliseconds = 0;
   double gradient_sum_milliseconds = 0;
-  double weight_gather_milliseconds = 0;  // for weights that the step before updated; 0 where each rank updates all
-  double collective_milliseconds = 0;     // all of these, and small ones
+  double weight_gather_milliseconds = 0;
+  double collective_milliseconds = 0;
 };
 
 // The part of a record that only a step of several ranks has.
@@ -26,18 +26,19 @@ struct ParallelRecord {
   double expert_imbalance = 0;         // the most that an expert got / the mean, of the layer where it is largest
 };
 
+// kStepFields (metrics/fields.h) says what each number is.
 struct StepRecord {
-  int64_t step = 0;         // from 1
-  int64_t total_steps = 0;  // steps of the run
-  double epoch = 0;         // passes over the data, this step included
-  double loss = 0;          // lm_loss + router_aux_loss_coef * aux_loss
-  double lm_loss = 0;       // of all targets, the mean by their weights
+  int64_t step = 0;
+  int64_t total_steps = 0;
+  double epoch = 0;
+  double loss = 0;
+  double lm_loss = 0;
   double aux_loss = 0;
-  double grad_norm = 0;      // before clipping
-  double learning_rate = 0;  // the one the step used
-  int64_t tokens = 0;        // live tokens
+  double grad_norm = 0;
+  double learning_rate = 0;
+  int64_t tokens = 0;
   int64_t target_tokens = 0;
-  int64_t recomputed_layers = 0;  // layers whose activations did not fit, over all micro-batches
+  int64_t recomputed_layers = 0;
   double tokens_per_second = 0;
   double milliseconds = 0;
   std::string plans = {};  // in a run's first step on a GPU: the digest of its matrix products' algorithms

@@ -2,10 +2,12 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <limits>
 #include <string>
 #include <vector>
@@ -13,7 +15,9 @@
 #include "base/error.h"
 #include "base/json_value.h"
 #include "base/temp_folder.h"
+#include "base/test_paths.h"
 #include "metrics/console_sink.h"
+#include "metrics/fields.h"
 #include "metrics/jsonl_sink.h"
 
 namespace mixtune {
@@ -151,6 +155,26 @@ TEST(JsonlSink, FieldsOfRanksAreLists) {
                       R"("expert_tokens":[3,0,5],"expert_imbalance":1.875})"),
             std::string::npos)
       << line;
+}
+
+TEST(Fields, AreDocumentedInTheirOrder) {
+  std::vector<std::string> expected, rows;
+  for (const Field<StepRecord>& field : kStepFields)
+    expected.push_back(fmt::format("| `{}` | {} |", field.name, field.meaning));
+  for (const RankField& field : kRankFields)
+    expected.push_back(fmt::format("| `rank_{}` | {} |", field.name, field.meaning));
+  std::ifstream docs(source_path("docs/cli.md"));
+  for (std::string line; std::getline(docs, line);)
+    if (std::ranges::count(expected, line) > 0) rows.push_back(line);
+  EXPECT_EQ(rows, expected);
+}
+
+TEST(Fields, OfARankAreAllOfItsRecord) {
+  RankRecord record, told;
+  static_assert(sizeof(RankRecord) == std::size(kRankFields) * sizeof(double));
+  for (size_t i = 0; i < std::size(kRankFields); ++i) kRankFields[i].set(record, static_cast<double>(i + 1));
+  for (const RankField& field : kRankFields) field.set(told, field.get(record));
+  for (size_t i = 0; i < std::size(kRankFields); ++i) EXPECT_EQ(kRankFields[i].get(told), i + 1) << kRankFields[i].name;
 }
 
 TEST(JsonlSink, IsAlwaysANewFile) {

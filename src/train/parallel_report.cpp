@@ -1,38 +1,28 @@
 #include "train/parallel_report.h"
 
 #include <algorithm>
-#include <array>
+#include <iterator>
 
+#include "metrics/fields.h"
 #include "train/expert_load.h"
 
 namespace mixtune {
 
 namespace {
 
-constexpr int64_t kNumbers = 7;  // of a RankRecord, in its order
-using Numbers = std::array<double, kNumbers>;
+constexpr auto kNumbers = static_cast<int64_t>(std::size(kRankFields));
 
-Numbers numbers(int64_t tokens, Traffic& traffic) {
+RankRecord record_of(int64_t tokens, Traffic& traffic) {
   const Traffic::Sum exchange =
       traffic.of({"tokens to experts", "routing weights", "expert outputs", "gradients of expert outputs",
                   "gradients of tokens", "gradients of routing weights"});
-  return {static_cast<double>(tokens),
-          static_cast<double>(exchange.bytes),
-          exchange.seconds * 1e3,
-          exchange.exposed_seconds * 1e3,
-          traffic.of({GradientSync::kSums}).exposed_seconds * 1e3,
-          traffic.of({WeightSync::kUpdates}).exposed_seconds * 1e3,
-          traffic.all().exposed_seconds * 1e3};
-}
-
-RankRecord record_of(const double* numbers) {
-  return {.tokens = static_cast<int64_t>(numbers[0]),
-          .exchange_bytes = static_cast<int64_t>(numbers[1]),
-          .exchange_milliseconds = numbers[2],
-          .exchange_exposed_milliseconds = numbers[3],
-          .gradient_sum_milliseconds = numbers[4],
-          .weight_gather_milliseconds = numbers[5],
-          .collective_milliseconds = numbers[6]};
+  return {.tokens = tokens,
+          .exchange_bytes = exchange.bytes,
+          .exchange_milliseconds = exchange.seconds * 1e3,
+          .exchange_exposed_milliseconds = exchange.exposed_seconds * 1e3,
+          .gradient_sum_milliseconds = traffic.of({GradientSync::kSums}).exposed_seconds * 1e3,
+          .weight_gather_milliseconds = traffic.of({WeightSync::kUpdates}).exposed_seconds * 1e3,
+          .collective_milliseconds = traffic.all().exposed_seconds * 1e3};
 }
 
 }  // namespace
@@ -70,11 +60,13 @@ const ParallelRecord& ParallelReport::read() {
   Ctx& ctx = instance_.ctx();
   Communicator& ranks = *instance_.ranks().all;
   instance_.ranks().traffic->stop();
-  std::ranges::copy(numbers(tokens_, *instance_.ranks().traffic), own_.as<double>());
+  const RankRecord own = record_of(tokens_, *instance_.ranks().traffic);
+  for (int64_t i = 0; i < kNumbers; ++i) own_.as<double>()[i] = kRankFields[i].get(own);
   copy(ctx, own_, all_.slice(ranks.rank() * kNumbers, kNumbers));
   ranks.all_gather(ctx, "numbers of a step", all_.slice(0, ranks.size() * kNumbers));
   const double* all = all_.read(ctx);
-  for (size_t rank = 0; rank < record_.ranks.size(); ++rank) record_.ranks[rank] = record_of(all + rank * kNumbers);
+  for (RankRecord& rank : record_.ranks)
+    for (const RankField& field : kRankFields) field.set(rank, *all++);
   count_routed();
   return record_;
 }
