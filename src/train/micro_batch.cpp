@@ -4,6 +4,37 @@
 
 namespace mixtune {
 
+namespace {
+
+Tensor run_layers(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, bool for_backward,
+                  const BetweenLayers& before_layer) {
+  Tensor h = model.embed(ctx, batch);
+  const auto [begin, end] = model.all_layers();
+  if (!before_layer) return model.layers(ctx, batch, {begin, end}, h, saved, for_backward);
+  for (int64_t l = begin; l < end; ++l) {
+    before_layer(l, h);
+    h = model.layers(ctx, batch, {l, l + 1}, h, saved, for_backward);
+  }
+  before_layer(end, h);
+  return h;
+}
+
+// layers_backward of all.
+struct LayersBackward {
+  Tensor dh, prob_grad;
+  const BetweenLayers& before_backward;
+};
+void run_layers_backward(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const LayersBackward& args) {
+  const auto [begin, end] = model.all_layers();
+  if (!args.before_backward) return model.layers_backward(ctx, batch, {begin, end}, args.dh, args.prob_grad, saved);
+  for (int64_t l = end - 1; l >= begin; --l) {
+    args.before_backward(l, args.dh);
+    model.layers_backward(ctx, batch, {l, l + 1}, args.dh, args.prob_grad, saved);
+  }
+}
+
+}  // namespace
+
 void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& host_batch, Saved& saved, const LossScales& scales,
                       const Tensor& losses) {
   scales.ranks->set_activity("forward");
@@ -11,10 +42,11 @@ void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& host_batch, S
   backward_pass(ctx, model, forward_pass(ctx, model, host_batch, saved, true), saved, scales, losses);
 }
 
-ForwardPass forward_pass(Ctx& ctx, const Mixtral& model, const Batch& host_batch, Saved& saved, bool for_backward) {
+ForwardPass forward_pass(Ctx& ctx, const Mixtral& model, const Batch& host_batch, Saved& saved, bool for_backward,
+                         const BetweenLayers& before_layer) {
   const Batch batch = to_device(ctx, host_batch);
   model.begin_batch(ctx, batch, saved);
-  return {batch, model.layers(ctx, batch, model.all_layers(), model.embed(ctx, batch), saved, for_backward)};
+  return {batch, run_layers(ctx, model, batch, saved, for_backward, before_layer)};
 }
 
 void backward_pass(Ctx& ctx, const Mixtral& model, const ForwardPass& forward, Saved& saved, const LossScales& scales,
@@ -33,7 +65,10 @@ void backward_pass(Ctx& ctx, const Mixtral& model, const ForwardPass& forward, S
   scales.ranks->set_activity("backward");
   const Tensor dh = ctx.stack.push("residual gradient", h.shape, h.dtype);
   model.head_loss(ctx, batch, {.h = h, .loss = losses.slice(0, 1), .dh = dh, .scale = scales.token_scale});
-  model.layers_backward(ctx, batch, model.all_layers(), dh, scales.router_scale != 0 ? prob_grad : Tensor{}, saved);
+  run_layers_backward(ctx, model, batch, saved,
+                      {.dh = dh,
+                       .prob_grad = scales.router_scale != 0 ? prob_grad : Tensor{},
+                       .before_backward = scales.before_backward});
   model.embed_backward(ctx, batch, dh);
 }
 

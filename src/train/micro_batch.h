@@ -1,6 +1,8 @@
 // forward_backward: one micro-batch through the model.
 #pragma once
 
+#include <functional>
+
 #include "config/config.h"
 #include "model/instance.h"
 
@@ -25,7 +27,9 @@ struct ForwardPass {
   Batch batch;  // on the device
   Tensor h;     // [T, H]: the output of the last layer
 };
-ForwardPass forward_pass(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, bool for_backward);
+// before_layer: with each layer's input; and with the number of layers and the output of the last.
+ForwardPass forward_pass(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, bool for_backward,
+                         const BetweenLayers& before_layer = {});
 void backward_pass(Ctx& ctx, const Mixtral& model, const ForwardPass& forward, Saved& saved, const LossScales& scales,
                    const Tensor& losses);
 

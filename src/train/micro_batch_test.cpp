@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -65,6 +67,33 @@ TEST_P(MicroBatches, AliveAtOnceOnStacksOfTheirOwnAddUpAsOneAfterTheOther) {
                 in_turn.state().gradients().finished(in_turn.ctx(), p), in_turn.state().spec(p).name);
 }
 
+TEST_P(MicroBatches, HaveTheSameResultWhereTheirLayersAreWatched) {
+  const TestData data(testing_config().vocab_size, {9, 23, 70});
+  TestModel expected = model_with(GetParam()), watched = model_with(GetParam());
+  Saved expected_saved = expected.model().make_saved(), saved = watched.model().make_saved();
+  const MicroBatchLoss loss = run_micro_batch(expected.ctx(), expected.model(), data.batch(), expected_saved, kScales);
+
+  std::vector<int64_t> forward, backward;
+  LossScales scales = kScales;
+  scales.before_backward = [&](int64_t layer, const Tensor& dh) {
+    EXPECT_EQ(dh.shape, saved.layers[layer].input.shape);
+    backward.push_back(layer);
+  };
+  const auto watch = [&](int64_t layer, const Tensor&) {
+    forward.push_back(layer);
+  };
+  double losses[2] = {};
+  const ForwardPass pass = forward_pass(watched.ctx(), watched.model(), data.batch(), saved, true, watch);
+  backward_pass(watched.ctx(), watched.model(), pass, saved, scales, host_tensor(losses, {2}));
+  EXPECT_EQ(forward, (std::vector<int64_t>{0, 1, 2}));
+  EXPECT_EQ(backward, (std::vector<int64_t>{1, 0}));
+  EXPECT_EQ(losses[0], loss.token_sum);
+  EXPECT_EQ(losses[1], loss.router);
+  for (int p = 0; p < watched.state().size(); ++p)
+    expect_same(watched.state().gradients().finished(watched.ctx(), p),
+                expected.state().gradients().finished(expected.ctx(), p), watched.state().spec(p).name);
+}
+
 INSTANTIATE_TEST_SUITE_P(Recomputing, MicroBatches,
                          testing::Values(Recompute::kNone, Recompute::kSelective, Recompute::kFull),
                          [](const auto& test) {
@@ -91,6 +120,32 @@ TEST(MicroBatch, ALaterStageBeginsABatchWithoutItsTokens) {
   expect_same(actual, expected, "output");
   expect_same(early_saved.router_stats.row(0), all.router_stats.row(0), "statistics of the first layer");
   expect_same(late_saved.router_stats.row(1), all.router_stats.row(1), "statistics of the second layer");
+}
+
+TEST(MicroBatch, WhatIsDoneBetweenLayersIsInItsResult) {
+  const TestData data(testing_config().vocab_size, {9, 23, 70});
+  TestModel test = model_with(Recompute::kNone);
+  Saved saved = test.model().make_saved();
+  const auto forget = [&](int64_t layer, const Tensor& h) {
+    if (layer == 2) zero(test.ctx(), h);  // all logits are 0
+  };
+  LossScales scales = kScales;
+  scales.router_scale = 0;
+  scales.before_backward = [&](int64_t layer, const Tensor& dh) {
+    if (layer == 0) zero(test.ctx(), dh);
+  };
+  double losses[2] = {};
+  const ForwardPass pass = forward_pass(test.ctx(), test.model(), data.batch(), saved, true, forget);
+  backward_pass(test.ctx(), test.model(), pass, saved, scales, host_tensor(losses, {2}));
+  EXPECT_NEAR(losses[0], data.batch().target_tokens() * std::log(testing_config().vocab_size), 1e-3);
+  for (int p = 0; p < test.state().size(); ++p) {
+    const Tensor gradient = test.state().gradients().finished(test.ctx(), p);
+    const std::span values(gradient.as<float>(), static_cast<size_t>(gradient.elements()));
+    const bool is_zero = std::ranges::count(values, 0.0F) == gradient.elements();
+    const int64_t layer = test.state().spec(p).place.layer;
+    if (layer == 2) continue;  // the head
+    EXPECT_EQ(is_zero, layer < 1) << test.state().spec(p).name;
+  }
 }
 
 TEST(MicroBatch, ItsPartsHaveNamesAndNoneLiesInAnotherOfItsName) {

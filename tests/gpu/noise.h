@@ -15,7 +15,6 @@
 
 #include "base/random.h"
 #include "gpu/replay.h"
-#include "kernels/moe/router_loss.h"
 
 namespace mixtune {
 
@@ -44,7 +43,7 @@ inline void add_noise(const Tensor& x, int64_t roundings, uint64_t key) {
   }
 }
 
-inline BeforeLayer noise_of_run(const MixtralConfig& config, int run) {
+inline BetweenLayers noise_of_run(const MixtralConfig& config, int run) {
   const int64_t layers = config.num_hidden_layers;
   const uint64_t key = random_key(run, "noise, forward");
   return [=](int64_t layer, const Tensor& h) {
@@ -143,25 +142,18 @@ inline HostCopies noisy_gradients(Instance& cpu, const Batch& batch, const std::
   Saved saved = model.make_saved();
   saved.forced = routing;
   cpu.state().gradients().begin_step();
-  const Tensor h = run_layers(ctx, model, batch, saved, noise_of_run(config, run));
-  const Tensor losses = ctx.stack.push("losses", {2}, DType::kF64);
-  const Tensor prob_grad =
-      ctx.stack.push("router loss gradient", {config.num_hidden_layers, config.num_local_experts}, DType::kF64);
-  router_loss(ctx, {.stats = saved.router_stats,
-                    .tokens = batch.live_tokens,
-                    .scale = config.router_aux_loss_coef,
-                    .prob_grad = prob_grad,
-                    .loss = losses.slice(1, 1)});
-  const Tensor dh = ctx.stack.push("residual gradient", h.shape, h.dtype);
-  const double token_scale = 1 / static_cast<double>(batch.target_tokens());
-  model.head_loss(ctx, batch, {.h = h, .loss = losses.slice(0, 1), .dh = dh, .scale = token_scale});
+  const ForwardPass forward = forward_pass(ctx, model, batch, saved, true, noise_of_run(config, run));
   const uint64_t key = random_key(run, "noise, backward");
-  add_noise(dh, kHeadBackwardRoundings, random_bits(key, config.num_hidden_layers));
-  for (int64_t l = config.num_hidden_layers - 1; l >= 0; --l) {
-    add_noise(dh, kLayerBackwardRoundings, random_bits(key, l));
-    model.layers_backward(ctx, batch, {l, l + 1}, dh, prob_grad, saved);
-  }
-  model.embed_backward(ctx, batch, dh);
+  const int64_t layers = config.num_hidden_layers;
+  const auto add_backward_noise = [=](int64_t layer, const Tensor& dh) {
+    if (layer + 1 == layers) add_noise(dh, kHeadBackwardRoundings, random_bits(key, layers));
+    add_noise(dh, kLayerBackwardRoundings, random_bits(key, layer));
+  };
+  backward_pass(ctx, model, forward, saved,
+                {.token_scale = 1 / static_cast<double>(batch.target_tokens()),
+                 .router_scale = config.router_aux_loss_coef,
+                 .before_backward = add_backward_noise},
+                ctx.stack.push("losses", {2}, DType::kF64));
   return HostCopies(ctx, cpu.state(), [&](int p) { return cpu.state().gradients().finished(ctx, p); });
 }
 

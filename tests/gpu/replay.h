@@ -1,7 +1,6 @@
-// A batch through a model step by step, the routing written down on one device and replayed on another.
+// A batch through a model, the routing written down on one device and replayed on another.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <span>
 #include <vector>
@@ -12,22 +11,6 @@
 
 namespace mixtune {
 
-// Called with what enters each layer, and with what leaves the last one; may change it.
-using BeforeLayer = std::function<void(int64_t layer, const Tensor& h)>;
-
-inline Tensor run_layers(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved,
-                         const BeforeLayer& before_layer) {
-  model.begin_batch(ctx, batch, saved);
-  Tensor h = model.embed(ctx, batch);
-  const int64_t layers = model.config().num_hidden_layers;
-  for (int64_t l = 0; l < layers; ++l) {
-    if (before_layer) before_layer(l, h);
-    h = model.layers(ctx, batch, {l, l + 1}, h, saved, true);
-  }
-  if (before_layer) before_layer(layers, h);
-  return h;
-}
-
 // What a model computes of a batch, in host memory.
 struct Forward {
   HostCopy logits;                      // [live, V]
@@ -37,14 +20,13 @@ struct Forward {
 
 // forced: Saved.forced.
 inline Forward run_forward(Instance& instance, const Batch& host_batch, const std::vector<Tensor>& forced = {},
-                           const BeforeLayer& before_layer = {}) {
+                           const BetweenLayers& before_layer = {}) {
   Ctx& ctx = instance.ctx();
   const Mixtral& model = instance.model();
   const Frame frame(ctx);
   Saved saved = model.make_saved();
   saved.forced = forced;
-  const Batch batch = to_device(ctx, host_batch);
-  const Tensor h = run_layers(ctx, model, batch, saved, before_layer);
+  const auto [batch, h] = forward_pass(ctx, model, host_batch, saved, true, before_layer);
   const Tensor logits = ctx.stack.push("logits", {batch.live_tokens, model.config().vocab_size}, DType::kF32);
   model.head_logits(ctx, h.slice(0, batch.live_tokens), logits);
   Forward result{HostCopy(ctx, logits), {}, {}};
