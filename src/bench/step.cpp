@@ -24,6 +24,7 @@ namespace {
 constexpr uint64_t kSeed = 1;
 constexpr int kProfiledSteps = 3;
 
+// On the device: in host memory (initialise_weights) a model of a bench's size takes minutes.
 void fill_weights(Instance& instance) {
   State& state = instance.state();
   Ctx& ctx = instance.ctx();

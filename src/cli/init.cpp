@@ -59,10 +59,10 @@ void run_init(const InitArguments& arguments) {
   if (!arguments.tokenizer.empty())
     side_files = read_side_files(tokenizer_folder(arguments.tokenizer, config), SideFiles::kTokenizer);
   State state(make_layout(config).specs, Device{}, DType::kF32, State::Purpose::kInference);
-  initialise_weights(config, static_cast<uint64_t>(arguments.seed), state);
-  make_parent(out);
   Stack stack("conversions", Device{}, 1 << 20);
   Ctx ctx{{}, stack, stack};
+  initialise_weights(ctx, config, {.seed = static_cast<uint64_t>(arguments.seed)}, state);
+  make_parent(out);
   save_checkpoint(ctx, state,
                   {.out_folder = out,
                    .config_json = text,

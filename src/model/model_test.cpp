@@ -92,12 +92,18 @@ TEST(Instance, WhatAGpuCannotDoIsAnErrorThatNamesTheKey) {
   refused(config, "head_dim");
 }
 
+void initialise(const MixtralConfig& config, const RandomWeights& random, State& state) {
+  Stack stack("test", {}, 1);
+  Ctx ctx{{}, stack, stack};
+  initialise_weights(ctx, config, random, state);
+}
+
 TEST(InitialiseWeights, NormalInMatricesOnesInNorms) {
   MixtralConfig config = kConfig;
   config.vocab_size = 5000;
   const ModelLayout layout = make_layout(config);
   State state(layout.specs, {}, DType::kF32, State::Purpose::kInference);
-  initialise_weights(config, 42, state);
+  initialise(config, {.seed = 42}, state);
   EXPECT_EQ(state.weight(layout.params.final_norm).as<float>()[7], 1);
   const Tensor table = state.weight(layout.params.embedding);
   double sum = 0, squares = 0;
@@ -114,6 +120,24 @@ TEST(InitialiseWeights, NormalInMatricesOnesInNorms) {
   EXPECT_NE(gate_up[0], state.weight(layout.params.layers[1].gate_up).as<float>()[0]);
 }
 
+TEST(InitialiseWeights, AreTheSameInEveryTypeThatHoldsThem) {
+  constexpr RandomWeights kRandom = {.seed = 3, .norm_deviation = 0.5, .rounded_to = DType::kBF16};
+  const ModelLayout layout = make_layout(kConfig);
+  State wide(layout.specs, {}, DType::kF64, State::Purpose::kInference);
+  initialise(kConfig, kRandom, wide);
+  State narrow(layout.specs, {}, {.weights = DType::kBF16, .masters = true}, State::Purpose::kTraining);
+  initialise(kConfig, kRandom, narrow);
+  std::set<double> norms;
+  for (int p = 0; p < wide.size(); ++p)
+    for (int64_t i = 0; i < wide.weight(p).elements(); ++i) {
+      const double value = wide.weight(p).as<double>()[i];
+      EXPECT_EQ(to_float(narrow.weight(p).as<BF16>()[i]), value);
+      EXPECT_EQ(narrow.master(p).as<float>()[i], value);
+      if (p == layout.params.final_norm) norms.insert(value);
+    }
+  EXPECT_GT(norms.size(), 4u);
+}
+
 // The LM head, with a gradient of its own alone.
 struct Head {
   static constexpr int64_t kRows = 600;  // in five chunks of logits, with kVocab
@@ -124,7 +148,7 @@ struct Head {
       : param(layout.params.lm_head),
         state(trainable_alone(layout.specs, param), {}, {.gradients = gradients}, State::Purpose::kTraining),
         model(config, layout.params, state, *recipe, *dispatcher, {}) {
-    initialise_weights(config, 1, state);
+    initialise(config, {.seed = 1}, state);
     for (int32_t i = 0; i < kRows; ++i) {
       rows.push_back(i);
       targets.push_back(i * 37 % kVocab);

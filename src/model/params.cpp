@@ -2,7 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <type_traits>
+
 #include "base/random.h"
+#include "kernels/cast.h"
 
 namespace mixtune {
 
@@ -82,13 +86,35 @@ LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankG
   return p;
 }
 
+double round_to(DType dtype, double value) {
+  if (dtype == DType::kF64) return value;
+  const auto narrow = static_cast<float>(value);
+  return dtype == DType::kBF16 ? to_float(to_bf16(narrow)) : narrow;
+}
+
+// [n] of the weight's part that is the block.
 template <class S>
-void fill(const HfBlock& block, S* values, uint64_t seed, double range) {
-  const uint64_t key = random_key(seed, block.name);
+void fill(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, const HfBlock& block,
+          const Tensor& part) {
+  constexpr int64_t kAtOnce = 1 << 20;
+  const uint64_t key = random_key(random.seed, block.name);
   const bool is_norm = block.shape().rank() == 1;
+  const double deviation = is_norm ? random.norm_deviation : config.initializer_range;
+  std::vector<S> values(static_cast<size_t>(std::min(kAtOnce, part.rows())));
+  for (int64_t begin = 0; begin < part.rows(); begin += kAtOnce) {
+    const int64_t count = std::min(kAtOnce, part.rows() - begin);
 #pragma omp parallel for
-  for (int64_t i = 0; i < block.elements(); ++i)
-    values[i] = is_norm ? S(1) : static_cast<S>(range * random_normal(key, block.box.place(i)));
+    for (int64_t i = 0; i < count; ++i) {
+      const double normal = deviation * random_normal(key, block.box.place(begin + i));
+      const double value = round_to(random.rounded_to, is_norm ? 1 + normal : normal);
+      if constexpr (std::is_same_v<S, BF16>)
+        values[i] = to_bf16(static_cast<float>(value));
+      else
+        values[i] = static_cast<S>(value);
+    }
+    copy(ctx, host_tensor(values.data(), {count}), part.slice(begin, count));
+    wait(ctx);
+  }
 }
 
 }  // namespace
@@ -112,15 +138,20 @@ ModelLayout make_layout(const MixtralConfig& config) {
   return make_layout(config, {0, config.num_local_experts});
 }
 
-void initialise_weights(const MixtralConfig& config, uint64_t seed, State& state) {
-  for (int p = 0; p < state.size(); ++p)
+void initialise_weights(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, State& state) {
+  for (int p = 0; p < state.size(); ++p) {
+    const Tensor weight = state.weight(p), flat = weight.view({weight.elements()});
     for (const HfBlock& block : state.spec(p).blocks) {
-      const Tensor weight = state.weight(p);
-      if (weight.dtype == DType::kF64)
-        fill(block, weight.as<double>() + block.offset, seed, config.initializer_range);
-      else
-        fill(block, weight.as<float>() + block.offset, seed, config.initializer_range);
+      const auto fill_block = weight.dtype == DType::kF64    ? fill<double>
+                              : weight.dtype == DType::kBF16 ? fill<BF16>
+                                                             : fill<float>;
+      fill_block(ctx, config, random, block, flat.slice(block.offset, block.elements()));
     }
+    const ParamLayout::Piece owned = state.layout().owned(p);
+    if (const Tensor master = state.master(p); master && owned.count > 0)
+      cast(ctx, flat.slice(owned.begin, owned.count), master.view({owned.count}));
+  }
+  wait(ctx);
 }
 
 }  // namespace mixtune

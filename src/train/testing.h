@@ -7,7 +7,6 @@
 #include "base/random.h"
 #include "data/batch_builder.h"
 #include "data/label.h"
-#include "kernels/cast.h"
 #include "model/instance.h"
 #include "train/micro_batch.h"
 
@@ -37,39 +36,13 @@ class TestModel : public Instance {
       : TestModel(config, InstanceOptions{.types = StateTypes::all(dtype)}) {}
   // options: device, types, recompute, ranks, zero_stage.
   TestModel(const MixtralConfig& config, InstanceOptions options) : Instance(config, for_training(options)) {
-    for (int p = 0; p < state().size(); ++p) {
-      for (const HfBlock& slice : state().spec(p).blocks) {
-        const Tensor all = state().weight(p);
-        const Tensor weight = all.view({all.elements()}).slice(slice.offset, slice.elements());
-        const bool norm = slice.shape().rank() == 1;
-        const uint64_t key = random_key(1, slice.name);
-        std::vector<float> values(weight.elements());
-        for (int64_t i = 0; i < weight.elements(); ++i)
-          values[i] = static_cast<float>(norm + config.initializer_range * random_normal(key, i));
-        write(values, weight);
-      }
-      const Tensor weight = state().weight(p), master = state().master(p);
-      const ParamLayout::Piece owned = state().layout().owned(p);
-      if (master && owned.count > 0)
-        cast(ctx(), weight.view({weight.elements()}).slice(owned.begin, owned.count), master.view({owned.count}));
-    }
-    wait(ctx());
+    initialise_weights(ctx(), config,
+                       {.seed = 1, .norm_deviation = config.initializer_range, .rounded_to = DType::kF32}, state());
   }
 
   const double* gradient(int param) { return state().gradients().finished(ctx(), param).as<double>(); }
 
  private:
-  void write(const std::vector<float>& values, const Tensor& to) {
-    std::vector<double> wide(values.begin(), values.end());
-    std::vector<BF16> narrow;
-    for (const float value : values) narrow.push_back(to_bf16(value));
-    const Tensor from = to.dtype == DType::kF64    ? host_tensor(wide.data(), to.shape)
-                        : to.dtype == DType::kBF16 ? host_tensor(narrow.data(), to.shape)
-                                                   : host_tensor(values.data(), to.shape);
-    copy(ctx(), from, to);
-    wait(ctx());
-  }
-
   static InstanceOptions for_training(InstanceOptions options) {
     options.purpose = State::Purpose::kTraining;
     if (options.stack_bytes == 0) options.stack_bytes = size_t{1} << 30;

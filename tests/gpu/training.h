@@ -43,31 +43,12 @@ inline InstanceOptions bf16_on_gpu() {
   return options;
 }
 
-// Normal values of (Hugging Face tensor, element), rounded to bf16: weights of every dtype hold them exactly. Norms are
-// uneven, so that their gradients are tested.
+// Weights that every dtype holds exactly. Norms are uneven, so that their gradients are tested.
 inline void fill_weights(Instance& instance) {
-  State& state = instance.state();
-  const double deviation = instance.model().config().initializer_range;
-  for (int p = 0; p < state.size(); ++p) {
-    const Tensor primary = state.primary(p);
-    const double mean = primary.shape.rank() == 1 ? 1 : 0;
-    for (const HfBlock& slice : state.spec(p).blocks) {
-      const int64_t n = slice.elements();
-      const uint64_t key = random_key(1, slice.name);
-      std::vector<float> wide(n);
-      std::vector<BF16> narrow(n);
-#pragma omp parallel for
-      for (int64_t i = 0; i < n; ++i) {
-        narrow[i] = to_bf16(static_cast<float>(mean + deviation * random_normal(key, i)));
-        wide[i] = to_float(narrow[i]);
-      }
-      const bool is_narrow = primary.dtype == DType::kBF16;
-      copy(instance.ctx(), is_narrow ? host_tensor(narrow.data(), {n}) : host_tensor(wide.data(), {n}),
-           primary.view({primary.elements()}).slice(slice.offset, n));
-      wait(instance.ctx());
-    }
-    state.publish(instance.ctx(), p);
-  }
+  const MixtralConfig& config = instance.model().config();
+  initialise_weights(instance.ctx(), config,
+                     {.seed = 1, .norm_deviation = config.initializer_range, .rounded_to = DType::kBF16},
+                     instance.state());
 }
 
 // Documents of 2 to `longest` random tokens, most of them short; about a third of the labels are not trained. Weighted:
