@@ -109,8 +109,8 @@ inline State small_state(const SmallModel& m = {}, DType dtype = DType::kF32) {
   return State(small_specs(m), {}, dtype, State::Purpose::kInference);
 }
 
-// Random fp32 weights; where `dtype` is narrower, values that it holds exactly. (initialise_weights, of the layer above,
-// has no fp16.)
+// Random fp32 weights; where `dtype` is narrower, values that it holds exactly. (initialise_weights, of the layer
+// above, has no fp16.)
 inline void fill(State& state, DType dtype = DType::kF32) {
   for (int param = 0; param < state.size(); ++param) {
     const Tensor weight = state.weight(param);

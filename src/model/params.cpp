@@ -92,7 +92,7 @@ double round_to(DType dtype, double value) {
   return dtype == DType::kBF16 ? to_float(to_bf16(narrow)) : narrow;
 }
 
-// [n] of the weight's part that is the block.
+// part [n]: the elements of the weight that are the block.
 template <class S>
 void fill(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, const HfBlock& block,
           const Tensor& part) {
