@@ -49,6 +49,7 @@ void BatchBuilder::begin(int64_t i) {
 
 // Targets and weights are listed where they are read: no row's place in the list is past the row.
 RowRoom BatchBuilder::room() const {
+  MT_CHECK(now_.ids);
   const auto tokens = static_cast<size_t>(room_.tokens - live_);
   return {.ids = {now_.ids + live_, tokens},
           .targets = {now_.targets + live_, tokens},
@@ -58,7 +59,6 @@ RowRoom BatchBuilder::room() const {
 
 void BatchBuilder::add(const RowCounts& counts) {
   const Buffers& b = now_;
-  MT_CHECK(b.ids);
   const int64_t first = live_, end = first + counts.tokens;
   MT_CHECK(end <= room_.tokens && documents_ + counts.documents <= room_.documents);
   const std::span<int32_t> begins(b.doc_offsets + documents_, static_cast<size_t>(counts.documents));

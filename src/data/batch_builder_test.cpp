@@ -110,6 +110,7 @@ TEST(BatchBuilder, BatchesInOtherPlacesStayAndNothingIsAllocated) {
 
 TEST(BatchBuilder, RoomIsWhatIsLeftAndMoreIsABug) {
   BatchBuilder builder({.tokens = 5, .documents = 2});
+  EXPECT_THROW(builder.room(), std::logic_error);
   builder.begin();
   builder.add_document(std::vector{1, 2, 3}, {});
   EXPECT_EQ(builder.room().ids.size(), 2u);

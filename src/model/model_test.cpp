@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "data/batch_builder.h"
 #include "kernels/attention/attention.h"
 #include "kernels/moe/router.h"
 #include "model/dispatcher.h"
@@ -149,10 +150,14 @@ struct Head {
         state(trainable_alone(layout.specs, param), {}, {.gradients = gradients}, State::Purpose::kTraining),
         model(config, layout.params, state, *recipe, *dispatcher, {}) {
     initialise(config, {.seed = 1}, state);
+    builder.begin();
+    const RowRoom room = builder.room();
+    room.begins[0] = 0;
     for (int32_t i = 0; i < kRows; ++i) {
-      rows.push_back(i);
-      targets.push_back(i * 37 % kVocab);
+      room.ids[i] = 0;
+      room.targets[i] = i * 37 % kVocab;
     }
+    builder.add({.tokens = kRows, .targets = kRows, .documents = 1});
   }
   static MixtralConfig with_vocab(MixtralConfig config) {
     config.vocab_size = kVocab;
@@ -171,9 +176,7 @@ struct Head {
     std::vector<float> h(shape.elements()), dh(shape.elements());
     for (size_t i = 0; i < h.size(); ++i) h[i] = static_cast<float>(random_normal(5, i));
     double loss = 0;
-    const Batch batch = {.target_rows = host_tensor(rows.data(), {kRows}),
-                         .targets = host_tensor(targets.data(), {kRows})};
-    model.head_loss(ctx, batch,
+    model.head_loss(ctx, builder.finish(),
                     {.h = host_tensor(h.data(), shape),
                      .loss = host_tensor(&loss, {1}),
                      .dh = host_tensor(dh.data(), shape),
@@ -186,7 +189,7 @@ struct Head {
   std::unique_ptr<Recipe> recipe = make_plain_recipe();
   std::unique_ptr<Dispatcher> dispatcher = make_local_dispatcher(kConfig.num_local_experts);
   Mixtral model;
-  std::vector<int32_t> rows, targets;
+  BatchBuilder builder{{.tokens = kRows, .documents = 1}};
 };
 
 void expect_rounded(const Tensor& narrow, const Tensor& wide) {
