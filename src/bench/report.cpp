@@ -24,6 +24,14 @@ double used_of_plan(const StepBenchResult& r) {
   return static_cast<double>(r.device_bytes) / static_cast<double>(r.planned_bytes);
 }
 
+// Bytes, and a time beside that of the step.
+std::string shown(int64_t bytes, const StepBenchResult&) {
+  return fmt::format("{:.2f} GB", static_cast<double>(bytes) / 1e9);
+}
+std::string shown(double milliseconds, const StepBenchResult& r) {
+  return fmt::format("{:.2f} ms {:4.1f}%", milliseconds, 100 * milliseconds / r.milliseconds);
+}
+
 // The number as JSON; null where it is not known.
 template <class Number>
 nlohmann::ordered_json known(Number number) {

@@ -36,8 +36,15 @@ ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts);
 // The layout of the whole model.
 ModelLayout make_layout(const MixtralConfig& config);
 
-// Fills every weight at random, as transformers does: normal(0, initializer_range), norms 1. Each value is a hash of
-// (seed, Hugging Face tensor name, element index). State's dtype is fp32 or fp64.
-void initialise_weights(const MixtralConfig& config, uint64_t seed, State& state);
+// Random values: normal(0, initializer_range) in matrices, as transformers has them, and normal(1, norm_deviation) in
+// norms. Each is a hash of (seed, Hugging Face tensor name, element index), computed by the host: it is the same on any
+// layout and device.
+struct RandomWeights {
+  uint64_t seed;
+  double norm_deviation = 0;
+  DType rounded_to = DType::kF64;  // before anything else: weights of this type and of wider ones are the same
+};
+// Fills every weight, which is fp32, bf16 or (on the CPU) fp64, and makes the masters equal to the weights.
+void initialise_weights(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, State& state);
 
 }  // namespace mixtune

@@ -8,6 +8,9 @@
 
 namespace mixtune {
 
+// For tests: called on the way through the layers, which then run one by one, with the same result. It may change h.
+using BetweenLayers = std::function<void(int64_t layer, const Tensor& h)>;
+
 // Adds to losses [2] fp64 on the device: the weighted sum of this rank's token losses; the auxiliary loss of this
 // accumulation step on all ranks, unscaled. Writes or adds to State the gradients of token_scale * (the first) +
 // router_scale * (the second). `batch` is in host memory and stays as it is until a wait.
@@ -17,6 +20,7 @@ struct LossScales {
   double router_scale = 0;
   const Ranks* ranks = &single_rank();  // never null; their batches are one accumulation step
   Tensor router_stats = {};             // [L, 2, E] fp64 in host memory: gets a copy of Saved's; empty: none
+  BetweenLayers before_backward = {};   // with the gradient of each layer's output, the last layer's first
 };
 void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const LossScales& scales,
                       const Tensor& losses);
