@@ -35,9 +35,9 @@ std::string_view without_model_prefix(std::string_view name) {
 }
 
 bool same_bytes(const SafetensorsFile& a, const StoredTensor& x, const SafetensorsFile& b, const StoredTensor& y) {
-  constexpr uint64_t kReadBytes = 8 << 20;
-  for (uint64_t done = 0; done < x.bytes(); done += kReadBytes) {
-    const uint64_t size = std::min(kReadBytes, x.bytes() - done);
+  constexpr uint64_t kComparedBytes = 8 << 20;
+  for (uint64_t done = 0; done < x.bytes(); done += kComparedBytes) {
+    const uint64_t size = std::min(kComparedBytes, x.bytes() - done);
     if (a.file().read(x.begin + done, size) != b.file().read(y.begin + done, size)) return false;
   }
   return true;

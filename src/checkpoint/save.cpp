@@ -157,8 +157,8 @@ class ShardFiles {
 
   // Writes `chunk`: elements of the block from its index `first` on.
   void write(const HfBlock& block, int64_t first, const Tensor& chunk) {
-    const auto& [shard, place] = places_.at(block.name);
-    const size_t number = place;
+    const auto& [shard, position] = places_.at(block.name);
+    const size_t number = position;
     const TensorEntry& entry = shards_[shard][number].entry;
     const auto size = static_cast<int64_t>(dtype_size(entry.dtype));
     const std::span<const std::byte> bytes = converted_(chunk, entry.dtype, entry.name);

@@ -8,7 +8,7 @@ namespace mixtune {
 
 namespace {
 
-size_t bytes_of(int64_t numbers) {
+size_t room_of(int64_t numbers) {
   static_assert(sizeof(float) == sizeof(int32_t));
   return align_up(static_cast<size_t>(numbers) * sizeof(int32_t));
 }
@@ -17,7 +17,7 @@ size_t bytes_of(int64_t numbers) {
 
 size_t BatchRoom::bytes() const {
   const int64_t rows = align_rows(tokens);
-  return (weighted ? 7 : 6) * bytes_of(rows) + bytes_of(rows + 1) + bytes_of(documents + 1);
+  return (weighted ? 7 : 6) * room_of(rows) + room_of(rows + 1) + room_of(documents + 1);
 }
 
 BatchBuilder::BatchBuilder(const BatchRoom& room, HostMemory memory, int64_t batches) : room_(room) {
