@@ -48,7 +48,7 @@ KernelBenchResult bench_kernels(const KernelBench& bench) {
                               .copy_rate = copy_rate(ctx),
                               .gemm_rate = gemm_rate(ctx, instance.model().dtype(), bench.settle)};
   const int64_t length = std::min(bench.tokens, bench.document_tokens);
-  const RandomBatch random(bench.tokens, length, shape.vocab_size, 1, instance.host_memory());
+  const RandomBatch random({bench.tokens, length, shape.vocab_size}, 1, instance.host_memory());
   KernelOperands operands(instance, random);
   begin_warm_up(
       ctx, operands.attention, operands.dtype,

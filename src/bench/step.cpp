@@ -78,8 +78,8 @@ class Steps {
     const int64_t length = bench.sequence_length / bench.documents_per_row;
     for (int64_t i = 0; i < bench.accumulate; ++i) {
       const uint64_t seed = kSeed + i + instance.share().rank * bench.accumulate;
-      random_.push_back(
-          std::make_unique<RandomBatch>(bench.tokens, length, bench.model.vocab_size, seed, instance.host_memory()));
+      const RandomBatch::Shape shape = {bench.tokens, length, bench.model.vocab_size};
+      random_.push_back(std::make_unique<RandomBatch>(shape, seed, instance.host_memory()));
       batches_.push_back(random_.back()->batch());
       batches_.back().step_tokens *= ranks_;
     }

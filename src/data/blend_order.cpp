@@ -14,8 +14,8 @@ namespace {
 // The documents of one part, pass after pass.
 class PartOrder {
  public:
-  PartOrder(uint32_t begin, int64_t documents, bool shuffle, uint64_t key)
-      : documents_(static_cast<size_t>(documents)), shuffle_(shuffle), key_(key) {
+  PartOrder(uint32_t begin, const BlendPart& part, bool shuffle, uint64_t key)
+      : documents_(static_cast<size_t>(part.documents)), shuffle_(shuffle), key_(key) {
     std::iota(documents_.begin(), documents_.end(), begin);
   }
 
@@ -45,7 +45,7 @@ std::vector<uint32_t> blend_order(std::span<const BlendPart> parts, bool shuffle
   int64_t documents = 0;
   for (const BlendPart& part : parts) {
     MT_CHECK(part.documents > 0);
-    orders.emplace_back(static_cast<uint32_t>(documents), part.documents, shuffle, random_bits(seed, orders.size()));
+    orders.emplace_back(static_cast<uint32_t>(documents), part, shuffle, random_bits(seed, orders.size()));
     weights.push_back(part.weight);
     documents += part.documents;
   }

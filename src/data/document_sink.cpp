@@ -43,7 +43,7 @@ bool DocumentSink::append_piece(std::span<const int32_t> ids, std::span<const in
   digest_ = random_bits(digest_, static_cast<uint64_t>(totals_.records));
   digest_ = random_bits(digest_, static_cast<uint64_t>(ids[0]));
   for (size_t i = 1; i < ids.size(); ++i)
-    digest_ = add_token(digest_, ids[i], labels[i], weights.empty() ? 1 : weights[i]);
+    digest_ = add_token(digest_, {ids[i], labels[i], weights.empty() ? 1 : weights[i]});
   constexpr int64_t kProgress = 1 << 14;
   if (progress_ && totals_.tokens - progressed_ >= kProgress) {
     progressed_ = totals_.tokens;
@@ -52,7 +52,8 @@ bool DocumentSink::append_piece(std::span<const int32_t> ids, std::span<const in
   return true;
 }
 
-uint64_t add_token(uint64_t digest, int32_t id, int32_t label, float weight) {
+uint64_t add_token(uint64_t digest, const LabelledToken& token) {
+  const auto [id, label, weight] = token;
   const bool trained = label != kIgnoreTarget;
   digest = random_bits(digest, static_cast<uint64_t>(id) << 1 | trained);
   return trained && weight != 1 ? random_bits(digest, std::bit_cast<uint32_t>(weight)) : digest;

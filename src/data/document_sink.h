@@ -47,6 +47,10 @@ class DocumentSink {
 };
 
 // Adds one token to a digest.
-uint64_t add_token(uint64_t digest, int32_t id, int32_t label, float weight);
+struct LabelledToken {
+  int32_t id, label;
+  float weight = 1;
+};
+uint64_t add_token(uint64_t digest, const LabelledToken& token);
 
 }  // namespace mixtune

@@ -152,7 +152,7 @@ void IndexedDocuments::sample_digest(int64_t pieces) {
     const int64_t d = pieces <= kSampledDocuments ? i : i * (pieces / kSampledDocuments);
     const auto [ids, labels, weights] = read_document(*this, d);
     for (size_t t = 1; t < ids.size(); ++t)
-      digest_ = add_token(digest_, ids[t], labels[t], weights.empty() ? 1 : weights[t]);
+      digest_ = add_token(digest_, {ids[t], labels[t], weights.empty() ? 1 : weights[t]});
   }
   digest_ = random_bits(digest_, static_cast<uint64_t>(totals_.records));
 }

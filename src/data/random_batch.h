@@ -7,10 +7,14 @@ namespace mixtune {
 
 class RandomBatch {
  public:
-  // Documents of document_tokens each (the last may be shorter), `tokens` in all; every row but the last of a document
-  // has a target; `weighted`: of weight 1. kPinned for a GPU.
-  RandomBatch(int64_t tokens, int64_t document_tokens, int64_t vocab_size, uint64_t seed, HostMemory memory,
-              bool weighted = false);
+  // Every row but the last of a document has a target.
+  struct Shape {
+    int64_t tokens, document_tokens;  // the last document may be shorter
+    int64_t vocab_size;
+    bool weighted = false;  // each target's weight is 1, and read
+  };
+  // kPinned for a GPU.
+  RandomBatch(const Shape& shape, uint64_t seed, HostMemory memory);
 
   const Batch& batch() const { return batch_; }
 

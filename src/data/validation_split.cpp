@@ -20,9 +20,14 @@ namespace {
 
 constexpr const char* kKey = "validation_split_percentage";
 
-// The `count` records that come first in the order of a hash, and of their numbers where hashes are equal. The upper
-// bits of the hashes find them, so that only the records of one value of these need be sorted.
-BitSet choose_records(int64_t records, int64_t count, uint64_t seed) {
+struct Chosen {
+  int64_t count, of;
+};
+
+// The records, `count` of so many, that come first in the order of a hash, and of their numbers where hashes are equal.
+// The upper bits of the hashes find them, so that only the records of one value of these need be sorted.
+BitSet choose_records(const Chosen& chosen_of, uint64_t seed) {
+  const auto [count, records] = chosen_of;
   constexpr int kBits = 16;
   const uint64_t key = random_key(seed, "validation split");
   const auto bits = [&](int64_t r) {
@@ -89,7 +94,7 @@ Split split_validation(std::shared_ptr<const Documents> all, double percentage, 
     throw UserError(kKey, fmt::format("{}% of {} records leaves none to train on", percentage, records),
                     "lower it, or set validation_file");
 
-  const BitSet held_out = choose_records(records, count, seed);
+  const BitSet held_out = choose_records({.count = count, .of = records}, seed);
   const auto parts = split_by_records(all, [&](int64_t r) { return held_out.contains(r) ? kValidation : kTrain; });
   const auto check = [&](const Documents& part, int64_t of_part, const char* what) {
     if (part.size() == 0)

@@ -106,7 +106,7 @@ WindowData::WindowData(const std::string& prefix, int64_t vocab_size)
     ids.resize(static_cast<size_t>(std::min(kSampledTokens, reader_.length(sequence))));
     labels.resize(ids.size());
     reader_.read(sequence, 0, ids, labels);
-    for (size_t t = 0; t < ids.size(); ++t) digest_ = add_token(digest_, ids[t], labels[t], 1);
+    for (size_t t = 0; t < ids.size(); ++t) digest_ = add_token(digest_, {ids[t], labels[t]});
   }
 }
 

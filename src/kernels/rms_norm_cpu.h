@@ -33,6 +33,7 @@ void rms_norm_forward(const RmsNormForward& args) {
 }
 
 template <class S>
+// NOLINTNEXTLINE(bugprone-easily-swappable-parameters): the op has checked their shapes.
 void rms_norm_recompute(const Tensor& r, const Tensor& weight, const Tensor& rstd, const Tensor& y) {
   const int64_t rows = r.rows(), h = r.shape[1];
   const S* w = weight.as<S>();

@@ -7,6 +7,7 @@
 namespace mixtune::cpu {
 
 template <class S>
+// NOLINTNEXTLINE(bugprone-easily-swappable-parameters): the op has checked their shapes.
 void swiglu_forward(const Tensor& gate_up, const Tensor& row_weights, const Tensor& act) {
   const int64_t rows = act.rows(), f = act.shape[1];
 #pragma omp parallel for

@@ -18,7 +18,11 @@ class Planner {
   Planner(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits)
       : ranks_(planned_ranks(options.ranks->grid, options.ranks->gpu_bytes)),
         instance_(config, on_meta(options, ranks_)),
-        batch_(limits.tokens, limits.longest_document, config.vocab_size, 0, HostMemory::kPageable, limits.weighted),
+        batch_({.tokens = limits.tokens,
+                .document_tokens = limits.longest_document,
+                .vocab_size = config.vocab_size,
+                .weighted = limits.weighted},
+               0, HostMemory::kPageable),
         saved_(instance_.model().make_saved()) {}
 
   const State& state() const { return instance_.state(); }

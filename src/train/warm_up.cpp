@@ -39,8 +39,11 @@ std::string warm_up(Instance& instance, BatchLimits limits) {
   const bool by_rule = instance.options().gpu.deterministic;
   log_info("warming up{}", by_rule ? "" : ": what is the fastest on this GPU is measured once, and kept");
   const MixtralConfig& config = instance.model().config();
-  const RandomBatch random(limits.tokens, limits.longest_document, config.vocab_size, 0, instance.host_memory(),
-                           limits.weighted);
+  const RandomBatch random({.tokens = limits.tokens,
+                            .document_tokens = limits.longest_document,
+                            .vocab_size = config.vocab_size,
+                            .weighted = limits.weighted},
+                           0, instance.host_memory());
   begin_warm_up(ctx, instance.model().attention_shape(random.batch()), instance.model().dtype(), limits);
   SharedPlans plans(instance);
   Scalars losses(ctx, "warm-up losses", 2);

@@ -91,10 +91,16 @@ void clear_dead_rows(const AttentionShape& shape, const Tensor& x) {
   std::fill(x.as<S>() + live * x.row_elements(), x.as<S>() + x.elements(), S(0));
 }
 
-// Computes one query head of the document [begin, end).
+// One head, or key-value head, of the document of rows [begin, end).
+struct DocumentHead {
+  int64_t begin, end, head;
+};
+
 template <class S>
+// NOLINTNEXTLINE(bugprone-easily-swappable-parameters): the op has checked their shapes.
 void attention_forward_head(const AttentionShape& shape, const Tensor& qkv, const Tensor& out, const Tensor& lse,
-                            int64_t begin, int64_t end, int64_t head, S* scores) {
+                            const DocumentHead& one, S* scores) {
+  const auto [begin, end, head] = one;
   const int64_t d = shape.head_dim, width = qkv.shape[1];
   const S scale = 1 / std::sqrt(static_cast<S>(d));
   const S* q = qkv.as<S>() + head * d;
@@ -134,18 +140,28 @@ void attention_forward(Ctx& ctx, const AttentionShape& shape, const Tensor& qkv,
   for (int64_t doc = 0; doc < docs; ++doc)
     for (int64_t head = 0; head < shape.q_heads; ++head)
       error.run([&] {
-        attention_forward_head<S>(shape, qkv, out, lse, offsets[doc], offsets[doc + 1], head,
+        attention_forward_head<S>(shape, qkv, out, lse, {offsets[doc], offsets[doc + 1], head},
                                   scratch.as<S>() + omp_get_thread_num() * scratch.row_elements());
       });
   error.rethrow();
 }
 
-// For one query, in place: scores become probabilities p, and dprobabilities dp become dscores = p * (dp - sum_j p_j
-// dp_j) * scale, zero for keys it does not see. `delta` is that sum: dout . out.
+// A query's row of scores that become probabilities p, and of dprobabilities dp that become dscores = p * (dp - sum_j
+// p_j dp_j) * scale, both zero for keys it does not see. `delta` is that sum: dout . out.
 template <class S>
-void softmax_backward_row(S* p, S* dp, int64_t stride, KeyRange seen, S scale, S lse, S delta) {
+struct SoftmaxRow {
+  S *p, *dp;
+  int64_t stride;
+  KeyRange seen;
+  S scale, lse, delta;
+};
+template <class S>
+void softmax_backward_row(const SoftmaxRow<S>& row) {
+  S *p = row.p, *dp = row.dp;
+  const S scale = row.scale, lse = row.lse, delta = row.delta;
+  const KeyRange seen = row.seen;
 #pragma omp simd
-  for (int32_t j = 0; j < static_cast<int32_t>(stride); ++j) {
+  for (int32_t j = 0; j < static_cast<int32_t>(row.stride); ++j) {
     const bool sees = j >= seen.begin && j < seen.end;
     const S probability = cpu::exp(p[j] * scale - lse);
     const S dscore = probability * (dp[j] - delta) * scale;
@@ -184,8 +200,13 @@ void attention_backward_block(const AttentionShape& shape, const AttentionBackwa
     S delta = 0;
 #pragma omp simd reduction(+ : delta)
     for (int64_t c = 0; c < d; ++c) delta += out[t * out_width + c] * dout[t * out_width + c];
-    softmax_backward_row(p + i * block.stride(), dp + i * block.stride(), block.stride(),
-                         keys_seen(block, i, shape.window), scale, args.lse.as<S>()[t * shape.q_heads + head], delta);
+    softmax_backward_row(SoftmaxRow<S>{.p = p + i * block.stride(),
+                                       .dp = dp + i * block.stride(),
+                                       .stride = block.stride(),
+                                       .seen = keys_seen(block, i, shape.window),
+                                       .scale = scale,
+                                       .lse = args.lse.as<S>()[t * shape.q_heads + head],
+                                       .delta = delta});
   }
   // dK += dS^T Q and dV += P^T dO, [keys, d]; dQ = dS K, [queries, d].
   Product<S> to_keys = {.m = block.keys,
@@ -222,8 +243,9 @@ void attention_backward_block(const AttentionShape& shape, const AttentionBackwa
 
 // Computes one key-value head of the document [begin, end): its query heads add to dK and dV in a fixed order.
 template <class S>
-void attention_backward_group(const AttentionShape& shape, const AttentionBackward& args, int64_t begin, int64_t end,
-                              int64_t kv_head, S* p, S* dp) {
+void attention_backward_group(const AttentionShape& shape, const AttentionBackward& args, const DocumentHead& one, S* p,
+                              S* dp) {
+  const auto [begin, end, kv_head] = one;
   const int64_t d = shape.head_dim, width = args.qkv.shape[1], group = shape.q_heads / shape.kv_heads;
   for (int64_t t = begin; t < end; ++t) {
     S* dk = args.dqkv.as<S>() + t * width + (shape.q_heads + kv_head) * d;
@@ -250,7 +272,7 @@ void attention_backward(Ctx& ctx, const AttentionShape& shape, const AttentionBa
     for (int64_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head)
       error.run([&] {
         S* p = scratch.as<S>() + omp_get_thread_num() * scratch.row_elements();
-        attention_backward_group(shape, args, offsets[doc], offsets[doc + 1], kv_head, p,
+        attention_backward_group(shape, args, {offsets[doc], offsets[doc + 1], kv_head}, p,
                                  p + scratch.row_elements() / 2);
       });
   error.rethrow();
