@@ -15,7 +15,7 @@ if(MIXTUNE_HAS_CUDA)
   target_include_directories(mixtune_flags SYSTEM INTERFACE ${MIXTUNE_CUDA_INCLUDES})
 endif()
 # clang warns of each 'omp simd' that it does not vectorise, and of what the CUDA halves alone use.
-target_compile_options(mixtune_flags INTERFACE $<$<CXX_COMPILER_ID:Clang>:-Wno-pass-failed;-Wno-unused-private-field>)
+target_compile_options(mixtune_flags INTERFACE "$<$<CXX_COMPILER_ID:Clang>:-Wno-pass-failed;-Wno-unused-private-field>")
 if(MIXTUNE_SANITIZE)
   # What AddressSanitizer sees anyway is not checked twice: half the time to compile.
   target_compile_options(mixtune_flags INTERFACE -fsanitize=${MIXTUNE_SANITIZE} -fno-sanitize=null,object-size,vptr

@@ -86,7 +86,7 @@ void check_shape(const StepBench& bench) {
 
 void bench_as_rank(const StepArguments& arguments, StepBench bench, const Config& config, const Launch& launch) {
   const auto connect = [&](Job& job) {
-    const Device device = choose_device(config.run.device, launch.local_rank);
+    const Device device = choose_device(config.machine.device, launch.local_rank);
     job.compare(fingerprint(config, device, launch.size));
     return job.connect(device, grid_of(config, bench.model.num_local_experts, launch.size, launch.rank));
   };

@@ -39,7 +39,6 @@ struct GenerateArguments {
   bool chat = false;
   bool has_temperature = false, has_top_p = false, has_chat_template = false;  // given, whatever their values
   int64_t max_new_tokens = 128;
-  std::string device = "auto", precision = "fp32";
   Sampling sampling;
 };
 
@@ -152,7 +151,7 @@ void check_flags(const GenerateArguments& arguments) {
     throw UserError("--top-p", "has no effect without --temperature", "remove it, or add --temperature 1");
 }
 
-void run_generate(const GenerateArguments& arguments) {
+void run_generate(const GenerateArguments& arguments, const Overrides& overrides) {
   check_flags(arguments);
   const std::string model = find_model(arguments.model, "MODEL");
   const MixtralConfig config = load_mixtral_config(model);
@@ -167,8 +166,8 @@ void run_generate(const GenerateArguments& arguments) {
 
   const int64_t limit =
       std::min(static_cast<int64_t>(prompt) + arguments.max_new_tokens, config.max_position_embeddings);
-  const Config run = load_config(std::nullopt, {{"device", arguments.device}, {"precision", arguments.precision}});
-  Decoder decoder(config, model, limit, instance_options(run, State::Purpose::kInference));
+  const Config keys = load_config(std::nullopt, overrides);
+  Decoder decoder(config, model, limit, instance_options(keys, State::Purpose::kInference));
   if (!arguments.logits.empty()) write_logits(decoder, ids, config.vocab_size, arguments.logits);
   std::vector<int32_t> ends = end_of_text_ids(model, config);
   if (prompter) prompter->add_ends(ends, arguments.chat);
@@ -225,24 +224,19 @@ Command add_generate(CLI::App& program) {
   app->add_option("--seed", arguments->sampling.seed, "seed of the choices")
       ->type_name("INTEGER")
       ->capture_default_str();
-  app->add_option("--device", arguments->device, "where to compute: auto, cpu or cuda")
-      ->type_name("NAME")
-      ->capture_default_str();
-  app->add_option("--precision", arguments->precision, "arithmetic: fp32 or bf16")
-      ->type_name("NAME")
-      ->capture_default_str();
   app->add_option("--tokenizer", arguments->tokenizer, "folder of the tokenizer; default: MODEL")->type_name("FOLDER");
+  const KeyFlags flags(*app, {"device", "precision"});
   add_examples(
       *app, {"mixtune generate examples/quickstart/pretrained --prompt \"Once upon a time\" --max-new-tokens 20",
              "mixtune generate examples/quickstart/pretrained --ids 1,345,1200 --max-new-tokens 20 --temperature "
              "0.8 --seed 1",
              "mixtune generate examples/quickstart/pretrained --chat --system \"Be brief.\" --prompt \"Define: daisy "
              "(noun)\" --max-new-tokens 20"});
-  return {app, [arguments, temperature, top_p, chat_template] {
+  return {app, [arguments, flags, temperature, top_p, chat_template] {
             arguments->has_chat_template = chat_template->count() > 0;
             arguments->has_temperature = temperature->count() > 0;
             arguments->has_top_p = top_p->count() > 0;
-            run_generate(*arguments);
+            run_generate(*arguments, flags.overrides());
           }};
 }
 

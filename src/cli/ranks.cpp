@@ -92,7 +92,7 @@ RankGrid grid_of(const Config& config, int64_t experts, int ranks, int rank) {
 }
 
 void check_gpus(const Config& config, int count) {
-  if (choose_device(config.run.device).type == DeviceType::kCuda && gpu_count() < count)
+  if (choose_device(config.machine.device).type == DeviceType::kCuda && gpu_count() < count)
     throw UserError("--nproc", fmt::format("{} ranks need a GPU each, and CUDA can use {}", count, gpu_count()),
                     "start fewer, or set device: cpu");
 }

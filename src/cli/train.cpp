@@ -47,7 +47,7 @@ void train_as_rank(const Config& given, const Launch& launch, bool profile) {
   Config config = given;
   const auto connect = [&](Job& job) {
     resolve_global_batch_size(config, launch.size);
-    const Device device = choose_device(config.run.device, launch.local_rank);
+    const Device device = choose_device(config.machine.device, launch.local_rank);
     job.compare(fingerprint_of_run(given, device, launch.size));
     const int64_t experts = load_mixtral_config(config.model.model_name_or_path).num_local_experts;
     return job.connect(device, grid_of(config, experts, launch.size, launch.rank));

@@ -32,7 +32,7 @@ void check_validation(const Config& config) {
   if (file && share) refuse_both(config.where("validation_split_percentage"), "validation_file");
   if (file && split) refuse_both(split_where, "validation_file");
   if (share && split) refuse_both(split_where, "validation_split_percentage");
-  if (config.run.eval_steps > 0 && !file && !share && !split)
+  if (config.output.eval_steps > 0 && !file && !share && !split)
     throw UserError(config.where("eval_steps"), "there is no validation data",
                     "set validation_file, validation_split_percentage or split, or remove eval_steps");
 }

@@ -75,10 +75,13 @@ struct DataSettings {
   std::string data_cache;  // a folder, or "off"; empty: mixtune's own (base/cache_folder.h)
 };
 
+// What a step trains on, and how many there are.
 struct BatchSettings {
   int64_t per_device_train_batch_size = 8;
   int64_t gradient_accumulation_steps = 1;
   int64_t global_batch_size = 0;  // 0: what the two above and the number of ranks make
+  int64_t max_steps = -1;         // > 0 overrides num_train_epochs
+  double num_train_epochs = 3;
 };
 
 struct ParallelSettings {
@@ -99,20 +102,25 @@ struct OptimizerSettings {
   double max_grad_norm = 1;  // 0: no clipping
 };
 
-struct RunSettings {
+struct OutputSettings {
   std::string output_dir;
   bool overwrite_output_dir = false;
-  int64_t max_steps = -1;  // > 0 overrides num_train_epochs
-  double num_train_epochs = 3;
   int64_t eval_steps = 0;        // 0: only at the end, if there is validation data
   int64_t save_steps = 500;      // 0: only at the end
   int64_t save_total_limit = 0;  // 0: keep all
   SaveDType save_dtype = SaveDType::kCheckpoint;
   std::string max_shard_size = "5GB";
   int64_t logging_steps = 1;
+};
+
+struct MachineSettings {
   uint64_t seed = 42;
   DeviceChoice device = DeviceChoice::kAuto;
   bool deterministic = false;
+};
+
+// How a step is computed, and what memory that takes.
+struct ComputeSettings {
   Precision precision = Precision::kFp32;
   StateDType gradient_dtype = StateDType::kFp32;
   StateDType optimizer_state_dtype = StateDType::kFp32;
@@ -127,7 +135,9 @@ struct Config {
   BatchSettings batch;
   ParallelSettings parallel;
   OptimizerSettings optimizer;
-  RunSettings run;
+  OutputSettings output;
+  MachineSettings machine;
+  ComputeSettings compute;
   std::string file;                                         // that was read; empty: none
   std::map<std::string, std::string, std::less<>> origins;  // of the keys that were set: "run.yaml:3", "--seed"
 

@@ -54,11 +54,11 @@ TEST(Config, ReadsEveryKindOfValue) {
   EXPECT_FALSE(config.data.shuffle);
   EXPECT_EQ(config.optimizer.learning_rate, 5e-5);
   EXPECT_EQ(config.optimizer.adam_epsilon, 1e-7);
-  EXPECT_EQ(config.run.max_steps, 1000);
-  EXPECT_EQ(config.run.save_steps, 200);
+  EXPECT_EQ(config.batch.max_steps, 1000);
+  EXPECT_EQ(config.output.save_steps, 200);
   EXPECT_EQ(config.optimizer.lr_scheduler_type, Schedule::kCosine);
   EXPECT_EQ(config.model.router_aux_loss_coef, 0.02);
-  EXPECT_EQ(config.run.seed, 4294967295u);
+  EXPECT_EQ(config.machine.seed, 4294967295u);
 }
 
 TEST(Config, OneFileWithoutListAndNulls) {
@@ -67,14 +67,14 @@ TEST(Config, OneFileWithoutListAndNulls) {
   EXPECT_EQ(config.data.train_file, std::vector<std::string>{"a.jsonl"});
   EXPECT_FALSE(config.model.router_aux_loss_coef.has_value());
   EXPECT_EQ(config.model.tokenizer_name_or_path, "");
-  EXPECT_EQ(config.run.save_total_limit, 0);
+  EXPECT_EQ(config.output.save_total_limit, 0);
 }
 
 TEST(Config, FlagsOverrideTheFile) {
   const Config config = parse_config("seed: 1\nmax_steps: 5\ntrain_file: [x]\n", "run.yaml",
                                      {{"seed", "7"}, {"train_file", "a"}, {"train_file", "b"}});
-  EXPECT_EQ(config.run.seed, 7u);
-  EXPECT_EQ(config.run.max_steps, 5);
+  EXPECT_EQ(config.machine.seed, 7u);
+  EXPECT_EQ(config.batch.max_steps, 5);
   EXPECT_EQ(config.data.train_file, (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(config.where("seed"), "--seed");
   EXPECT_EQ(config.where("max_steps"), "run.yaml:2: max_steps");
@@ -89,7 +89,7 @@ TEST(Config, PrintedConfigReadsBack) {
   const std::string printed = print_config(config);
   const Config again = parse_config(printed, "printed.yaml");
   EXPECT_EQ(print_config(again), printed);
-  EXPECT_EQ(again.run.output_dir, "a \"b\": #c");
+  EXPECT_EQ(again.output.output_dir, "a \"b\": #c");
   EXPECT_EQ(again.optimizer.learning_rate, 1.2345678901234567e-5);
   EXPECT_EQ(again.data.long_documents, LongDocuments::kError);
 }
@@ -282,7 +282,7 @@ TEST_F(BadFile, TooLarge) {
 
 TEST_F(BadFile, GoodFileIsRead) {
   std::ofstream(folder_ / "good.yaml") << "seed: 9\n";
-  EXPECT_EQ(load_config(folder_ / "good.yaml", {}).run.seed, 9u);
+  EXPECT_EQ(load_config(folder_ / "good.yaml", {}).machine.seed, 9u);
 }
 
 }  // namespace

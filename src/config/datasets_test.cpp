@@ -48,7 +48,7 @@ TEST(Datasets, ReadsEveryKeyOfAnEntry) {
                          .max_samples = 1000};
   const Dataset second = {.path = {"b.jsonl", "c d/*.jsonl"}, .weight = 0.7};
   EXPECT_THAT(config.data.datasets, testing::ElementsAre(first, second));
-  EXPECT_EQ(config.run.seed, 3u) << "what follows the list is read as before";
+  EXPECT_EQ(config.machine.seed, 3u) << "what follows the list is read as before";
   EXPECT_EQ(config.where("datasets"), "run.yaml:1: datasets");
 }
 

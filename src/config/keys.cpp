@@ -247,10 +247,10 @@ void add_batch_keys(Table& table) {
   table.add("global_batch_size", &Config::batch, &B::global_batch_size,
             "rows of an optimizer step on all ranks, instead of `gradient_accumulation_steps`; 0: not set",
             {.bounds = {0, kMany}});
-  table.add("num_train_epochs", &Config::run, &RunSettings::num_train_epochs,
+  table.add("num_train_epochs", &Config::batch, &B::num_train_epochs,
             "passes over the training data; may be a fraction", {.bounds = {0, 1e6, Bounds::kOpenLow}});
-  table.add("max_steps", &Config::run, &RunSettings::max_steps,
-            "optimizer steps; overrides `num_train_epochs`; -1: not set", {.bounds = {-1, kMany}});
+  table.add("max_steps", &Config::batch, &B::max_steps, "optimizer steps; overrides `num_train_epochs`; -1: not set",
+            {.bounds = {-1, kMany}});
 }
 
 void add_optimizer_keys(Table& table) {
@@ -281,42 +281,44 @@ void add_optimizer_keys(Table& table) {
 }
 
 void add_run_keys(Table& table) {
-  using R = RunSettings;
+  using O = OutputSettings;
+  using M = MachineSettings;
+  using C = ComputeSettings;
   constexpr Extra kEvery = {.bounds = {0, kMany}, .nullable = true};
   table.group("Output");
-  table.add("output_dir", &Config::run, &R::output_dir, "folder for checkpoints and metrics (required)", kNullable);
-  table.add("overwrite_output_dir", &Config::run, &R::overwrite_output_dir,
+  table.add("output_dir", &Config::output, &O::output_dir, "folder for checkpoints and metrics (required)", kNullable);
+  table.add("overwrite_output_dir", &Config::output, &O::overwrite_output_dir,
             "replace what an earlier run left in `output_dir`");
-  table.add("eval_steps", &Config::run, &R::eval_steps,
+  table.add("eval_steps", &Config::output, &O::eval_steps,
             "evaluate every so many steps; 0: once at the end, where there is validation data", kEvery);
-  table.add("save_steps", &Config::run, &R::save_steps, "save every so many steps, and at the end; 0: only at the end",
-            {.bounds = {0, kMany}});
-  table.add("save_total_limit", &Config::run, &R::save_total_limit, "checkpoints kept, the newest; 0: all", kEvery);
-  table.add("save_dtype", &Config::run, &R::save_dtype,
+  table.add("save_steps", &Config::output, &O::save_steps,
+            "save every so many steps, and at the end; 0: only at the end", {.bounds = {0, kMany}});
+  table.add("save_total_limit", &Config::output, &O::save_total_limit, "checkpoints kept, the newest; 0: all", kEvery);
+  table.add("save_dtype", &Config::output, &O::save_dtype,
             "element type of saved weights; `checkpoint`: that of the model that was loaded");
-  table.add("max_shard_size", &Config::run, &R::max_shard_size, "size of the largest weight file of a checkpoint");
-  table.add("logging_steps", &Config::run, &R::logging_steps,
+  table.add("max_shard_size", &Config::output, &O::max_shard_size, "size of the largest weight file of a checkpoint");
+  table.add("logging_steps", &Config::output, &O::logging_steps,
             "print every so many steps (`metrics.jsonl` has them all)", {.bounds = {1, kMany}});
   table.group("Machine");
-  table.add("seed", &Config::run, &R::seed, "seed of every random choice", {.bounds = {0, 0xFFFFFFFF}});
-  table.add("device", &Config::run, &R::device, "where to compute; `auto`: on a GPU where there is one");
-  table.add("deterministic", &Config::run, &R::deterministic,
+  table.add("seed", &Config::machine, &M::seed, "seed of every random choice", {.bounds = {0, 0xFFFFFFFF}});
+  table.add("device", &Config::machine, &M::device, "where to compute; `auto`: on a GPU where there is one");
+  table.add("deterministic", &Config::machine, &M::deterministic,
             "only kernels that give the same bits in every run, on a GPU too; nothing is chosen by measuring");
   table.group("Precision and memory");
-  table.add("precision", &Config::run, &R::precision,
+  table.add("precision", &Config::compute, &C::precision,
             "arithmetic of the model; sums, norms, softmax and the router are fp32 in either. `bf16` needs a GPU");
-  table.add("master_weights", &Config::run, &R::master_weights,
+  table.add("master_weights", &Config::compute, &C::master_weights,
             "what the optimizer updates in `precision: bf16`: `fp32` copies of the weights, or the bf16 weights "
             "themselves, rounded stochastically (`none`)");
-  table.add("gradient_dtype", &Config::run, &R::gradient_dtype,
+  table.add("gradient_dtype", &Config::compute, &C::gradient_dtype,
             "element type of weight gradients; `bf16` only without gradient accumulation");
-  table.add("optimizer_state_dtype", &Config::run, &R::optimizer_state_dtype,
+  table.add("optimizer_state_dtype", &Config::compute, &C::optimizer_state_dtype,
             "element type of AdamW's moments; `bf16` is rounded stochastically");
   table.add(
-      "recompute", &Config::run, &R::recompute,
+      "recompute", &Config::compute, &C::recompute,
       "what backward computes again instead of keeping it: `selective` the experts' gate-up output, `full` all of "
       "a layer but its routing");
-  table.add("experts_implementation", &Config::run, &R::experts_implementation,
+  table.add("experts_implementation", &Config::compute, &C::experts_implementation,
             "the experts' matrix products: all together (`grouped`) or one after the other (`loop`)");
 }
 

@@ -135,14 +135,14 @@ void check_lengths(const Config& config) {
         config.where("max_seq_length"),
         fmt::format("{} rows of {} tokens are too many for one micro-batch", rows, config.data.max_seq_length),
         "lower it or per_device_train_batch_size");
-  if (config.run.max_steps == 0)
+  if (config.batch.max_steps == 0)
     throw UserError(config.where("max_steps"), "there is nothing to train in 0 steps",
                     "set -1 to go by num_train_epochs, or at least 1");
 }
 
 void check_sizes(const Config& config) {
   try {
-    parse_size(config.run.max_shard_size);
+    parse_size(config.output.max_shard_size);
   } catch (const UserError& error) {
     throw UserError(config.where("max_shard_size"), error.what(), "");
   }

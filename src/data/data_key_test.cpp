@@ -49,8 +49,8 @@ TEST_F(DataKeyTest, IsTheSameForTheSame) {
   config_.data.validation_split_percentage = 5;
   config_.data.split = "990,9,1";
   config_.optimizer.learning_rate = 1;
-  config_.run.seed = 7;
-  config_.run.output_dir = "out";
+  config_.machine.seed = 7;
+  config_.output.output_dir = "out";
   EXPECT_EQ(key(), first);
   fs::rename(folder_.path("a.jsonl"), folder_.path("c.jsonl"));
   EXPECT_EQ(key({"c.jsonl", "b.jsonl"}), first);

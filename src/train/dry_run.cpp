@@ -70,18 +70,18 @@ Epoch describe_windows(const Config& config, const RunData& data) {
 std::string describe_steps(const Config& config, const RunData& data, const Loader& loader, int ranks) {
   const auto [text, rows] = data.train ? describe_documents(config, data) : describe_windows(config, data);
   const int64_t rows_of_step = rows_per_step(config, ranks);
-  const int64_t steps = config.run.max_steps > 0 ? config.run.max_steps : loader.steps();
+  const int64_t steps = config.batch.max_steps > 0 ? config.batch.max_steps : loader.steps();
   return text + fmt::format("# the run: {} steps of {} rows on {} rank{}, {:.2f} epochs\n", steps, rows_of_step, ranks,
                             ranks == 1 ? "" : "s",
-                            config.run.max_steps > 0
+                            config.batch.max_steps > 0
                                 ? static_cast<double>(steps * rows_of_step) / static_cast<double>(rows)
-                                : config.run.num_train_epochs);
+                                : config.batch.num_train_epochs);
 }
 
 // Whether the run is for a GPU, which need not be here.
 bool for_gpu(const Config& config) {
-  return config.run.precision == Precision::kBf16 || config.run.device == DeviceChoice::kCuda ||
-         choose_device(config.run.device).type == DeviceType::kCuda;
+  return config.compute.precision == Precision::kBf16 || config.machine.device == DeviceChoice::kCuda ||
+         choose_device(config.machine.device).type == DeviceType::kCuda;
 }
 
 std::string describe_memory(const MixtralConfig& shape, const InstanceOptions& options, const Config& config,

@@ -22,19 +22,19 @@ DType dtype_of(StateDType dtype) {
 
 // Checks the keys that mean something in bf16 alone.
 void check_bf16_keys(const Config& config) {
-  const RunSettings& run = config.run;
-  if (run.precision == Precision::kBf16) {
-    if (run.device == DeviceChoice::kCpu) refuse_bf16_on_cpu(config);
-    if (run.gradient_dtype == StateDType::kBf16 && config.batch.gradient_accumulation_steps > 1)
+  const ComputeSettings& compute = config.compute;
+  if (compute.precision == Precision::kBf16) {
+    if (config.machine.device == DeviceChoice::kCpu) refuse_bf16_on_cpu(config);
+    if (compute.gradient_dtype == StateDType::kBf16 && config.batch.gradient_accumulation_steps > 1)
       refuse(config, "gradient_dtype", "bf16 gradients lose what further micro-batches add",
              "set it to fp32, or gradient_accumulation_steps to 1");
     return;
   }
-  if (run.gradient_dtype == StateDType::kBf16)
+  if (compute.gradient_dtype == StateDType::kBf16)
     refuse(config, "gradient_dtype", "is for precision: bf16", "set it to fp32");
-  if (run.optimizer_state_dtype == StateDType::kBf16)
+  if (compute.optimizer_state_dtype == StateDType::kBf16)
     refuse(config, "optimizer_state_dtype", "is for precision: bf16", "set it to fp32");
-  if (run.master_weights == MasterWeights::kNone)
+  if (compute.master_weights == MasterWeights::kNone)
     refuse(config, "master_weights", "is for precision: bf16; fp32 weights are their own masters", "remove it");
 }
 
@@ -51,37 +51,36 @@ Device choose_device(DeviceChoice choice, int local_rank) {
 }
 
 Device device_of(const Config& config, const Ranks& ranks) {
-  return ranks.device ? *ranks.device : choose_device(config.run.device);
+  return ranks.device ? *ranks.device : choose_device(config.machine.device);
 }
 
 InstanceOptions planned_options(const Config& config, const Ranks& ranks) {
-  const RunSettings& run = config.run;
+  const ComputeSettings& compute = config.compute;
   check_bf16_keys(config);
-  const bool bf16 = run.precision == Precision::kBf16;
+  const bool bf16 = compute.precision == Precision::kBf16;
   InstanceOptions options = {.device = {DeviceType::kMeta},
                              .purpose = State::Purpose::kTraining,
-                             .recompute = run.recompute,
-                             .experts = run.experts_implementation,
-                             .gpu = {.deterministic = run.deterministic, .plan_cache = cache_folder()}};
+                             .recompute = compute.recompute,
+                             .experts = compute.experts_implementation,
+                             .gpu = {.deterministic = config.machine.deterministic, .plan_cache = cache_folder()}};
   options.ranks = &ranks;
   options.zero_stage = static_cast<int>(config.parallel.zero_stage);
   options.types.weights = bf16 ? DType::kBF16 : DType::kF32;
-  options.types.gradients = dtype_of(run.gradient_dtype);
-  options.types.moments = dtype_of(run.optimizer_state_dtype);
-  options.types.masters = bf16 && run.master_weights == MasterWeights::kFp32;
+  options.types.gradients = dtype_of(compute.gradient_dtype);
+  options.types.moments = dtype_of(compute.optimizer_state_dtype);
+  options.types.masters = bf16 && compute.master_weights == MasterWeights::kFp32;
   return options;
 }
 
 InstanceOptions instance_options(const Config& config, State::Purpose purpose, const Ranks& ranks) {
-  const RunSettings& run = config.run;
   InstanceOptions options = planned_options(config, ranks);
   options.purpose = purpose;
   const Device device = device_of(config, ranks);
-  if (run.device == DeviceChoice::kCuda && !built_with_cuda())
+  if (config.machine.device == DeviceChoice::kCuda && !built_with_cuda())
     refuse(config, "device", "this mixtune was built without CUDA", "set it to cpu or auto, or build with CUDA 13");
-  if (run.device == DeviceChoice::kCuda && gpu_count() == 0)
+  if (config.machine.device == DeviceChoice::kCuda && gpu_count() == 0)
     refuse(config, "device", "there is no GPU that CUDA can use", "run 'mixtune doctor', or set it to cpu or auto");
-  if (run.precision == Precision::kBf16 && device.type == DeviceType::kCpu) refuse_bf16_on_cpu(config);
+  if (config.compute.precision == Precision::kBf16 && device.type == DeviceType::kCpu) refuse_bf16_on_cpu(config);
   options.device = device;
   options.gpu.patience = ranks.patience;
   options.gpu.give_up = ranks.give_up;

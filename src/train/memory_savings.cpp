@@ -12,24 +12,24 @@ namespace mixtune {
 namespace {
 
 void add_bf16_state(const Config& config, std::vector<Saving>& list) {
-  const RunSettings& run = config.run;
-  if (run.optimizer_state_dtype != StateDType::kBf16) list.push_back({"optimizer_state_dtype", "bf16", true, true});
-  if (run.gradient_dtype != StateDType::kBf16 && config.batch.gradient_accumulation_steps == 1)
+  const ComputeSettings& compute = config.compute;
+  if (compute.optimizer_state_dtype != StateDType::kBf16) list.push_back({"optimizer_state_dtype", "bf16", true, true});
+  if (compute.gradient_dtype != StateDType::kBf16 && config.batch.gradient_accumulation_steps == 1)
     list.push_back({"gradient_dtype", "bf16", true, true});
-  if (run.master_weights != MasterWeights::kNone) list.push_back({"master_weights", "none", true, true});
+  if (compute.master_weights != MasterWeights::kNone) list.push_back({"master_weights", "none", true, true});
 }
 
 }  // namespace
 
 std::vector<Saving> savings(const Config& config, int64_t ranks) {
   std::vector<Saving> list;
-  const RunSettings& run = config.run;
+  const ComputeSettings& compute = config.compute;
   if (ranks > 1 && config.parallel.zero_stage == 0) list.push_back({"zero_stage", "1", true, false});
-  if (run.recompute != Recompute::kFull) list.push_back({"recompute", "full", false, false});
-  if (config.batch.per_device_train_batch_size > 1 && run.gradient_dtype != StateDType::kBf16)
+  if (compute.recompute != Recompute::kFull) list.push_back({"recompute", "full", false, false});
+  if (config.batch.per_device_train_batch_size > 1 && compute.gradient_dtype != StateDType::kBf16)
     list.push_back(
         {"per_device_train_batch_size", fmt::format("{}", config.batch.per_device_train_batch_size / 2), false, false});
-  if (run.precision == Precision::kBf16)
+  if (compute.precision == Precision::kBf16)
     add_bf16_state(config, list);
   else
     list.push_back({"precision", "bf16", false, true});

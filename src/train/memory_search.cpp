@@ -87,7 +87,7 @@ class Search {
       candidate.set("global_batch_size", candidate.other_batch);
     }
     candidate.config.batch.gradient_accumulation_steps = steps;
-    if (steps > 1 && candidate.config.run.gradient_dtype == StateDType::kBf16)  // which hold one micro-batch alone
+    if (steps > 1 && candidate.config.compute.gradient_dtype == StateDType::kBf16)  // which hold one micro-batch alone
       candidate.set_other_numbers("gradient_dtype", "fp32");
   }
 

@@ -54,7 +54,7 @@ std::shared_ptr<const Documents> joined(std::vector<std::shared_ptr<const Docume
 // Splits `part`, one data set, which is one entry where it is split by its own weights.
 Split split_part(std::shared_ptr<const Documents> documents, const std::vector<Dataset>& part, const Config& config) {
   const double percentage = config.data.validation_split_percentage;
-  if (percentage > 0) return split_validation(std::move(documents), percentage, config.run.seed);
+  if (percentage > 0) return split_validation(std::move(documents), percentage, config.machine.seed);
   const std::string& split = split_of(part[0], config);
   if (split.empty()) return {std::move(documents), nullptr};
   const std::string where = part[0].split.empty() ? config.where("split") : config.where("datasets") + ": split";

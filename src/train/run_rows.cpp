@@ -16,17 +16,17 @@ PlanOptions plan_options(const Config& config, const RunData& data) {
   PlanOptions options{.max_seq_length = config.data.max_seq_length,
                       .packing = config.data.packing,
                       .shuffle = config.data.shuffle,
-                      .seed = config.run.seed,
+                      .seed = config.machine.seed,
                       .blend = data.blend};
-  if (config.run.max_steps <= 0) options.epochs = config.run.num_train_epochs;
+  if (config.batch.max_steps <= 0) options.epochs = config.batch.num_train_epochs;
   return options;
 }
 
 WindowRowOptions window_options(const Config& config, std::optional<int64_t> rows) {
   return {.seq_length = config.data.max_seq_length,
           .samples = rows,
-          .epochs = config.run.num_train_epochs,
-          .seed = static_cast<uint32_t>(config.run.seed),
+          .epochs = config.batch.num_train_epochs,
+          .seed = static_cast<uint32_t>(config.machine.seed),
           .shuffle = config.data.shuffle,
           .masking = window_masking(config)};
 }
@@ -34,9 +34,9 @@ WindowRowOptions window_options(const Config& config, std::optional<int64_t> row
 std::unique_ptr<RowSource> training_rows(const Config& config, const RunData& data, int64_t rows_per_step) {
   if (data.train) return std::make_unique<PackedRows>(*data.train, plan_options(config, data));
   std::optional<int64_t> rows;
-  if (int64_t all; config.run.max_steps > 0)
+  if (int64_t all; config.batch.max_steps > 0)
     rows =
-        __builtin_mul_overflow(config.run.max_steps, rows_per_step, &all) ? std::numeric_limits<int64_t>::max() : all;
+        __builtin_mul_overflow(config.batch.max_steps, rows_per_step, &all) ? std::numeric_limits<int64_t>::max() : all;
   return std::make_unique<WindowRows>(data.windows.train, window_options(config, rows), config.where("max_seq_length"));
 }
 

@@ -32,8 +32,8 @@ using Clock = std::chrono::steady_clock;
 }  // namespace
 
 OutputRequest output_request(const Config& config) {
-  OutputRequest request{.path = config.run.output_dir,
-                        .overwrite = config.run.overwrite_output_dir,
+  OutputRequest request{.path = config.output.output_dir,
+                        .overwrite = config.output.overwrite_output_dir,
                         .inputs = files_of(train_datasets(config))};
   request.inputs.push_back(config.model.model_name_or_path);
   if (!config.model.tokenizer_name_or_path.empty()) request.inputs.push_back(config.model.tokenizer_name_or_path);
@@ -112,13 +112,13 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
       folder_(open_model(config, ranks)),
       options_(instance_options(config, State::Purpose::kTraining, ranks)),
       instance_(model_shape(config, folder_), options_),
-      runner_(instance_, config.optimizer, config.run.seed),
+      runner_(instance_, config.optimizer, config.machine.seed),
       data_(checked_data(config, folder_, instance_)),
       router_coefficient_(config.model.router_aux_loss_coef.value_or(instance_.model().config().router_aux_loss_coef)),
       loader_(training_rows(config, data_, rows_per_step(config, instance_.share().ranks)),
               config.batch.per_device_train_batch_size, config.batch.gradient_accumulation_steps,
               instance_.host_memory(), instance_.share()),
-      total_steps_(config.run.max_steps > 0 ? config.run.max_steps : loader_.steps()) {
+      total_steps_(config.batch.max_steps > 0 ? config.batch.max_steps : loader_.steps()) {
   adapt(folder_, instance_.model().config(), config, data_);
   if (data_.has_validation())
     evaluator_.emplace(instance_, validation_rows(config, data_), config.batch.per_device_train_batch_size);
@@ -142,7 +142,7 @@ void Trainer::open_output() {
   output_->begin();
   sinks_.push_back(std::make_unique<JsonlSink>(output_->metrics_path()));
   output_->write_config(resolved_config(config_, router_coefficient_, data_));
-  sinks_.push_back(std::make_unique<ConsoleSink>(stdout, stdout_options(config_.run.logging_steps)));
+  sinks_.push_back(std::make_unique<ConsoleSink>(stdout, stdout_options(config_.output.logging_steps)));
   announce();
 }
 
@@ -151,8 +151,8 @@ void Trainer::check_shared() {
   const double seconds = std::min(10.0, config_.parallel.collective_timeout / 4);  // others wait for this
   Ctx& ctx = instance_.ctx();
   Communicator& all = *instance_.ranks().all;
-  const std::string found =
-      find_unshared(ctx, all, config_.run.output_dir, std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3)));
+  const std::string found = find_unshared(ctx, all, config_.output.output_dir,
+                                          std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3)));
   if (found.empty()) return;
   output_.reset();
   barrier(ctx, all, "output_dir given up");  // before the first rank that fails ends all
@@ -241,7 +241,7 @@ void Trainer::check_finite(const StepRecord& record) {
 
 bool Trainer::evaluation_due(int64_t step) const {
   if (!evaluator_) return false;
-  return step == total_steps_ || (config_.run.eval_steps > 0 && step % config_.run.eval_steps == 0);
+  return step == total_steps_ || (config_.output.eval_steps > 0 && step % config_.output.eval_steps == 0);
 }
 
 EvalRecord Trainer::evaluate(int64_t step) {
@@ -253,7 +253,7 @@ EvalRecord Trainer::evaluate(int64_t step) {
 }
 
 bool Trainer::save_due(int64_t step) const {
-  return step == total_steps_ || (config_.run.save_steps > 0 && step % config_.run.save_steps == 0);
+  return step == total_steps_ || (config_.output.save_steps > 0 && step % config_.output.save_steps == 0);
 }
 
 SaveOptions Trainer::save_options(const std::string& path) const {
@@ -261,9 +261,9 @@ SaveOptions Trainer::save_options(const std::string& path) const {
   options.advanced = [this] {
     instance_.ranks().advance();
   };
-  options.max_shard_size = parse_size(config_.run.max_shard_size);
-  if (config_.run.save_dtype != SaveDType::kCheckpoint)
-    options.dtype = config_.run.save_dtype == SaveDType::kFp32 ? DType::kF32 : DType::kBF16;
+  options.max_shard_size = parse_size(config_.output.max_shard_size);
+  if (config_.output.save_dtype != SaveDType::kCheckpoint)
+    options.dtype = config_.output.save_dtype == SaveDType::kFp32 ? DType::kF32 : DType::kBF16;
   return options;
 }
 
@@ -285,7 +285,7 @@ void Trainer::save(int64_t step) {
   save_checkpoint(instance_.ctx(), instance_.state(), options, *instance_.ranks().all);
   if (!leads()) return;
   output_->write_latest(step);
-  output_->prune(config_.run.save_total_limit);
+  output_->prune(config_.output.save_total_limit);
   log_info("saved {}", options.out_folder);
 }
 
