@@ -20,7 +20,14 @@ inline float widen_one(F16 x) {
   return to_float(x);
 }
 
+inline double widen_one(double x) {
+  return x;
+}
+
 inline void narrow_one(float x, float& y) {
+  y = x;
+}
+inline void narrow_one(float x, double& y) {
   y = x;
 }
 inline void narrow_one(float x, BF16& y) {
@@ -49,24 +56,24 @@ bool all_below(const std::byte* values, int64_t n, Bits magnitude, Bits infinity
 }
 
 template <class From, class To>
-bool widen_as(const std::byte* from, To* to, int64_t n) {
+bool decode_as(const std::byte* from, To* to, int64_t n) {
   bool bad = false;
 #pragma omp parallel for simd reduction(|| : bad) if (n >= kParallelFrom)
   for (int64_t i = 0; i < n; ++i) {
     From x;
     std::memcpy(&x, from + i * sizeof(From), sizeof(From));
-    const float y = widen_one(x);
-    bad = bad || not_finite(y);
-    to[i] = y;
+    const float wide = widen_one(x);
+    narrow_one(wide, to[i]);
+    bad = bad || not_finite(static_cast<float>(widen_one(to[i])));
   }
   return !bad;
 }
 
 template <class To>
-bool widen_to(const std::byte* from, DType from_dtype, To* to, int64_t n) {
-  if (from_dtype == DType::kBF16) return widen_as<BF16>(from, to, n);
-  if (from_dtype == DType::kF16) return widen_as<F16>(from, to, n);
-  return widen_as<float>(from, to, n);
+bool decode_to(const std::byte* from, DType from_dtype, To* to, int64_t n) {
+  if (from_dtype == DType::kBF16) return decode_as<BF16>(from, to, n);
+  if (from_dtype == DType::kF16) return decode_as<F16>(from, to, n);
+  return decode_as<float>(from, to, n);
 }
 
 template <class To>
@@ -88,11 +95,12 @@ bool is_weight_dtype(DType from) {
   return from == DType::kF32 || from == DType::kBF16 || from == DType::kF16;
 }
 
-bool widen(std::span<const std::byte> from, DType from_dtype, const Tensor& to) {
+bool decode(std::span<const std::byte> from, DType from_dtype, const Tensor& to) {
   const int64_t n = to.elements();
   MT_CHECK(is_weight_dtype(from_dtype) && from.size() == n * dtype_size(from_dtype));
-  if (to.dtype == DType::kF64) return widen_to(from.data(), from_dtype, to.as<double>(), n);
-  return widen_to(from.data(), from_dtype, to.as<float>(), n);
+  if (to.dtype == DType::kBF16) return decode_to(from.data(), from_dtype, to.as<BF16>(), n);
+  if (to.dtype == DType::kF64) return decode_to(from.data(), from_dtype, to.as<double>(), n);
+  return decode_to(from.data(), from_dtype, to.as<float>(), n);
 }
 
 bool all_finite(std::span<const std::byte> values, DType dtype) {

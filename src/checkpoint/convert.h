@@ -11,8 +11,9 @@ namespace mixtune {
 // Whether `from` is a type of weights: fp32, bf16 or fp16, each exact in fp32.
 bool is_weight_dtype(DType from);
 
-// Fills `to` (fp32 or fp64) with `from`, which need not be aligned. False if a value is not finite.
-bool widen(std::span<const std::byte> from, DType from_dtype, const Tensor& to);
+// Fills `to` (fp32, fp64, or bf16: rounded to nearest, ties to even) with `from`, which need not be aligned. False if a
+// value is not finite.
+bool decode(std::span<const std::byte> from, DType from_dtype, const Tensor& to);
 
 // The bytes of a tensor in host memory.
 inline std::span<const std::byte> bytes_of(const Tensor& tensor) {

@@ -33,19 +33,22 @@ TEST(Convert, F16RoundsToNearestEven) {
   EXPECT_EQ(to_f16(std::nextafter(0x1p-25f, 1.0f)).bits, 1);
 }
 
-TEST(Convert, WidensUnalignedBytes) {
+TEST(Convert, DecodesUnalignedBytes) {
   for (const int64_t n : {5, 100'000}) {
     std::vector<std::byte> bytes(1 + n * 4);
     std::vector<float> values(n), narrow_values(n);
-    for (int64_t i = 0; i < n; ++i) values[i] = static_cast<float>(i % 1024) / 8;
+    for (int64_t i = 0; i < n; ++i) values[i] = static_cast<float>(i % 1024) / 8;  // some of 10 bits: bf16 rounds them
     for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
       const std::span<std::byte> part(bytes.data() + 1, n * dtype_size(dtype));
       for (float& value : values) value = dtype == DType::kBF16 ? to_float(to_bf16(value)) : value;
       ASSERT_TRUE(narrow(values, dtype, part));
       std::vector<double> wide(n);
-      ASSERT_TRUE(widen(part, dtype, host_tensor(narrow_values.data(), {n})));
-      ASSERT_TRUE(widen(part, dtype, host_tensor(wide.data(), {n})));
+      std::vector<BF16> held(n);
+      ASSERT_TRUE(decode(part, dtype, host_tensor(narrow_values.data(), {n})));
+      ASSERT_TRUE(decode(part, dtype, host_tensor(wide.data(), {n})));
+      ASSERT_TRUE(decode(part, dtype, host_tensor(held.data(), {n})));
       EXPECT_EQ(values, narrow_values);
+      EXPECT_TRUE(std::ranges::equal(values, held, [](float x, BF16 y) { return to_bf16(x).bits == y.bits; }));
       EXPECT_TRUE(std::ranges::equal(values, wide));
     }
   }
@@ -58,9 +61,15 @@ TEST(Convert, SeesWhatIsNotFinite) {
       values[n / 2] = bad;
       std::vector<std::byte> bytes(n * 2);
       EXPECT_TRUE(narrow(values, DType::kBF16, bytes));  // kept as it was
-      EXPECT_FALSE(widen(std::as_bytes(std::span(values)), DType::kF32, host_tensor(to.data(), {n})));
-      EXPECT_FALSE(widen(bytes, DType::kBF16, host_tensor(to.data(), {n})));
+      EXPECT_FALSE(decode(std::as_bytes(std::span(values)), DType::kF32, host_tensor(to.data(), {n})));
+      EXPECT_FALSE(decode(bytes, DType::kBF16, host_tensor(to.data(), {n})));
     }
+}
+
+TEST(Convert, SeesWhatBf16CannotHold) {
+  const float most = std::numeric_limits<float>::max();
+  BF16 held{};
+  EXPECT_FALSE(decode(std::as_bytes(std::span(&most, 1)), DType::kF32, host_tensor(&held, {1})));
 }
 
 TEST(Convert, SeesWhatF16CannotHold) {

@@ -200,7 +200,7 @@ bool read_run(const HfFolder::Stored& from, uint64_t begin, const Tensor& to) {
         const int64_t count = std::min(n - done, most);
         const auto part = std::span(buffer).first(static_cast<size_t>(count * size));
         from.file->file().read(begin + done * size, part);
-        if (!widen(part, from.dtype, to.slice(done, count))) finite = false;
+        if (!decode(part, from.dtype, to.slice(done, count))) finite = false;
       });
   }
   error.rethrow();

@@ -76,6 +76,19 @@ TEST_F(Load, ToDouble) {
       ASSERT_EQ(loaded.weight(param).as<double>()[i], state_.weight(param).as<float>()[i]);
 }
 
+TEST_F(Load, AParameterInADTypeOfItsOwn) {
+  write(hub_form(state_));
+  std::vector<ParamSpec> specs = small_specs({});
+  const auto narrow = std::ranges::find(specs, "model.layers.0.self_attn.o_proj.weight", &ParamSpec::name);
+  narrow->dtype = DType::kBF16;
+  const auto param = static_cast<int>(narrow - specs.begin());
+  State loaded(specs, {}, DType::kF32, State::Purpose::kInference);
+  load_weights(ctx_, HfFolder(folder_.path()), loaded);
+  EXPECT_EQ(difference(loaded, state_), specs[param].name);  // and none before it
+  const Tensor held = loaded.weight(param), exact = state_.weight(param);
+  for (int64_t i = 0; i < held.elements(); ++i) EXPECT_EQ(held.as<BF16>()[i].bits, to_bf16(exact.as<float>()[i]).bits);
+}
+
 TEST_F(Load, RanksTogetherReadEveryByteOnce) {
   write(packed_form(state_));
   const HfFolder folder(folder_.path());

@@ -103,7 +103,7 @@ class Converter {
     const auto n = static_cast<size_t>(chunk.elements());
     if (chunk.dtype == DType::kF32) return {chunk.as<float>(), n};
     wide_.resize(n);
-    widen(bytes_of(chunk), chunk.dtype, host_tensor(wide_.data(), {chunk.elements()}));
+    decode(bytes_of(chunk), chunk.dtype, host_tensor(wide_.data(), {chunk.elements()}));
     return wide_;
   }
 
