@@ -239,13 +239,15 @@ void write_side_files(const SaveOptions& options, const std::string& folder) {
 
 bool saves_masters(const State& state, const SaveOptions& options) {
   if (!state.types().masters) return false;
-  const DType held = state.types().weights;
-  if (options.dtype) return *options.dtype != held;
+  const auto saved_as = [&](const HfBlock& block) {
+    return options.dtype ? *options.dtype : *options.source->locate(block.name, block.stored_shape()).stored->dtype;
+  };
   for (int param = 0; param < state.size(); ++param) {
-    if (!is_stored(state, param)) continue;
-    for (const auto& blocks : {state.spec(param).blocks, state.spec(param).elsewhere})
-      for (const HfBlock& block : blocks)
-        if (*options.source->locate(block.name, block.stored_shape()).stored->dtype != held) return true;
+    const ParamSpec& spec = state.spec(param);
+    const DType held = spec.dtype.value_or(state.types().weights);
+    if (!spec.trainable || held == DType::kF32 || (!options.dtype && !is_stored(state, param))) continue;
+    for (const auto& blocks : {spec.blocks, spec.elsewhere})
+      if (std::ranges::any_of(blocks, [&](const HfBlock& block) { return saved_as(block) != held; })) return true;
   }
   return false;
 }

@@ -25,7 +25,7 @@ struct SaveOptions {
   std::function<void()> advanced = {};      // called every 16 MiB that are written, and at every file's end
 };
 
-// Whether saving takes the masters: there are some, and a tensor is saved in another dtype than the weights'.
+// Whether saving takes the masters: a tensor is saved in another dtype than that of its weight, which has one.
 bool saves_masters(const State& state, const SaveOptions& options);
 
 // Writes the weights (their masters, where saves_masters) in the hub's layout, an index if there is more than one file,

@@ -181,6 +181,17 @@ TEST_F(Save, MastersRatherThanBf16Weights) {
   EXPECT_EQ(difference(load(out_), wide), "");
 }
 
+// One bf16 parameter among those of fp32, all of which the checkpoint has in fp32.
+TEST_F(Save, TheMasterOfAParameterInADTypeOfItsOwn) {
+  make_source(source_, DType::kF32);
+  std::vector<ParamSpec> specs = small_specs({});
+  std::ranges::find(specs, "model.layers.0.self_attn.o_proj.weight", &ParamSpec::name)->dtype = DType::kBF16;
+  State state(specs, {}, {.masters = true}, State::Purpose::kTraining);
+  load_weights(ctx_, HfFolder(source_), state);
+  save_checkpoint(ctx_, state, ModelFolder(source_).save_options(out_));
+  EXPECT_EQ(get(out_ + "/" + kWeightsFile), get(source_ + "/" + kWeightsFile));
+}
+
 // A parameter that no checkpoint has yet (an adapter's, say): loading leaves it, saving writes it as it is held.
 TEST_F(Save, WhatIsNotLoadedIsSavedAsItIsHeld) {
   make_source(source_, DType::kF32);

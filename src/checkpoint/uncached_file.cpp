@@ -68,8 +68,8 @@ bool UncachedFile::is_cached(uint64_t begin, size_t size) const {
 size_t UncachedFile::read_direct(uint64_t begin, size_t size, std::byte* buffer) const {
   size_t done = 0;
   while (done < size && done % UncachedFile::kBlock == 0 && direct_works_) {
-    const ssize_t n =
-        pread(direct_.get(), buffer + done, block_start(size - done + UncachedFile::kBlock - 1), static_cast<off_t>(begin + done));
+    const ssize_t n = pread(direct_.get(), buffer + done, block_start(size - done + UncachedFile::kBlock - 1),
+                            static_cast<off_t>(begin + done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) direct_works_ = false;  // for whatever reason: the buffered read that follows will name it
     if (n <= 0) break;
