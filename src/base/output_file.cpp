@@ -13,6 +13,8 @@
 
 namespace mixtune {
 
+namespace fs = std::filesystem;
+
 namespace {
 
 constexpr int64_t kWindow = 32 << 20;
@@ -54,6 +56,23 @@ void OutputFile::push() {
 void OutputFile::finish() {
   if (fsync(fd_.get()) != 0) fail_write(path_, errno);
   if (!fd_.close()) fail_write(path_, errno);
+}
+
+void check_output_file(const std::string& path, bool overwrite) {
+  const std::string shown = printable(path, 200);
+  std::error_code ignored;
+  const fs::file_status status = fs::symlink_status(path, ignored);
+  if (fs::is_directory(status)) throw UserError(shown, "is a folder", "name a file as the output");
+  const bool exists = fs::exists(status);
+  if (exists && !fs::is_regular_file(status))
+    throw UserError(shown, fs::is_symlink(status) ? "is a link" : "is not a regular file", "name a file as the output");
+  if (exists && !overwrite) throw UserError(shown, "exists already", "remove it, or name another output");
+  const fs::path folder = fs::absolute(path).parent_path();
+  if (!fs::is_directory(folder, ignored))
+    throw UserError(printable(folder.string(), 200), "is not a folder", "create it first");
+  if (access(folder.c_str(), W_OK | X_OK) != 0)
+    throw UserError(printable(folder.string(), 200), "is not writable",
+                    "name an output elsewhere, or change its rights");
 }
 
 void write_file(const std::string& path, std::string_view content) {

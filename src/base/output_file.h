@@ -35,6 +35,10 @@ class OutputFile {
 
 void write_file(const std::string& path, std::string_view content);
 
+// Throws UserError where a user's output file `path` could not be made: it exists (unless `overwrite`, and it is a
+// file), or its folder is missing or not writable.
+void check_output_file(const std::string& path, bool overwrite);
+
 // Returns when the folder's entries (new files, renames) are on the disk.
 void sync_folder(const std::string& path);
 

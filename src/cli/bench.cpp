@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "base/output_file.h"
 #include "base/staged.h"
 #include "bench/kernels.h"
 #include "bench/load.h"
@@ -14,7 +15,6 @@
 #include "cli/preflight.h"
 #include "cli/ranks.h"
 #include "config/load.h"
-#include "data/preprocess.h"
 #include "train/instance_options.h"
 
 namespace mixtune {

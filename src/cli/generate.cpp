@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/output_file.h"
 #include "base/staged.h"
 #include "checkpoint/run_folder.h"
 #include "checkpoint/safetensors.h"
@@ -23,7 +24,6 @@
 #include "config/keys.h"
 #include "config/load.h"
 #include "data/choose_template.h"
-#include "data/preprocess.h"
 #include "data/text_encoder.h"
 #include "model/end_of_text.h"
 #include "train/instance_options.h"

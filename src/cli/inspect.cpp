@@ -11,16 +11,16 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/output_file.h"
 #include "checkpoint/foreign_folder.h"
 #include "checkpoint/run_folder.h"
 #include "cli/arguments.h"
+#include "cli/describe_data.h"
 #include "cli/describe_model.h"
 #include "config/keys.h"
 #include "config/load.h"
 #include "data/data_survey.h"
-#include "data/describe.h"
 #include "data/indexed_files.h"
-#include "data/preprocess.h"
 #include "data/text_source.h"
 
 namespace mixtune {

@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/output_file.h"
 #include "checkpoint/run_folder.h"
 #include "cli/arguments.h"
 #include "cli/preflight.h"

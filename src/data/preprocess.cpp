@@ -1,10 +1,8 @@
 #include "data/preprocess.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <iterator>
 
 #include "base/error.h"
@@ -16,8 +14,6 @@ namespace mixtune {
 
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr size_t kWriteBytes = 1 << 20;  // written at a time
 
 template <class Out, class Value>
@@ -26,23 +22,6 @@ void format_list(Out out, const std::vector<Value>& values) {
 }
 
 }  // namespace
-
-void check_output_file(const std::string& path, bool overwrite) {
-  const std::string shown = printable(path, 200);
-  std::error_code ignored;
-  const fs::file_status status = fs::symlink_status(path, ignored);
-  if (fs::is_directory(status)) throw UserError(shown, "is a folder", "name a file as the output");
-  const bool exists = fs::exists(status);
-  if (exists && !fs::is_regular_file(status))
-    throw UserError(shown, fs::is_symlink(status) ? "is a link" : "is not a regular file", "name a file as the output");
-  if (exists && !overwrite) throw UserError(shown, "exists already", "remove it, or name another output");
-  const fs::path folder = fs::absolute(path).parent_path();
-  if (!fs::is_directory(folder, ignored))
-    throw UserError(printable(folder.string(), 200), "is not a folder", "create it first");
-  if (access(folder.c_str(), W_OK | X_OK) != 0)
-    throw UserError(printable(folder.string(), 200), "is not writable",
-                    "name an output elsewhere, or change its rights");
-}
 
 void write_tokenized(const Documents& documents, const std::string& path, bool overwrite) {
   check_output_file(path, overwrite);

@@ -10,10 +10,6 @@
 
 namespace mixtune {
 
-// Throws UserError where write_tokenized could not create `path`: it exists (unless `overwrite`, and it is a file), or
-// its folder is missing or not writable.
-void check_output_file(const std::string& path, bool overwrite);
-
 // Writes format `tokenized`, a document a line, and an empty one for a record without a document, so that a validation
 // split takes the same records; load_documents reads the same Documents back. `path` appears when all of it is on disk,
 // or not at all.

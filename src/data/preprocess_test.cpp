@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "data/describe.h"
+#include "base/output_file.h"
 #include "data/load_documents.h"
 #include "data/test_folder.h"
 
@@ -155,18 +155,6 @@ TEST_F(PreprocessTest, SamplesShowPieceLabelAndPosition) {
   EXPECT_THAT(text, HasSubstr("\n       1      733     -100  \xE2\x96\x81[\n"));
   EXPECT_THAT(text, HasSubstr("    22557    22557  \xE2\x96\x81Hello\n"));
   EXPECT_THAT(samples(documents, 9, nullptr), HasSubstr("document 2 of 2"));
-}
-
-TEST_F(PreprocessTest, DescribesIndexedData) {
-  EXPECT_EQ(describe_indexed(source_path("tests/fixtures/indexed/small")),
-            "format: indexed\ntype of a token: u16\ndocuments: 6\nsequences: 5\ntokens: 9\n"
-            "tokens a sequence: min 0, mean 1.8, max 4\nmask: none, all are trained\n");
-  EXPECT_THAT(describe_indexed(source_path("tests/fixtures/indexed/no_sequence")), Not(HasSubstr("tokens a sequence")));
-}
-
-TEST_F(PreprocessTest, DescribesTokenizers) {
-  const std::string text = describe_tokenizer(kTokenizerFixtures);
-  EXPECT_THAT(text, HasSubstr("pieces: 32000\nBOS: 1 (<s>)\nEOS: 2 (</s>)\nunknown: 0 (<unk>)\n"));
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 #include "kernels/warm_up.h"
 
-#include "kernels/attention/cuda_ops.h"
 #include "kernels/cuda_ops.h"
 #include "kernels/gemm/cuda_ops.h"
 
@@ -32,10 +31,6 @@ void take_gemm_choices(Ctx& ctx, const std::string& choices) {
 
 std::string digest_of_gemm_choices(Ctx& ctx) {
   return ctx.gpu ? cuda::digest_of_gemm_choices(*ctx.gpu) : "";
-}
-
-std::string attention_backend(Ctx& ctx, const AttentionShape& shape, DType dtype) {
-  return ctx.gpu ? cuda::attention_backend(*ctx.gpu, shape, dtype) : "own kernels";
 }
 
 }  // namespace mixtune

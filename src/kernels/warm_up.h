@@ -34,7 +34,4 @@ std::string digest_of_gemm_choices(Ctx& ctx);
 // Keeps what was chosen. Called after one forward and backward; a plan built later is counted (Gpu::late_plans).
 void finish_warm_up(Ctx& ctx);
 
-// The name of the kernels that attention runs: "cuDNN 9.19.0", "own kernels".
-std::string attention_backend(Ctx& ctx, const AttentionShape& shape, DType dtype);
-
 }  // namespace mixtune

@@ -43,4 +43,8 @@ void attention_backward(Ctx& ctx, const AttentionShape& shape, const AttentionBa
       [&] { cuda::attention_backward(ctx, shape, args); });
 }
 
+std::string attention_backend(Ctx& ctx, const AttentionShape& shape, DType dtype) {
+  return ctx.gpu ? cuda::attention_backend(*ctx.gpu, shape, dtype) : "own kernels";
+}
+
 }  // namespace mixtune

@@ -1,6 +1,8 @@
 // Causal self-attention over packed documents, with grouped-query heads and an optional sliding window.
 #pragma once
 
+#include <string>
+
 #include "tensor/ctx.h"
 
 namespace mixtune {
@@ -27,5 +29,8 @@ struct AttentionBackward {
   Tensor qkv, out, lse, dout, dqkv;
 };
 void attention_backward(Ctx& ctx, const AttentionShape& shape, const AttentionBackward& args);
+
+// The name of the kernels that attention runs: "cuDNN 9.19.0", "own kernels".
+std::string attention_backend(Ctx& ctx, const AttentionShape& shape, DType dtype);
 
 }  // namespace mixtune

@@ -1,4 +1,4 @@
-#include "data/describe.h"
+#include "cli/describe_data.h"
 
 #include <fmt/format.h>
 
