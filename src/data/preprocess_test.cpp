@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "base/output_file.h"
 #include "data/load_documents.h"
 #include "data/test_folder.h"
 
@@ -134,16 +133,6 @@ TEST_F(PreprocessTest, OverwritesOnlyWhenTold) {
   write_tokenized(documents, path, true);
   EXPECT_THAT(TestFolder::read(path), HasSubstr("input_ids"));
   EXPECT_EQ(files_in_folder(), 1);
-}
-
-TEST_F(PreprocessTest, RefusesOutputsThatCannotBe) {
-  const auto message = [&](const std::string& path) {
-    return user_error([&] { check_output_file(path, true); });
-  };
-  EXPECT_THAT(message(folder_.path()), HasSubstr("is a folder"));
-  EXPECT_THAT(message("/dev/null"), HasSubstr("is not a regular file"));
-  EXPECT_THAT(message(folder_.path("none/out.jsonl")), HasSubstr("none: is not a folder"));
-  EXPECT_EQ(message(folder_.path("out.jsonl")), "");
 }
 
 TEST_F(PreprocessTest, SamplesShowPieceLabelAndPosition) {
