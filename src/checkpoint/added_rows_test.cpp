@@ -21,7 +21,7 @@ SmallModel resized(SmallModel model) {
 }
 
 // A model whose tables are read in two blocks.
-constexpr SmallModel kLarge = {.layers = 1, .hidden = 512, .ffn = 16, .experts = 1, .kv = 4, .vocab = 4'321};
+constexpr SmallModel kManyRows = {.layers = 1, .hidden = 512, .ffn = 16, .experts = 1, .kv = 4, .vocab = 4'321};
 
 class AddedRows : public testing::Test {
  protected:
@@ -82,9 +82,6 @@ class AddedRows : public testing::Test {
   std::vector<std::vector<float>> expected_;  // of each parameter
 };
 
-constexpr StateTypes kBf16{.weights = DType::kBF16};
-constexpr StateTypes kMasters{.weights = DType::kBF16, .masters = true};
-
 TEST_F(AddedRows, AreTheMeanOfEveryTypeInEveryType) {
   for (const DType stored : {DType::kF32, DType::kBF16, DType::kF16}) {
     write({}, stored);
@@ -99,14 +96,14 @@ TEST_F(AddedRows, AreTheMeanOfEveryTypeInEveryType) {
 
 // Loads on one rank after the other: the others are not there.
 TEST_F(AddedRows, HaveTheSameBitsOnEveryLayout) {
-  write(kLarge, DType::kBF16);
+  write(kManyRows, DType::kBF16);
   const HfFolder folder(folder_.path());
   for (const int count : {1, 3, 8})
     for (const StateTypes& types : {StateTypes{}, kMasters}) {
       int64_t elements = 0;
       for (int rank = 0; rank < count; ++rank) {
         const Ranks ranks = planned_ranks({.world = count, .rank = rank});
-        State state(small_specs(resized(kLarge)), {}, types, State::Purpose::kTraining,
+        State state(small_specs(resized(kManyRows)), {}, types, State::Purpose::kTraining,
                     {.dense = ranks.dense.get(), .shard_optimizer = true});
         const uint64_t read = fill_added_rows(ctx_, folder, state);
         const int64_t here = expect_means(state);

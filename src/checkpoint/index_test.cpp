@@ -5,7 +5,7 @@
 namespace mixtune {
 namespace {
 
-void expect_bad(const std::string& json, const std::vector<std::string>& fragments) {
+void expect_bad_index(const std::string& json, const std::vector<std::string>& fragments) {
   expect_user_error([&] { parse_index(json, "index.json"); }, fragments);
 }
 
@@ -27,18 +27,18 @@ TEST(Index, FilesStayInTheFolder) {
   for (const char* file :
        {"../x.safetensors", "/etc/x.safetensors", "sub/x.safetensors", "..\\\\x.safetensors", "..", ".", "",
         "config.json", "x.safetensors/", "x.safetensors\\u0000", "../../blobs/x\\u0000.safetensors"})
-    expect_bad(naming(file), {"index.json: tensor 'a' is said to be in '", "without a path"});
+    expect_bad_index(naming(file), {"index.json: tensor 'a' is said to be in '", "without a path"});
 }
 
 TEST(Index, Malformed) {
   for (const char* json :
        {"", "{", "[]", "3", R"({"weight_map":[]})", R"({"weight_map":3})", R"({"weight_map":{"a":3}})",
         R"({"weight_map":{"a":["x.safetensors"]}})", R"({"weight_map":{"a":{}}})"})
-    expect_bad(json, {"index.json: "});
-  expect_bad("{}", {"has no weight_map"});
-  expect_bad(R"({"weight_map":{}})", {"names no tensor"});
-  expect_bad(R"({"weight_map":{"a":"x.safetensors","a":"y.safetensors"}})", {"'a'", "twice"});
-  expect_bad(R"({"metadata":)" + std::string(100'000, '['), {"deeper than 4"});
+    expect_bad_index(json, {"index.json: "});
+  expect_bad_index("{}", {"has no weight_map"});
+  expect_bad_index(R"({"weight_map":{}})", {"names no tensor"});
+  expect_bad_index(R"({"weight_map":{"a":"x.safetensors","a":"y.safetensors"}})", {"'a'", "twice"});
+  expect_bad_index(R"({"metadata":)" + std::string(100'000, '['), {"deeper than 4"});
 }
 
 }  // namespace

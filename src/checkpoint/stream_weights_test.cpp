@@ -72,9 +72,6 @@ class Stream : public testing::Test {
   std::string weights_ = folder_ / kWeightsFile;
 };
 
-constexpr StateTypes kBf16{.weights = DType::kBF16};
-constexpr StateTypes kMasters{.weights = DType::kBF16, .masters = true};
-
 TEST_F(Stream, EveryTypeIntoEveryType) {
   for (const DType stored : {DType::kF32, DType::kBF16, DType::kF16}) {
     State wide = small_state();

@@ -10,19 +10,10 @@
 #include "base/temp_folder.h"
 #include "config/keys.h"
 #include "config/load.h"
+#include "config/testing.h"
 
 namespace mixtune {
 namespace {
-
-// The one-line message that reading `text` (and flags) ends in; "" if it does not.
-std::string error_of(const std::string& text, const Overrides& overrides = {}) {
-  try {
-    parse_config(text, "run.yaml", overrides);
-    return "";
-  } catch (const UserError& error) {
-    return error.what();
-  }
-}
 
 std::string flag_error(const Overrides& overrides) {
   try {
@@ -123,11 +114,6 @@ TEST(Config, WarmupStepsBelowOneIsARatio) {  // as transformers 5 has it
   EXPECT_EQ(error_of("warmup_steps: 2.5\n"),
             "run.yaml:1: warmup_steps: 2.5 is not a whole number; write it without a fraction");
 }
-
-struct BadText {
-  const char* text;
-  const char* message;
-};
 
 class BadConfig : public testing::TestWithParam<BadText> {};
 

@@ -4,8 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "base/error.h"
 #include "config/load.h"
+#include "config/testing.h"
 
 namespace mixtune {
 namespace {
@@ -15,16 +15,6 @@ using testing::StartsWith;
 
 Config config_of(const std::string& text, const Overrides& overrides = {}) {
   return parse_config(text, "run.yaml", overrides);
-}
-
-std::string error_of(const std::string& text, const Overrides& overrides = {}) {
-  try {
-    config_of(text, overrides);
-    return "";
-  } catch (const UserError& error) {
-    EXPECT_EQ(std::string_view(error.what()).find('\n'), std::string_view::npos) << error.what();
-    return error.what();
-  }
 }
 
 const std::string kAll =
@@ -86,10 +76,6 @@ TEST(Datasets, WordsAreMegatronsDataPath) {
   EXPECT_EQ(pairs_of(config_of("datasets: a b c\n")), (Pairs{{0, "a"}, {0, "b"}, {0, "c"}}));
   EXPECT_EQ(pairs_of(config_of("datasets: x\n", {{"datasets", "y"}})), (Pairs{{0, "y"}})) << "flags override";
 }
-
-struct BadText {
-  const char *text, *message;
-};
 
 TEST(Datasets, SaysWhatIsWrongWithAnEntry) {
   for (const auto& [text, message] : {

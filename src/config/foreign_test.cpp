@@ -14,18 +14,10 @@
 #include "base/test_paths.h"
 #include "config/keys.h"
 #include "config/load.h"
+#include "config/testing.h"
 
 namespace mixtune {
 namespace {
-
-std::string error_of(const std::string& text) {
-  try {
-    parse_config(text, "run.yaml");
-    return "";
-  } catch (const UserError& error) {
-    return error.what();
-  }
-}
 
 // Whether `text`, "key" or "key: value", can be written in a config.
 bool can_be_written(const std::string& text) {

@@ -17,7 +17,7 @@ using testing::HasSubstr;
 
 using Order = std::vector<std::array<int64_t, 2>>;
 
-nlohmann::json fixture(const std::string& kind) {
+nlohmann::json blend_fixture(const std::string& kind) {
   return nlohmann::json::parse(TestFolder::read(source_path("tests/fixtures/indexed/blends.json"))).at(kind);
 }
 
@@ -31,7 +31,7 @@ Order first(Blend blend, size_t count) {
 }
 
 TEST(Blend, OfWeightsIsInMegatronsOrder) {
-  const nlohmann::json cases = fixture("weights");
+  const nlohmann::json cases = blend_fixture("weights");
   ASSERT_GE(cases.size(), 10u);
   for (const auto& blend : cases) {
     const auto weights = blend.at("weights").get<std::vector<double>>();
@@ -42,7 +42,7 @@ TEST(Blend, OfWeightsIsInMegatronsOrder) {
 }
 
 TEST(Blend, OfSizesIsInMegatronsOrder) {
-  const nlohmann::json cases = fixture("sizes");
+  const nlohmann::json cases = blend_fixture("sizes");
   ASSERT_GE(cases.size(), 5u);
   for (const auto& blend : cases) {
     const auto order = blend.at("order").get<Order>();

@@ -21,7 +21,7 @@ using nlohmann::json;
 using testing::HasSubstr;
 
 // Fixtures made by mistral-common alone: scripts/make_tokenizer_fixtures.py.
-json fixture(const std::string& name) {
+json chat_fixture(const std::string& name) {
   json cases = json::parse(TestFolder::read(kTokenizerFixtures + "/" + name));
   EXPECT_FALSE(cases.empty());
   return cases;
@@ -53,7 +53,7 @@ class ChatTemplateTest : public testing::Test {
 };
 
 TEST_F(ChatTemplateTest, TokensAndTrainedTokensAreMistralCommons) {
-  for (const json& item : fixture("conversations.json")) {
+  for (const json& item : chat_fixture("conversations.json")) {
     const TokenSequence sequence = encode(conversation(item));
     EXPECT_EQ(sequence.ids, item["ids"].get<std::vector<int32_t>>()) << item["messages"];
     std::vector<int> trained;
@@ -66,12 +66,12 @@ TEST_F(ChatTemplateTest, TokensAndTrainedTokensAreMistralCommons) {
 }
 
 TEST_F(ChatTemplateTest, RefusesWhatMistralCommonRefuses) {
-  for (const json& item : fixture("refused.json"))
+  for (const json& item : chat_fixture("refused.json"))
     EXPECT_THAT(refusal(conversation(item)), HasSubstr("a.jsonl:7")) << item;
 }
 
 TEST_F(ChatTemplateTest, PromptsAreMistralCommons) {
-  for (const json& item : fixture("prompts.json"))
+  for (const json& item : chat_fixture("prompts.json"))
     EXPECT_EQ(encode_prompt({.tokenizer = tokenizer_.get()}, conversation(item), ""),
               item["ids"].get<std::vector<int32_t>>())
         << item["messages"];

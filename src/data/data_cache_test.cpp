@@ -29,13 +29,13 @@ namespace fs = std::filesystem;
 using testing::HasSubstr;
 using testing::Not;
 
-constexpr int64_t kVocab = 100, kLongest = 40;
+constexpr int64_t kCachedVocab = 100, kLongest = 40;
 constexpr const char* kKey = "0123456789abcdef";
 
 void give_documents(DocumentSink& sink, int32_t count) {
   for (int32_t d = 0; d < count; ++d) {
     const auto length = static_cast<size_t>(1 + d * 7 % kLongest);
-    std::vector<int32_t> ids(length, d % kVocab), labels(length, d % 3 ? d % kVocab : -100);
+    std::vector<int32_t> ids(length, d % kCachedVocab), labels(length, d % 3 ? d % kCachedVocab : -100);
     labels.back() = ids.back();
     d % 5 == 4 ? sink.append_piece(ids, labels) : sink.append(ids, labels);
   }
@@ -51,7 +51,7 @@ class DataCacheTest : public testing::Test {
                   give_documents(sink, count);
                   log_warning("{} documents of the test", count);
                 },
-            .vocab_size = kVocab,
+            .vocab_size = kCachedVocab,
             .max_seq_length = kLongest};
   }
 

@@ -39,11 +39,11 @@ std::vector<Case> cases() {
   std::vector<Case> all;
   for (const char* file : {"conversations", "tools", "texts", "tokenized"}) {
     RecordReader reader(source_path("tests/fixtures/data/") + file + ".jsonl");
-    for (ordered_json json; reader.next(json);) {
-      std::string name = std::string(file) + "_" + json["name"].get<std::string>();
+    for (ordered_json record; reader.next(record);) {
+      std::string name = std::string(file) + "_" + record["name"].get<std::string>();
       std::ranges::replace_if(
           name, [](unsigned char c) { return !std::isalnum(c); }, '_');
-      all.push_back({std::move(name), std::move(json)});
+      all.push_back({std::move(name), std::move(record)});
     }
   }
   return all;

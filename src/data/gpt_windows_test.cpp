@@ -19,7 +19,7 @@ using nlohmann::json;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-json fixture(const std::string& name) {
+json window_fixture(const std::string& name) {
   return json::parse(TestFolder::read(kIndexedFixtures + "/" + name));
 }
 
@@ -30,7 +30,7 @@ std::vector<int32_t> lengths_of(const IndexedReader& reader) {
 }
 
 TEST(NumpyRandomState, ShufflesAsNumpyDoes) {
-  const json shuffles = fixture("windows.json").at("shuffles");
+  const json shuffles = window_fixture("windows.json").at("shuffles");
   for (const json& shuffle : shuffles) {
     const auto shuffled = shuffle.at("values").get<std::vector<int64_t>>();
     std::vector<int64_t> values(shuffled.size());
@@ -41,7 +41,7 @@ TEST(NumpyRandomState, ShufflesAsNumpyDoes) {
 }
 
 TEST(GptSplit, IsMegatrons) {
-  const json cases = fixture("splits.json");
+  const json cases = window_fixture("splits.json");
   ASSERT_GE(cases.size(), 100u);
   for (const json& c : cases) {
     const auto range = [&](size_t part) {
@@ -64,7 +64,7 @@ TEST(GptSplit, RefusesWhatIsNone) {
 TEST(GptWindows, AreMegatronsInItsOrder) {
   const IndexedReader reader(kIndexedFixtures + "/windows", kVocab);
   const std::vector<int32_t> lengths = lengths_of(reader);
-  const json cases = fixture("windows.json").at("windows");
+  const json cases = window_fixture("windows.json").at("windows");
   ASSERT_GE(cases.size(), 15u);
   for (const json& c : cases) {
     const json& asked = c.at("case");
@@ -111,7 +111,7 @@ TEST(GptSample, HasMegatronsTargetsAndPositions) {
   const IndexedReader reader(kIndexedFixtures + "/windows", kVocab);
   const std::vector<int32_t> lengths = lengths_of(reader);
   const GptWindows windows(lengths, {0, 12}, {.seq_length = 7, .samples = 40, .seed = 5}, "");
-  const json cases = fixture("windows.json").at("samples");
+  const json cases = window_fixture("windows.json").at("samples");
   ASSERT_EQ(cases.size(), 4u);
   for (const json& c : cases) {
     const GptMasking masking{c.at("masking")[0], c.at("masking")[1], c.at("masking")[2]};

@@ -18,28 +18,29 @@
 #include "data/loader.h"
 #include "data/preprocess.h"
 #include "data/status_bytes.h"
+#include "data/test_batch.h"
 #include "data/test_folder.h"
 #include "data/validation_split.h"
 
 namespace mixtune {
 namespace {
 
-constexpr int64_t kVocab = 1000;
+constexpr int64_t kStoredVocab = 1000;
 
-struct Kind {
+struct Extras {
   bool masked = true, weighted = false;
 };
-constexpr std::array kKinds = {Kind{false, false}, Kind{true, false}, Kind{false, true}, Kind{true, true}};
+constexpr std::array kExtras = {Extras{false, false}, Extras{true, false}, Extras{false, true}, Extras{true, true}};
 
 // Gives records of one or more documents, some without a target. A masked kind has about a third of the labels trained,
 // a weighted one weights other than 1 in about half of the documents.
-void give_documents(DocumentSink& sink, int64_t count, int64_t longest, uint64_t seed, Kind kind = {}) {
+void give_documents(DocumentSink& sink, int64_t count, int64_t longest, uint64_t seed, Extras kind = {}) {
   for (int64_t d = 0; d < count; ++d) {
     const uint64_t key = random_bits(seed, static_cast<uint64_t>(d));
     const auto length = 1 + random_below(key, 0, static_cast<uint64_t>(longest));
     std::vector<int32_t> ids(length), labels(length);
     for (size_t i = 0; i < length; ++i) {
-      ids[i] = static_cast<int32_t>(random_below(key, i + 1, kVocab));
+      ids[i] = static_cast<int32_t>(random_below(key, i + 1, kStoredVocab));
       labels[i] = !kind.masked || random_below(key, 7777 + i, 3) == 0 ? ids[i] : -100;
     }
     std::vector<float> weights(kind.weighted && random_below(key, 6, 2) == 0 ? length : 0);
@@ -52,22 +53,18 @@ class IndexedDocumentsTest : public testing::Test {
  protected:
   // Stores these documents in files.
   std::shared_ptr<const Documents> stored(const MemoryDocuments& documents, const std::string& name = "stored") {
-    write_indexed(documents, folder_.path(name), kVocab, true);
-    return std::make_shared<IndexedDocuments>(IndexedReader(folder_.path(name), kVocab),
+    write_indexed(documents, folder_.path(name), kStoredVocab, true);
+    return std::make_shared<IndexedDocuments>(IndexedReader(folder_.path(name), kStoredVocab),
                                               SequenceFit{.max_seq_length = 1 << 20}, documents.totals(),
                                               documents.digest());
   }
 
   std::shared_ptr<const Documents> in_place(const SequenceFit& fit, LoadCounts& counts) {
-    return IndexedDocuments::open(IndexedReader(folder_.path("stored"), kVocab), fit, "stored", counts);
+    return IndexedDocuments::open(IndexedReader(folder_.path("stored"), kStoredVocab), fit, "stored", counts);
   }
 
   TestFolder folder_;
 };
-
-std::span<const int32_t> values(const Tensor& tensor) {
-  return {tensor.as<int32_t>(), static_cast<size_t>(tensor.elements())};
-}
 
 void expect_same_steps(Loader& a, Loader& b) {
   ASSERT_EQ(a.steps(), b.steps());
@@ -91,7 +88,7 @@ void expect_same_steps(Loader& a, Loader& b) {
 }
 
 TEST_F(IndexedDocumentsTest, AreWhatTheyAreInMemory) {
-  for (const Kind kind : kKinds) {
+  for (const Extras kind : kExtras) {
     MemoryDocuments documents;
     give_documents(documents, 1000, 700, 3, kind);
     EXPECT_TRUE(same_documents(*stored(documents), documents)) << kind.masked << kind.weighted;
@@ -131,10 +128,10 @@ TEST_F(IndexedDocumentsTest, PartsOfThemAreTheSame) {
 
 // Documents are cut in place as those are that are read into memory.
 TEST_F(IndexedDocumentsTest, AreCutAsLoadDocumentsCutsThem) {
-  for (const Kind kind : kKinds) {
+  for (const Extras kind : kExtras) {
     MemoryDocuments documents;
     give_documents(documents, 400, 300, 5, kind);
-    write_indexed(documents, folder_.path("stored"), kVocab, true);
+    write_indexed(documents, folder_.path("stored"), kStoredVocab, true);
     const std::vector<std::string> files = {folder_.path("stored")};
     for (const LongDocuments policy : {LongDocuments::kSplit, LongDocuments::kTruncate})
       for (const int64_t longest : {2, 3, 5, 64, 299, 300, 5000}) {
@@ -144,7 +141,7 @@ TEST_F(IndexedDocumentsTest, AreCutAsLoadDocumentsCutsThem) {
         LoadCounts counts;
         const auto cut = in_place({policy, longest}, counts);
         testing::internal::CaptureStderr();
-        EXPECT_TRUE(same_documents(*cut, load_documents(as_dataset(files), settings, {}, kVocab)))
+        EXPECT_TRUE(same_documents(*cut, load_documents(as_dataset(files), settings, {}, kStoredVocab)))
             << kind.masked << kind.weighted << ", max_seq_length " << longest
             << ", split: " << (policy == LongDocuments::kSplit);
         const std::string said = testing::internal::GetCapturedStderr();
@@ -159,7 +156,7 @@ TEST_F(IndexedDocumentsTest, WhatDoesNotFitIsRefusedWhereAsked) {
   MemoryDocuments documents;
   documents.append(std::vector{1, 2}, std::vector{1, 2});
   documents.append(std::vector{1, 2, 3}, std::vector{1, 2, 3});
-  write_indexed(documents, folder_.path("stored"), kVocab, false);
+  write_indexed(documents, folder_.path("stored"), kStoredVocab, false);
   LoadCounts counts;
   EXPECT_THAT(user_error([&] {
                 in_place({LongDocuments::kError, 2}, counts);
@@ -183,10 +180,10 @@ TEST_F(IndexedDocumentsTest, DigestsDifferWhereDocumentsDo) {
 TEST_F(IndexedDocumentsTest, MemoryDoesNotGrowWithTheData) {
   constexpr int64_t kDocuments = 200'000, kTokens = 500, kLimit = 24 << 20;
   {
-    IndexedSink sink(folder_.path("large"), kVocab);
+    IndexedSink sink(folder_.path("large"), kStoredVocab);
     std::vector<int32_t> ids(kTokens);
     for (int64_t d = 0; d < kDocuments; ++d) {
-      std::ranges::fill(ids, static_cast<int32_t>(d % kVocab));
+      std::ranges::fill(ids, static_cast<int32_t>(d % kStoredVocab));
       sink.append(ids, ids);
     }
     sink.finish();
@@ -197,8 +194,8 @@ TEST_F(IndexedDocumentsTest, MemoryDoesNotGrowWithTheData) {
     std::ofstream("/proc/self/clear_refs") << 5;  // the peak begins anew
     const int64_t before = status_bytes("VmRSS");
     LoadCounts counts;
-    const auto documents =
-        IndexedDocuments::open(IndexedReader(folder_.path("large"), kVocab), {.max_seq_length = 2000}, "", counts);
+    const auto documents = IndexedDocuments::open(IndexedReader(folder_.path("large"), kStoredVocab),
+                                                  {.max_seq_length = 2000}, "", counts);
     Loader loader(*documents, {.max_seq_length = 2000, .packing = true, .shuffle = true, .epochs = 1}, 4, 1);
     int64_t tokens = 0;
     for (int64_t s = 0; s < loader.steps(); s += 10) tokens += loader.load(s).live_tokens;

@@ -19,7 +19,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-DataSet fixture(const std::string& name) {
+DataSet data_set(const std::string& name) {
   return nlohmann::json::parse(TestFolder::read(kIndexedFixtures + "/data_sets.json")).at(name).get<DataSet>();
 }
 
@@ -33,7 +33,7 @@ std::vector<std::string> names_in(const std::string& folder) {
 TEST(IndexedReader, ReadsWhatMegatronWrote) {
   for (const std::string name : {"small", "large", "no_sequence"}) {
     const IndexedReader reader(kIndexedFixtures + "/" + name, kVocab);
-    EXPECT_EQ(read_all(reader), fixture(name)) << name;
+    EXPECT_EQ(read_all(reader), data_set(name)) << name;
     EXPECT_FALSE(reader.has_mask());
   }
   const IndexedReader small(kIndexedFixtures + "/small", kVocab), large(kIndexedFixtures + "/large", kVocab);
@@ -49,7 +49,7 @@ TEST(IndexedWriter, WritesTheBytesThatMegatronDoes) {
   const TestFolder folder;
   const std::map<std::string, int64_t> vocabularies = {{"small", 65499}, {"large", 200000}, {"no_sequence", 32000}};
   for (const auto& [name, vocab_size] : vocabularies) {
-    write_data_set(folder.path(name), fixture(name), vocab_size);
+    write_data_set(folder.path(name), data_set(name), vocab_size);
     for (const std::string ending : {".idx", ".bin"})
       EXPECT_EQ(TestFolder::read(folder.path(name + ending)), TestFolder::read(kIndexedFixtures + "/" + name + ending))
           << name;

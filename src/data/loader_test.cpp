@@ -9,6 +9,7 @@
 #include "base/random.h"
 #include "data/label.h"
 #include "data/memory_documents.h"
+#include "data/test_batch.h"
 #include "data/test_folder.h"
 #include "data/window_rows.h"
 
@@ -35,10 +36,6 @@ MemoryDocuments random_documents(int32_t count, int64_t longest, uint64_t seed, 
     documents.append(ids, labels, weights);
   }
   return documents;
-}
-
-std::span<const int32_t> values(const Tensor& tensor) {
-  return {tensor.as<int32_t>(), static_cast<size_t>(tensor.elements())};
 }
 
 std::vector<float> weights_in(const Batch& batch) {

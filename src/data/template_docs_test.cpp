@@ -63,8 +63,9 @@ TEST(TemplatesPage, ShowsTools) {
 }
 
 TEST(TemplatesPage, ShowsTheOthers) {
-  using Name = ChatTemplateName;
-  for (const Name name : {Name::kChatml, Name::kZephyr, Name::kVicuna, Name::kAlpaca, Name::kLlama2}) {
+  using Template = ChatTemplateName;
+  for (const Template name :
+       {Template::kChatml, Template::kZephyr, Template::kVicuna, Template::kAlpaca, Template::kLlama2}) {
     const std::string text = rendered(render_text(name, usual_variant(name), kExample, kMarks, true, ""), false);
     EXPECT_EQ(shown(std::string(template_name(name))), text.ends_with("\n") ? text : text + "\n");
   }

@@ -30,7 +30,7 @@ const ordered_json& function_of(const ordered_json& object, const Place& place, 
   const Fields fields(object, place);
   const ordered_json* type = fields.find("type");
   const ordered_json* function = fields.find("function");
-  if (function && type && *type != "function")
+  if (function && type && !(type->is_string() && type->get_ref<const std::string&>() == "function"))
     place.fail(fmt::format("'type' is {}, not \"function\"", printable(type->dump())), mend);
   if (!function) function = &object;
   const ordered_json* name = function->is_object() ? Fields(*function, place).find("name") : nullptr;

@@ -10,6 +10,7 @@
 #include "data/indexed_testing.h"
 #include "data/label.h"
 #include "data/loader.h"
+#include "data/test_batch.h"
 
 namespace mixtune {
 namespace {
@@ -32,10 +33,6 @@ std::vector<WindowSet> sets_of(const std::vector<std::string>& names, const std:
 
 std::unique_ptr<WindowRows> rows_of(std::vector<WindowSet> sets, const WindowRowOptions& options) {
   return std::make_unique<WindowRows>(std::move(sets), options, "max_seq_length");
-}
-
-std::span<const int32_t> values(const Tensor& tensor) {
-  return {tensor.as<int32_t>(), static_cast<size_t>(tensor.elements())};
 }
 
 // The rows of a step with the target of the last token, `seq_length` tokens each; every token has a target.

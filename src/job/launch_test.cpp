@@ -31,7 +31,7 @@ Variables with(Variables variables, const Variables& changes) {
   return variables;
 }
 
-std::string error_of(const Variables& variables) {
+std::string launch_error(const Variables& variables) {
   try {
     launch(variables);
   } catch (const UserError& error) {
@@ -40,7 +40,7 @@ std::string error_of(const Variables& variables) {
   return "none";
 }
 
-const Variables kTorchrun = {
+const Variables kRankOfTorchrun = {
     {"RANK", "3"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "1"}, {"MASTER_ADDR", "head"}, {"MASTER_PORT", "29500"}};
 const Variables kSrun = {{"SLURM_PROCID", "5"},         {"SLURM_STEP_ID", "0"},
                          {"SLURM_STEP_NUM_TASKS", "8"}, {"SLURM_LOCALID", "1"},
@@ -51,7 +51,7 @@ const Variables kMpirun = {{"OMPI_COMM_WORLD_RANK", "1"},
                            {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}};
 
 TEST(Launch, Torchrun) {
-  const auto l = launch(kTorchrun);
+  const auto l = launch(kRankOfTorchrun);
   ASSERT_TRUE(l);
   EXPECT_EQ(l->rank, 3);
   EXPECT_EQ(l->size, 4);
@@ -62,11 +62,11 @@ TEST(Launch, Torchrun) {
 }
 
 TEST(Launch, OurSupervisorAlsoOfOneRank) {
-  const auto l = launch(with(kTorchrun, {{"MIXTUNE_SUPERVISED", "1"},
-                                         {"RANK", "0"},
-                                         {"WORLD_SIZE", "1"},
-                                         {"LOCAL_RANK", "0"},
-                                         {"TORCHELASTIC_USE_AGENT_STORE", "True"}}));
+  const auto l = launch(with(kRankOfTorchrun, {{"MIXTUNE_SUPERVISED", "1"},
+                                               {"RANK", "0"},
+                                               {"WORLD_SIZE", "1"},
+                                               {"LOCAL_RANK", "0"},
+                                               {"TORCHELASTIC_USE_AGENT_STORE", "True"}}));
   ASSERT_TRUE(l);
   EXPECT_TRUE(l->supervised);
   EXPECT_EQ(l->size, 1);
@@ -74,8 +74,8 @@ TEST(Launch, OurSupervisorAlsoOfOneRank) {
 }
 
 TEST(Launch, LeavesTorchrunItsOwnPort) {
-  EXPECT_EQ(launch(with(kTorchrun, {{"TORCHELASTIC_USE_AGENT_STORE", "True"}}))->port, 29501);
-  EXPECT_EQ(launch(with(kTorchrun, {{"TORCHELASTIC_USE_AGENT_STORE", "False"}}))->port, 29500);
+  EXPECT_EQ(launch(with(kRankOfTorchrun, {{"TORCHELASTIC_USE_AGENT_STORE", "True"}}))->port, 29501);
+  EXPECT_EQ(launch(with(kRankOfTorchrun, {{"TORCHELASTIC_USE_AGENT_STORE", "False"}}))->port, 29500);
 }
 
 TEST(Launch, Srun) {
@@ -107,7 +107,7 @@ TEST(Launch, FirstNodeOfSlurmsLists) {
   EXPECT_EQ(host("n[9,12-14]"), "n9");
   EXPECT_EQ(host("rack[2-3]-node[007,9].local,x"), "rack2-node007.local");
   for (const char* list : {"n[1-2", "n]", ",n", "[]"})
-    EXPECT_THAT(error_of(with(kSrun, {{"SLURM_STEP_NODELIST", list}})), HasSubstr("SLURM_STEP_NODELIST: is '"));
+    EXPECT_THAT(launch_error(with(kSrun, {{"SLURM_STEP_NODELIST", list}})), HasSubstr("SLURM_STEP_NODELIST: is '"));
 }
 
 TEST(Launch, Mpirun) {
@@ -120,30 +120,30 @@ TEST(Launch, Mpirun) {
   EXPECT_NE(launch(with(kMpirun, {{"PMIX_NAMESPACE", "job1"}}))->port,
             launch(with(kMpirun, {{"PMIX_NAMESPACE", "job2"}}))->port);
   const Variables apart = with(kMpirun, {{"OMPI_COMM_WORLD_LOCAL_SIZE", "1"}});
-  EXPECT_THAT(error_of(apart), HasSubstr("MASTER_ADDR"));
+  EXPECT_THAT(launch_error(apart), HasSubstr("MASTER_ADDR"));
   EXPECT_EQ(launch(with(apart, {{"MASTER_ADDR", "head"}}))->host, "head");
 }
 
 TEST(Launch, WhatIsMissingIsNamed) {
   for (const char* name : {"LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"})
-    EXPECT_THAT(error_of(with(kTorchrun, {{name, ""}})), HasSubstr(std::string(name) + ": is not set"));
+    EXPECT_THAT(launch_error(with(kRankOfTorchrun, {{name, ""}})), HasSubstr(std::string(name) + ": is not set"));
   for (const char* name : {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"})
-    EXPECT_THAT(error_of(with(kMpirun, {{name, ""}})), HasSubstr(std::string(name) + ": is not set"));
+    EXPECT_THAT(launch_error(with(kMpirun, {{name, ""}})), HasSubstr(std::string(name) + ": is not set"));
   for (const char* name : {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_JOB_NODELIST"})
-    EXPECT_THAT(error_of(with(kSrun, {{name, ""}})), HasSubstr(std::string(name) + ": is not set"));
+    EXPECT_THAT(launch_error(with(kSrun, {{name, ""}})), HasSubstr(std::string(name) + ": is not set"));
 }
 
 TEST(Launch, NonsenseIsNamed) {
   const auto expect = [](const Variables& all, const std::string& name, const std::string& value) {
-    EXPECT_THAT(error_of(with(all, {{name, value}})), HasSubstr(name + ": is '" + value + "', not a number"));
+    EXPECT_THAT(launch_error(with(all, {{name, value}})), HasSubstr(name + ": is '" + value + "', not a number"));
   };
-  expect(kTorchrun, "RANK", "4");
-  expect(kTorchrun, "RANK", "-1");
-  expect(kTorchrun, "RANK", "1x");
-  expect(kTorchrun, "WORLD_SIZE", "0");
-  expect(kTorchrun, "LOCAL_RANK", "9");
-  expect(kTorchrun, "MASTER_PORT", "70000");
-  expect(kTorchrun, "MASTER_PORT", "99999999999");
+  expect(kRankOfTorchrun, "RANK", "4");
+  expect(kRankOfTorchrun, "RANK", "-1");
+  expect(kRankOfTorchrun, "RANK", "1x");
+  expect(kRankOfTorchrun, "WORLD_SIZE", "0");
+  expect(kRankOfTorchrun, "LOCAL_RANK", "9");
+  expect(kRankOfTorchrun, "MASTER_PORT", "70000");
+  expect(kRankOfTorchrun, "MASTER_PORT", "99999999999");
   expect(kSrun, "SLURM_STEP_NUM_TASKS", "many");
   expect(kSrun, "MASTER_PORT", "0");
   expect(kMpirun, "OMPI_COMM_WORLD_RANK", "2");

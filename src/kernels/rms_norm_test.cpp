@@ -5,15 +5,16 @@
 namespace mixtune {
 namespace {
 
-constexpr int64_t kRows = 200, kWidth = 37;  // more than one block of the weight gradient
+constexpr int64_t kNormRows = 200, kNormWidth = 37;  // more than one block of the weight gradient
 constexpr double kEps = 1e-3;
 
 template <class S>
 struct Norm {
   TestCtx ctx;
-  Buffer<S> x = Buffer<S>::random({kRows, kWidth}, "x"), delta = Buffer<S>::random({kRows, kWidth}, "delta");
-  Buffer<S> weight = Buffer<S>::random({kWidth}, "weight"), dy = Buffer<S>::random({kRows, kWidth}, "dy");
-  Buffer<S> r{{kRows, kWidth}}, y{{kRows, kWidth}}, rstd{{kRows}};
+  Buffer<S> x = Buffer<S>::random({kNormRows, kNormWidth}, "x"),
+            delta = Buffer<S>::random({kNormRows, kNormWidth}, "delta");
+  Buffer<S> weight = Buffer<S>::random({kNormWidth}, "weight"), dy = Buffer<S>::random({kNormRows, kNormWidth}, "dy");
+  Buffer<S> r{{kNormRows, kNormWidth}}, y{{kNormRows, kNormWidth}}, rstd{{kNormRows}};
 
   void forward(bool with_delta) {
     rms_norm_forward(ctx, {.x = x,
@@ -29,15 +30,15 @@ struct Norm {
 TEST(RmsNorm, ForwardIsTheFormula) {
   Norm<double> norm;
   norm.forward(true);
-  for (int64_t t = 0; t < kRows; ++t) {
+  for (int64_t t = 0; t < kNormRows; ++t) {
     double squares = 0;
-    for (int64_t i = t * kWidth; i < (t + 1) * kWidth; ++i) {
+    for (int64_t i = t * kNormWidth; i < (t + 1) * kNormWidth; ++i) {
       EXPECT_EQ(norm.r[i], norm.x[i] + norm.delta[i]);
       squares += norm.r[i] * norm.r[i];
     }
-    for (int64_t i = 0; i < kWidth; ++i)
-      EXPECT_NEAR(norm.y[t * kWidth + i], norm.r[t * kWidth + i] / std::sqrt(squares / kWidth + kEps) * norm.weight[i],
-                  1e-12);
+    for (int64_t i = 0; i < kNormWidth; ++i)
+      EXPECT_NEAR(norm.y[t * kNormWidth + i],
+                  norm.r[t * kNormWidth + i] / std::sqrt(squares / kNormWidth + kEps) * norm.weight[i], 1e-12);
   }
 }
 
@@ -55,7 +56,7 @@ TEST(RmsNorm, ProductMatchesOracle) {
 TEST(RmsNorm, RecomputeGivesTheSameBits) {
   Norm<float> norm;
   norm.forward(false);
-  Buffer<float> again({kRows, kWidth});
+  Buffer<float> again({kNormRows, kNormWidth});
   rms_norm_recompute(norm.ctx, norm.x, norm.weight, norm.rstd, again);
   for (int64_t i = 0; i < again.size(); ++i) ASSERT_EQ(again[i], norm.y[i]);
 }
@@ -63,7 +64,7 @@ TEST(RmsNorm, RecomputeGivesTheSameBits) {
 TEST(RmsNorm, BackwardMatchesDifferencesAndAdds) {
   Norm<double> norm;
   norm.forward(false);
-  Buffer<double> dx({kRows, kWidth}, 3), dweight({kWidth}, 5);
+  Buffer<double> dx({kNormRows, kNormWidth}, 3), dweight({kNormWidth}, 5);
   rms_norm_backward(norm.ctx, {.r = norm.x,
                                .weight = norm.weight,
                                .rstd = norm.rstd,
@@ -82,7 +83,7 @@ TEST(RmsNorm, BackwardMatchesDifferencesAndAdds) {
 
   Norm<float> product;
   product.forward(false);
-  Buffer<float> product_dx({kRows, kWidth}), product_dweight({kWidth});
+  Buffer<float> product_dx({kNormRows, kNormWidth}), product_dweight({kNormWidth});
   rms_norm_backward(product.ctx, {.r = product.x,
                                   .weight = product.weight,
                                   .rstd = product.rstd,

@@ -5,7 +5,7 @@
 namespace mixtune {
 namespace {
 
-constexpr int64_t kDim = 6, kQHeads = 2, kKvHeads = 1, kWidth = (kQHeads + 2 * kKvHeads) * kDim;
+constexpr int64_t kDim = 6, kQHeads = 2, kKvHeads = 1, kQkvWidth = (kQHeads + 2 * kKvHeads) * kDim;
 
 Buffer<int32_t> positions() {
   Buffer<int32_t> p({4});
@@ -17,7 +17,7 @@ template <class S>
 Buffer<S> turned(bool there_and_back) {
   TestCtx ctx;
   Buffer<int32_t> p = positions();
-  Buffer<S> table({4, kDim}), qkv = Buffer<S>::random({4, kWidth}, "qkv");
+  Buffer<S> table({4, kDim}), qkv = Buffer<S>::random({4, kQkvWidth}, "qkv");
   rope_table(ctx, p, 1e4, table);
   rope(ctx, {.qkv = qkv, .table = table, .q_heads = kQHeads, .kv_heads = kKvHeads});
   if (there_and_back)
@@ -26,20 +26,20 @@ Buffer<S> turned(bool there_and_back) {
 }
 
 TEST(Rope, TurnsEachPairByItsAngleAndLeavesValues) {
-  const Buffer<double> start = Buffer<double>::random({4, kWidth}, "qkv"), end = turned<double>(false);
+  const Buffer<double> start = Buffer<double>::random({4, kQkvWidth}, "qkv"), end = turned<double>(false);
   Buffer<int32_t> p = positions();
   for (int64_t t = 0; t < 4; ++t)
     for (int64_t head = 0; head < 4; ++head)
       for (int64_t i = 0; i < kDim / 2; ++i) {
         const double angle = head < 3 ? p[t] * std::pow(1e4, -2.0 * i / kDim) : 0;
-        const int64_t a = t * kWidth + head * kDim + i, b = a + kDim / 2;
+        const int64_t a = t * kQkvWidth + head * kDim + i, b = a + kDim / 2;
         EXPECT_NEAR(end[a], start[a] * std::cos(angle) - start[b] * std::sin(angle), 1e-10);
         EXPECT_NEAR(end[b], start[b] * std::cos(angle) + start[a] * std::sin(angle), 1e-10);
       }
 }
 
 TEST(Rope, InverseUndoes) {
-  const Buffer<double> start = Buffer<double>::random({4, kWidth}, "qkv"), end = turned<double>(true);
+  const Buffer<double> start = Buffer<double>::random({4, kQkvWidth}, "qkv"), end = turned<double>(true);
   for (int64_t i = 0; i < start.size(); ++i) EXPECT_NEAR(end[i], start[i], 1e-14);
 }
 

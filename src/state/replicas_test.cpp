@@ -40,7 +40,7 @@ ParamSpec spec(const std::string& name, int64_t elements, bool of_experts, Place
 }
 
 // An embedding, two layers of a dense and an expert's parameter, a head: each a bucket, of 512 to 3072 elements.
-std::vector<ParamSpec> specs() {
+std::vector<ParamSpec> replicated_specs() {
   constexpr Place::Part kExperts = Place::kExperts;
   return {spec("embedding", 512, false, {.layer = -1}),
           spec("dense 0", 1024, false, {.layer = 0}),
@@ -59,7 +59,7 @@ class ReplicasTest : public testing::Test {
   Stack stack_{"test", {}, 1 << 20};
   Ctx ctx_{{}, stack_, stack_};
   const StateTypes types_ = {.weights = DType::kBF16, .masters = true};
-  State state_{specs(), {}, types_, State::Purpose::kTraining, {&dense_, &experts_, true}};
+  State state_{replicated_specs(), {}, types_, State::Purpose::kTraining, {&dense_, &experts_, true}};
 };
 
 TEST_F(ReplicasTest, WeightsAreGatheredALayerAhead) {
@@ -96,7 +96,7 @@ TEST_F(ReplicasTest, GradientsAreSummedInTheLastMicroBatchAsTheyAreComplete) {
 }
 
 TEST_F(ReplicasTest, AStageIsCompleteByItself) {
-  std::vector<ParamSpec> two = specs();
+  std::vector<ParamSpec> two = replicated_specs();
   for (int p = 3; p < 6; ++p) two[p].place.stage = 1;
   State state(two, {}, types_, State::Purpose::kTraining, {&dense_, &experts_, true});
   state.gradients().begin_step();

@@ -32,16 +32,6 @@ void PrintTo(const BadInput& bad, std::ostream* out) {
   *out << bad.name;
 }
 
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    lines.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return lines;
-}
-
 class BadInputTest : public testing::TestWithParam<BadInput> {
  protected:
   static void SetUpTestSuite() {

@@ -19,7 +19,6 @@ using nlohmann::json;
 
 constexpr int kWentBad = 17;
 constexpr int kRareToken = 4000;
-constexpr size_t kHidden = 16;  // of make_model
 
 // Changes the elements of an fp32 tensor of a checkpoint's file.
 void edit(const fs::path& file, const std::string& tensor, const std::function<float(size_t element, float)>& change) {

@@ -53,10 +53,6 @@ class DataFiles : public testing::Test {
   TempFolder work_;
 };
 
-void expect_in(const std::string& text, const std::string& fragment) {
-  EXPECT_NE(text.find(fragment), std::string::npos) << "no '" << fragment << "' in: " << text;
-}
-
 TEST_F(DataFiles, TheSameRecordsInEveryFormAreTheSame) {
   put("lines.jsonl", kLines);
   const std::string expected = output_of({"--train_file=lines.jsonl"});
@@ -80,22 +76,22 @@ TEST_F(DataFiles, PatternsListsAndDataSets) {
   const std::string line = expected.substr(0, expected.find('\n') + 1);
   EXPECT_EQ(output_of({"run.yaml"}), line + line);
 
-  expect_in(refusal({"--train_file=none-*"}), "--train_file: no file matches 'none-*'");
+  expect_part(refusal({"--train_file=none-*"}), "--train_file: no file matches 'none-*'");
   const Outcome weighted = preprocess({"--datasets", "0.3 part-1.jsonl 0.7 lines.jsonl"});
   EXPECT_EQ(weighted.code, 0);
-  expect_in(weighted.err, "datasets: weights have no effect on what preprocess writes");
-  expect_in(refusal({"run.yaml", "--train_file=lines.jsonl"}), "run.yaml:1: datasets: there is a train_file too");
-  expect_in(refusal({"part-1.jsonl", "--train_file=lines.jsonl"}), "once for each file, or a pattern in quotes");
+  expect_part(weighted.err, "datasets: weights have no effect on what preprocess writes");
+  expect_part(refusal({"run.yaml", "--train_file=lines.jsonl"}), "run.yaml:1: datasets: there is a train_file too");
+  expect_part(refusal({"part-1.jsonl", "--train_file=lines.jsonl"}), "once for each file, or a pattern in quotes");
 }
 
 TEST_F(DataFiles, NothingBehindANulIsDropped) {
   put("data.jsonl", kFirst + std::string(100, '\0') + kSecond + "\n" + kSecond + "\n");
-  expect_in(refusal({"--train_file=data.jsonl"}),
-            fmt::format("data.jsonl:1: holds a NUL byte at byte {}", kFirst.size() + 1));
+  expect_part(refusal({"--train_file=data.jsonl"}),
+              fmt::format("data.jsonl:1: holds a NUL byte at byte {}", kFirst.size() + 1));
   put("data.jsonl", kLines + std::string(4096, '\0'));
-  expect_in(refusal({"--train_file=data.jsonl"}), "data.jsonl:3: holds a NUL byte at byte 1");
+  expect_part(refusal({"--train_file=data.jsonl"}), "data.jsonl:3: holds a NUL byte at byte 1");
   put("data.json", kArray + std::string(10, '\0'));
-  expect_in(refusal({"--train_file=data.json"}), "data.json: something follows the array of records");
+  expect_part(refusal({"--train_file=data.json"}), "data.json: something follows the array of records");
 }
 
 TEST_F(DataFiles, WhatIsNoJsonHasTheCommandThatConvertsIt) {
@@ -119,17 +115,17 @@ TEST_F(DataFiles, WhatIsNoJsonHasTheCommandThatConvertsIt) {
        }) {
     put(name, content);
     const std::string line = refusal({"--train_file=" + name});
-    expect_in(line, name);
-    expect_in(line, what);
-    expect_in(line, command);
+    expect_part(line, name);
+    expect_part(line, what);
+    expect_part(line, command);
   }
   fs::create_directory(work_.path() / "disk");
   put("disk/state.json", "{}");
   put("disk/dataset_info.json", "{}");
-  expect_in(refusal({"--train_file=disk"}), "datasets.load_from_disk('disk').to_json('data.jsonl')");
-  expect_in(refusal({"--train_file=tatsu-lab/alpaca"}), "hf download tatsu-lab/alpaca --repo-type dataset");
-  expect_in(refusal({"--train_file=https://a.org/b.jsonl"}), "curl -fLO https://a.org/b.jsonl");
-  expect_in(refusal({"--train_file=s3://a/b.jsonl"}), "aws s3 cp s3://a/b.jsonl .");
+  expect_part(refusal({"--train_file=disk"}), "datasets.load_from_disk('disk').to_json('data.jsonl')");
+  expect_part(refusal({"--train_file=tatsu-lab/alpaca"}), "hf download tatsu-lab/alpaca --repo-type dataset");
+  expect_part(refusal({"--train_file=https://a.org/b.jsonl"}), "curl -fLO https://a.org/b.jsonl");
+  expect_part(refusal({"--train_file=s3://a/b.jsonl"}), "aws s3 cp s3://a/b.jsonl .");
 }
 
 TEST_F(DataFiles, EvaluateTakesThemToo) {

@@ -125,7 +125,7 @@ TEST_P(LaunchMistakes, AreToldInOneLineBeforeAnythingStarts) {
 
 const std::string kMaster = " MASTER_ADDR=127.0.0.1 MASTER_PORT=29500";
 
-const std::vector<Environment> kMistakes = {
+const std::vector<Environment> kLaunchMistakes = {
     {"TwoLaunchers", "RANK=0 WORLD_SIZE=2 LOCAL_RANK=0" + kMaster, "--nproc: this process is rank 0 of 2 already"},
     {"NoWorldSize", "RANK=1", "RANK: is 1, and RANK and WORLD_SIZE are not both set"},
     {"NoMaster", "RANK=0 WORLD_SIZE=2 LOCAL_RANK=0", "MASTER_ADDR: is not set, although RANK=0, WORLD_SIZE=2 are"},
@@ -133,7 +133,7 @@ const std::vector<Environment> kMistakes = {
     {"OfAnUnknownSize", "PMIX_RANK=0", "PMIX_RANK: is set, and nothing says how many ranks there are"},
 };
 
-INSTANTIATE_TEST_SUITE_P(All, LaunchMistakes, testing::ValuesIn(kMistakes),
+INSTANTIATE_TEST_SUITE_P(All, LaunchMistakes, testing::ValuesIn(kLaunchMistakes),
                          [](const auto& of) { return of.param.name; });
 
 }  // namespace

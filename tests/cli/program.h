@@ -33,7 +33,10 @@ std::map<std::string, std::string> snapshot(const std::filesystem::path& folder)
 
 void write(const std::filesystem::path& path, const std::string& content);
 std::string read(const std::filesystem::path& path);
+std::vector<std::string> lines_of(const std::string& text);
+void expect_part(const std::string& text, const std::string& part);
 
+inline constexpr size_t kHidden = 16;  // of make_model
 // Makes `folder` a checkpoint with random weights and the tokeniser of examples/quickstart.
 void make_model(const std::filesystem::path& folder);
 

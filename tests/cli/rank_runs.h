@@ -28,21 +28,10 @@ using Args = std::vector<std::string>;
 
 inline constexpr int kLauncher = -1;  // in place of a rank's number
 
-inline std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream stream(text);
-  for (std::string line; std::getline(stream, line);) lines.push_back(line);
-  return lines;
-}
-
 inline int count_of(const std::string& text, const std::string& part) {
   int count = 0;
   for (size_t at = text.find(part); at != text.npos; at = text.find(part, at + 1)) ++count;
   return count;
-}
-
-inline void expect_part(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), text.npos) << "no '" << part << "' in: " << text;
 }
 
 inline bool comes_true(const std::function<bool()>& condition) {

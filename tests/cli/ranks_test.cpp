@@ -109,7 +109,7 @@ TEST_P(RankMistakes, AreToldInOneLineBeforeAnythingStarts) {
 
 const std::string kExperts = "--expert_model_parallel_size";
 
-const std::vector<Mistake> kMistakes = {
+const std::vector<Mistake> kRankMistakes = {
     {"ExpertsOverRanks",
      {"--nproc=4", kExperts + "=3"},
      {kExperts, "3 does not divide 4 ranks: 4 / 3 = 1 remainder 1"}},
@@ -123,7 +123,8 @@ const std::vector<Mistake> kMistakes = {
     {"NotANumberOfRanks", {"--nproc=many"}, {"--nproc", "many"}},
 };
 
-INSTANTIATE_TEST_SUITE_P(All, RankMistakes, testing::ValuesIn(kMistakes), [](const auto& of) { return of.param.name; });
+INSTANTIATE_TEST_SUITE_P(All, RankMistakes, testing::ValuesIn(kRankMistakes),
+                         [](const auto& of) { return of.param.name; });
 
 }  // namespace
 }  // namespace mixtune

@@ -12,8 +12,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kHidden = 16;
-
 // A model with 4,096 rows, whose tokeniser has two tokens more.
 class ResizeVocabulary : public RankRuns {
  protected:

@@ -74,7 +74,7 @@ TEST(Gemm, RejectsShapesThatDoNotFit) {
 }
 
 // Three groups in 512 rows: rows 128-129, none, rows 256-385.
-constexpr int64_t kRows = 512;
+constexpr int64_t kGemmRows = 512;
 constexpr int32_t kBegin[] = {128, 256, 256}, kCount[] = {2, 0, 130};
 constexpr RowGroups kGroups = {kBegin, kCount, 3};
 
@@ -87,7 +87,7 @@ int64_t group_of(int64_t row) {
 // Random in the rows of groups, 0 in the others.
 template <class S>
 Buffer<S> random_rows(int64_t columns, std::string_view name) {
-  Buffer<S> rows = Buffer<S>::random({kRows, columns}, name);
+  Buffer<S> rows = Buffer<S>::random({kGemmRows, columns}, name);
   for (int64_t i = 0; i < rows.size(); ++i)
     if (group_of(i / columns) < 0) rows[i] = 0;
   return rows;
@@ -96,7 +96,7 @@ Buffer<S> random_rows(int64_t columns, std::string_view name) {
 template <class S>
 Buffer<S> grouped(bool trans_w) {
   TestCtx ctx;
-  Buffer<S> x = random_rows<S>(6, "x"), y({kRows, 4}, S(7));
+  Buffer<S> x = random_rows<S>(6, "x"), y({kGemmRows, 4}, S(7));
   Buffer<S> w = Buffer<S>::random(trans_w ? Shape{3, 4, 6} : Shape{3, 6, 4}, "w");
   grouped_gemm(ctx, {.x = x, .w = w, .y = y, .groups = kGroups, .trans_w = trans_w});
   return y;
@@ -107,7 +107,7 @@ TEST(GroupedGemm, EachGroupHasItsMatrixAndGapsAreZero) {
     const Buffer<double> y = grouped<double>(trans_w), x = random_rows<double>(6, "x"),
                          w = Buffer<double>::random({3, 6, 4}, "w");
     expect_close(grouped<float>(trans_w), y, 8);
-    for (int64_t r = 0; r < kRows; ++r)
+    for (int64_t r = 0; r < kGemmRows; ++r)
       for (int64_t j = 0; j < 4; ++j) {
         const int64_t e = group_of(r);
         double sum = 0;

@@ -6,15 +6,15 @@
 namespace mixtune {
 namespace {
 
-constexpr int64_t kRows = 30, kLive = 25;
+constexpr int64_t kRouted = 30, kLive = 25;
 
 template <class S>
 struct Router {
   int64_t experts, k;
   TestCtx ctx;
-  Buffer<S> logits = Buffer<S>::random({kRows, experts}, "logits", 2), weights{{kRows, k}, S(9)};
-  Buffer<S> dweights = Buffer<S>::random({kRows, k}, "dweights"), dlogits{{kRows, experts}, S(9)};
-  Buffer<int32_t> chosen{{kRows, k}, 9};
+  Buffer<S> logits = Buffer<S>::random({kRouted, experts}, "logits", 2), weights{{kRouted, k}, S(9)};
+  Buffer<S> dweights = Buffer<S>::random({kRouted, k}, "dweights"), dlogits{{kRouted, experts}, S(9)};
+  Buffer<int32_t> chosen{{kRouted, k}, 9};
   Buffer<double> stats{{2, experts}}, prob_grad = Buffer<double>::random({experts}, "prob_grad");
 
   void forward() {
@@ -74,7 +74,7 @@ TEST(Router, DeadRowsGoNowhere) {
   Router<float> router{4, 2};
   router.forward();
   router.backward(true);
-  for (int64_t t = kLive; t < kRows; ++t) {
+  for (int64_t t = kLive; t < kRouted; ++t) {
     for (int64_t slot = 0; slot < 2; ++slot) {
       EXPECT_EQ(router.chosen[t * 2 + slot], -1);
       EXPECT_EQ(router.weights[t * 2 + slot], 0);
@@ -85,7 +85,7 @@ TEST(Router, DeadRowsGoNowhere) {
 
 TEST(Router, TiesGoToTheLowerIndex) {
   Router<float> router{4, 2};
-  router.logits = Buffer<float>({kRows, 4}, 1.5f);
+  router.logits = Buffer<float>({kRouted, 4}, 1.5f);
   router.forward();
   EXPECT_EQ(router.chosen[0], 0);
   EXPECT_EQ(router.chosen[1], 1);
@@ -122,7 +122,7 @@ TEST(Router, TopOneHasNoGradient) {
 
 TEST(Router, ForcedExpertsKeepTheirSlots) {
   Router<double> router{5, 2};
-  for (int64_t t = 0; t < kRows; ++t)
+  for (int64_t t = 0; t < kRouted; ++t)
     for (int64_t slot = 0; slot < 2; ++slot)
       router.chosen[2 * t + slot] = t < kLive ? static_cast<int32_t>((t + 3 * slot) % 5) : -1;
   const Buffer<int32_t> given = router.chosen;
@@ -145,14 +145,15 @@ TEST(Router, ForcedExpertsKeepTheirSlots) {
   EXPECT_EQ(router.weights[2 * kLive], 0);
 }
 
-constexpr int64_t kHidden = 12, kExperts = 5;
+constexpr int64_t kHidden = 12, kRouterExperts = 5;
 
 template <class S>
 struct Projection {
   TestCtx ctx;
-  Buffer<S> x = Buffer<S>::random({kRows, kHidden}, "x"), weight = Buffer<S>::random({kExperts, kHidden}, "weight");
-  Buffer<S> logits{{kRows, kExperts}, S(9)}, dlogits = Buffer<S>::random({kRows, kExperts}, "dlogits");
-  Buffer<S> dx{{kRows, kHidden}}, dweight{{kExperts, kHidden}, S(9)};
+  Buffer<S> x = Buffer<S>::random({kRouted, kHidden}, "x"),
+            weight = Buffer<S>::random({kRouterExperts, kHidden}, "weight");
+  Buffer<S> logits{{kRouted, kRouterExperts}, S(9)}, dlogits = Buffer<S>::random({kRouted, kRouterExperts}, "dlogits");
+  Buffer<S> dx{{kRouted, kHidden}}, dweight{{kRouterExperts, kHidden}, S(9)};
 
   void forward() { router_logits(ctx, x, weight, logits); }
   void backward(bool accumulate = false) {
@@ -164,11 +165,11 @@ struct Projection {
 TEST(RouterLogits, AreProductsOfRows) {
   Projection<double> oracle;
   oracle.forward();
-  for (int64_t t = 0; t < kRows; ++t)
-    for (int64_t e = 0; e < kExperts; ++e) {
+  for (int64_t t = 0; t < kRouted; ++t)
+    for (int64_t e = 0; e < kRouterExperts; ++e) {
       double sum = 0;
       for (int64_t i = 0; i < kHidden; ++i) sum += oracle.x[t * kHidden + i] * oracle.weight[e * kHidden + i];
-      EXPECT_NEAR(oracle.logits[t * kExperts + e], sum, 1e-13);
+      EXPECT_NEAR(oracle.logits[t * kRouterExperts + e], sum, 1e-13);
     }
   Projection<float> product;
   product.forward();
@@ -186,8 +187,8 @@ TEST(RouterLogits, BackwardMatchesDifferences) {
   expect_gradient(oracle.weight, oracle.dweight, loss);
   Projection<float> product;
   product.backward();
-  expect_close(product.dx, oracle.dx, kExperts);
-  expect_close(product.dweight, oracle.dweight, kRows);
+  expect_close(product.dx, oracle.dx, kRouterExperts);
+  expect_close(product.dweight, oracle.dweight, kRouted);
 }
 
 TEST(RouterLogits, GradientsAdd) {
