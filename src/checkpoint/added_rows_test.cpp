@@ -86,7 +86,7 @@ TEST_F(AddedRows, AreTheMeanOfEveryTypeInEveryType) {
   for (const DType stored : {DType::kF32, DType::kBF16, DType::kF16}) {
     write({}, stored);
     const HfFolder folder(folder_.path());
-    for (const StateTypes& types : {StateTypes{}, StateTypes::all(DType::kF64), kBf16, kMasters}) {
+    for (const StateTypes& types : {StateTypes{}, StateTypes::all(DType::kF64), kBf16State, kMasterState}) {
       State state(small_specs(resized({})), {}, types, State::Purpose::kTraining);
       EXPECT_EQ(fill_added_rows(ctx_, folder, state), 2 * 10 * 8 * dtype_size(stored));
       EXPECT_EQ(expect_means(state), 2 * kAdded * 8);
@@ -99,7 +99,7 @@ TEST_F(AddedRows, HaveTheSameBitsOnEveryLayout) {
   write(kManyRows, DType::kBF16);
   const HfFolder folder(folder_.path());
   for (const int count : {1, 3, 8})
-    for (const StateTypes& types : {StateTypes{}, kMasters}) {
+    for (const StateTypes& types : {StateTypes{}, kMasterState}) {
       int64_t elements = 0;
       for (int rank = 0; rank < count; ++rank) {
         const Ranks ranks = planned_ranks({.world = count, .rank = rank});

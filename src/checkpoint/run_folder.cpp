@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 
@@ -33,6 +34,15 @@ std::optional<int64_t> checkpoint_step(std::string_view name) {
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), step);
   if (error != std::errc() || step < 0 || checkpoint_name(step) != name) return {};  // "007" is no name of ours
   return step;
+}
+
+std::vector<int64_t> checkpoint_steps(const std::string& folder) {
+  std::vector<int64_t> steps;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
+    if (const auto step = checkpoint_step(entry->path().filename().string())) steps.push_back(*step);
+  std::ranges::sort(steps);
+  return steps;
 }
 
 std::string model_folder(const std::string& path, bool say) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace mixtune {
 
@@ -13,6 +14,8 @@ constexpr const char* kLatestFile = "latest";  // in an output folder: one line,
 std::string checkpoint_name(int64_t step);  // "checkpoint-100"
 // The step of a name; none where it is not written exactly so.
 std::optional<int64_t> checkpoint_step(std::string_view name);
+// Steps of the checkpoints in a folder, from the oldest on.
+std::vector<int64_t> checkpoint_steps(const std::string& folder);
 
 // The folder of the model that `path` means. A run's folder means the checkpoint that its `latest` names (a line of log
 // says so, if `say`), unless it is a model's too; else it is `path`. Nothing in `latest` is trusted: throws UserError

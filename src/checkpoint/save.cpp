@@ -237,17 +237,21 @@ void write_side_files(const SaveOptions& options, const std::string& folder) {
 
 }  // namespace
 
+DType saved_dtype(const State& state, const SaveOptions& options, int param, const HfBlock& block) {
+  if (options.dtype) return *options.dtype;
+  if (!is_stored(state, param)) return state.weight(param).dtype;
+  return *options.source->locate(block.name, block.stored_shape()).stored->dtype;
+}
+
 bool saves_masters(const State& state, const SaveOptions& options) {
   if (!state.types().masters) return false;
-  const auto saved_as = [&](const HfBlock& block) {
-    return options.dtype ? *options.dtype : *options.source->locate(block.name, block.stored_shape()).stored->dtype;
-  };
   for (int param = 0; param < state.size(); ++param) {
     const ParamSpec& spec = state.spec(param);
     const DType held = spec.dtype.value_or(state.types().weights);
     if (!spec.trainable || held == DType::kF32 || (!options.dtype && !is_stored(state, param))) continue;
     for (const auto& blocks : {spec.blocks, spec.elsewhere})
-      if (std::ranges::any_of(blocks, [&](const HfBlock& block) { return saved_as(block) != held; })) return true;
+      for (const HfBlock& block : blocks)
+        if (saved_dtype(state, options, param, block) != held) return true;
   }
   return false;
 }
@@ -268,8 +272,9 @@ void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, C
   if (folder) {
     write_side_files(options, path);
     if (files.count > 1) write_file(path + "/" + kIndexFile, format_index(files.weight_map, files.total_size));
-    folder->commit();
   }
+  if (options.with_more) options.with_more(path);
+  if (folder) folder->commit();
   barrier(ctx, world, "checkpoint in place");
 }
 

@@ -23,7 +23,12 @@ struct SaveOptions {
   const HfFolder* source = nullptr;
   uint64_t max_shard_size = 5'000'000'000;  // bytes of tensors in one file; a larger tensor has a file of its own
   std::function<void()> advanced = {};      // called every 16 MiB that are written, and at every file's end
+  // Called by all ranks when all else is written: writes what more is to be in the folder, whose place it gets.
+  std::function<void(const std::string& folder)> with_more = {};
 };
+
+// The dtype that a block of a parameter is saved in.
+DType saved_dtype(const State& state, const SaveOptions& options, int param, const HfBlock& block);
 
 // Whether saving takes the masters: a tensor is saved in another dtype than that of its weight, which has one.
 bool saves_masters(const State& state, const SaveOptions& options);

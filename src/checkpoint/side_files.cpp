@@ -39,8 +39,8 @@ bool is_paper(std::string_view name) {
 
 // Whether nobody misses the file in a checkpoint: every folder has one like it, or the checkpoint its own.
 bool goes_without_saying(std::string_view name) {
-  return name == "config.json" || name == ".gitattributes" || name == ".gitignore" || name.ends_with(".safetensors") ||
-         name.ends_with(".safetensors.index.json");
+  return name == "config.json" || name == "manifest.json" || name == ".gitattributes" || name == ".gitignore" ||
+         name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
 }
 
 template <class Wanted>

@@ -77,7 +77,7 @@ TEST_F(Stream, EveryTypeIntoEveryType) {
     State wide = small_state();
     fill(wide, stored);
     write(hub_form(wide, stored));
-    for (const StateTypes& types : {StateTypes{}, StateTypes::all(DType::kF64), kBf16, kMasters})
+    for (const StateTypes& types : {StateTypes{}, StateTypes::all(DType::kF64), kBf16State, kMasterState})
       expect_streams(wide, {}, types);
   }
 }
@@ -87,9 +87,9 @@ TEST_F(Stream, TensorsLargerThanABufferAtOddOffsets) {
     State wide = small_state(kLarge);
     fill(wide, stored);
     write(hub_form(wide, stored));
-    for (const StateTypes& types : {StateTypes{}, kBf16}) expect_streams(wide, kLarge, types);
+    for (const StateTypes& types : {StateTypes{}, kBf16State}) expect_streams(wide, kLarge, types);
     shift(3);
-    for (const StateTypes& types : {StateTypes{}, kBf16}) expect_streams(wide, kLarge, types);
+    for (const StateTypes& types : {StateTypes{}, kBf16State}) expect_streams(wide, kLarge, types);
   }
 }
 
@@ -98,7 +98,7 @@ TEST_F(Stream, RanksTogetherStreamEverything) {
   fill(wide, DType::kBF16);
   write(hub_form(wide, DType::kBF16));
   constexpr int kRanks = 4;
-  for (const StateTypes& types : {StateTypes{}, kBf16, kMasters}) {
+  for (const StateTypes& types : {StateTypes{}, kBf16State, kMasterState}) {
     int64_t streamed = 0;
     for (int rank = 0; rank < kRanks; ++rank) {
       const Ranks ranks = planned_ranks({.world = kRanks, .rank = rank});  // the others are not there
@@ -129,7 +129,7 @@ TEST_F(Stream, Shards) {
     write_tensors(folder_ / fmt::format("{}.safetensors", i), shard);
   }
   put(folder_ / kIndexFile, format_index(weight_map, 1));
-  for (const StateTypes& types : {StateTypes{}, kBf16, kMasters}) expect_streams(wide, {}, types);
+  for (const StateTypes& types : {StateTypes{}, kBf16State, kMasterState}) expect_streams(wide, {}, types);
 }
 
 TEST_F(Stream, AFileThatWasReplaced) {

@@ -21,7 +21,7 @@
 
 namespace mixtune {
 
-inline constexpr StateTypes kBf16{.weights = DType::kBF16}, kMasters{.weights = DType::kBF16, .masters = true};
+inline constexpr StateTypes kBf16State{.weights = DType::kBF16}, kMasterState{.weights = DType::kBF16, .masters = true};
 
 inline void put(const std::string& path, std::string_view content) {
   std::ofstream(path, std::ios::binary) << content;

@@ -159,4 +159,14 @@ void State::share_weights(Ctx& ctx) {
   }
 }
 
+void State::share_moments(Ctx& ctx) {
+  if (layout().sharded()) return;
+  for (size_t b = 0; b < layout().buckets().size(); ++b) {
+    const Bucket& bucket = layout().buckets()[b];
+    if (bucket.holders.size == 1) continue;
+    for (const Storage* moments : {&parts_->first_moments, &parts_->second_moments})
+      if (const Tensor& whole = moments->bucket(b)) parts_->holders.of(bucket).all_gather(ctx, "loaded moments", whole);
+  }
+}
+
 }  // namespace mixtune

@@ -68,6 +68,8 @@ class State {
   void publish(Ctx& ctx, int param);
   // Gathers what each holder has loaded: the weights, and masters that each has whole. All ranks call this.
   void share_weights(Ctx& ctx);
+  // The same of moments that each holder has whole.
+  void share_moments(Ctx& ctx);
 
   // Calls `visit` with each parameter that this rank writes to a checkpoint, whole: its weight, or its master where
   // these are wanted and there is one. The holders of a bucket take turns to write it. Masters in pieces are gathered

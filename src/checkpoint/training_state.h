@@ -1,0 +1,29 @@
+// What training needs of a State beyond the weights of a checkpoint: the moments, and weights that are finer than the
+// checkpoint's files. On the disk, in `state/` beside these files, they are ranges of boxes of Hugging Face tensors:
+// every layout reads what every other one wrote.
+//
+// state/index.json: {"weights": [names], "pieces": [{"file", "entry", "tensor", "kind", "shape", "begin", "size",
+// "first", "count"}, ...]}: the entry [count] of the safetensors file `file` has the elements [first, first + count) of
+// the box [begin, begin + size) of `tensor`, whose whole shape is `shape`. `kind` is "weight", "exp_avg" or
+// "exp_avg_sq". "weights": [...] names the tensors that have pieces of the first kind.
+#pragma once
+
+#include <string>
+
+#include "checkpoint/save.h"
+
+namespace mixtune {
+
+constexpr const char* kStateFolder = "state";
+
+// Writes the folder `state` in `folder`, which save_checkpoint makes with these options. Each rank writes one file of
+// what it counts; rank 0 the index. All ranks call this. Throws Error (kWentBad) where a value is not finite.
+void save_training_state(Ctx& ctx, const State& state, const SaveOptions& options, const std::string& folder,
+                         Communicator& world);
+
+// Fills the moments of all trained parameters, and the weights that `folder`/state has, from whatever layout; the other
+// weights are as load_weights left them. Nothing in the folder is trusted: throws UserError unless it has each element
+// once. All ranks call this.
+void load_training_state(Ctx& ctx, const std::string& folder, State& state);
+
+}  // namespace mixtune
