@@ -31,6 +31,12 @@ add_library(zstd INTERFACE)
 target_include_directories(zstd SYSTEM INTERFACE ${ZSTD_INCLUDE_DIR})
 target_link_libraries(zstd INTERFACE ${ZSTD_LIBRARY})
 
+find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
+find_library(XXHASH_LIBRARY xxhash REQUIRED)
+add_library(xxhash INTERFACE)
+target_include_directories(xxhash SYSTEM INTERFACE ${XXHASH_INCLUDE_DIR})
+target_link_libraries(xxhash INTERFACE ${XXHASH_LIBRARY})
+
 if(MIXTUNE_TESTS)
   find_package(GTest REQUIRED)
   include(GoogleTest)

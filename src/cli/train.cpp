@@ -12,6 +12,7 @@
 #include "cli/ranks.h"
 #include "config/load.h"
 #include "model/mixtral_config.h"
+#include "run/resume.h"
 #include "train/dry_run.h"
 #include "train/instance_options.h"
 #include "train/loop.h"
@@ -39,6 +40,8 @@ std::string sizes_of_weights(const std::string& folder) {
 Entries fingerprint_of_run(const Config& config, Device device, int ranks) {
   const std::string& model = config.model.model_name_or_path;
   Entries entries = fingerprint(config, device, ranks);
+  entries["checkpoint to go on from"] =
+      config.begun_from.empty() ? "" : std::filesystem::path(model).filename().string();
   entries["checkpoint"] = hash_of_text(read_config_json(model)) + "\n" + sizes_of_weights(model);
   return entries;
 }
@@ -78,8 +81,9 @@ void run_train(const TrainArguments& arguments, const Overrides& overrides) {
   const auto launch = launch_of_process(arguments.ranks);
   if (arguments.dry_run && launch && launch->rank != 0) return;  // rank 0 says the same
   const bool leads = !launch || (launch->rank == 0 && !launch->supervised);
-  config.model.model_name_or_path =
-      find_model(config.model.model_name_or_path, config.where("model_name_or_path"), leads);
+  if (!choose_checkpoint(config, leads))
+    config.model.model_name_or_path =
+        find_model(config.model.model_name_or_path, config.where("model_name_or_path"), leads);
   check_data_files(config);
   if (arguments.dry_run) return run_dry(config, launch, arguments.ranks);
   if (launch) return train_as_rank(config, *launch, arguments.profile);
@@ -100,7 +104,9 @@ Command add_train(CLI::App& program) {
                 "Check all but the device, print the resolved configuration, steps, tokens and memory, and stop");
   app->add_flag("--profile", arguments->profile, "Write a trace of one step to output_dir/trace.json");
   add_nproc(*app, arguments->ranks);
-  app->footer("Every key is explained in docs/configuration.md. Resuming a run is not supported yet.");
+  app->footer(
+      "Every key is explained in docs/configuration.md. A run that was stopped goes on with "
+      "--resume_from_checkpoint auto.");
   add_examples(*app, {"mixtune train examples/quickstart/train.yaml --max_steps 20",
                       "mixtune train --model_name_or_path examples/quickstart/pretrained --train_file "
                       "examples/quickstart/train.jsonl --output_dir out/first --max_seq_length 256 --max_steps 20"});

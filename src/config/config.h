@@ -105,8 +105,11 @@ struct OptimizerSettings {
 struct OutputSettings {
   std::string output_dir;
   bool overwrite_output_dir = false;
-  int64_t eval_steps = 0;        // 0: only at the end, if there is validation data
-  int64_t save_steps = 500;      // 0: only at the end
+  int64_t eval_steps = 0;                  // 0: only at the end, if there is validation data
+  int64_t save_steps = 500;                // 0: only at the end
+  std::string resume_from_checkpoint;      // "auto", or a folder; empty: the run begins
+  std::vector<std::string> allow_changes;  // keys of the run's contract (run/contract.h)
+  bool save_only_model = false;
   int64_t save_total_limit = 0;  // 0: keep all
   SaveDType save_dtype = SaveDType::kCheckpoint;
   std::string max_shard_size = "5GB";
@@ -138,7 +141,8 @@ struct Config {
   OutputSettings output;
   MachineSettings machine;
   ComputeSettings compute;
-  std::string file;                                         // that was read; empty: none
+  std::string begun_from;  // the model that the run began with, where model_name_or_path is a checkpoint of the run
+  std::string file;        // that was read; empty: none
   std::map<std::string, std::string, std::less<>> origins;  // of the keys that were set: "run.yaml:3", "--seed"
 
   // Where `key` was set, for messages about its value: "run.yaml:3: seed", "--seed", or "seed" where it was not.

@@ -128,7 +128,6 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadText{"seed: 1\nlearing_rate: 1\n", "run.yaml:2: unknown key 'learing_rate'; did you mean 'learning_rate'?"},
         BadText{"zzzzzzzzzzzz: 1\n", "run.yaml:1: unknown key 'zzzzzzzzzzzz'; 'mixtune train --help' lists the keys"},
-        BadText{"resume_from_checkpoint: x\n", "hold no optimizer state yet"},
         BadText{"seed: 1\npacking: true\nseed: 2\n", "run.yaml:3: the key 'seed' is repeated; it stands in line 1"},
         BadText{": 1\n", "run.yaml:1: unknown key 'null'"}, BadText{"", "run.yaml: is empty"},
         BadText{"# only\n\n", "run.yaml: is empty"}, BadText{"---\n", "run.yaml"}));

@@ -53,7 +53,6 @@ inline constexpr std::string_view kNoTracker = "not supported yet; `metrics.json
 inline constexpr std::string_view kNoHub = "not supported: files are local; `hf download` fetches them";
 inline constexpr std::string_view kNoPreferences = "not supported: only supervised fine-tuning";
 inline constexpr std::string_view kNoOptimizer = "not supported yet: the optimizer is always AdamW; remove the key";
-inline constexpr std::string_view kNoResume = "not supported yet: checkpoints hold no optimizer state";
 inline constexpr std::string_view kNoStreaming = "not needed: a run reads its data from the disk, whatever its size";
 inline constexpr std::string_view kNoTemplates =
     "not supported: templates are known by name; `chat_template` names one";

@@ -53,7 +53,7 @@ constexpr std::array kTrainerKeys = {
     ForeignKey{kAx, "xformers_attention", "", kOwnKernels},
     ForeignKey{kAx, "flex_attention", "", kOwnKernels},
     ForeignKey{kAx, "plugins", "", kOwnKernels},
-    ForeignKey{kAx, "auto_resume_from_checkpoints", "", kNoResume},
+    ForeignKey{kAx, "auto_resume_from_checkpoints", "resume_from_checkpoint: auto"},
     ForeignKey{kAx, "wandb_project", "", kNoTracker},
     ForeignKey{kAx, "wandb_entity", "", kNoTracker},
     ForeignKey{kAx, "wandb_name", "", kNoTracker},

@@ -14,8 +14,8 @@ namespace mixtune {
 // disk) is missing whole: the first draws a warning, and finish says how many.
 class JsonlSink : public MetricSink {
  public:
-  // Makes the file, which must not exist. Throws UserError where it cannot be made.
-  explicit JsonlSink(const std::string& path);
+  // Makes the file, which must not exist, or (`goes_on`) adds to one. Throws UserError where that cannot be.
+  explicit JsonlSink(const std::string& path, bool goes_on = false);
 
   void step(const StepRecord& record) override;
   void evaluation(const EvalRecord& record) override;

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "checkpoint/load.h"
 #include "config/load.h"
+#include "run/resume.h"
 #include "train/memory_plan.h"
 #include "train/run_rows.h"
 #include "train/trainer.h"
@@ -119,7 +120,7 @@ std::string dry_run(const Config& given, const RankGrid& grid) {
                       HostMemory::kPageable, {0, grid.world});
   if (!config.model.router_aux_loss_coef) config.model.router_aux_loss_coef = shape.router_aux_loss_coef;
   if (data.chat_template) config.data.chat_template = data.chat_template->chat_template.name;
-  return print_config(config) + describe_steps(config, data, loader, grid.world) +
+  return print_config(as_begun(config)) + describe_steps(config, data, loader, grid.world) +
          (for_gpu(config)
               ? describe_memory(shape, options, config, loader)
               : fmt::format("# memory of each rank: {} for weights, gradients and moments, and activations\n",

@@ -123,6 +123,10 @@ RunData load_run_data(const Config& config, const MixtralConfig& shape, const st
   return data;
 }
 
+std::string RunData::training_digest() const {
+  return fmt::format("{:x}", train ? train->digest() : windows.digest());
+}
+
 std::string RunData::digest() const {
   return fmt::format("{:x} {:x} {:x}", train ? train->digest() : 0, validation ? validation->digest() : 0,
                      windows.digest());

@@ -26,7 +26,8 @@ struct RunData {
   TokenizerNames tokenizer_names = {};               // where there is a chat template
 
   bool has_validation() const { return validation || !windows.validation.empty(); }
-  std::string digest() const;  // of all
+  std::string digest() const;           // of all
+  std::string training_digest() const;  // of what is trained
 };
 
 // Reads what config trains on, and validation_file or a part split off, as config says (open_documents). Where no split

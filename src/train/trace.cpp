@@ -51,9 +51,9 @@ Trace::~Trace() {
   ctx_.profiler = nullptr;
 }
 
-void Trace::write(const std::string& path) {
+void Trace::write(const std::string& path, Existing existing) {
   const std::string trace = chrome_trace(profiler_.collect(ctx_));
-  write_whole_file(path, trace, Existing::kRefused);
+  write_whole_file(path, trace, existing);
 }
 
 }  // namespace mixtune

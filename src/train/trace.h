@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/staged.h"
 #include "tensor/profiler.h"
 
 namespace mixtune {
@@ -20,7 +21,7 @@ class Trace {
   Trace& operator=(const Trace&) = delete;
 
   // Writes the trace. Waits for the device. Throws UserError where something has that name.
-  void write(const std::string& path);
+  void write(const std::string& path, Existing existing = Existing::kRefused);
 
  private:
   Ctx& ctx_;

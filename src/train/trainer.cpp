@@ -6,20 +6,25 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 
 #include "base/log.h"
 #include "base/size.h"
 #include "checkpoint/load.h"
+#include "checkpoint/run_folder.h"
 #include "checkpoint/save.h"
+#include "checkpoint/training_state.h"
 #include "config/load.h"
 #include "data/data_files.h"
 #include "data/open_documents.h"
 #include "metrics/console_sink.h"
 #include "metrics/jsonl_sink.h"
+#include "run/resume.h"
+#include "run/shared_folder.h"
+#include "run/write_manifest.h"
 #include "train/model_tokenizer.h"
 #include "train/run_rows.h"
 #include "train/schedule.h"
-#include "train/shared_folder.h"
 #include "train/trace.h"
 #include "train/warm_up.h"
 
@@ -35,10 +40,19 @@ OutputRequest output_request(const Config& config) {
   OutputRequest request{.path = config.output.output_dir,
                         .overwrite = config.output.overwrite_output_dir,
                         .inputs = files_of(train_datasets(config))};
-  request.inputs.push_back(config.model.model_name_or_path);
+  request.inputs.push_back(as_begun(config).model.model_name_or_path);
   if (!config.model.tokenizer_name_or_path.empty()) request.inputs.push_back(config.model.tokenizer_name_or_path);
   for (const std::string& file : files_of(validation_datasets(config))) request.inputs.push_back(file);
-  if (!config.file.empty()) request.inputs.push_back(config.file);
+  request.may_start_over = config.output.resume_from_checkpoint == "auto";
+  if (!config.begun_from.empty()) {
+    std::error_code error;
+    const std::filesystem::path checkpoint = std::filesystem::canonical(config.model.model_name_or_path, error);
+    if (!error && std::filesystem::equivalent(checkpoint.parent_path(), request.path, error))
+      request.resumes = checkpoint_step(checkpoint.filename().string());
+    if (!request.resumes) request.inputs.push_back(config.model.model_name_or_path);
+  }
+  // A run that goes on in its folder may be given the configuration that it wrote there.
+  if (!config.file.empty() && !request.resumes) request.inputs.push_back(config.file);
   return request;
 }
 
@@ -100,6 +114,7 @@ MixtralConfig model_shape(const Config& config, const ModelFolder& folder) {
 namespace {
 
 std::string resolved_config(Config config, double router_coefficient, const RunData& data) {
+  config = as_begun(config);
   config.model.router_aux_loss_coef = router_coefficient;
   if (data.chat_template) config.data.chat_template = data.chat_template->chat_template.name;
   return print_config(config);
@@ -109,6 +124,8 @@ std::string resolved_config(Config config, double router_coefficient, const RunD
 
 Trainer::Trainer(const Config& config, const Ranks& ranks)
     : config_(config),
+      resumed_(config.begun_from.empty() ? std::nullopt
+                                         : std::optional(read_manifest(config.model.model_name_or_path))),
       folder_(open_model(config, ranks)),
       options_(instance_options(config, State::Purpose::kTraining, ranks)),
       instance_(model_shape(config, folder_), options_),
@@ -124,8 +141,14 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
     evaluator_.emplace(instance_, validation_rows(config, data_), config.batch.per_device_train_batch_size);
   // Rows are drawn from one plan, so all ranks must have read the same.
   ranks.compare({{"data", data_.digest()}, {"vocabulary", std::to_string(instance_.model().config().vocab_size)}});
-  const LoadReport loaded = load_weights(instance_.ctx(), folder_.weights(), instance_.state());
-  if (leads()) log_info("loaded {}{}", loaded.str(), ranks.grid.world > 1 ? ", this rank's share" : "");
+  contract_ = contract_of(config);
+  contract_["data"] = data_.training_digest();
+  contract_["router_aux_loss_coef"] = fmt::format("{}", router_coefficient_);
+  contract_["rows_per_step"] = std::to_string(rows_per_step(config, instance_.share().ranks));
+  contract_["total_steps"] = std::to_string(total_steps_);
+  if (!data_.train)  // which windows are drawn depends on how the length of the run is said
+    contract_["windows"] = config.batch.max_steps > 0 ? "of max_steps" : "of num_train_epochs";
+  load();
   const int64_t tokens = std::max(loader_.max_batch_tokens(), evaluator_ ? evaluator_->max_batch_tokens() : int64_t{0});
   plans_ = warm_up(instance_, {.tokens = tokens,
                                .longest_document = std::min(tokens, config.data.max_seq_length),
@@ -135,12 +158,21 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
   check_memory_to_save();
 }
 
+void Trainer::load() {
+  if (resumed_) check_contract(resumed_->contract, contract_, config_);
+  const LoadReport loaded = load_weights(instance_.ctx(), folder_.weights(), instance_.state());
+  if (leads()) log_info("loaded {}{}", loaded.str(), instance_.ranks().grid.world > 1 ? ", this rank's share" : "");
+  if (!resumed_) return;
+  load_training_state(instance_.ctx(), config_.model.model_name_or_path, instance_.state());
+  first_step_ = resumed_->step + 1;
+}
+
 void Trainer::open_output() {
   if (leads()) output_.emplace(output_request(config_));
   check_shared();
   if (!leads()) return;
   output_->begin();
-  sinks_.push_back(std::make_unique<JsonlSink>(output_->metrics_path()));
+  sinks_.push_back(std::make_unique<JsonlSink>(output_->metrics_path(), resumed_.has_value()));
   output_->write_config(resolved_config(config_, router_coefficient_, data_));
   sinks_.push_back(std::make_unique<ConsoleSink>(stdout, stdout_options(config_.output.logging_steps)));
   announce();
@@ -159,9 +191,18 @@ void Trainer::check_shared() {
   throw UserError(config_.where("output_dir"), found, "name a folder of a file system that all ranks share");
 }
 
+void Trainer::close() {
+  if (!leads()) return;
+  log_info("all {} steps are done: nothing is left to train", total_steps_);
+  const OutputRequest request = output_request(config_);
+  if (!request.resumes || model_folder(request.path, false) == request.path + "/" + checkpoint_name(*request.resumes))
+    return;
+  OutputFolder(request).close(*request.resumes, config_.output.save_total_limit);
+}
+
 void Trainer::announce() {
-  log_info("{} parameters on {}, {} steps", instance_.state().layout().all_elements(), describe(options_),
-           total_steps_);
+  log_info("{} parameters on {}, {} steps{}", instance_.state().layout().all_elements(), describe(options_),
+           total_steps_, resumed_ ? fmt::format(", from step {} on", first_step_) : "");
   if (const RankGrid& grid = instance_.ranks().grid; grid.world > 1)
     log_info(
         "{}, zero_stage {}, global batch of {} rows", grid.str(), options_.zero_stage,
@@ -195,7 +236,7 @@ StepRecord Trainer::step(int64_t step) {
                     .tokens = rows.live_tokens,
                     .target_tokens = rows.target_tokens,
                     .recomputed_layers = result.recomputed,
-                    .plans = step == 1 ? plans_ : std::string(),
+                    .plans = step == first_step_ ? plans_ : std::string(),
                     .parallel = result.parallel};
   record.loss = record.lm_loss + router_coefficient_ * record.aux_loss;
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
@@ -213,7 +254,7 @@ StepRecord Trainer::skipped_step(int64_t step, const Step& rows) {
           .epoch = rows.epoch,
           .learning_rate = learning_rate(config_.optimizer, step - 1, total_steps_),
           .tokens = rows.live_tokens,
-          .plans = step == 1 ? plans_ : std::string()};
+          .plans = step == first_step_ ? plans_ : std::string()};
 }
 
 StepRecord Trainer::profiled_step(int64_t step) {
@@ -221,7 +262,7 @@ StepRecord Trainer::profiled_step(int64_t step) {
   Trace trace(instance_.ctx());
   const StepRecord record = this->step(step);
   try {
-    trace.write(output_->trace_path());
+    trace.write(output_->trace_path(), resumed_ ? Existing::kReplaced : Existing::kRefused);
     log_info("{} shows step {}: open it at ui.perfetto.dev", output_->trace_path(), step);
   } catch (const Error& error) {
     log_warning("{}; the run goes on without a trace", error.what());
@@ -279,7 +320,10 @@ void Trainer::check_memory_to_save() const {
 
 void Trainer::save(int64_t step) {
   instance_.ranks().set_activity("saving");
-  const SaveOptions options = save_options(leads() ? output_->checkpoint_path(step) : "");
+  SaveOptions options = save_options(leads() ? output_->checkpoint_path(step) : "");
+  options.with_more = [&](const std::string& folder) {
+    if (!config_.output.save_only_model) save_rest(step, options, folder);
+  };
   instance_.state().weight_sync().await_all(instance_.ctx());
   check_replicas(step);
   save_checkpoint(instance_.ctx(), instance_.state(), options, *instance_.ranks().all);
@@ -287,6 +331,13 @@ void Trainer::save(int64_t step) {
   output_->write_latest(step);
   output_->prune(config_.output.save_total_limit);
   log_info("saved {}", options.out_folder);
+}
+
+// What a run needs to go on, beside the model.
+void Trainer::save_rest(int64_t step, const SaveOptions& options, const std::string& folder) {
+  Communicator& all = *instance_.ranks().all;
+  save_training_state(instance_.ctx(), instance_.state(), options, folder, all);
+  write_manifest(instance_.ctx(), folder, {.step = step, .contract = contract_}, all, options.advanced);
 }
 
 void Trainer::check_replicas(int64_t step) {

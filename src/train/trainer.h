@@ -10,9 +10,11 @@
 #include "checkpoint/save.h"
 #include "config/config.h"
 #include "metrics/metric_sink.h"
+#include "run/contract.h"
+#include "run/manifest.h"
+#include "run/output_folder.h"
 #include "train/evaluate.h"
 #include "train/instance_options.h"
-#include "train/output_folder.h"
 #include "train/run_data.h"
 #include "train/step_runner.h"
 
@@ -32,6 +34,7 @@ class Trainer {
   // everything as it was, where a rank does not see it.
   void open_output();
 
+  int64_t first_step() const { return first_step_; }  // 1, or the one after the checkpoint's
   int64_t total_steps() const { return total_steps_; }
   Instance& instance() { return instance_; }
 
@@ -52,6 +55,8 @@ class Trainer {
 
   void report(const StepRecord& record);
   void report(const EvalRecord& record);
+  // In place of all these, where the checkpoint to go on from is of the last step.
+  void close();
   // Ends the records. Throws Error (kWentBad) where the last evaluation was not finite.
   void finish();
 
@@ -61,12 +66,15 @@ class Trainer {
   void announce();
   void check_replicas(int64_t step);
   SaveOptions save_options(const std::string& path) const;
+  void load();
+  void save_rest(int64_t step, const SaveOptions& options, const std::string& folder);
   void check_memory_to_save() const;
   StepRecord skipped_step(int64_t step, const Step& rows);
   void check_finite(const StepRecord& record);
   void finish_records();
 
   Config config_;
+  std::optional<Manifest> resumed_;  // of the checkpoint that the run goes on from
   ModelFolder folder_;
   InstanceOptions options_;
   Instance instance_;
@@ -75,7 +83,8 @@ class Trainer {
   double router_coefficient_;
   Loader loader_;
   std::optional<Evaluator> evaluator_;
-  int64_t total_steps_;
+  int64_t total_steps_, first_step_ = 1;
+  Contract contract_;
   std::string plans_;  // digest of the matrix products' algorithms
   std::optional<EvalRecord> last_evaluation_;
   std::optional<OutputFolder> output_;

@@ -143,7 +143,7 @@ std::vector<BadInput> config_cases() {
            {"run.yaml:5: gradient_dtype", "micro-batches"}),
       yaml("BadSize", rest + "max_shard_size: 5XB\n", {"run.yaml:4: max_shard_size", "5XB"}),
       yaml("SizeWithoutUnit", rest + "max_shard_size: 5\n", {"run.yaml:4: max_shard_size", "'5' has no unit", "5GiB"}),
-      yaml("ResumeIsForLater", rest + "resume_from_checkpoint: x\n", {"run.yaml:4", "cannot be resumed"}),
+      yaml("NoCheckpointToResume", rest + "resume_from_checkpoint: x\n", {"x: is no checkpoint", "auto"}),
       {"MissingConfig", {"train", "none.yaml"}, {"none.yaml", "No such file"}},
       {"FolderAsConfig", {"train", "model"}, {"model", "is a folder"}},
       {"DeviceAsConfig", {"train", "/dev/zero"}, {"/dev/zero", "not a regular file"}},

@@ -1,4 +1,4 @@
-#include "train/shared_folder.h"
+#include "run/shared_folder.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -1,4 +1,4 @@
-#include "train/output_folder.h"
+#include "run/output_folder.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -11,9 +11,12 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/output_file.h"
 #include "base/staged.h"
 #include "checkpoint/run_folder.h"
+#include "run/manifest.h"
+#include "run/records.h"
 
 namespace mixtune {
 
@@ -24,16 +27,6 @@ namespace fs = std::filesystem;
 constexpr std::string_view kCheckpoint = "checkpoint-";
 constexpr const char *kMetrics = "metrics.jsonl", *kConfig = "config.resolved.yaml", *kTrace = "trace.json";
 constexpr std::array<const char*, 4> kFiles = {kLatestFile, kMetrics, kConfig, kTrace};
-
-// Steps of the checkpoints in a folder, from the oldest on.
-std::vector<int64_t> checkpoint_steps(const std::string& folder) {
-  std::vector<int64_t> steps;
-  std::error_code error;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
-    if (const auto step = checkpoint_step(entry->path().filename().string())) steps.push_back(*step);
-  std::ranges::sort(steps);
-  return steps;
-}
 
 // Checks that the nearest existing folder on the way to `path` can be written.
 void check_place(const std::string& path) {
@@ -93,15 +86,37 @@ void check_inputs(const OutputRequest& request) {
                         fmt::format("the run reads {}, which it would replace", printable_path(input)),
                         "choose another output_dir");
     for (const int64_t step : checkpoint_steps(request.path))
-      if (is_within(input, request.path + "/" + checkpoint_name(step)))
+      if (step > request.resumes.value_or(-1) && is_within(input, request.path + "/" + checkpoint_name(step)))
         throw UserError(printable_path(request.path),
                         fmt::format("the run reads {}, which it would remove", printable_path(input)),
                         "choose another output_dir");
   }
 }
 
+bool is_whole(const std::string& checkpoint) {
+  try {
+    read_manifest(checkpoint);
+    return true;
+  } catch (const Error&) {
+    return !has_manifest(checkpoint);  // a model alone is whole without
+  }
+}
+
+// What came after the checkpoint that a run goes on from.
+void check_newer(const OutputRequest& request) {
+  for (const int64_t step : checkpoint_steps(request.path))
+    if (step > *request.resumes && is_whole(request.path + "/" + checkpoint_name(step)))
+      throw UserError(printable_path(request.path),
+                      fmt::format("holds {}, newer than {}, from which the run is to go on", checkpoint_name(step),
+                                  checkpoint_name(*request.resumes)),
+                      fmt::format("{}choose another output_dir, or set overwrite_output_dir: true to remove it",
+                                  has_manifest(request.path + "/" + checkpoint_name(step)) ? "go on from that, " : ""));
+}
+
 void check_results(const OutputRequest& request) {
   if (request.overwrite) return;
+  if (request.resumes) return check_newer(request);
+  if (request.may_start_over && checkpoint_steps(request.path).empty()) return;
   if (const std::string result = result_in(request.path); !result.empty())
     throw UserError(printable_path(request.path), fmt::format("holds the results of another run ({})", result),
                     "choose another output_dir, or set overwrite_output_dir: true to replace them");
@@ -113,6 +128,17 @@ void remove_file(const std::string& path) {
   if (error)
     throw UserError(printable_path(path), fmt::format("cannot be removed: {}", error.message()),
                     "choose another output_dir");
+}
+
+// Of a checkpoint that is not whole: nothing is lost that a user may want to look at.
+void set_aside(const std::string& path) {
+  const std::string aside = fmt::format("{}.not-whole-{}", path, unguessable_word().substr(0, 8));
+  std::error_code error;
+  fs::rename(path, aside, error);
+  if (error)
+    throw UserError(printable_path(path), fmt::format("cannot be renamed: {}", error.message()),
+                    "check the folder's permissions");
+  log_warning("{} is not whole: it is now {}", printable_path(path), printable_path(aside));
 }
 
 OutputRequest checked(OutputRequest request) {
@@ -139,11 +165,22 @@ void OutputFolder::begin() {
   check_results(request_);
   claim_.keep();
   remove_stale(path(), kCheckpoint);
-  for (const char* name : kFiles) {
-    remove_stale(path(), name);
-    remove_file(file(name));
-  }
+  for (const char* name : kFiles) remove_stale(path(), name);
+  if (request_.resumes) return go_on(*request_.resumes);
+  for (const char* name : kFiles) remove_file(file(name));
   for (const int64_t step : checkpoint_steps(path())) remove_whole(checkpoint_path(step));
+}
+
+void OutputFolder::go_on(int64_t after) const {
+  write_latest(after);
+  for (const int64_t step : checkpoint_steps(path())) {
+    if (step <= after) continue;
+    if (request_.overwrite)
+      remove_whole(checkpoint_path(step));
+    else
+      set_aside(checkpoint_path(step));
+  }
+  cut_records(metrics_path(), after);
 }
 
 std::string OutputFolder::metrics_path() const {
@@ -159,7 +196,13 @@ std::string OutputFolder::checkpoint_path(int64_t step) const {
 }
 
 void OutputFolder::write_config(std::string_view text) const {
-  write_whole_file(file(kConfig), text, Existing::kRefused);
+  write_whole_file(file(kConfig), text, request_.resumes ? Existing::kReplaced : Existing::kRefused);
+}
+
+void OutputFolder::close(int64_t step, int64_t save_total_limit) {
+  claim_.keep();
+  write_latest(step);
+  prune(save_total_limit);
 }
 
 void OutputFolder::write_latest(int64_t step) const {

@@ -4,23 +4,27 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "train/folder_claim.h"
+#include "run/folder_claim.h"
 
 namespace mixtune {
 
 struct OutputRequest {
   std::string path;
-  bool overwrite = false;           // removes what an earlier run left
-  std::vector<std::string> inputs;  // files and folders that the run reads: never removed
+  bool overwrite = false;               // removes what an earlier run left
+  std::optional<int64_t> resumes = {};  // goes on after checkpoint-N of this very folder
+  bool may_start_over = false;          // replaces what a run without a checkpoint left
+  std::vector<std::string> inputs;      // files and folders that the run reads: never removed
 };
 
 // Throws UserError where an OutputFolder could not be made: `path` is a file, in a place that cannot be written, in or
 // equal to a folder of inputs, in use by another run, or holds files of the names above and `overwrite` is not set (or
-// would remove an input). A run that recorded nothing leaves no obstacle. Changes nothing.
+// would remove an input). A run that recorded nothing leaves no obstacle. A run that goes on keeps all but what came
+// after its checkpoint: newer checkpoints are in its way, unless they are not whole. Changes nothing.
 void check_output_folder(const OutputRequest& request);
 
 class OutputFolder {
@@ -29,13 +33,17 @@ class OutputFolder {
   // unless begin() was called.
   explicit OutputFolder(const OutputRequest& request);
 
-  // Begins the run: removes what it overwrites, and what killed runs left. Throws UserError as the constructor does.
+  // Begins the run: removes what it overwrites, what killed runs left, and of a run that goes on the records of later
+  // steps. Throws UserError as the constructor does.
   void begin();
 
   const std::string& path() const { return request_.path; }
   std::string metrics_path() const;
   std::string trace_path() const;
   std::string checkpoint_path(int64_t step) const;
+
+  // In place of begin(), of a run that has done its last step: a kill came before `latest` said so.
+  void close(int64_t step, int64_t save_total_limit);
 
   void write_config(std::string_view text) const;
   // Makes `latest` name the checkpoint of `step`, once the checkpoint is on the disk.
@@ -44,6 +52,7 @@ class OutputFolder {
   void prune(int64_t save_total_limit) const;
 
  private:
+  void go_on(int64_t after) const;
   std::string file(const char* name) const { return path() + "/" + name; }
 
   OutputRequest request_;

@@ -1,4 +1,4 @@
-#include "train/output_folder.h"
+#include "run/output_folder.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

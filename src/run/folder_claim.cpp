@@ -1,4 +1,4 @@
-#include "train/folder_claim.h"
+#include "run/folder_claim.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -1,0 +1,352 @@
+#include "config/key_table.h"
+
+#include <algorithm>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+namespace mixtune {
+
+namespace {
+
+// One list of names per enum, in the order of its values.
+template <class Enum>
+std::vector<std::string_view> names();
+template <>
+std::vector<std::string_view> names<DatasetFormat>() {
+  return {"auto", "messages", "instruction", "prompt_completion", "text", "tokenized", "megatron"};
+}
+template <>
+std::vector<std::string_view> names<ChatTemplateName>() {
+  return {"auto",   "mistral-v1", "mistral-v2", "mistral-v3", "mistral-v3-tekken",
+          "chatml", "zephyr",     "vicuna",     "alpaca",     "llama-2"};
+}
+template <>
+std::vector<std::string_view> names<LongDocuments>() {
+  return {"auto", "truncate", "split", "error"};
+}
+template <>
+std::vector<std::string_view> names<Schedule>() {
+  return {"constant", "linear", "cosine", "constant_with_warmup"};
+}
+template <>
+std::vector<std::string_view> names<RouterLossType>() {
+  return {"huggingface"};
+}
+template <>
+std::vector<std::string_view> names<DeviceChoice>() {
+  return {"auto", "cpu", "cuda"};
+}
+template <>
+std::vector<std::string_view> names<Precision>() {
+  return {"fp32", "bf16"};
+}
+template <>
+std::vector<std::string_view> names<StateDType>() {
+  return {"fp32", "bf16"};
+}
+template <>
+std::vector<std::string_view> names<MasterWeights>() {
+  return {"fp32", "none"};
+}
+template <>
+std::vector<std::string_view> names<Recompute>() {
+  return {"none", "selective", "full"};
+}
+template <>
+std::vector<std::string_view> names<ExpertsImplementation>() {
+  return {"loop", "grouped"};
+}
+template <>
+std::vector<std::string_view> names<SaveDType>() {
+  return {"checkpoint", "fp32", "bf16"};
+}
+
+// How a field of type T is held in a Value.
+template <class T>
+struct Field {  // enums
+  static constexpr KeyType kType = KeyType::kChoice;
+  static Value to_value(T field) { return std::string(names<T>()[static_cast<size_t>(field)]); }
+  static T from_value(const Value& value) {
+    const auto all = names<T>();
+    return static_cast<T>(std::find(all.begin(), all.end(), std::get<std::string>(value)) - all.begin());
+  }
+};
+
+template <class T, KeyType type>
+struct PlainField {
+  static constexpr KeyType kType = type;
+  static Value to_value(const T& field) { return field; }
+  static T from_value(const Value& value) {
+    return std::holds_alternative<std::monostate>(value) ? T{} : std::get<T>(value);
+  }
+};
+template <>
+struct Field<bool> : PlainField<bool, KeyType::kBoolean> {};
+template <>
+struct Field<int64_t> : PlainField<int64_t, KeyType::kInteger> {};
+template <>
+struct Field<double> : PlainField<double, KeyType::kNumber> {};
+template <>
+struct Field<std::vector<std::string>> : PlainField<std::vector<std::string>, KeyType::kTextList> {
+  static Value to_value(const std::vector<std::string>& field) { return field.empty() ? Value() : Value(field); }
+};
+template <>
+struct Field<std::vector<Dataset>> : PlainField<std::vector<Dataset>, KeyType::kDatasets> {
+  static Value to_value(const std::vector<Dataset>& field) { return field.empty() ? Value() : Value(field); }
+};
+template <>
+struct Field<std::string> : PlainField<std::string, KeyType::kText> {
+  static Value to_value(const std::string& field) { return field.empty() ? Value() : Value(field); }
+};
+template <>
+struct Field<uint64_t> {
+  static constexpr KeyType kType = KeyType::kInteger;
+  static Value to_value(uint64_t field) { return static_cast<int64_t>(field); }
+  static uint64_t from_value(const Value& value) { return static_cast<uint64_t>(std::get<int64_t>(value)); }
+};
+template <>
+struct Field<std::optional<double>> {
+  static constexpr KeyType kType = KeyType::kNumber;
+  static Value to_value(std::optional<double> field) { return field ? Value(*field) : Value(); }
+  static std::optional<double> from_value(const Value& value) {
+    return std::holds_alternative<double>(value) ? std::optional(std::get<double>(value)) : std::nullopt;
+  }
+};
+
+template <>
+struct Field<std::optional<bool>> {
+  static constexpr KeyType kType = KeyType::kBoolean;
+  static Value to_value(std::optional<bool> field) { return field ? Value(*field) : Value(); }
+  static std::optional<bool> from_value(const Value& value) {
+    return std::holds_alternative<bool>(value) ? std::optional(std::get<bool>(value)) : std::nullopt;
+  }
+};
+
+// What some keys need besides their name, group and help line.
+struct Extra {
+  Bounds bounds = {};
+  bool nullable = false;
+};
+
+class Table {
+ public:
+  void group(std::string_view name) { group_ = name; }
+
+  template <class Section, class T>
+  void add(std::string_view name, Section Config::*section, T Section::*field, std::string_view help,
+           Extra extra = {}) {
+    std::vector<std::string_view> choices;
+    if constexpr (std::is_enum_v<T>) choices = names<T>();
+    keys_.push_back({.name = name,
+                     .group = group_,
+                     .help = help,
+                     .type = Field<T>::kType,
+                     .nullable = extra.nullable,
+                     .bounds = extra.bounds,
+                     .choices = std::move(choices),
+                     .set = [=](Config& config, const Value& v) { config.*section.*field = Field<T>::from_value(v); },
+                     .get =
+                         [=](const Config& config) {
+                           return Field<T>::to_value(config.*section.*field);
+                         }});
+  }
+
+  Key& last() { return keys_.back(); }
+  std::vector<Key> take() { return std::move(keys_); }
+
+ private:
+  std::string_view group_;
+  std::vector<Key> keys_;
+};
+
+constexpr double kMany = 1e12;  // steps, files: more is a slip of the pen
+constexpr Extra kNullable = {.bounds = {}, .nullable = true};
+
+void add_model_keys(Table& table) {
+  using M = ModelSettings;
+  table.group("Model");
+  table.add("model_name_or_path", &Config::model, &M::model_name_or_path,
+            "folder of the checkpoint to start from (required)", kNullable);
+  table.add("tokenizer_name_or_path", &Config::model, &M::tokenizer_name_or_path,
+            "folder with `tokenizer.json` or `tokenizer.model`; null: `model_name_or_path`", kNullable);
+  table.add(
+      "resize_vocabulary", &Config::model, &M::resize_vocabulary,
+      "where the tokeniser has more tokens than the model: give the model a row for each, the mean of the old rows");
+  table.add("router_aux_loss_coef", &Config::model, &M::router_aux_loss_coef,
+            "weight of the router's load-balancing loss; null: the checkpoint's own, 0: off",
+            {.bounds = {0, 100}, .nullable = true});
+  table.add("router_aux_loss_type", &Config::model, &M::router_aux_loss_type,
+            "how that loss is computed: `huggingface` pools the layers as transformers does");
+}
+
+void add_data_keys(Table& table) {
+  using D = DataSettings;
+  table.group("Data");
+  table.add("train_file", &Config::data, &D::train_file,
+            "file of JSON records to train on, a pattern (`data/*.jsonl`), or a list of them (required, or `datasets`)",
+            kNullable);
+  table.add("datasets", &Config::data, &D::datasets,
+            "instead of `train_file`: a list of `{path, weight, format, template, split, max_samples}`, or words, "
+            "`\"WEIGHT PATH ...\"`; also called `data_path`",
+            kNullable);
+  table.last().alias = "data_path";
+  table.add("validation_file", &Config::data, &D::validation_file, "the same as `train_file`, to evaluate on",
+            kNullable);
+  table.add("validation_split_percentage", &Config::data, &D::validation_split_percentage,
+            "share of the training records held out for evaluation, in percent; 0: none",
+            {.bounds = {0, 100, Bounds::kOpenHigh}, .nullable = true});
+  table.add(
+      "split", &Config::data, &D::split,
+      "weights of training, validation and test: `990,9,1` cuts the records of each data set, in their order, into "
+      "these parts; null: all are trained on",
+      kNullable);
+  table.add("dataset_format", &Config::data, &D::dataset_format,
+            "form of the records (docs/data.md); `auto`: told from the first; `megatron`: windows of indexed data "
+            "(docs/indexed-data.md)");
+  table.add("train_on_prompt", &Config::data, &D::train_on_prompt,
+            "train on prompts too, not only on answers (`messages`, `instruction` and `prompt_completion`)");
+  table.add("chat_template", &Config::data, &D::chat_template,
+            "how a conversation becomes text; `auto`: what the tokeniser's folder says");
+  table.add("parse_special_tokens", &Config::data, &D::parse_special_tokens,
+            "special tokens that a text spells (`</s>`) become these tokens, instead of staying text");
+  table.add("long_documents", &Config::data, &D::long_documents,
+            "what becomes of a document longer than `max_seq_length`; `auto`: `split` for `text`, else `truncate`");
+  table.add("packing", &Config::data, &D::packing,
+            "fill rows of `max_seq_length` tokens with several documents, which never see each other");
+  table.add("shuffle", &Config::data, &D::shuffle, "shuffle the documents anew in each epoch");
+  table.add("max_seq_length", &Config::data, &D::max_seq_length,
+            "tokens of the longest row, or of a window; also called `seq_length`", {.bounds = {2, 1 << 20}});
+  table.last().alias = "seq_length";
+  table.add(
+      "reset_attention_mask", &Config::data, &D::reset_attention_mask,
+      "`dataset_format: megatron`: documents in a window do not see each other; null: what `reset_position_ids` is",
+      kNullable);
+  table.add("reset_position_ids", &Config::data, &D::reset_position_ids,
+            "the same: positions begin anew in each document, which isolates it too");
+  table.add("eod_mask_loss", &Config::data, &D::eod_mask_loss,
+            "the same: the end of a document is not trained to predict the next one's first token");
+  table.add("data_cache", &Config::data, &D::data_cache,
+            "folder that keeps tokenised data for later runs, or `off`; null: `$XDG_CACHE_HOME/mixtune/data`",
+            kNullable);
+}
+
+void add_batch_keys(Table& table) {
+  using B = BatchSettings;
+  table.group("Batch and length of the run");
+  table.add("per_device_train_batch_size", &Config::batch, &B::per_device_train_batch_size, "rows of a micro-batch",
+            {.bounds = {1, 1 << 16}});
+  table.add("gradient_accumulation_steps", &Config::batch, &B::gradient_accumulation_steps,
+            "micro-batches of an optimizer step", {.bounds = {1, 1 << 20}});
+  table.add("global_batch_size", &Config::batch, &B::global_batch_size,
+            "rows of an optimizer step on all ranks, instead of `gradient_accumulation_steps`; 0: not set",
+            {.bounds = {0, kMany}});
+  table.add("num_train_epochs", &Config::batch, &B::num_train_epochs,
+            "passes over the training data; may be a fraction", {.bounds = {0, 1e6, Bounds::kOpenLow}});
+  table.add("max_steps", &Config::batch, &B::max_steps, "optimizer steps; overrides `num_train_epochs`; -1: not set",
+            {.bounds = {-1, kMany}});
+}
+
+void add_optimizer_keys(Table& table) {
+  using O = OptimizerSettings;
+  table.group("Optimizer");
+  table.add("learning_rate", &Config::optimizer, &O::learning_rate, "AdamW's peak learning rate", {.bounds = {0, 100}});
+  table.add("lr_scheduler_type", &Config::optimizer, &O::lr_scheduler_type, "course of the learning rate");
+  table.add("warmup_ratio", &Config::optimizer, &O::warmup_ratio,
+            "share of all steps, rounded up, over which the learning rate rises from 0", {.bounds = {0, 1}});
+  table.add("warmup_steps", &Config::optimizer, &O::warmup_steps,
+            "the same in steps, which overrides `warmup_ratio`; below 1: a ratio", {.bounds = {0, kMany}});
+  table.last().type = KeyType::kIntegerOrShare;
+  table.last().set = [](Config& config, const Value& value) {
+    const double steps = std::get<double>(value);
+    config.optimizer.warmup_steps = static_cast<int64_t>(steps);
+    if (steps > 0 && steps < 1) config.optimizer.warmup_ratio = steps;
+  };
+  table.add("adam_beta1", &Config::optimizer, &O::adam_beta1, "decay of AdamW's first moment",
+            {.bounds = {0, 1, Bounds::kOpenHigh}});
+  table.add("adam_beta2", &Config::optimizer, &O::adam_beta2, "decay of AdamW's second moment",
+            {.bounds = {0, 1, Bounds::kOpenHigh}});
+  table.add("adam_epsilon", &Config::optimizer, &O::adam_epsilon, "AdamW's epsilon",
+            {.bounds = {1e-37, 1}});  // a smaller one may be 0 in fp32
+  table.add("weight_decay", &Config::optimizer, &O::weight_decay, "decoupled weight decay; norms are spared",
+            {.bounds = {0, 100}});
+  table.add("max_grad_norm", &Config::optimizer, &O::max_grad_norm, "clip the gradient to this norm; 0: never",
+            {.bounds = {0, 1e6}});
+}
+
+void add_run_keys(Table& table) {
+  using O = OutputSettings;
+  using M = MachineSettings;
+  using C = ComputeSettings;
+  constexpr Extra kEvery = {.bounds = {0, kMany}, .nullable = true};
+  table.group("Output");
+  table.add("output_dir", &Config::output, &O::output_dir, "folder for checkpoints and metrics (required)", kNullable);
+  table.add("overwrite_output_dir", &Config::output, &O::overwrite_output_dir,
+            "replace what an earlier run left in `output_dir`");
+  table.add("eval_steps", &Config::output, &O::eval_steps,
+            "evaluate every so many steps; 0: once at the end, where there is validation data", kEvery);
+  table.add("save_steps", &Config::output, &O::save_steps,
+            "save every so many steps, and at the end; 0: only at the end", {.bounds = {0, kMany}});
+  table.add("resume_from_checkpoint", &Config::output, &O::resume_from_checkpoint,
+            "go on from a checkpoint: `auto`, the newest in `output_dir` (none there: the run begins), or its folder",
+            kNullable);
+  table.add("allow_changes", &Config::output, &O::allow_changes,
+            "keys in which the run may differ from the one that wrote the checkpoint, a list", kNullable);
+  table.add("save_only_model", &Config::output, &O::save_only_model,
+            "save the model alone, without what a run needs to go on");
+  table.add("save_total_limit", &Config::output, &O::save_total_limit, "checkpoints kept, the newest; 0: all", kEvery);
+  table.add("save_dtype", &Config::output, &O::save_dtype,
+            "element type of saved weights; `checkpoint`: that of the model that was loaded");
+  table.add("max_shard_size", &Config::output, &O::max_shard_size, "size of the largest weight file of a checkpoint");
+  table.add("logging_steps", &Config::output, &O::logging_steps,
+            "print every so many steps (`metrics.jsonl` has them all)", {.bounds = {1, kMany}});
+  table.group("Machine");
+  table.add("seed", &Config::machine, &M::seed, "seed of every random choice", {.bounds = {0, 0xFFFFFFFF}});
+  table.add("device", &Config::machine, &M::device, "where to compute; `auto`: on a GPU where there is one");
+  table.add("deterministic", &Config::machine, &M::deterministic,
+            "only kernels that give the same bits in every run, on a GPU too; nothing is chosen by measuring");
+  table.group("Precision and memory");
+  table.add("precision", &Config::compute, &C::precision,
+            "arithmetic of the model; sums, norms, softmax and the router are fp32 in either. `bf16` needs a GPU");
+  table.add("master_weights", &Config::compute, &C::master_weights,
+            "what the optimizer updates in `precision: bf16`: `fp32` copies of the weights, or the bf16 weights "
+            "themselves, rounded stochastically (`none`)");
+  table.add("gradient_dtype", &Config::compute, &C::gradient_dtype,
+            "element type of weight gradients; `bf16` only without gradient accumulation");
+  table.add("optimizer_state_dtype", &Config::compute, &C::optimizer_state_dtype,
+            "element type of AdamW's moments; `bf16` is rounded stochastically");
+  table.add(
+      "recompute", &Config::compute, &C::recompute,
+      "what backward computes again instead of keeping it: `selective` the experts' gate-up output, `full` all of "
+      "a layer but its routing");
+  table.add("experts_implementation", &Config::compute, &C::experts_implementation,
+            "the experts' matrix products: all together (`grouped`) or one after the other (`loop`)");
+}
+
+void add_parallel_keys(Table& table) {
+  using P = ParallelSettings;
+  table.group("Several ranks");
+  table.add("expert_model_parallel_size", &Config::parallel, &P::expert_model_parallel_size,
+            "ranks over which the experts are spread; divides the number of ranks and that of experts",
+            {.bounds = {1, 1 << 16}});
+  table.add("zero_stage", &Config::parallel, &P::zero_stage,
+            "1: each rank keeps and updates a piece of the optimizer's state; 0: all of it", {.bounds = {0, 1}});
+  table.add("collective_timeout", &Config::parallel, &P::collective_timeout,
+            "seconds after which a rank that does not answer, or stands still while others wait for it, ends the run",
+            {.bounds = {0.1, 1e6}});
+}
+
+}  // namespace
+
+std::vector<Key> make_key_table() {
+  Table table;
+  add_model_keys(table);
+  add_data_keys(table);
+  add_batch_keys(table);
+  add_optimizer_keys(table);
+  add_run_keys(table);
+  add_parallel_keys(table);
+  return table.take();
+}
+
+}  // namespace mixtune

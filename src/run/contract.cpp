@@ -1,0 +1,84 @@
+#include "run/contract.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <variant>
+#include <vector>
+
+#include "base/error.h"
+#include "config/keys.h"
+
+namespace mixtune {
+
+namespace {
+
+constexpr auto kMayDiffer = std::to_array<std::string_view>(
+    {// Paths. The model is the checkpoint, and the data's digest is in the contract.
+     "model_name_or_path", "tokenizer_name_or_path", "resize_vocabulary", "train_file", "validation_file", "data_cache",
+     "output_dir",
+     // In the contract as what comes of them: data, router_aux_loss_coef, rows_per_step, total_steps.
+     "chat_template", "router_aux_loss_coef", "per_device_train_batch_size", "gradient_accumulation_steps",
+     "global_batch_size", "max_steps", "num_train_epochs",
+     // What is written, and when.
+     "overwrite_output_dir", "resume_from_checkpoint", "allow_changes", "eval_steps", "save_steps", "save_total_limit",
+     "save_only_model", "max_shard_size", "logging_steps",
+     // The machine, the layout, and how exactly it computes.
+     "device", "deterministic", "precision", "master_weights", "gradient_dtype", "optimizer_state_dtype", "recompute",
+     "experts_implementation", "expert_model_parallel_size", "zero_stage", "collective_timeout"});
+
+constexpr std::string_view kRows = "rows_per_step";
+constexpr std::array<std::string_view, 4> kBesideKeys = {"data", "router_aux_loss_coef", "total_steps", "windows"};
+
+bool is_allowed(const Config& config, std::string_view name) {
+  return name != kRows && std::ranges::find(config.output.allow_changes, name) != config.output.allow_changes.end();
+}
+
+// `datasets` without where they lie: the data's digest tells whether they are the same.
+Value without_paths(Value value) {
+  if (auto* datasets = std::get_if<std::vector<Dataset>>(&value))
+    for (Dataset& dataset : *datasets) dataset.path = {"-"};
+  return value;
+}
+
+}  // namespace
+
+bool may_differ(std::string_view key) {
+  return std::ranges::find(kMayDiffer, key) != kMayDiffer.end();
+}
+
+Contract contract_of(const Config& config) {
+  Contract contract;
+  for (const Key& key : keys())
+    if (!may_differ(key.name)) contract.emplace(key.name, format_value(without_paths(key.get(config))));
+  return contract;
+}
+
+void check_contract(const Contract& before, const Contract& now, const Config& config) {
+  std::vector<std::string> differences, names;
+  for (const auto& [name, is] : now) {
+    const auto was = before.find(name);
+    if (was == before.end() || was->second == is || is_allowed(config, name)) continue;
+    names.push_back(name);
+    differences.push_back(fmt::format("{} was {}, is {}", name, printable(was->second, 200), printable(is, 200)));
+  }
+  if (differences.empty()) return;
+  const std::string accept = fmt::format(", or accept it: --allow_changes {}", fmt::join(names, " --allow_changes "));
+  throw UserError(config.where("resume_from_checkpoint"),
+                  fmt::format("this is not the run that wrote the checkpoint: {}", fmt::join(differences, "; ")),
+                  fmt::format("put back what it was{}", std::ranges::find(names, kRows) == names.end() ? accept : ""));
+}
+
+void check_allowed_names(const Config& config) {
+  for (const std::string& name : config.output.allow_changes) {
+    const bool is_key = find_key(name) != nullptr && !may_differ(name);
+    if (is_key || std::ranges::find(kBesideKeys, name) != kBesideKeys.end()) continue;
+    throw UserError(config.where("allow_changes"),
+                    fmt::format("'{}' is nothing that must be the same", printable(name)),
+                    fmt::format("name a key that must be the same, or one of {}", fmt::join(kBesideKeys, ", ")));
+  }
+}
+
+}  // namespace mixtune

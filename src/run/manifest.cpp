@@ -1,0 +1,137 @@
+#include "run/manifest.h"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "base/contained.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/json_value.h"
+#include "checkpoint/run_folder.h"
+
+namespace mixtune {
+
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr const char* kResumeOther = "resume from another checkpoint";
+
+// -1 where it is no whole number, or a larger one than any step or size.
+int64_t whole_number(const json& value) {
+  constexpr uint64_t kMost = uint64_t{1} << 53;
+  return value.is_number_unsigned() && value.get<uint64_t>() <= kMost ? value.get<int64_t>() : -1;
+}
+
+StoredFile parse_file(const json& file) {
+  return {static_cast<uint64_t>(whole_number(file.at("size"))), file.at("xxh3").get<std::string>()};
+}
+
+// Whether a path leads to a file below the folder that it starts in.
+bool is_below(const std::string& name) {
+  const fs::path path = name;
+  return !name.empty() && name.find('\0') == name.npos && path.is_relative() && path.lexically_normal() == path &&
+         *path.begin() != "..";
+}
+
+}  // namespace
+
+std::string format_manifest(const Manifest& manifest) {
+  json files = json::object();
+  for (const auto& [name, file] : manifest.files) files[name] = {{"size", file.size}, {"xxh3", file.xxh3}};
+  const nlohmann::ordered_json text = {{"format", manifest.format},
+                                       {"mixtune", manifest.mixtune},
+                                       {"step", manifest.step},
+                                       {"contract", manifest.contract},
+                                       {"files", files}};
+  return text.dump(2) + "\n";
+}
+
+Manifest parse_manifest(const std::string& text, const std::string& where) {
+  const json object = parse_json_object(text, where, kResumeOther, 4);
+  Manifest manifest;
+  try {
+    manifest.format = whole_number(object.at("format"));
+    if (manifest.format > Manifest::kFormat)
+      throw UserError(where,
+                      fmt::format("is of format {}, newer than this version's {}", manifest.format, Manifest::kFormat),
+                      "resume with the version of mixtune that wrote it");
+    manifest.step = whole_number(object.at("step"));
+    manifest.mixtune = object.value("mixtune", manifest.mixtune);
+    manifest.contract = object.value("contract", manifest.contract);
+    for (const auto& [name, file] : object.at("files").get_ref<const json::object_t&>()) {
+      if (!is_below(name))
+        throw UserError(where, fmt::format("names a file '{}' outside its folder", printable(name)), kResumeOther);
+      manifest.files[name] = parse_file(file);
+    }
+  } catch (const json::exception&) {
+    throw UserError(where, "is not the manifest of a training checkpoint", kResumeOther);
+  }
+  if (manifest.step < 1) throw UserError(where, "names no step of a run", kResumeOther);
+  return manifest;
+}
+
+bool has_manifest(const std::string& checkpoint) {
+  std::error_code error;
+  return fs::is_regular_file(checkpoint + "/" + kManifestFile, error);
+}
+
+Manifest read_manifest(const std::string& checkpoint) {
+  constexpr size_t kMost = size_t{64} << 20;
+  std::error_code missing;
+  if (!fs::is_directory(checkpoint, missing))
+    throw UserError(printable_path(checkpoint), "is no checkpoint: there is no such folder",
+                    "give a checkpoint-N folder, a run's folder, or auto");
+  if (!has_manifest(checkpoint))
+    throw UserError(printable_path(checkpoint),
+                    fmt::format("has no {}: it holds a model, no training to go on with", kManifestFile),
+                    "give a checkpoint saved without save_only_model, or start from it: model_name_or_path");
+  const std::string path = path_within(checkpoint, kManifestFile, kResumeOther);
+  Manifest manifest = parse_manifest(read_small_file(path, kMost, kResumeOther), printable_path(path));
+  const std::optional<int64_t> named = checkpoint_step(fs::path(checkpoint).filename().string());
+  if (named && *named != manifest.step)
+    throw UserError(printable_path(path), fmt::format("is of step {}, not of its folder's", manifest.step),
+                    "give the folder back its name");
+  for (const auto& [name, file] : manifest.files) {
+    std::error_code error;
+    const std::string whole = checkpoint + "/" + name;
+    const uintmax_t size = fs::file_size(whole, error);
+    if (error) throw UserError(printable_path(whole), "is missing", kResumeOther);
+    if (size != file.size)
+      throw UserError(printable_path(whole), fmt::format("has {} bytes, {} were written", size, file.size),
+                      kResumeOther);
+  }
+  return manifest;
+}
+
+StoredFile digest_file(const std::string& path, const std::function<void()>& advanced) {
+  constexpr uint64_t kChunk = 16 << 20;
+  const InputFile file(path);
+  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
+  MT_CHECK(state && XXH3_64bits_reset(state.get()) == XXH_OK);
+  std::vector<std::byte> bytes(std::min(kChunk, file.size()));
+  for (uint64_t done = 0; done < file.size(); done += bytes.size()) {
+    bytes.resize(std::min(kChunk, file.size() - done));
+    file.read(done, bytes);
+    XXH3_64bits_update(state.get(), bytes.data(), bytes.size());
+    if (advanced) advanced();
+  }
+  return {file.size(), fmt::format("{:016x}", XXH3_64bits_digest(state.get()))};
+}
+
+std::vector<std::string> files_below(const std::string& folder) {
+  std::vector<std::string> files;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder))
+    if (!entry.is_directory()) files.push_back(entry.path().lexically_relative(folder).string());
+  std::ranges::sort(files);
+  return files;
+}
+
+}  // namespace mixtune

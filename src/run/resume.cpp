@@ -1,0 +1,71 @@
+#include "run/resume.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/staged.h"
+#include "checkpoint/run_folder.h"
+#include "run/contract.h"
+#include "run/manifest.h"
+
+namespace mixtune {
+
+namespace {
+
+// The newest checkpoint of the run's folder that is whole and has a training's state; "" where there is none, and none
+// is in the way.
+std::string newest_whole(const Config& config, const std::string& folder, bool say) {
+  const std::vector<int64_t> steps = checkpoint_steps(folder);
+  std::string passed_over;
+  for (size_t i = steps.size(); i-- > 0;) {
+    const std::string path = folder + "/" + checkpoint_name(steps[i]);
+    try {
+      read_manifest(path);
+      if (!passed_over.empty() && say) log_warning("{}; {} is taken", passed_over, checkpoint_name(steps[i]));
+      return path;
+    } catch (const Error& error) {
+      if (passed_over.empty()) passed_over = error.what();
+    }
+  }
+  if (passed_over.empty() || config.output.overwrite_output_dir) return "";
+  throw UserError(config.where("resume_from_checkpoint"),
+                  fmt::format("no checkpoint of {} can be gone on from: {}", printable_path(folder), passed_over),
+                  "or set overwrite_output_dir: true to begin anew");
+}
+
+std::string chosen(const Config& config, bool say) {
+  const std::string& wanted = config.output.resume_from_checkpoint;
+  if (wanted != "auto") return without_trailing_slash(model_folder(wanted, say));
+  const std::string folder = without_trailing_slash(config.output.output_dir);
+  std::string path = newest_whole(config, folder, say);
+  if (path.empty() && say) log_info("{}: no checkpoint to go on from: the run begins", printable_path(folder));
+  return path;
+}
+
+}  // namespace
+
+bool choose_checkpoint(Config& config, bool say) {
+  check_allowed_names(config);
+  if (config.output.resume_from_checkpoint.empty()) return false;
+  const std::string path = chosen(config, say);
+  if (path.empty()) return false;
+  const Manifest manifest = read_manifest(path);
+  check_contract(manifest.contract, contract_of(config), config);
+  if (say) log_info("{}: the run goes on after step {}", printable_path(path), manifest.step);
+  config.begun_from = config.model.model_name_or_path;
+  config.model.model_name_or_path = path;
+  return true;
+}
+
+Config as_begun(Config config) {
+  if (!config.begun_from.empty()) config.model.model_name_or_path = std::exchange(config.begun_from, "");
+  return config;
+}
+
+}  // namespace mixtune
