@@ -160,9 +160,9 @@ class Pieces {
   // Those of a tensor, perhaps none. Remembers that it has a place in the model.
   const std::vector<Piece>& of(const std::string& tensor, StateKind kind) {
     used_.emplace(tensor, kind);
-    static const std::vector<Piece> kNone;
+    static const std::vector<Piece> none;
     const auto found = pieces_.find({tensor, kind});
-    return found == pieces_.end() ? kNone : found->second;
+    return found == pieces_.end() ? none : found->second;
   }
 
   // Whether the state must have the weight: the checkpoint's own files have it rounded.

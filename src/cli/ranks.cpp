@@ -101,7 +101,8 @@ void supervise_ranks(const Config& config, int count) {
   const Outcome outcome = supervise(
       {.program = "/proc/self/exe", .command = command_of_a_rank(), .ranks = count, .timeout = timeout_of(config)});
   if (outcome.exit_code == 0) return;
-  if (outcome.message.empty()) throw Ended{outcome.exit_code};
+  const bool has_spoken = outcome.message.empty() || outcome.exit_code == static_cast<int>(ExitCode::kStopped);
+  if (has_spoken) throw Ended{outcome.exit_code};  // rank 0 has said why they were stopped
   throw Error("", outcome.message, "", static_cast<ExitCode>(outcome.exit_code));
 }
 

@@ -46,6 +46,11 @@ Entries fingerprint_of_run(const Config& config, Device device, int ranks) {
   return entries;
 }
 
+// The run has said why it was stopped.
+void end_if(bool stopped) {
+  if (stopped) throw Ended{static_cast<int>(ExitCode::kStopped)};
+}
+
 void train_as_rank(const Config& given, const Launch& launch, bool profile) {
   Config config = given;
   const auto connect = [&](Job& job) {
@@ -55,7 +60,9 @@ void train_as_rank(const Config& given, const Launch& launch, bool profile) {
     const int64_t experts = load_mixtral_config(config.model.model_name_or_path).num_local_experts;
     return job.connect(device, grid_of(config, experts, launch.size, launch.rank));
   };
-  run_as_rank(config, launch, connect, [&](const Ranks& ranks) { train(config, profile, ranks); });
+  bool stopped = false;
+  run_as_rank(config, launch, connect, [&](const Ranks& ranks) { stopped = train(config, profile, ranks); });
+  end_if(stopped);
 }
 
 void train_on_ranks(const Config& config, int count) {
@@ -91,7 +98,7 @@ void run_train(const TrainArguments& arguments, const Overrides& overrides) {
   grid_of(config, 1, 1);  // there are no ranks to spread experts over
   Config alone = config;
   resolve_global_batch_size(alone, 1);
-  train(alone, arguments.profile, single_rank());
+  end_if(train(alone, arguments.profile, single_rank()));
 }
 
 }  // namespace

@@ -110,6 +110,7 @@ struct OutputSettings {
   std::string resume_from_checkpoint;      // "auto", or a folder; empty: the run begins
   std::vector<std::string> allow_changes;  // keys of the run's contract (run/contract.h)
   bool save_only_model = false;
+  std::string time_limit;        // as parse_duration has it; empty: none
   int64_t save_total_limit = 0;  // 0: keep all
   SaveDType save_dtype = SaveDType::kCheckpoint;
   std::string max_shard_size = "5GB";

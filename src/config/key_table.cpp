@@ -294,6 +294,10 @@ void add_run_keys(Table& table) {
             "keys in which the run may differ from the one that wrote the checkpoint, a list", kNullable);
   table.add("save_only_model", &Config::output, &O::save_only_model,
             "save the model alone, without what a run needs to go on");
+  table.add(
+      "time_limit", &Config::output, &O::time_limit,
+      "stop in time before this is over, with a checkpoint: `90s`, `45m`, `2h`, `2:30:00`; null: none, or Slurm's",
+      kNullable);
   table.add("save_total_limit", &Config::output, &O::save_total_limit, "checkpoints kept, the newest; 0: all", kEvery);
   table.add("save_dtype", &Config::output, &O::save_dtype,
             "element type of saved weights; `checkpoint`: that of the model that was loaded");

@@ -6,6 +6,7 @@
 #include <array>
 #include <map>
 
+#include "base/duration.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -145,6 +146,11 @@ void check_sizes(const Config& config) {
     parse_size(config.output.max_shard_size);
   } catch (const UserError& error) {
     throw UserError(config.where("max_shard_size"), error.what(), "");
+  }
+  try {
+    if (!config.output.time_limit.empty()) parse_duration(config.output.time_limit);
+  } catch (const UserError& error) {
+    throw UserError(config.where("time_limit"), error.what(), "");
   }
 }
 

@@ -18,6 +18,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/staged.h"
 #include "job/coordinator.h"
 
@@ -78,7 +79,7 @@ class Signals {
   }
 
  private:
-  static constexpr std::array kHandled = {SIGCHLD, SIGINT, SIGTERM};
+  static constexpr std::array kHandled = {SIGCHLD, SIGINT, SIGTERM, SIGUSR1};
 
   static int make_pipe() {
     MT_CHECK(signal_pipe < 0);  // only one supervisor may exist
@@ -216,9 +217,14 @@ void Supervisor::start(int rank) {
 }
 
 void Supervisor::handle(int signal) {
-  if (signal != SIGINT && signal != SIGTERM) return;
-  signal_all(stop_signal_ == 0 ? SIGTERM : SIGKILL);
-  if (stop_signal_ == 0) stop_signal_ = signal;
+  if (signal != SIGINT && signal != SIGTERM && signal != SIGUSR1) return;
+  if (stop_signal_ == 0) {
+    stop_signal_ = signal;
+    if (signal == SIGINT) log_info("the ranks are told to stop; a second Ctrl-C ends them at once");
+    signal_all(SIGTERM);
+  } else if (signal == SIGINT) {
+    signal_all(SIGKILL);
+  }
 }
 
 // The rest of an ended rank's process group is killed first: until the rank is reaped, the group's number is its own.

@@ -22,9 +22,10 @@ struct Outcome {
 };
 
 // Runs `ranks` processes with torchrun's variables, MIXTUNE_SUPERVISED=1 and MIXTUNE_TOKEN in their environment, until
-// all have ended: with 0, or together because one failed. A SIGINT or SIGTERM goes to all as SIGTERM, a second one
-// kills them: 128 + signal, or kStopped where ranks ended with that, which is no failure. Standard output and error are
-// shared, standard input is empty. Ranks are process groups of their own, and die with the calling thread.
+// all have ended: with 0, or together because one failed. A SIGINT, SIGTERM or SIGUSR1 goes to all as SIGTERM; a SIGINT
+// after that kills them, the others change nothing: 128 + signal, or kStopped where ranks ended with that, which is no
+// failure. Standard output and error are shared, standard input is empty. Ranks are process groups of their own, and
+// die with the calling thread.
 Outcome supervise(const SupervisorOptions& options);
 
 }  // namespace mixtune

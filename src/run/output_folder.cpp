@@ -25,7 +25,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kCheckpoint = "checkpoint-";
-constexpr const char *kMetrics = "metrics.jsonl", *kConfig = "config.resolved.yaml", *kTrace = "trace.json";
+constexpr const char *kMetrics = "metrics.jsonl", *kConfig = "config.resolved.yaml", *kTrace = "trace.json",
+                     *kSave = "SAVE";
 constexpr std::array<const char*, 4> kFiles = {kLatestFile, kMetrics, kConfig, kTrace};
 
 // Checks that the nearest existing folder on the way to `path` can be written.
@@ -197,6 +198,14 @@ std::string OutputFolder::checkpoint_path(int64_t step) const {
 
 void OutputFolder::write_config(std::string_view text) const {
   write_whole_file(file(kConfig), text, request_.resumes ? Existing::kReplaced : Existing::kRefused);
+}
+
+bool OutputFolder::save_wanted() const {
+  return is_taken(file(kSave));
+}
+
+void OutputFolder::end_save_wanted() const {
+  unlink(file(kSave).c_str());
 }
 
 void OutputFolder::close(int64_t step, int64_t save_total_limit) {

@@ -45,6 +45,10 @@ class OutputFolder {
   // In place of begin(), of a run that has done its last step: a kill came before `latest` said so.
   void close(int64_t step, int64_t save_total_limit);
 
+  // Whether somebody has made a file SAVE in the folder, which asks for a checkpoint; removes it, once there is one.
+  bool save_wanted() const;
+  void end_save_wanted() const;
+
   void write_config(std::string_view text) const;
   // Makes `latest` name the checkpoint of `step`, once the checkpoint is on the disk.
   void write_latest(int64_t step) const;

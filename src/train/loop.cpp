@@ -1,7 +1,13 @@
 #include "train/loop.h"
 
 #include <algorithm>
+#include <chrono>
+#include <optional>
+#include <string>
 
+#include "base/duration.h"
+#include "base/log.h"
+#include "run/requests.h"
 #include "train/memory_savings.h"
 #include "train/trainer.h"
 
@@ -11,21 +17,77 @@ namespace {
 
 constexpr int64_t kProfiledStep = 5;  // of the process: by then everything has been done once
 
-}  // namespace
+// What this process asks of all ranks: each has its signals, rank 0 the clock and the file SAVE.
+class Requests {
+ public:
+  Requests(const Config& config, Trainer& trainer)
+      : trainer_(trainer),
+        deadline_(
+            config.output.time_limit.empty() ? std::nullopt : std::optional(parse_duration(config.output.time_limit)),
+            Deadline::Clock::now()) {
+    trainer.set_asked([this] {
+      if (why_.empty()) why_ = why_to_stop();
+      return StepRunner::Requests{.stop = !why_.empty(), .save = trainer_.leads() && trainer_.save_wanted()};
+    });
+  }
+  ~Requests() { trainer_.set_asked({}); }
+  Requests(const Requests&) = delete;
+  Requests& operator=(const Requests&) = delete;
 
-void train(const Config& config, bool profile, const Ranks& ranks) try {
-  Trainer trainer(config, ranks);
-  const int64_t first = trainer.first_step(), last = trainer.total_steps();
-  if (first > last) return trainer.close();
-  const int64_t profiled = profile ? std::min(first + kProfiledStep - 1, last) : 0;
-  trainer.open_output();
-  try {
-    for (int64_t step = first; step <= last; ++step) {
+  const std::string& why() const { return why_; }  // this process asked to stop; "": it did not
+  template <class F>
+  void time(void (Deadline::*took)(double), F&& work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    (deadline_.*took)(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+
+ private:
+  std::string why_to_stop() const {
+    if (const std::string signal = StopSignals::name(); !signal.empty()) return signal;
+    return trainer_.leads() && deadline_.is_near(Deadline::Clock::now()) ? "the end of its time" : "";
+  }
+
+  Trainer& trainer_;
+  StopSignals signals_;
+  Deadline deadline_;
+  std::string why_;
+};
+
+// Returns whether the run was stopped before its last step.
+bool run_steps(const Config& config, Trainer& trainer, int64_t profiled) {
+  Requests requests(config, trainer);
+  for (int64_t step = trainer.first_step(), last = trainer.total_steps(); step <= last; ++step) {
+    requests.time(&Deadline::took_step, [&] {
       trainer.report(step == profiled ? trainer.profiled_step(step) : trainer.step(step));
       if (trainer.evaluation_due(step)) trainer.report(trainer.evaluate(step));
-      if (trainer.save_due(step)) trainer.save(step);
-    }
+    });
+    const bool stops = trainer.requests().stop && step < last;
+    if (trainer.save_due(step) || trainer.requests().save || stops)
+      requests.time(&Deadline::took_save, [&] { trainer.save(step); });
+    if (!stops) continue;
+    if (trainer.leads())
+      log_info("stopped after step {} by {}; --resume_from_checkpoint auto goes on", step,
+               requests.why().empty() ? "a signal to another rank" : requests.why());
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+bool train(const Config& config, bool profile, const Ranks& ranks) try {
+  Trainer trainer(config, ranks);
+  const int64_t first = trainer.first_step(), last = trainer.total_steps();
+  if (first > last) {
+    trainer.close();
+    return false;
+  }
+  trainer.open_output();
+  try {
+    const bool stopped = run_steps(config, trainer, profile ? std::min(first + kProfiledStep - 1, last) : 0);
     trainer.finish();
+    return stopped;
   } catch (const UserError& error) {
     throw Error("", error.what(), "");  // found after the first step: no longer what exit code 2 means
   }

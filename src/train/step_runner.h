@@ -28,12 +28,17 @@ class StepRunner {
   // Computes the losses alone.
   void forward(std::span<const Batch> micro_batches);
 
+  // What ranks may ask of all: after the step, each has what any asked.
+  struct Requests {
+    bool stop = false, save = false;
+  };
   // Puts norm, clipping (max_norm 0: none) and AdamW on the device. Where a loss or the norm is not finite, nothing
   // changes. with_norm false leaves the norm out, and so the check of gradients: for a benchmark of the update alone.
   struct Update {
     int64_t step;
     double learning_rate, max_norm;
     bool with_norm = true;
+    Requests requests = {};
   };
   void update(const Update& args);
 
@@ -42,6 +47,7 @@ class StepRunner {
     double token_loss = 0, router_loss = 0, grad_norm = 0;
     int64_t recomputed = 0;                    // layers that kept less than they were to (Saved::recomputed)
     const ParallelRecord* parallel = nullptr;  // with several ranks, after backward; valid until the next read
+    Requests requests = {};                    // of any rank; after update() alone
   };
   Result read();
 

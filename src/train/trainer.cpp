@@ -219,13 +219,18 @@ StepRecord Trainer::step(int64_t step) {
   instance_.ranks().set_step(step);
   const auto start = Clock::now();
   const Step& rows = loader_.load(step - 1);
+  requests_ = {};
   if (rows.target_tokens == 0) return skipped_step(step, rows);
   const double rate = learning_rate(config_.optimizer, step - 1, total_steps_);
   runner_.forward_backward(rows.micro_batches, {.target_weight = rows.target_weight,
                                                 .router_loss_type = config_.model.router_aux_loss_type,
                                                 .router_coefficient = router_coefficient_});
-  runner_.update({.step = step, .learning_rate = rate, .max_norm = config_.optimizer.max_grad_norm});
+  runner_.update({.step = step,
+                  .learning_rate = rate,
+                  .max_norm = config_.optimizer.max_grad_norm,
+                  .requests = asked_ ? asked_() : StepRunner::Requests()});
   const StepRunner::Result result = runner_.read();
+  requests_ = result.requests;
   StepRecord record{.step = step,
                     .total_steps = total_steps_,
                     .epoch = rows.epoch,
@@ -330,6 +335,7 @@ void Trainer::save(int64_t step) {
   if (!leads()) return;
   output_->write_latest(step);
   output_->prune(config_.output.save_total_limit);
+  output_->end_save_wanted();
   log_info("saved {}", options.out_folder);
 }
 

@@ -1,6 +1,7 @@
 // Trainer: the parts of a training run, and what it does in a step.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -40,10 +41,16 @@ class Trainer {
 
   // Runs optimizer step `step`, counted from 1: forward and backward of every micro-batch, clipping, AdamW. Throws
   // Error (kWentBad), with the weights as they were, where the loss or the gradient norm is not finite.
+  // `asked`, if any, is called just before the update: what this rank asks of all; requests() has what any did.
   StepRecord step(int64_t step);
+  void set_asked(std::function<StepRunner::Requests()> asked) { asked_ = std::move(asked); }
+  const StepRunner::Requests& requests() const { return requests_; }
   // Runs a step and writes its trace to output_dir, if that can be written.
   StepRecord profiled_step(int64_t step);
 
+  bool leads() const { return instance_.ranks().grid.rank == 0; }
+  // Whether a file SAVE lies in output_dir. For rank 0.
+  bool save_wanted() const { return output_->save_wanted(); }
   bool evaluation_due(int64_t step) const;
   // Warns where the loss is not finite: training goes on, and finish() throws.
   EvalRecord evaluate(int64_t step);
@@ -61,7 +68,6 @@ class Trainer {
   void finish();
 
  private:
-  bool leads() const { return instance_.ranks().grid.rank == 0; }
   void check_shared();
   void announce();
   void check_replicas(int64_t step);
@@ -85,6 +91,8 @@ class Trainer {
   std::optional<Evaluator> evaluator_;
   int64_t total_steps_, first_step_ = 1;
   Contract contract_;
+  std::function<StepRunner::Requests()> asked_;
+  StepRunner::Requests requests_;
   std::string plans_;  // digest of the matrix products' algorithms
   std::optional<EvalRecord> last_evaluation_;
   std::optional<OutputFolder> output_;

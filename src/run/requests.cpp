@@ -1,0 +1,83 @@
+#include "run/requests.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <string_view>
+
+namespace mixtune {
+
+namespace {
+
+constexpr std::array kSignals = {SIGTERM, SIGUSR1, SIGINT};
+std::atomic<int> first_signal = 0;
+std::atomic<bool> interrupted = false;
+static_assert(std::atomic<int>::is_always_lock_free);
+
+void ask(int signal) {
+  const int error = errno;
+  int none = 0;
+  first_signal.compare_exchange_strong(none, signal);
+  if (signal == SIGINT && interrupted.exchange(true)) {
+    ::signal(SIGINT, SIG_DFL);
+    raise(SIGINT);  // comes when this returns
+    return;
+  }
+  constexpr std::string_view kLine =
+      "mixtune: stopping after this step, with a checkpoint; a second Ctrl-C ends at once\n";
+  if (signal == SIGINT && write(STDERR_FILENO, kLine.data(), kLine.size()) < 0) {
+    // Nobody reads it: the run stops all the same.
+  }
+  errno = error;
+}
+
+}  // namespace
+
+StopSignals::StopSignals() {
+  first_signal = 0;
+  interrupted = false;
+  struct sigaction handler {};
+  handler.sa_handler = ask;
+  handler.sa_flags = SA_RESTART;
+  for (const int signal : kSignals) sigaction(signal, &handler, nullptr);
+}
+
+StopSignals::~StopSignals() {
+  for (const int signal : kSignals) ::signal(signal, SIG_DFL);
+}
+
+std::string StopSignals::name() {
+  const int signal = first_signal;
+  return signal == 0 ? "" : fmt::format("SIG{}", sigabbrev_np(signal));
+}
+
+Deadline::Deadline(std::optional<double> limit_seconds, Clock::time_point now) {
+  const auto at_most = [&](Clock::time_point end) {
+    end_ = end_ ? std::min(*end_, end) : end;
+  };
+  if (limit_seconds)
+    at_most(now + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(*limit_seconds)));
+  const char* job_end = std::getenv("SLURM_JOB_END_TIME");
+  if (job_end != nullptr && std::atoll(job_end) > 0) at_most(Clock::from_time_t(std::atoll(job_end)));
+}
+
+void Deadline::took_step(double seconds) {
+  step_ = std::max(step_, seconds);
+}
+void Deadline::took_save(double seconds) {
+  save_ = std::max(save_, seconds);
+}
+
+bool Deadline::is_near(Clock::time_point now) const {
+  if (!end_) return false;
+  const double save = save_ > 0 ? save_ : 5 * step_;
+  return std::chrono::duration<double>(*end_ - now).count() < 1.5 * (step_ + save);
+}
+
+}  // namespace mixtune
