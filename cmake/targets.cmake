@@ -58,6 +58,7 @@ endfunction()
 
 # mixtune_test(NAME SOURCES... [SERIAL] [LINK libraries...]): one GoogleTest program, a ctest entry for each of its
 # tests. SERIAL: none runs beside another.
+# With MIXTUNE_UNITY its sources are compiled by sixteens, too.
 # Tests' own sources are optimised less than what they test: compiling them is most of a build.
 if(MIXTUNE_SANITIZE)
   set(test_optimization -O0)

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/error.h"
+
 namespace mixtune {
 
 namespace {
@@ -119,6 +121,12 @@ bool all_finite(const Tensor& values) {
   for (int64_t begin = 0; begin < n; begin += kParallelFrom)
     bad = bad || !all_finite(bytes_of(flat.slice(begin, std::min(kParallelFrom, n - begin))), values.dtype);
   return !bad;
+}
+
+void check_finite_to_save(const Tensor& values, const std::string& name) {
+  if (all_finite(values)) return;
+  throw Error(name, "holds NaN or infinity: training went bad, nothing is saved",
+              "lower learning_rate or raise adam_epsilon; earlier checkpoints are intact", ExitCode::kWentBad);
 }
 
 bool narrow(std::span<const float> from, DType to_dtype, std::span<std::byte> to) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <span>
+#include <string>
 
 #include "tensor/tensor.h"
 
@@ -24,6 +25,9 @@ inline std::span<const std::byte> bytes_of(const Tensor& tensor) {
 bool all_finite(std::span<const std::byte> values, DType dtype);
 // Whether all values are finite; runs on all threads.
 bool all_finite(const Tensor& values);
+
+// Throws Error (kWentBad) naming the tensor unless all values are finite.
+void check_finite_to_save(const Tensor& values, const std::string& name);
 
 // Fills `to` (fp32, bf16 or fp16, as large as it needs to be) with `from`, rounded to nearest, ties to even. False if
 // a finite value became infinite.

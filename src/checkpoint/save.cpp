@@ -86,9 +86,7 @@ class Converter {
  public:
   // The bytes, valid until the next call. Throws Error where a value is not finite or too large for `dtype`.
   std::span<const std::byte> operator()(const Tensor& chunk, DType dtype, const std::string& name) {
-    if (!all_finite(chunk))
-      throw Error(name, "holds NaN or infinity: training went bad, nothing is saved",
-                  "lower learning_rate or raise adam_epsilon; earlier checkpoints are intact", ExitCode::kWentBad);
+    check_finite_to_save(chunk, name);
     if (chunk.dtype == dtype) return bytes_of(chunk);
     const std::span<const float> values = wide(chunk);
     if (dtype == DType::kF32) return std::as_bytes(values);

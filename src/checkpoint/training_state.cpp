@@ -16,7 +16,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "base/json_value.h"
+#include "base/json_number.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/counted_part.h"
 #include "checkpoint/readback.h"
@@ -29,7 +29,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char *kStateIndex = "index.json", *kResumeOther = "resume from another checkpoint";
+constexpr const char* kStateIndex = "index.json";
 
 enum class StateKind : uint8_t { kWeight, kFirstMoment, kSecondMoment };
 constexpr std::array kStateKinds = {StateKind::kWeight, StateKind::kFirstMoment, StateKind::kSecondMoment};
@@ -118,9 +118,7 @@ void write_parts(Ctx& ctx, const std::vector<StatePart>& parts, const std::strin
   for (size_t entry = 0; entry < entries.size(); ++entry)
     for (uint64_t done = 0; done < entries[entry].bytes();) {
       const Tensor chunk = readback.next();
-      if (!all_finite(chunk))
-        throw Error(entries[entry].name, "holds NaN or infinity: training went bad, nothing is saved",
-                    "lower learning_rate; earlier checkpoints are intact", ExitCode::kWentBad);
+      check_finite_to_save(chunk, entries[entry].name);
       writer.write(entry, done, bytes_of(chunk));
       done += chunk.bytes();
       if (options.advanced) options.advanced();
@@ -195,14 +193,9 @@ class Pieces {
     pieces_[{tensor, static_cast<StateKind>(kind)}].push_back({&file, stored, *range});
   }
 
-  // -1 where it is no whole number.
-  static int64_t number(const json& value) {
-    constexpr uint64_t kMost = uint64_t{1} << 60;
-    return value.is_number_unsigned() && value.get<uint64_t>() <= kMost ? value.get<int64_t>() : -1;
-  }
   static std::vector<int64_t> numbers(const json& list) {
     std::vector<int64_t> values;
-    for (const json& value : list) values.push_back(number(value));
+    for (const json& value : list) values.push_back(whole_number(value));
     return values;
   }
 
@@ -221,7 +214,7 @@ class Pieces {
     }
     Box box(Shape(shape.data(), static_cast<int>(rank)));
     for (size_t d = 0; d < rank; ++d) box = box.cut(static_cast<int>(d), begin[d], size[d]);
-    const int64_t first = number(piece.at("first")), count = number(piece.at("count"));
+    const int64_t first = whole_number(piece.at("first")), count = whole_number(piece.at("count"));
     if (first < 0 || count < 1 || count > box.elements() || first > box.elements() - count) return {};
     return BoxRange{box, first, count};
   }

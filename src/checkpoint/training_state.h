@@ -15,6 +15,7 @@
 namespace mixtune {
 
 constexpr const char* kStateFolder = "state";
+constexpr const char* kResumeOther = "resume from another checkpoint";  // the mend where one is damaged
 
 // Writes the folder `state` in `folder`, which save_checkpoint makes with these options. Each rank writes one file of
 // what it counts; rank 0 the index. All ranks call this. Throws Error (kWentBad) where a value is not finite.

@@ -177,6 +177,17 @@ TEST_F(SupervisorProcessTest, SecondSignalKills) {
   for (const int rank : {0, 1}) EXPECT_TRUE(is_gone(pid_of(rank)));
 }
 
+TEST_F(SupervisorProcessTest, OnlyAnInterruptIsMoreThanTheFirstSignal) {
+  start("trap 'touch " + file("caught") + "$RANK; sleep 0.5; exit 16' TERM; touch " + file("ready") +
+        "$RANK; while :; do sleep 0.02; done");
+  for (const char* name : {"ready0", "ready1"}) wait_for_file(name);
+  kill(supervisor_, SIGUSR1);
+  for (const char* name : {"caught0", "caught1"}) wait_for_file(name);
+  kill(supervisor_, SIGTERM);
+  kill(supervisor_, SIGUSR1);
+  EXPECT_EQ(WEXITSTATUS(wait()), 16);
+}
+
 TEST_F(SupervisorProcessTest, RanksDieWithASupervisorThatIsKilled) {
   start("exec sleep 30");
   const pid_t ranks[] = {pid_of(0), pid_of(1)};

@@ -12,8 +12,9 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "base/json_value.h"
+#include "base/json_number.h"
 #include "checkpoint/run_folder.h"
+#include "checkpoint/training_state.h"
 
 namespace mixtune {
 
@@ -21,14 +22,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-constexpr const char* kResumeOther = "resume from another checkpoint";
-
-// -1 where it is no whole number, or a larger one than any step or size.
-int64_t whole_number(const json& value) {
-  constexpr uint64_t kMost = uint64_t{1} << 53;
-  return value.is_number_unsigned() && value.get<uint64_t>() <= kMost ? value.get<int64_t>() : -1;
-}
 
 StoredFile parse_file(const json& file) {
   return {static_cast<uint64_t>(whole_number(file.at("size"))), file.at("xxh3").get<std::string>()};

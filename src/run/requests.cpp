@@ -57,12 +57,13 @@ std::string StopSignals::name() {
   return signal == 0 ? "" : fmt::format("SIG{}", sigabbrev_np(signal));
 }
 
-Deadline::Deadline(std::optional<double> limit_seconds, Clock::time_point now) {
+Deadline::Deadline(std::optional<double> limit_seconds, Clock::time_point began, double first_save)
+    : save_(first_save) {
   const auto at_most = [&](Clock::time_point end) {
     end_ = end_ ? std::min(*end_, end) : end;
   };
   if (limit_seconds)
-    at_most(now + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(*limit_seconds)));
+    at_most(began + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(*limit_seconds)));
   const char* job_end = std::getenv("SLURM_JOB_END_TIME");
   if (job_end != nullptr && std::atoll(job_end) > 0) at_most(Clock::from_time_t(std::atoll(job_end)));
 }
@@ -71,13 +72,13 @@ void Deadline::took_step(double seconds) {
   step_ = std::max(step_, seconds);
 }
 void Deadline::took_save(double seconds) {
-  save_ = std::max(save_, seconds);
+  save_ = has_saved_ ? std::max(save_, seconds) : seconds;
+  has_saved_ = true;
 }
 
 bool Deadline::is_near(Clock::time_point now) const {
   if (!end_) return false;
-  const double save = save_ > 0 ? save_ : 5 * step_;
-  return std::chrono::duration<double>(*end_ - now).count() < 1.5 * (step_ + save);
+  return std::chrono::duration<double>(*end_ - now).count() < 1.5 * (step_ + save_);
 }
 
 }  // namespace mixtune

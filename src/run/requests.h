@@ -25,18 +25,20 @@ class Deadline {
  public:
   using Clock = std::chrono::system_clock;
 
-  Deadline(std::optional<double> limit_seconds, Clock::time_point now);
+  // `began`: when the limit begins to count. `first_save`: seconds that a save is taken to last until there was one.
+  Deadline(std::optional<double> limit_seconds, Clock::time_point began, double first_save);
 
   // Remembers how long a step or a save took.
   void took_step(double seconds);
   void took_save(double seconds);
   // Whether the run must stop now to have a checkpoint in time: another step and a save, each half as long again as the
-  // longest yet, would not end before. Until something was saved, a save is taken to last as long as five steps.
+  // longest yet, would not end before.
   bool is_near(Clock::time_point now) const;
 
  private:
   std::optional<Clock::time_point> end_;
-  double step_ = 0, save_ = 0;  // the longest, in seconds
+  double step_ = 0, save_;  // the longest, in seconds
+  bool has_saved_ = false;
 };
 
 }  // namespace mixtune

@@ -15,16 +15,17 @@ namespace mixtune {
 
 namespace {
 
+constexpr double kSlowDisk = 500e6;   // bytes a second of each rank: what is trusted until a save was seen
 constexpr int64_t kProfiledStep = 5;  // of the process: by then everything has been done once
 
 // What this process asks of all ranks: each has its signals, rank 0 the clock and the file SAVE.
 class Requests {
  public:
-  Requests(const Config& config, Trainer& trainer)
+  Requests(const Config& config, Trainer& trainer, Deadline::Clock::time_point began)
       : trainer_(trainer),
         deadline_(
             config.output.time_limit.empty() ? std::nullopt : std::optional(parse_duration(config.output.time_limit)),
-            Deadline::Clock::now()) {
+            began, static_cast<double>(trainer.instance().state().bytes()) / kSlowDisk) {
     trainer.set_asked([this] {
       if (why_.empty()) why_ = why_to_stop();
       return StepRunner::Requests{.stop = !why_.empty(), .save = trainer_.leads() && trainer_.save_wanted()};
@@ -55,8 +56,8 @@ class Requests {
 };
 
 // Returns whether the run was stopped before its last step.
-bool run_steps(const Config& config, Trainer& trainer, int64_t profiled) {
-  Requests requests(config, trainer);
+bool run_steps(const Config& config, Trainer& trainer, int64_t profiled, Deadline::Clock::time_point began) {
+  Requests requests(config, trainer, began);
   for (int64_t step = trainer.first_step(), last = trainer.total_steps(); step <= last; ++step) {
     requests.time(&Deadline::took_step, [&] {
       trainer.report(step == profiled ? trainer.profiled_step(step) : trainer.step(step));
@@ -77,6 +78,7 @@ bool run_steps(const Config& config, Trainer& trainer, int64_t profiled) {
 }  // namespace
 
 bool train(const Config& config, bool profile, const Ranks& ranks) try {
+  const Deadline::Clock::time_point began = Deadline::Clock::now();
   Trainer trainer(config, ranks);
   const int64_t first = trainer.first_step(), last = trainer.total_steps();
   if (first > last) {
@@ -85,7 +87,7 @@ bool train(const Config& config, bool profile, const Ranks& ranks) try {
   }
   trainer.open_output();
   try {
-    const bool stopped = run_steps(config, trainer, profile ? std::min(first + kProfiledStep - 1, last) : 0);
+    const bool stopped = run_steps(config, trainer, profile ? std::min(first + kProfiledStep - 1, last) : 0, began);
     trainer.finish();
     return stopped;
   } catch (const UserError& error) {

@@ -70,18 +70,6 @@ TEST_F(Stop, ManyMoreSignalsBreakNothing) {
                  "SIGTERM");
 }
 
-TEST_F(Stop, ASecondInterruptEndsAtOnce) {
-  const Outcome outcome = while_running(endless(), [](const std::map<int, pid_t>& running) {
-    kill(running.at(kLauncher), SIGSTOP);  // it takes both when it goes on
-    kill(running.at(kLauncher), SIGINT);
-    kill(running.at(kLauncher), SIGCONT);
-    for (int i = 0; i < 1000 && kill(running.at(kLauncher), SIGINT) == 0; ++i)
-      std::this_thread::sleep_for(std::chrono::microseconds(100));
-  });
-  EXPECT_NE(outcome.code, 0);
-  expect_no_process_left();
-}
-
 TEST_F(Stop, RanksAgreeOnTheStep) {
   const Args two = {"--nproc=2", "--expert_model_parallel_size=2"};
   expect_stopped(
