@@ -11,7 +11,9 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/output_file.h"
+#include "base/staged.h"
 #include "checkpoint/foreign_folder.h"
 #include "checkpoint/run_folder.h"
 #include "cli/arguments.h"
@@ -22,6 +24,7 @@
 #include "data/data_survey.h"
 #include "data/indexed_files.h"
 #include "data/text_source.h"
+#include "run/verify.h"
 
 namespace mixtune {
 
@@ -32,6 +35,7 @@ namespace {
 struct InspectArguments {
   std::string path, tokenizer, format = "auto", good;
   int64_t samples = 2;
+  bool verify = false;
 };
 
 bool has_file(const fs::path& folder, const char* name) {
@@ -91,6 +95,17 @@ void refuse_data_flags(const InspectArguments& arguments, const Overrides& overr
                     "remove it, or name a file of records");
 }
 
+// Ends in a UserError, a line for each fault.
+void verify(const std::string& path) {
+  const std::string folder = without_trailing_slash(model_folder(path));
+  const Verification found = verify_checkpoint(folder);
+  if (found.faults.empty())
+    return print(fmt::format("{} files, {}: all as written\n", found.files, format_bytes(found.bytes)));
+  std::string lines;
+  for (const UserError& fault : found.faults) lines += fmt::format("{}{}", lines.empty() ? "" : "\n", fault.what());
+  throw UserError("", lines, "");
+}
+
 void inspect(const InspectArguments& arguments, const Overrides& overrides) {
   if (arguments.path.empty()) throw UserError("PATH", "is empty", "name a folder or a file");
   const auto prefix = find_indexed(arguments.path);
@@ -100,9 +115,13 @@ void inspect(const InspectArguments& arguments, const Overrides& overrides) {
     throw UserError(printable(arguments.path, 200), "does not exist", "name a folder or a file");
   const bool folder = fs::is_directory(path, error), tensors = path.extension() == ".safetensors",
              tokenizer = path.extension() == ".model" || path.filename() == "tokenizer.json";
+  if (arguments.verify && !folder)
+    throw UserError("--verify", fmt::format("'{}' is no folder", printable(arguments.path, 200)),
+                    "name a checkpoint or a run's folder");
   if (!prefix && !folder && !tensors && !tokenizer)
     return print_survey(arguments, load_config(std::nullopt, overrides));
   refuse_data_flags(arguments, overrides);
+  if (arguments.verify) return verify(arguments.path);
   print(prefix    ? describe_indexed(*prefix)
         : folder  ? describe_folder(arguments.path)
         : tensors ? describe_safetensors(path)
@@ -129,6 +148,8 @@ Command add_inspect(CLI::App& program) {
       ->check(CLI::NonNegativeNumber);
   app->add_option("--write-good", arguments->good, "write the records without a fault to this new JSONL file")
       ->type_name("FILE");
+  app->add_flag("--verify", arguments->verify,
+                "Read every byte of a checkpoint, and name what is not as it was written");
   const KeyFlags flags(
       *app, {"train_on_prompt", "chat_template", "parse_special_tokens", "long_documents", "max_seq_length"});
   add_examples(*app, {"mixtune inspect examples/quickstart/pretrained",

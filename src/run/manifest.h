@@ -12,7 +12,8 @@ namespace mixtune {
 
 struct StoredFile {
   uint64_t size = 0;
-  std::string xxh3;  // of its bytes: 16 hexadecimal digits
+  std::string xxh3;                                 // of its bytes: 16 hexadecimal digits
+  std::map<std::string, std::string> tensors = {};  // each one's, of a safetensors file whose header is sound
 
   bool operator==(const StoredFile&) const = default;
 };
@@ -37,11 +38,13 @@ Manifest parse_manifest(const std::string& text, const std::string& where);
 
 // Whether the folder is a checkpoint that a run can go on from. Reads nothing in it.
 bool has_manifest(const std::string& checkpoint);
-// Throws UserError where there is none, or it is of another step than the folder's name says, or a file is missing or
-// of another size than it says.
+// Throws UserError where there is none, or it is of another step than the folder's name says. Reads nothing else.
+Manifest read_manifest_alone(const std::string& checkpoint);
+// Throws UserError also where a file is missing or of another size than it says.
 Manifest read_manifest(const std::string& checkpoint);
 
-// The size and digest of a file, read once; `advanced`, if any, is called every 16 MiB. Throws as InputFile does.
+// The size and digests of a file, read once; `advanced`, if any, is called every 16 MiB. Throws as InputFile does, and
+// Error where it changes meanwhile.
 StoredFile digest_file(const std::string& path, const std::function<void()>& advanced = {});
 // The files below a folder, by their path in it.
 std::vector<std::string> files_below(const std::string& folder);

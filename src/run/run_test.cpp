@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "base/staged.h"
-#include "checkpoint/test_model.h"
+#include "checkpoint/test_tensors.h"
 #include "config/keys.h"
 #include "config/load.h"
 #include "run/contract.h"
@@ -19,7 +19,8 @@ namespace fs = std::filesystem;
 const Manifest kWritten = {.mixtune = "0.1.0",
                            .step = 12,
                            .contract = {{"data", "abc"}},
-                           .files = {{"state/a", {.size = 3, .xxh3 = "0123456789abcdef"}}}};
+                           .files = {{"state/a", {.size = 3, .xxh3 = "0123456789abcdef"}},
+                                     {"state/b", {.size = 9, .xxh3 = "1", .tensors = {{"t", "2"}, {"u", "3"}}}}}};
 
 TEST(Manifests, ReadBack) {
   EXPECT_EQ(parse_manifest(format_manifest(kWritten), "m"), kWritten);
@@ -36,8 +37,11 @@ TEST(Manifests, WhatIsNoneIsRefused) {
     expect_user_error([&] { parse_manifest(text, "m.json"); }, fragments);
   };
   refused(R"({"format": 2, "step": 3, "files": {}})", {"m.json: is of format 2, newer than this version's 1"});
-  for (const char* text : {"{}", R"({"format": 1, "files": {}})", R"({"format": 1, "step": 1, "files": {"a": 1}})",
-                           R"({"format": 1, "step": 1, "files": 7})"})
+  for (const char* text :
+       {"{}", R"({"format": 1, "files": {}})", R"({"format": 1, "step": 1, "files": {"a": 1}})",
+        R"({"format": 1, "step": 1, "files": 7})",
+        R"({"format": 1, "step": 1, "files": {"a": {"size": 1, "xxh3": "0", "tensors": [1]}}})",
+        R"({"format": 1, "step": 1, "files": {"a": {"size": 1, "xxh3": "0", "tensors": {"t": 1}}}})"})
     refused(text, {"m.json: is not the manifest"});
   for (const char* step : {"0", "-1", "1.5", "1e300", "true", "9223372036854775807", "18446744073709551615"})
     refused(fmt::format(R"({{"format": 1, "step": {}, "files": {{}}}})", step), {"m.json: names no step"});
@@ -51,6 +55,7 @@ TEST(Manifests, FilesAreAllThereAndWhole) {
   const TempFolder folder;
   fs::create_directory(folder / "state");
   put(folder / "state/a", "abc");
+  put(folder / "state/b", "123456789");
   put(folder / kManifestFile, format_manifest(kWritten));
   EXPECT_EQ(read_manifest(folder.path()).step, 12);
   put(folder / "state/a", "ab");
@@ -73,6 +78,24 @@ TEST(Manifests, DigestsAreXxh3) {
   put(folder / "large", large);
   EXPECT_EQ(digest_file(folder / "large").size, whole.size);
   EXPECT_NE(digest_file(folder / "large").xxh3, whole.xxh3);
+}
+
+TEST(Manifests, EveryTensorHasADigestOfItsOwn) {
+  const TempFolder folder;
+  constexpr int64_t kMany = 9 << 20;  // over several reads
+  const std::vector<TestTensor> tensors = {{{"large", DType::kF32, {kMany}}, std::vector<float>(kMany, 0.5f)},
+                                           {{"small", DType::kBF16, {3}}, {1, 2, 3}},
+                                           {{"none", DType::kF32, {0}}, {}}};
+  write_tensors(folder / "w.safetensors", tensors);
+  const StoredFile file = digest_file(folder / "w.safetensors");
+  ASSERT_EQ(file.tensors.size(), 3u);
+  const SafetensorsFile stored(folder / "w.safetensors");
+  for (const auto& [name, tensor] : stored.tensors()) {
+    put(folder / "alone", stored.file().read(tensor.begin, tensor.bytes()));
+    EXPECT_EQ(file.tensors.at(name), digest_file(folder / "alone").xxh3) << name;
+  }
+  fs::rename(folder / "alone", folder / "LICENSE.safetensors");  // none, by its content
+  EXPECT_TRUE(digest_file(folder / "LICENSE.safetensors").tensors.empty());
 }
 
 Config config_with(const Overrides& overrides) {

@@ -15,17 +15,12 @@ void write_manifest(Ctx& ctx, const std::string& folder, Manifest manifest, Comm
       gather_texts(ctx, world, "files of the checkpoint",
                    world.rank() == 0 ? fmt::format("{}", fmt::join(files_below(folder), "\n")) : std::string())[0];
   std::istringstream names(listed);
-  std::string own, name;
-  for (int i = 0; std::getline(names, name); ++i) {
-    if (i % world.size() != world.rank()) continue;
-    const StoredFile file = digest_file(folder + "/" + name, advanced);
-    own += fmt::format("{} {} {}\n", file.size, file.xxh3, name);
-  }
-  for (const std::string& digests : gather_texts(ctx, world, "digests of the checkpoint's files", own)) {
-    std::istringstream lines(digests);
-    for (StoredFile file; lines >> file.size >> file.xxh3 >> std::ws && std::getline(lines, name);)
-      manifest.files[name] = file;
-  }
+  Manifest own{.step = manifest.step};
+  std::string name;
+  for (int i = 0; std::getline(names, name); ++i)
+    if (i % world.size() == world.rank()) own.files[name] = digest_file(folder + "/" + name, advanced);
+  for (const std::string& text : gather_texts(ctx, world, "digests of the checkpoint's files", format_manifest(own)))
+    manifest.files.merge(parse_manifest(text, "digests of the checkpoint's files").files);
   manifest.mixtune = MIXTUNE_VERSION;
   if (world.rank() == 0) write_file(folder + "/" + kManifestFile, format_manifest(manifest));
 }

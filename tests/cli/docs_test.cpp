@@ -183,6 +183,7 @@ void stand_in(const fs::path& work, const std::string& name) {
 void make_run(const fs::path& folder) {
   fs::create_directories(folder);
   fs::copy(kSource / "examples/quickstart/pretrained", folder / "checkpoint-100", fs::copy_options::recursive);
+  write(folder / "checkpoint-100/manifest.json", R"({"format": 1, "step": 100, "files": {}})");
   write(folder / "latest", "checkpoint-100\n");
 }
 
