@@ -1,0 +1,183 @@
+#include "disk_runs.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <sstream>
+
+#include "base/test_paths.h"
+
+namespace mixtune {
+
+namespace {
+
+// What a record says on any machine.
+std::string untimed(const std::string& line) {
+  nlohmann::json record = nlohmann::json::parse(line, nullptr, false);
+  if (!record.is_object()) return line;
+  for (const char* field : {"milliseconds", "tokens_per_second", "plans"}) record.erase(field);
+  return record.dump();
+}
+
+bool is_temporary(const std::string& name) {
+  return name.starts_with('.') && name.find(".tmp-") != name.npos;
+}
+
+}  // namespace
+
+bool every_call() {
+  const char* wanted = std::getenv("MIXTUNE_EVERY_CALL");
+  return wanted != nullptr && *wanted != '\0';
+}
+
+Contents contents(const fs::path& folder) {
+  Contents files;
+  for (const auto& [path, content] : snapshot(folder)) {
+    const std::string name = fs::relative(path, folder);
+    if (name == ".lock") continue;
+    files[name] = content;
+    if (name != "metrics.jsonl") continue;
+    std::string records;
+    for (const std::string& line : lines_of(content)) records += untimed(line) + "\n";
+    files[name] = records;
+  }
+  return files;
+}
+
+void DiskRuns::SetUp() {
+  setenv("OMP_NUM_THREADS", "1", 1);
+  RankRuns::SetUp();
+  kept_ = end_of_a_run(steps(0));
+  whole_ = end_of_a_run(steps());
+  ASSERT_TRUE(whole_.contains("checkpoint-4/manifest.json"));
+  ASSERT_TRUE(kept_.contains("checkpoint-2/manifest.json"));
+}
+
+Contents DiskRuns::end_of_a_run(const Args& args) {
+  done(args);
+  Contents files = contents(path("out"));
+  fs::remove_all(path("out"));
+  return files;
+}
+
+Args DiskRuns::steps(int save_total_limit) {
+  return train("out", {"--max_steps=4", "--save_steps=2", "--eval_steps=2", "--per_device_train_batch_size=2",
+                       "--resume_from_checkpoint=auto", fmt::format("--save_total_limit={}", save_total_limit)});
+}
+
+std::vector<Call> DiskRuns::chosen(const std::vector<Call>& calls, size_t stride, size_t first) {
+  if (every_call()) return calls;
+  std::vector<Call> firsts, some;
+  for (size_t i = 0; i < calls.size(); ++i)
+    if (i == 0 || calls[i].name != calls[i - 1].name || calls[i].path != calls[i - 1].path) firsts.push_back(calls[i]);
+  for (size_t i = first; i < firsts.size(); i += stride) some.push_back(firsts[i]);
+  return some;
+}
+
+Outcome DiskRuns::run_counted(const Args& args, const std::string& action, int at) const {
+  const fs::path log = path("calls");
+  fs::remove(log);
+  const std::string library = program_path("libcountdown.so"), folder = fs::canonical(path(".")) / "out";
+  // AddressSanitizer wants to be the first library.
+  return run_shell(fmt::format("ASAN_OPTIONS=verify_asan_link_order=0:$ASAN_OPTIONS LD_PRELOAD={} "
+                               "MIXTUNE_COUNTDOWN_FOLDER={} MIXTUNE_COUNTDOWN_LOG={} MIXTUNE_COUNTDOWN_ACTION={} "
+                               "MIXTUNE_COUNTDOWN_AT={} exec \"$0\" {}",
+                               library, folder, log.string(), action, at, fmt::join(args, " ")),
+                   path("."));
+}
+
+std::vector<Call> DiskRuns::calls() const {
+  std::vector<Call> calls;
+  for (const std::string& line : lines_of(read(path("calls")))) {
+    std::istringstream words(line);
+    Call& call = calls.emplace_back();
+    words >> call.number >> call.name >> call.path;
+  }
+  return calls;
+}
+
+void DiskRuns::expect_sound(int ended_at, bool killed) const {
+  if (!fs::exists(path("out"))) return;
+  const Contents found = contents(path("out"));
+  for (const auto& [name, content] : found) {
+    const std::string top = *fs::path(name).begin();
+    if (is_temporary(top) || top == "metrics.jsonl" || top == "latest") continue;
+    ASSERT_TRUE(kept_.contains(name)) << name << " is of no run";
+    // One run says that it keeps all checkpoints.
+    EXPECT_TRUE(content == (top == "config.resolved.yaml" ? whole_ : kept_).at(name)) << name << " differs";
+  }
+  for (const auto& [name, content] : kept_) {
+    const std::string top = *fs::path(name).begin();
+    if (top.starts_with("checkpoint-") && found.contains(top)) {
+      EXPECT_TRUE(found.contains(name)) << name << " is missing";
+    }
+  }
+  if (const std::string latest = read(path("out/latest")); fs::exists(path("out/latest"))) {
+    EXPECT_TRUE(latest == "checkpoint-2\n" || latest == "checkpoint-4\n") << latest;
+    EXPECT_TRUE(fs::exists(path("out") / latest.substr(0, latest.size() - 1))) << "latest names " << latest;
+  }
+  expect_checkpoints(ended_at);
+  expect_metrics(killed);
+}
+
+void DiskRuns::expect_checkpoints(int ended_at) const {
+  std::map<std::string, bool> in_place;
+  for (const Call& call : calls()) {
+    if (call.number == ended_at || call.name != "rename") continue;
+    const std::string file = call.file();
+    if (file.starts_with("checkpoint-")) in_place[file] = true;
+    if (file.starts_with(".checkpoint-")) in_place[file.substr(1, file.find(".tmp-") - 1)] = false;
+  }
+  for (const auto& [name, is_there] : in_place)
+    if (is_there) {
+      EXPECT_TRUE(fs::exists(path("out") / name)) << name << " is lost";
+    }
+}
+
+void DiskRuns::expect_metrics(bool killed) const {
+  const std::string records = read(path("out/metrics.jsonl"));
+  if (!killed) {
+    EXPECT_TRUE(records.empty() || records.ends_with('\n')) << records;
+  }
+  std::istringstream lines(records);
+  for (std::string line; std::getline(lines, line) && !lines.eof();) EXPECT_TRUE(nlohmann::json::accept(line)) << line;
+}
+
+void DiskRuns::expect_resumes_to_the_end(bool lost_records) const {
+  const Outcome outcome = run(steps());
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  Contents found = contents(path("out"));
+  // A run that is done changes nothing: what its end had no time to remove stays.
+  if (outcome.err.find("nothing is left to train") != outcome.err.npos)
+    std::erase_if(found, [](const auto& file) {
+      const std::string top = *fs::path(file.first).begin();
+      return top == "checkpoint-2" || is_temporary(top);
+    });
+  for (const auto& [name, content] : found) {
+    ASSERT_TRUE(whole_.contains(name)) << name << " is left";
+    if (name != "metrics.jsonl" || !lost_records) {
+      EXPECT_TRUE(content == whole_.at(name)) << name << " differs";
+    }
+  }
+  EXPECT_EQ(found.size(), whole_.size());
+  for (const std::string& line : lines_of(found["metrics.jsonl"]))
+    EXPECT_NE(whole_.at("metrics.jsonl").find(line + "\n"), std::string::npos) << line;
+}
+
+void DiskRuns::begin_with(const std::string& prepared) const {
+  fs::remove_all(path("out"));
+  if (!prepared.empty()) fs::copy(path(prepared), path("out"), fs::copy_options::recursive);
+}
+
+void DiskRuns::kill_at_each(const std::vector<Call>& at, const std::string& prepared) const {
+  for (const Call& call : at) {
+    SCOPED_TRACE("killed at call " + call.str());
+    begin_with(prepared);
+    const Outcome outcome = run_counted(steps(), "kill", call.number);
+    EXPECT_EQ(outcome.code, -1) << outcome.err;
+    expect_sound(call.number, true);
+    expect_resumes_to_the_end();
+    if (HasFailure()) return;
+  }
+}
+
+}  // namespace mixtune

@@ -1,0 +1,66 @@
+// DiskRuns: training runs whose calls to the disk go wrong, one chosen call of each run (countdown.cpp), and what must
+// hold after that.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "../cli/rank_runs.h"
+
+namespace mixtune {
+
+// A counted call of a run.
+struct Call {
+  int number = 0;
+  std::string name, path;
+
+  std::string str() const { return fmt::format("{} {} {}", number, name, path); }
+  std::string file() const { return fs::path(path).filename(); }
+};
+
+// The content of files, by their path in a folder; of a metrics.jsonl what does not depend on the machine, and no
+// .lock.
+using Contents = std::map<std::string, std::string>;
+Contents contents(const fs::path& folder);
+
+// Whether MIXTUNE_EVERY_CALL asks for the tests that take long.
+bool every_call();
+
+// A run of four steps, saved and evaluated after the second and the fourth, that keeps one checkpoint. Each run is told
+// to go on with what there is, as a job's script does. On one thread, so that many are quick.
+class DiskRuns : public RankRuns {
+ protected:
+  void SetUp() override;
+
+  static Args steps(int save_total_limit = 1);
+  // Those that a test is to make go wrong: the first of neighbours of one kind and file, of these each `stride`-th from
+  // number `first` on; or all with MIXTUNE_EVERY_CALL.
+  static std::vector<Call> chosen(const std::vector<Call>& calls, size_t stride = 1, size_t first = 0);
+
+  // Runs with the call number `at` going wrong by `action`; 0: none.
+  Outcome run_counted(const Args& args, const std::string& action = "", int at = 0) const;
+  // The calls of the last such run, the one that went wrong too.
+  std::vector<Call> calls() const;
+
+  // Whatever has its final name in `out` is whole: checkpoints have the bytes of a run that was never stopped, and
+  // `latest` names one. Every checkpoint that the last counted run had put in place, `ended_at` that call, is there
+  // unless it was pruned. `killed`: the last record may be cut.
+  void expect_sound(int ended_at, bool killed) const;
+  // The same command again ends as a run that was never stopped. `lost_records`: but for records of the metrics.
+  void expect_resumes_to_the_end(bool lost_records = false) const;
+
+  // Makes the run with each of `at` going wrong from `prepared` on, and checks both.
+  void kill_at_each(const std::vector<Call>& at, const std::string& prepared = "") const;
+  void begin_with(const std::string& prepared) const;
+
+ private:
+  void expect_checkpoints(int ended_at) const;
+  void expect_metrics(bool killed) const;
+  Contents end_of_a_run(const Args& args);
+
+  Contents whole_;  // what a run leaves
+  Contents kept_;   // with all of its checkpoints
+};
+
+}  // namespace mixtune
