@@ -41,11 +41,11 @@ void add(const ParallelRecord& r, nlohmann::ordered_json& object) {
 
 JsonlSink::JsonlSink(const std::string& path, bool goes_on)
     : path_(path),
-      file_(open(path.c_str(), O_WRONLY | O_CREAT | (goes_on ? 0 : O_EXCL) | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0666)),
-      size_(lseek(file_.get(), 0, SEEK_END)) {
+      file_(open(path.c_str(), O_WRONLY | O_CREAT | (goes_on ? 0 : O_EXCL) | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0666)) {
   if (file_.get() < 0)
     throw UserError(printable_path(path), fmt::format("cannot be written: {}", std::strerror(errno)),
                     "check the disk's space and the folder's permissions");
+  size_ = lseek(file_.get(), 0, SEEK_END);
 }
 
 void JsonlSink::step(const StepRecord& r) {
