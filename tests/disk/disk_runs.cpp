@@ -24,6 +24,16 @@ bool is_temporary(const std::string& name) {
 
 }  // namespace
 
+void expect_told(const Outcome& outcome, const std::string& part) {
+  EXPECT_GT(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(count_of(outcome.err, "mixtune: error: "), 1) << outcome.err;
+  const std::vector<std::string> lines = lines_of(outcome.err);
+  ASSERT_FALSE(lines.empty());
+  EXPECT_TRUE(lines.back().starts_with("mixtune: error: ")) << outcome.err;
+  for (const std::string& line : lines) EXPECT_TRUE(line.starts_with("mixtune: ")) << line;
+  expect_part(lines.back(), part);
+}
+
 bool every_call() {
   const char* wanted = std::getenv("MIXTUNE_EVERY_CALL");
   return wanted != nullptr && *wanted != '\0';
@@ -142,6 +152,17 @@ void DiskRuns::expect_metrics(bool killed) const {
   for (std::string line; std::getline(lines, line) && !lines.eof();) EXPECT_TRUE(nlohmann::json::accept(line)) << line;
 }
 
+void DiskRuns::expect_whole(const Contents& found, bool lost_records) const {
+  for (const auto& [name, content] : found) {
+    ASSERT_TRUE(whole_.contains(name)) << name << " is left";
+    if (name != "metrics.jsonl" || !lost_records) {
+      EXPECT_TRUE(content == whole_.at(name)) << name << " differs";
+    }
+  }
+  EXPECT_EQ(found.size(), whole_.size());
+  for (const std::string& line : lines_of(found.at("metrics.jsonl"))) expect_part(whole_.at("metrics.jsonl"), line);
+}
+
 void DiskRuns::expect_resumes_to_the_end(bool lost_records) const {
   const Outcome outcome = run(steps());
   ASSERT_EQ(outcome.code, 0) << outcome.err;
@@ -152,15 +173,7 @@ void DiskRuns::expect_resumes_to_the_end(bool lost_records) const {
       const std::string top = *fs::path(file.first).begin();
       return top == "checkpoint-2" || is_temporary(top);
     });
-  for (const auto& [name, content] : found) {
-    ASSERT_TRUE(whole_.contains(name)) << name << " is left";
-    if (name != "metrics.jsonl" || !lost_records) {
-      EXPECT_TRUE(content == whole_.at(name)) << name << " differs";
-    }
-  }
-  EXPECT_EQ(found.size(), whole_.size());
-  for (const std::string& line : lines_of(found["metrics.jsonl"]))
-    EXPECT_NE(whole_.at("metrics.jsonl").find(line + "\n"), std::string::npos) << line;
+  expect_whole(found, lost_records);
 }
 
 void DiskRuns::begin_with(const std::string& prepared) const {

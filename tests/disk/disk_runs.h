@@ -10,6 +10,9 @@
 
 namespace mixtune {
 
+// The run failed, and said in one line why: with this part.
+void expect_told(const Outcome& outcome, const std::string& part);
+
 // A counted call of a run.
 struct Call {
   int number = 0;
@@ -47,7 +50,9 @@ class DiskRuns : public RankRuns {
   // `latest` names one. Every checkpoint that the last counted run had put in place, `ended_at` that call, is there
   // unless it was pruned. `killed`: the last record may be cut.
   void expect_sound(int ended_at, bool killed) const;
-  // The same command again ends as a run that was never stopped. `lost_records`: but for records of the metrics.
+  // What is in `out` is what a run leaves that was never stopped, and nothing else.
+  void expect_whole() const { expect_whole(contents(path("out")), false); }
+  // The same command again ends so. `lost_records`: but for records of the metrics.
   void expect_resumes_to_the_end(bool lost_records = false) const;
 
   // Makes the run with each of `at` going wrong from `prepared` on, and checks both.
@@ -55,6 +60,7 @@ class DiskRuns : public RankRuns {
   void begin_with(const std::string& prepared) const;
 
  private:
+  void expect_whole(const Contents& found, bool lost_records) const;
   void expect_checkpoints(int ended_at) const;
   void expect_metrics(bool killed) const;
   Contents end_of_a_run(const Args& args);
