@@ -2,12 +2,14 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 
 #include "base/error.h"
 
@@ -84,6 +86,13 @@ void write_file(const std::string& path, std::string_view content) {
 void sync_folder(const std::string& path) {
   const Fd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (fd.get() < 0 || fsync(fd.get()) != 0) fail_write(path, errno);
+}
+
+uint64_t free_space(const std::string& folder) {
+  struct statvfs disk {};
+  // A file system without limits of its own says that it has no blocks at all.
+  if (statvfs(folder.c_str(), &disk) != 0 || disk.f_blocks == 0) return std::numeric_limits<uint64_t>::max();
+  return uint64_t{disk.f_bavail} * disk.f_frsize;
 }
 
 std::string parent_folder(const std::string& path) {

@@ -42,6 +42,9 @@ void check_output_file(const std::string& path, bool overwrite);
 // Returns when the folder's entries (new files, renames) are on the disk.
 void sync_folder(const std::string& path);
 
+// The bytes that can still be written on a folder's disk; the largest number where it does not say.
+uint64_t free_space(const std::string& folder);
+
 // The folder that holds `path`, never "".
 std::string parent_folder(const std::string& path);
 

@@ -1,9 +1,14 @@
 #include "checkpoint/save.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <exception>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <sstream>
 #include <unordered_map>
@@ -11,13 +16,13 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/staged.h"
+#include "base/log.h"
+#include "base/output_file.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/counted_part.h"
 #include "checkpoint/edit_config.h"
 #include "checkpoint/hf_folder.h"
 #include "checkpoint/index.h"
-#include "checkpoint/readback.h"
 #include "parallel/ranks.h"
 
 namespace mixtune {
@@ -73,11 +78,10 @@ std::vector<Shard> split(std::vector<HubTensor> tensors, uint64_t max_shard_size
     used += bytes;
     shards.back().push_back(std::move(tensor));
   }
-  // The order of the reference library: by name, wide types first, so that every tensor is aligned to its type.
+  // Wide types first, so that every tensor is aligned to its type; otherwise in the order in which they are written.
   for (Shard& shard : shards)
-    std::ranges::sort(shard, {}, [](const HubTensor& tensor) {
-      return std::pair(-static_cast<int>(dtype_size(tensor.entry.dtype)), std::string_view(tensor.entry.name));
-    });
+    std::ranges::stable_sort(shard, std::greater(),
+                             [](const HubTensor& tensor) { return dtype_size(tensor.entry.dtype); });
   return shards;
 }
 
@@ -144,17 +148,17 @@ Files name_files(Ctx& ctx, const std::vector<Shard>& shards, Communicator& world
   return files;
 }
 
-// This rank's files. Each is open from the first of its bytes to the last.
+// This rank's files, on the thread that writes. Each is open from the first of its bytes to the last.
 class ShardFiles {
  public:
-  ShardFiles(const std::vector<Shard>& shards, const Files& files, const SaveOptions& options, std::string folder)
-      : shards_(shards), files_(files), options_(options), folder_(std::move(folder)), open_(shards.size()) {
-    for (size_t s = 0; s < shards.size(); ++s)
-      for (size_t e = 0; e < shards[s].size(); ++e) places_[shards[s][e].entry.name] = {s, e};
+  ShardFiles(std::vector<Shard> shards, Files files, const std::string& folder)
+      : shards_(std::move(shards)), files_(std::move(files)), folder_(folder), open_(shards_.size()) {
+    for (size_t s = 0; s < shards_.size(); ++s)
+      for (size_t e = 0; e < shards_[s].size(); ++e) places_[shards_[s][e].entry.name] = {s, e};
   }
 
-  // Writes `chunk`: elements of the block from its index `first` on.
-  void write(const HfBlock& block, int64_t first, const Tensor& chunk) {
+  // Writes `chunk`: elements of the block from its index `first` on. Returns its file, if that is whole now.
+  void write(const HfBlock& block, int64_t first, const Tensor& chunk, StoredFiles& written) {
     const auto& [shard, position] = places_.at(block.name);
     const size_t number = position;
     const TensorEntry& entry = shards_[shard][number].entry;
@@ -164,43 +168,38 @@ class ShardFiles {
     block.box.for_each_run(first, chunk.elements(), [&](int64_t index, int64_t place, int64_t n) {
       writer.write(number, place * size, bytes.subspan((index - first) * size, n * size));
     });
-    advance();
-    if (writer.missing() == 0) finish(shard);
+    if (writer.missing() == 0) finish(shard, written);
   }
 
   // Finishes the files without a byte, too.
-  void finish() {
+  void finish(StoredFiles& written) {
     for (size_t shard = 0; shard < shards_.size(); ++shard)
-      if (!finished_[shard]) finish(shard);
+      if (!finished_[shard]) finish(shard, written);
   }
 
  private:
+  std::string name(size_t shard) const { return files_.name(files_.first + static_cast<int64_t>(shard)); }
+
   SafetensorsWriter& file(size_t shard) {
     if (!open_[shard]) {
       std::vector<TensorEntry> entries;
       for (const HubTensor& tensor : shards_[shard]) entries.push_back(tensor.entry);
-      open_[shard].emplace(folder_ + "/" + files_.name(files_.first + static_cast<int64_t>(shard)), entries);
+      open_[shard].emplace(folder_ + "/" + name(shard), entries);
     }
     return *open_[shard];
   }
 
-  void finish(size_t shard) {
-    file(shard).finish();
+  void finish(size_t shard, StoredFiles& written) {
+    written[name(shard)] = file(shard).finish();
     open_[shard].reset();
     finished_[shard] = true;
-    advance();
-  }
-
-  void advance() const {
-    if (options_.advanced) options_.advanced();
   }
 
   struct Entry {
     size_t shard, number;
   };
-  const std::vector<Shard>& shards_;
-  const Files& files_;
-  const SaveOptions& options_;
+  const std::vector<Shard> shards_;
+  const Files files_;
   const std::string folder_;
   std::unordered_map<std::string, Entry> places_;
   std::vector<std::optional<SafetensorsWriter>> open_;
@@ -208,29 +207,35 @@ class ShardFiles {
   Converter converted_;
 };
 
-void write_weights(Ctx& ctx, const State& state, const SaveOptions& options, ShardFiles& files) {
-  Readback readback(ctx, ctx.like_gpu() ? Readback::Buffers::kTwo : Readback::Buffers::kNone);
+// Elements of the block that a chunk of it begins with, counted up while they are written.
+struct BlockPart {
+  const HfBlock* block;
+  int64_t first = 0;
+};
+
+void put_weights(Ctx& ctx, const State& state, const SaveOptions& options, std::shared_ptr<ShardFiles> files,
+                 std::shared_ptr<StoredFiles> written, WriteBehind& behind) {
   state.for_each_saved(ctx, saves_masters(state, options), [&](std::span<const State::Saved> params) {
-    std::vector<Tensor> pieces;
     for (const auto& [param, values] : params)
       for (const HfBlock& block : state.spec(param).blocks)
-        pieces.push_back(values.view({values.elements()}).slice(block.offset, block.elements()));
-    readback.start(std::move(pieces));
-    for (const auto& [param, values] : params)
-      for (const HfBlock& block : state.spec(param).blocks)
-        for (int64_t done = 0; done < block.elements();) {
-          const Tensor chunk = readback.next();
-          files.write(block, done, chunk);
-          done += chunk.elements();
-        }
+        behind.put(ctx, values.view({values.elements()}).slice(block.offset, block.elements()),
+                   [=, part = std::make_shared<BlockPart>(&block)](const Tensor& chunk) {
+                     files->write(*part->block, part->first, chunk, *written);
+                     part->first += chunk.elements();
+                   });
   });
-  files.finish();
+  behind.then([=] { files->finish(*written); });
 }
 
-void write_side_files(const SaveOptions& options, const std::string& folder) {
-  for (const SideFile& file : options.side_files) write_file(folder + "/" + file.name, file.content);
-  write_file(folder + "/" + kConfigFile,
-             options.dtype ? with_dtype(options.config_json, *options.dtype) : options.config_json);
+void check_space(const std::string& out_folder, uint64_t bytes) {
+  if (const uint64_t free = free_space(parent_folder(out_folder)); free < bytes)
+    throw Error(printable_path(out_folder),
+                fmt::format("takes {}, and its disk has {} left", format_bytes(bytes), format_bytes(free)),
+                "free some space on this disk or write to another");
+}
+
+std::string config_text(const SaveOptions& options) {
+  return options.dtype ? with_dtype(options.config_json, *options.dtype) : options.config_json;
 }
 
 }  // namespace
@@ -239,6 +244,20 @@ DType saved_dtype(const State& state, const SaveOptions& options, int param, con
   if (options.dtype) return *options.dtype;
   if (!is_stored(state, param)) return state.weight(param).dtype;
   return *options.source->locate(block.name, block.stored_shape()).stored->dtype;
+}
+
+SavedBytes saved_bytes(const State& state, const SaveOptions& options) {
+  const bool masters = saves_masters(state, options);
+  SavedBytes bytes;
+  for (int param = 0; param < state.size(); ++param) {
+    if (!state.saves(param)) continue;
+    const DType held = (masters ? state.primary(param) : state.weight(param)).dtype;
+    for (const HfBlock& block : state.spec(param).blocks) {
+      bytes.copied += block.elements() * dtype_size(held);
+      bytes.written += block.elements() * dtype_size(saved_dtype(state, options, param, block));
+    }
+  }
+  return bytes;
 }
 
 bool saves_masters(const State& state, const SaveOptions& options) {
@@ -254,25 +273,69 @@ bool saves_masters(const State& state, const SaveOptions& options) {
   return false;
 }
 
-void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world) {
+PendingCheckpoint::PendingCheckpoint(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world,
+                                     WriteBehind& behind)
+    : behind_(behind) {
   MT_CHECK(options.dtype || options.source);
   const Frame frame(ctx);
   std::vector<HubTensor> tensors = hub_tensors(state);
   choose_dtypes(tensors, options);
-  const std::vector<Shard> shards = split(std::move(tensors), options.max_shard_size);
-  const Files files = name_files(ctx, shards, world);
-  std::optional<StagedFolder> folder;
-  if (world.rank() == 0) folder.emplace(options.out_folder);
-  const std::string path = gather_texts(ctx, world, "folder to save to", folder ? folder->path() : "")[0];
-  ShardFiles shard_files(shards, files, options, path);
-  write_weights(ctx, state, options, shard_files);
-  barrier(ctx, world, "end of saving");  // all files are there
-  if (folder) {
-    write_side_files(options, path);
-    if (files.count > 1) write_file(path + "/" + kIndexFile, format_index(files.weight_map, files.total_size));
+  std::vector<Shard> shards = split(std::move(tensors), options.max_shard_size);
+  Files files = name_files(ctx, shards, world);
+  if (world.rank() == 0)
+    try_to([&] {
+      check_space(options.out_folder, files.total_size + options.more_bytes);
+      staged_.emplace(options.out_folder);
+    });
+  folder_ = gather_texts(ctx, world, "folder to save to", staged_ ? staged_->path() : "")[0];
+  if (folder_.empty()) return;
+  if (world.rank() == 0) {
+    for (const SideFile& file : options.side_files) put_file(file.name, file.content);
+    put_file(kConfigFile, config_text(options));
+    if (files.count > 1) put_file(kIndexFile, format_index(files.weight_map, files.total_size));
   }
-  if (options.with_more) options.with_more(path);
-  if (folder) folder->commit();
+  put_weights(ctx, state, options, std::make_shared<ShardFiles>(std::move(shards), std::move(files), folder_), written_,
+              behind);
+}
+
+// What is wrong with a folder is the first failure of writing: all ranks go on together.
+template <class F>
+void PendingCheckpoint::try_to(F&& work) {
+  try {
+    work();
+  } catch (...) {
+    behind_.then([failure = std::current_exception()] { std::rethrow_exception(failure); });
+  }
+}
+
+void PendingCheckpoint::make_folder(const std::string& name) {
+  folders_.push_back(folder_ + "/" + name);
+  try_to([this] {
+    if (mkdir(folders_.back().c_str(), 0777) != 0)
+      throw Error(printable_path(folders_.back()), fmt::format("cannot be made: {}", std::strerror(errno)),
+                  "check the disk's space and the folder's permissions");
+  });
+}
+
+void PendingCheckpoint::put_file(const std::string& name, std::string content) {
+  behind_.then([=, path = folder_ + "/" + name, written = written_, content = std::move(content)] {
+    write_file(path, content);
+    (*written)[name] = stored_file(content);
+  });
+}
+
+void PendingCheckpoint::commit() {
+  for (const std::string& folder : folders_) sync_folder(folder);
+  staged_->commit();
+}
+
+void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world) {
+  WriteBehind behind(ctx, WriteBehind::kLeastBytes);
+  PendingCheckpoint pending(ctx, state, options, world, behind);
+  behind.wait();
+  if (const std::exception_ptr failure = behind.take_failure()) std::rethrow_exception(failure);
+  barrier(ctx, world, "end of saving");  // all files are there
+  if (world.rank() == 0) pending.commit();
   barrier(ctx, world, "checkpoint in place");
 }
 

@@ -2,15 +2,18 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/staged.h"
 #include "checkpoint/hf_folder.h"
 #include "checkpoint/side_files.h"
+#include "checkpoint/stored_file.h"
+#include "checkpoint/write_behind.h"
 #include "state/state.h"
 
 namespace mixtune {
@@ -21,22 +24,56 @@ struct SaveOptions {
   std::span<const SideFile> side_files;  // written byte for byte under their own names
   std::optional<DType> dtype;            // for every tensor; none: its own in `source`, or the state's
   const HfFolder* source = nullptr;
+  uint64_t more_bytes = 0;                  // that will be put in the folder besides: the disk must have room for all
   uint64_t max_shard_size = 5'000'000'000;  // bytes of tensors in one file; a larger tensor has a file of its own
-  std::function<void()> advanced = {};      // called every 16 MiB that are written, and at every file's end
-  // Called by all ranks when all else is written: writes what more is to be in the folder, whose place it gets.
-  std::function<void(const std::string& folder)> with_more = {};
 };
 
 // The dtype that a block of a parameter is saved in.
 DType saved_dtype(const State& state, const SaveOptions& options, int param, const HfBlock& block);
 
+// The bytes that this rank copies to the host for the weights, and that it writes of them.
+struct SavedBytes {
+  uint64_t copied = 0, written = 0;
+};
+SavedBytes saved_bytes(const State& state, const SaveOptions& options);
+
 // Whether saving takes the masters: a tensor is saved in another dtype than that of its weight, which has one.
 bool saves_masters(const State& state, const SaveOptions& options);
 
-// Writes the weights (their masters, where saves_masters) in the hub's layout, an index if there is more than one file,
-// and the side files. The folder appears under its name complete, or not at all. Throws Error (kWentBad) where a weight
-// is not finite. All ranks of `world` call this, and see the same folders. Each writes files of what it holds; rank 0
-// writes everything else.
+// A folder that is written behind its caller's back: the weights (their masters, where saves_masters) in the hub's
+// layout, an index if there is more than one file, and the side files. Each rank writes files of what it holds; rank 0
+// writes everything else. It appears under its name complete, or not at all.
+class PendingCheckpoint {
+ public:
+  // Puts copies of the weights on the ctx's stream, and the writing behind: the state may change when it returns, but
+  // lives on. All ranks of `world` call this, and see the same folders. `behind` outlives this; what goes wrong is its
+  // failure: Error (kWentBad) where a weight is not finite.
+  PendingCheckpoint(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world, WriteBehind& behind);
+
+  // Where it is made, for what more is to be in it; "" where that failed, in all ranks.
+  const std::string& folder() const { return folder_; }
+  WriteBehind& behind() { return behind_; }
+  // The files that this rank has written, for the thread to add to; for others once it is idle.
+  const std::shared_ptr<StoredFiles>& written() const { return written_; }
+  // For rank 0: a file, and a folder in the folder, which is there when this returns.
+  void put_file(const std::string& name, std::string content);
+  void make_folder(const std::string& name);
+
+  // Gives the folder its name, once all files of all ranks are on the disk. For rank 0.
+  void commit();
+
+ private:
+  template <class F>
+  void try_to(F&& work);
+
+  WriteBehind& behind_;
+  std::string folder_;
+  std::optional<StagedFolder> staged_;  // rank 0's
+  std::vector<std::string> folders_;
+  std::shared_ptr<StoredFiles> written_ = std::make_shared<StoredFiles>();
+};
+
+// The same, waiting for all of it. Throws what went wrong.
 void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world);
 void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options);  // one rank alone
 

@@ -122,22 +122,6 @@ TEST_F(Save, AShardHoldsAtLeastOneTensor) {
   EXPECT_EQ(difference(load(out_), load(source_)), "");
 }
 
-// It tells after every piece of this model, whose tensors are small, and at the end of every file.
-TEST_F(Save, TellsThatItAdvances) {
-  make_source(source_, DType::kF32);
-  const State state = load(source_);
-  int64_t pieces = 0, advances = 0;
-  for (int param = 0; param < state.size(); ++param) pieces += std::ssize(state.spec(param).blocks);
-  const ModelFolder source(source_);
-  SaveOptions options =
-      with_shards(source.save_options(out_), static_cast<uint64_t>(state.layout().elements()) * 4 / 3);
-  options.advanced = [&] {
-    ++advances;
-  };
-  save_checkpoint(ctx_, state, options);
-  EXPECT_EQ(advances, pieces + std::ssize(HfFolder(out_).files()));
-}
-
 TEST_F(Save, RoundsToNearestEvenAndSaysSoInTheConfig) {
   make_source(source_, DType::kF32);
   const State state = load(source_);

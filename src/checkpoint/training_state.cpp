@@ -1,13 +1,13 @@
 #include "checkpoint/training_state.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <cstring>
+#include <filesystem>
 #include <map>
+#include <memory>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -19,7 +19,6 @@
 #include "base/json_number.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/counted_part.h"
-#include "checkpoint/readback.h"
 #include "checkpoint/stream.h"
 #include "parallel/ranks.h"
 
@@ -27,6 +26,7 @@ namespace mixtune {
 
 namespace {
 
+namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr const char* kStateIndex = "index.json";
@@ -105,32 +105,42 @@ json describe(const StatePart& part, const std::string& file) {
           {"count", count}};
 }
 
-void write_parts(Ctx& ctx, const std::vector<StatePart>& parts, const std::string& path, const SaveOptions& options) {
-  std::vector<TensorEntry> entries;
-  std::vector<Tensor> values;
-  for (const StatePart& part : parts) {
-    entries.push_back({entry_name(part), part.counted.to.dtype, {part.counted.to.elements()}});
-    values.push_back(part.counted.to);
-  }
-  SafetensorsWriter writer(path, entries);
-  Readback readback(ctx, ctx.like_gpu() ? Readback::Buffers::kTwo : Readback::Buffers::kNone);
-  readback.start(values);
-  for (size_t entry = 0; entry < entries.size(); ++entry)
-    for (uint64_t done = 0; done < entries[entry].bytes();) {
-      const Tensor chunk = readback.next();
-      check_finite_to_save(chunk, entries[entry].name);
-      writer.write(entry, done, bytes_of(chunk));
-      done += chunk.bytes();
-      if (options.advanced) options.advanced();
-    }
-  writer.finish();
-  if (options.advanced) options.advanced();
-}
+// Writes the parts one behind the other, on the thread that writes.
+class PartsFile {
+ public:
+  PartsFile(std::string path, std::vector<TensorEntry> entries)
+      : path_(std::move(path)), entries_(std::move(entries)) {}
 
-void make_folder(const std::string& path) {
-  if (mkdir(path.c_str(), 0777) != 0)
-    throw Error(printable_path(path), fmt::format("cannot be made: {}", std::strerror(errno)),
-                "check the disk's space and the folder's permissions");
+  void write(size_t entry, const Tensor& chunk) {
+    check_finite_to_save(chunk, entries_[entry].name);
+    if (!writer_) writer_.emplace(path_, entries_);
+    writer_->write(entry, done_, bytes_of(chunk));
+    done_ += chunk.bytes();
+    if (done_ == entries_[entry].bytes()) done_ = 0;
+  }
+  StoredFile finish() {
+    StoredFile stored = writer_->finish();
+    writer_.reset();
+    return stored;
+  }
+
+ private:
+  const std::string path_;
+  const std::vector<TensorEntry> entries_;
+  std::optional<SafetensorsWriter> writer_;  // from the first chunk on
+  uint64_t done_ = 0;                        // of the entry that is being written
+};
+
+void put_parts(Ctx& ctx, const std::vector<StatePart>& parts, const std::string& name, PendingCheckpoint& pending) {
+  if (parts.empty()) return;
+  std::vector<TensorEntry> entries;
+  for (const StatePart& part : parts)
+    entries.push_back({entry_name(part), part.counted.to.dtype, {part.counted.to.elements()}});
+  const auto file = std::make_shared<PartsFile>(pending.folder() + "/" + name, std::move(entries));
+  WriteBehind& behind = pending.behind();
+  for (size_t i = 0; i < parts.size(); ++i)
+    behind.put(ctx, parts[i].counted.to, [=](const Tensor& chunk) { file->write(i, chunk); });
+  behind.then([=, written = pending.written()] { (*written)[name] = file->finish(); });
 }
 
 // A range of a tensor in a file.
@@ -259,20 +269,20 @@ bool add_uses(const std::vector<Piece>& pieces, const StatePart& part, std::vect
 
 }  // namespace
 
-void save_training_state(Ctx& ctx, const State& state, const SaveOptions& options, const std::string& folder,
-                         Communicator& world) {
-  const std::string path = folder + "/" + kStateFolder, file = fmt::format("rank-{:05}.safetensors", world.rank());
-  if (world.rank() == 0) make_folder(path);
+void put_training_state(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world,
+                        PendingCheckpoint& pending) {
+  const std::string file = fmt::format("{}/rank-{:05}.safetensors", kStateFolder, world.rank());
+  if (world.rank() == 0) pending.make_folder(kStateFolder);
   std::vector<StatePart> parts;
   json own = json::array();
   for_each_part(state, [&](int param, const StatePart& part) {
     if (part.kind == StateKind::kWeight && is_exact(state, options, param, *part.block)) return;
     parts.push_back(part);
-    own.push_back(describe(part, file));
+    own.push_back(describe(part, fs::path(file).filename()));
   });
+  // Afterwards the folder is there for all.
   const std::vector<std::string> all = gather_texts(ctx, world, "pieces of the training state", own.dump());
-  if (!parts.empty()) write_parts(ctx, parts, path + "/" + file, options);
-  barrier(ctx, world, "end of saving the training state");
+  put_parts(ctx, parts, file, pending);
   if (world.rank() != 0) return;
   std::string pieces;
   std::set<std::string> finer;
@@ -281,9 +291,17 @@ void save_training_state(Ctx& ctx, const State& state, const SaveOptions& option
       pieces += fmt::format("{}{}", pieces.empty() ? "\n" : ",\n", piece.dump());
       if (piece.at("kind") == name_of(StateKind::kWeight)) finer.insert(piece.at("tensor").get<std::string>());
     }
-  write_file(path + "/" + kStateIndex,
-             fmt::format("{{\"weights\": {},\n\"pieces\": [{}\n]}}\n", json(finer).dump(), pieces));
-  sync_folder(path);
+  pending.put_file(fmt::format("{}/{}", kStateFolder, kStateIndex),
+                   fmt::format("{{\"weights\": {},\n\"pieces\": [{}\n]}}\n", json(finer).dump(), pieces));
+}
+
+uint64_t training_state_bytes(const State& state, const SaveOptions& options) {
+  uint64_t bytes = 0;
+  for_each_part(state, [&](int param, const StatePart& part) {
+    if (part.kind != StateKind::kWeight || !is_exact(state, options, param, *part.block))
+      bytes += part.counted.to.bytes();
+  });
+  return bytes;
 }
 
 void load_training_state(Ctx& ctx, const std::string& folder, State& state) {

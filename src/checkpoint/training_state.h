@@ -8,6 +8,7 @@
 // "exp_avg_sq". "weights": [...] names the tensors that have pieces of the first kind.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "checkpoint/save.h"
@@ -17,10 +18,14 @@ namespace mixtune {
 constexpr const char* kStateFolder = "state";
 constexpr const char* kResumeOther = "resume from another checkpoint";  // the mend where one is damaged
 
-// Writes the folder `state` in `folder`, which save_checkpoint makes with these options. Each rank writes one file of
-// what it counts; rank 0 the index. All ranks call this. Throws Error (kWentBad) where a value is not finite.
-void save_training_state(Ctx& ctx, const State& state, const SaveOptions& options, const std::string& folder,
-                         Communicator& world);
+// Puts the folder `state` into a checkpoint that is being made with these options (its folder is there). Each rank
+// writes one file of what it counts; rank 0 the index. All ranks call this. Where a value is not finite, the checkpoint
+// fails with an Error (kWentBad).
+void put_training_state(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world,
+                        PendingCheckpoint& pending);
+
+// The bytes of this rank's file.
+uint64_t training_state_bytes(const State& state, const SaveOptions& options);
 
 // Fills the moments of all trained parameters, and the weights that `folder`/state has, from whatever layout; the other
 // weights are as load_weights left them. Nothing in the folder is trusted: throws UserError unless it has each element

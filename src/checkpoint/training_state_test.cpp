@@ -46,12 +46,15 @@ class TrainingState : public testing::Test {
 
   void save(const State& state, DType saved) {
     std::filesystem::remove_all(folder_ / "out");
-    SaveOptions all = options(saved);
+    const SaveOptions all = options(saved);
     const auto world = make_single_communicator();
-    all.with_more = [&](const std::string& folder) {
-      save_training_state(ctx_, state, all, folder, *world);
-    };
-    save_checkpoint(ctx_, state, all, *world);
+    WriteBehind behind(ctx_, WriteBehind::kLeastBytes);
+    PendingCheckpoint pending(ctx_, state, all, *world, behind);
+    put_training_state(ctx_, state, all, *world, pending);
+    behind.wait();
+    ASSERT_EQ(behind.take_failure(), nullptr);
+    for (const auto& [name, file] : *pending.written()) EXPECT_EQ(file, digest_file(pending.folder() + "/" + name));
+    pending.commit();
   }
 
   // Expects in `state` what it counts of `whole`, as `cast` rounds it.

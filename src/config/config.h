@@ -110,8 +110,10 @@ struct OutputSettings {
   std::string resume_from_checkpoint;      // "auto", or a folder; empty: the run begins
   std::vector<std::string> allow_changes;  // keys of the run's contract (run/contract.h)
   bool save_only_model = false;
-  std::string time_limit;        // as parse_duration has it; empty: none
-  int64_t save_total_limit = 0;  // 0: keep all
+  double save_every_minutes = 0;                // besides save_steps; 0: never
+  std::string checkpoint_host_memory = "auto";  // or a size (run/saver.h)
+  std::string time_limit;                       // as parse_duration has it; empty: none
+  int64_t save_total_limit = 0;                 // 0: keep all
   SaveDType save_dtype = SaveDType::kCheckpoint;
   std::string max_shard_size = "5GB";
   int64_t logging_steps = 1;

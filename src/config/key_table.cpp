@@ -287,6 +287,8 @@ void add_run_keys(Table& table) {
             "evaluate every so many steps; 0: once at the end, where there is validation data", kEvery);
   table.add("save_steps", &Config::output, &O::save_steps,
             "save every so many steps, and at the end; 0: only at the end", {.bounds = {0, kMany}});
+  table.add("save_every_minutes", &Config::output, &O::save_every_minutes,
+            "save also when the last save began so many minutes ago; 0: never", {.bounds = {0, kMany}});
   table.add("resume_from_checkpoint", &Config::output, &O::resume_from_checkpoint,
             "go on from a checkpoint: `auto`, the newest in `output_dir` (none there: the run begins), or its folder",
             kNullable);
@@ -294,6 +296,9 @@ void add_run_keys(Table& table) {
             "keys in which the run may differ from the one that wrote the checkpoint, a list", kNullable);
   table.add("save_only_model", &Config::output, &O::save_only_model,
             "save the model alone, without what a run needs to go on");
+  table.add("checkpoint_host_memory", &Config::output, &O::checkpoint_host_memory,
+            "host memory of a rank for copies of what is written behind training: a size; `auto`: what a checkpoint "
+            "needs, but half of what is free at most");
   table.add(
       "time_limit", &Config::output, &O::time_limit,
       "stop in time before this is over, with a checkpoint: `90s`, `45m`, `2h`, `2:30:00`; null: none, or Slurm's",

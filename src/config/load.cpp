@@ -141,17 +141,25 @@ void check_lengths(const Config& config) {
                     "set -1 to go by num_train_epochs, or at least 1");
 }
 
-void check_sizes(const Config& config) {
+// Has `parse` throw what is wrong with the text of a key, with the key's place.
+template <class F>
+void check_text(const Config& config, const char* key, F&& parse) {
   try {
-    parse_size(config.output.max_shard_size);
+    parse();
   } catch (const UserError& error) {
-    throw UserError(config.where("max_shard_size"), error.what(), "");
+    throw UserError(config.where(key), error.what(), "");
   }
-  try {
-    if (!config.output.time_limit.empty()) parse_duration(config.output.time_limit);
-  } catch (const UserError& error) {
-    throw UserError(config.where("time_limit"), error.what(), "");
-  }
+}
+
+void check_texts(const Config& config) {
+  const OutputSettings& o = config.output;
+  check_text(config, "max_shard_size", [&] { parse_size(o.max_shard_size); });
+  check_text(config, "checkpoint_host_memory", [&] {
+    if (o.checkpoint_host_memory != "auto") parse_size(o.checkpoint_host_memory);
+  });
+  check_text(config, "time_limit", [&] {
+    if (!o.time_limit.empty()) parse_duration(o.time_limit);
+  });
 }
 
 void warn_of_overruled(const Config& config) {
@@ -173,7 +181,7 @@ Config build(const Settings& settings) {
   }
   check_data(config);
   check_lengths(config);
-  check_sizes(config);
+  check_texts(config);
   warn_of_overruled(config);
   return config;
 }

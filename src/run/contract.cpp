@@ -24,7 +24,7 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
      "global_batch_size", "max_steps", "num_train_epochs",
      // What is written, and when.
      "overwrite_output_dir", "resume_from_checkpoint", "allow_changes", "eval_steps", "save_steps", "save_total_limit",
-     "save_only_model", "time_limit", "max_shard_size", "logging_steps",
+     "save_every_minutes", "save_only_model", "checkpoint_host_memory", "time_limit", "max_shard_size", "logging_steps",
      // The machine, the layout, and how exactly it computes.
      "device", "deterministic", "precision", "master_weights", "gradient_dtype", "optimizer_state_dtype", "recompute",
      "experts_implementation", "expert_model_parallel_size", "zero_stage", "collective_timeout"});

@@ -1,13 +1,10 @@
 #include "run/manifest.h"
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <filesystem>
-#include <memory>
 #include <optional>
-#include <span>
 #include <utility>
 
 #include "base/contained.h"
@@ -15,9 +12,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/json_number.h"
-#include "checkpoint/read_in_turn.h"
 #include "checkpoint/run_folder.h"
-#include "checkpoint/safetensors.h"
 #include "checkpoint/training_state.h"
 
 namespace mixtune {
@@ -46,88 +41,26 @@ bool is_below(const std::string& name) {
          *path.begin() != "..";
 }
 
-class Xxh3 {
- public:
-  Xxh3() : state_(XXH3_createState(), XXH3_freeState) { MT_CHECK(state_ && XXH3_64bits_reset(state_.get()) == XXH_OK); }
-
-  void add(std::span<const std::byte> bytes) { XXH3_64bits_update(state_.get(), bytes.data(), bytes.size()); }
-  // The digest of what was added; what comes is of another one.
-  std::string take() {
-    const XXH64_hash_t digest = XXH3_64bits_digest(state_.get());
-    XXH3_64bits_reset(state_.get());
-    return fmt::format("{:016x}", digest);
-  }
-
- private:
-  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state_;
-};
-
-// The digests of a file's tensors, by its bytes in turn.
-class TensorDigests {
- public:
-  explicit TensorDigests(const StoredTensors& tensors) {
-    for (const auto& tensor : tensors) order_.push_back(&tensor);
-    std::ranges::sort(order_, {}, [](const auto* item) { return std::pair(item->second.begin, item->second.end); });
-  }
-
-  // `bytes` are those of the file from `begin` on.
-  void add(uint64_t begin, std::span<const std::byte> bytes) {
-    const uint64_t end = begin + bytes.size();
-    for (; next_ < order_.size() && order_[next_]->second.begin < end; ++next_) {
-      const StoredTensor& tensor = order_[next_]->second;
-      const uint64_t from = std::max(begin, tensor.begin), to = std::min(end, tensor.end);
-      digest_.add(bytes.subspan(from - begin, to - from));
-      if (tensor.end > end) return;
-      digests_[order_[next_]->first] = digest_.take();
-    }
-  }
-
-  std::map<std::string, std::string> take() {
-    for (; next_ < order_.size(); ++next_) digests_[order_[next_]->first] = digest_.take();  // empty ones at the end
-    return std::move(digests_);
-  }
-
- private:
-  std::vector<const StoredTensors::value_type*> order_;
-  size_t next_ = 0;
-  Xxh3 digest_;
-  std::map<std::string, std::string> digests_;
-};
-
-// None where it is no safetensors file, whatever its name says.
-StoredTensors tensors_of(const std::string& path) {
-  if (!path.ends_with(".safetensors")) return {};
-  try {
-    return SafetensorsFile(path).tensors();
-  } catch (const UserError&) {
-    return {};
-  }
-}
-
-StoredFile digest(const InputFile& file, const StoredTensors& tensors, const std::function<void()>& advanced) {
-  std::vector<FileStretch> stretches;
-  for (uint64_t begin = 0; begin < file.size(); begin = stretches.back().end)
-    stretches.push_back({&file, begin, std::min(begin + kMostInTurn, file.size())});
-  Xxh3 whole;
-  TensorDigests each(tensors);
-  read_in_turn(stretches, [&](size_t i, std::span<const std::byte> bytes) {
-    whole.add(bytes);
-    each.add(stretches[i].begin, bytes);
-    if (advanced) advanced();
-  });
-  return {file.size(), whole.take(), each.take()};
-}
-
 }  // namespace
 
+json describe_files(const StoredFiles& files) {
+  json described = json::object();
+  for (const auto& [name, file] : files) described[name] = describe_file(file);
+  return described;
+}
+
+StoredFiles parse_files(const json& files) {
+  StoredFiles parsed;
+  for (const auto& [name, file] : files.get_ref<const json::object_t&>()) parsed[name] = parse_file(file);
+  return parsed;
+}
+
 std::string format_manifest(const Manifest& manifest) {
-  json files = json::object();
-  for (const auto& [name, file] : manifest.files) files[name] = describe_file(file);
   const nlohmann::ordered_json text = {{"format", manifest.format},
                                        {"mixtune", manifest.mixtune},
                                        {"step", manifest.step},
                                        {"contract", manifest.contract},
-                                       {"files", files}};
+                                       {"files", describe_files(manifest.files)}};
   return text.dump(2) + "\n";
 }
 
@@ -143,14 +76,13 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
     manifest.step = whole_number(object.at("step"));
     manifest.mixtune = object.value("mixtune", manifest.mixtune);
     manifest.contract = object.value("contract", manifest.contract);
-    for (const auto& [name, file] : object.at("files").get_ref<const json::object_t&>()) {
-      if (!is_below(name))
-        throw UserError(where, fmt::format("names a file '{}' outside its folder", printable(name)), kResumeOther);
-      manifest.files[name] = parse_file(file);
-    }
+    manifest.files = parse_files(object.at("files"));
   } catch (const json::exception&) {
     throw UserError(where, "is not the manifest of a training checkpoint", kResumeOther);
   }
+  for (const auto& [name, file] : manifest.files)
+    if (!is_below(name))
+      throw UserError(where, fmt::format("names a file '{}' outside its folder", printable(name)), kResumeOther);
   if (manifest.step < 1) throw UserError(where, "names no step of a run", kResumeOther);
   return manifest;
 }
@@ -191,11 +123,6 @@ Manifest read_manifest(const std::string& checkpoint) {
                       kResumeOther);
   }
   return manifest;
-}
-
-StoredFile digest_file(const std::string& path, const std::function<void()>& advanced) {
-  const InputFile file(path);
-  return digest(file, tensors_of(path), advanced);
 }
 
 std::vector<std::string> files_below(const std::string& folder) {

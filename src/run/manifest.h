@@ -3,20 +3,14 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "base/json.h"
+#include "checkpoint/stored_file.h"
+
 namespace mixtune {
-
-struct StoredFile {
-  uint64_t size = 0;
-  std::string xxh3;                                 // of its bytes: 16 hexadecimal digits
-  std::map<std::string, std::string> tensors = {};  // each one's, of a safetensors file whose header is sound
-
-  bool operator==(const StoredFile&) const = default;
-};
 
 struct Manifest {
   static constexpr int64_t kFormat = 1;
@@ -25,12 +19,15 @@ struct Manifest {
   std::string mixtune = {};                          // the version that wrote it
   int64_t step = 0;                                  // the last one that was done
   std::map<std::string, std::string> contract = {};  // what must be the same, by its name (run/contract.h)
-  std::map<std::string, StoredFile> files = {};      // all others of the checkpoint, by their path in it
+  StoredFiles files = {};                            // all others of the checkpoint, by their path in it
 
   bool operator==(const Manifest&) const = default;
 };
 
 constexpr const char* kManifestFile = "manifest.json";
+
+nlohmann::json describe_files(const StoredFiles& files);
+StoredFiles parse_files(const nlohmann::json& files);  // throws nlohmann::json::exception where they are none
 
 std::string format_manifest(const Manifest& manifest);
 // `where` names it in messages. Throws UserError where it is none, or of a newer format.
@@ -43,9 +40,6 @@ Manifest read_manifest_alone(const std::string& checkpoint);
 // Throws UserError also where a file is missing or of another size than it says.
 Manifest read_manifest(const std::string& checkpoint);
 
-// The size and digests of a file, read once; `advanced`, if any, is called every 16 MiB. Throws as InputFile does, and
-// Error where it changes meanwhile.
-StoredFile digest_file(const std::string& path, const std::function<void()>& advanced = {});
 // The files below a folder, by their path in it.
 std::vector<std::string> files_below(const std::string& folder);
 

@@ -200,6 +200,15 @@ void OutputFolder::write_config(std::string_view text) const {
   write_whole_file(file(kConfig), text, request_.resumes ? Existing::kReplaced : Existing::kRefused);
 }
 
+uint64_t OutputFolder::bytes_to_fill() const {
+  uint64_t bytes = free_space(path());
+  if (!request_.overwrite || request_.resumes) return bytes;
+  for (const int64_t step : checkpoint_steps(path()))
+    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(checkpoint_path(step)))
+      if (entry.is_regular_file()) bytes += entry.file_size();
+  return bytes;
+}
+
 bool OutputFolder::save_wanted() const {
   return is_taken(file(kSave));
 }

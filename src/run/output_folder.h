@@ -45,6 +45,9 @@ class OutputFolder {
   // In place of begin(), of a run that has done its last step: a kill came before `latest` said so.
   void close(int64_t step, int64_t save_total_limit);
 
+  // The bytes that its disk has left, and those of checkpoints that begin() will remove.
+  uint64_t bytes_to_fill() const;
+
   // Whether somebody has made a file SAVE in the folder, which asks for a checkpoint; removes it, once there is one.
   bool save_wanted() const;
   void end_save_wanted() const;

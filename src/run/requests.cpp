@@ -76,9 +76,9 @@ void Deadline::took_save(double seconds) {
   has_saved_ = true;
 }
 
-bool Deadline::is_near(Clock::time_point now) const {
+bool Deadline::is_near(Clock::time_point now, int saves) const {
   if (!end_) return false;
-  return std::chrono::duration<double>(*end_ - now).count() < 1.5 * (step_ + save_);
+  return std::chrono::duration<double>(*end_ - now).count() < 1.5 * (step_ + saves * save_);
 }
 
 }  // namespace mixtune

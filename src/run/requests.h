@@ -31,9 +31,9 @@ class Deadline {
   // Remembers how long a step or a save took.
   void took_step(double seconds);
   void took_save(double seconds);
-  // Whether the run must stop now to have a checkpoint in time: another step and a save, each half as long again as the
-  // longest yet, would not end before.
-  bool is_near(Clock::time_point now) const;
+  // Whether the run must stop now to have a checkpoint in time: another step and so many saves, each half as long again
+  // as the longest yet, would not end before.
+  bool is_near(Clock::time_point now, int saves = 1) const;
 
  private:
   std::optional<Clock::time_point> end_;

@@ -43,6 +43,9 @@ GpuInfo gpu_info(int index);
 // Throws Error where there is no such device.
 std::shared_ptr<Gpu> make_gpu(Device device, const GpuOptions& options);
 
+// What a thread calls before it waits for a device's work beside the thread that puts it there.
+void use_in_this_thread(Device device);
+
 // Has `stack`, of the GPU's memory, poison what it releases (memory.h), in the order of the stream or lane that is
 // current at the release. `gpu` outlives the releases.
 void poison_released(Stack& stack, Gpu& gpu);

@@ -129,6 +129,10 @@ int gpu_count() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+void use_in_this_thread(Device device) {
+  if (device.type == DeviceType::kCuda) check_cuda(cudaSetDevice(device.index), "device");
+}
+
 GpuInfo gpu_info(int index) {
   GpuInfo info;
   cudaDeviceProp properties;

@@ -36,6 +36,7 @@ bool built_with_cuda() {
 int gpu_count() {
   return 0;
 }
+void use_in_this_thread(Device) {}
 GpuInfo gpu_info(int) {
   no_cuda();
 }

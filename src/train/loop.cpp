@@ -25,10 +25,11 @@ class Requests {
       : trainer_(trainer),
         deadline_(
             config.output.time_limit.empty() ? std::nullopt : std::optional(parse_duration(config.output.time_limit)),
-            began, static_cast<double>(trainer.instance().state().bytes()) / kSlowDisk) {
+            began, static_cast<double>(trainer.instance().state().bytes()) / kSlowDisk),
+        minutes_(config.output.save_every_minutes) {
     trainer.set_asked([this] {
       if (why_.empty()) why_ = why_to_stop();
-      return StepRunner::Requests{.stop = !why_.empty(), .save = trainer_.leads() && trainer_.save_wanted()};
+      return StepRunner::Requests{.stop = !why_.empty(), .save = trainer_.leads() && save_is_wanted()};
     });
   }
   ~Requests() { trainer_.set_asked({}); }
@@ -36,22 +37,29 @@ class Requests {
   Requests& operator=(const Requests&) = delete;
 
   const std::string& why() const { return why_; }  // this process asked to stop; "": it did not
-  template <class F>
-  void time(void (Deadline::*took)(double), F&& work) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    (deadline_.*took)(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
+  void took_step(double seconds) { deadline_.took_step(seconds); }
+  void begins_to_save() { last_save_ = Steady::now(); }
 
  private:
-  std::string why_to_stop() const {
+  using Steady = std::chrono::steady_clock;
+
+  std::string why_to_stop() {
     if (const std::string signal = StopSignals::name(); !signal.empty()) return signal;
-    return trainer_.leads() && deadline_.is_near(Deadline::Clock::now()) ? "the end of its time" : "";
+    if (!trainer_.leads()) return "";
+    if (const double save = trainer_.longest_save(); save > 0) deadline_.took_save(save);
+    const int saves = trainer_.is_saving() ? 2 : 1;
+    return deadline_.is_near(Deadline::Clock::now(), saves) ? "the end of its time" : "";
+  }
+  bool save_is_wanted() const {
+    if (trainer_.save_wanted()) return true;
+    return minutes_ > 0 && std::chrono::duration<double>(Steady::now() - last_save_).count() >= 60 * minutes_;
   }
 
   Trainer& trainer_;
   StopSignals signals_;
   Deadline deadline_;
+  const double minutes_;
+  Steady::time_point last_save_ = Steady::now();
   std::string why_;
 };
 
@@ -59,13 +67,16 @@ class Requests {
 bool run_steps(const Config& config, Trainer& trainer, int64_t profiled, Deadline::Clock::time_point began) {
   Requests requests(config, trainer, began);
   for (int64_t step = trainer.first_step(), last = trainer.total_steps(); step <= last; ++step) {
-    requests.time(&Deadline::took_step, [&] {
-      trainer.report(step == profiled ? trainer.profiled_step(step) : trainer.step(step));
-      if (trainer.evaluation_due(step)) trainer.report(trainer.evaluate(step));
-    });
+    const auto start = std::chrono::steady_clock::now();
+    trainer.report(step == profiled ? trainer.profiled_step(step) : trainer.step(step));
+    if (trainer.evaluation_due(step)) trainer.report(trainer.evaluate(step));
+    requests.took_step(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    if (trainer.requests().settled) trainer.end_save();
     const bool stops = trainer.requests().stop && step < last;
-    if (trainer.save_due(step) || trainer.requests().save || stops)
-      requests.time(&Deadline::took_save, [&] { trainer.save(step); });
+    if (trainer.save_due(step) || trainer.requests().save || stops) {
+      requests.begins_to_save();
+      trainer.save(step);
+    }
     if (!stops) continue;
     if (trainer.leads())
       log_info("stopped after step {} by {}; --resume_from_checkpoint auto goes on", step,

@@ -10,10 +10,10 @@ StepRunner::StepRunner(Instance& instance, const OptimizerSettings& settings, ui
     : instance_(instance),
       optimizer_(instance.state(), settings, seed),
       saved_(instance.model().make_saved()),
-      scalars_(instance.ctx(), "step scalars", 6),
-      squares_(scalars_.slice(2)),
-      losses_(scalars_.slice(3, 2)),
-      scale_(scalars_.slice(5)) {
+      scalars_(instance.ctx(), "step scalars", 7),
+      squares_(scalars_.slice(3)),
+      losses_(scalars_.slice(4, 2)),
+      scale_(scalars_.slice(6)) {
   // Both numbers go through one sum, though squares are summed over all ranks and losses over those with other tokens.
   MT_CHECK(instance.ranks().data->size() == instance.ranks().all->size());
   if (instance.ranks().all->size() > 1) report_.emplace(instance);
@@ -57,10 +57,10 @@ void StepRunner::update(const Update& args) {
     const Range range(ctx, "gradient norm");
     optimizer_.gradient_squares(ctx, squares_);
   }
-  if (args.requests.stop || args.requests.save)
-    scalars_.set(ctx, 0, {args.requests.stop ? 1.0 : 0.0, args.requests.save ? 1.0 : 0.0});
+  if (const auto& [stop, save, settled] = args.requests; stop || save || settled)
+    scalars_.set(ctx, 0, {stop ? 1.0 : 0.0, save ? 1.0 : 0.0, settled ? 1.0 : 0.0});
   // Requests, squares and token losses; the router's loss is that of all ranks already.
-  instance_.ranks().all->all_reduce(ctx, "loss and gradient norm", scalars_.slice(0, 4));
+  instance_.ranks().all->all_reduce(ctx, "loss and gradient norm", scalars_.slice(0, 5));
   const Range range(ctx, "optimizer");
   clip_scale(ctx, {.squares = squares_, .guards = losses_, .scale = scale_, .max_norm = args.max_norm});
   optimizer_.step(ctx, {.step = args.step, .learning_rate = args.learning_rate, .grad_scale = scale_});
@@ -68,12 +68,12 @@ void StepRunner::update(const Update& args) {
 
 StepRunner::Result StepRunner::read() {
   const double* scalars = scalars_.read(instance_.ctx());
-  return {.token_loss = scalars[3],
-          .router_loss = scalars[4],
-          .grad_norm = std::sqrt(scalars[2]),
+  return {.token_loss = scalars[4],
+          .router_loss = scalars[5],
+          .grad_norm = std::sqrt(scalars[3]),
           .recomputed = recomputed_,
           .parallel = reported_ ? &report_->read() : nullptr,
-          .requests = {scalars[0] > 0, scalars[1] > 0}};
+          .requests = {scalars[0] > 0, scalars[1] > 0, scalars[2] == instance_.ranks().all->size()}};
 }
 
 }  // namespace mixtune

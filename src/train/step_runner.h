@@ -28,9 +28,9 @@ class StepRunner {
   // Computes the losses alone.
   void forward(std::span<const Batch> micro_batches);
 
-  // What ranks may ask of all: after the step, each has what any asked.
+  // What ranks tell all: after the step, each has what any asked, and whether all are settled (run/saver.h).
   struct Requests {
-    bool stop = false, save = false;
+    bool stop = false, save = false, settled = false;
   };
   // Puts norm, clipping (max_norm 0: none) and AdamW on the device. Where a loss or the norm is not finite, nothing
   // changes. with_norm false leaves the norm out, and so the check of gradients: for a benchmark of the update alone.
@@ -47,7 +47,7 @@ class StepRunner {
     double token_loss = 0, router_loss = 0, grad_norm = 0;
     int64_t recomputed = 0;                    // layers that kept less than they were to (Saved::recomputed)
     const ParallelRecord* parallel = nullptr;  // with several ranks, after backward; valid until the next read
-    Requests requests = {};                    // of any rank; after update() alone
+    Requests requests = {};                    // after update() alone
   };
   Result read();
 

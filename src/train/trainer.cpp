@@ -21,7 +21,6 @@
 #include "metrics/jsonl_sink.h"
 #include "run/resume.h"
 #include "run/shared_folder.h"
-#include "run/write_manifest.h"
 #include "train/model_tokenizer.h"
 #include "train/run_rows.h"
 #include "train/schedule.h"
@@ -156,6 +155,15 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
                                .micro_batches = loader_.max_micro_batches(),
                                .weighted = loader_.weighted()});
   check_memory_to_save();
+  make_saver();
+}
+
+void Trainer::make_saver() {
+  const std::string& memory = config_.output.checkpoint_host_memory;
+  saver_.emplace(instance_.ctx(), instance_.state(), instance_.ranks(), save_options(""),
+                 Saver::Options{.host_memory = memory == "auto" ? std::nullopt : std::optional(parse_size(memory)),
+                                .only_model = config_.output.save_only_model,
+                                .total_limit = config_.output.save_total_limit});
 }
 
 void Trainer::load() {
@@ -169,7 +177,7 @@ void Trainer::load() {
 
 void Trainer::open_output() {
   if (leads()) output_.emplace(output_request(config_));
-  check_shared();
+  check_place();
   if (!leads()) return;
   output_->begin();
   sinks_.push_back(std::make_unique<JsonlSink>(output_->metrics_path(), resumed_.has_value()));
@@ -179,16 +187,26 @@ void Trainer::open_output() {
 }
 
 // Checks at the start what would cost all steps up to the first checkpoint.
-void Trainer::check_shared() {
+void Trainer::check_place() {
   const double seconds = std::min(10.0, config_.parallel.collective_timeout / 4);  // others wait for this
   Ctx& ctx = instance_.ctx();
   Communicator& all = *instance_.ranks().all;
-  const std::string found = find_unshared(ctx, all, config_.output.output_dir,
-                                          std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3)));
-  if (found.empty()) return;
+  const std::string unshared = find_unshared(ctx, all, config_.output.output_dir,
+                                             std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3)));
+  const std::string lacks = gather_texts(ctx, all, "space for checkpoints", leads() ? lack_of_space() : "")[0];
+  if (unshared.empty() && lacks.empty()) return;
   output_.reset();
   barrier(ctx, all, "output_dir given up");  // before the first rank that fails ends all
-  throw UserError(config_.where("output_dir"), found, "name a folder of a file system that all ranks share");
+  if (unshared.empty())
+    throw UserError(config_.where("output_dir"), lacks, "free some, or name a folder on a larger disk");
+  throw UserError(config_.where("output_dir"), unshared, "name a folder of a file system that all ranks share");
+}
+
+// Of one checkpoint; what begin() will remove counts as free.
+std::string Trainer::lack_of_space() const {
+  const uint64_t needed = saver_->checkpoint_bytes(), there = output_->bytes_to_fill();
+  if (needed <= there) return "";
+  return fmt::format("a checkpoint takes {}, and its disk has {} left", format_bytes(needed), format_bytes(there));
 }
 
 void Trainer::close() {
@@ -212,6 +230,7 @@ void Trainer::announce() {
              attention_backend(instance_.ctx(), instance_.model().attention_shape({}), options_.types.weights));
   log_info("router loss: huggingface, coefficient {} ({})", router_coefficient_,
            config_.model.router_aux_loss_coef ? "from the configuration" : "the checkpoint's own");
+  log_info("{}", saver_->str());
 }
 
 StepRecord Trainer::step(int64_t step) {
@@ -225,10 +244,8 @@ StepRecord Trainer::step(int64_t step) {
   runner_.forward_backward(rows.micro_batches, {.target_weight = rows.target_weight,
                                                 .router_loss_type = config_.model.router_aux_loss_type,
                                                 .router_coefficient = router_coefficient_});
-  runner_.update({.step = step,
-                  .learning_rate = rate,
-                  .max_norm = config_.optimizer.max_grad_norm,
-                  .requests = asked_ ? asked_() : StepRunner::Requests()});
+  runner_.update(
+      {.step = step, .learning_rate = rate, .max_norm = config_.optimizer.max_grad_norm, .requests = own_requests()});
   const StepRunner::Result result = runner_.read();
   requests_ = result.requests;
   StepRecord record{.step = step,
@@ -249,6 +266,12 @@ StepRecord Trainer::step(int64_t step) {
   record.tokens_per_second = static_cast<double>(record.tokens) / seconds;
   check_finite(record);
   return record;
+}
+
+StepRunner::Requests Trainer::own_requests() const {
+  StepRunner::Requests requests = asked_ ? asked_() : StepRunner::Requests();
+  requests.settled = saver_->is_settled();
+  return requests;
 }
 
 // Windows may have no target in a whole step; documents always have one.
@@ -279,10 +302,20 @@ void Trainer::check_finite(const StepRecord& record) {
   if (std::isfinite(record.loss) && std::isfinite(record.grad_norm)) return;
   report(record);
   finish_records();
+  finish_saving_quietly();
   throw Error(fmt::format("step {}", record.step),
               fmt::format("training went bad: loss {}, gradient norm {}", record.loss, record.grad_norm),
               "lower learning_rate or raise warmup_steps, and look at the data; earlier checkpoints are intact",
               ExitCode::kWentBad);
+}
+
+// Before an error that says what ended the run: a checkpoint that was begun before it is as good as it was.
+void Trainer::finish_saving_quietly() {
+  try {
+    saver_->finish();
+  } catch (const Error& error) {
+    if (leads()) log_warning("{}", error.what());
+  }
 }
 
 bool Trainer::evaluation_due(int64_t step) const {
@@ -304,9 +337,6 @@ bool Trainer::save_due(int64_t step) const {
 
 SaveOptions Trainer::save_options(const std::string& path) const {
   SaveOptions options = folder_.save_options(path);
-  options.advanced = [this] {
-    instance_.ranks().advance();
-  };
   options.max_shard_size = parse_size(config_.output.max_shard_size);
   if (config_.output.save_dtype != SaveDType::kCheckpoint)
     options.dtype = config_.output.save_dtype == SaveDType::kFp32 ? DType::kF32 : DType::kBF16;
@@ -325,25 +355,10 @@ void Trainer::check_memory_to_save() const {
 
 void Trainer::save(int64_t step) {
   instance_.ranks().set_activity("saving");
-  SaveOptions options = save_options(leads() ? output_->checkpoint_path(step) : "");
-  options.with_more = [&](const std::string& folder) {
-    if (!config_.output.save_only_model) save_rest(step, options, folder);
-  };
   instance_.state().weight_sync().await_all(instance_.ctx());
   check_replicas(step);
-  save_checkpoint(instance_.ctx(), instance_.state(), options, *instance_.ranks().all);
-  if (!leads()) return;
-  output_->write_latest(step);
-  output_->prune(config_.output.save_total_limit);
-  output_->end_save_wanted();
-  log_info("saved {}", options.out_folder);
-}
-
-// What a run needs to go on, beside the model.
-void Trainer::save_rest(int64_t step, const SaveOptions& options, const std::string& folder) {
-  Communicator& all = *instance_.ranks().all;
-  save_training_state(instance_.ctx(), instance_.state(), options, folder, all);
-  write_manifest(instance_.ctx(), folder, {.step = step, .contract = contract_}, all, options.advanced);
+  saver_->begin(step, save_options(leads() ? output_->checkpoint_path(step) : ""), contract_,
+                leads() ? &*output_ : nullptr);
 }
 
 void Trainer::check_replicas(int64_t step) {
@@ -369,6 +384,8 @@ void Trainer::finish_records() {
 }
 
 void Trainer::finish() {
+  instance_.ranks().set_activity("saving");
+  saver_->finish();
   finish_records();
   if (!last_evaluation_ || std::isfinite(last_evaluation_->eval_loss)) return;
   throw Error(fmt::format("step {}", last_evaluation_->step),

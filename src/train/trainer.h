@@ -14,6 +14,7 @@
 #include "run/contract.h"
 #include "run/manifest.h"
 #include "run/output_folder.h"
+#include "run/saver.h"
 #include "train/evaluate.h"
 #include "train/instance_options.h"
 #include "train/run_data.h"
@@ -49,34 +50,43 @@ class Trainer {
   StepRecord profiled_step(int64_t step);
 
   bool leads() const { return instance_.ranks().grid.rank == 0; }
-  // Whether a file SAVE lies in output_dir. For rank 0.
-  bool save_wanted() const { return output_->save_wanted(); }
+  // Whether a file SAVE lies in output_dir, and no checkpoint is being written. For rank 0.
+  bool save_wanted() const { return !saver_->is_busy() && output_->save_wanted(); }
   bool evaluation_due(int64_t step) const;
   // Warns where the loss is not finite: training goes on, and finish() throws.
   EvalRecord evaluate(int64_t step);
 
   bool save_due(int64_t step) const;
-  // Writes checkpoint-`step` and makes `latest` name it. Throws Error, with nothing written, where ranks that hold the
-  // same weights do not hold the same bits.
+  // Begins checkpoint-`step`, which is written behind training. Throws Error, with nothing written, where ranks that
+  // hold the same weights do not hold the same bits.
   void save(int64_t step);
+  // Ends it, once the step's requests() say that all ranks are settled. Throws Error (kWentBad) where it is not finite.
+  void end_save() { saver_->end(); }
+  // Whether a checkpoint is being written; how long the longest took, 0 where there was none. For rank 0.
+  bool is_saving() const { return saver_->is_busy(); }
+  double longest_save() const { return saver_->longest_seconds(); }
 
   void report(const StepRecord& record);
   void report(const EvalRecord& record);
   // In place of all these, where the checkpoint to go on from is of the last step.
   void close();
-  // Ends the records. Throws Error (kWentBad) where the last evaluation was not finite.
+  // Waits for the last checkpoint and ends the records. Throws Error where that could not be written, and (kWentBad)
+  // where the last evaluation was not finite.
   void finish();
 
  private:
-  void check_shared();
+  void check_place();
+  std::string lack_of_space() const;
   void announce();
   void check_replicas(int64_t step);
   SaveOptions save_options(const std::string& path) const;
   void load();
-  void save_rest(int64_t step, const SaveOptions& options, const std::string& folder);
   void check_memory_to_save() const;
+  void make_saver();
   StepRecord skipped_step(int64_t step, const Step& rows);
+  StepRunner::Requests own_requests() const;
   void check_finite(const StepRecord& record);
+  void finish_saving_quietly();
   void finish_records();
 
   Config config_;
@@ -97,6 +107,7 @@ class Trainer {
   std::optional<EvalRecord> last_evaluation_;
   std::optional<OutputFolder> output_;
   std::vector<std::unique_ptr<MetricSink>> sinks_;
+  std::optional<Saver> saver_;  // last: its thread uses the others
 };
 
 }  // namespace mixtune

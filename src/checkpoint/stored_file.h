@@ -1,0 +1,30 @@
+// StoredFile: what a checkpoint's manifest has of a file, so that damage is found.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+
+namespace mixtune {
+
+struct StoredFile {
+  uint64_t size = 0;
+  std::string xxh3 = {};                            // of its bytes: 16 hexadecimal digits
+  std::map<std::string, std::string> tensors = {};  // each one's, of a safetensors file whose header is sound
+
+  bool operator==(const StoredFile&) const = default;
+};
+
+// By their path in the checkpoint.
+using StoredFiles = std::map<std::string, StoredFile>;
+
+// Of a file with this content, which is no safetensors file.
+StoredFile stored_file(std::string_view content);
+
+// The size and digests of a file, read once; `advanced`, if any, is called every 16 MiB. Throws as InputFile does, and
+// Error where it changes meanwhile.
+StoredFile digest_file(const std::string& path, const std::function<void()>& advanced = {});
+
+}  // namespace mixtune
