@@ -4,124 +4,20 @@
 
 #include <algorithm>
 #include <map>
-#include <memory>
 #include <span>
 
-#include "base/random.h"
 #include "bench/measure.h"
-#include "data/random_batch.h"
-#include "kernels/fill.h"
+#include "bench/steps.h"
 #include "tensor/profiler.h"
 #include "train/expert_load.h"
 #include "train/memory_plan.h"
-#include "train/step_runner.h"
 #include "train/warm_up.h"
 
 namespace mixtune {
 
 namespace {
 
-constexpr uint64_t kSeed = 1;
 constexpr int kProfiledSteps = 3;
-
-// On the device: in host memory (initialise_weights) a model of a bench's size takes minutes.
-void fill_weights(Instance& instance) {
-  State& state = instance.state();
-  Ctx& ctx = instance.ctx();
-  const double deviation = instance.model().config().initializer_range;
-  for (int p = 0; p < state.size(); ++p) {
-    const bool norm = state.spec(p).shape.rank() == 1;
-    fill_normal(ctx, {.tensor = state.primary(p),
-                      .key = random_key(kSeed, state.spec(p).name),
-                      .mean = norm ? 1.0 : 0.0,
-                      .deviation = norm ? 0 : deviation});
-    state.publish(ctx, p);
-  }
-  state.share_weights(ctx);
-}
-
-// Slot s of token t goes to expert (t * k + s) % E.
-class BalancedRouting {
- public:
-  BalancedRouting(Instance& instance, int64_t tokens, int64_t live)
-      : host_("balanced routing", Device{}, bytes(instance, tokens), instance.host_memory()),
-        device_("balanced routing", instance.ctx().device, bytes(instance, tokens)) {
-    const MixtralConfig& config = instance.model().config();
-    const int64_t k = config.num_experts_per_tok;
-    const Tensor host = host_.allocate("experts", {tokens, k}, DType::kI32);
-    experts_ = device_.allocate("experts", {tokens, k}, DType::kI32);
-    for (int64_t i = 0; i < tokens * k; ++i)
-      host.as<int32_t>()[i] = i < live * k ? static_cast<int32_t>(i % config.num_local_experts) : -1;
-    copy(instance.ctx(), host, experts_);
-    wait(instance.ctx());
-  }
-
-  const Tensor& experts() const { return experts_; }
-
- private:
-  static size_t bytes(Instance& instance, int64_t tokens) {
-    return align_up(static_cast<size_t>(tokens * instance.model().config().num_experts_per_tok) * sizeof(int32_t));
-  }
-
-  Arena host_, device_;
-  Tensor experts_;
-};
-
-// The steps of a bench, one after the other. Each rank has its own tokens.
-class Steps {
- public:
-  Steps(const StepBench& bench, Instance& instance)
-      : bench_(bench),
-        instance_(instance),
-        ranks_(instance.share().ranks),
-        runner_(instance, OptimizerSettings{}, kSeed) {
-    const int64_t length = bench.sequence_length / bench.documents_per_row;
-    for (int64_t i = 0; i < bench.accumulate; ++i) {
-      const uint64_t seed = kSeed + i + instance.share().rank * bench.accumulate;
-      const RandomBatch::Shape shape = {bench.tokens, length, bench.model.vocab_size};
-      random_.push_back(std::make_unique<RandomBatch>(shape, seed, instance.host_memory()));
-      batches_.push_back(random_.back()->batch());
-      batches_.back().step_tokens *= ranks_;
-    }
-    if (bench.balanced) {
-      routing_ = std::make_unique<BalancedRouting>(instance, batches_[0].ids.rows(), bench.tokens);
-      runner_.saved().forced.assign(bench.model.num_hidden_layers, routing_->experts());
-    }
-  }
-
-  void run() {
-    ++step_;
-    if (bench_.mode == BenchMode::kForward) return runner_.forward(batches_);
-    runner_.forward_backward(batches_, {.target_weight = static_cast<double>(targets()),
-                                        .router_coefficient = bench_.model.router_aux_loss_coef});
-    if (bench_.mode == BenchMode::kForwardBackward) return instance_.state().gradients().finish(instance_.ctx());
-    runner_.update({.step = step_,
-                    .learning_rate = 1e-6,
-                    .max_norm = bench_.max_grad_norm,
-                    .with_norm = bench_.max_grad_norm > 0});
-  }
-
-  StepRunner::Result read() { return runner_.read(); }
-  const Saved& saved() { return runner_.saved(); }
-  // The targets of the losses that read() gives: the update adds up those of all ranks.
-  int64_t targets_read() const { return bench_.mode == BenchMode::kStep ? targets() : targets() / ranks_; }
-  // The targets on all ranks.
-  int64_t targets() const {
-    int64_t sum = 0;
-    for (const Batch& batch : batches_) sum += batch.target_tokens();
-    return sum * ranks_;
-  }
-
- private:
-  const StepBench& bench_;
-  Instance& instance_;
-  int64_t ranks_;
-  StepRunner runner_;
-  std::vector<std::unique_ptr<RandomBatch>> random_;
-  std::vector<Batch> batches_;
-  std::unique_ptr<BalancedRouting> routing_;
-  int64_t step_ = 0;
-};
 
 // The rows of the largest expert over the mean. The step's numbers were read; its counts lie alone on the pinned stack.
 double routing_imbalance(const Saved& saved) {
@@ -131,17 +27,6 @@ double routing_imbalance(const Saved& saved) {
     worst = std::max(worst, expert_imbalance(counts));
   }
   return worst;
-}
-
-// Runs steps for about this many seconds: as many on every rank.
-void settle(Instance& instance, Steps& steps, double seconds) {
-  Ctx& ctx = instance.ctx();
-  const std::vector<double> first = times(ctx, 1, [&] { steps.run(); });
-  const std::vector<std::string> all =
-      gather_texts(ctx, *instance.ranks().all, "time of a step", fmt::format("{}", first[0]));
-  const double milliseconds = std::max(1e-3, std::stod(all[0]));
-  for (int64_t left = static_cast<int64_t>(seconds * 1e3 / milliseconds); left > 0; --left) steps.run();
-  wait(ctx);
 }
 
 void add_ranks(StepBenchResult& result, const ParallelRecord& parallel) {
@@ -199,10 +84,7 @@ void add_memory(StepBenchResult& result, Instance& instance, const BatchLimits& 
 StepBenchResult bench_step(const StepBench& bench) {
   InstanceOptions options = bench.options;
   options.purpose = bench.mode == BenchMode::kForward ? State::Purpose::kInference : State::Purpose::kTraining;
-  const BatchLimits limits = {.tokens = bench.tokens,
-                              .longest_document = bench.sequence_length / bench.documents_per_row,
-                              .documents = bench.tokens / (bench.sequence_length / bench.documents_per_row),
-                              .micro_batches = bench.accumulate};
+  const BatchLimits limits = limits_of(bench);
   const size_t free_before = free_memory(options.device);
   Instance instance(bench.model, options);
   Ctx& ctx = instance.ctx();
@@ -210,7 +92,7 @@ StepBenchResult bench_step(const StepBench& bench) {
   StepBenchResult result;
   result.plans = warm_up(instance, limits);
   Steps steps(bench, instance);
-  settle(instance, steps, bench.settle);
+  steps.settle(bench.settle);
 
   const int64_t waits = device_waits(ctx);
   result.milliseconds = median(times(ctx, bench.steps, [&] { steps.run(); }));

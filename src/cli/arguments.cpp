@@ -137,7 +137,7 @@ Found find_command(const std::vector<Command>& commands, const std::vector<std::
 
 }  // namespace
 
-KeyFlags::KeyFlags(CLI::App& app, std::initializer_list<std::string_view> some)
+KeyFlags::KeyFlags(CLI::App& app, const std::vector<std::string_view>& some)
     : flags_(std::make_shared<std::vector<Flag>>()) {
   const auto chosen = [&](std::string_view name) {
     return std::ranges::find(some, name) != some.end();

@@ -17,7 +17,7 @@ namespace mixtune {
 class KeyFlags {
  public:
   // Of all keys, or of those whose group or name is in `some`.
-  explicit KeyFlags(CLI::App& app, std::initializer_list<std::string_view> some = {});
+  explicit KeyFlags(CLI::App& app, const std::vector<std::string_view>& some = {});
 
   // What was given, in the order of the table. Throws UserError for a flag without its value.
   Overrides overrides() const;

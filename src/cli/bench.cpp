@@ -1,15 +1,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <string>
 
 #include <CLI/CLI.hpp>
 
 #include "base/output_file.h"
+#include "base/size.h"
 #include "base/staged.h"
 #include "bench/kernels.h"
 #include "bench/load.h"
+#include "bench/save.h"
 #include "bench/step.h"
 #include "cli/arguments.h"
 #include "cli/preflight.h"
@@ -63,6 +66,7 @@ CLI::Option* add_number(CLI::App* app, const char* name, Number& number, const c
   return app->add_option(name, number, help)->type_name(type)->capture_default_str();
 }
 
+// What both benches of steps are told.
 struct StepArguments {
   int ranks = 0;
   Common common;
@@ -84,20 +88,9 @@ void check_shape(const StepBench& bench) {
                     "make --tokens a multiple of --sequence-length, and that one of --documents-per-row");
 }
 
-void bench_as_rank(const StepArguments& arguments, StepBench bench, const Config& config, const Launch& launch) {
-  const auto connect = [&](Job& job) {
-    const Device device = choose_device(config.machine.device, launch.local_rank);
-    job.compare(fingerprint(config, device, launch.size));
-    return job.connect(device, grid_of(config, bench.model.num_local_experts, launch.size, launch.rank));
-  };
-  run_as_rank(config, launch, connect, [&](const Ranks& ranks) {
-    bench.options = instance_options(config, State::Purpose::kTraining, ranks);
-    const StepBenchResult result = bench_step(bench);
-    if (launch.rank == 0) arguments.common.report(bench, result);
-  });
-}
-
-void run_step(const StepArguments& arguments, const KeyFlags& flags) {
+// Calls `measure(bench)` in every rank of the bench, with all options set. Rank 0 reports.
+template <class Measure>
+void on_ranks(const StepArguments& arguments, const KeyFlags& flags, Measure&& measure) {
   const Config config = load_config(std::nullopt, flags.overrides());
   StepBench bench = arguments.bench;
   bench.options = instance_options(config, State::Purpose::kTraining);
@@ -106,45 +99,91 @@ void run_step(const StepArguments& arguments, const KeyFlags& flags) {
   if (arguments.sequence_length->count() == 0) bench.sequence_length = std::min(bench.sequence_length, bench.tokens);
   check_shape(bench);
   arguments.common.check();
-  if (const auto launch = launch_of_process(arguments.ranks)) return bench_as_rank(arguments, bench, config, *launch);
+  const int64_t experts = bench.model.num_local_experts;
+  const auto launch = launch_of_process(arguments.ranks);
   const int ranks = std::max(arguments.ranks, 1);
-  grid_of(config, bench.model.num_local_experts, ranks);
-  if (ranks > 1) {
+  if (!launch) grid_of(config, experts, ranks);
+  if (!launch && ranks > 1) {
     check_gpus(config, ranks);
     return supervise_ranks(config, ranks);
   }
-  arguments.common.report(bench, bench_step(bench));
+  if (!launch) return measure(bench, true);
+  const auto connect = [&](Job& job) {
+    const Device device = choose_device(config.machine.device, launch->local_rank);
+    job.compare(fingerprint(config, device, launch->size));
+    return job.connect(device, grid_of(config, experts, launch->size, launch->rank));
+  };
+  run_as_rank(config, *launch, connect, [&](const Ranks& all) {
+    bench.options = instance_options(config, State::Purpose::kTraining, all);
+    measure(bench, launch->rank == 0);
+  });
 }
+
+// The options of both benches of steps.
+void add_step_options(CLI::App* app, StepArguments& arguments) {
+  StepBench& bench = arguments.bench;
+  arguments.common.add_to(*app);
+  add_number(app, "--layers", arguments.layers, "layers")->check(kCount);
+  add_number(app, "--tokens", bench.tokens, "tokens of a micro-batch")->check(kCount);
+  arguments.sequence_length =
+      add_number(app, "--sequence-length", bench.sequence_length, "tokens of a row; by itself no more than --tokens")
+          ->check(kCount);
+  add_nproc(*app, arguments.ranks);
+  add_number(app, "--steps", bench.steps, "steps to take the median of")->check(kCount);
+  add_number(app, "--settle", bench.settle, "seconds of steps before those", "SECONDS")->check(CLI::NonNegativeNumber);
+}
+
+constexpr auto kStepKeys = std::to_array<std::string_view>(
+    {"device", "deterministic", "precision", "master_weights", "gradient_dtype", "optimizer_state_dtype", "recompute",
+     "experts_implementation", "expert_model_parallel_size", "zero_stage", "collective_timeout",
+     "checkpoint_host_memory"});  // the last is for saves alone
 
 Command add_step(CLI::App& group) {
   CLI::App* app = group.add_subcommand("step", "A training step on random weights and tokens");
   const auto arguments = std::make_shared<StepArguments>();
   StepBench& bench = arguments->bench;
-  arguments->common.add_to(*app);
-  add_number(app, "--layers", arguments->layers, "layers")->check(kCount);
-  add_number(app, "--tokens", bench.tokens, "tokens of a micro-batch")->check(kCount);
-  arguments->sequence_length =
-      add_number(app, "--sequence-length", bench.sequence_length, "tokens of a row; by itself no more than --tokens")
-          ->check(kCount);
+  add_step_options(app, *arguments);
   add_number(app, "--documents-per-row", bench.documents_per_row, "documents packed into a row")->check(kCount);
   add_number(app, "--accumulate", bench.accumulate, "micro-batches of a step")->check(kCount);
   add_number(app, "--mode", arguments->mode, "what is timed: forward, forward-backward or step", "NAME")
       ->check(CLI::IsMember({"forward", "forward-backward", "step"}));
-  add_nproc(*app, arguments->ranks);
   app->add_flag("--balanced", bench.balanced, "Give every expert the same number of tokens");
   add_number(app, "--clip", bench.max_grad_norm, "compute the gradient's norm and clip to this; 0: neither", "NUMBER")
       ->check(CLI::NonNegativeNumber);
-  add_number(app, "--steps", bench.steps, "steps to take the median of")->check(kCount);
-  add_number(app, "--settle", bench.settle, "seconds of steps before those", "SECONDS")->check(CLI::NonNegativeNumber);
-  const KeyFlags flags(
-      *app, {"device", "deterministic", "precision", "master_weights", "gradient_dtype", "optimizer_state_dtype",
-             "recompute", "experts_implementation", "expert_model_parallel_size", "zero_stage", "collective_timeout"});
+  const KeyFlags flags(*app, {kStepKeys.begin(), kStepKeys.end() - 1});
   add_examples(*app,
                {"mixtune bench step --model-config examples/quickstart/model.json --tokens 512 --steps 3 --settle 0",
                 "mixtune bench step --model-config examples/quickstart/model.json --tokens 512 --steps 3 --settle 0 "
                 "--mode forward --balanced"});
   return {app, [arguments, flags] {
-            run_step(*arguments, flags);
+            on_ranks(*arguments, flags, [&](const StepBench& measured, bool reports) {
+              const StepBenchResult result = bench_step(measured);
+              if (reports) arguments->common.report(measured, result);
+            });
+          }};
+}
+
+Command add_save(CLI::App& group) {
+  CLI::App* app = group.add_subcommand("save", "Checkpoints: what they cost training, and how fast they are written");
+  const auto arguments = std::make_shared<StepArguments>();
+  const auto folder = std::make_shared<std::string>();
+  app->add_option("FOLDER", *folder, "new folder for the checkpoints, which stay there")->type_name("")->required();
+  add_step_options(app, *arguments);
+  const KeyFlags flags(*app, {kStepKeys.begin(), kStepKeys.end()});
+  add_examples(*app, {"mixtune bench save out/bench-save --model-config examples/quickstart/model.json --tokens 512 "
+                      "--steps 3 --settle 0",
+                      "mixtune bench save out/bench-ranks --model-config examples/quickstart/model.json --tokens 256 "
+                      "--steps 3 --settle 0 --nproc 2 --checkpoint_host_memory 64MiB"});
+  return {app, [arguments, folder, flags] {
+            SaveBench bench = {.step = {}, .folder = *folder};
+            const Config config = load_config(std::nullopt, flags.overrides());
+            if (const std::string& memory = config.output.checkpoint_host_memory; memory != "auto")
+              bench.host_memory = parse_size(memory);
+            on_ranks(*arguments, flags, [&](const StepBench& measured, bool reports) {
+              bench.step = measured;
+              const SaveBenchResult result = bench_save(bench);
+              if (reports) arguments->common.report(bench, result);
+            });
           }};
 }
 
@@ -197,8 +236,8 @@ Command add_load(CLI::App& group) {
 }  // namespace
 
 Command add_bench(CLI::App& program) {
-  CLI::App* app = program.add_subcommand("bench", "Measure speed: of a training step, of each op, of loading weights");
-  Command bench = {app, {}, {add_step(*app), add_kernels(*app), add_load(*app)}};
+  CLI::App* app = program.add_subcommand("bench", "Measure speed: of a training step, of each op, of checkpoints");
+  Command bench = {app, {}, {add_step(*app), add_kernels(*app), add_save(*app), add_load(*app)}};
   add_examples(*app,
                {"mixtune bench step --model-config examples/quickstart/model.json --tokens 512 --steps 3 --settle 0",
                 "mixtune bench load examples/quickstart/pretrained"});

@@ -26,6 +26,8 @@ class Saver {
   Saver(Ctx& ctx, const State& state, const Ranks& ranks, const SaveOptions& typical, const Options& options);
 
   uint64_t checkpoint_bytes() const { return bytes_; }  // of a checkpoint, from all ranks
+  uint64_t copied_bytes() const { return own_bytes_; }  // that this rank copies to the host for one
+  uint64_t host_bytes() const { return behind_->bytes(); }
   // "... of checkpoints are written behind training" for the log, of this rank.
   std::string str() const;
 

@@ -51,6 +51,29 @@ const std::vector<std::string> kStep = {"bench",           "step",         "--mo
                                         "--settle=0",      "--steps=2",    "--device=cpu",
                                         "--json=step.json"};
 
+// With room for little, training waits; what is saved is the same.
+TEST_F(Bench, SaveReadsWhatItSaved) {
+  for (const std::vector<std::string>& more :
+       {std::vector<std::string>{}, {"--nproc=2", "--checkpoint_host_memory=1KB"}}) {
+    const std::string name = more.empty() ? "one" : "two";
+    std::vector<std::string> args = with(kStep, more);
+    args[1] = "save";
+    args.insert(args.begin() + 2, name);
+    args.push_back("--json=" + name + ".json");
+    std::erase(args, "--json=step.json");
+    run(args);
+    const auto figures = json(name + ".json");
+    EXPECT_EQ(figures["same"], true);
+    EXPECT_EQ(figures["host_bytes"] == uint64_t{32} << 20, !more.empty()) << figures["host_bytes"];
+    uint64_t bytes = 0;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(path(name + "/checkpoint-2")))
+      if (entry.is_regular_file() && entry.path().extension() == ".safetensors") bytes += entry.file_size();
+    EXPECT_NEAR(static_cast<double>(bytes), figures["bytes"].get<double>(), 64 << 10);  // headers
+    EXPECT_EQ(read(path(name + "/latest")), "checkpoint-2\n");
+    EXPECT_FALSE(std::filesystem::exists(path(name + "/checkpoint-1")));
+  }
+}
+
 TEST_F(Bench, StepPrintsItsFigures) {
   const std::string out = run(kStep).out;
   for (const char* text : {"CPU: step of 1 x 256 tokens", "tokens a second", "GEMM TFLOP/s", "attention, backward"})

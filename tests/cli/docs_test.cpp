@@ -298,7 +298,7 @@ TEST_P(HelpOf, EndsWithExamplesThatRun) {
 }
 
 constexpr std::array kCommands = {"train",    "evaluate", "generate",   "preprocess",    "init",      "inspect",
-                                  "estimate", "bench",    "bench step", "bench kernels", "bench load"};
+                                  "estimate", "bench",    "bench step", "bench kernels", "bench save", "bench load"};
 
 std::string name_of_help(const testing::TestParamInfo<const char*>& info) {
   return std::regex_replace(info.param, std::regex(" "), "_");
