@@ -95,4 +95,10 @@ std::string with_vocab_size(std::string config_json, int64_t vocab_size) {
   return with_member(std::move(config_json), "vocab_size", value);
 }
 
+std::string with_architectures(std::string config_json) {
+  constexpr std::string_view kKey = "architectures";
+  if (top_level_value(config_json, kKey)) return config_json;
+  return with_member(std::move(config_json), kKey, R"(["MixtralForCausalLM"])");
+}
+
 }  // namespace mixtune

@@ -16,4 +16,7 @@ std::string with_dtype(std::string config_json, DType dtype);
 // `config_json` with its top-level `vocab_size` set, or added.
 std::string with_vocab_size(std::string config_json, int64_t vocab_size);
 
+// `config_json` with `architectures` added, where it has no such key: llama.cpp goes by it, and transformers may not.
+std::string with_architectures(std::string config_json);
+
 }  // namespace mixtune

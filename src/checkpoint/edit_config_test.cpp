@@ -53,5 +53,12 @@ TEST(WithVocabSize, AddsTheKeyThatIsMissing) {
   EXPECT_EQ(with_vocab_size("{}", 32002), R"({"vocab_size": 32002})");
 }
 
+TEST(WithArchitectures, AddsThemWhereTheyAreMissing) {
+  EXPECT_EQ(with_architectures("{\n  \"a\": 1\n}\n"),
+            "{\n  \"architectures\": [\"MixtralForCausalLM\"],\n  \"a\": 1\n}\n");
+  const std::string same = "{\"a\": 1, \"architectures\": [\"MixtralForCausalLM\"]}";
+  EXPECT_EQ(with_architectures(same), same);
+}
+
 }  // namespace
 }  // namespace mixtune

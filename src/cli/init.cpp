@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,13 +12,12 @@
 #include "checkpoint/run_folder.h"
 #include "checkpoint/save.h"
 #include "cli/arguments.h"
+#include "cli/new_folder.h"
 #include "model/mixtral_config.h"
 #include "model/params.h"
 #include "train/model_tokenizer.h"
 
 namespace mixtune {
-
-namespace fs = std::filesystem;
 
 namespace {
 
@@ -31,21 +29,6 @@ struct InitArguments {
   int64_t seed = 42;
 };
 
-void check_new(const std::string& out) {
-  if (out.empty()) throw UserError("OUT", "is empty", "name a new folder");
-  std::error_code error;
-  if (fs::symlink_status(out, error).type() != fs::file_type::not_found)
-    throw UserError(printable(out, 200), error ? error.message() : "exists already", "name a new folder");
-}
-
-void make_parent(const std::string& out) {
-  const std::string parent = parent_folder(out);
-  std::error_code error;
-  fs::create_directories(parent, error);
-  if (error)
-    throw UserError(printable(parent, 200), fmt::format("cannot be made ({})", error.message()), "name another place");
-}
-
 std::string tokenizer_folder(const std::string& path, const MixtralConfig& model) {
   return parent_folder(open_model_tokenizer(model_folder(path), model)->path());
 }
@@ -54,7 +37,7 @@ void run_init(const InitArguments& arguments) {
   const std::string out = without_trailing_slash(arguments.out);
   const std::string text = read_small_file(arguments.config_file, kMaxConfigBytes, "give a config.json");
   const MixtralConfig config = parse_mixtral_config(text, printable(arguments.config_file, 200));
-  check_new(out);
+  check_new_folder(out);
   std::vector<SideFile> side_files;
   if (!arguments.tokenizer.empty())
     side_files = read_side_files(tokenizer_folder(arguments.tokenizer, config), SideFiles::kTokenizer);
@@ -62,7 +45,7 @@ void run_init(const InitArguments& arguments) {
   Stack stack("conversions", Device{}, 1 << 20);
   Ctx ctx{{}, stack, stack};
   initialise_weights(ctx, config, {.seed = static_cast<uint64_t>(arguments.seed)}, state);
-  make_parent(out);
+  make_parent_folder(out);
   save_checkpoint(ctx, state,
                   {.out_folder = out,
                    .config_json = text,

@@ -1,0 +1,151 @@
+#include "checkpoint/export_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "base/staged.h"
+#include "checkpoint/convert.h"
+#include "checkpoint/edit_config.h"
+#include "checkpoint/index.h"
+#include "checkpoint/read_in_turn.h"
+#include "checkpoint/shards.h"
+#include "checkpoint/state_index.h"
+
+namespace mixtune {
+
+namespace {
+
+using Shards = std::vector<std::vector<TensorEntry>>;
+
+std::vector<TensorEntry> new_entries(const State& shape, const SaveOptions& options) {
+  std::vector<TensorEntry> entries;
+  for (int param = 0; param < shape.size(); ++param)
+    for (const HfBlock& block : shape.spec(param).blocks) {
+      MT_CHECK(block.elements() == block.shape().elements() && block.added == 0);
+      entries.push_back({block.name, saved_dtype(shape, options, param, block), block.shape()});
+    }
+  return entries;
+}
+
+// Neighbouring elements of a file, as many as are read at once, and the tensor that they become a part of.
+struct ExportPart {
+  const SafetensorsFile* file;
+  DType dtype;
+  size_t shard, entry;
+  int64_t first;  // in the tensor
+};
+
+struct ExportPlan {
+  std::vector<ExportPart> parts;
+  std::vector<FileStretch> stretches;  // of each part
+
+  void add(const StateRun& run, size_t shard, size_t entry) {
+    const uint64_t size = dtype_size(run.dtype);
+    const auto most = static_cast<int64_t>(kMostInTurn / size);
+    for (int64_t done = 0; done < run.count; done += most) {
+      const uint64_t begin = run.begin + done * size;
+      parts.push_back({run.file, run.dtype, shard, entry, run.to + done});
+      stretches.push_back({&run.file->file(), begin, begin + std::min(most, run.count - done) * size});
+    }
+  }
+};
+
+// The parts of all tensors, in the order of the new files.
+ExportPlan make_plan(const Shards& shards, const HfFolder& source, const std::optional<StateIndex>& state,
+                     ExportReport& report) {
+  ExportPlan plan;
+  for (size_t s = 0; s < shards.size(); ++s)
+    for (size_t e = 0; e < shards[s].size(); ++e) {
+      const TensorEntry& entry = shards[s][e];
+      const int64_t n = entry.shape.elements();
+      const HfFolder::Stored stored = source.stored({.name = entry.name, .box = Box(entry.shape)});
+      if (stored.dtype == entry.dtype || !state || !state->has_weight(entry.name)) {
+        plan.add({stored.file, stored.begin, stored.dtype, 0, n}, s, e);
+        continue;
+      }
+      ++report.from_state;
+      for (const StateRun& run : state->weight_runs(entry.name, {Box(entry.shape), 0, n})) plan.add(run, s, e);
+    }
+  return plan;
+}
+
+// Converts values of files to those of another type.
+class FileConverter {
+ public:
+  // The bytes of `to`, valid until the next call. Throws UserError where a value is not finite, or too large for `to`.
+  std::span<const std::byte> operator()(std::span<const std::byte> bytes, const ExportPart& part,
+                                        const TensorEntry& to) {
+    if (part.dtype == to.dtype) {
+      if (!all_finite(bytes, part.dtype)) throw_not_finite(*part.file, to.name);
+      return bytes;
+    }
+    wide_.resize(bytes.size() / dtype_size(part.dtype));
+    if (!decode(bytes, part.dtype, host_tensor(wide_.data(), {static_cast<int64_t>(wide_.size())})))
+      throw_not_finite(*part.file, to.name);
+    if (to.dtype == DType::kF32) return std::as_bytes(std::span(wide_));
+    narrow_.resize(wide_.size() * dtype_size(to.dtype));
+    if (!narrow(wide_, to.dtype, narrow_))
+      throw UserError(printable_path(part.file->path()),
+                      fmt::format("tensor '{}' holds a value too large for {}", to.name, dtype_name(to.dtype)),
+                      to.dtype == DType::kF16 ? "give --dtype bf16 or fp32" : "give --dtype fp32");
+    return narrow_;
+  }
+
+ private:
+  std::vector<float> wide_;
+  std::vector<std::byte> narrow_;
+};
+
+void write_shards(const Shards& shards, const ExportPlan& plan, const std::string& folder,
+                  const std::function<void()>& advanced) {
+  std::optional<SafetensorsWriter> writer;
+  size_t open = 0;  // the number of the writer's file
+  FileConverter converted;
+  read_in_turn(plan.stretches, [&](size_t i, std::span<const std::byte> bytes) {
+    const ExportPart& part = plan.parts[i];
+    if (!writer || part.shard != open) {
+      if (writer) writer->finish();
+      open = part.shard;
+      writer.emplace(folder + "/" + shard_name(open, shards.size()), shards[open]);
+    }
+    const TensorEntry& entry = shards[open][part.entry];
+    writer->write(part.entry, part.first * dtype_size(entry.dtype), converted(bytes, part, entry));
+    if (advanced) advanced();
+  });
+  if (writer) writer->finish();
+}
+
+void write_index(const Shards& shards, uint64_t bytes, const std::string& folder) {
+  if (shards.size() == 1) return;
+  WeightMap weight_map;
+  for (size_t s = 0; s < shards.size(); ++s)
+    for (const TensorEntry& entry : shards[s]) weight_map.emplace(entry.name, shard_name(s, shards.size()));
+  write_file(folder + "/" + kIndexFile, format_index(weight_map, bytes));
+}
+
+}  // namespace
+
+ExportReport export_model(const State& shape, const SaveOptions& options) {
+  const HfFolder& source = *options.source;
+  std::vector<TensorEntry> entries = new_entries(shape, options);
+  ExportReport report{.tensors = entries.size()};
+  for (const TensorEntry& entry : entries) report.bytes += entry.bytes();
+  const Shards shards = cut_into_shards(std::move(entries), options.max_shard_size);
+  report.files = shards.size();
+  std::optional<StateIndex> state;
+  if (options.dtype && StateIndex::is_in(source.path())) state.emplace(source.path());
+  const ExportPlan plan = make_plan(shards, source, state, report);
+  StagedFolder folder(options.out_folder);
+  write_shards(shards, plan, folder.path(), options.advanced);
+  write_index(shards, report.bytes, folder.path());
+  for (const SideFile& file : options.side_files) write_file(folder.path() + "/" + file.name, file.content);
+  write_file(folder.path() + "/config.json",
+             options.dtype ? with_dtype(options.config_json, *options.dtype) : options.config_json);
+  folder.commit();
+  return report;
+}
+
+}  // namespace mixtune
