@@ -44,8 +44,7 @@ void add_faults(const std::string& where, const StoredFile& now, const StoredFil
     faults.emplace_back(where, "its header is not the one that was written", kGetCopy);
 }
 
-void verify_file(const std::string& checkpoint, const std::string& name, const StoredFile& was, Verification& result,
-                 const std::function<void()>& advanced) {
+void verify_file(const std::string& checkpoint, const std::string& name, const StoredFile& was, Verification& result) {
   const std::string where = printable_path(checkpoint + "/" + name);
   std::error_code error;
   const uintmax_t size = fs::file_size(checkpoint + "/" + name, error);
@@ -57,7 +56,7 @@ void verify_file(const std::string& checkpoint, const std::string& name, const S
     result.faults.emplace_back(where, fmt::format("has {} bytes, {} were written", size, was.size), kGetCopy);
     return;
   }
-  const StoredFile now = digest_file(path_within(checkpoint, name), advanced);
+  const StoredFile now = digest_file(path_within(checkpoint, name));
   result.bytes += now.size;
   if (now.xxh3 != was.xxh3) add_faults(where, now, was, result.faults);
 }
@@ -70,7 +69,7 @@ void warn_of_others(const std::string& checkpoint, const Manifest& manifest) {
 
 }  // namespace
 
-Verification verify_checkpoint(const std::string& checkpoint, const std::function<void()>& advanced) {
+Verification verify_checkpoint(const std::string& checkpoint) {
   if (!has_manifest(checkpoint))
     throw UserError(printable_path(checkpoint),
                     fmt::format("has no {}, and so no digests to hold its files against: it is a model's folder, or "
@@ -81,7 +80,7 @@ Verification verify_checkpoint(const std::string& checkpoint, const std::functio
   Verification result{.files = manifest.files.size(), .faults = {}};
   for (const auto& [name, file] : manifest.files) {
     try {
-      verify_file(checkpoint, name, file, result, advanced);
+      verify_file(checkpoint, name, file, result);
     } catch (const Error& unreadable) {
       result.faults.emplace_back("", unreadable.what(), "");
     }

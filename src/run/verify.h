@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -17,8 +16,7 @@ struct Verification {
 };
 
 // Reads every byte of the files that the checkpoint's manifest names, and holds them against its digests. Warns of
-// files that it does not name. `advanced`, if any, is called every 16 MiB. Throws UserError where the folder has no
-// manifest, or a damaged one.
-Verification verify_checkpoint(const std::string& checkpoint, const std::function<void()>& advanced = {});
+// files that it does not name. Throws UserError where the folder has no manifest, or a damaged one.
+Verification verify_checkpoint(const std::string& checkpoint);
 
 }  // namespace mixtune

@@ -297,9 +297,9 @@ TEST_P(HelpOf, EndsWithExamplesThatRun) {
   EXPECT_GE(count, 2);
 }
 
-constexpr std::array kCommands = {"train",         "evaluate",   "generate",  "preprocess", "init",
-                                  "export",        "inspect",    "estimate",  "bench",      "bench step",
-                                  "bench kernels", "bench save", "bench load"};
+constexpr std::array kCommands = {"train",      "evaluate",      "generate",   "preprocess", "init",
+                                  "export",     "inspect",       "diff",       "estimate",   "bench",
+                                  "bench step", "bench kernels", "bench save", "bench load"};
 
 std::string name_of_help(const testing::TestParamInfo<const char*>& info) {
   return std::regex_replace(info.param, std::regex(" "), "_");

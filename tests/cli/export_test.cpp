@@ -226,6 +226,15 @@ TEST_F(Export, NothingInTheStatesIndexIsTrusted) {
   refused("[]", "");
 }
 
+// The shell's limit on a file's size stands for a full disk.
+TEST_F(Export, AWriteThatFailsLeavesNothing) {
+  const auto before = snapshot(work_.path());
+  const Outcome outcome = run_shell("ulimit -f 200; \"$0\" export model out", work_.path());
+  EXPECT_EQ(outcome.code, 1) << outcome.err;
+  expect_one_error(outcome, {"model.safetensors", "written"});
+  EXPECT_EQ(snapshot(work_.path()), before);
+}
+
 TEST_F(Export, BadFlagsAreNamed) {
   expect_refused({"model", "out", "--dtype=fp8"}, {"--dtype"});
   expect_refused({"model", "out", "--max_shard_size=5"}, {"--max_shard_size"});
