@@ -151,9 +151,9 @@ void write_whole_file(const std::string& path, std::string_view content, Existin
 
 void remove_whole(const std::string& path) {
   const std::string temporary = temporary_name(path);
-  move(path, temporary);
   std::error_code error;
-  fs::remove_all(temporary, error);
+  fs::rename(path, temporary, error);
+  if (!error) fs::remove_all(temporary, error);
   if (error)
     throw Error(printable_path(path), fmt::format("cannot be removed: {}", error.message()), "remove it by hand");
 }
