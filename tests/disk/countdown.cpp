@@ -7,6 +7,7 @@
 //                             eio: that call fails
 //                             enospc: from that call on every one fails that takes space
 //                             short: a write makes half of its bytes
+//                             wait: that call is made once there is a file of the log's name and ".go"
 // Every function is a system call, so that nothing of this process is used while it is in an unknown state.
 #include <fcntl.h>
 #include <linux/limits.h>
@@ -27,12 +28,13 @@
 
 namespace {
 
-enum class Action { kNone, kKill, kEio, kEnospc, kShort };
+enum class Action { kNone, kKill, kEio, kEnospc, kShort, kWait };
 enum class Takes { kSpace, kNothing };
 
 struct Settings {
   std::string_view folder;
   int log = -1;
+  std::string go;  // a file
   long at = 0;
   Action action = Action::kNone;
 };
@@ -41,6 +43,7 @@ Action action_of(std::string_view name) {
   if (name == "kill") return Action::kKill;
   if (name == "eio") return Action::kEio;
   if (name == "enospc") return Action::kEnospc;
+  if (name == "wait") return Action::kWait;
   return name == "short" ? Action::kShort : Action::kNone;
 }
 
@@ -52,6 +55,7 @@ const Settings& settings() {
     if (folder == nullptr || log == nullptr) return read;
     read.folder = folder;
     read.log = static_cast<int>(syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+    read.go = std::string(log) + ".go";
     read.at = at == nullptr ? 0 : atol(at);
     read.action = action_of(action == nullptr ? "" : action);
     return read;
@@ -85,6 +89,10 @@ bool counts(std::string_view path) {
   for (;;) pause();
 }
 
+void wait_for(const std::string& file) {
+  while (access(file.c_str(), F_OK) != 0) usleep(1000);
+}
+
 // What becomes of a call.
 struct Fate {
   int error = 0;                    // it fails so
@@ -109,8 +117,11 @@ Fate fate_of(const char* call, const std::string& path, Takes takes) {
     }
     case Action::kShort:
       return {.half = is_it};
+    case Action::kWait:
+      if (is_it) wait_for(settings().go);
+      return {};
     case Action::kNone:
-      break;
+      return {};
   }
   return {};
 }

@@ -95,6 +95,16 @@ Outcome DiskRuns::run_counted(const Args& args, const std::string& action, int a
                    path("."));
 }
 
+Outcome DiskRuns::run_while(const Args& args, int at, const std::function<void()>& meanwhile) const {
+  fs::remove(path("calls"));
+  fs::remove(path("calls.go"));
+  auto outcome = std::async(std::launch::async, [&] { return run_counted(args, "wait", at); });
+  EXPECT_TRUE(comes_true([&] { return count_of(read(path("calls")), "\n") >= at; }));
+  meanwhile();
+  write(path("calls.go"), "");
+  return outcome.get();
+}
+
 std::vector<Call> DiskRuns::calls() const {
   std::vector<Call> calls;
   for (const std::string& line : lines_of(read(path("calls")))) {
@@ -132,10 +142,12 @@ void DiskRuns::expect_sound(int ended_at, bool killed) const {
 void DiskRuns::expect_checkpoints(int ended_at) const {
   std::map<std::string, bool> in_place;
   for (const Call& call : calls()) {
-    if (call.number == ended_at || call.name != "rename") continue;
     const std::string file = call.file();
-    if (file.starts_with("checkpoint-")) in_place[file] = true;
-    if (file.starts_with(".checkpoint-")) in_place[file.substr(1, file.find(".tmp-") - 1)] = false;
+    const bool to = file.starts_with("checkpoint-"), from = file.starts_with(".checkpoint-");
+    if (call.name != "rename" || (!to && !from)) continue;
+    const std::string name = to ? file : file.substr(1, file.find(".tmp-") - 1);
+    in_place[name] = to;
+    if (call.number == ended_at) in_place.erase(name);  // made or not
   }
   for (const auto& [name, is_there] : in_place)
     if (is_there) {

@@ -45,6 +45,8 @@ class DiskRuns : public RankRuns {
   Outcome run_counted(const Args& args, const std::string& action = "", int at = 0) const;
   // The calls of the last such run, the one that went wrong too.
   std::vector<Call> calls() const;
+  // Runs, and calls `meanwhile` when the call number `at` is about to be made.
+  Outcome run_while(const Args& args, int at, const std::function<void()>& meanwhile) const;
 
   // Whatever has its final name in `out` is whole: checkpoints have the bytes of a run that was never stopped, and
   // `latest` names one. Every checkpoint that the last counted run had put in place, `ended_at` that call, is there
