@@ -15,6 +15,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <optional>
 #include <vector>
 
@@ -56,8 +57,14 @@ std::optional<Maker> maker(std::string_view name) {
   return Maker{rest.substr(0, digits), pid};
 }
 
+// A process that nobody has waited for yet, as in a container whose first process never does, runs no more.
 bool runs(pid_t pid) {
-  return kill(pid, 0) == 0 || errno == EPERM;
+  if (kill(pid, 0) != 0 && errno != EPERM) return false;
+  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+  std::string stat;  // "PID (NAME) STATE ..."
+  std::getline(file, stat);
+  const size_t name_end = stat.rfind(") ");
+  return name_end == stat.npos || (stat[name_end + 2] != 'Z' && stat[name_end + 2] != 'X');
 }
 
 bool is_old(const fs::path& path) {

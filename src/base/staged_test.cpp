@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -130,6 +131,16 @@ TEST_F(Staged, NothingIsWrittenThroughALink) {
   EXPECT_EQ(entries(), (std::vector<std::string>{"dangling", "link", "other", "precious"}));
 }
 
+TEST_F(Staged, WhatCannotBeRemovedIsTold) {
+  try {
+    remove_whole(path("gone"));
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("gone: cannot be removed: No such file"), std::string::npos)
+        << error.what();
+  }
+}
+
 // No other process, nor another run of this one, can know the name and be there first.
 TEST_F(Staged, NamesCannotBeGuessed) {
   const StagedPath first(path("out")), second(path("out"));
@@ -165,6 +176,18 @@ TEST_F(Staged, RemovesWhatEndedProcessesLeft) {
   std::vector<std::string> expected = {running, own, elsewhere, other, foreign, odd, "out"};
   std::ranges::sort(expected);
   EXPECT_EQ(entries(), expected);
+}
+
+// As in a container whose first process never waits for what it is given.
+TEST_F(Staged, AProcessThatNobodyHasWaitedForHasEnded) {
+  const pid_t child = fork();
+  if (child == 0) _exit(0);
+  siginfo_t ended{};
+  ASSERT_EQ(waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT), 0);
+  std::filesystem::create_directory(path(name_of("out", host_name(), child)));
+  remove_stale(folder_, "out");
+  EXPECT_TRUE(entries().empty());
+  waitpid(child, nullptr, 0);
 }
 
 }  // namespace
