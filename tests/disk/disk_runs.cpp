@@ -10,11 +10,16 @@ namespace mixtune {
 
 namespace {
 
+bool is_timed(const std::string& field) {
+  return field.starts_with("rank_") || field == "milliseconds" || field == "tokens_per_second" || field == "plans";
+}
+
 // What a record says on any machine.
 std::string untimed(const std::string& line) {
   nlohmann::json record = nlohmann::json::parse(line, nullptr, false);
   if (!record.is_object()) return line;
-  for (const char* field : {"milliseconds", "tokens_per_second", "plans"}) record.erase(field);
+  for (auto field = record.begin(); field != record.end();)
+    field = is_timed(field.key()) ? record.erase(field) : std::next(field);
   return record.dump();
 }
 
