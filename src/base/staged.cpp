@@ -32,14 +32,21 @@ constexpr std::string_view kMark = ".tmp-";
 constexpr int kWordDigits = 16;
 constexpr std::chrono::hours kStale{7 * 24};  // another host's temporary names
 
+// What the words of this process begin with. One before it may have had its number: a container's first always has.
+const std::string& own_digits() {
+  static const std::string digits = unguessable_word().substr(kWordDigits / 2);
+  return digits;
+}
+
 std::string temporary_name(const std::string& path) {
-  return fmt::format("{}/.{}{}{}-{}-{}", parent_folder(path), fs::path(path).filename().string(), kMark, host_name(),
-                     getpid(), unguessable_word());
+  return fmt::format("{}/.{}{}{}-{}-{}{}", parent_folder(path), fs::path(path).filename().string(), kMark, host_name(),
+                     getpid(), own_digits(), unguessable_word().substr(kWordDigits / 2));
 }
 
 struct Maker {
   std::string_view host;
   pid_t pid;
+  std::string_view word;
 };
 
 // The maker of a temporary name; none if it is not one.
@@ -54,7 +61,7 @@ std::optional<Maker> maker(std::string_view name) {
   pid_t pid = 0;
   const auto [end, error] = std::from_chars(rest.data() + digits + 1, rest.data() + word, pid);
   if (error != std::errc() || end != rest.data() + word || pid <= 0) return {};
-  return Maker{rest.substr(0, digits), pid};
+  return Maker{rest.substr(0, digits), pid, rest.substr(word + 1)};
 }
 
 // A process that nobody has waited for yet, as in a container whose first process never does, runs no more.
@@ -75,7 +82,8 @@ bool is_old(const fs::path& path) {
 }
 
 bool is_stale(const Maker& maker, const fs::path& path) {
-  return maker.host == host_name() ? !runs(maker.pid) : is_old(path);
+  if (maker.host != host_name()) return is_old(path);
+  return maker.pid == getpid() ? !maker.word.starts_with(own_digits()) : !runs(maker.pid);
 }
 
 [[noreturn]] void fail_move(const std::string& to, int error) {

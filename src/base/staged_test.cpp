@@ -159,11 +159,13 @@ std::string name_of(const std::string& name, const std::string& host, int64_t pi
 
 TEST_F(Staged, RemovesWhatEndedProcessesLeft) {
   constexpr int kEnded = 999999999;
-  const std::string running = name_of("out", host_name(), getppid()), own = name_of("out", host_name(), getpid()),
+  const StagedPath own(path("out"));
+  const std::string running = name_of("out", host_name(), getppid()), before = name_of("out", host_name(), getpid()),
+                    own_name = std::filesystem::path(own.path()).filename(),
                     elsewhere = name_of("out", "node-7", kEnded), old = name_of("out", "node-8", getpid()),
                     other = name_of("outer", host_name(), kEnded), foreign = ".out.tmp-999999999", odd = ".out.tmp-x";
   for (const std::string& name :
-       {running, own, elsewhere, old, other, foreign, odd, name_of("out", host_name(), kEnded)})
+       {running, own_name, before, elsewhere, old, other, foreign, odd, name_of("out", host_name(), kEnded)})
     std::filesystem::create_directory(path(name));
   write_file(path(old) + "/file", "text");
   std::filesystem::last_write_time(path(old),
@@ -173,7 +175,7 @@ TEST_F(Staged, RemovesWhatEndedProcessesLeft) {
     write_file(staged.path() + "/file", "text");
     staged.commit();
   }
-  std::vector<std::string> expected = {running, own, elsewhere, other, foreign, odd, "out"};
+  std::vector<std::string> expected = {running, own_name, elsewhere, other, foreign, odd, "out"};
   std::ranges::sort(expected);
   EXPECT_EQ(entries(), expected);
 }
