@@ -35,6 +35,7 @@ bool every_call();
 class DiskRuns : public RankRuns {
  protected:
   void SetUp() override;
+  void make_inputs();
 
   static Args steps(int save_total_limit = 1);
   // Those that a test is to make go wrong: the first of neighbours of one kind and file, of these each `stride`-th from
