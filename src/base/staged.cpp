@@ -168,7 +168,10 @@ void remove_whole(const std::string& path) {
   const std::string temporary = temporary_name(path);
   std::error_code error;
   fs::rename(path, temporary, error);
-  if (!error) fs::remove_all(temporary, error);
+  if (!error) {
+    sync_folder(parent_folder(path));  // before a file of it goes
+    fs::remove_all(temporary, error);
+  }
   if (error)
     throw Error(printable_path(path), fmt::format("cannot be removed: {}", error.message()), "remove it by hand");
 }

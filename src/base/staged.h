@@ -50,7 +50,7 @@ class StagedFolder {
 enum class Existing { kRefused, kReplaced };
 void write_whole_file(const std::string& path, std::string_view content, Existing existing);
 
-// Removes a file or folder. A kill in between leaves no half of it under its own name.
+// Removes a file or folder. A kill or a power cut in between leaves no half of it under its own name.
 void remove_whole(const std::string& path);
 
 // Removes what killed processes left in `folder` under temporary names for names that start with `prefix`. Nobody here
