@@ -28,8 +28,8 @@ if(MIXTUNE_SANITIZE)
 endif()
 
 # mixtune_layer(NAME SOURCES... [CUDA sources...] [NO_CUDA sources...] [LINK libraries...]): the library of one folder
-# of src/. A build for CUDA takes the sources after CUDA, another one those after NO_CUDA. With MIXTUNE_UNITY its sources
-# are compiled by sixteens: names in a folder's anonymous namespaces differ.
+# of src/. A build for CUDA takes the sources after CUDA, another one those after NO_CUDA. With MIXTUNE_UNITY ON its
+# sources are compiled by sixteens: names in a folder's anonymous namespaces differ.
 function(mixtune_layer name)
   cmake_parse_arguments(ARG "" "" "CUDA;NO_CUDA;LINK" ${ARGN})
   if(MIXTUNE_HAS_CUDA)
@@ -37,7 +37,9 @@ function(mixtune_layer name)
   else()
     add_library(mixtune_${name} STATIC ${ARG_UNPARSED_ARGUMENTS} ${ARG_NO_CUDA})
   endif()
-  set_target_properties(mixtune_${name} PROPERTIES UNITY_BUILD ${MIXTUNE_UNITY} UNITY_BUILD_BATCH_SIZE 16)
+  if(MIXTUNE_UNITY STREQUAL "ON")
+    set_target_properties(mixtune_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 16)
+  endif()
   target_link_libraries(mixtune_${name} PUBLIC mixtune_flags ${ARG_LINK})
 endfunction()
 
@@ -58,7 +60,7 @@ endfunction()
 
 # mixtune_test(NAME SOURCES... [SERIAL] [LINK libraries...]): one GoogleTest program, a ctest entry for each of its
 # tests. SERIAL: none runs beside another.
-# With MIXTUNE_UNITY its sources are compiled by sixteens, too.
+# With MIXTUNE_UNITY ON or TESTS its sources are compiled by sixteens.
 # Tests' own sources are optimised less than what they test: compiling them is most of a build.
 if(MIXTUNE_SANITIZE)
   set(test_optimization -O0)
@@ -71,7 +73,9 @@ function(mixtune_test name)
   endif()
   cmake_parse_arguments(ARG "SERIAL" "" "LINK" ${ARGN})
   add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
-  set_target_properties(${name} PROPERTIES UNITY_BUILD ${MIXTUNE_UNITY} UNITY_BUILD_BATCH_SIZE 16)
+  if(MIXTUNE_UNITY STREQUAL "ON" OR MIXTUNE_UNITY STREQUAL "TESTS")
+    set_target_properties(${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 16)
+  endif()
   target_compile_options(${name} PRIVATE "$<$<AND:$<COMPILE_LANGUAGE:CXX>,$<NOT:$<CONFIG:Debug>>>:${test_optimization}>")
   target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest_main)
   mixtune_test_program(${name})

@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/log.h"
 
 namespace mixtune {
 
@@ -93,6 +94,13 @@ uint64_t free_space(const std::string& folder) {
   // A file system without limits of its own says that it has no blocks at all.
   if (statvfs(folder.c_str(), &disk) != 0 || disk.f_blocks == 0) return std::numeric_limits<uint64_t>::max();
   return uint64_t{disk.f_bavail} * disk.f_frsize;
+}
+
+void check_space(const std::string& path, uint64_t bytes) {
+  if (const uint64_t free = free_space(parent_folder(path)); free < bytes)
+    throw Error(printable_path(path),
+                fmt::format("takes {}, and its disk has {} left", format_bytes(bytes), format_bytes(free)),
+                "free some space on this disk or write to another");
 }
 
 std::string parent_folder(const std::string& path) {

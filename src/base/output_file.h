@@ -45,6 +45,9 @@ void sync_folder(const std::string& path);
 // The bytes that can still be written on a folder's disk; the largest number where it does not say.
 uint64_t free_space(const std::string& folder);
 
+// Throws Error where the disk of `path`, which is to be made, has less room.
+void check_space(const std::string& path, uint64_t bytes);
+
 // The folder that holds `path`, never "".
 std::string parent_folder(const std::string& path);
 

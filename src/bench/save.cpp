@@ -80,7 +80,7 @@ class Saves {
     wait(instance_.ctx());
     const double copied = milliseconds_since(start);
     saver_->finish();
-    return {copied, milliseconds_since(start)};
+    return {copied, last_milliseconds()};
   }
 
   // Beside steps: the milliseconds of each until all ranks are settled, the first with the save's beginning; and until
@@ -97,8 +97,11 @@ class Saves {
       steps.push_back(milliseconds_since(began));
     }
     saver_->finish();
-    return {steps, milliseconds_since(start)};
+    return {steps, last_milliseconds()};
   }
+
+  // Rank 0 alone sees it; the largest is that of all ranks.
+  double last_milliseconds() const { return saver_->last_seconds() * 1e3; }
 
   std::string last() const { return options_.out_folder; }
 

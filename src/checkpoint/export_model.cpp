@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/output_file.h"
 #include "base/staged.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/edit_config.h"
@@ -62,12 +63,13 @@ ExportPlan make_plan(const Shards& shards, const HfFolder& source, const std::op
       const TensorEntry& entry = shards[s][e];
       const int64_t n = entry.shape.elements();
       const HfFolder::Stored stored = source.stored({.name = entry.name, .box = Box(entry.shape)});
-      if (stored.dtype == entry.dtype || !state || !state->has_weight(entry.name)) {
+      if (stored.dtype == entry.dtype || !state || !state->is_finer(entry.name)) {
         plan.add({stored.file, stored.begin, stored.dtype, 0, n}, s, e);
         continue;
       }
       ++report.from_state;
-      for (const StateRun& run : state->weight_runs(entry.name, {Box(entry.shape), 0, n})) plan.add(run, s, e);
+      for (const StateRun& run : state->runs({entry.name, StateKind::kWeight}, {Box(entry.shape), 0, n}))
+        plan.add(run, s, e);
     }
   return plan;
 }
@@ -99,8 +101,7 @@ class FileConverter {
   std::vector<std::byte> narrow_;
 };
 
-void write_shards(const Shards& shards, const ExportPlan& plan, const std::string& folder,
-                  const std::function<void()>& advanced) {
+void write_shards(const Shards& shards, const ExportPlan& plan, const std::string& folder) {
   std::optional<SafetensorsWriter> writer;
   size_t open = 0;  // the number of the writer's file
   FileConverter converted;
@@ -113,7 +114,6 @@ void write_shards(const Shards& shards, const ExportPlan& plan, const std::strin
     }
     const TensorEntry& entry = shards[open][part.entry];
     writer->write(part.entry, part.first * dtype_size(entry.dtype), converted(bytes, part, entry));
-    if (advanced) advanced();
   });
   if (writer) writer->finish();
 }
@@ -136,10 +136,11 @@ ExportReport export_model(const State& shape, const SaveOptions& options) {
   const Shards shards = cut_into_shards(std::move(entries), options.max_shard_size);
   report.files = shards.size();
   std::optional<StateIndex> state;
-  if (options.dtype && StateIndex::is_in(source.path())) state.emplace(source.path());
+  if (options.dtype && StateIndex::is_in(source.path())) state.emplace(source.path(), "use another checkpoint");
   const ExportPlan plan = make_plan(shards, source, state, report);
+  check_space(options.out_folder, report.bytes);
   StagedFolder folder(options.out_folder);
-  write_shards(shards, plan, folder.path(), options.advanced);
+  write_shards(shards, plan, folder.path());
   write_index(shards, report.bytes, folder.path());
   for (const SideFile& file : options.side_files) write_file(folder.path() + "/" + file.name, file.content);
   write_file(folder.path() + "/config.json",

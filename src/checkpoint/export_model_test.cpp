@@ -94,7 +94,7 @@ TEST_F(ExportModel, AFailureLeavesNothing) {
   EXPECT_EQ(entries(folder_.path()), std::vector<std::string>{"source"});
 }
 
-TEST(Shards, AreFilledInOrderAndSortedByWidthAndName) {
+TEST(Shards, AreFilledInOrderWideTypesFirst) {
   const auto entry = [](const char* name, DType dtype, int64_t n) {
     return TensorEntry{name, dtype, {n}};
   };
@@ -105,7 +105,7 @@ TEST(Shards, AreFilledInOrderAndSortedByWidthAndName) {
   std::vector<std::vector<std::string>> names;
   for (const auto& shard : shards)
     for (names.emplace_back(); const TensorEntry& tensor : shard) names.back().push_back(tensor.name);
-  EXPECT_EQ(names, (std::vector<std::vector<std::string>>{{"b", "a", "c"}, {"large"}, {"d"}}));
+  EXPECT_EQ(names, (std::vector<std::vector<std::string>>{{"b", "c", "a"}, {"large"}, {"d"}}));
   EXPECT_EQ(shard_name(0, 1), "model.safetensors");
   EXPECT_EQ(shard_name(1, 3), "model-00002-of-00003.safetensors");
 }

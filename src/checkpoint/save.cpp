@@ -16,13 +16,13 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "base/output_file.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/counted_part.h"
 #include "checkpoint/edit_config.h"
 #include "checkpoint/hf_folder.h"
 #include "checkpoint/index.h"
+#include "checkpoint/shards.h"
 #include "parallel/ranks.h"
 
 namespace mixtune {
@@ -37,7 +37,7 @@ struct HubTensor {
   std::optional<Shape> stored;  // its shape in the checkpoint that it was loaded from, if any
 };
 
-using Shard = std::vector<HubTensor>;
+using Shard = std::vector<TensorEntry>;
 
 std::vector<HubTensor> hub_tensors(const State& state) {
   std::vector<HubTensor> tensors;
@@ -57,32 +57,16 @@ std::vector<HubTensor> hub_tensors(const State& state) {
   return tensors;
 }
 
-void choose_dtypes(std::vector<HubTensor>& tensors, const SaveOptions& options) {
-  if (options.dtype) {
-    for (HubTensor& tensor : tensors) tensor.entry.dtype = *options.dtype;
-    return;
+std::vector<TensorEntry> entries_of(const std::vector<HubTensor>& tensors, const SaveOptions& options) {
+  std::vector<TensorEntry> entries;
+  for (const HubTensor& tensor : tensors) {
+    entries.push_back(tensor.entry);
+    if (options.dtype)
+      entries.back().dtype = *options.dtype;
+    else if (tensor.stored)
+      entries.back().dtype = *options.source->locate(tensor.entry.name, *tensor.stored).stored->dtype;
   }
-  for (HubTensor& tensor : tensors)
-    if (tensor.stored) tensor.entry.dtype = *options.source->locate(tensor.entry.name, *tensor.stored).stored->dtype;
-}
-
-std::vector<Shard> split(std::vector<HubTensor> tensors, uint64_t max_shard_size) {
-  std::vector<Shard> shards;
-  uint64_t used = 0;
-  for (HubTensor& tensor : tensors) {
-    const uint64_t bytes = tensor.entry.bytes();
-    if (shards.empty() || used + bytes > max_shard_size) {
-      shards.emplace_back();
-      used = 0;
-    }
-    used += bytes;
-    shards.back().push_back(std::move(tensor));
-  }
-  // Wide types first, so that every tensor is aligned to its type; otherwise in the order in which they are written.
-  for (Shard& shard : shards)
-    std::ranges::stable_sort(shard, std::greater(),
-                             [](const HubTensor& tensor) { return dtype_size(tensor.entry.dtype); });
-  return shards;
+  return entries;
 }
 
 // Converts chunks of weights to bytes of a file's type.
@@ -119,16 +103,13 @@ struct Files {
   WeightMap weight_map;          // of all ranks, at rank 0
   uint64_t total_size = 0;
 
-  std::string name(int64_t i) const {
-    return count == 1 ? kWeightsFile : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, count);
-  }
+  std::string name(int64_t i) const { return shard_name(static_cast<size_t>(i), static_cast<size_t>(count)); }
 };
 
 Files name_files(Ctx& ctx, const std::vector<Shard>& shards, Communicator& world) {
   std::string names;  // "FILE NAME BYTES" lines, the files counted from this rank's first
   for (size_t i = 0; i < shards.size(); ++i)
-    for (const HubTensor& tensor : shards[i])
-      names += fmt::format("{} {} {}\n", i, tensor.entry.name, tensor.entry.bytes());
+    for (const TensorEntry& entry : shards[i]) names += fmt::format("{} {} {}\n", i, entry.name, entry.bytes());
   Files files;
   const std::vector<std::string> all =
       gather_texts(ctx, world, "names of saved tensors", fmt::format("{}\n{}", shards.size(), names));
@@ -148,90 +129,95 @@ Files name_files(Ctx& ctx, const std::vector<Shard>& shards, Communicator& world
   return files;
 }
 
-// This rank's files, on the thread that writes. Each is open from the first of its bytes to the last.
-class ShardFiles {
+// A file of this rank. Open from the first of its bytes to the last.
+class ShardFile {
  public:
-  ShardFiles(std::vector<Shard> shards, Files files, const std::string& folder)
-      : shards_(std::move(shards)), files_(std::move(files)), folder_(folder), open_(shards_.size()) {
-    for (size_t s = 0; s < shards_.size(); ++s)
-      for (size_t e = 0; e < shards_[s].size(); ++e) places_[shards_[s][e].entry.name] = {s, e};
+  ShardFile(std::string path, Shard entries) : path_(std::move(path)), entries_(std::move(entries)) {
+    for (size_t e = 0; e < entries_.size(); ++e) places_[entries_[e].name] = e;
   }
 
-  // Writes `chunk`: elements of the block from its index `first` on. Returns its file, if that is whole now.
-  void write(const HfBlock& block, int64_t first, const Tensor& chunk, StoredFiles& written) {
-    const auto& [shard, position] = places_.at(block.name);
-    const size_t number = position;
-    const TensorEntry& entry = shards_[shard][number].entry;
+  // Writes `chunk`: elements of the block from its index `first` on. Returns whether the file is whole now.
+  bool write(const HfBlock& block, int64_t first, const Tensor& chunk) {
+    const size_t number = places_.at(block.name);
+    const TensorEntry& entry = entries_[number];
     const auto size = static_cast<int64_t>(dtype_size(entry.dtype));
     const std::span<const std::byte> bytes = converted_(chunk, entry.dtype, entry.name);
-    SafetensorsWriter& writer = file(shard);
+    open();
     block.box.for_each_run(first, chunk.elements(), [&](int64_t index, int64_t place, int64_t n) {
-      writer.write(number, place * size, bytes.subspan((index - first) * size, n * size));
+      writer_->write(number, place * size, bytes.subspan((index - first) * size, n * size));
     });
-    if (writer.missing() == 0) finish(shard, written);
+    return writer_->missing() == 0;
   }
-
-  // Finishes the files without a byte, too.
-  void finish(StoredFiles& written) {
-    for (size_t shard = 0; shard < shards_.size(); ++shard)
-      if (!finished_[shard]) finish(shard, written);
+  StoredFile finish() {
+    open();  // one without a byte is a file, too
+    StoredFile stored = writer_->finish();
+    writer_.reset();
+    converted_ = {};
+    return stored;
+  }
+  bool has_bytes() const {
+    return std::ranges::any_of(entries_, [](const TensorEntry& entry) { return entry.bytes() > 0; });
   }
 
  private:
-  std::string name(size_t shard) const { return files_.name(files_.first + static_cast<int64_t>(shard)); }
-
-  SafetensorsWriter& file(size_t shard) {
-    if (!open_[shard]) {
-      std::vector<TensorEntry> entries;
-      for (const HubTensor& tensor : shards_[shard]) entries.push_back(tensor.entry);
-      open_[shard].emplace(folder_ + "/" + name(shard), entries);
-    }
-    return *open_[shard];
+  void open() {
+    if (!writer_) writer_.emplace(path_, entries_);
   }
 
-  void finish(size_t shard, StoredFiles& written) {
-    written[name(shard)] = file(shard).finish();
-    open_[shard].reset();
-    finished_[shard] = true;
-  }
-
-  struct Entry {
-    size_t shard, number;
-  };
-  const std::vector<Shard> shards_;
-  const Files files_;
-  const std::string folder_;
-  std::unordered_map<std::string, Entry> places_;
-  std::vector<std::optional<SafetensorsWriter>> open_;
-  std::vector<bool> finished_ = std::vector<bool>(shards_.size());
+  const std::string path_;
+  const Shard entries_;
+  std::unordered_map<std::string, size_t> places_;
+  std::optional<SafetensorsWriter> writer_;
   Converter converted_;
 };
 
-// Elements of the block that a chunk of it begins with, counted up while they are written.
-struct BlockPart {
-  const HfBlock* block;
-  int64_t first = 0;
+// The files of this rank, and the queue of each.
+class ShardFiles {
+ public:
+  ShardFiles(std::vector<Shard> shards, const Files& files, PendingCheckpoint& pending) : pending_(pending) {
+    for (size_t i = 0; i < shards.size(); ++i) {
+      const std::string name = files.name(files.first + static_cast<int64_t>(i));
+      for (const TensorEntry& entry : shards[i]) places_[entry.name] = i;
+      files_.push_back({name, pending.behind().new_queue(),
+                        std::make_shared<ShardFile>(pending.folder() + "/" + name, std::move(shards[i]))});
+      if (!files_.back().file->has_bytes())
+        pending.behind().put(files_.back().queue, [finish = finisher(files_.back())] { finish(); });
+    }
+  }
+
+  void put(Ctx& ctx, const HfBlock& block, const Tensor& values) {
+    const File& to = files_[places_.at(block.name)];
+    pending_.behind().put(
+        ctx, to.queue, values,
+        [&block, file = to.file, finish = finisher(to), first = int64_t{0}](const Tensor& chunk) mutable {
+          if (file->write(block, first, chunk)) finish();
+          first += chunk.elements();
+        });
+  }
+
+ private:
+  struct File {
+    std::string name;
+    WriteBehind::Queue queue;
+    std::shared_ptr<ShardFile> file;
+  };
+  std::function<void()> finisher(const File& of) const {
+    return [name = of.name, file = of.file, written = pending_.written()] {
+      written->add(name, file->finish());
+    };
+  }
+
+  PendingCheckpoint& pending_;
+  std::unordered_map<std::string, size_t> places_;
+  std::vector<File> files_;
 };
 
-void put_weights(Ctx& ctx, const State& state, const SaveOptions& options, std::shared_ptr<ShardFiles> files,
-                 std::shared_ptr<StoredFiles> written, WriteBehind& behind) {
+void put_weights(Ctx& ctx, const State& state, const SaveOptions& options, ShardFiles& files) {
   state.for_each_saved(ctx, saves_masters(state, options), [&](std::span<const State::Saved> params) {
     for (const auto& [param, values] : params)
       for (const HfBlock& block : state.spec(param).blocks)
-        behind.put(ctx, values.view({values.elements()}).slice(block.offset, block.elements()),
-                   [=, part = std::make_shared<BlockPart>(&block)](const Tensor& chunk) {
-                     files->write(*part->block, part->first, chunk, *written);
-                     part->first += chunk.elements();
-                   });
+        files.put(ctx, block, values.view({values.elements()}).slice(block.offset, block.elements()));
   });
-  behind.then([=] { files->finish(*written); });
-}
-
-void check_space(const std::string& out_folder, uint64_t bytes) {
-  if (const uint64_t free = free_space(parent_folder(out_folder)); free < bytes)
-    throw Error(printable_path(out_folder),
-                fmt::format("takes {}, and its disk has {} left", format_bytes(bytes), format_bytes(free)),
-                "free some space on this disk or write to another");
 }
 
 std::string config_text(const SaveOptions& options) {
@@ -278,10 +264,8 @@ PendingCheckpoint::PendingCheckpoint(Ctx& ctx, const State& state, const SaveOpt
     : behind_(behind) {
   MT_CHECK(options.dtype || options.source);
   const Frame frame(ctx);
-  std::vector<HubTensor> tensors = hub_tensors(state);
-  choose_dtypes(tensors, options);
-  std::vector<Shard> shards = split(std::move(tensors), options.max_shard_size);
-  Files files = name_files(ctx, shards, world);
+  std::vector<Shard> shards = cut_into_shards(entries_of(hub_tensors(state), options), options.max_shard_size);
+  const Files files = name_files(ctx, shards, world);
   if (world.rank() == 0)
     try_to([&] {
       check_space(options.out_folder, files.total_size + options.more_bytes);
@@ -294,8 +278,8 @@ PendingCheckpoint::PendingCheckpoint(Ctx& ctx, const State& state, const SaveOpt
     put_file(kConfigFile, config_text(options));
     if (files.count > 1) put_file(kIndexFile, format_index(files.weight_map, files.total_size));
   }
-  put_weights(ctx, state, options, std::make_shared<ShardFiles>(std::move(shards), std::move(files), folder_), written_,
-              behind);
+  ShardFiles own(std::move(shards), files, *this);
+  put_weights(ctx, state, options, own);
 }
 
 // What is wrong with a folder is the first failure of writing: all ranks go on together.
@@ -304,7 +288,7 @@ void PendingCheckpoint::try_to(F&& work) {
   try {
     work();
   } catch (...) {
-    behind_.then([failure = std::current_exception()] { std::rethrow_exception(failure); });
+    behind_.put(behind_.new_queue(), [failure = std::current_exception()] { std::rethrow_exception(failure); });
   }
 }
 
@@ -318,9 +302,9 @@ void PendingCheckpoint::make_folder(const std::string& name) {
 }
 
 void PendingCheckpoint::put_file(const std::string& name, std::string content) {
-  behind_.then([=, path = folder_ + "/" + name, written = written_, content = std::move(content)] {
+  behind_.put(behind_.new_queue(), [=, path = folder_ + "/" + name, written = written_, content = std::move(content)] {
     write_file(path, content);
-    (*written)[name] = stored_file(content);
+    written->add(name, stored_file(content));
   });
 }
 

@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/staged.h"
@@ -40,6 +42,23 @@ SavedBytes saved_bytes(const State& state, const SaveOptions& options);
 // Whether saving takes the masters: a tensor is saved in another dtype than that of its weight, which has one.
 bool saves_masters(const State& state, const SaveOptions& options);
 
+// What several threads have written.
+class WrittenFiles {
+ public:
+  void add(const std::string& name, StoredFile file) {
+    const std::lock_guard lock(mutex_);
+    files_[name] = std::move(file);
+  }
+  StoredFiles files() const {
+    const std::lock_guard lock(mutex_);
+    return files_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  StoredFiles files_;
+};
+
 // A folder that is written behind its caller's back: the weights (their masters, where saves_masters) in the hub's
 // layout, an index if there is more than one file, and the side files. Each rank writes files of what it holds; rank 0
 // writes everything else. It appears under its name complete, or not at all.
@@ -53,8 +72,8 @@ class PendingCheckpoint {
   // Where it is made, for what more is to be in it; "" where that failed, in all ranks.
   const std::string& folder() const { return folder_; }
   WriteBehind& behind() { return behind_; }
-  // The files that this rank has written, for the thread to add to; for others once it is idle.
-  const std::shared_ptr<StoredFiles>& written() const { return written_; }
+  // The files that this rank has written, which threads add to.
+  const std::shared_ptr<WrittenFiles>& written() const { return written_; }
   // For rank 0: a file, and a folder in the folder, which is there when this returns.
   void put_file(const std::string& name, std::string content);
   void make_folder(const std::string& name);
@@ -70,7 +89,7 @@ class PendingCheckpoint {
   std::string folder_;
   std::optional<StagedFolder> staged_;  // rank 0's
   std::vector<std::string> folders_;
-  std::shared_ptr<StoredFiles> written_ = std::make_shared<StoredFiles>();
+  std::shared_ptr<WrittenFiles> written_ = std::make_shared<WrittenFiles>();
 };
 
 // The same, waiting for all of it. Throws what went wrong.

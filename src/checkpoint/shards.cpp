@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <string_view>
+#include <functional>
 #include <utility>
 
 #include "checkpoint/index.h"
@@ -23,9 +23,7 @@ std::vector<std::vector<TensorEntry>> cut_into_shards(std::vector<TensorEntry> t
     shards.back().push_back(std::move(tensor));
   }
   for (std::vector<TensorEntry>& shard : shards)
-    std::ranges::sort(shard, {}, [](const TensorEntry& entry) {
-      return std::pair(-static_cast<int>(dtype_size(entry.dtype)), std::string_view(entry.name));
-    });
+    std::ranges::stable_sort(shard, std::greater(), [](const TensorEntry& entry) { return dtype_size(entry.dtype); });
   return shards;
 }
 

@@ -11,8 +11,7 @@
 namespace mixtune {
 
 // Cuts tensors, in their order, into files of up to `max_shard_size` bytes; a larger tensor has a file of its own. In a
-// file they stand as the reference library has them: wide types first, so that each is aligned to its type, and by
-// name.
+// file they stand in the same order, but wide types first, so that each is aligned to its type.
 std::vector<std::vector<TensorEntry>> cut_into_shards(std::vector<TensorEntry> tensors, uint64_t max_shard_size);
 
 // The name of file `i` of `count`, from 0: "model.safetensors", or "model-00001-of-00002.safetensors".

@@ -18,8 +18,7 @@ namespace mixtune {
 
 namespace {
 
-constexpr const char* kStateIndexFile = "index.json";
-constexpr const char* kUseOther = "use another checkpoint";
+constexpr std::array kKindNames = {"weight", "exp_avg", "exp_avg_sq"};
 
 std::vector<int64_t> whole_numbers(const nlohmann::json& list) {
   std::vector<int64_t> values;
@@ -49,43 +48,55 @@ std::optional<BoxRange> parse_range(const nlohmann::json& piece) {
 
 }  // namespace
 
+const char* name_of(StateKind kind) {
+  return kKindNames[static_cast<size_t>(kind)];
+}
+
 bool StateIndex::is_in(const std::string& checkpoint) {
   std::error_code error;
   return std::filesystem::is_regular_file(fmt::format("{}/{}/{}", checkpoint, kStateFolder, kStateIndexFile), error);
 }
 
-StateIndex::StateIndex(const std::string& checkpoint)
-    : folder_(path_within(checkpoint, kStateFolder, kUseOther)),
-      where_(printable_path(folder_ + "/" + kStateIndexFile)) {
+StateIndex::StateIndex(const std::string& checkpoint, const char* mend)
+    : folder_(path_within(checkpoint, kStateFolder, mend)),
+      where_(printable_path(folder_ + "/" + kStateIndexFile)),
+      mend_(mend) {
   constexpr size_t kMaxIndex = size_t{256} << 20;
-  const std::string path = path_within(folder_, kStateIndexFile, kUseOther);
-  const nlohmann::json index = parse_json_object(read_small_file(path, kMaxIndex, kUseOther), where_, kUseOther, 4);
+  const std::string path = path_within(folder_, kStateIndexFile, mend);
+  const nlohmann::json index = parse_json_object(read_small_file(path, kMaxIndex, mend), where_, mend, 4);
   try {
+    for (const nlohmann::json& piece : index.at("pieces")) add(piece);
     for (const nlohmann::json& name : index.at("weights")) finer_.insert(name.get<std::string>());
-    for (const nlohmann::json& piece : index.at("pieces")) {
-      if (piece.at("kind").get<std::string>() != "weight") continue;
-      const auto tensor = piece.at("tensor").get<std::string>();
-      const SafetensorsFile& file = open(piece.at("file").get<std::string>());
-      const StoredTensor* stored = file.find(piece.at("entry").get<std::string>());
-      const std::optional<BoxRange> range = parse_range(piece);
-      const bool fits =
-          range && stored && stored->dtype && is_weight_dtype(*stored->dtype) && stored->shape == Shape{range->count};
-      if (!fits) fail(tensor, "a piece", "is not as its file has it");
-      weights_[tensor].push_back({&file, stored, *range});
-    }
   } catch (const nlohmann::json::exception&) {
-    throw UserError(where_, "is not an index of a training state", kUseOther);
+    throw UserError(where_, "is not an index of a training state", mend);
   }
 }
 
-std::vector<StateRun> StateIndex::weight_runs(const std::string& tensor, const BoxRange& wanted) const {
+template <class Json>
+void StateIndex::add(const Json& piece) {
+  const auto name = piece.at("kind").template get<std::string>();
+  const auto kind = std::ranges::find(kKindNames, name) - kKindNames.begin();
+  if (kind == std::ssize(kKindNames))
+    throw UserError(where_, fmt::format("has a kind '{}' that this version does not know", printable(name)),
+                    "use the version of mixtune that wrote it");
+  const Key key = {piece.at("tensor").template get<std::string>(), static_cast<StateKind>(kind)};
+  const SafetensorsFile& file = open(piece.at("file").template get<std::string>());
+  const StoredTensor* stored = file.find(piece.at("entry").template get<std::string>());
+  const std::optional<BoxRange> range = parse_range(piece);
+  const bool fits =
+      range && stored && stored->dtype && is_weight_dtype(*stored->dtype) && stored->shape == Shape{range->count};
+  if (!fits) fail(key, "is not as its file has it");
+  pieces_[key].push_back({&file, stored, *range});
+}
+
+std::vector<StateRun> StateIndex::runs(const Key& key, const BoxRange& wanted) const {
   const auto fail_whole = [&] {
-    fail(tensor, "the weight", "is not there whole, each of its elements once");
+    fail(key, "is not there whole, each of its elements once");
   };
   std::vector<StateRun> runs;
   int64_t covered = 0;
-  const auto pieces = weights_.find(tensor);
-  if (pieces == weights_.end()) fail_whole();
+  const auto pieces = pieces_.find(key);
+  if (pieces == pieces_.end()) fail_whole();
   for (const auto& [file, stored, range] : pieces->second) {
     if (range.box.whole() != wanted.box.whole() || covered > wanted.count) fail_whole();
     for (const SharedRun& run : shared_runs(range, wanted)) {
@@ -104,15 +115,20 @@ std::vector<StateRun> StateIndex::weight_runs(const std::string& tensor, const B
   return runs;
 }
 
-void StateIndex::fail(const std::string& tensor, std::string_view kind, std::string_view what) const {
-  throw UserError(where_, fmt::format("{} of '{}' {}", kind, printable(tensor), what), kUseOther);
+void StateIndex::check_known(const std::set<Key>& known) const {
+  for (const auto& [key, pieces] : pieces_)
+    if (!known.contains(key)) fail(key, "has no place in the model");
+}
+
+void StateIndex::fail(const Key& key, std::string_view what) const {
+  throw UserError(where_, fmt::format("{} of '{}' {}", name_of(key.second), printable(key.first), what), mend_);
 }
 
 const SafetensorsFile& StateIndex::open(const std::string& name) {
   if (const auto found = files_.find(name); found != files_.end()) return found->second;
   if (name.find('/') != name.npos || name.find('\0') != name.npos || !name.ends_with(".safetensors"))
-    throw UserError(where_, fmt::format("names a file '{}' outside its folder", printable(name)), kUseOther);
-  return files_.try_emplace(name, path_within(folder_, name, kUseOther)).first->second;
+    throw UserError(where_, fmt::format("names a file '{}' outside its folder", printable(name)), mend_);
+  return files_.try_emplace(name, path_within(folder_, name, mend_)).first->second;
 }
 
 }  // namespace mixtune

@@ -2,23 +2,17 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <array>
-#include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <utility>
 #include <vector>
 
-#include "base/contained.h"
 #include "base/error.h"
-#include "base/file.h"
-#include "base/json.h"
-#include "base/json_number.h"
+#include "base/json_value.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/counted_part.h"
+#include "checkpoint/state_index.h"
 #include "checkpoint/stream.h"
 #include "parallel/ranks.h"
 
@@ -26,18 +20,7 @@ namespace mixtune {
 
 namespace {
 
-namespace fs = std::filesystem;
 using nlohmann::json;
-
-constexpr const char* kStateIndex = "index.json";
-
-enum class StateKind : uint8_t { kWeight, kFirstMoment, kSecondMoment };
-constexpr std::array kStateKinds = {StateKind::kWeight, StateKind::kFirstMoment, StateKind::kSecondMoment};
-constexpr std::array kKindNames = {"weight", "exp_avg", "exp_avg_sq"};
-
-const char* name_of(StateKind kind) {
-  return kKindNames[static_cast<size_t>(kind)];
-}
 
 // Whether the checkpoint's own files, written with these options, have every bit of the weight.
 bool is_exact(const State& state, const SaveOptions& options, int param, const HfBlock& block) {
@@ -75,6 +58,17 @@ void for_each_part(const State& state, F&& visit) {
     }
 }
 
+// What a checkpoint may have of the whole model.
+std::set<StateIndex::Key> kept(const State& state) {
+  std::set<StateIndex::Key> keys;
+  for (int param = 0; param < state.size(); ++param)
+    for (const auto& blocks : {state.spec(param).blocks, state.spec(param).elsewhere})
+      for (const HfBlock& block : blocks)
+        for (const StateKind kind : kStateKinds)
+          if (kind == StateKind::kWeight || state.spec(param).trainable) keys.emplace(block.name, kind);
+  return keys;
+}
+
 std::vector<int64_t> list(const Shape& shape) {
   std::vector<int64_t> dims;
   for (int d = 0; d < shape.rank(); ++d) dims.push_back(shape[d]);
@@ -105,6 +99,27 @@ json describe(const StatePart& part, const std::string& file) {
           {"count", count}};
 }
 
+// What one file has.
+struct StateFile {
+  std::string name;
+  std::vector<StatePart> parts;
+  uint64_t bytes = 0;
+};
+
+// The files of this rank, of up to options.max_shard_size: threads write them side by side.
+std::vector<StateFile> state_files(const State& state, const SaveOptions& options, int rank) {
+  std::vector<StateFile> files;
+  for_each_part(state, [&](int param, const StatePart& part) {
+    if (part.kind == StateKind::kWeight && is_exact(state, options, param, *part.block)) return;
+    const uint64_t bytes = part.counted.to.bytes();
+    if (files.empty() || files.back().bytes + bytes > options.max_shard_size)
+      files.push_back({fmt::format("rank-{:05}-{:05}.safetensors", rank, files.size() + 1)});
+    files.back().parts.push_back(part);
+    files.back().bytes += bytes;
+  });
+  return files;
+}
+
 // Writes the parts one behind the other, on the thread that writes.
 class PartsFile {
  public:
@@ -131,158 +146,31 @@ class PartsFile {
   uint64_t done_ = 0;                        // of the entry that is being written
 };
 
-void put_parts(Ctx& ctx, const std::vector<StatePart>& parts, const std::string& name, PendingCheckpoint& pending) {
-  if (parts.empty()) return;
+void put_file(Ctx& ctx, const StateFile& what, PendingCheckpoint& pending) {
   std::vector<TensorEntry> entries;
-  for (const StatePart& part : parts)
+  for (const StatePart& part : what.parts)
     entries.push_back({entry_name(part), part.counted.to.dtype, {part.counted.to.elements()}});
+  const std::string name = fmt::format("{}/{}", kStateFolder, what.name);
   const auto file = std::make_shared<PartsFile>(pending.folder() + "/" + name, std::move(entries));
   WriteBehind& behind = pending.behind();
-  for (size_t i = 0; i < parts.size(); ++i)
-    behind.put(ctx, parts[i].counted.to, [=](const Tensor& chunk) { file->write(i, chunk); });
-  behind.then([=, written = pending.written()] { (*written)[name] = file->finish(); });
-}
-
-// A range of a tensor in a file.
-struct Piece {
-  const SafetensorsFile* file;
-  const StoredTensor* stored;
-  BoxRange range;
-};
-
-// The pieces of a folder, by tensor and kind.
-class Pieces {
- public:
-  explicit Pieces(const std::string& folder) : folder_(folder), where_(printable_path(folder + "/" + kStateIndex)) {
-    constexpr size_t kMaxIndex = size_t{256} << 20;
-    const std::string path = path_within(folder, kStateIndex, kResumeOther);
-    const json index = parse_json_object(read_small_file(path, kMaxIndex, kResumeOther), where_, kResumeOther, 4);
-    try {
-      for (const json& piece : index.at("pieces")) add(piece);
-      for (const json& name : index.at("weights")) finer_.insert(name.get<std::string>());
-    } catch (const json::exception&) {
-      throw UserError(where_, "is not an index of a training state", kResumeOther);
-    }
-  }
-
-  // Those of a tensor, perhaps none. Remembers that it has a place in the model.
-  const std::vector<Piece>& of(const std::string& tensor, StateKind kind) {
-    used_.emplace(tensor, kind);
-    static const std::vector<Piece> none;
-    const auto found = pieces_.find({tensor, kind});
-    return found == pieces_.end() ? none : found->second;
-  }
-
-  // Whether the state must have the weight: the checkpoint's own files have it rounded.
-  bool is_finer(const std::string& tensor) const { return finer_.contains(tensor); }
-
-  void check_all_used() const {
-    for (const auto& [key, pieces] : pieces_)
-      if (!used_.contains(key)) fail(key.first, key.second, "has no place in the model");
-  }
-
-  [[noreturn]] void fail(const std::string& tensor, StateKind kind, std::string_view what) const {
-    throw UserError(where_, fmt::format("{} of '{}' {}", name_of(kind), printable(tensor), what), kResumeOther);
-  }
-
- private:
-  using Key = std::pair<std::string, StateKind>;
-
-  void add(const json& piece) {
-    const auto tensor = piece.at("tensor").get<std::string>(), kind_name = piece.at("kind").get<std::string>();
-    const auto kind = std::ranges::find(kKindNames, kind_name) - kKindNames.begin();
-    if (kind == std::ssize(kKindNames))
-      throw UserError(where_, fmt::format("has a kind '{}' that this version does not know", printable(kind_name)),
-                      "resume with the version of mixtune that wrote it");
-    const SafetensorsFile& file = open(piece.at("file").get<std::string>());
-    const StoredTensor* stored = file.find(piece.at("entry").get<std::string>());
-    const std::optional<BoxRange> range = range_of(piece);
-    const bool fits =
-        range && stored && stored->dtype && is_weight_dtype(*stored->dtype) && stored->shape == Shape{range->count};
-    if (!fits) fail(tensor, static_cast<StateKind>(kind), "is not as its file has it");
-    pieces_[{tensor, static_cast<StateKind>(kind)}].push_back({&file, stored, *range});
-  }
-
-  static std::vector<int64_t> numbers(const json& list) {
-    std::vector<int64_t> values;
-    for (const json& value : list) values.push_back(whole_number(value));
-    return values;
-  }
-
-  // None where the numbers are no range of a box.
-  static std::optional<BoxRange> range_of(const json& piece) {
-    const std::vector<int64_t> shape = numbers(piece.at("shape")), begin = numbers(piece.at("begin")),
-                               size = numbers(piece.at("size"));
-    const size_t rank = shape.size();
-    if (rank < 1 || rank > Shape::kMaxRank || begin.size() != rank || size.size() != rank) return {};
-    constexpr int64_t kMost = int64_t{1} << 50;  // elements: no product of what is checked overflows
-    int64_t elements = 1;
-    for (size_t d = 0; d < rank; ++d) {
-      if (shape[d] < 1 || shape[d] > kMost / elements || begin[d] < 0 || size[d] < 1 || begin[d] > shape[d] - size[d])
-        return {};
-      elements *= shape[d];
-    }
-    Box box(Shape(shape.data(), static_cast<int>(rank)));
-    for (size_t d = 0; d < rank; ++d) box = box.cut(static_cast<int>(d), begin[d], size[d]);
-    const int64_t first = whole_number(piece.at("first")), count = whole_number(piece.at("count"));
-    if (first < 0 || count < 1 || count > box.elements() || first > box.elements() - count) return {};
-    return BoxRange{box, first, count};
-  }
-
-  const SafetensorsFile& open(const std::string& name) {
-    if (const auto found = files_.find(name); found != files_.end()) return found->second;
-    if (name.find('/') != name.npos || name.find('\0') != name.npos || !name.ends_with(".safetensors"))
-      throw UserError(where_, fmt::format("names a file '{}' outside its folder", printable(name)), kResumeOther);
-    return files_.try_emplace(name, path_within(folder_, name, kResumeOther)).first->second;
-  }
-
-  std::string folder_, where_;
-  std::map<std::string, SafetensorsFile> files_;
-  std::map<Key, std::vector<Piece>> pieces_;
-  std::set<Key> used_;
-  std::set<std::string> finer_;
-};
-
-// Adds what of the pieces fills `part`. False where they do not have each of its elements once.
-bool add_uses(const std::vector<Piece>& pieces, const StatePart& part, std::vector<StreamUse>& uses) {
-  const BoxRange wanted = part.range();
-  std::vector<std::pair<int64_t, int64_t>> filled;  // [begin, end)
-  int64_t covered = 0;
-  for (const Piece& piece : pieces) {
-    if (piece.range.box.whole() != part.block->shape() || covered > wanted.count) return false;
-    const DType dtype = *piece.stored->dtype;
-    for (const SharedRun& run : shared_runs(piece.range, wanted)) {
-      uses.push_back({piece.file, piece.stored->begin + (run.from - piece.range.first) * dtype_size(dtype), dtype,
-                      part.counted.to.slice(run.to - wanted.first, run.count), &part.block->name});
-      filled.emplace_back(run.to, run.to + run.count);
-      covered += run.count;
-    }
-  }
-  std::ranges::sort(filled);
-  int64_t end = wanted.first;
-  for (const auto& [from, to] : filled) {
-    if (from != end) return false;
-    end = to;
-  }
-  return end == wanted.first + wanted.count;
+  const WriteBehind::Queue queue = behind.new_queue();
+  for (size_t i = 0; i < what.parts.size(); ++i)
+    behind.put(ctx, queue, what.parts[i].counted.to, [=](const Tensor& chunk) { file->write(i, chunk); });
+  behind.put(queue, [=, written = pending.written()] { written->add(name, file->finish()); });
 }
 
 }  // namespace
 
 void put_training_state(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world,
                         PendingCheckpoint& pending) {
-  const std::string file = fmt::format("{}/rank-{:05}.safetensors", kStateFolder, world.rank());
   if (world.rank() == 0) pending.make_folder(kStateFolder);
-  std::vector<StatePart> parts;
+  const std::vector<StateFile> files = state_files(state, options, world.rank());
   json own = json::array();
-  for_each_part(state, [&](int param, const StatePart& part) {
-    if (part.kind == StateKind::kWeight && is_exact(state, options, param, *part.block)) return;
-    parts.push_back(part);
-    own.push_back(describe(part, fs::path(file).filename()));
-  });
+  for (const StateFile& file : files)
+    for (const StatePart& part : file.parts) own.push_back(describe(part, file.name));
   // Afterwards the folder is there for all.
   const std::vector<std::string> all = gather_texts(ctx, world, "pieces of the training state", own.dump());
-  put_parts(ctx, parts, file, pending);
+  for (const StateFile& file : files) put_file(ctx, file, pending);
   if (world.rank() != 0) return;
   std::string pieces;
   std::set<std::string> finer;
@@ -291,36 +179,30 @@ void put_training_state(Ctx& ctx, const State& state, const SaveOptions& options
       pieces += fmt::format("{}{}", pieces.empty() ? "\n" : ",\n", piece.dump());
       if (piece.at("kind") == name_of(StateKind::kWeight)) finer.insert(piece.at("tensor").get<std::string>());
     }
-  pending.put_file(fmt::format("{}/{}", kStateFolder, kStateIndex),
+  pending.put_file(fmt::format("{}/{}", kStateFolder, kStateIndexFile),
                    fmt::format("{{\"weights\": {},\n\"pieces\": [{}\n]}}\n", json(finer).dump(), pieces));
 }
 
 uint64_t training_state_bytes(const State& state, const SaveOptions& options) {
   uint64_t bytes = 0;
-  for_each_part(state, [&](int param, const StatePart& part) {
-    if (part.kind != StateKind::kWeight || !is_exact(state, options, param, *part.block))
-      bytes += part.counted.to.bytes();
-  });
+  for (const StateFile& file : state_files(state, options, 0)) bytes += file.bytes;
   return bytes;
 }
 
 void load_training_state(Ctx& ctx, const std::string& folder, State& state) {
-  Pieces pieces(path_within(folder, kStateFolder, kResumeOther));
+  const StateIndex index(folder, kResumeOther);
   std::vector<StreamUse> uses;
   std::set<int> finer;  // parameters with weights in the folder
   for_each_part(state, [&](int param, const StatePart& part) {
-    const std::vector<Piece>& stored = pieces.of(part.block->name, part.kind);
-    if (part.kind == StateKind::kWeight && stored.empty() && !pieces.is_finer(part.block->name)) return;
+    const std::string& name = part.block->name;
+    const StateIndex::Key key = {name, part.kind};
+    if (part.kind == StateKind::kWeight && !index.has(key) && !index.is_finer(name)) return;
     if (part.kind == StateKind::kWeight) finer.insert(param);
-    if (!add_uses(stored, part, uses))
-      pieces.fail(part.block->name, part.kind, "is not there whole, each of its elements once");
+    const BoxRange wanted = part.range();
+    for (const StateRun& run : index.runs(key, wanted))
+      uses.push_back({run.file, run.begin, run.dtype, part.counted.to.slice(run.to - wanted.first, run.count), &name});
   });
-  for (int param = 0; param < state.size(); ++param)
-    for (const auto& blocks : {state.spec(param).blocks, state.spec(param).elsewhere})
-      for (const HfBlock& block : blocks)
-        for (const StateKind kind : kStateKinds)
-          if (kind == StateKind::kWeight || state.spec(param).trainable) pieces.of(block.name, kind);
-  pieces.check_all_used();
+  index.check_known(kept(state));
   stream(ctx, std::move(uses));
   for (const int param : finer) state.publish(ctx, param);
   state.share_weights(ctx);

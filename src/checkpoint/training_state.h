@@ -19,12 +19,12 @@ constexpr const char* kStateFolder = "state";
 constexpr const char* kResumeOther = "resume from another checkpoint";  // the mend where one is damaged
 
 // Puts the folder `state` into a checkpoint that is being made with these options (its folder is there). Each rank
-// writes one file of what it counts; rank 0 the index. All ranks call this. Where a value is not finite, the checkpoint
+// writes files of what it counts; rank 0 the index. All ranks call this. Where a value is not finite, the checkpoint
 // fails with an Error (kWentBad).
 void put_training_state(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world,
                         PendingCheckpoint& pending);
 
-// The bytes of this rank's file.
+// The bytes of this rank's files.
 uint64_t training_state_bytes(const State& state, const SaveOptions& options);
 
 // Fills the moments of all trained parameters, and the weights that `folder`/state has, from whatever layout; the other

@@ -53,7 +53,8 @@ class TrainingState : public testing::Test {
     put_training_state(ctx_, state, all, *world, pending);
     behind.wait();
     ASSERT_EQ(behind.take_failure(), nullptr);
-    for (const auto& [name, file] : *pending.written()) EXPECT_EQ(file, digest_file(pending.folder() + "/" + name));
+    for (const auto& [name, file] : pending.written()->files())
+      EXPECT_EQ(file, digest_file(pending.folder() + "/" + name));
     pending.commit();
   }
 

@@ -1,5 +1,5 @@
-// WriteBehind: brings tensors to the host as a device's stream has left them, and has a thread use them: what is
-// written while training goes on.
+// WriteBehind: brings tensors to the host as a device's stream has left them, and has threads use them: what is written
+// while training goes on.
 #pragma once
 
 #include <condition_variable>
@@ -7,9 +7,12 @@
 #include <deque>
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
+#include <vector>
 
 #include "tensor/ctx.h"
 #include "tensor/fence.h"
@@ -21,24 +24,30 @@ class WriteBehind {
  public:
   static constexpr int64_t kChunkBytes = 16 << 20;
   static constexpr size_t kLeastBytes = 2 * kChunkBytes;  // one chunk is used while the next is copied
+  static constexpr int kGpuThreads = 4;                   // on the CPU one: training has the cores
 
   // Holds at most `bytes` of tensors (at least kLeastBytes). `advanced`, if any, is called by a function that waits,
-  // whenever the thread has done something. The ctx's GPU outlives it.
+  // whenever a thread has done something. The ctx's GPU outlives it.
   WriteBehind(Ctx& ctx, size_t bytes, std::function<void()> advanced = {});
   ~WriteBehind();  // what was not begun is dropped
   WriteBehind(const WriteBehind&) = delete;
   WriteBehind& operator=(const WriteBehind&) = delete;
 
-  // Puts a copy of `from` on the ctx's stream. The thread calls `use` with its chunks, [n] of its dtype, in order.
-  // Waits while there is no room.
-  using Use = std::function<void(const Tensor& chunk)>;
-  void put(Ctx& ctx, const Tensor& from, const Use& use);
-  // The thread calls `work` after all that was put before.
-  void then(std::function<void()> work);
+  // Work of one queue is done in the order in which it was put, by one thread at a time; queues are worked on side by
+  // side.
+  using Queue = int64_t;
+  Queue new_queue() { return ++queues_; }
 
-  bool idle() const;  // whether the thread has done, or dropped, all
-  void wait() const;  // until it is idle
-  // What the first use or work threw since this was last called; it and all after it were dropped. Once idle.
+  // Puts a copy of `from` on the ctx's stream. The queue calls `use` with its chunks, [n] of its dtype, in order. Waits
+  // while there is no room.
+  using Use = std::function<void(const Tensor& chunk)>;
+  void put(Ctx& ctx, Queue queue, const Tensor& from, const Use& use);
+  // The queue calls `work`.
+  void put(Queue queue, std::function<void()> work);
+
+  bool idle() const;  // whether the threads have done, or dropped, all
+  void wait() const;  // until they are idle
+  // What the first use or work threw since this was last called; all that was not begun then was dropped. Once idle.
   std::exception_ptr take_failure();
 
   size_t bytes() const { return memory_.bytes(); }
@@ -46,23 +55,38 @@ class WriteBehind {
  private:
   struct Job {
     std::function<void()> work;
-    std::unique_ptr<Fence> copied;  // null: nothing to wait for
-    uint64_t end;                   // of its chunk, counted from the first byte of all
+    std::unique_ptr<Fence> copied = nullptr;  // null: nothing to wait for
+    uint64_t number = 0;                      // among all
   };
+  // What the ring holds for a job: it is freed in the order of the jobs.
+  struct Chunk {
+    uint64_t end;  // counted from the first byte of all
+    bool done = false;
+  };
+
   char* reserve(size_t bytes);
-  void add(Job job);
+  void add(Queue queue, Job job);
+  bool has_work() const { return !waiting_.empty() || working_ > 0; }
   void run(Device device);
   static std::exception_ptr do_job(const Job& job) noexcept;
+  void finish(Queue queue, uint64_t job, std::exception_ptr failure);
+  template <class Condition>
+  void wait_until(std::unique_lock<std::mutex>& lock, Condition&& condition) const;
 
   Memory memory_;  // a ring
   const std::function<void()> advanced_;
+  Queue queues_ = 0;
   mutable std::mutex mutex_;
   mutable std::condition_variable came_, done_;
-  std::deque<Job> jobs_;
-  bool busy_ = false, ends_ = false;
+  std::map<Queue, std::deque<Job>> waiting_;  // no queue is empty
+  std::set<Queue> busy_;
+  int working_ = 0;
+  bool ends_ = false;
+  std::deque<Chunk> chunks_;  // of the jobs from number first_ on
+  uint64_t first_ = 0;
   uint64_t begin_ = 0, end_ = 0;  // of what the ring holds, counted likewise
   std::exception_ptr failure_;
-  std::thread thread_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace mixtune

@@ -19,7 +19,7 @@ class WriteBehindTest : public testing::Test {
     return buffer;
   }
   void put(WriteBehind& behind, const Tensor& tensor) {
-    behind.put(ctx_, tensor, [this](const Tensor& chunk) {
+    behind.put(ctx_, queue_, tensor, [this](const Tensor& chunk) {
       EXPECT_EQ(chunk.shape.rank(), 1);
       EXPECT_LE(chunk.bytes(), static_cast<size_t>(WriteBehind::kChunkBytes));
       for (int64_t i = 0; i < chunk.elements(); ++i)
@@ -28,6 +28,7 @@ class WriteBehindTest : public testing::Test {
   }
 
   TestCtx ctx_;
+  const WriteBehind::Queue queue_ = 0;
   std::deque<Buffer<float>> buffers_;
   int64_t count_ = 0, got_ = 0, wrong_ = 0;
 };
@@ -48,7 +49,7 @@ TEST_F(WriteBehindTest, GivesTheTensorsInOrderWhateverTheirSizes) {
 TEST_F(WriteBehindTest, GivesWhatTheTensorsHeld) {
   WriteBehind behind(ctx_, 4 * WriteBehind::kChunkBytes);
   std::promise<void> go;
-  behind.then([wait = go.get_future().share()] { wait.wait(); });
+  behind.put(queue_, [wait = go.get_future().share()] { wait.wait(); });
   const Tensor tensor = numbers(2 * kChunkFloats);
   put(behind, tensor);
   EXPECT_FALSE(behind.idle());
@@ -73,11 +74,11 @@ TEST_F(WriteBehindTest, WaitsForRoomAndTellsThatItAdvances) {
 
 TEST_F(WriteBehindTest, DropsAllAfterAFailure) {
   WriteBehind behind(ctx_, WriteBehind::kLeastBytes);
-  behind.then([] { throw std::runtime_error("first"); });
-  behind.then([] { throw std::runtime_error("second"); });
+  behind.put(queue_, [] { throw std::runtime_error("first"); });
+  behind.put(queue_, [] { throw std::runtime_error("second"); });
   put(behind, numbers(5 * kChunkFloats));
   bool called = false;
-  behind.then([&] { called = true; });
+  behind.put(queue_, [&] { called = true; });
   behind.wait();
   EXPECT_EQ(got_, 0);
   EXPECT_FALSE(called);
@@ -89,7 +90,7 @@ TEST_F(WriteBehindTest, DropsAllAfterAFailure) {
     EXPECT_STREQ(error.what(), "first");
   }
   EXPECT_EQ(behind.take_failure(), nullptr);
-  behind.then([&] { called = true; });  // goes on
+  behind.put(queue_, [&] { called = true; });  // goes on
   behind.wait();
   EXPECT_TRUE(called);
 }
@@ -99,7 +100,7 @@ TEST_F(WriteBehindTest, MayEndWithWorkLeft) {
   {
     WriteBehind behind(ctx_, WriteBehind::kLeastBytes);
     std::promise<void> begun;
-    behind.then([&] { begun.set_value(), ++done; });
+    behind.put(queue_, [&] { begun.set_value(), ++done; });
     begun.get_future().wait();
     for (int i = 0; i < 3; ++i) put(behind, numbers(8));
   }

@@ -87,7 +87,7 @@ void Saver::begin(int64_t step, const SaveOptions& options, const Contract& cont
 
 // What this rank has written of the pending one, or why it could not.
 std::string Saver::own_outcome() {
-  json outcome = {{"files", describe_files(*pending_->folder->written())}, {"failure", ""}, {"bad", false}};
+  json outcome = {{"files", describe_files(pending_->folder->written()->files())}, {"failure", ""}, {"bad", false}};
   try {
     if (const std::exception_ptr failure = behind_->take_failure()) std::rethrow_exception(failure);
   } catch (const Error& error) {
@@ -133,7 +133,7 @@ void Saver::give_up(const std::string& failure) {
 void Saver::put_commit(const StoredFiles& files) {
   const std::shared_ptr<Pending> pending = std::exchange(pending_, nullptr);
   if (pending->output == nullptr) return;
-  behind_->then([this, pending, files] {
+  behind_->put(behind_->new_queue(), [this, pending, files] {
     try {
       commit(*pending, files);
     } catch (const std::exception& error) {
@@ -153,7 +153,7 @@ void Saver::commit(Pending& pending, const StoredFiles& files) {
   output.write_latest(pending.step);
   output.end_save_wanted();
   const double seconds = seconds_since(pending.start);
-  longest_seconds_ = std::max<double>(longest_seconds_, seconds);
+  last_seconds_ = seconds;
   log_info("saved {}: {} in {:.1f} s, of which training waited {:.2f} s", output.checkpoint_path(pending.step),
            format_bytes(bytes_), seconds, pending.waited);
   try {

@@ -45,8 +45,8 @@ class Saver {
   // Waits for all of it. Throws Error where the last checkpoint could not be written.
   void finish();
 
-  // How long the longest took so far, from its beginning to `latest`; 0 where rank 0 has not seen one.
-  double longest_seconds() const { return longest_seconds_; }
+  // How long the last one took, from its beginning to `latest`; 0 where rank 0 has not seen one.
+  double last_seconds() const { return last_seconds_; }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -67,7 +67,7 @@ class Saver {
   std::shared_ptr<Pending> pending_;
   std::string failure_;         // why the last checkpoint could not be written
   std::string commit_failure_;  // the same of rank 0's thread, once that is idle
-  std::atomic<double> longest_seconds_ = 0;
+  std::atomic<double> last_seconds_ = 0;
   std::unique_ptr<WriteBehind> behind_;
 };
 

@@ -26,4 +26,11 @@ void Fence::wait() {
   if (gpu_ != nullptr) gpu_->wait_for(event_->handle);
 }
 
+bool Fence::is_passed() const {
+  if (gpu_ == nullptr) return true;
+  const cudaError_t status = cudaEventQuery(event_->handle);
+  if (status != cudaErrorNotReady) check_cuda(status, "fence");
+  return status == cudaSuccess;
+}
+
 }  // namespace mixtune

@@ -20,6 +20,7 @@ class Fence {
   void set(Ctx& ctx);
   // Waits until the device has passed the fence, no longer than GpuOptions.patience; not at all if it was never set.
   void wait();
+  bool is_passed() const;  // whether wait() would return at once
 
  private:
   struct Event;

@@ -46,7 +46,7 @@ class Requests {
   std::string why_to_stop() {
     if (const std::string signal = StopSignals::name(); !signal.empty()) return signal;
     if (!trainer_.leads()) return "";
-    if (const double save = trainer_.longest_save(); save > 0) deadline_.took_save(save);
+    if (const double save = trainer_.last_save(); save > 0) deadline_.took_save(save);
     const int saves = trainer_.is_saving() ? 2 : 1;
     return deadline_.is_near(Deadline::Clock::now(), saves) ? "the end of its time" : "";
   }

@@ -62,9 +62,9 @@ class Trainer {
   void save(int64_t step);
   // Ends it, once the step's requests() say that all ranks are settled. Throws Error (kWentBad) where it is not finite.
   void end_save() { saver_->end(); }
-  // Whether a checkpoint is being written; how long the longest took, 0 where there was none. For rank 0.
+  // Whether a checkpoint is being written; how long the last took, 0 where there was none. For rank 0.
   bool is_saving() const { return saver_->is_busy(); }
-  double longest_save() const { return saver_->longest_seconds(); }
+  double last_save() const { return saver_->last_seconds(); }
 
   void report(const StepRecord& record);
   void report(const EvalRecord& record);

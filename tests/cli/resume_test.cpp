@@ -11,6 +11,19 @@ namespace {
 const Args kOne = {"--per_device_train_batch_size=4"};
 const Args kFour = {"--nproc=4", "--expert_model_parallel_size=2", "--per_device_train_batch_size=1"};
 const Args kTwo = {"--nproc=2", "--zero_stage=0", "--per_device_train_batch_size=2"};
+const Args kTwoByExperts = {"--nproc=2", "--expert_model_parallel_size=2", "--per_device_train_batch_size=2"};
+
+// How many GPUs MIXTUNE_REQUIRE_GPU promises where tests run on GPUs.
+int promised_gpus() {
+  const char* promised = std::getenv("MIXTUNE_REQUIRE_GPU");
+  return promised != nullptr ? std::atoi(promised) : 1;
+}
+
+// Those that this machine has: a rank has a GPU to itself.
+std::vector<Args> layouts() {
+  if (!on_gpus()) return {kOne, kFour, kTwo};
+  return promised_gpus() > 1 ? std::vector<Args>{kOne, kTwoByExperts, kTwo} : std::vector<Args>{kOne};
+}
 
 class Resume : public RankRuns {
  protected:
@@ -19,6 +32,12 @@ class Resume : public RankRuns {
     Args args = {fmt::format("--max_steps={}", steps), "--save_steps=2", "--eval_steps=2", "--packing"};
     args.insert(args.end(), layout.begin(), layout.end());
     args.insert(args.end(), more.begin(), more.end());
+    return repeatable(out, args);
+  }
+
+  // A run that gives the same bits each time.
+  static Args repeatable(const std::string& out, Args args) {
+    if (on_gpus()) args.push_back("--deterministic");
     return train(out, args);
   }
 
@@ -56,7 +75,10 @@ TEST_F(Resume, EndsInTheSameBits) {
   // Saved as bf16, the weights themselves are a part of the state.
   const Args narrow = {"--per_device_train_batch_size=4", "--save_dtype=bf16"};
   const Args accumulated = {"--per_device_train_batch_size=2", "--gradient_accumulation_steps=2"};
-  for (const Args& layout : {kOne, kFour, kTwo, narrow, accumulated}) {
+  std::vector<Args> all = layouts();
+  all.insert(all.end(), {narrow, accumulated});
+  if (on_gpus()) all.push_back({"--per_device_train_batch_size=4", "--precision=bf16", "--save_dtype=bf16"});
+  for (const Args& layout : all) {
     const std::string name = fmt::format("-{}", fmt::join(layout, ""));
     const std::string whole = "whole" + name, cut = "cut" + name;
     done(six_steps(whole, layout));
@@ -84,9 +106,9 @@ TEST_F(Resume, EndsInTheSameBits) {
 
 TEST_F(Resume, AnyLayoutGoesOnFromAnyOther) {
   done(six_steps("whole", kOne));
-  for (const Args& wrote : {kOne, kFour, kTwo}) {
+  for (const Args& wrote : layouts()) {
     done(six_steps("written", wrote));
-    for (const Args& goes_on : {kOne, kFour, kTwo}) {
+    for (const Args& goes_on : layouts()) {
       if (goes_on == wrote) continue;
       fs::remove_all(path("out"));
       fs::copy(path("written"), path("out"), fs::copy_options::recursive);
@@ -103,8 +125,8 @@ TEST_F(Resume, AnyLayoutGoesOnFromAnyOther) {
 // Killed as soon as it has saved a few times, wherever that is.
 TEST_F(Resume, AfterAKill) {
   const auto many = [&](const std::string& out) {
-    return train(out,
-                 {"--max_steps=400", "--save_steps=20", "--save_total_limit=2", "--per_device_train_batch_size=1"});
+    return repeatable(
+        out, {"--max_steps=400", "--save_steps=20", "--save_total_limit=2", "--per_device_train_batch_size=1"});
   };
   done(many("whole"));
   auto killed = std::async(std::launch::async, [&] { return run(many("out")); });
@@ -221,10 +243,10 @@ TEST_F(Resume, NewerCheckpointsAreNotLostUnasked) {
 TEST_F(Resume, WhatIsNotWholeIsPassedOver) {
   done(six_steps("whole", kOne));
   fs::copy(path("whole"), path("out"), fs::copy_options::recursive);
-  fs::resize_file(path("out/checkpoint-6/state/rank-00000.safetensors"), 100);
+  fs::resize_file(path("out/checkpoint-6/state/rank-00000-00001.safetensors"), 100);
   const Outcome outcome = resumed("out", kOne);
   EXPECT_EQ(outcome.code, 0) << outcome.err;
-  expect_part(outcome.err, "rank-00000.safetensors: has 100 bytes");
+  expect_part(outcome.err, "rank-00000-00001.safetensors: has 100 bytes");
   expect_part(outcome.err, "checkpoint-4: the run goes on after step 4");
   expect_part(outcome.err, "checkpoint-6 is not whole: it is now ");
   expect_same_weights(path("whole/checkpoint-6"), path("out/checkpoint-6"));

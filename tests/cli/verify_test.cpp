@@ -46,7 +46,7 @@ TEST_F(VerifyCheckpoints, AllIsAsWritten) {
 }
 
 TEST_F(VerifyCheckpoints, AFlippedByteIsNamedByItsTensor) {
-  for (const std::string file : {"model-00001-of-00003.safetensors", "state/rank-00000.safetensors"}) {
+  for (const std::string file : {"model-00001-of-00003.safetensors", "state/rank-00000-00001.safetensors"}) {
     const std::string whole = "out/checkpoint-1/" + file;
     flip(whole, 1);
     const Outcome outcome = verified("out/checkpoint-1", 2);

@@ -34,7 +34,8 @@ class Damage : public DiskRuns {
 };
 
 TEST_F(Damage, AMissingFile) {
-  for (const char* file : {"model.safetensors", "state/rank-00000.safetensors", "state/index.json", "config.json"}) {
+  for (const char* file :
+       {"model.safetensors", "state/rank-00000-00001.safetensors", "state/index.json", "config.json"}) {
     begin_with("stopped");
     fs::remove(checkpoint(file));
     expect_refused(fmt::format("checkpoint-2/{}: is missing", file));

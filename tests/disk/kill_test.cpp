@@ -23,7 +23,7 @@ TEST_F(DiskRuns, CountsTheCalls) {
   for (const Call& call : calls()) ++counts[call.name];
   for (const char* name : {"open", "write", "pwrite", "fsync", "rename", "unlink", "rmdir", "mkdir", "ftruncate"})
     EXPECT_GT(counts[name], 0) << name;
-  for (const char* file : {"model.safetensors", "rank-00000.safetensors", "manifest.json", "checkpoint-2"})
+  for (const char* file : {"model.safetensors", "rank-00000-00001.safetensors", "manifest.json", "checkpoint-2"})
     EXPECT_TRUE(std::ranges::any_of(calls(), [&](const Call& call) { return call.file() == file; })) << file;
   EXPECT_EQ(run_mixtune({"inspect", "out"}, path(".")).code, 0);
   expect_sound(0, false);
