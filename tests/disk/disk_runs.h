@@ -38,9 +38,9 @@ class DiskRuns : public RankRuns {
   void make_inputs();
 
   static Args steps(int save_total_limit = 1);
-  // Those that a test is to make go wrong: the first of neighbours of one kind and file, of these each `stride`-th from
-  // number `first` on; or all with MIXTUNE_EVERY_CALL.
-  static std::vector<Call> chosen(const std::vector<Call>& calls, size_t stride = 1, size_t first = 0);
+  // Those that a test is to make go wrong: the first of neighbours of one kind and file, of these each `stride`-th, and
+  // fewer where programs are slow; or all with MIXTUNE_EVERY_CALL.
+  static std::vector<Call> chosen(const std::vector<Call>& calls, size_t stride = 1);
 
   // Runs with the call number `at` going wrong by `action`; 0: none.
   Outcome run_counted(const Args& args, const std::string& action = "", int at = 0) const;
