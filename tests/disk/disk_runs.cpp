@@ -214,7 +214,8 @@ void DiskRuns::kill_at_each(const std::vector<Call>& at, const std::string& prep
     SCOPED_TRACE("killed at call " + call.str());
     begin_with(prepared);
     const Outcome outcome = run_counted(steps(), "kill", call.number);
-    EXPECT_EQ(outcome.code, -1) << outcome.err;
+    const auto made = static_cast<int>(calls().size());  // threads may take turns otherwise, and need one call less
+    EXPECT_TRUE(outcome.code == -1 || (outcome.code == 0 && made < call.number)) << outcome.err;
     expect_sound(call.number, true);
     expect_resumes_to_the_end();
     if (HasFailure()) return;
