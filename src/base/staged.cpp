@@ -176,7 +176,9 @@ void remove_whole(const std::string& path) {
     throw Error(printable_path(path), fmt::format("cannot be removed: {}", error.message()), "remove it by hand");
 }
 
-void remove_stale(const std::string& folder, std::string_view prefix) {
+namespace {
+
+std::vector<fs::path> stale_in(const std::string& folder, std::string_view prefix) {
   std::vector<fs::path> stale;
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
@@ -186,7 +188,18 @@ void remove_stale(const std::string& folder, std::string_view prefix) {
         is_stale(*made_by, entry->path()))
       stale.push_back(entry->path());
   }
-  for (const fs::path& path : stale) fs::remove_all(path, error);
+  return stale;
+}
+
+}  // namespace
+
+void remove_stale(const std::string& folder, std::string_view prefix) {
+  std::error_code error;
+  for (const fs::path& path : stale_in(folder, prefix)) fs::remove_all(path, error);
+}
+
+bool has_stale(const std::string& folder, std::string_view prefix) {
+  return !stale_in(folder, prefix).empty();
 }
 
 std::string without_trailing_slash(std::string path) {

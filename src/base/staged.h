@@ -56,6 +56,7 @@ void remove_whole(const std::string& path);
 // Removes what killed processes left in `folder` under temporary names for names that start with `prefix`. Nobody here
 // can see whether a process of another host runs: what it made goes once it has not changed for a week.
 void remove_stale(const std::string& folder, std::string_view prefix);
+bool has_stale(const std::string& folder, std::string_view prefix);  // whether that would remove anything
 
 // Whether something has this name, be it a link that leads nowhere.
 bool is_taken(const std::string& path);

@@ -115,6 +115,18 @@ FolderClaim::~FolderClaim() {
   for (; !made_.empty(); made_.pop_back()) rmdir(made_.back().c_str());
 }
 
+// The folders that it made are to be there after a power cut, too; one that may not be read cannot be asked for that.
+void FolderClaim::keep() {
+  kept_ = true;
+  for (const std::string& folder : made_) {
+    try {
+      sync_folder(parent_folder(folder));
+    } catch (const Error&) {
+      continue;
+    }
+  }
+}
+
 void FolderClaim::make_folders() {
   std::vector<std::string> missing;
   std::error_code error;

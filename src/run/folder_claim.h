@@ -20,7 +20,7 @@ class FolderClaim {
   FolderClaim(const FolderClaim&) = delete;
   FolderClaim& operator=(const FolderClaim&) = delete;
 
-  void keep() { kept_ = true; }
+  void keep();
 
  private:
   struct Unclaimed {};

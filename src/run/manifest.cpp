@@ -83,6 +83,7 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
   for (const auto& [name, file] : manifest.files)
     if (!is_below(name))
       throw UserError(where, fmt::format("names a file '{}' outside its folder", printable(name)), kResumeOther);
+  if (manifest.format < 0) throw UserError(where, "names no format", kResumeOther);
   if (manifest.step < 1) throw UserError(where, "names no step of a run", kResumeOther);
   return manifest;
 }

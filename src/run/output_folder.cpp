@@ -217,8 +217,15 @@ void OutputFolder::end_save_wanted() const {
   unlink(file(kSave).c_str());
 }
 
+bool OutputFolder::is_closed(const std::string& path, int64_t step, int64_t save_total_limit) {
+  const bool pruned =
+      save_total_limit <= 0 || std::ssize(checkpoint_steps(path)) <= std::max<int64_t>(save_total_limit, 1);
+  return pruned && !has_stale(path, kCheckpoint) && model_folder(path, false) == path + "/" + checkpoint_name(step);
+}
+
 void OutputFolder::close(int64_t step, int64_t save_total_limit) {
   claim_.keep();
+  remove_stale(path(), kCheckpoint);
   write_latest(step);
   prune(save_total_limit);
 }

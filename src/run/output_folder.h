@@ -42,8 +42,10 @@ class OutputFolder {
   std::string trace_path() const;
   std::string checkpoint_path(int64_t step) const;
 
-  // In place of begin(), of a run that has done its last step: a kill came before `latest` said so.
+  // In place of begin(), of a run that has done its last step: what a kill may have kept from being done then. Whether
+  // there is any.
   void close(int64_t step, int64_t save_total_limit);
+  static bool is_closed(const std::string& path, int64_t step, int64_t save_total_limit);
 
   // The bytes that its disk has left, and those of checkpoints that begin() will remove.
   uint64_t bytes_to_fill() const;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <array>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <utility>
@@ -11,6 +13,7 @@
 #include "base/log.h"
 #include "base/staged.h"
 #include "checkpoint/run_folder.h"
+#include "model/mixtral_config.h"
 #include "run/contract.h"
 #include "run/manifest.h"
 
@@ -48,6 +51,31 @@ std::string chosen(const Config& config, bool say) {
   return path;
 }
 
+// Throws where the model that the run is to begin with has another shape than the checkpoint. One that is not there,
+// any more or yet, says nothing.
+void check_shape(const Config& config, const std::string& checkpoint) {
+  std::error_code error;
+  const std::string& model = config.model.model_name_or_path;
+  if (!std::filesystem::exists(model + "/config.json", error)) return;
+  const MixtralConfig named = load_mixtral_config(model), stored = load_mixtral_config(checkpoint);
+  using Member = int64_t MixtralConfig::*;
+  constexpr std::array<std::pair<const char*, Member>, 8> kShape = {
+      {{"hidden_size", &MixtralConfig::hidden_size},
+       {"intermediate_size", &MixtralConfig::intermediate_size},
+       {"num_hidden_layers", &MixtralConfig::num_hidden_layers},
+       {"num_attention_heads", &MixtralConfig::num_attention_heads},
+       {"num_key_value_heads", &MixtralConfig::num_key_value_heads},
+       {"head_dim", &MixtralConfig::head_dim},
+       {"num_local_experts", &MixtralConfig::num_local_experts},
+       {"num_experts_per_tok", &MixtralConfig::num_experts_per_tok}}};
+  for (const auto& [key, member] : kShape)
+    if (named.*member != stored.*member)
+      throw UserError(config.where("model_name_or_path"),
+                      fmt::format("has {} {}, and {} has {}: it is of another model", key, named.*member,
+                                  printable_path(checkpoint), stored.*member),
+                      "name the model that the run began with, or another output_dir");
+}
+
 }  // namespace
 
 bool choose_checkpoint(Config& config, bool say) {
@@ -56,6 +84,7 @@ bool choose_checkpoint(Config& config, bool say) {
   const std::string path = chosen(config, say);
   if (path.empty()) return false;
   const Manifest manifest = read_manifest(path);
+  check_shape(config, path);
   check_contract(manifest.contract, contract_of(config), config);
   if (say) log_info("{}: the run goes on after step {}", printable_path(path), manifest.step);
   config.begun_from = config.model.model_name_or_path;

@@ -36,6 +36,8 @@ TEST(Manifests, WhatIsNoneIsRefused) {
   const auto refused = [](const std::string& text, const std::vector<std::string>& fragments) {
     expect_user_error([&] { parse_manifest(text, "m.json"); }, fragments);
   };
+  for (const char* format : {"2.5", "-1", "1e300"})
+    refused(fmt::format(R"({{"format": {}, "step": 3, "files": {{}}}})", format), {"m.json: names no format"});
   refused(R"({"format": 2, "step": 3, "files": {}})", {"m.json: is of format 2, newer than this version's 1"});
   for (const char* text :
        {"{}", R"({"format": 1, "files": {}})", R"({"format": 1, "step": 1, "files": {"a": 1}})",

@@ -213,7 +213,7 @@ void Trainer::close() {
   if (!leads()) return;
   log_info("all {} steps are done: nothing is left to train", total_steps_);
   const OutputRequest request = output_request(config_);
-  if (!request.resumes || model_folder(request.path, false) == request.path + "/" + checkpoint_name(*request.resumes))
+  if (!request.resumes || OutputFolder::is_closed(request.path, *request.resumes, config_.output.save_total_limit))
     return;
   OutputFolder(request).close(*request.resumes, config_.output.save_total_limit);
 }

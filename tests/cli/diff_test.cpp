@@ -17,7 +17,7 @@ class Diff : public RankRuns {
     return outcome;
   }
 
-  // Adds to the first value of the first tensor of a folder's file, lm_head.weight.
+  // Adds to the first value of the first tensor of a folder's file, model.embed_tokens.weight.
   void add_to_head(const std::string& folder, float value) const {
     std::string file = read(path(folder + "/model.safetensors"));
     uint64_t size = 0;
@@ -48,9 +48,10 @@ TEST_F(Diff, OfAnElement) {
   ASSERT_EQ(lines.size(), 3u);
   expect_part(lines[0], "relative");
   expect_part(lines[1], "5.000e-01");
-  expect_part(lines[1], "1 of 65536  lm_head.weight");
-  EXPECT_EQ(lines[2],
-            "15 of 16 tensors are the same, bit for bit; the largest difference is 5.000e-01, in lm_head.weight");
+  expect_part(lines[1], "1 of 65536  model.embed_tokens.weight");
+  EXPECT_EQ(
+      lines[2],
+      "15 of 16 tensors are the same, bit for bit; the largest difference is 5.000e-01, in model.embed_tokens.weight");
 }
 
 TEST_F(Diff, OfARunFromItsBase) {
@@ -116,7 +117,7 @@ TEST_F(Diff, WhatCannotBeReadIsRefused) {
   refused("model", "model", {"--sort"}, {"--sort=size"});
   copy_model("other");
   add_to_head("other", std::numeric_limits<float>::infinity());
-  refused("model", "other", {"other/model.safetensors: tensor 'lm_head.weight' holds NaN or infinity"});
+  refused("model", "other", {"other/model.safetensors: tensor 'model.embed_tokens.weight' holds NaN or infinity"});
   fs::resize_file(path("other/model.safetensors"), 5000);
   refused("other", "model", {"other/model.safetensors", "the file is too short"});
   write(path("other/config.json"), "[");

@@ -180,6 +180,17 @@ TEST_F(Resume, AnotherRunIsRefusedAndToldWhatDiffers) {
   EXPECT_EQ(allowed.code, 0) << allowed.err;
 }
 
+TEST_F(Resume, ACheckpointOfAnotherModelIsRefused) {
+  done(six_steps("out", kOne));
+  cut_after("out", 4);
+  const std::string config = read(path("model/config.json"));
+  const auto size = nlohmann::json::parse(config).at("intermediate_size").get<int>();
+  const size_t at = config.find("\"intermediate_size\"");
+  std::string other = config;
+  write(path("model/config.json"), other.replace(config.find(std::to_string(size), at), 1, "9"));
+  expect_refused(kOne, {}, {"--model_name_or_path: has intermediate_size 9", fmt::format("has {}: it is of", size)});
+}
+
 // Its own resolved configuration, whose coefficient and template are no longer to be found out.
 TEST_F(Resume, WithTheConfigurationThatItWrote) {
   done(six_steps("out", kOne));
