@@ -10,9 +10,10 @@
 #include "checkpoint/load.h"
 #include "config/load.h"
 #include "run/resume.h"
+#include "train/instance_options.h"
 #include "train/memory_plan.h"
+#include "train/run_inputs.h"
 #include "train/run_rows.h"
-#include "train/trainer.h"
 
 namespace mixtune {
 

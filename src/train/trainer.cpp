@@ -1,27 +1,22 @@
 #include "train/trainer.h"
 
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <filesystem>
 
 #include "base/log.h"
 #include "base/size.h"
 #include "checkpoint/load.h"
 #include "checkpoint/run_folder.h"
-#include "checkpoint/save.h"
 #include "checkpoint/training_state.h"
 #include "config/load.h"
-#include "data/data_files.h"
-#include "data/open_documents.h"
 #include "metrics/console_sink.h"
 #include "metrics/jsonl_sink.h"
 #include "run/resume.h"
 #include "run/shared_folder.h"
-#include "train/model_tokenizer.h"
+#include "train/run_inputs.h"
 #include "train/run_rows.h"
 #include "train/schedule.h"
 #include "train/trace.h"
@@ -32,85 +27,6 @@ namespace mixtune {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-}  // namespace
-
-OutputRequest output_request(const Config& config) {
-  OutputRequest request{.path = config.output.output_dir,
-                        .overwrite = config.output.overwrite_output_dir,
-                        .inputs = files_of(train_datasets(config))};
-  request.inputs.push_back(as_begun(config).model.model_name_or_path);
-  if (!config.model.tokenizer_name_or_path.empty()) request.inputs.push_back(config.model.tokenizer_name_or_path);
-  for (const std::string& file : files_of(validation_datasets(config))) request.inputs.push_back(file);
-  request.may_start_over = config.output.resume_from_checkpoint == "auto";
-  if (!config.begun_from.empty()) {
-    std::error_code error;
-    const std::filesystem::path checkpoint = std::filesystem::canonical(config.model.model_name_or_path, error);
-    if (!error && std::filesystem::equivalent(checkpoint.parent_path(), request.path, error))
-      request.resumes = checkpoint_step(checkpoint.filename().string());
-    if (!request.resumes) request.inputs.push_back(config.model.model_name_or_path);
-  }
-  // A run that goes on in its folder may be given the configuration that it wrote there.
-  if (!config.file.empty() && !request.resumes) request.inputs.push_back(config.file);
-  return request;
-}
-
-namespace {
-
-// Opens the model's folder, once output_dir is known to be usable.
-ModelFolder open_model(const Config& config, const Ranks& ranks) {
-  ranks.set_activity("loading");
-  if (ranks.grid.rank == 0) check_output_folder(output_request(config));
-  return ModelFolder(config.model.model_name_or_path);
-}
-
-// Makes the model's folder what checkpoints are to have, once it is known what is trained.
-void adapt(ModelFolder& folder, const MixtralConfig& shape, const Config& config, const RunData& data) {
-  const ModelSettings& model = config.model;
-  if (shape.added_tokens > 0) folder.set_vocab_size(shape.vocab_size);
-  if (model.resize_vocabulary && !model.tokenizer_name_or_path.empty())
-    folder.set_tokenizer(tokenizer_path(model, false));
-  if (const auto& chosen = data.chat_template; chosen && !(chosen->is_folders && model.tokenizer_name_or_path.empty()))
-    folder.set_chat_template(chosen->source, data.tokenizer_names);
-}
-
-// While it lives, this rank computes on the threads of all ranks that wait for it, as far as there are cores.
-class BorrowedThreads {
- public:
-  explicit BorrowedThreads(int ranks) : own_(omp_get_max_threads()) {
-    if (ranks > 1) omp_set_num_threads(std::max(own_, std::min(omp_get_num_procs(), own_ * ranks)));
-  }
-  ~BorrowedThreads() { omp_set_num_threads(own_); }
-  BorrowedThreads(const BorrowedThreads&) = delete;
-  BorrowedThreads& operator=(const BorrowedThreads&) = delete;
-
- private:
-  int own_;
-};
-
-// Reads the data. Where there is a cache, rank 0 fills it and the others read it.
-RunData checked_data(const Config& config, const ModelFolder& folder, Instance& instance) {
-  check_weights(folder.weights(), instance.state());  // a matter of headers: before the data, which takes longer
-  const Ranks& ranks = instance.ranks();
-  const bool others_wait = ranks.grid.rank == 0 && caches_documents(config);
-  const auto meet = [&](bool now) {
-    if (now && caches_documents(config)) barrier(instance.ctx(), *ranks.all, "data that rank 0 tokenises");
-  };
-  meet(ranks.grid.rank != 0);
-  const BorrowedThreads threads(others_wait ? ranks.grid.world : 1);
-  RunData data = load_run_data(config, instance.model().config(), [&ranks] { ranks.advance(); });
-  meet(ranks.grid.rank == 0);
-  return data;
-}
-
-}  // namespace
-
-MixtralConfig model_shape(const Config& config, const ModelFolder& folder) {
-  const std::string where = config.model.model_name_or_path + "/config.json";
-  return resize_vocabulary(config.model, parse_mixtral_config(folder.config_json(), where));
-}
-
-namespace {
 
 std::string resolved_config(Config config, double router_coefficient, const RunData& data) {
   config = as_begun(config);

@@ -22,10 +22,6 @@
 
 namespace mixtune {
 
-// The parts of a run that need its settings alone, no device.
-OutputRequest output_request(const Config& config);
-MixtralConfig model_shape(const Config& config, const ModelFolder& folder);
-
 class Trainer {
  public:
   // Reads the model and the data; writes nothing. Every rank has a trainer, and all call its functions together; rank 0

@@ -1,0 +1,23 @@
+// What a run reads, in the order in which a Trainer comes to it.
+#pragma once
+
+#include "checkpoint/model_folder.h"
+#include "config/config.h"
+#include "model/instance.h"
+#include "run/output_folder.h"
+#include "train/run_data.h"
+
+namespace mixtune {
+
+// These two need the run's settings alone, no device.
+OutputRequest output_request(const Config& config);
+MixtralConfig model_shape(const Config& config, const ModelFolder& folder);
+
+// Opens the model's folder, once output_dir is known to be usable.
+ModelFolder open_model(const Config& config, const Ranks& ranks);
+// Reads the data. Where there is a cache, rank 0 fills it and the others read it.
+RunData checked_data(const Config& config, const ModelFolder& folder, Instance& instance);
+// Makes the model's folder what checkpoints are to have, once it is known what is trained.
+void adapt(ModelFolder& folder, const MixtralConfig& shape, const Config& config, const RunData& data);
+
+}  // namespace mixtune
