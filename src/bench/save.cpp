@@ -113,7 +113,7 @@ class Saves {
     MT_CHECK(state.replica_differences(instance_.ctx(), instance_.ranks().grid.rank).empty());
     const std::string own = output_ ? output_->checkpoint_path(number_) : "";
     options_.out_folder = gather_texts(instance_.ctx(), *instance_.ranks().all, "folder", own)[0];
-    saver_->begin(number_, options_, {}, output_ ? &*output_ : nullptr);
+    saver_->begin({.step = number_}, options_, output_ ? &*output_ : nullptr);
   }
 
   Instance& instance_;

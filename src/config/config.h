@@ -99,7 +99,9 @@ struct OptimizerSettings {
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
   double weight_decay = 0;
-  double max_grad_norm = 1;  // 0: no clipping
+  double max_grad_norm = 1;          // 0: no clipping
+  int64_t skip_nonfinite_steps = 0;  // in a row at most
+  bool stop_on_divergence = false;
 };
 
 struct OutputSettings {

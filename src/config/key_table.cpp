@@ -272,6 +272,12 @@ void add_optimizer_keys(Table& table) {
             {.bounds = {0, 100}});
   table.add("max_grad_norm", &Config::optimizer, &O::max_grad_norm, "clip the gradient to this norm; 0: never",
             {.bounds = {0, 1e6}});
+  table.add("skip_nonfinite_steps", &Config::optimizer, &O::skip_nonfinite_steps,
+            "steps in a row, at most, that are skipped as their loss or gradient norm is not finite; 0: the first one "
+            "ends the run",
+            {.bounds = {0, kMany}});
+  table.add("stop_on_divergence", &Config::optimizer, &O::stop_on_divergence,
+            "end the run where its loss is over 3 times its smallest mean for 5 steps (docs/watching.md)");
 }
 
 void add_run_keys(Table& table) {

@@ -46,6 +46,9 @@ inline constexpr Field<StepRecord> kStepFields[] = {
     {"recomputed_layers", &StepRecord::recomputed_layers,
      "layers, over all micro-batches, of which not all that backward needs fit: the gate-up output was computed again, "
      "or rows of other ranks' tokens were sent again"},
+    {"skipped_steps", &StepRecord::skipped_steps,
+     "the steps of the run so far that changed nothing, as their loss or gradient norm was not finite "
+     "(`skip_nonfinite_steps`)"},
     {"tokens_per_second", &StepRecord::tokens_per_second, "speed of the step"},
     {"milliseconds", &StepRecord::milliseconds, "time of the step"},
 };

@@ -39,6 +39,7 @@ struct StepRecord {
   int64_t tokens = 0;
   int64_t target_tokens = 0;
   int64_t recomputed_layers = 0;
+  int64_t skipped_steps = 0;
   double tokens_per_second = 0;
   double milliseconds = 0;
   std::string plans = {};  // in a run's first step on a GPU: the digest of its matrix products' algorithms

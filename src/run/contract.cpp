@@ -22,6 +22,8 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
      // In the contract as what comes of them: data, router_aux_loss_coef, rows_per_step, total_steps.
      "chat_template", "router_aux_loss_coef", "per_device_train_batch_size", "gradient_accumulation_steps",
      "global_batch_size", "max_steps", "num_train_epochs",
+     // When a run that goes wrong ends.
+     "skip_nonfinite_steps", "stop_on_divergence",
      // What is written, and when.
      "overwrite_output_dir", "resume_from_checkpoint", "allow_changes", "eval_steps", "save_steps", "save_total_limit",
      "save_every_minutes", "save_only_model", "checkpoint_host_memory", "time_limit", "max_shard_size", "logging_steps",

@@ -34,6 +34,15 @@ json describe_file(const StoredFile& file) {
   return description;
 }
 
+// A number that counts nothing good is 0.
+int64_t count_of(const json& object, const char* name) {
+  return std::max<int64_t>(0, whole_number(object.value(name, json(0u))));
+}
+
+SkippedSteps parse_skipped(const json& skipped) {
+  return {.count = count_of(skipped, "count"), .in_a_row = count_of(skipped, "in_a_row")};
+}
+
 // Whether a path leads to a file below the folder that it starts in.
 bool is_below(const std::string& name) {
   const fs::path path = name;
@@ -56,11 +65,13 @@ StoredFiles parse_files(const json& files) {
 }
 
 std::string format_manifest(const Manifest& manifest) {
-  const nlohmann::ordered_json text = {{"format", manifest.format},
-                                       {"mixtune", manifest.mixtune},
-                                       {"step", manifest.step},
-                                       {"contract", manifest.contract},
-                                       {"files", describe_files(manifest.files)}};
+  const nlohmann::ordered_json text = {
+      {"format", manifest.format},
+      {"mixtune", manifest.mixtune},
+      {"step", manifest.step},
+      {"contract", manifest.contract},
+      {"skipped_steps", {{"count", manifest.skipped.count}, {"in_a_row", manifest.skipped.in_a_row}}},
+      {"files", describe_files(manifest.files)}};
   return text.dump(2) + "\n";
 }
 
@@ -76,6 +87,7 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
     manifest.step = whole_number(object.at("step"));
     manifest.mixtune = object.value("mixtune", manifest.mixtune);
     manifest.contract = object.value("contract", manifest.contract);
+    manifest.skipped = parse_skipped(object.value("skipped_steps", json::object()));
     manifest.files = parse_files(object.at("files"));
   } catch (const json::exception&) {
     throw UserError(where, "is not the manifest of a training checkpoint", kResumeOther);

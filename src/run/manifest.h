@@ -12,6 +12,13 @@
 
 namespace mixtune {
 
+// The steps of a run that changed nothing, as their numbers were not finite.
+struct SkippedSteps {
+  int64_t count = 0, in_a_row = 0;  // of the whole run; the last ones
+
+  bool operator==(const SkippedSteps&) const = default;
+};
+
 struct Manifest {
   static constexpr int64_t kFormat = 1;
 
@@ -19,7 +26,8 @@ struct Manifest {
   std::string mixtune = {};                          // the version that wrote it
   int64_t step = 0;                                  // the last one that was done
   std::map<std::string, std::string> contract = {};  // what must be the same, by its name (run/contract.h)
-  StoredFiles files = {};                            // all others of the checkpoint, by their path in it
+  SkippedSteps skipped = {};
+  StoredFiles files = {};  // all others of the checkpoint, by their path in it
 
   bool operator==(const Manifest&) const = default;
 };

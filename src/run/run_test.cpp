@@ -19,6 +19,7 @@ namespace fs = std::filesystem;
 const Manifest kWritten = {.mixtune = "0.1.0",
                            .step = 12,
                            .contract = {{"data", "abc"}},
+                           .skipped = {.count = 3, .in_a_row = 2},
                            .files = {{"state/a", {.size = 3, .xxh3 = "0123456789abcdef"}},
                                      {"state/b", {.size = 9, .xxh3 = "1", .tensors = {{"t", "2"}, {"u", "3"}}}}}};
 
@@ -30,6 +31,17 @@ TEST(Manifests, WhatAnOlderVersionLacksHasItsDefault) {
   const Manifest manifest = parse_manifest(R"({"format": 0, "step": 3, "files": {}, "later": [1]})", "m");
   EXPECT_EQ(manifest.step, 3);
   EXPECT_TRUE(manifest.contract.empty());
+  EXPECT_EQ(manifest.skipped, SkippedSteps{});
+}
+
+TEST(Manifests, ACountThatIsNoneIsZero) {
+  const auto skipped = [](const std::string& value) {
+    return parse_manifest(fmt::format(R"({{"format": 1, "step": 3, "files": {{}}, "skipped_steps": {}}})", value), "m")
+        .skipped;
+  };
+  EXPECT_EQ(skipped(R"({"count": 4, "in_a_row": -1})"), (SkippedSteps{4, 0}));
+  EXPECT_EQ(skipped(R"({"count": 1e300, "in_a_row": "x"})"), SkippedSteps{});
+  expect_user_error([&] { skipped("[1]"); }, {"m: is not the manifest"});
 }
 
 TEST(Manifests, WhatIsNoneIsRefused) {
@@ -155,8 +167,8 @@ TEST(Contract, KnowsEveryKey) {
   std::vector<std::string> free;
   for (const Key& key : keys())
     if (may_differ(key.name)) free.emplace_back(key.name);
-  EXPECT_EQ(free.size(), 37u) << "a key of kMayDiffer has another name now";
-  EXPECT_EQ(keys().size(), 62u) << "may the new key differ when a run goes on (kMayDiffer), or is it in the contract?";
+  EXPECT_EQ(free.size(), 39u) << "a key of kMayDiffer has another name now";
+  EXPECT_EQ(keys().size(), 64u) << "may the new key differ when a run goes on (kMayDiffer), or is it in the contract?";
   for (const char* key :
        {"seed", "learning_rate", "packing", "shuffle", "max_seq_length", "weight_decay", "datasets", "save_dtype"})
     EXPECT_FALSE(may_differ(key)) << key;

@@ -12,7 +12,6 @@
 #include "base/output_file.h"
 #include "base/staged.h"
 #include "checkpoint/training_state.h"
-#include "run/manifest.h"
 
 namespace mixtune {
 
@@ -40,11 +39,11 @@ uint64_t sum_of(Ctx& ctx, const Ranks& ranks, uint64_t own) {
 }  // namespace
 
 struct Saver::Pending {
-  Pending(int64_t step_done, const Contract& of_run, const OutputFolder* folder_of_run)
-      : step(step_done), contract(of_run), output(folder_of_run) {}
+  Pending(const Manifest& of_it, const OutputFolder* folder_of_run) : manifest(of_it), output(folder_of_run) {}
 
-  const int64_t step;
-  const Contract contract;
+  int64_t step() const { return manifest.step; }
+
+  Manifest manifest;
   const OutputFolder* const output;
   const Clock::time_point start = Clock::now();
   double waited = 0;  // seconds of training
@@ -72,12 +71,12 @@ std::string Saver::str() const {
                                         format_bytes(own_bytes_), format_bytes(behind_->bytes())));
 }
 
-void Saver::begin(int64_t step, const SaveOptions& options, const Contract& contract, const OutputFolder* output) {
+void Saver::begin(const Manifest& manifest, const SaveOptions& options, const OutputFolder* output) {
   if (pending_) end();
   behind_->wait();  // for rank 0's commit
   failure_.clear();
   commit_failure_.clear();
-  pending_ = std::make_shared<Pending>(step, contract, output);
+  pending_ = std::make_shared<Pending>(manifest, output);
   SaveOptions all = options;
   all.more_bytes = training_bytes_;
   PendingCheckpoint& folder = pending_->folder.emplace(ctx_, state_, all, *ranks_.all, *behind_);
@@ -127,7 +126,7 @@ void Saver::give_up(const std::string& failure) {
   failure_ = failure;
   if (pending->output == nullptr) return;
   pending->output->end_save_wanted();
-  log_warning("checkpoint-{} is not saved: {}", pending->step, failure);
+  log_warning("checkpoint-{} is not saved: {}", pending->step(), failure);
 }
 
 void Saver::put_commit(const StoredFiles& files) {
@@ -138,23 +137,23 @@ void Saver::put_commit(const StoredFiles& files) {
       commit(*pending, files);
     } catch (const std::exception& error) {
       commit_failure_ = error.what();
-      log_warning("checkpoint-{} is not saved: {}", pending->step, error.what());
+      log_warning("checkpoint-{} is not saved: {}", pending->step(), error.what());
     }
   });
 }
 
 void Saver::commit(Pending& pending, const StoredFiles& files) {
+  pending.manifest.mixtune = MIXTUNE_VERSION;
+  pending.manifest.files = files;
   if (!options_.only_model)
-    write_file(pending.folder->folder() + "/" + kManifestFile,
-               format_manifest(
-                   {.mixtune = MIXTUNE_VERSION, .step = pending.step, .contract = pending.contract, .files = files}));
+    write_file(pending.folder->folder() + "/" + kManifestFile, format_manifest(pending.manifest));
   pending.folder->commit();
   const OutputFolder& output = *pending.output;
-  output.write_latest(pending.step);
+  output.write_latest(pending.step());
   output.end_save_wanted();
   const double seconds = seconds_since(pending.start);
   last_seconds_ = seconds;
-  log_info("saved {}: {} in {:.1f} s, of which training waited {:.2f} s", output.checkpoint_path(pending.step),
+  log_info("saved {}: {} in {:.1f} s, of which training waited {:.2f} s", output.checkpoint_path(pending.step()),
            format_bytes(bytes_), seconds, pending.waited);
   try {
     output.prune(options_.total_limit);

@@ -9,7 +9,7 @@
 
 #include "checkpoint/save.h"
 #include "parallel/ranks.h"
-#include "run/contract.h"
+#include "run/manifest.h"
 #include "run/output_folder.h"
 
 namespace mixtune {
@@ -31,9 +31,10 @@ class Saver {
   // "... of checkpoints are written behind training" for the log, of this rank.
   std::string str() const;
 
-  // Copies what checkpoint-`step` is to have, and leaves its writing to a thread; the state may change afterwards. Ends
-  // the one before it first. `output` is rank 0's. Nothing that goes wrong is thrown here.
-  void begin(int64_t step, const SaveOptions& options, const Contract& contract, const OutputFolder* output);
+  // Copies what the checkpoint of manifest.step is to have, and leaves its writing to a thread; the state may change
+  // afterwards. Ends the one before it first. `manifest` is the checkpoint's, but for its version and files; `output`
+  // is rank 0's. Nothing that goes wrong is thrown here.
+  void begin(const Manifest& manifest, const SaveOptions& options, const OutputFolder* output);
   // Whether something of a checkpoint is left to do, here or (in rank 0 alone) on the way to its name.
   bool is_busy() const { return pending_ != nullptr || !behind_->idle(); }
   // Whether this rank has nothing left to write of the pending one. Any rank may ask, alone.

@@ -73,7 +73,7 @@ bool run_steps(const Config& config, Trainer& trainer, int64_t profiled, Deadlin
     requests.took_step(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     if (trainer.requests().settled) trainer.end_save();
     const bool stops = trainer.requests().stop && step < last;
-    if (trainer.save_due(step) || trainer.requests().save || stops) {
+    if (trainer.save_due(step) || stops) {
       requests.begins_to_save();
       trainer.save(step);
     }

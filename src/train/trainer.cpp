@@ -35,6 +35,12 @@ std::string resolved_config(Config config, double router_coefficient, const RunD
   return print_config(config);
 }
 
+StepGuard::Options guard_options(const OptimizerSettings& settings, bool say) {
+  return {.skip_nonfinite_steps = settings.skip_nonfinite_steps,
+          .stop_on_divergence = settings.stop_on_divergence,
+          .say = say};
+}
+
 }  // namespace
 
 Trainer::Trainer(const Config& config, const Ranks& ranks)
@@ -50,7 +56,8 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
       loader_(training_rows(config, data_, rows_per_step(config, instance_.share().ranks)),
               config.batch.per_device_train_batch_size, config.batch.gradient_accumulation_steps,
               instance_.host_memory(), instance_.share()),
-      total_steps_(config.batch.max_steps > 0 ? config.batch.max_steps : loader_.steps()) {
+      total_steps_(config.batch.max_steps > 0 ? config.batch.max_steps : loader_.steps()),
+      guard_(guard_options(config.optimizer, leads()), resumed_ ? resumed_->skipped : SkippedSteps()) {
   adapt(folder_, instance_.model().config(), config, data_);
   if (data_.has_validation())
     evaluator_.emplace(instance_, validation_rows(config, data_), config.batch.per_device_train_batch_size);
@@ -180,7 +187,7 @@ StepRecord Trainer::step(int64_t step) {
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   record.milliseconds = seconds * 1e3;
   record.tokens_per_second = static_cast<double>(record.tokens) / seconds;
-  check_finite(record);
+  check(record);
   return record;
 }
 
@@ -198,6 +205,7 @@ StepRecord Trainer::skipped_step(int64_t step, const Step& rows) {
           .epoch = rows.epoch,
           .learning_rate = learning_rate(config_.optimizer, step - 1, total_steps_),
           .tokens = rows.live_tokens,
+          .skipped_steps = guard_.skipped().count,
           .plans = step == first_step_ ? plans_ : std::string()};
 }
 
@@ -214,15 +222,15 @@ StepRecord Trainer::profiled_step(int64_t step) {
   return record;
 }
 
-void Trainer::check_finite(const StepRecord& record) {
-  if (std::isfinite(record.loss) && std::isfinite(record.grad_norm)) return;
-  report(record);
-  finish_records();
-  finish_saving_quietly();
-  throw Error(fmt::format("step {}", record.step),
-              fmt::format("training went bad: loss {}, gradient norm {}", record.loss, record.grad_norm),
-              "lower learning_rate or raise warmup_steps, and look at the data; earlier checkpoints are intact",
-              ExitCode::kWentBad);
+void Trainer::check(StepRecord& record) {
+  try {
+    guard_.check(record);
+  } catch (const Error&) {
+    report(record);
+    finish_records();
+    finish_saving_quietly();
+    throw;
+  }
 }
 
 // Before an error that says what ended the run: a checkpoint that was begun before it is as good as it was.
@@ -247,8 +255,11 @@ EvalRecord Trainer::evaluate(int64_t step) {
   return *last_evaluation_;
 }
 
-bool Trainer::save_due(int64_t step) const {
-  return step == total_steps_ || (config_.output.save_steps > 0 && step % config_.output.save_steps == 0);
+bool Trainer::save_due(int64_t step) {
+  const bool due =
+      save_waits_ || requests_.save || (config_.output.save_steps > 0 && step % config_.output.save_steps == 0);
+  save_waits_ = due && guard_.holds_saves();
+  return step == total_steps_ || (due && !save_waits_);
 }
 
 SaveOptions Trainer::save_options(const std::string& path) const {
@@ -273,8 +284,8 @@ void Trainer::save(int64_t step) {
   instance_.ranks().set_activity("saving");
   instance_.state().weight_sync().await_all(instance_.ctx());
   check_replicas(step);
-  saver_->begin(step, save_options(leads() ? output_->checkpoint_path(step) : ""), contract_,
-                leads() ? &*output_ : nullptr);
+  saver_->begin({.step = step, .contract = contract_, .skipped = guard_.skipped()},
+                save_options(leads() ? output_->checkpoint_path(step) : ""), leads() ? &*output_ : nullptr);
 }
 
 void Trainer::check_replicas(int64_t step) {
@@ -303,6 +314,8 @@ void Trainer::finish() {
   instance_.ranks().set_activity("saving");
   saver_->finish();
   finish_records();
+  if (const int64_t count = guard_.skipped().count; leads() && count > 0)
+    log_warning("steps of the run that were skipped, as their loss or gradient norm was not finite: {}", count);
   if (!last_evaluation_ || std::isfinite(last_evaluation_->eval_loss)) return;
   throw Error(fmt::format("step {}", last_evaluation_->step),
               fmt::format("the evaluation went bad: loss {}", last_evaluation_->eval_loss),

@@ -18,6 +18,7 @@
 #include "train/evaluate.h"
 #include "train/instance_options.h"
 #include "train/run_data.h"
+#include "train/step_guard.h"
 #include "train/step_runner.h"
 
 namespace mixtune {
@@ -36,8 +37,9 @@ class Trainer {
   int64_t total_steps() const { return total_steps_; }
   Instance& instance() { return instance_; }
 
-  // Runs optimizer step `step`, counted from 1: forward and backward of every micro-batch, clipping, AdamW. Throws
-  // Error (kWentBad), with the weights as they were, where the loss or the gradient norm is not finite.
+  // Runs optimizer step `step`, counted from 1: forward and backward of every micro-batch, clipping, AdamW. Where the
+  // loss or the gradient norm is not finite, the weights are as they were. Throws Error (kWentBad) where that, or a
+  // loss that diverged, ends the run (StepGuard).
   // `asked`, if any, is called just before the update: what this rank asks of all; requests() has what any did.
   StepRecord step(int64_t step);
   void set_asked(std::function<StepRunner::Requests()> asked) { asked_ = std::move(asked); }
@@ -52,7 +54,9 @@ class Trainer {
   // Warns where the loss is not finite: training goes on, and finish() throws.
   EvalRecord evaluate(int64_t step);
 
-  bool save_due(int64_t step) const;
+  // Whether a checkpoint is to be saved after the step: when its time has come, or any rank asked for one, and the
+  // loss is not over its limit (StepGuard::holds_saves), in which case that waits until it no longer is.
+  bool save_due(int64_t step);
   // Begins checkpoint-`step`, which is written behind training. Throws Error, with nothing written, where ranks that
   // hold the same weights do not hold the same bits.
   void save(int64_t step);
@@ -81,7 +85,7 @@ class Trainer {
   void make_saver();
   StepRecord skipped_step(int64_t step, const Step& rows);
   StepRunner::Requests own_requests() const;
-  void check_finite(const StepRecord& record);
+  void check(StepRecord& record);
   void finish_saving_quietly();
   void finish_records();
 
@@ -100,6 +104,8 @@ class Trainer {
   std::function<StepRunner::Requests()> asked_;
   StepRunner::Requests requests_;
   std::string plans_;  // digest of the matrix products' algorithms
+  StepGuard guard_;
+  bool save_waits_ = false;
   std::optional<EvalRecord> last_evaluation_;
   std::optional<OutputFolder> output_;
   std::vector<std::unique_ptr<MetricSink>> sinks_;

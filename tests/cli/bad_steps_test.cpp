@@ -1,4 +1,5 @@
-// A step whose numbers are not finite on one rank ends the whole run with exit code 17, and saves nothing.
+// A step whose numbers are not finite on one rank ends the whole run with exit code 17, and saves nothing; or is
+// skipped by all ranks, where that is asked for.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -10,6 +11,7 @@
 
 #include "base/json_value.h"
 #include "program.h"
+#include "stored_weights.h"
 
 namespace mixtune {
 namespace {
@@ -67,12 +69,34 @@ class BadSteps : public testing::TestWithParam<Layout> {
 
   fs::path path(const std::string& name) const { return work_.path() / name; }
 
-  Outcome train() const {
-    return run_mixtune(
-        {"train", "--model_name_or_path=model", "--train_file=data.jsonl", "--output_dir=out", "--nproc=2",
-         "--per_device_train_batch_size=1", "--num_train_epochs=1", "--shuffle=false", "--save_steps=1",
-         "--max_seq_length=64", fmt::format("--expert_model_parallel_size={}", GetParam().expert_parallel)},
-        work_.path());
+  Outcome train(const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> args = {"train",
+                                     "--model_name_or_path=model",
+                                     "--train_file=data.jsonl",
+                                     "--output_dir=out",
+                                     "--nproc=2",
+                                     "--per_device_train_batch_size=1",
+                                     "--num_train_epochs=1",
+                                     "--shuffle=false",
+                                     "--save_steps=1",
+                                     "--max_seq_length=64",
+                                     fmt::format("--expert_model_parallel_size={}", GetParam().expert_parallel)};
+    args.insert(args.end(), more.begin(), more.end());
+    return run_mixtune(args, work_.path());
+  }
+
+  // Whether all weights of two models are the same bits.
+  bool same_weights(const fs::path& a, const fs::path& b) const {
+    const auto of_a = weights_in(a), of_b = weights_in(b);
+    return std::ranges::equal(of_a, of_b, [](const auto& x, const auto& y) {
+      return x.first == y.first && x.second.values == y.second.values;
+    });
+  }
+
+  std::vector<json> records() const {
+    std::vector<json> records;
+    for (const std::string& line : lines_of(read(path("out/metrics.jsonl")))) records.push_back(json::parse(line));
+    return records;
   }
 
   std::vector<std::string> saved() const {
@@ -98,6 +122,37 @@ TEST_P(BadSteps, OnOneRankEndBothAndSaveNothing) {
     EXPECT_EQ(saved(), std::vector<std::string>{});
   else
     EXPECT_EQ(saved(), std::vector<std::string>{"checkpoint-1"});
+}
+
+TEST_P(BadSteps, AreSkippedWhereAskedAndChangeNothing) {
+  const Outcome outcome = train({"--skip_nonfinite_steps=1"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const int bad_step = GetParam().bad_row / 2 + 1;
+  const size_t said = outcome.err.find(fmt::format("warning: step {}: loss ", bad_step));
+  ASSERT_NE(said, outcome.err.npos) << outcome.err;
+  EXPECT_EQ(outcome.err.find("skipped, weights stay as they are", said + 1),
+            outcome.err.rfind("skipped, weights stay as they are"))
+      << "said twice: " << outcome.err;
+  expect_part(outcome.err, "steps of the run that were skipped, as their loss or gradient norm was not finite: 1\n");
+  const std::vector<json> of_steps = records();
+  ASSERT_EQ(of_steps.size(), 3u);
+  for (int step = 1; step <= 3; ++step) {
+    const json& record = of_steps[step - 1];
+    EXPECT_EQ(record["loss"].is_null() || record["grad_norm"].is_null(), step == bad_step) << record;
+    EXPECT_EQ(record["skipped_steps"], step >= bad_step ? 1 : 0) << record;
+    const fs::path before = step == 1 ? path("model") : path(fmt::format("out/checkpoint-{}", step - 1));
+    EXPECT_EQ(same_weights(before, path(fmt::format("out/checkpoint-{}", step))), step == bad_step) << step;
+  }
+}
+
+TEST_P(BadSteps, AreCountedOnAfterAResume) {
+  ASSERT_EQ(train({"--skip_nonfinite_steps=1"}).code, 0);
+  fs::copy(path("out"), path("whole"), fs::copy_options::recursive);
+  const int bad_step = GetParam().bad_row / 2 + 1;
+  for (int step = bad_step + 1; step <= 3; ++step) fs::remove_all(path(fmt::format("out/checkpoint-{}", step)));
+  ASSERT_EQ(train({"--skip_nonfinite_steps=1", "--resume_from_checkpoint=auto"}).code, 0);
+  EXPECT_EQ(records().back()["skipped_steps"], 1);
+  EXPECT_EQ(read(path("out/checkpoint-3/manifest.json")), read(path("whole/checkpoint-3/manifest.json")));
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, BadSteps, testing::Values(Layout{1, 3}, Layout{2, 3}, Layout{2, 2}, Layout{2, 1}),
