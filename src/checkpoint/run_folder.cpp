@@ -45,24 +45,57 @@ std::vector<int64_t> checkpoint_steps(const std::string& folder) {
   return steps;
 }
 
-std::string model_folder(const std::string& path, bool say) {
+namespace {
+
+bool is_run(const std::string& path) {
   std::error_code error;
-  if (fs::exists(path + "/config.json", error) || !fs::is_regular_file(path + "/" + kLatestFile, error)) return path;
+  return !fs::exists(path + "/config.json", error) && fs::is_regular_file(path + "/" + kLatestFile, error);
+}
+
+std::string line_of(const std::string& path, const char* file) {
   constexpr size_t kMaxName = 64;
-  const std::string latest = path_within(path, kLatestFile);
-  std::string name = read_small_file(latest, kMaxName, kNameOne);
-  if (name.ends_with('\n')) name.pop_back();
+  std::string line = read_small_file(path_within(path, file), kMaxName, kNameOne);
+  if (line.ends_with('\n')) line.pop_back();
+  return line;
+}
+
+std::string named_checkpoint(const std::string& path, const char* file, bool say) {
+  const std::string name = line_of(path, file), where = printable_path(path + "/" + file);
   if (!checkpoint_step(name)) {
-    const auto foreign = foreign_folder(path);  // DeepSpeed's folders have a file of this name
-    throw UserError(printable_path(foreign ? path : latest), foreign ? foreign->what : "does not name a checkpoint",
+    const auto foreign = foreign_folder(path);  // DeepSpeed's folders have a `latest` too
+    throw UserError(foreign ? printable_path(path) : where, foreign ? foreign->what : "does not name a checkpoint",
                     foreign ? foreign->mend : kNameOne);
   }
   const std::string folder =
       path_within(path, name, fmt::format("give that folder itself: {}", printable_path(path + "/" + name)));
+  std::error_code error;
   if (!fs::is_directory(folder, error))
-    throw UserError(printable_path(latest), fmt::format("names {}, which is not there", name), kNameOne);
-  if (say) log_info("{}: a run's folder: its latest checkpoint, {}, is taken", printable_path(path), name);
+    throw UserError(where, fmt::format("names {}, which is not there", name), kNameOne);
+  if (say) log_info("{}: a run's folder: its {} checkpoint, {}, is taken", printable_path(path), file, name);
   return folder;
+}
+
+}  // namespace
+
+std::optional<int64_t> named_step(const std::string& folder, const char* file) {
+  std::error_code error;
+  if (fs::symlink_status(folder + "/" + file, error).type() != fs::file_type::regular) return {};
+  try {
+    return checkpoint_step(line_of(folder, file));
+  } catch (const UserError&) {
+    return {};
+  }
+}
+
+std::string model_folder(const std::string& path, bool say) {
+  if (!is_run(path)) return path;
+  std::error_code error;
+  const bool has_best = fs::is_regular_file(path + "/" + kBestFile, error);
+  return named_checkpoint(path, has_best ? kBestFile : kLatestFile, say);
+}
+
+std::string newest_checkpoint(const std::string& path, bool say) {
+  return is_run(path) ? named_checkpoint(path, kLatestFile, say) : path;
 }
 
 }  // namespace mixtune

@@ -182,7 +182,7 @@ void run_diff(const DiffArguments& arguments) {
 Command add_diff(CLI::App& program) {
   CLI::App* app = program.add_subcommand("diff", "Say how far the weights of two models lie apart");
   const auto arguments = std::make_shared<DiffArguments>();
-  app->add_option("A", arguments->a, "a checkpoint, a run's folder (its latest one) or a model's")
+  app->add_option("A", arguments->a, "a checkpoint, a run's folder (its best or latest one) or a model's")
       ->type_name("FOLDER")
       ->required();
   app->add_option("B", arguments->b, "another one")->type_name("FOLDER")->required();

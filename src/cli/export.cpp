@@ -83,7 +83,8 @@ void run_export(const ExportArguments& arguments, const Overrides& overrides) {
 Command add_export(CLI::App& program) {
   CLI::App* app = program.add_subcommand("export", "Write a checkpoint anew as a plain Hugging Face folder");
   const auto arguments = std::make_shared<ExportArguments>();
-  app->add_option("CHECKPOINT", arguments->checkpoint, "a checkpoint, a run's folder (its latest one) or a model's")
+  app->add_option("CHECKPOINT", arguments->checkpoint,
+                  "a checkpoint, a run's folder (its best or latest one) or a model's")
       ->type_name("FOLDER")
       ->required();
   app->add_option("OUT", arguments->out, "folder to make")->type_name("FOLDER")->required();

@@ -33,6 +33,7 @@ enum class StateDType { kFp32, kBf16 };
 enum class MasterWeights { kFp32, kNone };
 enum class Recompute { kNone, kSelective, kFull };
 enum class ExpertsImplementation { kLoop, kGrouped };
+enum class BestMetric { kEvalLoss, kEvalPerplexity };
 enum class SaveDType { kCheckpoint, kFp32, kBf16 };  // checkpoint: the dtype of the model that was loaded
 
 struct ModelSettings {
@@ -116,6 +117,10 @@ struct OutputSettings {
   std::string checkpoint_host_memory = "auto";  // or a size (run/saver.h)
   std::string time_limit;                       // as parse_duration has it; empty: none
   int64_t save_total_limit = 0;                 // 0: keep all
+  bool load_best_model_at_end = false;
+  BestMetric metric_for_best_model = BestMetric::kEvalLoss;
+  int64_t early_stopping_patience = 0;  // evaluations; 0: off
+  double early_stopping_threshold = 0;
   SaveDType save_dtype = SaveDType::kCheckpoint;
   std::string max_shard_size = "5GB";
   int64_t logging_steps = 1;

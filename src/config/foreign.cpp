@@ -23,6 +23,7 @@ constexpr std::array kValues = {
     ForeignValue{"precision", "float32", "fp32"},
     ForeignValue{"precision", "tf32", "", "not supported; fp32 is exact, bf16 is faster"},
     ForeignValue{"precision", "no", "fp32"},
+    ForeignValue{"metric_for_best_model", "loss", "eval_loss"},
     ForeignValue{"save_dtype", "bfloat16", "bf16"},
     ForeignValue{"save_dtype", "float32", "fp32"},
     ForeignValue{"save_dtype", "fp16", "", "not supported yet; use bf16 or fp32"},

@@ -54,6 +54,8 @@ constexpr std::array kTrainerKeys = {
     ForeignKey{kAx, "flex_attention", "", kOwnKernels},
     ForeignKey{kAx, "plugins", "", kOwnKernels},
     ForeignKey{kAx, "auto_resume_from_checkpoints", "resume_from_checkpoint: auto"},
+    ForeignKey{kAx, "loss_watchdog_threshold", "stop_on_divergence", "the limit follows the run's own loss"},
+    ForeignKey{kAx, "loss_watchdog_patience", "stop_on_divergence", "after 5 steps in a row"},
     ForeignKey{kAx, "wandb_project", "", kNoTracker},
     ForeignKey{kAx, "wandb_entity", "", kNoTracker},
     ForeignKey{kAx, "wandb_name", "", kNoTracker},
@@ -110,7 +112,7 @@ constexpr std::array kTrainerKeys = {
     ForeignKey{kLf, "pref_beta", "", kNoPreferences},
     ForeignKey{kLf, "plot_loss", "", kNoTracker},
     ForeignKey{kLf, "use_swanlab", "", kNoTracker},
-    ForeignKey{kLf, "early_stopping_steps", "", "not supported yet"},
+    ForeignKey{kLf, "early_stopping_steps", "early_stopping_patience"},
     ForeignKey{kLf, "predict_with_generate", "", "not supported; `mixtune generate` shows what a checkpoint says"},
     ForeignKey{kLf, "export_dir", "output_dir", "checkpoints are whole models already"},
 

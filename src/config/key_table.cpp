@@ -58,6 +58,10 @@ std::vector<std::string_view> names<ExpertsImplementation>() {
   return {"loop", "grouped"};
 }
 template <>
+std::vector<std::string_view> names<BestMetric>() {
+  return {"eval_loss", "eval_perplexity"};
+}
+template <>
 std::vector<std::string_view> names<SaveDType>() {
   return {"checkpoint", "fp32", "bf16"};
 }
@@ -309,7 +313,16 @@ void add_run_keys(Table& table) {
       "time_limit", &Config::output, &O::time_limit,
       "stop in time before this is over, with a checkpoint: `90s`, `45m`, `2h`, `2:30:00`; null: none, or Slurm's",
       kNullable);
-  table.add("save_total_limit", &Config::output, &O::save_total_limit, "checkpoints kept, the newest; 0: all", kEvery);
+  table.add("save_total_limit", &Config::output, &O::save_total_limit,
+            "checkpoints kept, the newest (and the best, with `load_best_model_at_end`); 0: all", kEvery);
+  table.add("load_best_model_at_end", &Config::output, &O::load_best_model_at_end,
+            "keep the best checkpoint, and have `output_dir` stand for it as a model (docs/watching.md)");
+  table.add("metric_for_best_model", &Config::output, &O::metric_for_best_model,
+            "what an evaluation is judged by, the smaller the better");
+  table.add("early_stopping_patience", &Config::output, &O::early_stopping_patience,
+            "end the run after so many evaluations in a row without improvement; 0: never", kEvery);
+  table.add("early_stopping_threshold", &Config::output, &O::early_stopping_threshold,
+            "by how much more than this an evaluation must be better to be an improvement", {.bounds = {0, kMany}});
   table.add("save_dtype", &Config::output, &O::save_dtype,
             "element type of saved weights; `checkpoint`: that of the model that was loaded");
   table.add("max_shard_size", &Config::output, &O::max_shard_size, "size of the largest weight file of a checkpoint");

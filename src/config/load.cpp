@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/size.h"
 #include "config/check_data.h"
+#include "config/check_evaluations.h"
 #include "config/datasets.h"
 #include "config/keys.h"
 #include "config/yaml.h"
@@ -182,6 +183,7 @@ Config build(const Settings& settings) {
   check_data(config);
   check_lengths(config);
   check_texts(config);
+  check_evaluations(config);
   warn_of_overruled(config);
   return config;
 }

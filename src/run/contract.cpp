@@ -22,11 +22,12 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
      // In the contract as what comes of them: data, router_aux_loss_coef, rows_per_step, total_steps.
      "chat_template", "router_aux_loss_coef", "per_device_train_batch_size", "gradient_accumulation_steps",
      "global_batch_size", "max_steps", "num_train_epochs",
-     // When a run that goes wrong ends.
-     "skip_nonfinite_steps", "stop_on_divergence",
+     // When a run ends before its last step.
+     "skip_nonfinite_steps", "stop_on_divergence", "early_stopping_patience", "early_stopping_threshold",
      // What is written, and when.
      "overwrite_output_dir", "resume_from_checkpoint", "allow_changes", "eval_steps", "save_steps", "save_total_limit",
-     "save_every_minutes", "save_only_model", "checkpoint_host_memory", "time_limit", "max_shard_size", "logging_steps",
+     "load_best_model_at_end", "metric_for_best_model", "save_every_minutes", "save_only_model",
+     "checkpoint_host_memory", "time_limit", "max_shard_size", "logging_steps",
      // The machine, the layout, and how exactly it computes.
      "device", "deterministic", "precision", "master_weights", "gradient_dtype", "optimizer_state_dtype", "recompute",
      "experts_implementation", "expert_model_parallel_size", "zero_stage", "collective_timeout"});

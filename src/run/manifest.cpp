@@ -43,6 +43,19 @@ SkippedSteps parse_skipped(const json& skipped) {
   return {.count = count_of(skipped, "count"), .in_a_row = count_of(skipped, "in_a_row")};
 }
 
+json describe_improvement(const Improvement& improvement) {
+  json description = {{"metric", improvement.metric}, {"evaluations_since", improvement.evaluations_since}};
+  if (improvement.best) description["best"] = *improvement.best;
+  return description;
+}
+
+Improvement parse_improvement(const json& improvement) {
+  Improvement parsed = {.metric = improvement.value("metric", ""),
+                        .evaluations_since = count_of(improvement, "evaluations_since")};
+  if (improvement.contains("best")) parsed.best = improvement.at("best").get<double>();
+  return parsed;
+}
+
 // Whether a path leads to a file below the folder that it starts in.
 bool is_below(const std::string& name) {
   const fs::path path = name;
@@ -70,6 +83,8 @@ std::string format_manifest(const Manifest& manifest) {
       {"mixtune", manifest.mixtune},
       {"step", manifest.step},
       {"contract", manifest.contract},
+      {"evaluation", manifest.evaluation},
+      {"improvement", describe_improvement(manifest.improvement)},
       {"skipped_steps", {{"count", manifest.skipped.count}, {"in_a_row", manifest.skipped.in_a_row}}},
       {"files", describe_files(manifest.files)}};
   return text.dump(2) + "\n";
@@ -87,6 +102,8 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
     manifest.step = whole_number(object.at("step"));
     manifest.mixtune = object.value("mixtune", manifest.mixtune);
     manifest.contract = object.value("contract", manifest.contract);
+    manifest.evaluation = object.value("evaluation", manifest.evaluation);
+    manifest.improvement = parse_improvement(object.value("improvement", json::object()));
     manifest.skipped = parse_skipped(object.value("skipped_steps", json::object()));
     manifest.files = parse_files(object.at("files"));
   } catch (const json::exception&) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,18 @@
 #include "checkpoint/stored_file.h"
 
 namespace mixtune {
+
+// The metrics of an evaluation by their names, those that are finite.
+using Evaluation = std::map<std::string, double>;
+
+// How a run's evaluations have gone.
+struct Improvement {
+  std::string metric = {};  // that they were judged by
+  std::optional<double> best = {};
+  int64_t evaluations_since = 0;  // the last improvement
+
+  bool operator==(const Improvement&) const = default;
+};
 
 // The steps of a run that changed nothing, as their numbers were not finite.
 struct SkippedSteps {
@@ -26,6 +39,8 @@ struct Manifest {
   std::string mixtune = {};                          // the version that wrote it
   int64_t step = 0;                                  // the last one that was done
   std::map<std::string, std::string> contract = {};  // what must be the same, by its name (run/contract.h)
+  Evaluation evaluation = {};                        // of its very step; empty: there was none
+  Improvement improvement = {};
   SkippedSteps skipped = {};
   StoredFiles files = {};  // all others of the checkpoint, by their path in it
 

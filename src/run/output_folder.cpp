@@ -27,7 +27,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view kCheckpoint = "checkpoint-";
 constexpr const char *kMetrics = "metrics.jsonl", *kConfig = "config.resolved.yaml", *kTrace = "trace.json",
                      *kSave = "SAVE";
-constexpr std::array<const char*, 4> kFiles = {kLatestFile, kMetrics, kConfig, kTrace};
+constexpr std::array kFiles = {kLatestFile, kBestFile, kMetrics, kConfig, kTrace};
 
 // Checks that the nearest existing folder on the way to `path` can be written.
 void check_place(const std::string& path) {
@@ -67,7 +67,8 @@ std::string result_in(const std::string& path) {
   const bool recorded_nothing =
       kind(kMetrics) == fs::file_type::regular && fs::file_size(path + "/" + kMetrics, error) == 0;
   if (const std::vector<int64_t> steps = checkpoint_steps(path); !steps.empty()) return checkpoint_name(steps.back());
-  if (is_there(kLatestFile)) return kLatestFile;
+  for (const char* name : {kLatestFile, kBestFile})
+    if (is_there(name)) return name;
   if (recorded_nothing) return "";
   for (const char* name : kFiles)
     if (is_there(name)) return name;
@@ -148,6 +149,23 @@ OutputRequest checked(OutputRequest request) {
   return request;
 }
 
+// The oldest of these checkpoints, without which there are no more than the limit; never the newest, nor the best.
+std::vector<int64_t> too_many(const std::vector<int64_t>& steps, int64_t save_total_limit,
+                              std::optional<int64_t> best) {
+  std::vector<int64_t> old;
+  for (size_t i = 0; i + 1 < steps.size(); ++i)
+    if (save_total_limit > 0 && steps.size() - old.size() > static_cast<size_t>(save_total_limit) && steps[i] != best)
+      old.push_back(steps[i]);
+  return old;
+}
+
+// The checkpoints that a run which goes on after `last` keeps.
+std::vector<int64_t> steps_up_to(const std::string& path, int64_t last) {
+  std::vector<int64_t> steps = checkpoint_steps(path);
+  std::erase_if(steps, [&](int64_t step) { return step > last; });
+  return steps;
+}
+
 }  // namespace
 
 void check_output_folder(const OutputRequest& request) {
@@ -158,7 +176,8 @@ void check_output_folder(const OutputRequest& request) {
 }
 
 // Looks for results again: another run may have ended between the first look and the lock.
-OutputFolder::OutputFolder(const OutputRequest& request) : request_(checked(request)), claim_(request_.path) {
+OutputFolder::OutputFolder(const OutputRequest& request)
+    : request_(checked(request)), claim_(request_.path), best_(request_.best_metric) {
   check_results(request_);
 }
 
@@ -172,8 +191,8 @@ void OutputFolder::begin() {
   for (const int64_t step : checkpoint_steps(path())) remove_whole(checkpoint_path(step));
 }
 
-void OutputFolder::go_on(int64_t after) const {
-  write_latest(after);
+void OutputFolder::go_on(int64_t after) {
+  name_newest(after);
   for (const int64_t step : checkpoint_steps(path())) {
     if (step <= after) continue;
     if (request_.overwrite)
@@ -217,28 +236,56 @@ void OutputFolder::end_save_wanted() const {
   unlink(file(kSave).c_str());
 }
 
-bool OutputFolder::is_closed(const std::string& path, int64_t step, int64_t save_total_limit) {
-  const bool pruned =
-      save_total_limit <= 0 || std::ssize(checkpoint_steps(path)) <= std::max<int64_t>(save_total_limit, 1);
-  return pruned && !has_stale(path, kCheckpoint) && model_folder(path, false) == path + "/" + checkpoint_name(step);
+bool OutputFolder::is_closed(const OutputRequest& request, int64_t save_total_limit) {
+  const std::vector<int64_t> steps = checkpoint_steps(request.path);
+  BestCheckpoint known(request.best_metric);
+  known.read(request.path);
+  const std::optional<int64_t> best = known.among(steps_up_to(request.path, *request.resumes));
+  return named_step(request.path, kLatestFile) == request.resumes && named_step(request.path, kBestFile) == best &&
+         too_many(steps, save_total_limit, best).empty() && !has_stale(request.path, kCheckpoint);
 }
 
-void OutputFolder::close(int64_t step, int64_t save_total_limit) {
+void OutputFolder::close(int64_t save_total_limit) {
   claim_.keep();
   remove_stale(path(), kCheckpoint);
-  write_latest(step);
+  name_newest(*request_.resumes);
   prune(save_total_limit);
+}
+
+void OutputFolder::name_newest(int64_t step) {
+  best_.read(path());
+  write_latest(step);
+  name_best(steps_up_to(path(), step));
 }
 
 void OutputFolder::write_latest(int64_t step) const {
   write_whole_file(file(kLatestFile), checkpoint_name(step) + "\n", Existing::kReplaced);
 }
 
+void OutputFolder::write_best(int64_t step, const Evaluation& evaluation) {
+  if (!best_.is_asked_for()) return;
+  best_.add(step, evaluation);
+  name_best(checkpoint_steps(path()));
+}
+
+// With none there is no such file. What is there and no file is the user's own.
+void OutputFolder::name_best(const std::vector<int64_t>& steps) const {
+  if (const std::optional<int64_t> best = best_.among(steps)) {
+    write_whole_file(file(kBestFile), checkpoint_name(*best) + "\n", Existing::kReplaced);
+  } else if (fs::is_regular_file(fs::symlink_status(file(kBestFile)))) {
+    remove_file(file(kBestFile));
+    sync_folder(path());
+  }
+}
+
+std::string OutputFolder::best_str() const {
+  const std::optional<int64_t> best = best_.among(checkpoint_steps(path()));
+  return best ? fmt::format("{}, {}", checkpoint_name(*best), best_.str(*best)) : "";
+}
+
 void OutputFolder::prune(int64_t save_total_limit) const {
-  if (save_total_limit <= 0) return;
   const std::vector<int64_t> steps = checkpoint_steps(path());
-  const auto limit = static_cast<size_t>(save_total_limit);
-  for (size_t i = 0; i + limit < steps.size(); ++i) remove_whole(checkpoint_path(steps[i]));
+  for (const int64_t step : too_many(steps, save_total_limit, best_.among(steps))) remove_whole(checkpoint_path(step));
 }
 
 }  // namespace mixtune

@@ -1,6 +1,6 @@
 // OutputFolder: a run's output_dir, used by one run at a time. It alone knows the names there: checkpoint-N folders,
-// `latest` (one line: the name of the newest), metrics.jsonl, config.resolved.yaml, trace.json and .lock. Nothing else
-// is ever removed, and none of these is replaced unless `overwrite` says so.
+// `latest` and `best` (one line: the name of the newest, of the best), metrics.jsonl, config.resolved.yaml, trace.json
+// and .lock. Nothing else is ever removed, and none of these is replaced unless `overwrite` says so.
 #pragma once
 
 #include <cstdint>
@@ -9,16 +9,18 @@
 #include <string_view>
 #include <vector>
 
+#include "run/best_checkpoint.h"
 #include "run/folder_claim.h"
 
 namespace mixtune {
 
 struct OutputRequest {
   std::string path;
-  bool overwrite = false;               // removes what an earlier run left
-  std::optional<int64_t> resumes = {};  // goes on after checkpoint-N of this very folder
-  bool may_start_over = false;          // replaces what a run without a checkpoint left
-  std::vector<std::string> inputs;      // files and folders that the run reads: never removed
+  bool overwrite = false;                // removes what an earlier run left
+  std::optional<int64_t> resumes = {};   // goes on after checkpoint-N of this very folder
+  bool may_start_over = false;           // replaces what a run without a checkpoint left
+  std::string best_metric = {};          // by which `best` names a checkpoint that stays (BestCheckpoint); empty: none
+  std::vector<std::string> inputs = {};  // files and folders that the run reads: never removed
 };
 
 // Throws UserError where an OutputFolder could not be made: `path` is a file, in a place that cannot be written, in or
@@ -42,10 +44,10 @@ class OutputFolder {
   std::string trace_path() const;
   std::string checkpoint_path(int64_t step) const;
 
-  // In place of begin(), of a run that has done its last step: what a kill may have kept from being done then. Whether
-  // there is any.
-  void close(int64_t step, int64_t save_total_limit);
-  static bool is_closed(const std::string& path, int64_t step, int64_t save_total_limit);
+  // In place of begin(), of a run that goes on and has nothing left to train: what a kill may have kept from being done
+  // then. Whether that is done.
+  void close(int64_t save_total_limit);
+  static bool is_closed(const OutputRequest& request, int64_t save_total_limit);
 
   // The bytes that its disk has left, and those of checkpoints that begin() will remove.
   uint64_t bytes_to_fill() const;
@@ -57,15 +59,22 @@ class OutputFolder {
   void write_config(std::string_view text) const;
   // Makes `latest` name the checkpoint of `step`, once the checkpoint is on the disk.
   void write_latest(int64_t step) const;
-  // Removes the oldest checkpoints until `save_total_limit` are left, never the newest. 0 keeps all.
+  // After write_latest, with the evaluation of that step: makes `best` name the best of all checkpoints that are there.
+  void write_best(int64_t step, const Evaluation& evaluation);
+  // "checkpoint-20, eval_loss 2.5"; "" where there is none.
+  std::string best_str() const;
+  // Removes the oldest checkpoints until `save_total_limit` are left, never the newest, nor the best. 0 keeps all.
   void prune(int64_t save_total_limit) const;
 
  private:
-  void go_on(int64_t after) const;
+  void go_on(int64_t after);
+  void name_newest(int64_t step);
+  void name_best(const std::vector<int64_t>& steps) const;
   std::string file(const char* name) const { return path() + "/" + name; }
 
   OutputRequest request_;
   FolderClaim claim_;
+  BestCheckpoint best_;
 };
 
 }  // namespace mixtune

@@ -44,7 +44,7 @@ std::string newest_whole(const Config& config, const std::string& folder, bool s
 
 std::string chosen(const Config& config, bool say) {
   const std::string& wanted = config.output.resume_from_checkpoint;
-  if (wanted != "auto") return without_trailing_slash(model_folder(wanted, say));
+  if (wanted != "auto") return without_trailing_slash(newest_checkpoint(wanted, say));
   const std::string folder = without_trailing_slash(config.output.output_dir);
   std::string path = newest_whole(config, folder, say);
   if (path.empty() && say) log_info("{}: no checkpoint to go on from: the run begins", printable_path(folder));

@@ -39,12 +39,12 @@ uint64_t sum_of(Ctx& ctx, const Ranks& ranks, uint64_t own) {
 }  // namespace
 
 struct Saver::Pending {
-  Pending(const Manifest& of_it, const OutputFolder* folder_of_run) : manifest(of_it), output(folder_of_run) {}
+  Pending(const Manifest& of_it, OutputFolder* folder_of_run) : manifest(of_it), output(folder_of_run) {}
 
   int64_t step() const { return manifest.step; }
 
   Manifest manifest;
-  const OutputFolder* const output;
+  OutputFolder* const output;
   const Clock::time_point start = Clock::now();
   double waited = 0;  // seconds of training
   std::optional<PendingCheckpoint> folder;
@@ -71,7 +71,7 @@ std::string Saver::str() const {
                                         format_bytes(own_bytes_), format_bytes(behind_->bytes())));
 }
 
-void Saver::begin(const Manifest& manifest, const SaveOptions& options, const OutputFolder* output) {
+void Saver::begin(const Manifest& manifest, const SaveOptions& options, OutputFolder* output) {
   if (pending_) end();
   behind_->wait();  // for rank 0's commit
   failure_.clear();
@@ -148,7 +148,7 @@ void Saver::commit(Pending& pending, const StoredFiles& files) {
   if (!options_.only_model)
     write_file(pending.folder->folder() + "/" + kManifestFile, format_manifest(pending.manifest));
   pending.folder->commit();
-  const OutputFolder& output = *pending.output;
+  OutputFolder& output = *pending.output;
   output.write_latest(pending.step());
   output.end_save_wanted();
   const double seconds = seconds_since(pending.start);
@@ -156,9 +156,10 @@ void Saver::commit(Pending& pending, const StoredFiles& files) {
   log_info("saved {}: {} in {:.1f} s, of which training waited {:.2f} s", output.checkpoint_path(pending.step()),
            format_bytes(bytes_), seconds, pending.waited);
   try {
+    output.write_best(pending.step(), pending.manifest.evaluation);
     output.prune(options_.total_limit);
   } catch (const std::exception& error) {
-    log_warning("{}; an older checkpoint stays", error.what());
+    log_warning("{}; older checkpoints stay", error.what());
   }
 }
 

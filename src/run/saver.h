@@ -34,14 +34,14 @@ class Saver {
   // Copies what the checkpoint of manifest.step is to have, and leaves its writing to a thread; the state may change
   // afterwards. Ends the one before it first. `manifest` is the checkpoint's, but for its version and files; `output`
   // is rank 0's. Nothing that goes wrong is thrown here.
-  void begin(const Manifest& manifest, const SaveOptions& options, const OutputFolder* output);
+  void begin(const Manifest& manifest, const SaveOptions& options, OutputFolder* output);
   // Whether something of a checkpoint is left to do, here or (in rank 0 alone) on the way to its name.
   bool is_busy() const { return pending_ != nullptr || !behind_->idle(); }
   // Whether this rank has nothing left to write of the pending one. Any rank may ask, alone.
   bool is_settled() const { return pending_ != nullptr && behind_->idle(); }
-  // Waits until all ranks are settled; then rank 0 gives the checkpoint its name, makes `latest` name it and removes
-  // old ones, behind training too. Where a rank could not write, all give the checkpoint up, with a warning. Throws
-  // Error (kWentBad) where a value was not finite.
+  // Waits until all ranks are settled; then rank 0 gives the checkpoint its name, makes `latest` name it (and `best`
+  // the best) and removes old ones, behind training too. Where a rank could not write, all give the checkpoint up, with
+  // a warning. Throws Error (kWentBad) where a value was not finite.
   void end();
   // Waits for all of it. Throws Error where the last checkpoint could not be written.
   void finish();

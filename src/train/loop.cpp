@@ -72,10 +72,14 @@ bool run_steps(const Config& config, Trainer& trainer, int64_t profiled, Deadlin
     if (trainer.evaluation_due(step)) trainer.report(trainer.evaluate(step));
     requests.took_step(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     if (trainer.requests().settled) trainer.end_save();
-    const bool stops = trainer.requests().stop && step < last;
+    const bool ends = trainer.ended_early() && step < last, stops = trainer.requests().stop && step < last && !ends;
     if (trainer.save_due(step) || stops) {
       requests.begins_to_save();
       trainer.save(step);
+    }
+    if (ends) {
+      trainer.say_ended_early(step);
+      return false;
     }
     if (!stops) continue;
     if (trainer.leads())
@@ -92,7 +96,7 @@ bool train(const Config& config, bool profile, const Ranks& ranks) try {
   const Deadline::Clock::time_point began = Deadline::Clock::now();
   Trainer trainer(config, ranks);
   const int64_t first = trainer.first_step(), last = trainer.total_steps();
-  if (first > last) {
+  if (trainer.is_done()) {
     trainer.close();
     return false;
   }

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "config/check_evaluations.h"
 #include "data/data_files.h"
 #include "data/joined_documents.h"
 #include "data/load_documents.h"
@@ -90,7 +91,9 @@ RunData load_validation_data(const Config& config, const MixtralConfig& shape) {
           .validation = open_documents(datasets, config, source.encoder(config.data), shape.vocab_size)};
 }
 
-RunData load_run_data(const Config& config, const MixtralConfig& shape, const std::function<void()>& advanced) {
+namespace {
+
+RunData read_run_data(const Config& config, const MixtralConfig& shape, const std::function<void()>& advanced) {
   if (config.data.max_seq_length > shape.max_position_embeddings)
     log_warning("max_seq_length {} is beyond the model's max_position_embeddings, {}", config.data.max_seq_length,
                 shape.max_position_embeddings);
@@ -120,6 +123,14 @@ RunData load_run_data(const Config& config, const MixtralConfig& shape, const st
     throw UserError(config.where("split"), "leaves nothing to train on", "give training a weight above 0");
   data.train = joined(std::move(trained));
   if (!held_out.empty()) data.validation = joined(std::move(held_out));
+  return data;
+}
+
+}  // namespace
+
+RunData load_run_data(const Config& config, const MixtralConfig& shape, const std::function<void()>& advanced) {
+  RunData data = read_run_data(config, shape, advanced);
+  check_has_validation(config, data.has_validation());
   return data;
 }
 

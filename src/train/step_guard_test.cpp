@@ -11,7 +11,7 @@
 namespace mixtune {
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN(), kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kBad = std::numeric_limits<double>::quiet_NaN(), kInfinity = std::numeric_limits<double>::infinity();
 
 StepRecord record(double loss, double norm = 1) {
   return {.step = 7, .loss = loss, .lm_loss = loss, .grad_norm = norm};
@@ -36,7 +36,7 @@ std::string ended(StepGuard& guard, double loss, double norm = 1) {
 TEST(StepGuard, WithoutTheKeyTheFirstBadStepEnds) {
   StepGuard guard({}, {});
   check(guard, 1);
-  EXPECT_EQ(ended(guard, kNaN).find("step 7: training went bad: loss nan, gradient norm 1; lower learning_rate"), 0u);
+  EXPECT_EQ(ended(guard, kBad).find("step 7: training went bad: loss nan, gradient norm 1; lower learning_rate"), 0u);
   EXPECT_NE(ended(guard, 1, kInfinity), "");
   EXPECT_EQ(guard.skipped(), SkippedSteps{});
 }
@@ -44,22 +44,22 @@ TEST(StepGuard, WithoutTheKeyTheFirstBadStepEnds) {
 TEST(StepGuard, SkipsSoManyInARow) {
   StepGuard guard({.skip_nonfinite_steps = 2}, {});
   const LogRecord log;
-  for (int i = 0; i < 3; ++i) check(guard, kNaN), check(guard, 1, kInfinity), check(guard, 1);
+  for (int i = 0; i < 3; ++i) check(guard, kBad), check(guard, 1, kInfinity), check(guard, 1);
   EXPECT_EQ(guard.skipped(), (SkippedSteps{6, 0}));
   EXPECT_EQ(log.lines().size(), 6u);
   EXPECT_EQ(log.lines()[1].text,
             "step 7: loss 1, gradient norm inf: skipped, weights stay as they are (2 in a row, of 2 at most)");
-  check(guard, kNaN), check(guard, kNaN);
-  EXPECT_NE(ended(guard, kNaN).find("gradient norm 1; 2 before it in a row were skipped"), std::string::npos);
+  check(guard, kBad), check(guard, kBad);
+  EXPECT_NE(ended(guard, kBad).find("gradient norm 1; 2 before it in a row were skipped"), std::string::npos);
   EXPECT_EQ(guard.skipped().count, 8);
 }
 
 TEST(StepGuard, CountsOnFromTheCheckpoint) {
   StepGuard guard({.skip_nonfinite_steps = 2, .say = false}, {.count = 5, .in_a_row = 1});
   const LogRecord log;
-  check(guard, kNaN);
+  check(guard, kBad);
   EXPECT_EQ(guard.skipped(), (SkippedSteps{6, 2}));
-  EXPECT_NE(ended(guard, kNaN), "");
+  EXPECT_NE(ended(guard, kBad), "");
   EXPECT_TRUE(log.lines().empty());
 }
 
@@ -70,7 +70,7 @@ TEST(StepGuard, ADivergedLossEndsTheRunWhereAsked) {
   for (int i = 0; i < 4; ++i) check(guard, 7), check(warns, 7);
   EXPECT_TRUE(guard.holds_saves());
   EXPECT_FALSE(warns.holds_saves());
-  check(guard, kNaN);
+  check(guard, kBad);
   EXPECT_EQ(ended(guard, 7).find("step 7: training diverged: lm_loss 7, for 5 steps over 6, 3 times its smallest mean"),
             0u);
   check(warns, 7);

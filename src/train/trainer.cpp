@@ -41,6 +41,12 @@ StepGuard::Options guard_options(const OptimizerSettings& settings, bool say) {
           .say = say};
 }
 
+EarlyStopping::Options stopping_options(const OutputSettings& settings) {
+  return {.metric = name_of(settings.metric_for_best_model),
+          .patience = settings.early_stopping_patience,
+          .threshold = settings.early_stopping_threshold};
+}
+
 }  // namespace
 
 Trainer::Trainer(const Config& config, const Ranks& ranks)
@@ -57,7 +63,8 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
               config.batch.per_device_train_batch_size, config.batch.gradient_accumulation_steps,
               instance_.host_memory(), instance_.share()),
       total_steps_(config.batch.max_steps > 0 ? config.batch.max_steps : loader_.steps()),
-      guard_(guard_options(config.optimizer, leads()), resumed_ ? resumed_->skipped : SkippedSteps()) {
+      guard_(guard_options(config.optimizer, leads()), resumed_ ? resumed_->skipped : SkippedSteps()),
+      stopping_(stopping_options(config.output), resumed_ ? resumed_->improvement : Improvement()) {
   adapt(folder_, instance_.model().config(), config, data_);
   if (data_.has_validation())
     evaluator_.emplace(instance_, validation_rows(config, data_), config.batch.per_device_train_batch_size);
@@ -134,11 +141,13 @@ std::string Trainer::lack_of_space() const {
 
 void Trainer::close() {
   if (!leads()) return;
-  log_info("all {} steps are done: nothing is left to train", total_steps_);
+  if (first_step_ > total_steps_)
+    log_info("all {} steps are done: nothing is left to train", total_steps_);
+  else
+    log_info("the run ended early, after step {}: {}: nothing is left to train", first_step_ - 1, stopping_.str());
   const OutputRequest request = output_request(config_);
-  if (!request.resumes || OutputFolder::is_closed(request.path, *request.resumes, config_.output.save_total_limit))
-    return;
-  OutputFolder(request).close(*request.resumes, config_.output.save_total_limit);
+  const int64_t limit = config_.output.save_total_limit;
+  if (request.resumes && !OutputFolder::is_closed(request, limit)) OutputFolder(request).close(limit);
 }
 
 void Trainer::announce() {
@@ -250,16 +259,21 @@ bool Trainer::evaluation_due(int64_t step) const {
 EvalRecord Trainer::evaluate(int64_t step) {
   instance_.ranks().set_activity("evaluation");
   last_evaluation_ = evaluator_->evaluate(step);
+  stopping_.add(metrics_of(*last_evaluation_));
   if (const double loss = last_evaluation_->eval_loss; leads() && !std::isfinite(loss))
     log_warning("step {}: the evaluation went bad: loss {}; training goes on", step, loss);
   return *last_evaluation_;
+}
+
+void Trainer::say_ended_early(int64_t step) const {
+  if (leads()) log_info("ended early, after step {}: {} (early_stopping_patience)", step, stopping_.str());
 }
 
 bool Trainer::save_due(int64_t step) {
   const bool due =
       save_waits_ || requests_.save || (config_.output.save_steps > 0 && step % config_.output.save_steps == 0);
   save_waits_ = due && guard_.holds_saves();
-  return step == total_steps_ || (due && !save_waits_);
+  return step == total_steps_ || ended_early() || (due && !save_waits_);
 }
 
 SaveOptions Trainer::save_options(const std::string& path) const {
@@ -284,7 +298,12 @@ void Trainer::save(int64_t step) {
   instance_.ranks().set_activity("saving");
   instance_.state().weight_sync().await_all(instance_.ctx());
   check_replicas(step);
-  saver_->begin({.step = step, .contract = contract_, .skipped = guard_.skipped()},
+  const bool evaluated = last_evaluation_ && last_evaluation_->step == step;
+  saver_->begin({.step = step,
+                 .contract = contract_,
+                 .evaluation = evaluated ? metrics_of(*last_evaluation_) : Evaluation(),
+                 .improvement = stopping_.improvement(),
+                 .skipped = guard_.skipped()},
                 save_options(leads() ? output_->checkpoint_path(step) : ""), leads() ? &*output_ : nullptr);
 }
 
@@ -316,6 +335,8 @@ void Trainer::finish() {
   finish_records();
   if (const int64_t count = guard_.skipped().count; leads() && count > 0)
     log_warning("steps of the run that were skipped, as their loss or gradient norm was not finite: {}", count);
+  if (const std::string best = output_ ? output_->best_str() : ""; !best.empty())
+    log_info("{}: the best checkpoint is {}", output_->path(), best);
   if (!last_evaluation_ || std::isfinite(last_evaluation_->eval_loss)) return;
   throw Error(fmt::format("step {}", last_evaluation_->step),
               fmt::format("the evaluation went bad: loss {}", last_evaluation_->eval_loss),

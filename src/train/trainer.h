@@ -15,6 +15,7 @@
 #include "run/manifest.h"
 #include "run/output_folder.h"
 #include "run/saver.h"
+#include "train/early_stopping.h"
 #include "train/evaluate.h"
 #include "train/instance_options.h"
 #include "train/run_data.h"
@@ -35,6 +36,8 @@ class Trainer {
 
   int64_t first_step() const { return first_step_; }  // 1, or the one after the checkpoint's
   int64_t total_steps() const { return total_steps_; }
+  // Whether the checkpoint to go on from is of the run's end.
+  bool is_done() const { return first_step_ > total_steps_ || (resumed_ && ended_early()); }
   Instance& instance() { return instance_; }
 
   // Runs optimizer step `step`, counted from 1: forward and backward of every micro-batch, clipping, AdamW. Where the
@@ -53,9 +56,13 @@ class Trainer {
   bool evaluation_due(int64_t step) const;
   // Warns where the loss is not finite: training goes on, and finish() throws.
   EvalRecord evaluate(int64_t step);
+  // Whether the last evaluation ends the run (EarlyStopping); say_ended_early() says so.
+  bool ended_early() const { return stopping_.has_ended(); }
+  void say_ended_early(int64_t step) const;
 
-  // Whether a checkpoint is to be saved after the step: when its time has come, or any rank asked for one, and the
-  // loss is not over its limit (StepGuard::holds_saves), in which case that waits until it no longer is.
+  // Whether a checkpoint is to be saved after the step: at the end of the run; or when its time has come, or any rank
+  // asked for one, and the loss is not over its limit (StepGuard::holds_saves), in which case that waits until it no
+  // longer is.
   bool save_due(int64_t step);
   // Begins checkpoint-`step`, which is written behind training. Throws Error, with nothing written, where ranks that
   // hold the same weights do not hold the same bits.
@@ -68,7 +75,7 @@ class Trainer {
 
   void report(const StepRecord& record);
   void report(const EvalRecord& record);
-  // In place of all these, where the checkpoint to go on from is of the last step.
+  // In place of all these, where is_done().
   void close();
   // Waits for the last checkpoint and ends the records. Throws Error where that could not be written, and (kWentBad)
   // where the last evaluation was not finite.
@@ -105,6 +112,7 @@ class Trainer {
   StepRunner::Requests requests_;
   std::string plans_;  // digest of the matrix products' algorithms
   StepGuard guard_;
+  EarlyStopping stopping_;
   bool save_waits_ = false;
   std::optional<EvalRecord> last_evaluation_;
   std::optional<OutputFolder> output_;

@@ -76,6 +76,7 @@ void DiskRuns::SetUp() {
   whole_ = end_of_a_run(steps());
   ASSERT_TRUE(whole_.contains("checkpoint-4/manifest.json"));
   ASSERT_TRUE(kept_.contains("checkpoint-2/manifest.json"));
+  ASSERT_EQ(whole_.at("best"), "checkpoint-4\n");
 }
 
 Contents DiskRuns::end_of_a_run(const Args& args) {
@@ -86,8 +87,9 @@ Contents DiskRuns::end_of_a_run(const Args& args) {
 }
 
 Args DiskRuns::steps(int save_total_limit) {
-  return train("out", {"--max_steps=4", "--save_steps=2", "--eval_steps=2", "--per_device_train_batch_size=2",
-                       "--resume_from_checkpoint=auto", fmt::format("--save_total_limit={}", save_total_limit)});
+  return train("out", {"--max_steps=4", "--save_steps=2", "--eval_steps=2", "--load_best_model_at_end",
+                       "--per_device_train_batch_size=2", "--resume_from_checkpoint=auto",
+                       fmt::format("--save_total_limit={}", save_total_limit)});
 }
 
 std::vector<Call> DiskRuns::chosen(const std::vector<Call>& calls, size_t stride) {
@@ -136,7 +138,7 @@ void DiskRuns::expect_sound(int ended_at, bool killed) const {
   const Contents found = contents(path("out"));
   for (const auto& [name, content] : found) {
     const std::string top = *fs::path(name).begin();
-    if (is_temporary(top) || top == "metrics.jsonl" || top == "latest") continue;
+    if (is_temporary(top) || top == "metrics.jsonl" || top == "latest" || top == "best") continue;
     ASSERT_TRUE(kept_.contains(name)) << name << " is of no run";
     // One run says that it keeps all checkpoints.
     EXPECT_TRUE(content == (top == "config.resolved.yaml" ? whole_ : kept_).at(name)) << name << " differs";
@@ -147,10 +149,12 @@ void DiskRuns::expect_sound(int ended_at, bool killed) const {
       EXPECT_TRUE(found.contains(name)) << name << " is missing";
     }
   }
-  if (const std::string latest = read(path("out/latest")); fs::exists(path("out/latest"))) {
-    EXPECT_TRUE(latest == "checkpoint-2\n" || latest == "checkpoint-4\n") << latest;
-    EXPECT_TRUE(fs::exists(path("out") / latest.substr(0, latest.size() - 1))) << "latest names " << latest;
-  }
+  for (const std::string file : {"latest", "best"})
+    if (fs::exists(path("out") / file)) {
+      const std::string named = read(path("out") / file);
+      EXPECT_TRUE(named == "checkpoint-2\n" || named == "checkpoint-4\n") << named;
+      EXPECT_TRUE(fs::exists(path("out") / named.substr(0, named.size() - 1))) << file << " names " << named;
+    }
   expect_checkpoints(ended_at);
   expect_metrics(killed);
 }

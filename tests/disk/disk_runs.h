@@ -30,7 +30,8 @@ Contents contents(const fs::path& folder);
 // Whether MIXTUNE_EVERY_CALL asks for the tests that take long.
 bool every_call();
 
-// A run of four steps, saved and evaluated after the second and the fourth, that keeps one checkpoint. Each run is told
+// A run of four steps, saved and evaluated after the second and the fourth, that keeps one checkpoint, the newest and
+// the best in one. Each run is told
 // to go on with what there is, as a job's script does. On one thread, so that many are quick.
 class DiskRuns : public RankRuns {
  protected:
@@ -50,8 +51,8 @@ class DiskRuns : public RankRuns {
   Outcome run_while(const Args& args, int at, const std::function<void()>& meanwhile) const;
 
   // Whatever has its final name in `out` is whole: checkpoints have the bytes of a run that was never stopped, and
-  // `latest` names one. Every checkpoint that the last counted run had put in place, `ended_at` that call, is there
-  // unless it was pruned. `killed`: the last record may be cut.
+  // `latest` and `best` name one. Every checkpoint that the last counted run had put in place, `ended_at` that call, is
+  // there unless it was pruned. `killed`: the last record may be cut.
   void expect_sound(int ended_at, bool killed) const;
   // What is in `out` is what a run leaves that was never stopped, and nothing else.
   void expect_whole() const { expect_whole(contents(path("out")), false); }

@@ -1,0 +1,40 @@
+#include "config/check_evaluations.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace mixtune {
+
+void check_evaluations(const Config& config) {
+  const OutputSettings& o = config.output;
+  const int64_t multiple = o.eval_steps > 0 ? std::max<int64_t>(o.save_steps / o.eval_steps, 1) * o.eval_steps : 0;
+  if (o.load_best_model_at_end && (o.save_steps == 0 || multiple != o.save_steps))
+    throw UserError(config.where("load_best_model_at_end"),
+                    fmt::format("needs checkpoints along the way, each with an evaluation at its step, but save_steps "
+                                "is {} and eval_steps is {}",
+                                o.save_steps, o.eval_steps),
+                    o.eval_steps > 0 ? fmt::format("set save_steps to a multiple of eval_steps, such as {}", multiple)
+                    : o.save_steps > 0
+                        ? fmt::format("set eval_steps so that save_steps is a multiple of it, such as {}", o.save_steps)
+                        : "set eval_steps, and save_steps to a multiple of it");
+  if (o.early_stopping_patience > 0 && o.eval_steps == 0)
+    throw UserError(config.where("early_stopping_patience"),
+                    "counts evaluations, but eval_steps is 0: there is one, at the end", "set eval_steps");
+  if (o.early_stopping_threshold > 0 && o.early_stopping_patience == 0)
+    log_warning("{}: no effect without early_stopping_patience", config.where("early_stopping_threshold"));
+}
+
+void check_has_validation(const Config& config, bool has_validation) {
+  if (has_validation) return;
+  for (const auto& [key, is_set] : {std::pair("load_best_model_at_end", config.output.load_best_model_at_end),
+                                    std::pair("early_stopping_patience", config.output.early_stopping_patience > 0)})
+    if (is_set)
+      throw UserError(config.where(key), "goes by evaluations, and no data are left for validation",
+                      "give validation a weight in split, or set validation_file");
+}
+
+}  // namespace mixtune
