@@ -52,7 +52,6 @@ TEST_F(BadEvaluation, OfTheEndIsTheRunsExitCode) {
   trainer_.open_output();
   EXPECT_EQ(evaluate_badly().find("mixtune: warning: step 1: the evaluation went bad: loss "), 0u);
   trainer_.save(1);
-  EXPECT_TRUE(std::filesystem::exists(out_ + "/checkpoint-1/model.safetensors"));
   try {
     trainer_.finish();
     FAIL() << "no error";
@@ -60,6 +59,7 @@ TEST_F(BadEvaluation, OfTheEndIsTheRunsExitCode) {
     EXPECT_EQ(error.exit_code(), ExitCode::kWentBad);
     EXPECT_TRUE(std::string(error.what()).starts_with("step 1: the evaluation went bad: loss ")) << error.what();
   }
+  EXPECT_TRUE(std::filesystem::exists(out_ + "/checkpoint-1/model.safetensors"));
   std::ifstream metrics(out_ + "/metrics.jsonl");
   std::string line;
   std::getline(metrics, line);
