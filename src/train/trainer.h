@@ -60,9 +60,8 @@ class Trainer {
   bool ended_early() const { return stopping_.has_ended(); }
   void say_ended_early(int64_t step) const;
 
-  // Whether a checkpoint is to be saved after the step: at the end of the run; or when its time has come, or any rank
-  // asked for one, and the loss is not over its limit (StepGuard::holds_saves), in which case that waits until it no
-  // longer is.
+  // Whether a checkpoint is to be saved after the step: at the end of the run; or where the time of one has come, or
+  // any rank asked for one, which waits while the loss is over its limit (StepGuard::holds_saves).
   bool save_due(int64_t step);
   // Begins checkpoint-`step`, which is written behind training. Throws Error, with nothing written, where ranks that
   // hold the same weights do not hold the same bits.
