@@ -8,8 +8,11 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstddef>
 #include <cstdlib>
 #include <string_view>
+
+#include "base/error.h"
 
 namespace mixtune {
 
@@ -19,6 +22,11 @@ constexpr std::array kSignals = {SIGTERM, SIGUSR1, SIGINT};
 std::atomic<int> first_signal = 0;
 std::atomic<bool> interrupted = false;
 static_assert(std::atomic<int>::is_always_lock_free);
+
+// oneDNN's kernels point the stack pointer into their scratch memory, where a handler would write over what lies below.
+// Signals to a process come to its main thread, which has this stack for them.
+alignas(64) std::array<std::byte, 64 << 10> handler_stack;
+stack_t stack_before;
 
 void ask(int signal) {
   const int error = errno;
@@ -42,14 +50,17 @@ void ask(int signal) {
 StopSignals::StopSignals() {
   first_signal = 0;
   interrupted = false;
+  const stack_t stack = {.ss_sp = handler_stack.data(), .ss_flags = 0, .ss_size = handler_stack.size()};
+  MT_CHECK(sigaltstack(&stack, &stack_before) == 0);
   struct sigaction handler {};
   handler.sa_handler = ask;
-  handler.sa_flags = SA_RESTART;
+  handler.sa_flags = SA_RESTART | SA_ONSTACK;
   for (const int signal : kSignals) sigaction(signal, &handler, nullptr);
 }
 
 StopSignals::~StopSignals() {
   for (const int signal : kSignals) ::signal(signal, SIG_DFL);
+  sigaltstack(&stack_before, nullptr);
 }
 
 std::string StopSignals::name() {

@@ -9,7 +9,7 @@
 namespace mixtune {
 
 // While one lives, SIGTERM, SIGUSR1 and SIGINT ask this process's run to stop, in place of ending it. A second SIGINT
-// ends it at once; more of the others change nothing. One at a time.
+// ends it at once; more of the others change nothing. One at a time, made by the main thread.
 class StopSignals {
  public:
   StopSignals();

@@ -1,10 +1,17 @@
 #include "run/requests.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
 
-#include <csignal>
+#include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <initializer_list>
+#include <thread>
+
+#include "kernels/gemm/gemm.h"
+#include "kernels/testing.h"
 
 namespace mixtune {
 namespace {
@@ -44,6 +51,34 @@ TEST_F(DeadlineTest, SlurmsEndCountsWhereItIsEarlier) {
   EXPECT_TRUE(Deadline(100, kBegan, 0).is_near(kBegan + seconds(101)));
   setenv("SLURM_JOB_END_TIME", "soon", 1);
   EXPECT_FALSE(Deadline({}, kBegan, 0).is_near(kBegan + seconds(1'000'000)));
+}
+
+// The products of an LM head, whose kernels point the stack pointer into their scratch memory, while signals come all
+// the time: nothing is written over. Without a stack for the handler that is so within a second.
+TEST(StopSignals, MayComeInTheMiddleOfAProduct) {
+  constexpr int64_t kTokens = 64, kVocabulary = 4096, kHidden = 16;
+  TestCtx ctx;
+  Buffer<float> x({kTokens, kHidden}), w({kVocabulary, kHidden}), y({kTokens, kVocabulary}), dx({kTokens, kHidden}),
+      dw({kVocabulary, kHidden});
+  for (int64_t i = 0; i < kTokens * kHidden; ++i) x[i] = static_cast<float>(i % 7);
+  for (int64_t i = 0; i < kVocabulary * kHidden; ++i) w[i] = static_cast<float>(i % 5);
+  const StopSignals handled;
+  std::atomic<bool> ends = false;
+  std::thread sender([&] {
+    while (!ends) {
+      kill(getpid(), SIGUSR1);
+      std::this_thread::sleep_for(std::chrono::microseconds(10));
+    }
+  });
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+  while (std::chrono::steady_clock::now() < until) {
+    gemm(ctx, {.a = x, .b = w, .c = y, .trans_b = true});
+    gemm(ctx, {.a = y, .b = w, .c = dx});
+    gemm(ctx, {.a = y, .b = x, .c = dw, .trans_a = true});
+  }
+  ends = true;
+  sender.join();
+  EXPECT_EQ(StopSignals::name(), "SIGUSR1");
 }
 
 void take(std::initializer_list<int> signals) {

@@ -64,8 +64,7 @@ class Requests {
 };
 
 // Returns whether the run was stopped before its last step.
-bool run_steps(const Config& config, Trainer& trainer, int64_t profiled, Deadline::Clock::time_point began) {
-  Requests requests(config, trainer, began);
+bool run_steps(Trainer& trainer, Requests& requests, int64_t profiled) {
   for (int64_t step = trainer.first_step(), last = trainer.total_steps(); step <= last; ++step) {
     const auto start = std::chrono::steady_clock::now();
     trainer.report(step == profiled ? trainer.profiled_step(step) : trainer.step(step));
@@ -102,7 +101,8 @@ bool train(const Config& config, bool profile, const Ranks& ranks) try {
   }
   trainer.open_output();
   try {
-    const bool stopped = run_steps(config, trainer, profile ? std::min(first + kProfiledStep - 1, last) : 0, began);
+    Requests requests(config, trainer, began);  // until the last checkpoint is written: a signal must not end that
+    const bool stopped = run_steps(trainer, requests, profile ? std::min(first + kProfiledStep - 1, last) : 0);
     trainer.finish();
     return stopped;
   } catch (const UserError& error) {
