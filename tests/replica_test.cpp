@@ -41,6 +41,7 @@ void flip(State& state, bool of_experts) {
 std::string try_to_save(Trainer& trainer) {
   try {
     trainer.save(1);
+    trainer.finish();
   } catch (const Error& error) {
     return fmt::format("{} {}", static_cast<int>(error.exit_code()), error.what());
   }

@@ -113,6 +113,11 @@ bool on_gpus() {
   return device != nullptr && std::string_view(device) == "cuda";
 }
 
+int promised_gpus() {
+  const char* promised = std::getenv("MIXTUNE_REQUIRE_GPU");
+  return promised != nullptr ? std::atoi(promised) : 1;
+}
+
 const std::string& mixtune_program() {
   static const std::string path = program_path("mixtune");
   return path;

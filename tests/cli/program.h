@@ -18,6 +18,8 @@ struct Outcome {
 
 // Whether MIXTUNE_TEST_DEVICE=cuda. Otherwise programs see no GPU: the tests are then the same on every machine.
 bool on_gpus();
+// How many GPUs MIXTUNE_REQUIRE_GPU then promises.
+int promised_gpus();
 
 // The path of the built program.
 const std::string& mixtune_program();

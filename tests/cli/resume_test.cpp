@@ -13,12 +13,6 @@ const Args kFour = {"--nproc=4", "--expert_model_parallel_size=2", "--per_device
 const Args kTwo = {"--nproc=2", "--zero_stage=0", "--per_device_train_batch_size=2"};
 const Args kTwoByExperts = {"--nproc=2", "--expert_model_parallel_size=2", "--per_device_train_batch_size=2"};
 
-// How many GPUs MIXTUNE_REQUIRE_GPU promises where tests run on GPUs.
-int promised_gpus() {
-  const char* promised = std::getenv("MIXTUNE_REQUIRE_GPU");
-  return promised != nullptr ? std::atoi(promised) : 1;
-}
-
 // Those that this machine has: a rank has a GPU to itself.
 std::vector<Args> layouts() {
   if (!on_gpus()) return {kOne, kFour, kTwo};

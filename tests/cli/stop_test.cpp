@@ -71,6 +71,7 @@ TEST_F(Stop, ManyMoreSignalsBreakNothing) {
 }
 
 TEST_F(Stop, RanksAgreeOnTheStep) {
+  if (on_gpus() && promised_gpus() < 2) GTEST_SKIP() << "skipped: one GPU";
   const Args two = {"--nproc=2", "--expert_model_parallel_size=2"};
   expect_stopped(
       while_running(endless(two), [](const std::map<int, pid_t>& running) { kill(running.at(kLauncher), SIGTERM); }),
