@@ -11,12 +11,11 @@
 
 namespace mixtune {
 
-WriteBehind::WriteBehind(Ctx& ctx, size_t bytes, std::function<void()> advanced)
+WriteBehind::WriteBehind(Ctx& ctx, size_t bytes, int threads, std::function<void()> advanced)
     : memory_("weights being written", {}, std::max(bytes, kLeastBytes),
               ctx.gpu == nullptr ? HostMemory::kPageable : HostMemory::kPinned),
       advanced_(std::move(advanced)) {
-  for (int i = 0; i < (ctx.gpu == nullptr ? 1 : kGpuThreads); ++i)
-    threads_.emplace_back([this, device = ctx.device] { run(device); });
+  for (int i = 0; i < threads; ++i) threads_.emplace_back([this, device = ctx.device] { run(device); });
 }
 
 WriteBehind::~WriteBehind() {

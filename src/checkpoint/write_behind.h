@@ -12,6 +12,7 @@
 #include <mutex>
 #include <set>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tensor/ctx.h"
@@ -19,7 +20,7 @@
 
 namespace mixtune {
 
-// One thread calls its functions. Beside a GPU its memory is pinned, and copies go on while the caller does.
+// One caller at a time. Beside a GPU its memory is pinned, and copies go on while the caller does.
 class WriteBehind {
  public:
   static constexpr int64_t kChunkBytes = 16 << 20;
@@ -28,7 +29,9 @@ class WriteBehind {
 
   // Holds at most `bytes` of tensors (at least kLeastBytes). `advanced`, if any, is called by a function that waits,
   // whenever a thread has done something. The ctx's GPU outlives it.
-  WriteBehind(Ctx& ctx, size_t bytes, std::function<void()> advanced = {});
+  WriteBehind(Ctx& ctx, size_t bytes, std::function<void()> advanced = {})
+      : WriteBehind(ctx, bytes, ctx.gpu == nullptr ? 1 : kGpuThreads, std::move(advanced)) {}
+  WriteBehind(Ctx& ctx, size_t bytes, int threads, std::function<void()> advanced);
   ~WriteBehind();  // what was not begun is dropped
   WriteBehind(const WriteBehind&) = delete;
   WriteBehind& operator=(const WriteBehind&) = delete;

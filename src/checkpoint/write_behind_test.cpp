@@ -1,7 +1,10 @@
 #include "checkpoint/write_behind.h"
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <future>
+#include <thread>
 
 #include "kernels/testing.h"
 
@@ -93,6 +96,47 @@ TEST_F(WriteBehindTest, DropsAllAfterAFailure) {
   behind.put(queue_, [&] { called = true; });  // goes on
   behind.wait();
   EXPECT_TRUE(called);
+}
+
+// Several threads, and queues that go on at their own pace in a ring that has room for few chunks: each has its own
+// tensors in order, by one thread at a time.
+TEST_F(WriteBehindTest, QueuesGoOnSideBySide) {
+  constexpr int kQueues = 5, kRounds = 6;
+  constexpr int64_t kNumbers = kChunkFloats / 3;
+  struct Seen {
+    std::atomic<int> inside = 0, most_inside = 0;
+    int64_t count = 0, wrong = 0;
+  };
+  std::array<Seen, kQueues> seen;
+  std::atomic<int> busy = 0, most_busy = 0;
+  Buffer<float> buffer({1, kNumbers});
+  WriteBehind behind(ctx_, 3 * WriteBehind::kChunkBytes, 4, {});
+  std::array<WriteBehind::Queue, kQueues> queues;
+  for (WriteBehind::Queue& queue : queues) queue = behind.new_queue();
+  const auto use = [&](int q, const Tensor& chunk) {
+    Seen& of = seen[q];
+    of.most_inside = std::max(of.most_inside.load(), ++of.inside);
+    most_busy = std::max(most_busy.load(), ++busy);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1 + q));
+    for (int64_t i = 0; i < chunk.elements(); i += 997)
+      of.wrong += chunk.as<float>()[i] != static_cast<float>(q * 1000 + of.count);
+    ++of.count;
+    --busy;
+    --of.inside;
+  };
+  for (int round = 0; round < kRounds; ++round)
+    for (int q = 0; q < kQueues; ++q) {
+      std::fill_n(buffer.tensor().as<float>(), kNumbers, static_cast<float>(q * 1000 + round));
+      behind.put(ctx_, queues[q], buffer, [&use, q](const Tensor& chunk) { use(q, chunk); });
+    }
+  behind.wait();
+  EXPECT_EQ(behind.take_failure(), nullptr);
+  EXPECT_GT(most_busy, 1);
+  for (const Seen& of : seen) {
+    EXPECT_EQ(of.count, kRounds);
+    EXPECT_EQ(of.wrong, 0);
+    EXPECT_EQ(of.most_inside, 1);
+  }
 }
 
 TEST_F(WriteBehindTest, MayEndWithWorkLeft) {
