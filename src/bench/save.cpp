@@ -40,21 +40,13 @@ double rate(uint64_t bytes, double milliseconds) {
 }
 
 std::vector<int64_t> digests_of(Instance& instance) {
-  Ctx& ctx = instance.ctx();
   const State& state = instance.state();
   std::vector<Tensor> tensors;
   for (int param = 0; param < state.size(); ++param)
     for (const Tensor& tensor :
          {state.weight(param), state.master(param), state.first_moment(param), state.second_moment(param)})
       if (tensor) tensors.push_back(tensor);
-  const Frame frame(ctx);
-  const auto n = static_cast<int64_t>(tensors.size());
-  const Tensor digests = ctx.stack.push("digests", {n}, DType::kI64),
-               here = ctx.host_stack.push("digests", {n}, DType::kI64);
-  digest(ctx, tensors, digests);
-  copy(ctx, digests, here);
-  wait(ctx);
-  return {here.as<int64_t>(), here.as<int64_t>() + n};
+  return read_digests(instance.ctx(), tensors);
 }
 
 // The saves of a bench, as a run makes them.

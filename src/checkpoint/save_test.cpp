@@ -1,12 +1,9 @@
 #include "checkpoint/save.h"
 
 #include <signal.h>
-#include <sys/ptrace.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <functional>
 #include <iterator>
 #include <limits>
 
@@ -252,55 +249,6 @@ TEST_F(Save, F16OverflowIsAnError) {
   state.weight(0).as<float>()[0] = 1e6f;
   EXPECT_THROW(save_checkpoint(ctx_, state, {.out_folder = out_, .config_json = "{}", .dtype = DType::kF16}), Error);
   EXPECT_TRUE(entries(folder_.path()).empty());
-}
-
-// Runs `save` in a child process that is killed at its `stops`th entry to or exit from a system call. Returns false if
-// it ended before.
-bool killed_at(int stops, const std::function<void()>& save) {
-  const pid_t child = fork();
-  if (child == 0) {
-    ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
-    raise(SIGSTOP);
-    save();
-    _exit(0);
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  for (int i = 0; i < stops; ++i) {
-    ptrace(PTRACE_SYSCALL, child, nullptr, nullptr);
-    waitpid(child, &status, 0);
-    if (WIFEXITED(status)) {
-      EXPECT_EQ(WEXITSTATUS(status), 0);
-      return false;
-    }
-  }
-  kill(child, SIGKILL);
-  waitpid(child, &status, 0);
-  return true;
-}
-
-// Each kill leaves no folder or a whole one; what is left beside it goes with the next save.
-TEST_F(Save, KilledAtAnyInstant) {
-  make_source(source_, DType::kF32);
-  const State state = load(source_);
-  const ModelFolder source(source_);
-  const SaveOptions options = with_shards(source.save_options(out_), 2000);
-  int without = 0, whole = 0, stops = 0;
-  while (killed_at(++stops, [&] { save_checkpoint(ctx_, state, options); })) {
-    if (!std::filesystem::exists(out_)) {
-      ++without;
-      continue;
-    }
-    ++whole;
-    EXPECT_EQ(difference(load(out_), state), "") << "killed at stop " << stops;
-    EXPECT_EQ(get(out_ + "/tokenizer.model"), get(source_ + "/tokenizer.model"));
-    std::filesystem::remove_all(out_);
-  }
-  EXPECT_GT(without, 100);
-  EXPECT_GT(whole, 0);
-  std::filesystem::remove_all(out_);
-  save_checkpoint(ctx_, state, options);
-  EXPECT_EQ(entries(folder_.path()), (std::vector<std::string>{"out", "source"}));
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 // digest: sums of bits, by which ranks compare what they hold without sending it.
 #pragma once
 
+#include <cstdint>
 #include <span>
+#include <vector>
 
 #include "tensor/ctx.h"
 
@@ -13,5 +15,8 @@ namespace mixtune {
 // exact, so the digest does not depend on order, threads or device. Elements have 2, 4 or 8 bytes, and are aligned to
 // 4. Each byte is read once: on a GPU about as fast as a copy reads, a second for some TB.
 void digest(Ctx& ctx, std::span<const Tensor> tensors, const Tensor& digests);
+
+// The same, for the host: waits for the device.
+std::vector<int64_t> read_digests(Ctx& ctx, std::span<const Tensor> tensors);
 
 }  // namespace mixtune
