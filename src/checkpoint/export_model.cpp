@@ -9,7 +9,6 @@
 #include "base/output_file.h"
 #include "base/staged.h"
 #include "checkpoint/convert.h"
-#include "checkpoint/edit_config.h"
 #include "checkpoint/index.h"
 #include "checkpoint/read_in_turn.h"
 #include "checkpoint/shards.h"
@@ -143,8 +142,7 @@ ExportReport export_model(const State& shape, const SaveOptions& options) {
   write_shards(shards, plan, folder.path());
   write_index(shards, report.bytes, folder.path());
   for (const SideFile& file : options.side_files) write_file(folder.path() + "/" + file.name, file.content);
-  write_file(folder.path() + "/config.json",
-             options.dtype ? with_dtype(options.config_json, *options.dtype) : options.config_json);
+  write_file(folder.path() + "/" + kConfigFile, saved_config(options));
   folder.commit();
   return report;
 }

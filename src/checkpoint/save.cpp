@@ -29,44 +29,22 @@ namespace mixtune {
 
 namespace {
 
-constexpr const char* kConfigFile = "config.json";
-
-// A Hugging Face tensor that this rank writes.
-struct HubTensor {
-  TensorEntry entry;
-  std::optional<Shape> stored;  // its shape in the checkpoint that it was loaded from, if any
-};
-
 using Shard = std::vector<TensorEntry>;
 
-std::vector<HubTensor> hub_tensors(const State& state) {
-  std::vector<HubTensor> tensors;
+// The Hugging Face tensors that this rank writes.
+std::vector<TensorEntry> hub_tensors(const State& state, const SaveOptions& options) {
+  std::vector<TensorEntry> tensors;
   std::unordered_map<std::string, int64_t> missing;  // elements of each tensor that no parameter has
   for (int param = 0; param < state.size(); ++param) {
     if (!state.saves(param)) continue;
     for (const HfBlock& block : state.spec(param).blocks) {
       const auto [elements, is_new] = missing.emplace(block.name, block.shape().elements());
-      if (is_new) {
-        tensors.emplace_back().entry = {block.name, state.weight(param).dtype, block.shape()};
-        if (is_stored(state, param)) tensors.back().stored = block.stored_shape();
-      }
+      if (is_new) tensors.push_back({block.name, saved_dtype(state, options, param, block), block.shape()});
       elements->second -= block.elements();
     }
   }
   for (const auto& [name, elements] : missing) MT_CHECK(elements == 0);
   return tensors;
-}
-
-std::vector<TensorEntry> entries_of(const std::vector<HubTensor>& tensors, const SaveOptions& options) {
-  std::vector<TensorEntry> entries;
-  for (const HubTensor& tensor : tensors) {
-    entries.push_back(tensor.entry);
-    if (options.dtype)
-      entries.back().dtype = *options.dtype;
-    else if (tensor.stored)
-      entries.back().dtype = *options.source->locate(tensor.entry.name, *tensor.stored).stored->dtype;
-  }
-  return entries;
 }
 
 // Converts chunks of weights to bytes of a file's type.
@@ -220,16 +198,16 @@ void put_weights(Ctx& ctx, const State& state, const SaveOptions& options, Shard
   });
 }
 
-std::string config_text(const SaveOptions& options) {
-  return options.dtype ? with_dtype(options.config_json, *options.dtype) : options.config_json;
-}
-
 }  // namespace
 
 DType saved_dtype(const State& state, const SaveOptions& options, int param, const HfBlock& block) {
   if (options.dtype) return *options.dtype;
   if (!is_stored(state, param)) return state.weight(param).dtype;
   return *options.source->locate(block.name, block.stored_shape()).stored->dtype;
+}
+
+std::string saved_config(const SaveOptions& options) {
+  return options.dtype ? with_dtype(options.config_json, *options.dtype) : options.config_json;
 }
 
 SavedBytes saved_bytes(const State& state, const SaveOptions& options) {
@@ -264,7 +242,7 @@ PendingCheckpoint::PendingCheckpoint(Ctx& ctx, const State& state, const SaveOpt
     : behind_(behind) {
   MT_CHECK(options.dtype || options.source);
   const Frame frame(ctx);
-  std::vector<Shard> shards = cut_into_shards(entries_of(hub_tensors(state), options), options.max_shard_size);
+  std::vector<Shard> shards = cut_into_shards(hub_tensors(state, options), options.max_shard_size);
   const Files files = name_files(ctx, shards, world);
   if (world.rank() == 0)
     try_to([&] {
@@ -275,7 +253,7 @@ PendingCheckpoint::PendingCheckpoint(Ctx& ctx, const State& state, const SaveOpt
   if (folder_.empty()) return;
   if (world.rank() == 0) {
     for (const SideFile& file : options.side_files) put_file(file.name, file.content);
-    put_file(kConfigFile, config_text(options));
+    put_file(kConfigFile, saved_config(options));
     if (files.count > 1) put_file(kIndexFile, format_index(files.weight_map, files.total_size));
   }
   ShardFiles own(std::move(shards), files, *this);

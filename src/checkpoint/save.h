@@ -33,6 +33,10 @@ struct SaveOptions {
 // The dtype that a block of a parameter is saved in.
 DType saved_dtype(const State& state, const SaveOptions& options, int param, const HfBlock& block);
 
+// The text of the config.json that is written.
+constexpr const char* kConfigFile = "config.json";
+std::string saved_config(const SaveOptions& options);
+
 // The bytes that this rank copies to the host for the weights, and that it writes of them.
 struct SavedBytes {
   uint64_t copied = 0, written = 0;

@@ -114,7 +114,6 @@ void WriteBehind::run(Device device) {
     queue->second.pop_front();
     if (queue->second.empty()) waiting_.erase(queue);
     busy_.insert(number);
-    ++working_;
     const bool drops = failure_ != nullptr;
     lock.unlock();
     std::exception_ptr failure = drops ? nullptr : do_job(job);
@@ -128,7 +127,6 @@ void WriteBehind::run(Device device) {
 // With the lock held.
 void WriteBehind::finish(Queue queue, uint64_t job, std::exception_ptr failure) {
   busy_.erase(queue);
-  --working_;
   chunks_[job - first_].done = true;
   for (; !chunks_.empty() && chunks_.front().done; ++first_) {
     begin_ = chunks_.front().end;

@@ -69,7 +69,7 @@ class WriteBehind {
 
   char* reserve(size_t bytes);
   void add(Queue queue, Job job);
-  bool has_work() const { return !waiting_.empty() || working_ > 0; }
+  bool has_work() const { return !waiting_.empty() || !busy_.empty(); }
   void run(Device device);
   static std::exception_ptr do_job(const Job& job) noexcept;
   void finish(Queue queue, uint64_t job, std::exception_ptr failure);
@@ -82,8 +82,7 @@ class WriteBehind {
   mutable std::mutex mutex_;
   mutable std::condition_variable came_, done_;
   std::map<Queue, std::deque<Job>> waiting_;  // no queue is empty
-  std::set<Queue> busy_;
-  int working_ = 0;
+  std::set<Queue> busy_;                      // a thread works on it
   bool ends_ = false;
   std::deque<Chunk> chunks_;  // of the jobs from number first_ on
   uint64_t first_ = 0;

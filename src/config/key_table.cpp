@@ -325,7 +325,8 @@ void add_run_keys(Table& table) {
             "by how much more than this an evaluation must be better to be an improvement", {.bounds = {0, kMany}});
   table.add("save_dtype", &Config::output, &O::save_dtype,
             "element type of saved weights; `checkpoint`: that of the model that was loaded");
-  table.add("max_shard_size", &Config::output, &O::max_shard_size, "size of the largest weight file of a checkpoint");
+  table.add("max_shard_size", &Config::output, &O::max_shard_size,
+            "size of the largest file of weights or training state in a checkpoint");
   table.add("logging_steps", &Config::output, &O::logging_steps,
             "print every so many steps (`metrics.jsonl` has them all)", {.bounds = {1, kMany}});
   table.group("Machine");

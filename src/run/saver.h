@@ -52,7 +52,6 @@ class Saver {
  private:
   using Clock = std::chrono::steady_clock;
   struct Pending;
-  struct Outcome;
 
   void put_commit(const StoredFiles& files);
   void commit(Pending& pending, const StoredFiles& files);

@@ -313,6 +313,7 @@ void Trainer::check_replicas(int64_t step) {
   const std::vector<std::string> all = gather_texts(instance_.ctx(), *ranks.all, "differences of replicas", own);
   const auto found = std::ranges::find_if(all, [](const std::string& text) { return !text.empty(); });
   if (found == all.end()) return;
+  finish_saving_quietly();
   throw Error(fmt::format("step {}", step), fmt::format("{}; nothing is saved", *found),
               "look for memory errors of these ranks' machines; earlier checkpoints are intact");
 }

@@ -104,6 +104,18 @@ TEST_F(Stop, AFileAsksForACheckpoint) {
   EXPECT_EQ(checkpoints, 2);
 }
 
+TEST_F(Stop, SavesEverySoManyMinutes) {
+  const Outcome outcome = while_running(
+      endless({"--save_every_minutes=0.002", "--save_total_limit=2"}), [&](const std::map<int, pid_t>& running) {
+        std::string first;
+        EXPECT_TRUE(comes_true([&] { return fs::exists(path("out/latest")); }));
+        if (fs::exists(path("out/latest"))) first = read(path("out/latest"));
+        EXPECT_TRUE(comes_true([&] { return read(path("out/latest")) != first; })) << "and again";
+        kill(running.at(kLauncher), SIGTERM);
+      });
+  expect_stopped(outcome, "SIGTERM");
+}
+
 TEST_F(Stop, ALimitThatIsNoTimeIsRefused) {
   const Outcome outcome = run(endless({"--time_limit=90"}));
   EXPECT_EQ(outcome.code, 2);

@@ -34,6 +34,15 @@ class Folders : public DiskRuns {
   void set_rights(fs::perms rights) const { fs::permissions(path("out"), rights); }
   void forbid_writing() const { set_rights(fs::perms::owner_read | fs::perms::owner_exec); }
 
+  // Makes `out` a tmpfs of a size, or gives it another.
+  bool mounts_out(const char* size, unsigned long flags) const {
+    if ((flags & MS_REMOUNT) == 0) {
+      fs::create_directory(path("out"));
+      if (!have_own_mounts()) return false;
+    }
+    return mount("tmpfs", path("out").c_str(), "tmpfs", flags, size) == 0;
+  }
+
   // Calls of the second save: its first, one in its middle, and the one that gives it its name.
   std::vector<Call> of_the_second_save() const {
     EXPECT_EQ(run_counted(steps()).code, 0);
@@ -79,17 +88,23 @@ TEST_F(Folders, ThatMayNoLongerBeWritten) {
   }
 }
 
+// That is known before the first step.
+TEST_F(Folders, OnADiskWithoutRoomForACheckpoint) {
+  if (!mounts_out("size=1m", 0)) GTEST_SKIP() << "this process may mount nothing";
+  expect_failed(run(steps()), 2, "a checkpoint takes");
+  EXPECT_FALSE(fs::exists(path("out/metrics.jsonl")));
+  ASSERT_TRUE(mounts_out("size=30m", MS_REMOUNT));
+  expect_resumes_to_the_end();
+  umount(path("out").c_str());
+}
+
 TEST_F(Folders, OnAFullDisk) {
-  fs::create_directory(path("out"));
-  const auto mounted = [&](const char* size, unsigned long flags) {
-    return mount("tmpfs", path("out").c_str(), "tmpfs", flags, size) == 0;
-  };
-  if (!have_own_mounts() || !mounted("size=3m", 0)) GTEST_SKIP() << "this process may mount nothing";
+  if (!mounts_out("size=3m", 0)) GTEST_SKIP() << "this process may mount nothing";
   const Outcome outcome = run_counted(steps());  // there is space for one checkpoint
   expect_failed(outcome, 1, "free some space");
   EXPECT_EQ(read(path("out/latest")), "checkpoint-2\n");
   expect_sound(0, false);
-  ASSERT_TRUE(mounted("size=30m", MS_REMOUNT));
+  ASSERT_TRUE(mounts_out("size=30m", MS_REMOUNT));
   expect_resumes_to_the_end();
   umount(path("out").c_str());
 }
