@@ -11,6 +11,7 @@
 #include "checkpoint/convert.h"
 #include "checkpoint/index.h"
 #include "checkpoint/read_in_turn.h"
+#include "checkpoint/safetensors_writer.h"
 #include "checkpoint/shards.h"
 #include "checkpoint/state_index.h"
 

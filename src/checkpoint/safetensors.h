@@ -3,15 +3,11 @@
 
 #include <map>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/file.h"
-#include "base/output_file.h"
-#include "base/xxh3.h"
-#include "checkpoint/stored_file.h"
 #include "tensor/tensor.h"
 
 namespace mixtune {
@@ -26,6 +22,9 @@ struct StoredTensor {
 };
 
 using StoredTensors = std::map<std::string, StoredTensor, std::less<>>;
+
+// How a file spells a type that mixtune reads.
+std::string_view file_type_text(DType dtype);
 
 // Parses the tensors of a file of `size` bytes that begins with `head`: all of it, or at least its length and its
 // header. Nothing in it is trusted: throws UserError unless the tensors lie in the file without overlap or hole and
@@ -53,32 +52,6 @@ struct TensorEntry {
   Shape shape;
 
   uint64_t bytes() const { return static_cast<uint64_t>(shape.elements()) * dtype_size(dtype); }
-};
-
-// Writes a file as the reference library does. The header comes first, so all entries are known at the start. Their
-// bytes follow in the same order.
-class SafetensorsWriter {
- public:
-  SafetensorsWriter(const std::string& path, std::span<const TensorEntry> entries);
-  // Writes bytes of tensor `entry` from its byte `begin` on: each once, in any order.
-  void write(size_t entry, uint64_t begin, std::span<const std::byte> bytes);
-  uint64_t missing() const { return missing_; }  // bytes not written yet
-  // The file is on the disk when it returns. Where its bytes did not come in order, it is read for its digests.
-  StoredFile finish();
-
- private:
-  void add_in_order(uint64_t place, std::span<const std::byte> bytes);
-  void end_tensors(uint64_t place);
-
-  OutputFile file_;
-  std::vector<std::string> names_;
-  std::vector<uint64_t> begins_;  // each tensor's in the file, and the end of the last
-  uint64_t missing_ = 0;
-  // Of all bytes up to `next_`, and of those of the tensor that they end in: while they come in order.
-  bool in_order_ = true;
-  uint64_t next_ = 0;
-  Xxh3 whole_, tensor_;
-  StoredFile stored_;
 };
 
 }  // namespace mixtune

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include "checkpoint/safetensors_writer.h"
 #include "checkpoint/test_model.h"
 
 namespace mixtune {

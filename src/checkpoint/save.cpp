@@ -22,6 +22,7 @@
 #include "checkpoint/edit_config.h"
 #include "checkpoint/hf_folder.h"
 #include "checkpoint/index.h"
+#include "checkpoint/safetensors_writer.h"
 #include "checkpoint/shards.h"
 #include "parallel/ranks.h"
 

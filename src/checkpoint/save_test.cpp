@@ -11,6 +11,7 @@
 #include "checkpoint/index.h"
 #include "checkpoint/load.h"
 #include "checkpoint/model_folder.h"
+#include "checkpoint/safetensors_writer.h"
 #include "checkpoint/test_model.h"
 #include "kernels/cast.h"
 #include "kernels/testing.h"

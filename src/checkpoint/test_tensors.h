@@ -2,7 +2,7 @@
 #pragma once
 
 #include "checkpoint/convert.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/safetensors_writer.h"
 #include "checkpoint/test_model.h"
 
 namespace mixtune {

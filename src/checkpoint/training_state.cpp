@@ -12,6 +12,7 @@
 #include "base/json_value.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/counted_part.h"
+#include "checkpoint/safetensors_writer.h"
 #include "checkpoint/state_index.h"
 #include "checkpoint/stream.h"
 #include "parallel/ranks.h"

@@ -16,7 +16,7 @@
 #include "base/output_file.h"
 #include "base/staged.h"
 #include "checkpoint/run_folder.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/safetensors_writer.h"
 #include "cli/arguments.h"
 #include "cli/decoder.h"
 #include "cli/preflight.h"
