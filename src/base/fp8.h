@@ -1,0 +1,68 @@
+// 8-bit floating-point formats (OCP OFP8) and scales that are powers of two (OCP Microscaling's E8M0 among them).
+// S is float or double.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+namespace mixtune {
+
+// A format has the values m 2^(e - mantissa_bits), of integers m < 2^(mantissa_bits + 1) and e >= min_exponent, up to
+// `largest`, and their negatives.
+struct Fp8Format {
+  int mantissa_bits, min_exponent;
+  float largest;
+
+  bool operator==(const Fp8Format&) const = default;
+};
+
+constexpr Fp8Format kE4M3 = {3, -6, 448};
+constexpr Fp8Format kE5M2 = {2, -14, 57344};
+
+// The exponents that a scale may have.
+struct ScaleExponents {
+  int smallest, largest;
+};
+
+constexpr ScaleExponents kE8M0 = {-127, 127};
+constexpr ScaleExponents kFp32Normal = {-126, 127};
+
+// The bits of an S, and where they have its exponent.
+template <class S>
+struct FloatBits {
+  using Word = std::conditional_t<sizeof(S) == 4, uint32_t, uint64_t>;
+  static constexpr int kMantissa = std::numeric_limits<S>::digits - 1, kBias = std::numeric_limits<S>::max_exponent - 1;
+
+  static int exponent(S magnitude) { return static_cast<int>(std::bit_cast<Word>(magnitude) >> kMantissa) - kBias; }
+  static S power_of_two(int exponent) {  // of a normal number
+    return std::bit_cast<S>(static_cast<Word>(exponent + kBias) << kMantissa);
+  }
+};
+
+// The value of the format nearest to x, ties to the even m; beyond the largest it is that (saturating). A NaN or an
+// infinity gives NaN: neither may hide.
+template <class S>
+S round_to(const Fp8Format& format, S x) {
+  using Bits = FloatBits<S>;
+  constexpr S kRoundsToInteger = S(3) / (2 * std::numeric_limits<S>::epsilon());  // added, and taken away again
+  const S magnitude = std::min(std::abs(x), S(format.largest));
+  const int exponent = std::max(Bits::exponent(magnitude), format.min_exponent);
+  const S shift = kRoundsToInteger * Bits::power_of_two(exponent - format.mantissa_bits);
+  const S rounded = (magnitude + shift) - shift;
+  return std::isfinite(x) ? std::copysign(rounded, x) : std::numeric_limits<S>::quiet_NaN();
+}
+
+// The least e of `exponents` for which amax <= format.largest 2^e, or the largest there is; 0 where amax is 0.
+template <class S>
+int scale_exponent(const Fp8Format& format, const ScaleExponents& exponents, S amax) {
+  if (amax == 0) return 0;
+  const int e = std::ilogb(amax) - std::ilogb(format.largest);
+  const int least = std::ldexp(amax, -e) <= S(format.largest) ? e : e + 1;
+  return std::clamp(least, exponents.smallest, exponents.largest);
+}
+
+}  // namespace mixtune
