@@ -99,7 +99,7 @@ std::string print_json(const StepBench& bench, const StepBenchResult& r) {
       {"moments", dtype_name(types.moments)},
       {"max_grad_norm", bench.max_grad_norm},
       {"recompute", recompute_name(bench.options.recompute)},
-      {"experts", bench.options.experts == ExpertsImplementation::kLoop ? "loop" : "grouped"},
+      {"experts", bench.options.recipe.experts == ExpertsImplementation::kLoop ? "loop" : "grouped"},
       {"deterministic", bench.options.gpu.deterministic},
       {"balanced", bench.balanced},
       {"ranks", grid.world > 1 ? nlohmann::ordered_json(grid.str()) : nlohmann::ordered_json()},

@@ -134,9 +134,9 @@ void add_step_options(CLI::App* app, StepArguments& arguments) {
 }
 
 constexpr auto kStepKeys = std::to_array<std::string_view>(
-    {"device", "deterministic", "precision", "master_weights", "gradient_dtype", "optimizer_state_dtype", "recompute",
-     "experts_implementation", "expert_model_parallel_size", "zero_stage", "collective_timeout",
-     "checkpoint_host_memory"});  // the last is for saves alone
+    {"device", "deterministic", "precision", "fp8_scaling", "fp8_power_of_two_scales", "master_weights",
+     "gradient_dtype", "optimizer_state_dtype", "recompute", "experts_implementation", "expert_model_parallel_size",
+     "zero_stage", "collective_timeout", "checkpoint_host_memory"});  // the last is for saves alone
 
 Command add_step(CLI::App& group) {
   CLI::App* app = group.add_subcommand("step", "A training step on random weights and tokens");

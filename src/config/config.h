@@ -28,7 +28,8 @@ enum class LongDocuments { kAuto, kTruncate, kSplit, kError };  // auto: split f
 enum class Schedule { kConstant, kLinear, kCosine, kConstantWithWarmup };
 enum class RouterLossType { kHuggingface };
 enum class DeviceChoice { kAuto, kCpu, kCuda };
-enum class Precision { kFp32, kBf16 };
+enum class Precision { kFp32, kBf16, kFp8, kMxfp8 };
+enum class Fp8Scaling { kBlock, kTensor };
 enum class StateDType { kFp32, kBf16 };
 enum class MasterWeights { kFp32, kNone };
 enum class Recompute { kNone, kSelective, kFull };
@@ -135,6 +136,8 @@ struct MachineSettings {
 // How a step is computed, and what memory that takes.
 struct ComputeSettings {
   Precision precision = Precision::kFp32;
+  Fp8Scaling fp8_scaling = Fp8Scaling::kBlock;
+  bool fp8_power_of_two_scales = true;
   StateDType gradient_dtype = StateDType::kFp32;
   StateDType optimizer_state_dtype = StateDType::kFp32;
   MasterWeights master_weights = MasterWeights::kFp32;

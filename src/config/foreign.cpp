@@ -11,12 +11,14 @@ namespace mixtune {
 namespace {
 
 constexpr std::array kValues = {
-    ForeignValue{"precision", "fp8", "", "not supported yet; bf16 is the lowest today"},
-    ForeignValue{"precision", "mxfp8", "", "not supported yet; bf16 is the lowest today"},
-    ForeignValue{"precision", "nvfp4", "", "not supported yet; bf16 is the lowest today"},
-    ForeignValue{"precision", "fp4", "", "not supported yet; bf16 is the lowest today"},
-    ForeignValue{"precision", "int8", "", "not supported yet; bf16 is the lowest today"},
-    ForeignValue{"precision", "int4", "", "not supported yet; bf16 is the lowest today"},
+    ForeignValue{"precision", "nvfp4", "", "not supported; fp8 and mxfp8 are the lowest"},
+    ForeignValue{"precision", "fp4", "", "not supported; fp8 and mxfp8 are the lowest"},
+    ForeignValue{"precision", "int8", "", "not supported; fp8 and mxfp8 are what 8 bits are here"},
+    ForeignValue{"precision", "int4", "", "not supported; fp8 and mxfp8 are the lowest"},
+    ForeignValue{"fp8_scaling", "tensorwise", "tensor"},
+    ForeignValue{"fp8_scaling", "blockwise", "block"},
+    ForeignValue{"fp8_scaling", "delayed", "", "not supported; `tensor` scales by what the tensor has now"},
+    ForeignValue{"fp8_scaling", "mxfp8", "", "not a value; set precision: mxfp8"},
     ForeignValue{"precision", "fp16", "", "not supported; bf16 takes as much memory and needs no loss scaling"},
     ForeignValue{"precision", "float16", "", "not supported; bf16 takes as much memory and needs no loss scaling"},
     ForeignValue{"precision", "bfloat16", "bf16"},

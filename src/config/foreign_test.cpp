@@ -163,12 +163,12 @@ TEST(Foreign, ManyUnknownKeysAreCutShort) {
 }
 
 TEST(Foreign, ValuesOfOtherTrainers) {
-  EXPECT_EQ(error_of("precision: fp8\n"),
-            "run.yaml:1: precision: unknown value 'fp8'; not supported yet; bf16 is the lowest today");
+  EXPECT_EQ(error_of("precision: fp4\n"),
+            "run.yaml:1: precision: unknown value 'fp4'; not supported; fp8 and mxfp8 are the lowest");
   EXPECT_EQ(error_of("precision: bfloat16\n"), "run.yaml:1: precision: unknown value 'bfloat16'; use 'bf16'");
-  for (const std::string value : {"fp64", "bf8", "fp31"})  // no slips of the pen, though only letters away
+  for (const std::string value : {"fp64", "bf81", "fp31"})  // no slips of the pen, though only letters away
     EXPECT_EQ(error_of("precision: " + value + "\n"),
-              "run.yaml:1: precision: unknown value '" + value + "'; use one of: fp32, bf16");
+              "run.yaml:1: precision: unknown value '" + value + "'; use one of: fp32, bf16, fp8, mxfp8");
   EXPECT_THAT(error_of("adam_beta3: 0.9\n"), testing::EndsWith("'mixtune train --help' lists the keys"));
   EXPECT_THAT(error_of("dataset_format: sharegpt\n"), testing::EndsWith("use 'messages'"));
 }

@@ -39,7 +39,11 @@ std::vector<std::string_view> names<DeviceChoice>() {
 }
 template <>
 std::vector<std::string_view> names<Precision>() {
-  return {"fp32", "bf16"};
+  return {"fp32", "bf16", "fp8", "mxfp8"};
+}
+template <>
+std::vector<std::string_view> names<Fp8Scaling>() {
+  return {"block", "tensor"};
 }
 template <>
 std::vector<std::string_view> names<StateDType>() {
@@ -335,8 +339,15 @@ void add_run_keys(Table& table) {
   table.add("deterministic", &Config::machine, &M::deterministic,
             "only kernels that give the same bits in every run, on a GPU too; nothing is chosen by measuring");
   table.group("Precision and memory");
-  table.add("precision", &Config::compute, &C::precision,
-            "arithmetic of the model; sums, norms, softmax and the router are fp32 in either. `bf16` needs a GPU");
+  table.add(
+      "precision", &Config::compute, &C::precision,
+      "arithmetic of the model; sums, norms, softmax and the router are fp32 in all. `bf16` needs a GPU; `fp8` and "
+      "`mxfp8` are the layers' matrix products in 8 bits, on the CPU alone so far (docs/eight-bit.md)");
+  table.add("fp8_scaling", &Config::compute, &C::fp8_scaling,
+            "what shares a scale in `precision: fp8`: 128 elements or 128 x 128 (`block`), or all of an operand "
+            "(`tensor`), whose gradients are then E5M2");
+  table.add("fp8_power_of_two_scales", &Config::compute, &C::fp8_power_of_two_scales,
+            "scales of `precision: fp8` are powers of two; otherwise fp32 numbers");
   table.add("master_weights", &Config::compute, &C::master_weights,
             "what the optimizer updates in `precision: bf16`: `fp32` copies of the weights, or the bf16 weights "
             "themselves, rounded stochastically (`none`)");

@@ -60,6 +60,19 @@ void Mixtral::finish_head_gradient(Ctx& ctx, const WeightGradient& sum) const {
   state_.gradients().notify(params_.lm_head);
 }
 
+void Mixtral::lm_head(Ctx& ctx, const Tensor& normed, const Tensor& logits) const {
+  const Range range(ctx, "LM head");
+  const WeightUse weight(ctx, state_, params_.lm_head);
+  plain_linear(ctx, {.x = normed, .weight = *weight, .y = logits, .live = normed.rows()});
+}
+
+void Mixtral::lm_head_backward(Ctx& ctx, Recipe::LinearBackward args) const {
+  const Range range(ctx, "LM head, backward");
+  const WeightUse weight(ctx, state_, params_.lm_head);
+  args.weight = *weight;
+  plain_linear_backward(ctx, args);
+}
+
 void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
   const int64_t rows = args.normed.rows(), vocab = config_.vocab_size;
   const DType dtype = activations_.dtype, logits_dtype = statistics_dtype(dtype);
@@ -74,7 +87,7 @@ void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
     const int64_t count = std::min(chunk, rows - begin);
     const Tensor logits = all_logits.slice(0, count), x = args.normed.slice(begin, count);
     const Tensor dlogits = args.dnormed ? all_dlogits.slice(0, count) : Tensor{};
-    linear(ctx, {params_.lm_head, "LM head"}, x, logits);
+    lm_head(ctx, x, logits);
     cross_entropy(ctx, {.logits = logits,
                         .targets = args.targets.slice(begin, count),
                         .losses = losses.slice(begin, count),
@@ -82,8 +95,8 @@ void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
                         .weights = args.weights ? args.weights.slice(begin, count) : Tensor{},
                         .scale = args.scale});
     if (!dlogits) continue;
-    linear_gradients(ctx, {params_.lm_head, "LM head, backward"},
-                     {.x = x, .dy = dlogits, .dx = args.dnormed.slice(begin, count), .dweight = head_gradient});
+    lm_head_backward(
+        ctx, {.x = x, .dy = dlogits, .dx = args.dnormed.slice(begin, count), .dweight = head_gradient, .live = count});
     head_gradient.accumulate = true;
   }
   if (rows > 0) finish_head_gradient(ctx, head_gradient);
@@ -95,7 +108,7 @@ void Mixtral::head_logits(Ctx& ctx, const Tensor& h, const Tensor& logits) const
   const Tensor normed = activations_.push(ctx, "final norm", h.shape),
                rstd = activations_.push_statistics(ctx, "final rstd", {h.rows()});
   norm(ctx, params_.final_norm, {.x = h, .y = normed, .rstd = rstd});
-  linear(ctx, {params_.lm_head, "LM head"}, normed, logits);
+  lm_head(ctx, normed, logits);
 }
 
 }  // namespace mixtune

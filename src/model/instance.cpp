@@ -57,7 +57,7 @@ Instance::Instance(const MixtralConfig& config, ModelLayout layout, const Instan
              {.dense = ranks().dense.get(),
               .experts = ranks().experts.get(),
               .shard_optimizer = options.zero_stage > 0 && ranks().grid.world > 1}),
-      recipe_(make_plain_recipe(options.experts)),
+      recipe_(make_recipe(options.recipe)),
       dispatcher_(ranks().expert_parallel->size() > 1
                       ? make_exchange_dispatcher(config.num_local_experts, *ranks().expert_parallel)
                       : make_local_dispatcher(config.num_local_experts)),

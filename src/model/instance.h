@@ -17,7 +17,7 @@ struct InstanceOptions {
   StateTypes types;
   State::Purpose purpose = State::Purpose::kInference;
   Recompute recompute = Recompute::kNone;
-  ExpertsImplementation experts = ExpertsImplementation::kGrouped;
+  RecipeOptions recipe;
   GpuOptions gpu;
   size_t stack_bytes = 0;               // of activations; 0: what the device has left beside State
   const Ranks* ranks = &single_rank();  // never null; outlive the instance

@@ -76,21 +76,19 @@ WeightGradient Mixtral::weight_gradient(int param) const {
   return {gradient.tensor, gradient.accumulate};
 }
 
-void Mixtral::linear(Ctx& ctx, const Projection& p, const Tensor& x, const Tensor& y) const {
-  const Range range(ctx, p.name);
-  recipe_.linear(ctx, x, *WeightUse(ctx, state_, p.param), y);
-}
-
-void Mixtral::linear_gradients(Ctx& ctx, const Projection& p, Recipe::LinearBackward args) const {
+void Mixtral::linear(Ctx& ctx, const Projection& p, Recipe::Linear args) const {
   const Range range(ctx, p.name);
   const WeightUse weight(ctx, state_, p.param);
   args.weight = *weight;
-  recipe_.linear_backward(ctx, args);
+  recipe_.linear(ctx, args);
 }
 
 void Mixtral::linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackward args) const {
+  const Range range(ctx, p.name);
+  const WeightUse weight(ctx, state_, p.param);
+  args.weight = *weight;
   args.dweight = weight_gradient(p.param);
-  linear_gradients(ctx, p, args);
+  recipe_.linear_backward(ctx, args);
   if (args.dweight.tensor) state_.gradients().notify(p.param);
 }
 

@@ -128,15 +128,16 @@ class Mixtral {
   void finish_head_gradient(Ctx& ctx, const WeightGradient& sum) const;
 
   WeightGradient weight_gradient(int param) const;
-  // y = x W^T.
+  // y = x W^T of a layer, by the recipe. The weight and its gradient are the parameter's own.
   struct Projection {
     int param;
     const char* name;  // for the profiler
   };
-  void linear(Ctx& ctx, const Projection& p, const Tensor& x, const Tensor& y) const;
-  // The backward of `p`, with the weight's gradient in args.dweight; or (linear_backward) in the parameter's own.
-  void linear_gradients(Ctx& ctx, const Projection& p, Recipe::LinearBackward args) const;
+  void linear(Ctx& ctx, const Projection& p, Recipe::Linear args) const;
   void linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackward args) const;
+  // The head's logits, and their backward, in the dtype of the operands.
+  void lm_head(Ctx& ctx, const Tensor& normed, const Tensor& logits) const;
+  void lm_head_backward(Ctx& ctx, Recipe::LinearBackward args) const;
   // kernels/rms_norm.h with the parameter's weight, its gradient, and the model's eps.
   void norm(Ctx& ctx, int param, RmsNormForward args) const;
   void norm_again(Ctx& ctx, int param, const Tensor& x, const Tensor& rstd, const Tensor& y) const;

@@ -186,7 +186,7 @@ struct Head {
 
   int param;
   State state;
-  std::unique_ptr<Recipe> recipe = make_plain_recipe();
+  std::unique_ptr<Recipe> recipe = make_recipe();
   std::unique_ptr<Dispatcher> dispatcher = make_local_dispatcher(kConfig.num_local_experts);
   Mixtral model;
   BatchBuilder builder{{.tokens = kRows, .documents = 1}};

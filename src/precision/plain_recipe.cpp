@@ -1,145 +1,105 @@
+#include "precision/plain_recipe.h"
+
 #include "kernels/swiglu.h"
-#include "precision/recipe.h"
 
 namespace mixtune {
 
-namespace {
+void plain_linear(Ctx& ctx, const Recipe::Linear& args) {
+  gemm(ctx, {.a = args.x, .b = args.weight, .c = args.y, .trans_b = true});
+}
 
-class PlainRecipe : public Recipe {
- public:
-  void linear(Ctx& ctx, const Tensor& x, const Tensor& weight, const Tensor& y) const override {
-    gemm(ctx, {.a = x, .b = weight, .c = y, .trans_b = true});
-  }
+void plain_linear_backward(Ctx& ctx, const Recipe::LinearBackward& args) {
+  PlainRecipe().linear_backward(ctx, args);
+}
 
-  void linear_backward(Ctx& ctx, const LinearBackward& args) const override {
-    if (args.dx) gemm(ctx, {.a = args.dy, .b = args.weight, .c = args.dx, .accumulate = args.accumulate_dx});
-    if (args.dweight.tensor)
-      gemm(ctx, {.a = args.dy,
-                 .b = args.x,
-                 .c = args.dweight.tensor,
-                 .trans_a = true,
-                 .accumulate = args.dweight.accumulate});
-  }
+Tensor PlainRecipe::read(Ctx&, const Operand& operand) const {
+  return operand.values;
+}
 
-  void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override {
+void PlainRecipe::linear(Ctx& ctx, const Linear& args) const {
+  const Frame frame(ctx);
+  constexpr auto kForward = Product::kForward;
+  plain_linear(ctx, {.x = read(ctx, {kForward, Side::kLeft, args.x, args.live, nullptr}),
+                     .weight = read(ctx, {kForward, Side::kRight, args.weight, args.weight.rows(), nullptr}),
+                     .y = args.y,
+                     .live = args.live});
+}
+
+void PlainRecipe::linear_backward(Ctx& ctx, const LinearBackward& args) const {
+  if (args.dx) {
     const Frame frame(ctx);
-    const Tensor act = ctx.stack.push("expert activation", {args.x.rows(), args.down_weight.shape[2]}, args.x.dtype);
-    expert_gate_up(ctx, args.x, args.gate_up_weight, args.groups, args.gate_up);
-    swiglu_forward(ctx, args.gate_up, args.row_weights, act);
-    product(ctx, "down", {.x = act, .w = args.down_weight, .y = args.y, .groups = args.groups, .trans_w = true});
+    constexpr auto kData = Product::kDataGradient;
+    gemm(ctx, {.a = read(ctx, {kData, Side::kLeft, args.dy, args.live, nullptr}),
+               .b = read(ctx, {kData, Side::kRight, args.weight, args.weight.rows(), nullptr}),
+               .c = args.dx,
+               .accumulate = args.accumulate_dx});
   }
-
-  void expert_gate_up(Ctx& ctx, const Tensor& x, const Tensor& gate_up_weight, const RowGroups& groups,
-                      const Tensor& gate_up) const override {
-    product(ctx, "gate-up", {.x = x, .w = gate_up_weight, .y = gate_up, .groups = groups, .trans_w = true});
-  }
-
-  void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const override {
+  if (args.dweight.tensor) {
     const Frame frame(ctx);
-    const Tensor dact =
-        ctx.stack.push("expert activation gradient", {args.x.rows(), args.down_weight.shape[2]}, args.x.dtype);
-    const Tensor act = dact, dgate_up = args.gate_up;
-    product(ctx, "down, data gradient", {.x = args.dy, .w = args.down_weight, .y = dact, .groups = args.groups});
-    swiglu_backward(ctx, {.gate_up = args.gate_up,
-                          .row_weights = args.row_weights,
-                          .dact = dact,
-                          .dgate_up = dgate_up,
-                          .drow_weights = args.drow_weights,
-                          .act = act});
-    weight_gradient(ctx, "down, weight gradient", args.dy, act, args.groups, args.ddown_weight);
-    product(ctx, "gate-up, data gradient",
-            {.x = dgate_up, .w = args.gate_up_weight, .y = args.dx, .groups = args.groups});
+    constexpr auto kWeight = Product::kWeightGradient;
+    gemm(ctx, {.a = read(ctx, {kWeight, Side::kLeft, args.dy, args.live, nullptr}),
+               .b = read(ctx, {kWeight, Side::kRight, args.x, args.live, nullptr}),
+               .c = args.dweight.tensor,
+               .trans_a = true,
+               .accumulate = args.dweight.accumulate});
   }
+}
 
-  void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const override {
-    weight_gradient(ctx, "gate-up, weight gradient", args.dgate_up, args.x, args.groups, args.dweight);
-  }
+void PlainRecipe::expert_mlp(Ctx& ctx, const ExpertMlp& args) const {
+  const Frame frame(ctx);
+  const Tensor act = ctx.stack.push("expert activation", {args.x.rows(), args.down_weight.shape[2]}, args.x.dtype);
+  expert_gate_up(ctx, args.x, args.gate_up_weight, args.groups, args.gate_up);
+  swiglu_forward(ctx, args.gate_up, args.row_weights, act);
+  multiply(ctx, "down", Product::kForward,
+           {.x = act, .w = args.down_weight, .y = args.y, .groups = args.groups, .trans_w = true});
+}
 
- private:
-  // A grouped product, named as a part of a step.
-  static void product(Ctx& ctx, const char* name, const GroupedGemmArgs& args) {
-    const Range range(ctx, name);
-    grouped_gemm(ctx, args);
-  }
+void PlainRecipe::expert_gate_up(Ctx& ctx, const Tensor& x, const Tensor& gate_up_weight, const RowGroups& groups,
+                                 const Tensor& gate_up) const {
+  multiply(ctx, "gate-up", Product::kForward,
+           {.x = x, .w = gate_up_weight, .y = gate_up, .groups = groups, .trans_w = true});
+}
 
-  static void weight_gradient(Ctx& ctx, const char* name, const Tensor& dy, const Tensor& x, const RowGroups& groups,
-                              const WeightGradient& dw) {
-    if (!dw.tensor) return;
-    const Range range(ctx, name);
-    grouped_wgrad(ctx, {.dy = dy, .x = x, .dw = dw.tensor, .groups = groups, .accumulate = dw.accumulate});
-  }
-};
+void PlainRecipe::expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const {
+  const Frame frame(ctx);
+  const Tensor dact =
+      ctx.stack.push("expert activation gradient", {args.x.rows(), args.down_weight.shape[2]}, args.x.dtype);
+  const Tensor act = dact, dgate_up = args.gate_up;
+  multiply(ctx, "down, data gradient", Product::kDataGradient,
+           {.x = args.dy, .w = args.down_weight, .y = dact, .groups = args.groups});
+  swiglu_backward(ctx, {.gate_up = args.gate_up,
+                        .row_weights = args.row_weights,
+                        .dact = dact,
+                        .dgate_up = dgate_up,
+                        .drow_weights = args.drow_weights,
+                        .act = act});
+  weight_gradient(ctx, "down, weight gradient", args.ddown_weight, {.dy = args.dy, .x = act, .groups = args.groups});
+  multiply(ctx, "gate-up, data gradient", Product::kDataGradient,
+           {.x = dgate_up, .w = args.gate_up_weight, .y = args.dx, .groups = args.groups});
+}
 
-// Takes one expert after the other.
-class LoopRecipe : public PlainRecipe {
- public:
-  void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override {
-    for_each_expert(ctx, args.groups, args.y, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
-      PlainRecipe::expert_mlp(ctx, {.x = args.x.slice(begin, rows),
-                                    .gate_up_weight = args.gate_up_weight.slice(e, 1),
-                                    .down_weight = args.down_weight.slice(e, 1),
-                                    .row_weights = args.row_weights.slice(begin, rows),
-                                    .groups = group,
-                                    .gate_up = args.gate_up.slice(begin, rows),
-                                    .y = args.y.slice(begin, rows)});
-    });
-  }
+void PlainRecipe::expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const {
+  weight_gradient(ctx, "gate-up, weight gradient", args.dweight,
+                  {.dy = args.dgate_up, .x = args.x, .groups = args.groups});
+}
 
-  void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const override {
-    for_each_expert(ctx, args.groups, args.dx, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
-      PlainRecipe::expert_mlp_backward(ctx, {.x = args.x.slice(begin, rows),
-                                             .gate_up_weight = args.gate_up_weight.slice(e, 1),
-                                             .down_weight = args.down_weight.slice(e, 1),
-                                             .row_weights = args.row_weights.slice(begin, rows),
-                                             .groups = group,
-                                             .gate_up = args.gate_up.slice(begin, rows),
-                                             .dy = args.dy.slice(begin, rows),
-                                             .dx = args.dx.slice(begin, rows),
-                                             .drow_weights = args.drow_weights.slice(begin, rows),
-                                             .ddown_weight = part(args.ddown_weight, e)});
-    });
-  }
+void PlainRecipe::multiply(Ctx& ctx, const char* name, Product product, GroupedGemmArgs args) const {
+  const Range range(ctx, name);
+  const Frame frame(ctx);
+  args.x = read(ctx, {product, Side::kLeft, args.x, args.x.rows(), &args.groups});
+  args.w = read(ctx, {product, Side::kRight, args.w, args.w.rows(), &args.groups});
+  grouped_gemm(ctx, args);
+}
 
-  void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const override {
-    for_each_group(args.groups, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
-      PlainRecipe::expert_gate_up_weight_gradient(ctx, {.x = args.x.slice(begin, rows),
-                                                        .dgate_up = args.dgate_up.slice(begin, rows),
-                                                        .groups = group,
-                                                        .dweight = part(args.dweight, e)});
-    });
-  }
-
- private:
-  static WeightGradient part(const WeightGradient& gradient, int64_t e) {
-    return {gradient.tensor ? gradient.tensor.slice(e, 1) : Tensor{}, gradient.accumulate};
-  }
-
-  // Calls run(expert, its first row, its rows and gap, the expert as the only group of those rows). Returns the end of
-  // the last expert's rows.
-  template <class Run>
-  static int64_t for_each_group(const RowGroups& groups, const Run& run) {
-    int64_t end = 0;
-    for (int64_t e = 0; e < groups.groups; ++e) {
-      const int32_t begin = 0, count = groups.count[e];
-      const int64_t rows = align_rows(count);
-      run(e, groups.begin[e], rows, RowGroups{&begin, &count, 1});
-      end = groups.begin[e] + rows;
-    }
-    return end;
-  }
-  // Does the same; zeroes rows of `y` behind the last expert's.
-  template <class Run>
-  static void for_each_expert(Ctx& ctx, const RowGroups& groups, const Tensor& y, const Run& run) {
-    const int64_t end = for_each_group(groups, run);
-    if (end < y.rows()) zero(ctx, y.slice(end, y.rows() - end));
-  }
-};
-
-}  // namespace
-
-std::unique_ptr<Recipe> make_plain_recipe(ExpertsImplementation experts) {
-  if (experts == ExpertsImplementation::kLoop) return std::make_unique<LoopRecipe>();
-  return std::make_unique<PlainRecipe>();
+void PlainRecipe::weight_gradient(Ctx& ctx, const char* name, const WeightGradient& dw, GroupedWgradArgs args) const {
+  if (!dw.tensor) return;
+  const Range range(ctx, name);
+  const Frame frame(ctx);
+  args.dy = read(ctx, {Product::kWeightGradient, Side::kLeft, args.dy, args.dy.rows(), &args.groups});
+  args.x = read(ctx, {Product::kWeightGradient, Side::kRight, args.x, args.x.rows(), &args.groups});
+  args.dw = dw.tensor;
+  args.accumulate = dw.accumulate;
+  grouped_wgrad(ctx, args);
 }
 
 }  // namespace mixtune

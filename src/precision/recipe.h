@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "config/config.h"
 #include "kernels/gemm/gemm.h"
@@ -20,15 +21,22 @@ class Recipe {
  public:
   virtual ~Recipe() = default;
 
-  // y [T, N] = x [T, K] weight^T, weight [N, K].
-  virtual void linear(Ctx& ctx, const Tensor& x, const Tensor& weight, const Tensor& y) const = 0;
+  // y [T, N] = x [T, K] weight^T, weight [N, K]. Rows of y from `live` on are not read.
+  struct Linear {
+    Tensor x, weight;
+    Tensor y;
+    int64_t live;
+  };
+  virtual void linear(Ctx& ctx, const Linear& args) const = 0;
 
-  // dx [T, K] = dy weight (or +=, with accumulate_dx), dweight = or += dy^T x.
+  // dx [T, K] = dy weight (or +=, with accumulate_dx), dweight = or += dy^T x. Rows of dy from `live` on are 0, and
+  // those of dx are not read.
   struct LinearBackward {
     Tensor x, weight, dy;
     Tensor dx;
     bool accumulate_dx = false;
     WeightGradient dweight;
+    int64_t live;
   };
   virtual void linear_backward(Ctx& ctx, const LinearBackward& args) const = 0;
 
@@ -64,8 +72,29 @@ class Recipe {
   virtual void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const = 0;
 };
 
-// A recipe that computes in the dtype of its operands. kLoop takes one expert after the other, kGrouped takes them
-// together.
-std::unique_ptr<Recipe> make_plain_recipe(ExpertsImplementation experts = ExpertsImplementation::kGrouped);
+// What runs in 8 bits: the products of the layers, forward and backward, of attention's projections and of the experts.
+// Each operand is quantised from its values in the model's dtype, once for each product that reads it; sums are fp32.
+// Not the router, nor the head (plain_linear). The scales of products with K summed, N and T not:
+//
+//               forward: x, weight     data gradient: dy, weight   weight gradient: dy, x
+//   kBlock      1 x 128, 128 x 128     1 x 128, 128 x 128          128 tokens x 1, 128 tokens x 128     E4M3
+//   kMx         1 x 32, 1 x 32         1 x 32, 32 x 1              32 tokens x 1, 32 tokens x 1         E4M3
+//   kTensor     one for each matrix, and for the rows of each expert; E4M3, gradients E5M2
+//
+// Blocks of tokens begin at a batch's first row, and at each expert's first.
+enum class EightBitScaling { kBlock, kMx, kTensor };
+
+struct RecipeOptions {
+  ExpertsImplementation experts = ExpertsImplementation::kGrouped;  // loop: one after the other; the same numbers
+  std::optional<EightBitScaling> eight_bit = {};                    // none: in the dtype of the operands
+  bool power_of_two_scales = true;                                  // kMx has no others
+};
+
+std::unique_ptr<Recipe> make_recipe(const RecipeOptions& options = {});
+
+// Recipe's linear and linear_backward in the dtype of the operands, whatever the recipe. An operand and the result may
+// be of different dtypes as gemm has it.
+void plain_linear(Ctx& ctx, const Recipe::Linear& args);
+void plain_linear_backward(Ctx& ctx, const Recipe::LinearBackward& args);
 
 }  // namespace mixtune

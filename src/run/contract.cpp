@@ -29,8 +29,9 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
      "load_best_model_at_end", "metric_for_best_model", "save_every_minutes", "save_only_model",
      "checkpoint_host_memory", "time_limit", "max_shard_size", "logging_steps",
      // The machine, the layout, and how exactly it computes.
-     "device", "deterministic", "precision", "master_weights", "gradient_dtype", "optimizer_state_dtype", "recompute",
-     "experts_implementation", "expert_model_parallel_size", "zero_stage", "collective_timeout"});
+     "device", "deterministic", "precision", "fp8_scaling", "fp8_power_of_two_scales", "master_weights",
+     "gradient_dtype", "optimizer_state_dtype", "recompute", "experts_implementation", "expert_model_parallel_size",
+     "zero_stage", "collective_timeout"});
 
 constexpr std::string_view kRows = "rows_per_step";
 constexpr std::array<std::string_view, 4> kBesideKeys = {"data", "router_aux_loss_coef", "total_steps", "windows"};

@@ -105,7 +105,8 @@ std::string dry_run(const Config& given, const RankGrid& grid) {
   Config config = given;
   resolve_global_batch_size(config, grid.world);
   const Ranks ranks = planned_ranks(grid);
-  const InstanceOptions options = planned_options(config, ranks);
+  const InstanceOptions options =
+      for_gpu(config) ? planned_options(config, ranks) : instance_options(config, State::Purpose::kTraining, ranks);
   check_output_folder(output_request(config));
   const ModelFolder folder(config.model.model_name_or_path);
   const MixtralConfig shape = model_shape(config, folder);

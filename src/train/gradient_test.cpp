@@ -197,7 +197,7 @@ TEST(Frozen, LeavesTheOtherGradientsAsTheyAre) {
     State state(layout.specs, {}, DType::kF32, State::Purpose::kTraining);
     for (int p = 0; p < state.size(); ++p)
       std::copy_n(full.state().weight(p).as<float>(), state.weight(p).elements(), state.weight(p).as<float>());
-    const auto recipe = make_plain_recipe();
+    const auto recipe = make_recipe();
     const auto dispatcher = make_local_dispatcher(config.num_local_experts);
     const Mixtral frozen(config, layout.params, state, *recipe, *dispatcher, {});
     Saved saved = frozen.make_saved();

@@ -59,6 +59,27 @@ TEST(InstanceOptions, KeysOfBf16AreRefusedInFp32) {
     EXPECT_NE(refusal(std::string("device: cpu\n") + key + "\n").find("precision: bf16"), std::string::npos) << key;
 }
 
+TEST(InstanceOptions, EightBitProductsAreTheCpus) {
+  const RecipeOptions mx = options("device: cpu\nprecision: mxfp8\n").recipe,
+                      fp8 = options("device: cpu\nprecision: fp8\nfp8_power_of_two_scales: false\n").recipe,
+                      tensor = options("device: cpu\nprecision: fp8\nfp8_scaling: tensor\n").recipe;
+  EXPECT_EQ(mx.eight_bit, EightBitScaling::kMx);
+  EXPECT_EQ(fp8.eight_bit, EightBitScaling::kBlock);
+  EXPECT_FALSE(fp8.power_of_two_scales);
+  EXPECT_EQ(tensor.eight_bit, EightBitScaling::kTensor);
+  EXPECT_EQ(options("device: cpu\n").recipe.eight_bit, std::nullopt);
+  const Config config = parse_config("precision: fp8\n", "run.yaml");
+  EXPECT_THROW(planned_options(config), UserError);
+}
+
+TEST(InstanceOptions, KeysOfFp8AreRefusedInOthers) {
+  for (const std::string precision : {"fp32", "mxfp8"})
+    for (const std::string key : {"fp8_scaling: tensor", "fp8_power_of_two_scales: false"})
+      EXPECT_NE(refusal("device: cpu\nprecision: " + precision + "\n" + key + "\n").find("run.yaml:3: fp8_"),
+                std::string::npos)
+          << key;
+}
+
 TEST(InstanceOptions, Bf16GradientsDoNotAccumulate) {
   EXPECT_NE(refusal("precision: bf16\ngradient_dtype: bf16\ngradient_accumulation_steps: 2\n")
                 .find("run.yaml:2: gradient_dtype"),

@@ -141,7 +141,7 @@ TEST_F(Bench, WhatCannotBeMeasured) {
   expect_refused({"bench", "kernels", "--tokens=0"}, "--tokens");
   expect_refused({"bench", "load"}, "FOLDER");
   expect_refused({"bench", "load", "none"}, "there is no folder 'none'");
-  expect_refused({"bench", "load", "model", "--precision=fp8"}, "--precision");
+  expect_refused({"bench", "load", "model", "--precision=fp4"}, "--precision");
 }
 
 TEST_F(Bench, EstimatePrintsATable) {

@@ -59,9 +59,9 @@ TEST(UnknownNames, AllOfACommandLine) {
 }
 
 TEST(UnknownNames, ValuesThatAreNotSupportedAreNotMisspelt) {
-  const std::string mend = "precision: unknown value 'fp8'; not supported yet; bf16 is the lowest today";
-  EXPECT_EQ(errors({"train", "run.yaml", "--precision", "fp8"}), Lines{"--" + mend});
-  EXPECT_EQ(errors({"train", "run.yaml"}, "precision: fp8\n"), Lines{"run.yaml:4: " + mend});
+  const std::string mend = "precision: unknown value 'fp4'; not supported; fp8 and mxfp8 are the lowest";
+  EXPECT_EQ(errors({"train", "run.yaml", "--precision", "fp4"}), Lines{"--" + mend});
+  EXPECT_EQ(errors({"train", "run.yaml"}, "precision: fp4\n"), Lines{"run.yaml:4: " + mend});
 }
 
 TEST(UnknownNames, CommandsAndSubcommands) {

@@ -186,7 +186,7 @@ TEST_F(Steps, ShortStackDropsLayers) {
 TEST_F(Steps, LoopAndGroupedExpertsAgree) {
   InstanceOptions options = deterministic(fp32_on(kGpu));  // the same products outside of experts, so the same routing
   const TwoSteps grouped = two_steps(options);
-  options.experts = ExpertsImplementation::kLoop;
+  options.recipe.experts = ExpertsImplementation::kLoop;
   Training training(middle_size_config(), options);
   const TwoSteps loop = two_steps(training);
   EXPECT_NEAR(loop.first.loss, grouped.first.loss, kLossOnOneGpu * grouped.first.loss);

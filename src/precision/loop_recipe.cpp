@@ -1,0 +1,91 @@
+#include <utility>
+
+#include "precision/plain_recipe.h"
+
+namespace mixtune {
+
+namespace {
+
+class LoopRecipe : public Recipe {
+ public:
+  explicit LoopRecipe(std::unique_ptr<Recipe> recipe) : recipe_(std::move(recipe)) {}
+
+  void linear(Ctx& ctx, const Linear& args) const override { recipe_->linear(ctx, args); }
+  void linear_backward(Ctx& ctx, const LinearBackward& args) const override { recipe_->linear_backward(ctx, args); }
+
+  void expert_gate_up(Ctx& ctx, const Tensor& x, const Tensor& gate_up_weight, const RowGroups& groups,
+                      const Tensor& gate_up) const override {
+    recipe_->expert_gate_up(ctx, x, gate_up_weight, groups, gate_up);
+  }
+
+  void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override {
+    for_each_expert(ctx, args.groups, args.y, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
+      recipe_->expert_mlp(ctx, {.x = args.x.slice(begin, rows),
+                                .gate_up_weight = args.gate_up_weight.slice(e, 1),
+                                .down_weight = args.down_weight.slice(e, 1),
+                                .row_weights = args.row_weights.slice(begin, rows),
+                                .groups = group,
+                                .gate_up = args.gate_up.slice(begin, rows),
+                                .y = args.y.slice(begin, rows)});
+    });
+  }
+
+  void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const override {
+    for_each_expert(ctx, args.groups, args.dx, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
+      recipe_->expert_mlp_backward(ctx, {.x = args.x.slice(begin, rows),
+                                         .gate_up_weight = args.gate_up_weight.slice(e, 1),
+                                         .down_weight = args.down_weight.slice(e, 1),
+                                         .row_weights = args.row_weights.slice(begin, rows),
+                                         .groups = group,
+                                         .gate_up = args.gate_up.slice(begin, rows),
+                                         .dy = args.dy.slice(begin, rows),
+                                         .dx = args.dx.slice(begin, rows),
+                                         .drow_weights = args.drow_weights.slice(begin, rows),
+                                         .ddown_weight = part(args.ddown_weight, e)});
+    });
+  }
+
+  void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const override {
+    for_each_group(args.groups, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
+      recipe_->expert_gate_up_weight_gradient(ctx, {.x = args.x.slice(begin, rows),
+                                                    .dgate_up = args.dgate_up.slice(begin, rows),
+                                                    .groups = group,
+                                                    .dweight = part(args.dweight, e)});
+    });
+  }
+
+ private:
+  static WeightGradient part(const WeightGradient& gradient, int64_t e) {
+    return {gradient.tensor ? gradient.tensor.slice(e, 1) : Tensor{}, gradient.accumulate};
+  }
+
+  // Calls run(expert, its first row, its rows and gap, the expert as the only group of those rows). Returns the end of
+  // the last expert's rows.
+  template <class Run>
+  static int64_t for_each_group(const RowGroups& groups, const Run& run) {
+    int64_t end = 0;
+    for (int64_t e = 0; e < groups.groups; ++e) {
+      const int32_t begin = 0, count = groups.count[e];
+      const int64_t rows = align_rows(count);
+      run(e, groups.begin[e], rows, RowGroups{&begin, &count, 1});
+      end = groups.begin[e] + rows;
+    }
+    return end;
+  }
+  // Does the same; zeroes rows of `y` behind the last expert's.
+  template <class Run>
+  static void for_each_expert(Ctx& ctx, const RowGroups& groups, const Tensor& y, const Run& run) {
+    const int64_t end = for_each_group(groups, run);
+    if (end < y.rows()) zero(ctx, y.slice(end, y.rows() - end));
+  }
+
+  std::unique_ptr<Recipe> recipe_;
+};
+
+}  // namespace
+
+std::unique_ptr<Recipe> make_loop_recipe(std::unique_ptr<Recipe> recipe) {
+  return std::make_unique<LoopRecipe>(std::move(recipe));
+}
+
+}  // namespace mixtune
