@@ -35,6 +35,7 @@ enum class MasterWeights { kFp32, kNone };
 enum class Recompute { kNone, kSelective, kFull };
 enum class ExpertsImplementation { kLoop, kGrouped };
 enum class BestMetric { kEvalLoss, kEvalPerplexity };
+enum class ReportTo { kNone, kTensorBoard };
 enum class SaveDType { kCheckpoint, kFp32, kBf16 };  // checkpoint: the dtype of the model that was loaded
 
 struct ModelSettings {
@@ -125,6 +126,7 @@ struct OutputSettings {
   SaveDType save_dtype = SaveDType::kCheckpoint;
   std::string max_shard_size = "5GB";
   int64_t logging_steps = 1;
+  ReportTo report_to = ReportTo::kNone;  // besides metrics.jsonl
 };
 
 struct MachineSettings {

@@ -49,7 +49,9 @@ std::span<const ForeignKey> megatron_keys();
 // Notes that keys of several tools share.
 inline constexpr std::string_view kNoLora = "not supported yet: LoRA; all weights are trained";
 inline constexpr std::string_view kNoQuantisation = "not supported yet: weights of 8 or 4 bits; bf16 is the least";
-inline constexpr std::string_view kNoTracker = "not supported yet; `metrics.jsonl` in `output_dir` has every step";
+inline constexpr std::string_view kNoTracker = "not supported; `metrics.jsonl` in `output_dir` has every step";
+inline constexpr std::string_view kNoWandb =
+    "not supported; with `report_to: tensorboard`, `wandb sync output_dir/runs` uploads every step";
 inline constexpr std::string_view kNoHub = "not supported: files are local; `hf download` fetches them";
 inline constexpr std::string_view kNoPreferences = "not supported: only supervised fine-tuning";
 inline constexpr std::string_view kNoOptimizer = "not supported yet: the optimizer is always AdamW; remove the key";

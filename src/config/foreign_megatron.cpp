@@ -72,7 +72,7 @@ constexpr std::array kMegatronKeys = {
     ForeignKey{kM, "log_interval", "logging_steps"},
     ForeignKey{kM, "log_throughput", "",
                "not needed: every step prints tokens a second; `mixtune bench step` prints TFLOP/s"},
-    ForeignKey{kM, "tensorboard_dir", "", kNoTracker},
+    ForeignKey{kM, "tensorboard_dir", "report_to: tensorboard", "the files are in `runs/` of `output_dir`"},
     ForeignKey{kM, "fp8_format", "fp8_scaling", "`block` is E4M3 alone; with `tensor` gradients are E5M2"},
     ForeignKey{kM, "fp8_recipe", "fp8_scaling", "`block` or `tensor`; or `precision: mxfp8`"},
     ForeignKey{kM | kLlamaFactory, "recompute_granularity", "recompute", "`selective` or `full`"},

@@ -66,6 +66,10 @@ std::vector<std::string_view> names<BestMetric>() {
   return {"eval_loss", "eval_perplexity"};
 }
 template <>
+std::vector<std::string_view> names<ReportTo>() {
+  return {"none", "tensorboard"};
+}
+template <>
 std::vector<std::string_view> names<SaveDType>() {
   return {"checkpoint", "fp32", "bf16"};
 }
@@ -333,6 +337,8 @@ void add_run_keys(Table& table) {
             "size of the largest file of weights or training state in a checkpoint");
   table.add("logging_steps", &Config::output, &O::logging_steps,
             "print every so many steps (`metrics.jsonl` has them all)", {.bounds = {1, kMany}});
+  table.add("report_to", &Config::output, &O::report_to,
+            "write every step for another program too, besides `metrics.jsonl` (docs/watching.md#tensorboard)");
   table.group("Machine");
   table.add("seed", &Config::machine, &M::seed, "seed of every random choice", {.bounds = {0, 0xFFFFFFFF}});
   table.add("device", &Config::machine, &M::device, "where to compute; `auto`: on a GPU where there is one");

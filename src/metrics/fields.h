@@ -30,30 +30,50 @@ struct Field {
   }
 };
 
-inline constexpr Field<StepRecord> kStepFields[] = {
-    {"step", &StepRecord::step, "where the run stands, from 1"},
-    {"total_steps", &StepRecord::total_steps, "the steps of the run"},
-    {"epoch", &StepRecord::epoch, "passes over the data, this step included"},
-    {"loss", &StepRecord::loss, "`lm_loss + router_aux_loss_coef * aux_loss`"},
-    {"lm_loss", &StepRecord::lm_loss,
-     "mean loss of the step's target tokens, over the whole global batch; [weighted](data.md#weights) where they have "
-     "weights"},
-    {"aux_loss", &StepRecord::aux_loss, "the router's load-balancing loss, unscaled"},
-    {"grad_norm", &StepRecord::grad_norm, "of all gradients together, before clipping"},
-    {"learning_rate", &StepRecord::learning_rate, "the one that the step used"},
-    {"tokens", &StepRecord::tokens, "tokens that went through the model"},
-    {"target_tokens", &StepRecord::target_tokens, "those with a loss"},
-    {"recomputed_layers", &StepRecord::recomputed_layers,
-     "layers, over all micro-batches, of which not all that backward needs fit: the gate-up output was computed again, "
-     "or rows of other ranks' tokens were sent again"},
-    {"skipped_steps", &StepRecord::skipped_steps,
-     "the steps of the run so far that changed nothing, as their loss or gradient norm was not finite "
-     "(`skip_nonfinite_steps`)"},
-    {"tokens_per_second", &StepRecord::tokens_per_second, "speed of the step"},
-    {"milliseconds", &StepRecord::milliseconds, "time of the step"},
+// Of a step or an evaluation.
+template <class Record>
+struct ScalarField : Field<Record> {
+  // What TensorBoard shows it as, and its unit there in that of the field: where Megatron-LM has the same number, this
+  // is its name and unit. "": it is not shown.
+  const char* tag = "";
+  double tag_factor = 1;
 };
 
-// In metrics.jsonl, `rank_` goes before the names.
+inline constexpr ScalarField<StepRecord> kStepFields[] = {
+    {{"step", &StepRecord::step, "where the run stands, from 1"}},
+    {{"total_steps", &StepRecord::total_steps, "the steps of the run"}},
+    {{"epoch", &StepRecord::epoch, "passes over the data, this step included"}, "epoch"},
+    {{"loss", &StepRecord::loss, "`lm_loss + router_aux_loss_coef * aux_loss`"}, "loss"},
+    {{"lm_loss", &StepRecord::lm_loss,
+      "mean loss of the step's target tokens, over the whole global batch; [weighted](data.md#weights) where they have "
+      "weights"},
+     "lm loss"},
+    {{"aux_loss", &StepRecord::aux_loss, "the router's load-balancing loss, unscaled"}, "aux_loss"},
+    {{"grad_norm", &StepRecord::grad_norm, "of all gradients together, before clipping"}, "grad-norm"},
+    {{"learning_rate", &StepRecord::learning_rate, "the one that the step used"}, "learning-rate"},
+    {{"tokens", &StepRecord::tokens, "tokens that went through the model"}, "tokens"},
+    {{"target_tokens", &StepRecord::target_tokens, "those with a loss"}, "target_tokens"},
+    {{"recomputed_layers", &StepRecord::recomputed_layers,
+      "layers, over all micro-batches, of which not all that backward needs fit: the gate-up output was computed "
+      "again, or rows of other ranks' tokens were sent again"},
+     "recomputed_layers"},
+    {{"skipped_steps", &StepRecord::skipped_steps,
+      "the steps of the run so far that changed nothing, as their loss or gradient norm was not finite "
+      "(`skip_nonfinite_steps`)"},
+     "skipped_steps"},
+    {{"tokens_per_second", &StepRecord::tokens_per_second, "speed of the step"}, "tokens_per_second"},
+    {{"milliseconds", &StepRecord::milliseconds, "time of the step"}, "iteration-time", 1e-3},
+};
+
+inline constexpr ScalarField<EvalRecord> kEvalFields[] = {
+    {{"step", &EvalRecord::step, "the step after which it was made"}},
+    {{"eval_loss", &EvalRecord::eval_loss, "mean loss of the target tokens, as `lm_loss`"}, "lm loss validation"},
+    {{"eval_perplexity", &EvalRecord::eval_perplexity, "e to the power of `eval_loss`"}, "lm loss validation ppl"},
+    {{"eval_tokens", &EvalRecord::eval_tokens, "tokens with a loss"}, "eval_tokens"},
+    {{"milliseconds", &EvalRecord::milliseconds, "time of the evaluation"}, "eval_milliseconds"},
+};
+
+// In metrics.jsonl and TensorBoard, `rank_` goes before the names.
 struct RankField : Field<RankRecord> {
   // What `mixtune bench step` calls it, in JSON and in its table; null: it does not show it.
   const char *bench_name = nullptr, *bench_label = nullptr;

@@ -1,9 +1,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 
 #include <algorithm>
-#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -19,6 +17,7 @@
 #include "metrics/console_sink.h"
 #include "metrics/fields.h"
 #include "metrics/jsonl_sink.h"
+#include "metrics/testing.h"
 
 namespace mixtune {
 namespace {
@@ -38,21 +37,6 @@ class TempFile {
   const TempFolder folder_;
   const std::string path_ = folder_ / "metrics";
 };
-
-StepRecord record(int64_t step) {
-  return {.step = step,
-          .total_steps = 500,
-          .epoch = 0.25,
-          .loss = 3.4567,
-          .lm_loss = 3.4,
-          .aux_loss = 2.835,
-          .grad_norm = 1.25,
-          .learning_rate = 4.9e-5,
-          .tokens = 2048,
-          .target_tokens = 2000,
-          .tokens_per_second = 12345.6,
-          .milliseconds = 100};
-}
 
 TEST(JsonlSink, OnlyTheStepThatHasPlansSaysThem) {
   const TempFile file;
@@ -157,16 +141,35 @@ TEST(JsonlSink, FieldsOfRanksAreLists) {
       << line;
 }
 
-TEST(Fields, AreDocumentedInTheirOrder) {
-  std::vector<std::string> expected, rows;
-  for (const Field<StepRecord>& field : kStepFields)
-    expected.push_back(fmt::format("| `{}` | {} |", field.name, field.meaning));
-  for (const RankField& field : kRankFields)
-    expected.push_back(fmt::format("| `rank_{}` | {} |", field.name, field.meaning));
-  std::ifstream docs(source_path("docs/cli.md"));
+// Expects that the page has these lines, in this order.
+void expect_lines(const std::string& page, const std::vector<std::string>& expected) {
+  std::vector<std::string> found;
+  std::ifstream docs(source_path(page));
   for (std::string line; std::getline(docs, line);)
-    if (std::ranges::count(expected, line) > 0) rows.push_back(line);
-  EXPECT_EQ(rows, expected);
+    if (std::ranges::count(expected, line) > 0) found.push_back(line);
+  EXPECT_EQ(found, expected) << page;
+}
+
+TEST(Fields, AreDocumentedInTheirOrder) {
+  std::vector<std::string> rows;
+  const auto add = [&](const char* prefix, const auto& field) {
+    rows.push_back(fmt::format("| `{}{}` | {} |", prefix, field.name, field.meaning));
+  };
+  for (const auto& field : kStepFields) add("", field);
+  for (const auto& field : kRankFields) add("rank_", field);
+  for (const auto& field : kEvalFields) add("", field);
+  expect_lines("docs/cli.md", rows);
+}
+
+TEST(Fields, OtherNamesInTensorBoardAreDocumented) {
+  std::vector<std::string> rows;
+  const auto add = [&](const auto& field) {
+    const std::string tag = field.tag;
+    if (!tag.empty() && tag != field.name) rows.push_back(fmt::format("| `{}` | `{}` |", field.name, tag));
+  };
+  for (const auto& field : kStepFields) add(field);
+  for (const auto& field : kEvalFields) add(field);
+  expect_lines("docs/watching.md", rows);
 }
 
 TEST(Fields, OfARankAreAllOfItsRecord) {
@@ -192,23 +195,6 @@ TEST(JsonlSink, IsAlwaysANewFile) {
   EXPECT_EQ(read(folder / "precious"), "theirs");
   EXPECT_FALSE(std::filesystem::exists(folder / "nowhere"));
 }
-
-// While it lives, no file of this process grows beyond `bytes`, as on a full disk.
-class FullDisk {
- public:
-  explicit FullDisk(rlim_t bytes) {
-    signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &old_);
-    const rlimit small{bytes, old_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &small);
-  }
-  ~FullDisk() { setrlimit(RLIMIT_FSIZE, &old_); }
-  FullDisk(const FullDisk&) = delete;
-  FullDisk& operator=(const FullDisk&) = delete;
-
- private:
-  rlimit old_{};
-};
 
 TEST(JsonlSink, AFullDiskCostsTheLinesThatDoNotFit) {
   const TempFile file;

@@ -15,6 +15,7 @@
 #include "base/output_file.h"
 #include "base/staged.h"
 #include "checkpoint/run_folder.h"
+#include "run/event_files.h"
 #include "run/manifest.h"
 #include "run/records.h"
 
@@ -26,7 +27,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kCheckpoint = "checkpoint-";
 constexpr const char *kMetrics = "metrics.jsonl", *kConfig = "config.resolved.yaml", *kTrace = "trace.json",
-                     *kSave = "SAVE";
+                     *kSave = "SAVE", *kEvents = "runs";
 constexpr std::array kFiles = {kLatestFile, kBestFile, kMetrics, kConfig, kTrace};
 
 // Checks that the nearest existing folder on the way to `path` can be written.
@@ -72,7 +73,7 @@ std::string result_in(const std::string& path) {
   if (recorded_nothing) return "";
   for (const char* name : kFiles)
     if (is_there(name)) return name;
-  return "";
+  return has_event_files(path + "/" + kEvents) ? kEvents : "";
 }
 
 void check_inputs(const OutputRequest& request) {
@@ -170,6 +171,7 @@ std::vector<int64_t> steps_up_to(const std::string& path, int64_t last) {
 
 void check_output_folder(const OutputRequest& request) {
   check_place(without_trailing_slash(request.path));
+  if (request.makes_events) check_event_folder(request.path + "/" + kEvents);
   check_inputs(request);
   check_unclaimed(request.path);
   check_results(request);
@@ -188,6 +190,7 @@ void OutputFolder::begin() {
   for (const char* name : kFiles) remove_stale(path(), name);
   if (request_.resumes) return go_on(*request_.resumes);
   for (const char* name : kFiles) remove_file(file(name));
+  remove_event_files(file(kEvents));
   for (const int64_t step : checkpoint_steps(path())) remove_whole(checkpoint_path(step));
 }
 
@@ -201,6 +204,7 @@ void OutputFolder::go_on(int64_t after) {
       set_aside(checkpoint_path(step));
   }
   cut_records(metrics_path(), after);
+  cut_event_files(file(kEvents), after);
 }
 
 std::string OutputFolder::metrics_path() const {
@@ -209,6 +213,10 @@ std::string OutputFolder::metrics_path() const {
 
 std::string OutputFolder::trace_path() const {
   return file(kTrace);
+}
+
+std::string OutputFolder::new_event_path() const {
+  return new_event_file(file(kEvents));
 }
 
 std::string OutputFolder::checkpoint_path(int64_t step) const {

@@ -1,6 +1,7 @@
 // OutputFolder: a run's output_dir, used by one run at a time. It alone knows the names there: checkpoint-N folders,
-// `latest` and `best` (one line: the name of the newest, of the best), metrics.jsonl, config.resolved.yaml, trace.json
-// and .lock. Nothing else is ever removed, and none of these is replaced unless `overwrite` says so.
+// `latest` and `best` (one line: the name of the newest, of the best), metrics.jsonl, config.resolved.yaml, trace.json,
+// .lock and, in `runs`, mixtune's own event files. Nothing else is ever removed, and none of these is replaced unless
+// `overwrite` says so.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +21,7 @@ struct OutputRequest {
   std::optional<int64_t> resumes = {};   // goes on after checkpoint-N of this very folder
   bool may_start_over = false;           // replaces what a run without a checkpoint left
   std::string best_metric = {};          // by which `best` names a checkpoint that stays (BestCheckpoint); empty: none
+  bool makes_events = false;             // the run makes an event file
   std::vector<std::string> inputs = {};  // files and folders that the run reads: never removed
 };
 
@@ -42,6 +44,7 @@ class OutputFolder {
   const std::string& path() const { return request_.path; }
   std::string metrics_path() const;
   std::string trace_path() const;
+  std::string new_event_path() const;  // makes the folder that it is in
   std::string checkpoint_path(int64_t step) const;
 
   // In place of begin(), of a run that goes on and has nothing left to train: what a kill may have kept from being done

@@ -52,7 +52,10 @@ uint64_t size_up_to(const InputFile& file, int64_t last) {
 void cut_records(const std::string& path, int64_t step) {
   std::error_code none;
   if (!std::filesystem::exists(std::filesystem::symlink_status(path, none))) return;
-  const uint64_t size = size_up_to(InputFile(path), step);
+  cut_file(path, size_up_to(InputFile(path), step));
+}
+
+void cut_file(const std::string& path, uint64_t size) {
   const Fd opened(open(path.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
   if (opened.get() < 0 || ftruncate(opened.get(), static_cast<off_t>(size)) != 0)
     throw UserError(printable_path(path), fmt::format("cannot be cut: {}", std::strerror(errno)),

@@ -10,4 +10,7 @@ namespace mixtune {
 // writes the later ones anew. A kill leaves the file as it was, or cut. Nothing happens where there is none.
 void cut_records(const std::string& path, int64_t step);
 
+// Leaves the first `size` bytes of a file. Throws UserError where that cannot be.
+void cut_file(const std::string& path, uint64_t size);
+
 }  // namespace mixtune

@@ -19,6 +19,7 @@ namespace mixtune {
 OutputRequest output_request(const Config& config) {
   OutputRequest request{.path = config.output.output_dir,
                         .overwrite = config.output.overwrite_output_dir,
+                        .makes_events = config.output.report_to == ReportTo::kTensorBoard,
                         .inputs = files_of(train_datasets(config))};
   if (config.output.load_best_model_at_end) request.best_metric = name_of(config.output.metric_for_best_model);
   request.inputs.push_back(as_begun(config).model.model_name_or_path);

@@ -14,6 +14,7 @@
 #include "config/load.h"
 #include "metrics/console_sink.h"
 #include "metrics/jsonl_sink.h"
+#include "metrics/tensorboard_sink.h"
 #include "run/resume.h"
 #include "run/shared_folder.h"
 #include "train/run_inputs.h"
@@ -111,6 +112,8 @@ void Trainer::open_output() {
   if (!leads()) return;
   output_->begin();
   sinks_.push_back(std::make_unique<JsonlSink>(output_->metrics_path(), resumed_.has_value()));
+  if (config_.output.report_to == ReportTo::kTensorBoard)
+    sinks_.push_back(std::make_unique<TensorBoardSink>(output_->new_event_path(), first_step_));
   output_->write_config(resolved_config(config_, router_coefficient_, data_));
   sinks_.push_back(std::make_unique<ConsoleSink>(stdout, stdout_options(config_.output.logging_steps)));
   announce();
