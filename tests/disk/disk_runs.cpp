@@ -2,13 +2,19 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <set>
 #include <sstream>
+#include <stdexcept>
 
 #include "base/test_paths.h"
+#include "metrics/testing.h"
 
 namespace mixtune {
 
 namespace {
+
+constexpr const char* kEvents = "runs/events";  // for all of a run's event files
+const std::set<std::string> kRecords = {"metrics.jsonl", "runs"};
 
 bool is_timed(const std::string& field) {
   return field.starts_with("rank_") || field == "milliseconds" || field == "tokens_per_second" || field == "plans";
@@ -21,6 +27,24 @@ std::string untimed(const std::string& line) {
   for (auto field = record.begin(); field != record.end();)
     field = is_timed(field.key()) ? record.erase(field) : std::next(field);
   return record.dump();
+}
+
+// The same of an event file's events, a line each. The last may be cut.
+std::string untimed_events(const std::string& path) {
+  std::string lines;
+  try {
+    for (const SeenEvent& event : seen_events(path)) {
+      if (event.scalars.empty()) continue;
+      lines += fmt::format("{}", event.step);
+      for (const auto& [tag, value] : event.scalars)
+        if (!is_timed(tag) && tag != "iteration-time" && tag != "eval_milliseconds")
+          lines += fmt::format(" {}={}", tag, value);
+      lines += '\n';
+    }
+  } catch (const std::runtime_error& error) {
+    lines += error.what();
+  }
+  return lines;
 }
 
 #ifdef __SANITIZE_ADDRESS__
@@ -55,6 +79,10 @@ Contents contents(const fs::path& folder) {
   for (const auto& [path, content] : snapshot(folder)) {
     const std::string name = fs::relative(path, folder);
     if (name == ".lock") continue;
+    if (name.starts_with("runs/events.")) {
+      files[kEvents] += untimed_events(path);
+      continue;
+    }
     files[name] = content;
     if (name != "metrics.jsonl") continue;
     std::string records;
@@ -88,7 +116,7 @@ Contents DiskRuns::end_of_a_run(const Args& args) {
 
 Args DiskRuns::steps(int save_total_limit) {
   return train("out", {"--max_steps=4", "--save_steps=2", "--eval_steps=2", "--load_best_model_at_end",
-                       "--per_device_train_batch_size=2", "--resume_from_checkpoint=auto",
+                       "--per_device_train_batch_size=2", "--resume_from_checkpoint=auto", "--report_to=tensorboard",
                        fmt::format("--save_total_limit={}", save_total_limit)});
 }
 
@@ -138,7 +166,7 @@ void DiskRuns::expect_sound(int ended_at, bool killed) const {
   const Contents found = contents(path("out"));
   for (const auto& [name, content] : found) {
     const std::string top = *fs::path(name).begin();
-    if (is_temporary(top) || top == "metrics.jsonl" || top == "latest" || top == "best") continue;
+    if (is_temporary(top) || kRecords.contains(top) || top == "latest" || top == "best") continue;
     ASSERT_TRUE(kept_.contains(name)) << name << " is of no run";
     // One run says that it keeps all checkpoints.
     EXPECT_TRUE(content == (top == "config.resolved.yaml" ? whole_ : kept_).at(name)) << name << " differs";
@@ -187,12 +215,13 @@ void DiskRuns::expect_metrics(bool killed) const {
 void DiskRuns::expect_whole(const Contents& found, bool lost_records) const {
   for (const auto& [name, content] : found) {
     ASSERT_TRUE(whole_.contains(name)) << name << " is left";
-    if (name != "metrics.jsonl" || !lost_records) {
+    if (!kRecords.contains(*fs::path(name).begin()) || !lost_records) {
       EXPECT_TRUE(content == whole_.at(name)) << name << " differs";
     }
   }
   EXPECT_EQ(found.size(), whole_.size());
-  for (const std::string& line : lines_of(found.at("metrics.jsonl"))) expect_part(whole_.at("metrics.jsonl"), line);
+  for (const char* name : {"metrics.jsonl", kEvents})
+    for (const std::string& line : lines_of(found.at(name))) expect_part(whole_.at(name), line);
 }
 
 void DiskRuns::expect_resumes_to_the_end(bool lost_records) const {

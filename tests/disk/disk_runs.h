@@ -22,8 +22,8 @@ struct Call {
   std::string file() const { return fs::path(path).filename(); }
 };
 
-// The content of files, by their path in a folder; of a metrics.jsonl what does not depend on the machine, and no
-// .lock.
+// The content of files, by their path in a folder; of a metrics.jsonl, and of all event files together, what does not
+// depend on the machine, and no .lock.
 using Contents = std::map<std::string, std::string>;
 Contents contents(const fs::path& folder);
 

@@ -48,6 +48,8 @@ TEST_P(Kills, AtAnyCallOfAResume) {
   run_counted(steps(), "kill", torn->number);
   fs::rename(path("out"), path("torn"));
   write(path("torn/metrics.jsonl"), read(path("torn/metrics.jsonl")) + "{\"step\":4,\"lo");
+  for (const auto& events : fs::directory_iterator(path("torn/runs")))
+    write(events, read(events) + std::string("\x40\0\0\0\0\0\0\0half", 12));
   begin_with("torn");
   ASSERT_EQ(run_counted(steps()).code, 0);
   const std::vector<Call> at = half(chosen(calls()));
