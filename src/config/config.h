@@ -25,7 +25,18 @@ enum class ChatTemplateName {
   kLlama2
 };
 enum class LongDocuments { kAuto, kTruncate, kSplit, kError };  // auto: split for text, truncate otherwise
-enum class Schedule { kConstant, kLinear, kCosine, kConstantWithWarmup };
+enum class Schedule {
+  kConstant,
+  kLinear,
+  kCosine,
+  kConstantWithWarmup,
+  kCosineWithMinLr,
+  kCosineWarmupWithMinLr,
+  kCosineWithRestarts,
+  kInverseSqrt,
+  kPolynomial,
+  kWarmupStableDecay
+};
 enum class RouterLossType { kHuggingface };
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 enum class Precision { kFp32, kBf16, kFp8, kMxfp8 };
@@ -37,6 +48,10 @@ enum class ExpertsImplementation { kLoop, kGrouped };
 enum class BestMetric { kEvalLoss, kEvalPerplexity };
 enum class ReportTo { kNone, kTensorBoard };
 enum class SaveDType { kCheckpoint, kFp32, kBf16 };  // checkpoint: the dtype of the model that was loaded
+
+// Values by name, as text; a number is written as format_value writes it. What names there may be, and what they hold,
+// is checked where they are used.
+using Mapping = std::map<std::string, std::string, std::less<>>;
 
 struct ModelSettings {
   std::string model_name_or_path;
@@ -96,8 +111,9 @@ struct ParallelSettings {
 struct OptimizerSettings {
   double learning_rate = 5e-5;
   Schedule lr_scheduler_type = Schedule::kLinear;
-  int64_t warmup_steps = 0;  // > 0 overrides warmup_ratio
-  double warmup_ratio = 0;   // of all steps, rounded up
+  Mapping lr_scheduler_kwargs;  // schedule_kwargs.h says which
+  int64_t warmup_steps = 0;     // > 0 overrides warmup_ratio
+  double warmup_ratio = 0;      // of all steps, rounded up
   double adam_beta1 = 0.9;
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;

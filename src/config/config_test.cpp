@@ -96,9 +96,10 @@ TEST(Config, EveryKeyIsStoredAndPrinted) {
         key.type == KeyType::kChoice    ? std::string(key.choices.back())
         : key.type == KeyType::kBoolean ? (format_value(key.get(Config())) == "true" ? "false" : "true")
         : key.type == KeyType::kText || key.type == KeyType::kTextList || key.type == KeyType::kDatasets ? "some/path"
-        : key.type == KeyType::kNumber                                                                   ? "0.25"
-        : key.bounds.high == 1                                                                           ? "0"
-                                                                                                         : "17";
+        : key.type == KeyType::kMapping ? "{\"a\": 0.25}"
+        : key.type == KeyType::kNumber  ? "0.25"
+        : key.bounds.high == 1          ? "0"
+                                        : "17";
     Config config;
     const Value value = parse_value(key, text, "test");
     key.set(config, value);

@@ -38,23 +38,18 @@ constexpr std::array kForeign = {
 constexpr double kMaxWeight = 1e12;
 constexpr double kMaxSamples = 1e12;
 
-// A value of an entry is checked as a key of this type would be.
-Key entry_key(KeyType type, Bounds bounds = {}) {
-  return {.name = "", .group = "", .help = "", .type = type, .nullable = false, .bounds = bounds, .choices = {}};
-}
-
 double parse_weight(std::string_view text, std::string_view where) {
-  static const Key key = entry_key(KeyType::kNumber, {0, kMaxWeight, Bounds::kOpenLow});
+  static const Key key = item_key(KeyType::kNumber, {0, kMaxWeight, Bounds::kOpenLow});
   return std::get<double>(parse_value(key, text, where));
 }
 
 int64_t parse_count(std::string_view text, std::string_view where) {
-  static const Key key = entry_key(KeyType::kInteger, {1, kMaxSamples});
+  static const Key key = item_key(KeyType::kInteger, {1, kMaxSamples});
   return std::get<int64_t>(parse_value(key, text, where));
 }
 
 std::string parse_word(std::string_view text, std::string_view where) {
-  static const Key key = entry_key(KeyType::kText);
+  static const Key key = item_key(KeyType::kText);
   return std::get<std::string>(parse_value(key, text, where));
 }
 

@@ -48,8 +48,6 @@ constexpr std::array kHuggingFaceKeys = {
     ForeignKey{kHf | kMistralFinetune, "optim", "", kNoOptimizer},
     ForeignKey{kHf, "optim_args", "", kNoOptimizer},
     ForeignKey{kHf, "adafactor", "", kNoOptimizer},
-    ForeignKey{kHf, "lr_scheduler_kwargs", "", "not supported yet: schedules fall to 0 and have no settings"},
-    ForeignKey{kHf | kMegatron, "min_lr", "", "not supported yet: schedules fall to 0"},
     ForeignKey{kHf | kAxolotl, "neftune_noise_alpha", "", "not supported"},
     ForeignKey{kHf, "label_smoothing_factor", "", "not supported"},
     ForeignKey{kHf, "loss_type", "", "not supported: the loss is cross-entropy"},

@@ -27,7 +27,16 @@ std::vector<std::string_view> names<LongDocuments>() {
 }
 template <>
 std::vector<std::string_view> names<Schedule>() {
-  return {"constant", "linear", "cosine", "constant_with_warmup"};
+  return {"constant",
+          "linear",
+          "cosine",
+          "constant_with_warmup",
+          "cosine_with_min_lr",
+          "cosine_warmup_with_min_lr",
+          "cosine_with_restarts",
+          "inverse_sqrt",
+          "polynomial",
+          "warmup_stable_decay"};
 }
 template <>
 std::vector<std::string_view> names<RouterLossType>() {
@@ -106,6 +115,10 @@ struct Field<std::vector<std::string>> : PlainField<std::vector<std::string>, Ke
 template <>
 struct Field<std::vector<Dataset>> : PlainField<std::vector<Dataset>, KeyType::kDatasets> {
   static Value to_value(const std::vector<Dataset>& field) { return field.empty() ? Value() : Value(field); }
+};
+template <>
+struct Field<Mapping> : PlainField<Mapping, KeyType::kMapping> {
+  static Value to_value(const Mapping& field) { return field.empty() ? Value() : Value(field); }
 };
 template <>
 struct Field<std::string> : PlainField<std::string, KeyType::kText> {
@@ -264,6 +277,8 @@ void add_optimizer_keys(Table& table) {
   table.group("Optimizer");
   table.add("learning_rate", &Config::optimizer, &O::learning_rate, "AdamW's peak learning rate", {.bounds = {0, 100}});
   table.add("lr_scheduler_type", &Config::optimizer, &O::lr_scheduler_type, "course of the learning rate");
+  table.add("lr_scheduler_kwargs", &Config::optimizer, &O::lr_scheduler_kwargs,
+            "settings of that schedule, such as `{min_lr: 1e-6}` (docs/schedules.md)", kNullable);
   table.add("warmup_ratio", &Config::optimizer, &O::warmup_ratio,
             "share of all steps, rounded up, over which the learning rate rises from 0", {.bounds = {0, 1}});
   table.add("warmup_steps", &Config::optimizer, &O::warmup_steps,

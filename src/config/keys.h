@@ -12,12 +12,13 @@
 
 #include "base/error.h"
 #include "config/config.h"
+#include "config/yaml.h"
 
 namespace mixtune {
 
 // `null` (monostate) is allowed only where Key::nullable says so. A choice is held by its text.
-using Value =
-    std::variant<std::monostate, bool, int64_t, double, std::string, std::vector<std::string>, std::vector<Dataset>>;
+using Value = std::variant<std::monostate, bool, int64_t, double, std::string, std::vector<std::string>,
+                           std::vector<Dataset>, Mapping>;
 
 enum class KeyType {
   kBoolean,
@@ -27,7 +28,8 @@ enum class KeyType {
   kChoice,
   kText,
   kTextList,
-  kDatasets
+  kDatasets,
+  kMapping
 };  // share: in (0, 1)
 
 struct Bounds {
@@ -64,6 +66,12 @@ UserError unknown_key(std::string_view where, std::string_view name, std::string
 Value parse_value(const Key& key, std::string_view text, std::string_view where);
 // Whether `text` spells a boolean: true/false, yes/no, on/off, 1/0 in any case.
 bool is_boolean(std::string_view text);
+
+// A key that no table has, by which parse_value checks an item of a list or of a mapping.
+Key item_key(KeyType type, Bounds bounds = {}, std::vector<std::string_view> choices = {});
+
+// The names and values of `mapping`, which stands at `where`. Throws UserError for a value that is no scalar.
+Mapping parse_mapping(const YamlMapping& mapping, std::string_view where);
 
 // As YAML (and JSON) spell it; it reads back as the same value.
 std::string format_value(const Value& value);

@@ -15,6 +15,7 @@
 #include "config/check_evaluations.h"
 #include "config/datasets.h"
 #include "config/keys.h"
+#include "config/schedule_kwargs.h"
 #include "config/yaml.h"
 
 namespace mixtune {
@@ -67,6 +68,19 @@ Value list_value(const Key& key, const YamlEntry& entry, const std::string& file
   return items;
 }
 
+// The line of what a config cannot have in the place of this key's value, or 0.
+int nested_line(const Key& key, const YamlEntry& entry) {
+  const bool takes_mappings =
+      (key.type == KeyType::kDatasets && entry.is_list) || (key.type == KeyType::kMapping && !entry.is_list);
+  return takes_mappings ? entry.left_out_line : entry.nested_line;
+}
+
+Value value_of(const Key& key, const YamlEntry& entry, const std::string& file, const std::string& where) {
+  if (entry.is_list) return list_value(key, entry, file, where);
+  if (!entry.mappings.empty()) return parse_mapping(entry.mappings.front(), where);
+  return parse_value(key, entry.values.front(), where);
+}
+
 constexpr std::string_view kNested = "; nested values are not allowed: see docs/coming-from.md";
 
 void check_known(const std::vector<YamlEntry>& entries, const std::string& file) {
@@ -90,12 +104,10 @@ Settings file_settings(std::string_view text, std::string_view file) {
     if (const auto other = settings.find(key->name); other != settings.end())
       throw UserError(where, fmt::format("there is another name of it too: {}", other->second.where),
                       "keep one of the two");
-    const int nested_line = key->type == KeyType::kDatasets ? entry.left_out_line : entry.nested_line;
-    if (nested_line > 0)
-      throw UserError(fmt::format("{}:{}: {}", shown, nested_line, entry.key), "nested values are not allowed",
+    if (const int line = nested_line(*key, entry); line > 0)
+      throw UserError(fmt::format("{}:{}: {}", shown, line, entry.key), "nested values are not allowed",
                       "write one 'key: value' a line, and close every bracket");
-    settings[std::string(key->name)] = {
-        entry.is_list ? list_value(*key, entry, shown, where) : parse_value(*key, entry.values.front(), where), where};
+    settings[std::string(key->name)] = {value_of(*key, entry, shown, where), where};
   }
   if (settings.empty()) throw UserError(shown, "is empty", "write one 'key: value' a line");
   return settings;
@@ -184,6 +196,7 @@ Config build(const Settings& settings) {
   check_lengths(config);
   check_texts(config);
   check_evaluations(config);
+  check_schedule_kwargs(config);
   warn_of_overruled(config);
   return config;
 }

@@ -97,6 +97,14 @@ std::string parse_choice(const Key& key, std::string_view text, std::string_view
   return std::string(text);
 }
 
+std::string format_mapping(const Mapping& mapping) {
+  std::vector<std::string> items;
+  for (const auto& [name, text] : mapping)
+    items.push_back(
+        fmt::format("{}: {}", nlohmann::json(name).dump(), parse_decimal(text) ? text : nlohmann::json(text).dump()));
+  return fmt::format("{{{}}}", fmt::join(items, ", "));
+}
+
 std::string parse_text(std::string_view text, std::string_view where) {
   if (text.empty()) throw UserError(where, "the value is empty", "give one or remove the key");
   if (text.size() > kMaxText)
@@ -107,11 +115,48 @@ std::string parse_text(std::string_view text, std::string_view where) {
   return std::string(text);
 }
 
+// "{name: value, ...}", as YAML and JSON spell it in a line.
+Mapping parse_mapping_text(std::string_view text, std::string_view where) {
+  if (!text.starts_with('{'))
+    throw UserError(where, fmt::format("'{}' is no mapping", printable(text)), "write {name: value, ...}");
+  const std::vector<YamlEntry> entries = parse_flat_yaml(text, where);
+  const auto nested = std::ranges::find_if(entries, [](const YamlEntry& entry) { return entry.nested_line > 0; });
+  if (nested != entries.end())
+    throw UserError(fmt::format("{}: {}", where, printable(nested->key)), "nested values are not allowed",
+                    "write one value");
+  return parse_mapping({.line = 1, .entries = entries}, where);
+}
+
 }  // namespace
 
 bool is_boolean(std::string_view text) {
   const std::string word = lower(text.substr(0, 8));
   return contains(kTrue, word) || contains(kFalse, word);
+}
+
+Key item_key(KeyType type, Bounds bounds, std::vector<std::string_view> choices) {
+  return {.name = "",
+          .group = "",
+          .help = "",
+          .type = type,
+          .nullable = false,
+          .bounds = bounds,
+          .choices = std::move(choices),
+          .set = {},
+          .get = {}};
+}
+
+Mapping parse_mapping(const YamlMapping& mapping, std::string_view where) {
+  Mapping values;
+  for (const YamlEntry& entry : mapping.entries) {
+    const std::string place = fmt::format("{}: {}", where, printable(entry.key));
+    if (entry.is_list) throw UserError(place, "takes one value, not a list", "write one value");
+    const std::string& text = entry.values.front();
+    if (text == "null" || text == "~") continue;
+    const std::optional<double> number = parse_decimal(text);
+    values[entry.key] = number && std::isfinite(*number) ? fmt::format("{}", *number) : parse_text(text, place);
+  }
+  return values;
 }
 
 Value parse_value(const Key& key, std::string_view text, std::string_view where) {
@@ -132,6 +177,8 @@ Value parse_value(const Key& key, std::string_view text, std::string_view where)
       return std::vector{parse_text(text, where)};
     case KeyType::kDatasets:
       return parse_dataset_words(text, where);
+    case KeyType::kMapping:
+      return parse_mapping_text(text, where);
   }
   MT_CHECK(false);
 }
@@ -145,6 +192,7 @@ std::string format_value(const Value& value) {
     std::string operator()(const std::string& x) const { return nlohmann::json(x).dump(); }
     std::string operator()(const std::vector<std::string>& x) const { return nlohmann::json(x).dump(); }
     std::string operator()(const std::vector<Dataset>& x) const { return format_datasets(x); }
+    std::string operator()(const Mapping& x) const { return format_mapping(x); }
   };
   return std::visit(Formatter{}, value);
 }
@@ -166,6 +214,8 @@ std::string type_name(const Key& key) {
       return "FILE";
     case KeyType::kDatasets:
       return "WEIGHT FILE ...";
+    case KeyType::kMapping:
+      return "{NAME: VALUE, ...}";
   }
   MT_CHECK(false);
 }

@@ -56,13 +56,14 @@ class FlatHandler : public YAML::EventHandler {
   void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                   YAML::EmitterStyle::value) override {
     check_plain(mark, tag, anchor);
-    if (in_map_ && (skipped_depth_ > 0 || in_item_ || lists_ == 0)) return skip(mark);
+    if (in_map_ && (skipped_depth_ > 0 || in_item_ || expect_key_)) return skip(mark);
     if (in_map_) start_item(mark);
     in_map_ = expect_key_ = true;
   }
   void OnMapEnd() override {
     if (skipped_depth_ > 0) return end_skipped();
-    in_item_ = expect_key_ = false;
+    in_item_ = false;
+    expect_key_ = !in_list();
   }
 
  private:
@@ -78,9 +79,10 @@ class FlatHandler : public YAML::EventHandler {
   // The entries of the innermost mapping, and its last.
   std::vector<YamlEntry>& open_entries() { return in_item_ ? entries_.back().mappings.back().entries : entries_; }
   YamlEntry& open_entry() { return open_entries().back(); }
-  bool in_list() const { return lists_ > (in_item_ ? 1 : 0); }  // that is the value of open_entry()
+  // Whether the value of open_entry() is a list.
+  bool in_list() const { return lists_ > (in_item_ && entries_.back().is_list ? 1 : 0); }
 
-  // A mapping begins that is an element of a list.
+  // A mapping begins that is a value, or an element of a list.
   void start_item(const YAML::Mark& mark) {
     count(mark);
     YamlEntry& entry = entries_.back();

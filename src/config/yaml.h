@@ -1,5 +1,5 @@
-// The part of YAML that a config is written in: one mapping of scalars, of lists of scalars, and of lists of flat
-// mappings.
+// The part of YAML that a config is written in: one mapping of scalars, of lists of scalars, of flat mappings, and of
+// lists of these.
 #pragma once
 
 #include <string>
@@ -12,8 +12,8 @@ struct YamlMapping;
 
 struct YamlEntry {
   std::string key;
-  std::vector<std::string> values;    // one, unless it is a list; a null reads "null"
-  std::vector<YamlMapping> mappings;  // of a list; their own entries have none
+  std::vector<std::string> values;    // one, unless it is a list or a mapping; a null reads "null"
+  std::vector<YamlMapping> mappings;  // of a list, or the one that the value is; their own entries have none
   bool is_list = false;
   int line = 0;
   int nested_line = 0;    // of the first value that is a mapping, or a list within a list; or 0

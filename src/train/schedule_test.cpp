@@ -1,36 +1,75 @@
 #include "train/schedule.h"
 
+#include <fmt/format.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <string>
+
+#include "base/error.h"
+#include "base/json_value.h"
+#include "base/log.h"
+#include "base/test_paths.h"
+#include "config/load.h"
 
 namespace mixtune {
 namespace {
 
-// A case with the learning rates that transformers 5's get_scheduler gives for it.
-struct ScheduleCase {
-  Schedule schedule;
-  int64_t warmup, total;
-  std::vector<double> rates;
-};
-
-TEST(Schedule, MatchesTransformers) {
-  const double c1 = 0.9045084971874737, c2 = 0.6545084971874737;  // (1 + cos(pi / 5)) / 2, (1 + cos(2 pi / 5)) / 2
-  for (const ScheduleCase& c : {ScheduleCase{Schedule::kConstant, 2, 5, {1, 1, 1, 1, 1}},
-                                ScheduleCase{Schedule::kConstantWithWarmup, 2, 5, {0, 0.5, 1, 1, 1}},
-                                ScheduleCase{Schedule::kLinear, 2, 5, {0, 0.5, 1, 2.0 / 3, 1.0 / 3}},
-                                ScheduleCase{Schedule::kLinear, 0, 4, {1, 0.75, 0.5, 0.25}},
-                                ScheduleCase{Schedule::kCosine, 0, 5, {1, c1, c2, 1 - c2, 1 - c1}},
-                                ScheduleCase{Schedule::kCosine, 2, 7, {0, 0.5, 1, c1, c2, 1 - c2, 1 - c1}},
-                                ScheduleCase{Schedule::kLinear, 9, 3, {0, 1.0 / 9, 2.0 / 9}}}) {
-    const OptimizerSettings settings = {
-        .learning_rate = 0.5, .lr_scheduler_type = c.schedule, .warmup_steps = c.warmup};
-    for (int64_t step = 0; step < static_cast<int64_t>(c.rates.size()); ++step)
-      EXPECT_NEAR(learning_rate(settings, step, c.total), 0.5 * c.rates[step], 1e-15) << "step " << step;
+// Every step of every case of scripts/make_schedule_fixtures.py, whose settings are read as a run's are.
+TEST(Schedule, MatchesTransformersAndMegatron) {
+  std::ifstream file(source_path("tests/fixtures/schedules.json"));
+  std::map<std::string, int> of;
+  for (const auto& each : nlohmann::json::parse(file)) {
+    ++of[each["of"]];
+    const Config config = parse_config(each["config"].dump(), "run.yaml");
+    const int64_t total = each["total"];
+    ASSERT_EQ(each["rates"].size(), static_cast<size_t>(total));
+    for (int64_t step = 0; step < total; ++step) {
+      const double expected = each["rates"][step], rate = learning_rate(config.optimizer, step, total);
+      EXPECT_NEAR(rate, expected, 1e-12 * expected) << each["config"].dump() << ", step " << step << " of " << total;
+    }
   }
+  EXPECT_EQ(of["transformers"], 98);
+  EXPECT_EQ(of["megatron-core"], 10);
 }
 
 TEST(Schedule, WarmupRatioIsRoundedUpAndStepsWin) {
   EXPECT_EQ(warmup_steps({.warmup_ratio = 0.1}, 25), 3);
   EXPECT_EQ(warmup_steps({.warmup_steps = 7, .warmup_ratio = 0.1}, 25), 7);
+}
+
+TEST(Schedule, TheLeastOfNothingIsNothing) {
+  const Config config = parse_config(
+      "learning_rate: 0\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 0}\n", "run.yaml");
+  for (int64_t step = 0; step < 5; ++step) EXPECT_EQ(learning_rate(config.optimizer, step, 5), 0);
+}
+
+std::string stages_error(const std::string& kwargs, int64_t total) {
+  const Config config = parse_config(
+      fmt::format("lr_scheduler_type: warmup_stable_decay\nwarmup_steps: 2\nlr_scheduler_kwargs: {}\n", kwargs),
+      "run.yaml");
+  try {
+    check_stages(config, total);
+    return "";
+  } catch (const UserError& error) {
+    return error.what();
+  }
+}
+
+TEST(Schedule, StagesMustFitTheRun) {
+  EXPECT_EQ(stages_error("{num_decay_steps: 8}", 10), "");
+  EXPECT_EQ(stages_error("{num_decay_steps: 9}", 10),
+            "run.yaml:3: lr_scheduler_kwargs: 2 steps of warm-up, 0 stable and 9 of decay are 11, but the run has 10; "
+            "lower num_decay_steps, or remove num_stable_steps: it is what is left");
+  const LogRecord log;
+  EXPECT_EQ(stages_error("{num_decay_steps: 4, num_stable_steps: 4}", 10), "");
+  EXPECT_EQ(log.lines().size(), 0u);
+  EXPECT_EQ(stages_error("{num_decay_steps: 4, num_stable_steps: 3}", 10), "");
+  ASSERT_EQ(log.lines().size(), 1u);
+  EXPECT_THAT(log.lines()[0].text, testing::HasSubstr("are 9, but the run has 10; after them the learning rate stays"));
 }
 
 }  // namespace
