@@ -149,7 +149,7 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
     EXPECT_EQ(rows.documents, run.documents);
     runner.forward_backward(rows.micro_batches,
                             {.target_weight = rows.target_weight, .router_coefficient = run.router_coefficient});
-    runner.update({.step = step, .learning_rate = settings.learning_rate, .max_norm = 1});
+    runner.update({.step = step, .lr_share = 1, .max_norm = 1});
     const StepRunner::Result result = runner.read();
     record.losses.push_back(result.token_loss / rows.target_weight +
                             run.router_coefficient * result.router_loss /

@@ -71,7 +71,7 @@ Steps::Steps(const StepBench& bench, Instance& instance)
     : bench_(bench),
       instance_(instance),
       ranks_(instance.share().ranks),
-      runner_(instance, OptimizerSettings{}, kSeed) {
+      runner_(instance, OptimizerSettings{.learning_rate = 1e-6}, kSeed) {
   const int64_t length = bench.sequence_length / bench.documents_per_row;
   for (int64_t i = 0; i < bench.accumulate; ++i) {
     const uint64_t seed = kSeed + i + instance.share().rank * bench.accumulate;
@@ -95,7 +95,7 @@ void Steps::run(const StepRunner::Requests& requests) {
                                       .router_coefficient = bench_.model.router_aux_loss_coef});
   if (bench_.mode == BenchMode::kForwardBackward) return instance_.state().gradients().finish(instance_.ctx());
   runner_.update({.step = step_,
-                  .learning_rate = 1e-6,
+                  .lr_share = 1,
                   .max_norm = bench_.max_grad_norm,
                   .with_norm = bench_.max_grad_norm > 0,
                   .requests = requests});

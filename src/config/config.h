@@ -37,6 +37,7 @@ enum class Schedule {
   kPolynomial,
   kWarmupStableDecay
 };
+enum class WeightGroup : uint8_t { kAttention, kEmbeddings, kExperts, kHead, kNorms, kRouter };  // lr_groups.h
 enum class RouterLossType { kHuggingface };
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 enum class Precision { kFp32, kBf16, kFp8, kMxfp8 };
@@ -111,6 +112,7 @@ struct ParallelSettings {
 struct OptimizerSettings {
   double learning_rate = 5e-5;
   Schedule lr_scheduler_type = Schedule::kLinear;
+  Mapping lr_groups;            // peaks of their own (lr_groups.h)
   Mapping lr_scheduler_kwargs;  // schedule_kwargs.h says which
   int64_t warmup_steps = 0;     // > 0 overrides warmup_ratio
   double warmup_ratio = 0;      // of all steps, rounded up

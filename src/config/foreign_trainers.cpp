@@ -39,6 +39,8 @@ constexpr std::array kTrainerKeys = {
     ForeignKey{kAx, "lr_scheduler", "lr_scheduler_type"},
     ForeignKey{kAx, "cosine_min_lr_ratio", "lr_scheduler_type: cosine_with_min_lr",
                "with min_lr_rate in `lr_scheduler_kwargs`"},
+    ForeignKey{kAx, "embedding_lr", "lr_groups", "of embeddings and of head"},
+    ForeignKey{kAx, "embedding_lr_scale", "lr_groups", "of embeddings and of head; a rate, not a factor"},
     ForeignKey{kAx, "evals_per_epoch", "eval_steps", "in steps"},
     ForeignKey{kAx, "saves_per_epoch", "save_steps", "in steps"},
     ForeignKey{kAx, "eval_table_size", "", "not supported; `mixtune generate` shows what a checkpoint says"},

@@ -276,6 +276,9 @@ void add_optimizer_keys(Table& table) {
   using O = OptimizerSettings;
   table.group("Optimizer");
   table.add("learning_rate", &Config::optimizer, &O::learning_rate, "AdamW's peak learning rate", {.bounds = {0, 100}});
+  table.add("lr_groups", &Config::optimizer, &O::lr_groups,
+            "peaks of groups of weights, such as `{router: 1e-5}` (docs/schedules.md); 0: the group stays as it is",
+            kNullable);
   table.add("lr_scheduler_type", &Config::optimizer, &O::lr_scheduler_type, "course of the learning rate");
   table.add("lr_scheduler_kwargs", &Config::optimizer, &O::lr_scheduler_kwargs,
             "settings of that schedule, such as `{min_lr: 1e-6}` (docs/schedules.md)", kNullable);

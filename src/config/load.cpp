@@ -15,6 +15,7 @@
 #include "config/check_evaluations.h"
 #include "config/datasets.h"
 #include "config/keys.h"
+#include "config/lr_groups.h"
 #include "config/schedule_kwargs.h"
 #include "config/yaml.h"
 
@@ -52,6 +53,7 @@ Value datasets_value(const YamlEntry& entry, const std::string& file, const std:
 }
 
 Value list_value(const Key& key, const YamlEntry& entry, const std::string& file, const std::string& where) {
+  if (key.type == KeyType::kMapping) throw UserError(where, "takes a mapping, not a list", "write {name: value, ...}");
   const bool datasets = key.type == KeyType::kDatasets;
   if (key.type != KeyType::kTextList && !datasets)
     throw UserError(where, "takes one value, not a list", "write one value");
@@ -70,8 +72,7 @@ Value list_value(const Key& key, const YamlEntry& entry, const std::string& file
 
 // The line of what a config cannot have in the place of this key's value, or 0.
 int nested_line(const Key& key, const YamlEntry& entry) {
-  const bool takes_mappings =
-      (key.type == KeyType::kDatasets && entry.is_list) || (key.type == KeyType::kMapping && !entry.is_list);
+  const bool takes_mappings = (key.type == KeyType::kDatasets && entry.is_list) || key.type == KeyType::kMapping;
   return takes_mappings ? entry.left_out_line : entry.nested_line;
 }
 
@@ -196,6 +197,7 @@ Config build(const Settings& settings) {
   check_lengths(config);
   check_texts(config);
   check_evaluations(config);
+  check_lr_groups(config);
   check_schedule_kwargs(config);
   warn_of_overruled(config);
   return config;

@@ -63,7 +63,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadText{"lr_scheduler_kwargs: {a: [1]}\n",
                 "run.yaml:1: lr_scheduler_kwargs: a: takes one value, not a list; write one value"},
         BadText{"lr_scheduler_kwargs: [a]\n",
-                "run.yaml:1: lr_scheduler_kwargs: takes one value, not a list; write one value"},
+                "run.yaml:1: lr_scheduler_kwargs: takes a mapping, not a list; write {name: value, ...}"},
         BadText{"lr_scheduler_kwargs: fast\n",
                 "run.yaml:1: lr_scheduler_kwargs: 'fast' is no mapping; write {name: value, ...}"},
         BadText{"lr_scheduler_kwargs: '{a: 1'\n",

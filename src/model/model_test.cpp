@@ -65,6 +65,22 @@ TEST(Layout, RanksHoldEveryExpertOnceAndKnowOfTheOthers) {
     EXPECT_EQ(here.count(fmt::format("model.layers.0.block_sparse_moe.experts.{}.w2.weight", e)), 1u);
 }
 
+TEST(Layout, GroupsAreAsTheTensorsAreCalled) {
+  for (const ParamSpec& spec : make_layout(kConfig).specs)
+    for (const HfBlock& block : spec.blocks) {
+      const auto has = [&](const char* part) {
+        return block.name.find(part) != std::string::npos;
+      };
+      const WeightGroup group = has("norm")            ? WeightGroup::kNorms
+                                : has(".self_attn.")   ? WeightGroup::kAttention
+                                : has(".experts.")     ? WeightGroup::kExperts
+                                : has(".gate.")        ? WeightGroup::kRouter
+                                : has("embed_tokens.") ? WeightGroup::kEmbeddings
+                                                       : WeightGroup::kHead;
+      EXPECT_EQ(spec.group, group) << block.name;
+    }
+}
+
 TEST(Layout, TiedHeadIsTheEmbedding) {
   MixtralConfig tied = kConfig;
   tied.tie_word_embeddings = true;

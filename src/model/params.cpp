@@ -15,11 +15,11 @@ namespace {
 class LayoutBuilder {
  public:
   // Adds a parameter that is one whole Hugging Face tensor.
-  int add(const std::string& name, Shape shape) { return add(name, shape, {{name, shape}}); }
+  int add(WeightGroup group, const std::string& name, Shape shape) { return add(group, name, shape, {{name, shape}}); }
 
   // Adds a table of the vocabulary, whose last `added` rows the checkpoint lacks.
-  int add_table(const std::string& name, Shape shape, int64_t added) {
-    const int param = add(name, shape);
+  int add_table(WeightGroup group, const std::string& name, Shape shape, int64_t added) {
+    const int param = add(group, name, shape);
     specs_[param].blocks[0].added = added;
     return param;
   }
@@ -29,8 +29,8 @@ class LayoutBuilder {
     Shape shape;
   };
   // Adds a parameter of the given whole Hugging Face tensors, one behind the other.
-  int add(const std::string& name, Shape shape, const std::vector<Part>& parts) {
-    ParamSpec spec{.name = name, .shape = shape, .blocks = {}, .place = place_};
+  int add(WeightGroup group, const std::string& name, Shape shape, const std::vector<Part>& parts) {
+    ParamSpec spec{.name = name, .shape = shape, .blocks = {}, .group = group, .place = place_};
     int64_t offset = 0;
     for (const Part& part : parts) {
       spec.blocks.push_back({.name = part.name, .box = Box(part.shape), .offset = offset});
@@ -70,17 +70,17 @@ LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankG
   }
   LayerParams p;
   builder.set_place({.layer = layer});
-  p.input_norm = builder.add(prefix + "input_layernorm.weight", {h});
-  p.qkv = builder.add(attention + "qkv_proj", {config.qkv_size(), h},
+  p.input_norm = builder.add(WeightGroup::kNorms, prefix + "input_layernorm.weight", {h});
+  p.qkv = builder.add(WeightGroup::kAttention, attention + "qkv_proj", {config.qkv_size(), h},
                       {{attention + "q_proj.weight", {config.query_size(), h}},
                        {attention + "k_proj.weight", {config.kv_size(), h}},
                        {attention + "v_proj.weight", {config.kv_size(), h}}});
-  p.attention_out = builder.add(attention + "o_proj.weight", {h, config.query_size()});
-  p.post_norm = builder.add(prefix + "post_attention_layernorm.weight", {h});
-  p.router = builder.add(moe + "gate.weight", {config.num_local_experts, h});
+  p.attention_out = builder.add(WeightGroup::kAttention, attention + "o_proj.weight", {h, config.query_size()});
+  p.post_norm = builder.add(WeightGroup::kNorms, prefix + "post_attention_layernorm.weight", {h});
+  p.router = builder.add(WeightGroup::kRouter, moe + "gate.weight", {config.num_local_experts, h});
   builder.set_place({.layer = layer, .part = Place::kExperts});
-  p.gate_up = builder.add(moe + "experts.gate_up", {experts.count, 2 * f, h}, gate_up);
-  p.down = builder.add(moe + "experts.down", {experts.count, h, f}, down);
+  p.gate_up = builder.add(WeightGroup::kExperts, moe + "experts.gate_up", {experts.count, 2 * f, h}, gate_up);
+  p.down = builder.add(WeightGroup::kExperts, moe + "experts.down", {experts.count, h, f}, down);
   builder.spread_over_ranks(p.gate_up, gate_up_elsewhere);
   builder.spread_over_ranks(p.down, down_elsewhere);
   return p;
@@ -124,13 +124,15 @@ ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts) 
   ModelParams params;
   const Shape table = {config.vocab_size, config.hidden_size};
   builder.set_place({.layer = -1});
-  params.embedding = builder.add_table("model.embed_tokens.weight", table, config.added_tokens);
+  params.embedding =
+      builder.add_table(WeightGroup::kEmbeddings, "model.embed_tokens.weight", table, config.added_tokens);
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
     params.layers.push_back(add_layer(builder, config, experts, layer));
   builder.set_place({.layer = config.num_hidden_layers});
-  params.final_norm = builder.add("model.norm.weight", {config.hidden_size});
-  params.lm_head =
-      config.tie_word_embeddings ? params.embedding : builder.add_table("lm_head.weight", table, config.added_tokens);
+  params.final_norm = builder.add(WeightGroup::kNorms, "model.norm.weight", {config.hidden_size});
+  params.lm_head = config.tie_word_embeddings
+                       ? params.embedding
+                       : builder.add_table(WeightGroup::kHead, "lm_head.weight", table, config.added_tokens);
   return {builder.take(), std::move(params)};
 }
 

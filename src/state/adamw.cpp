@@ -17,6 +17,10 @@ Tensor elements(const Tensor& tensor, int64_t offset, int64_t count) {
 }  // namespace
 
 AdamW::AdamW(State& state, const OptimizerSettings& settings, uint64_t seed) : state_(state), settings_(settings) {
+  for (size_t g = 0; g < peak_of_group_.size(); ++g) {
+    peak_of_group_[g] = peak_learning_rate(settings, static_cast<WeightGroup>(g));
+    if (std::ranges::find(peaks_, peak_of_group_[g]) == peaks_.end()) peaks_.push_back(peak_of_group_[g]);
+  }
   keys_.resize(state.size());
   for (int p = 0; p < state.size(); ++p)
     for (const HfBlock& block : state.spec(p).blocks) keys_[p].push_back(random_key(seed, block.name));
@@ -59,12 +63,18 @@ void AdamW::add_tensors(int param) {
 
 void AdamW::update(Ctx& ctx, size_t bucket, const Step& args) {
   const ParamLayout::Bucket& here = state_.layout().buckets()[bucket];
-  tensors_.clear();
-  for (int p = here.first; p < here.last; ++p) add_tensors(p);
-  if (tensors_.empty()) return;
+  for (const double peak : peaks_) {
+    tensors_.clear();
+    for (int p = here.first; p < here.last; ++p)
+      if (peak_of(p) == peak) add_tensors(p);
+    if (!tensors_.empty()) update_tensors(ctx, peak, args);
+  }
+}
+
+void AdamW::update_tensors(Ctx& ctx, double peak, const Step& args) {
   for (AdamWTensor& tensor : tensors_) tensor.key = random_bits(tensor.key, args.step);
   adamw(ctx, tensors_,
-        {.learning_rate = args.learning_rate,
+        {.learning_rate = peak * args.lr_share,
          .beta1 = settings_.adam_beta1,
          .beta2 = settings_.adam_beta2,
          .epsilon = settings_.adam_epsilon,

@@ -1,9 +1,11 @@
 // AdamW: the optimizer over a State. Norm and scale stay on the device: a step waits for nothing.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "config/config.h"
+#include "config/lr_groups.h"
 #include "kernels/optimizer.h"
 #include "state/state.h"
 
@@ -12,7 +14,8 @@ namespace mixtune {
 class AdamW {
  public:
   // `state` outlives this. Weight decay applies to tensors of two or more dimensions on disk (projections, experts,
-  // router, embeddings), not to norms. `seed` is that of the stochastic rounding of bf16 state.
+  // router, embeddings), not to norms. The rates in `settings` are peaks. `seed` is that of the stochastic rounding of
+  // bf16 state.
   AdamW(State& state, const OptimizerSettings& settings, uint64_t seed);
 
   // squares [1] fp64 = the sum of the squares of the reduced gradients that this rank counts.
@@ -22,7 +25,7 @@ class AdamW {
   // all ranks gather them. step counts from 1.
   struct Step {
     int64_t step;
-    double learning_rate;
+    double lr_share;  // of its peak, that a group's learning rate is in this step
     Tensor grad_scale;
   };
   void step(Ctx& ctx, const Step& args);
@@ -30,10 +33,14 @@ class AdamW {
   void update(Ctx& ctx, size_t bucket, const Step& args);
 
  private:
+  double peak_of(int param) const { return peak_of_group_[static_cast<size_t>(state_.spec(param).group)]; }
   void add_tensors(int param);
+  void update_tensors(Ctx& ctx, double peak, const Step& args);
 
   State& state_;
   OptimizerSettings settings_;
+  std::array<double, kWeightGroups.size()> peak_of_group_;
+  std::vector<double> peaks_;                // those that differ
   std::vector<std::vector<uint64_t>> keys_;  // of (seed, name), for each block of each parameter
   // Room for one call's lists, so that no step allocates.
   std::vector<AdamWTensor> tensors_;

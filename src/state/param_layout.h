@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "config/config.h"
 #include "tensor/box.h"
 #include "tensor/memory.h"
 
@@ -48,9 +49,10 @@ struct ParamSpec {
   std::vector<HfBlock> blocks;          // in the order of their offsets, without holes
   std::vector<HfBlock> elsewhere = {};  // what other ranks have of this parameter; their offsets mean nothing
   bool trainable = true;
-  bool of_experts = false;          // held by the ranks that hold these experts; otherwise by all
-  Place place = {};                 // neighbours of one place lie together: a bucket
-  std::optional<DType> dtype = {};  // of the weight; none: that of the state
+  WeightGroup group = WeightGroup::kAttention;  // whose learning rate it has
+  bool of_experts = false;                      // held by the ranks that hold these experts; otherwise by all
+  Place place = {};                             // neighbours of one place lie together: a bucket
+  std::optional<DType> dtype = {};              // of the weight; none: that of the state
   Origin origin = Origin::kStored;
 };
 

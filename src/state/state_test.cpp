@@ -96,8 +96,8 @@ TEST_F(StateTest, AdamWDecaysMatricesAndLeavesNormsAndFrozenAlone) {
   state.gradients().begin_step();
   state.gradients().finish(ctx);  // all gradients zero: only decay moves weights
   double scale = 1;
-  AdamW(state, {.weight_decay = 0.5}, 0)
-      .step(ctx, {.step = 1, .learning_rate = 0.1, .grad_scale = host_tensor(&scale, {1})});
+  AdamW(state, {.learning_rate = 0.1, .weight_decay = 0.5}, 0)
+      .step(ctx, {.step = 1, .lr_share = 1, .grad_scale = host_tensor(&scale, {1})});
   EXPECT_FLOAT_EQ(state.weight(0).as<float>()[0], 0.95f);
   EXPECT_EQ(state.weight(1).as<float>()[0], 1);
   EXPECT_EQ(state.weight(2).as<float>()[0], 1);

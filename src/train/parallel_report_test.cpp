@@ -32,7 +32,7 @@ ParallelRecord run_rank(Store& store, int rank, int zero_stage) {
   ParallelRecord record;
   for (const int64_t step : {1, 2}) {
     runner.forward_backward(batches, {.target_weight = 60});
-    runner.update({.step = step, .learning_rate = 1e-3, .max_norm = 1});
+    runner.update({.step = step, .lr_share = 1, .max_norm = 1});
     record = *runner.read().parallel;
   }
   return record;
@@ -99,7 +99,7 @@ TEST(ParallelReport, IsNoneForOneRank) {
   const std::vector<Batch> batches = {data.batch()};
   StepRunner runner(model, {}, 0);
   runner.forward_backward(batches, {.target_weight = 5});
-  runner.update({.step = 1, .learning_rate = 1e-3, .max_norm = 1});
+  runner.update({.step = 1, .lr_share = 1, .max_norm = 1});
   EXPECT_EQ(runner.read().parallel, nullptr);
 }
 

@@ -8,6 +8,7 @@
 
 #include "checkpoint/load.h"
 #include "checkpoint/run_folder.h"
+#include "config/lr_groups.h"
 #include "data/data_files.h"
 #include "data/open_documents.h"
 #include "run/resume.h"
@@ -87,7 +88,9 @@ RunData checked_data(const Config& config, const ModelFolder& folder, Instance& 
 
 MixtralConfig model_shape(const Config& config, const ModelFolder& folder) {
   const std::string where = config.model.model_name_or_path + "/config.json";
-  return resize_vocabulary(config.model, parse_mixtral_config(folder.config_json(), where));
+  const MixtralConfig stored = parse_mixtral_config(folder.config_json(), where);
+  check_head_rate(config, stored.tie_word_embeddings);
+  return resize_vocabulary(config.model, stored);
 }
 
 }  // namespace mixtune

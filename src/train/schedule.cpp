@@ -93,7 +93,7 @@ double warmup_stable_decay(const OptimizerSettings& settings, const Course& at) 
 }
 
 // Of the peak; computed in the order of transformers' functions.
-double share_of_peak(const OptimizerSettings& settings, const Course& at) {
+double share_at(const OptimizerSettings& settings, const Course& at) {
   const Schedule type = settings.lr_scheduler_type;
   if (type == Schedule::kConstant) return 1;
   if (type == Schedule::kCosineWarmupWithMinLr) return cosine_warmup_with_min_lr(settings, at);
@@ -124,11 +124,14 @@ int64_t warmup_steps(const OptimizerSettings& settings, int64_t total_steps) {
   return static_cast<int64_t>(std::ceil(settings.warmup_ratio * static_cast<double>(total_steps)));
 }
 
+double share_of_peak(const OptimizerSettings& settings, int64_t step, int64_t total_steps) {
+  return share_at(settings, {.step = static_cast<double>(step),
+                             .warmup = static_cast<double>(warmup_steps(settings, total_steps)),
+                             .total = static_cast<double>(total_steps)});
+}
+
 double learning_rate(const OptimizerSettings& settings, int64_t step, int64_t total_steps) {
-  return settings.learning_rate *
-         share_of_peak(settings, {.step = static_cast<double>(step),
-                                  .warmup = static_cast<double>(warmup_steps(settings, total_steps)),
-                                  .total = static_cast<double>(total_steps)});
+  return settings.learning_rate * share_of_peak(settings, step, total_steps);
 }
 
 void check_stages(const Config& config, int64_t total_steps) {

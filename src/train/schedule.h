@@ -8,8 +8,9 @@ namespace mixtune {
 // warmup_steps where it is set, else ceil(warmup_ratio * total_steps).
 int64_t warmup_steps(const OptimizerSettings& settings, int64_t total_steps);
 
-// The learning rate of `step`, counted from 0, of `total_steps`. With s the step, w the warm-up,
-// p = (s - w) / (total - w) and C(p) = (1 + cos(2 pi num_cycles p)) / 2, and s / w below w but where it is said:
+// The share of its peak that a learning rate is in `step`, counted from 0, of `total_steps`. With s the step, w the
+// warm-up, p = (s - w) / (total - w) and C(p) = (1 + cos(2 pi num_cycles p)) / 2, and s / w below w but where it is
+// said:
 //   constant                   1, from the first step on
 //   constant_with_warmup       1
 //   linear                     1 - p
@@ -21,7 +22,9 @@ int64_t warmup_steps(const OptimizerSettings& settings, int64_t total_steps);
 //   polynomial                 e + (1 - e) (1 - p)^power, e = lr_end / learning_rate
 //   warmup_stable_decay        below w as warmup_type says, from min_lr_ratio; 1 for num_stable_steps, or what is left;
 //                              for num_decay_steps as decay_type says, to min_lr_ratio; then that
-// times learning_rate. Settings have been checked (config/schedule_kwargs.h).
+// Settings have been checked (config/schedule_kwargs.h).
+double share_of_peak(const OptimizerSettings& settings, int64_t step, int64_t total_steps);
+// The same times learning_rate.
 double learning_rate(const OptimizerSettings& settings, int64_t step, int64_t total_steps);
 
 // Throws UserError where the stages of warmup_stable_decay are longer than the run of `total_steps`; warns where they

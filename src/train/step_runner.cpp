@@ -63,7 +63,7 @@ void StepRunner::update(const Update& args) {
   instance_.ranks().all->all_reduce(ctx, "loss and gradient norm", scalars_.slice(0, 5));
   const Range range(ctx, "optimizer");
   clip_scale(ctx, {.squares = squares_, .guards = losses_, .scale = scale_, .max_norm = args.max_norm});
-  optimizer_.step(ctx, {.step = args.step, .learning_rate = args.learning_rate, .grad_scale = scale_});
+  optimizer_.step(ctx, {.step = args.step, .lr_share = args.lr_share, .grad_scale = scale_});
 }
 
 StepRunner::Result StepRunner::read() {

@@ -36,7 +36,7 @@ class StepRunner {
   // changes. with_norm false leaves the norm out, and so the check of gradients: for a benchmark of the update alone.
   struct Update {
     int64_t step;
-    double learning_rate, max_norm;
+    double lr_share, max_norm;  // of the peak learning rates
     bool with_norm = true;
     Requests requests = {};
   };

@@ -176,12 +176,12 @@ StepRecord Trainer::step(int64_t step) {
   const Step& rows = loader_.load(step - 1);
   requests_ = {};
   if (rows.target_tokens == 0) return skipped_step(step, rows);
-  const double rate = learning_rate(config_.optimizer, step - 1, total_steps_);
+  const double share = share_of_peak(config_.optimizer, step - 1, total_steps_);
   runner_.forward_backward(rows.micro_batches, {.target_weight = rows.target_weight,
                                                 .router_loss_type = config_.model.router_aux_loss_type,
                                                 .router_coefficient = router_coefficient_});
   runner_.update(
-      {.step = step, .learning_rate = rate, .max_norm = config_.optimizer.max_grad_norm, .requests = own_requests()});
+      {.step = step, .lr_share = share, .max_norm = config_.optimizer.max_grad_norm, .requests = own_requests()});
   const StepRunner::Result result = runner_.read();
   requests_ = result.requests;
   StepRecord record{.step = step,
@@ -190,7 +190,7 @@ StepRecord Trainer::step(int64_t step) {
                     .lm_loss = result.token_loss / rows.target_weight,
                     .aux_loss = result.router_loss / static_cast<double>(rows.micro_batches.size()),
                     .grad_norm = result.grad_norm,
-                    .learning_rate = rate,
+                    .learning_rate = learning_rate(config_.optimizer, step - 1, total_steps_),
                     .tokens = rows.live_tokens,
                     .target_tokens = rows.target_tokens,
                     .recomputed_layers = result.recomputed,

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include "rank_runs.h"
+#include "stored_weights.h"
 
 namespace mixtune {
 namespace {
@@ -13,9 +14,12 @@ class Schedules : public RankRuns {
  protected:
   Outcome trained(const std::string& schedule, const Args& more) const {
     write(path("run.yaml"),
-          "max_steps: 6\nsave_steps: 3\nwarmup_steps: 2\nper_device_train_batch_size: 4\n" + schedule);
-    Args args = train("out", more);
-    args.insert(args.begin() + 1, "run.yaml");
+          "max_steps: 6\nsave_steps: 3\nwarmup_steps: 2\nper_device_train_batch_size: 4\n" + schedule +
+              "model_name_or_path: model\ntrain_file: data.jsonl\noutput_dir: out\nmax_seq_length: 64\n"
+              "learning_rate: 1e-3\n");
+    Args args = {"train", "run.yaml"};
+    args.insert(args.end(), more.begin(), more.end());
+    if (on_gpus()) args.push_back("--device=cuda");
     return run(args);
   }
   std::vector<double> rates() const {
@@ -52,6 +56,30 @@ TEST_F(Schedules, LongerThanTheRunAreRefused) {
     expect_one_error(outcome, {"--lr_scheduler_kwargs: 2 steps of warm-up, 0 stable and 5 of decay are 7, but the run "
                                "has 6; lower num_decay_steps"});
     EXPECT_FALSE(fs::exists(path("out")));
+  }
+}
+
+TEST_F(Schedules, OfOneGroupMovesItAlone) {
+  const auto before = weights_in(path("model"));
+  for (const Args& layout : {Args{}, Args{"--nproc=2", "--expert_model_parallel_size=2"}, Args{"--nproc=2"}}) {
+    Args more = {"--overwrite_output_dir", "--learning_rate=0", "--lr_groups={router: 1e-2}"};
+    more.insert(more.end(), layout.begin(), layout.end());
+    const Outcome outcome = trained("", more);
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    for (const auto& [name, stored] : weights_in(path("out/checkpoint-6")))
+      EXPECT_EQ(stored.values != before.at(name).values, name.find(".gate.") != name.npos) << name;
+    EXPECT_THAT(rates(), testing::Each(0));  // the base one
+  }
+}
+
+TEST_F(Schedules, OfAHeadThatIsTheEmbeddingsIsRefused) {
+  auto config = nlohmann::json::parse(read(path("model/config.json")));
+  config["tie_word_embeddings"] = true;
+  write(path("model/config.json"), config.dump());
+  for (const char* how : {"--dry-run", "--logging_steps=2"}) {
+    const Outcome outcome = trained("lr_groups: {head: 1e-4}\n", {how});
+    EXPECT_EQ(outcome.code, 2);
+    expect_one_error(outcome, {"run.yaml:5: lr_groups: head: the model's head has no weights of its own"});
   }
 }
 

@@ -105,7 +105,7 @@ class Training {
   Numbers step(const Step& rows) {
     runner_.forward_backward(rows.micro_batches,
                              {.target_weight = rows.target_weight, .router_coefficient = coefficient()});
-    runner_.update({.step = ++steps_, .learning_rate = kOptimizer.learning_rate, .max_norm = 1});
+    runner_.update({.step = ++steps_, .lr_share = 1, .max_norm = 1});
     return numbers(rows);
   }
 
@@ -114,7 +114,7 @@ class Training {
   Ctx& ctx() { return instance_.ctx(); }
 
  private:
-  static constexpr OptimizerSettings kOptimizer = {.learning_rate = 1e-3, .weight_decay = 0.1};
+  static inline const OptimizerSettings kOptimizer = {.learning_rate = 1e-3, .weight_decay = 0.1};
 
   double coefficient() const { return instance_.model().config().router_aux_loss_coef; }
 
