@@ -14,6 +14,7 @@
 #include "checkpoint/load.h"
 #include "checkpoint/training_state.h"
 #include "kernels/digest.h"
+#include "run/manifest.h"
 #include "run/saver.h"
 #include "train/instance_options.h"
 
@@ -121,12 +122,13 @@ void add_reading(SaveBenchResult& result, Instance& instance, const std::string&
                  const std::vector<int64_t>& saved) {
   Ctx& ctx = instance.ctx();
   const HfFolder weights(folder);
+  const StoredFiles written = read_manifest(folder).files;
   barrier(ctx, *instance.ranks().all, "reading");
   auto start = Clock::now();
-  load_weights(ctx, weights, instance.state());
+  load_weights(ctx, weights, instance.state(), written);
   result.weights_rate = rate(weights.bytes(), largest(instance, milliseconds_since(start)));
   start = Clock::now();
-  load_training_state(ctx, folder, instance.state());
+  load_training_state(ctx, folder, instance.state(), written);
   result.state_rate = rate(result.bytes - weights.bytes(), largest(instance, milliseconds_since(start)));
   result.same = largest(instance, digests_of(instance) == saved ? 0 : 1) == 0;
 }

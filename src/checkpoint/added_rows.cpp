@@ -5,13 +5,12 @@
 
 #include "checkpoint/convert.h"
 #include "checkpoint/counted_part.h"
+#include "checkpoint/read_in_turn.h"
 #include "checkpoint/upload.h"
 
 namespace mixtune {
 
 namespace {
-
-constexpr int64_t kBlockBytes = 8 << 20;
 
 // Adds to sums[column] the values of `rows` in that column, one after the other.
 void add_rows(const Tensor& rows, std::vector<double>& sums) {
@@ -22,16 +21,27 @@ void add_rows(const Tensor& rows, std::vector<double>& sums) {
     for (int64_t row = 0; row < count; ++row) sums[column] += static_cast<double>(values[row * columns + column]);
 }
 
+// Stretches of whole rows.
+std::vector<FileStretch> stretches_of_rows(const HfFolder::Stored& from, int64_t rows, int64_t columns) {
+  const int64_t most = std::max<int64_t>(1, kMostInTurn / (columns * dtype_size(from.dtype)));
+  std::vector<FileStretch> stretches;
+  for (int64_t row = 0; row < rows; row += most)
+    stretches.push_back(
+        {&from.file->file(), from.byte(row * columns), from.byte(std::min(row + most, rows) * columns)});
+  return stretches;
+}
+
 std::vector<float> mean_of_rows(const HfFolder& folder, const HfBlock& slice) {
   const int64_t rows = slice.stored_shape()[0], columns = slice.stored_elements() / rows;
-  const int64_t most = std::max<int64_t>(1, kBlockBytes / (columns * static_cast<int64_t>(sizeof(float))));
-  std::vector<float> block(static_cast<size_t>(std::min(most, rows) * columns));
+  const HfFolder::Stored from = folder.stored(slice);
+  std::vector<float> values;
   std::vector<double> sums(static_cast<size_t>(columns));
-  for (int64_t row = 0; row < rows; row += most) {
-    const Tensor some = host_tensor(block.data(), {std::min(most, rows - row), columns});
-    folder.read(slice, row * columns, some);
+  read_in_turn(stretches_of_rows(from, rows, columns), [&](size_t, std::span<const std::byte> bytes) {
+    values.resize(bytes.size() / dtype_size(from.dtype));
+    const Tensor some = host_tensor(values.data(), {std::ssize(values) / columns, columns});
+    if (!decode(bytes, from.dtype, some)) throw_not_finite(*from.file, slice.name);
     add_rows(some, sums);
-  }
+  });
   std::vector<float> mean(sums.size());
   std::ranges::transform(sums, mean.begin(),
                          [&](double sum) { return static_cast<float>(sum / static_cast<double>(rows)); });

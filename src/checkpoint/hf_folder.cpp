@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <charconv>
 #include <filesystem>
 #include <map>
@@ -16,7 +14,6 @@
 #include "base/log.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/foreign_folder.h"
-#include "kernels/parallel_error.h"
 
 namespace mixtune {
 
@@ -24,7 +21,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kReadBytes = 64 << 10;  // each thread's portion of a file, so small that it stays in its cache
 constexpr std::string_view kMoe = ".block_sparse_moe.";
 constexpr std::string_view kModelPrefix = "model.";
 
@@ -181,42 +177,6 @@ HfFolder::Stored HfFolder::stored(const HfBlock& block) const {
   const Location from = locate(block.name, block.stored_shape());
   const DType dtype = *from.stored->dtype;
   return {from.file, from.stored->begin + from.first * dtype_size(dtype), dtype};
-}
-
-namespace {
-
-// Fills `to` [n] from the bytes of a file from `begin` on. Returns false where a value is not finite.
-bool read_run(const HfFolder::Stored& from, uint64_t begin, const Tensor& to) {
-  const auto size = static_cast<int64_t>(dtype_size(from.dtype));
-  const int64_t n = to.elements(), most = kReadBytes / size;
-  cpu::ParallelError error;
-  std::atomic<bool> finite = true;
-#pragma omp parallel
-  {
-    std::array<std::byte, kReadBytes> buffer;
-#pragma omp for schedule(dynamic)
-    for (int64_t done = 0; done < n; done += most)
-      error.run([&] {
-        const int64_t count = std::min(n - done, most);
-        const auto part = std::span(buffer).first(static_cast<size_t>(count * size));
-        from.file->file().read(begin + done * size, part);
-        if (!decode(part, from.dtype, to.slice(done, count))) finite = false;
-      });
-  }
-  error.rethrow();
-  return finite;
-}
-
-}  // namespace
-
-void HfFolder::read(const HfBlock& block, int64_t first, const Tensor& values) const {
-  const Stored from = stored(block);
-  const int64_t n = values.elements();
-  MT_CHECK(first >= 0 && first + n <= block.stored_elements());
-  const Tensor to = values.view({n});
-  block.box.for_each_run(first, n, [&](int64_t index, int64_t place, int64_t count) {
-    if (!read_run(from, from.byte(place), to.slice(index - first, count))) throw_not_finite(*from.file, block.name);
-  });
 }
 
 void HfFolder::check_unchanged() const {

@@ -39,10 +39,6 @@ class HfFolder {
   };
   Stored stored(const HfBlock& block) const;
 
-  // Fills `values` (fp32 or fp64) with the elements of a block from its index `first` on. Throws UserError as locate
-  // does, and where a value is not finite; Error where the file has changed since it was opened.
-  void read(const HfBlock& block, int64_t first, const Tensor& values) const;
-
   // Whether the checkpoint counts a tensor of its files as a part of it: an index, if there is one, must list it.
   bool lists(const std::string& stored_name) const;
 

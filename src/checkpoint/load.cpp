@@ -77,16 +77,6 @@ void check_unused(const HfFolder& folder, const Uses& uses) {
     }
 }
 
-// Reads through the page cache to host memory.
-void read_weights(const HfFolder& folder, State& state) {
-  folder.check_unchanged();
-  for (int param = 0; param < state.size(); ++param)
-    for (const HfBlock& slice : state.spec(param).blocks)
-      if (const CountedPart part = counted_part(state, param, slice); part.to.elements() > 0)
-        folder.read(slice, part.first, part.to);
-  folder.check_unchanged();
-}
-
 // The bytes that this rank reads.
 uint64_t bytes_read(const HfFolder& folder, const State& state) {
   uint64_t bytes = 0;
@@ -108,10 +98,10 @@ std::string LoadReport::str() const {
   return fmt::format("{:.2f} GB in {:.2f} s, {:.2f} GB/s", gigabytes, seconds, gigabytes / seconds);
 }
 
-LoadReport load_weights(Ctx& ctx, const HfFolder& folder, State& state) {
+LoadReport load_weights(Ctx& ctx, const HfFolder& folder, State& state, const StoredFiles& written) {
   const auto start = std::chrono::steady_clock::now();
   check_weights(folder, state);
-  ctx.like_gpu() ? stream_weights(ctx, folder, state) : read_weights(folder, state);
+  stream_weights(ctx, folder, state, written);
   const uint64_t read_again = fill_added_rows(ctx, folder, state);
   for (int param = 0; param < state.size(); ++param) state.publish(ctx, param);
   state.share_weights(ctx);

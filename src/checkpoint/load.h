@@ -4,6 +4,7 @@
 #include <string>
 
 #include "checkpoint/hf_folder.h"
+#include "checkpoint/stored_file.h"
 #include "state/state.h"
 
 namespace mixtune {
@@ -23,7 +24,8 @@ struct LoadReport {
 
 // Fills every weight of `state` and its master, after check_weights; they are there when it returns. All ranks call
 // this: on CPUs they read every byte of the folder once between them, and send each other the rest. Rows that the
-// folder lacks (HfBlock::added) are made of those that it has (added_rows.h).
-LoadReport load_weights(Ctx& ctx, const HfFolder& folder, State& state);
+// folder lacks (HfBlock::added) are made of those that it has (added_rows.h). `written`: what the folder's files were,
+// by their names, or nothing; throws UserError where a tensor is another.
+LoadReport load_weights(Ctx& ctx, const HfFolder& folder, State& state, const StoredFiles& written = {});
 
 }  // namespace mixtune

@@ -108,20 +108,6 @@ TEST_F(Load, RanksTogetherReadEveryByteOnce) {
   EXPECT_EQ(difference(together, state_), "");
 }
 
-TEST_F(Load, ABoxOfATensor) {
-  write(packed_form(state_));
-  const std::string name = "model.layers.1.block_sparse_moe.experts.2.w3.weight";
-  const Box whole({6, 8});
-  const auto tensors = hub_form(state_);
-  const auto& values = std::ranges::find(tensors, name, [](const TestTensor& t) { return t.entry.name; })->values;
-  for (const Box& box : {whole.cut(0, 3, 2), whole.cut(1, 2, 5), whole.cut(0, 1, 4).cut(1, 7, 1)})
-    for (const int64_t first : {int64_t{0}, box.elements() / 3}) {
-      std::vector<float> read(box.elements() - first);
-      HfFolder(folder_.path()).read({name, box}, first, host_tensor(read.data(), {std::ssize(read)}));
-      for (size_t i = 0; i < read.size(); ++i) EXPECT_EQ(read[i], values[box.place(first + static_cast<int64_t>(i))]);
-    }
-}
-
 TEST_F(Load, MissingTensors) {
   for (const TestTensor& left_out : hub_form(state_)) {
     std::vector<TestTensor> tensors = hub_form(state_);

@@ -38,12 +38,12 @@ size_t cached_pages(const InputFile& file) {
 
 class ReadAheadTest : public testing::Test {
  protected:
-  const UncachedFile& add_file(size_t size) {
+  const UncachedFile& add_file(size_t size, PageCache cache = PageCache::kPassedBy) {
     contents_.push_back(random_bytes(size, 1000 * contents_.size()));
     const std::string path = folder_ / fmt::format("file{}", contents_.size());
     put(path, contents_.back());
     opened_.emplace_back(path);
-    return files_.emplace_back(opened_.back());
+    return files_.emplace_back(opened_.back(), cache);
   }
 
   ReadPlan plan(std::vector<Stretch> stretches, size_t buffers, int threads) {
@@ -124,6 +124,17 @@ TEST_F(ReadAheadTest, LeavesThePageCacheAsItWas) {
   if (cached_pages(opened_[0]) > 0) GTEST_SKIP() << "this file system lives in the page cache";
   expect_reads(stretches, 8, 4, 1);
   EXPECT_EQ(cached_pages(opened_[0]), 0u);
+}
+
+TEST_F(ReadAheadTest, MayKeepWhatItReads) {
+  constexpr size_t kSize = 256 * kBlock;
+  const UncachedFile& file = add_file(kSize, PageCache::kUsed);
+  evict(opened_[0].path());
+  std::vector<Stretch> stretches;
+  for (size_t begin = 0; begin < kSize; begin += kBufferBytes)
+    stretches.push_back({&file, begin, begin + kBufferBytes});
+  expect_reads(stretches, 8, 4, 1);
+  EXPECT_EQ(cached_pages(opened_[0]), kSize / kBlock);
 }
 
 TEST_F(ReadAheadTest, ErrorsReachTheUserOfTheirStretch) {

@@ -12,7 +12,7 @@
 #include "checkpoint/load.h"
 #include "checkpoint/model_folder.h"
 #include "checkpoint/safetensors_writer.h"
-#include "checkpoint/test_model.h"
+#include "checkpoint/test_tensors.h"
 #include "kernels/cast.h"
 #include "kernels/testing.h"
 
@@ -67,8 +67,8 @@ TEST_F(Save, MixedTypesAreKept) {
   fill(state, DType::kBF16);
   make_source(source_, DType::kBF16);
   std::vector<TensorEntry> table;
-  const HfFolder original(source_);
-  for (const auto& [name, tensor] : original.files()[0].tensors())
+  const SafetensorsFile original(source_ + "/" + kWeightsFile);
+  for (const auto& [name, tensor] : original.tensors())
     table.push_back({name, name.ends_with("norm.weight") ? DType::kF32 : DType::kBF16, tensor.shape});
   const std::string mixed = folder_ / "mixed";
   std::filesystem::create_directory(mixed);
@@ -76,8 +76,7 @@ TEST_F(Save, MixedTypesAreKept) {
   SafetensorsWriter writer(mixed + "/" + kWeightsFile, table);
   for (size_t i = 0; i < table.size(); ++i) {
     const TensorEntry& entry = table[i];
-    std::vector<float> values(entry.shape.elements());
-    original.read({entry.name, Box(entry.shape)}, 0, host_tensor(values.data(), entry.shape));
+    const std::vector<float> values = stored_values(original, entry.name);
     std::vector<BF16> narrow_values;
     for (const float value : values) narrow_values.push_back(to_bf16(value));
     writer.write(
@@ -193,9 +192,7 @@ TEST_F(Save, WhatIsNotLoadedIsSavedAsItIsHeld) {
   const HfFolder saved(out_);
   EXPECT_EQ(*saved.locate("added.weight", shape).stored->dtype, DType::kBF16);
   EXPECT_EQ(*saved.locate("model.norm.weight", {8}).stored->dtype, DType::kF32);
-  std::vector<float> values(shape.elements());
-  saved.read({"added.weight", Box(shape)}, 0, host_tensor(values.data(), shape));
-  EXPECT_EQ(values, std::vector<float>(values.size(), 3));
+  EXPECT_EQ(stored_values(saved.files()[0], "added.weight"), std::vector<float>(shape.elements(), 3));
 }
 
 TEST_F(Save, NeverWritesOverAnything) {

@@ -1,5 +1,7 @@
 #include "checkpoint/stored_file.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <span>
 #include <utility>
@@ -63,6 +65,14 @@ StoredFile stored_file(std::string_view content) {
   Xxh3 hash;
   hash.add(std::as_bytes(std::span(content)));
   return {content.size(), hash.take()};
+}
+
+std::string changed_bytes(const std::string& now, const std::string& was) {
+  return fmt::format("its bytes are not those that were written (XXH3 {}, was {})", now, printable(was, 32));
+}
+
+std::string changed_tensor(const std::string& name, const std::string& now, const std::string& was) {
+  return fmt::format("tensor {}: {}", printable(name, 200), changed_bytes(now, was));
 }
 
 StoredFile digest_file(const std::string& path, const std::function<void()>& advanced) {

@@ -23,6 +23,11 @@ using StoredFiles = std::map<std::string, StoredFile>;
 // Of a file with this content, which is no safetensors file.
 StoredFile stored_file(std::string_view content);
 
+// What is wrong with bytes, or with those of a tensor, whose digest is another: "its bytes are not those that were
+// written (XXH3 c114167d8ce35fbd, was 19dede72f68de963)".
+std::string changed_bytes(const std::string& now, const std::string& was);
+std::string changed_tensor(const std::string& name, const std::string& now, const std::string& was);
+
 // The size and digests of a file, read once; `advanced`, if any, is called every 16 MiB. Throws as InputFile does, and
 // Error where it changes meanwhile.
 StoredFile digest_file(const std::string& path, const std::function<void()>& advanced = {});

@@ -18,10 +18,22 @@ namespace mixtune {
 namespace {
 
 constexpr uint64_t kBlock = UncachedFile::kBlock;
-constexpr uint64_t kBufferBytes = 16 << 20;
 constexpr size_t kBuffers = 16;
 constexpr size_t kReaders = 8;  // at once: what a fast drive, or several striped ones, need
 constexpr size_t kCopying = 2;  // buffers that the device may be copying from
+
+// The way from files to a device.
+struct Way {
+  uint64_t buffer_bytes;
+  HostMemory memory;
+  PageCache cache;
+};
+
+// On the CPU the processors' caches hold what is in the ring, and files are kept for the next command.
+Way way_to(const Ctx& ctx) {
+  if (ctx.gpu == nullptr) return {1 << 20, HostMemory::kPageable, PageCache::kUsed};
+  return {16 << 20, HostMemory::kPinned, PageCache::kPassedBy};
+}
 
 using OpenFiles = std::map<const SafetensorsFile*, UncachedFile>;
 
@@ -49,8 +61,8 @@ struct Cut {
   }
 };
 
-// Cuts the uses into stretches. Cuts no element in two.
-Cut cut(const std::vector<StreamUse>& uses, const OpenFiles& files) {
+// Cuts the uses into stretches whose blocks fit into `most` bytes. Cuts no element in two.
+Cut cut(const std::vector<StreamUse>& uses, const OpenFiles& files, uint64_t most) {
   Cut result;
   uint64_t limit = 0;  // of the last stretch: so far its buffer reaches
   for (const StreamUse& use : uses) {
@@ -64,7 +76,7 @@ Cut cut(const std::vector<StreamUse>& uses, const OpenFiles& files) {
       if (!goes_on) {
         result.stretches.push_back({file, begin, begin});
         result.parts.emplace_back();
-        limit = begin / kBlock * kBlock + kBufferBytes;
+        limit = begin / kBlock * kBlock + most;
       }
       const auto count = std::min(n - done, static_cast<int64_t>((limit - begin) / size));
       Stretch& stretch = result.stretches.back();
@@ -82,17 +94,17 @@ void check_unchanged(const OpenFiles& files) {
 
 }  // namespace
 
-void stream(Ctx& ctx, std::vector<StreamUse> uses) {
+void stream(Ctx& ctx, std::vector<StreamUse> uses, WrittenDigests written) {
   std::ranges::sort(uses, {}, [](const StreamUse& use) { return std::pair(use.file, use.begin); });
+  const Way way = way_to(ctx);
   OpenFiles files;
-  for (const StreamUse& use : uses) files.try_emplace(use.file, use.file->file());
+  for (const StreamUse& use : uses) files.try_emplace(use.file, use.file->file(), way.cache);
   check_unchanged(files);
-  const Cut work = cut(uses, files);
+  const Cut work = cut(uses, files, way.buffer_bytes);
   const size_t stretches = work.stretches.size(), buffer_bytes = work.buffer_bytes();
   const size_t ring_bytes = std::clamp<size_t>(stretches, 1, kBuffers) * buffer_bytes;
 
-  const Memory memory("weights being read", {}, ring_bytes + kBlock,
-                      ctx.gpu == nullptr ? HostMemory::kPageable : HostMemory::kPinned);
+  const Memory memory("weights being read", {}, ring_bytes + kBlock, way.memory);
   auto* const ring = reinterpret_cast<std::byte*>(align_up(reinterpret_cast<uintptr_t>(memory.data()), kBlock));
   const auto check_finite = [&](size_t stretch, std::span<const std::byte> bytes) {
     for (const Part& part : work.parts[stretch])
@@ -112,7 +124,9 @@ void stream(Ctx& ctx, std::vector<StreamUse> uses) {
     const std::span<const std::byte> bytes = read_ahead.next();
     for (const Part& part : work.parts[i]) upload(ctx, part.of(bytes), part.dtype(), part.to);
     copied[i % kCopying].set(ctx);
+    written.add(*work.parts[i].front().use->file, work.stretches[i].begin, bytes);  // beside the copying
   }
+  written.finish();
   wait(ctx);
   check_unchanged(files);
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "checkpoint/safetensors.h"
+#include "checkpoint/written_digests.h"
 #include "tensor/ctx.h"
 
 namespace mixtune {
@@ -18,9 +19,10 @@ struct StreamUse {
   const std::string* name;  // for messages
 };
 
-// Fills all tensors; they are there when this returns. Takes 256 MiB of host memory, the ring, whatever their size; and
-// of the ctx's stack a buffer's size (16 MiB) where types differ. Throws UserError where a value is not finite, and
-// Error where a file cannot be read or has changed since it was opened.
-void stream(Ctx& ctx, std::vector<StreamUse> uses);
+// Fills all tensors; they are there when this returns. Takes 256 MiB of host memory, the ring, whatever their size (on
+// the CPU 16 MiB); and of the ctx's stack a buffer's size (16 MiB; 1 MiB) where types differ. Throws UserError where a
+// value is not finite or a tensor is not as it was written, and Error where a file cannot be read or has changed since
+// it was opened.
+void stream(Ctx& ctx, std::vector<StreamUse> uses, WrittenDigests written);
 
 }  // namespace mixtune

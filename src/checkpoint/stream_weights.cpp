@@ -5,7 +5,7 @@
 
 namespace mixtune {
 
-void stream_weights(Ctx& ctx, const HfFolder& folder, State& state) {
+void stream_weights(Ctx& ctx, const HfFolder& folder, State& state, const StoredFiles& written) {
   std::vector<StreamUse> uses;
   for (int param = 0; param < state.size(); ++param)
     for (const HfBlock& slice : state.spec(param).blocks) {
@@ -18,7 +18,7 @@ void stream_weights(Ctx& ctx, const HfFolder& folder, State& state) {
       });
     }
   folder.check_unchanged();
-  stream(ctx, std::move(uses));
+  stream(ctx, std::move(uses), {folder.path(), written});
   folder.check_unchanged();
 }
 

@@ -115,6 +115,21 @@ TEST_F(Stream, PackedLayout) {
   expect_streams(wide, {}, {});
 }
 
+TEST_F(Stream, ABoxOfATensor) {
+  State wide = small_state();
+  fill(wide);
+  write(packed_form(wide));
+  const std::string name = "model.layers.1.block_sparse_moe.experts.2.w3.weight";
+  auto tensors = hub_form(wide);
+  const std::vector<float>& values = named(tensors, name).values;
+  const Box whole({6, 8});
+  for (const Box& box : {whole.cut(0, 3, 2), whole.cut(1, 2, 5), whole.cut(0, 1, 4).cut(1, 7, 1)}) {
+    State state({{"part", box.shape(), {{name, box}}}}, {}, DType::kF32, State::Purpose::kInference);
+    stream_weights(ctx_, HfFolder(folder_.path()), state);
+    for (int64_t i = 0; i < box.elements(); ++i) EXPECT_EQ(state.weight(0).as<float>()[i], values[box.place(i)]);
+  }
+}
+
 TEST_F(Stream, Shards) {
   State wide = small_state();
   fill(wide, DType::kBF16);

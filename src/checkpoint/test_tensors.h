@@ -24,6 +24,14 @@ inline void write_tensors(const std::string& path, const std::vector<TestTensor>
   writer.finish();
 }
 
+inline std::vector<float> stored_values(const SafetensorsFile& file, std::string_view name) {
+  const StoredTensor& tensor = *file.find(name);
+  const std::string bytes = file.file().read(tensor.begin, tensor.bytes());
+  std::vector<float> values(tensor.shape.elements());
+  decode(std::as_bytes(std::span(bytes)), *tensor.dtype, host_tensor(values.data(), tensor.shape));
+  return values;
+}
+
 // The tensors of a state as the hub has them.
 inline std::vector<TestTensor> hub_form(const State& state, DType dtype = DType::kF32) {
   std::vector<TestTensor> tensors;

@@ -190,7 +190,7 @@ uint64_t training_state_bytes(const State& state, const SaveOptions& options) {
   return bytes;
 }
 
-void load_training_state(Ctx& ctx, const std::string& folder, State& state) {
+void load_training_state(Ctx& ctx, const std::string& folder, State& state, const StoredFiles& written) {
   const StateIndex index(folder, kResumeOther);
   std::vector<StreamUse> uses;
   std::set<int> finer;  // parameters with weights in the folder
@@ -204,7 +204,7 @@ void load_training_state(Ctx& ctx, const std::string& folder, State& state) {
       uses.push_back({run.file, run.begin, run.dtype, part.counted.to.slice(run.to - wanted.first, run.count), &name});
   });
   index.check_known(kept(state));
-  stream(ctx, std::move(uses));
+  stream(ctx, std::move(uses), {folder, written});
   for (const int param : finer) state.publish(ctx, param);
   state.share_weights(ctx);
   state.share_moments(ctx);

@@ -29,7 +29,8 @@ uint64_t training_state_bytes(const State& state, const SaveOptions& options);
 
 // Fills the moments of all trained parameters, and the weights that `folder`/state has, from whatever layout; the other
 // weights are as load_weights left them. Nothing in the folder is trusted: throws UserError unless it has each element
-// once. All ranks call this.
-void load_training_state(Ctx& ctx, const std::string& folder, State& state);
+// once. `written`: what the checkpoint's files were, by their paths in it, or nothing; throws UserError where a tensor
+// of state/ is another. All ranks call this.
+void load_training_state(Ctx& ctx, const std::string& folder, State& state, const StoredFiles& written = {});
 
 }  // namespace mixtune

@@ -40,8 +40,12 @@ void* map_pages(const InputFile& file) {
 
 }  // namespace
 
-UncachedFile::UncachedFile(const InputFile& file)
-    : file_(file), direct_(open_direct(file)), pages_(map_pages(file)), direct_works_(direct_.get() >= 0) {}
+UncachedFile::UncachedFile(const InputFile& file, PageCache cache)
+    : file_(file),
+      uses_cache_(cache == PageCache::kUsed),
+      direct_(uses_cache_ ? Fd(-1) : open_direct(file)),
+      pages_(uses_cache_ ? nullptr : map_pages(file)),
+      direct_works_(direct_.get() >= 0) {}
 
 UncachedFile::~UncachedFile() {
   if (pages_ != nullptr) munmap(pages_, file_.size());
@@ -51,7 +55,7 @@ std::span<const std::byte> UncachedFile::read(uint64_t begin, uint64_t end, std:
   const uint64_t start = block_start(begin);
   const size_t size = end - start;
   MT_CHECK(begin <= end && block_start(size + UncachedFile::kBlock - 1) <= buffer.size());
-  const bool cached = is_cached(start, size);
+  const bool cached = uses_cache_ || is_cached(start, size);
   const size_t done = cached ? 0 : read_direct(start, size, buffer.data());
   if (done < size) read_buffered(start + done, size - done, buffer.data() + done, cached);
   return buffer.subspan(begin - start, end - begin);

@@ -11,13 +11,16 @@
 
 namespace mixtune {
 
-// Its file stays open meanwhile. Pages that are in the page cache are read from there. Where the file system refuses
-// direct reads, pages are read through the cache and given back at once.
+enum class PageCache { kPassedBy, kUsed };
+
+// Its file stays open meanwhile. With PageCache::kUsed it is read as any other file, and the cache keeps it for who
+// reads it next. Otherwise pages that are in the page cache are read from there. Where the file system refuses direct
+// reads, pages are read through the cache and given back at once.
 class UncachedFile {
  public:
   static constexpr uint64_t kBlock = 4096;  // direct reads begin and end at its multiples
 
-  explicit UncachedFile(const InputFile& file);
+  explicit UncachedFile(const InputFile& file, PageCache cache = PageCache::kPassedBy);
   ~UncachedFile();
   UncachedFile(const UncachedFile&) = delete;
   UncachedFile& operator=(const UncachedFile&) = delete;
@@ -33,6 +36,7 @@ class UncachedFile {
   void read_buffered(uint64_t begin, size_t size, std::byte* buffer, bool keep) const;
 
   const InputFile& file_;
+  const bool uses_cache_;
   Fd direct_;
   void* pages_ = nullptr;  // a mapping, never touched, to ask what is cached; null: the kernel does not say
   mutable std::atomic<bool> direct_works_;

@@ -63,6 +63,19 @@ bool is_below(const std::string& name) {
          *path.begin() != "..";
 }
 
+// Large files are held against their digests where they are read (checkpoint/written_digests.h).
+void check_file(const std::string& checkpoint, const std::string& name, const StoredFile& was) {
+  std::error_code error;
+  const std::string where = printable_path(checkpoint + "/" + name);
+  const uintmax_t size = fs::file_size(checkpoint + "/" + name, error);
+  if (error) throw UserError(where, "is missing", kResumeOther);
+  if (size != was.size)
+    throw UserError(where, fmt::format("has {} bytes, {} were written", size, was.size), kResumeOther);
+  if (name.ends_with(".safetensors")) return;
+  if (const StoredFile now = digest_file(path_within(checkpoint, name, kResumeOther)); now.xxh3 != was.xxh3)
+    throw UserError(where, changed_bytes(now.xxh3, was.xxh3), kResumeOther);
+}
+
 }  // namespace
 
 json describe_files(const StoredFiles& files) {
@@ -143,15 +156,7 @@ Manifest read_manifest_alone(const std::string& checkpoint) {
 
 Manifest read_manifest(const std::string& checkpoint) {
   Manifest manifest = read_manifest_alone(checkpoint);
-  for (const auto& [name, file] : manifest.files) {
-    std::error_code error;
-    const std::string whole = checkpoint + "/" + name;
-    const uintmax_t size = fs::file_size(whole, error);
-    if (error) throw UserError(printable_path(whole), "is missing", kResumeOther);
-    if (size != file.size)
-      throw UserError(printable_path(whole), fmt::format("has {} bytes, {} were written", size, file.size),
-                      kResumeOther);
-  }
+  for (const auto& [name, file] : manifest.files) check_file(checkpoint, name, file);
   return manifest;
 }
 

@@ -60,7 +60,8 @@ Manifest parse_manifest(const std::string& text, const std::string& where);
 bool has_manifest(const std::string& checkpoint);
 // Throws UserError where there is none, or it is of another step than the folder's name says. Reads nothing else.
 Manifest read_manifest_alone(const std::string& checkpoint);
-// Throws UserError also where a file is missing or of another size than it says.
+// Throws UserError also where a file is missing or of another size than it says, or has other bytes; safetensors files
+// are not read for that.
 Manifest read_manifest(const std::string& checkpoint);
 
 // The files below a folder, by their path in it.

@@ -78,9 +78,14 @@ TEST(Manifests, FilesAreAllThereAndWhole) {
   const TempFolder folder;
   fs::create_directory(folder / "state");
   put(folder / "state/a", "abc");
-  put(folder / "state/b", "123456789");
-  put(folder / kManifestFile, format_manifest(kWritten));
+  put(folder / "state/b.safetensors", "123456789");
+  Manifest manifest = {.step = 12};
+  manifest.files = {{"state/a", digest_file(folder / "state/a")},
+                    {"state/b.safetensors", {.size = 9, .xxh3 = "of other bytes: it is not read"}}};
+  put(folder / kManifestFile, format_manifest(manifest));
   EXPECT_EQ(read_manifest(folder.path()).step, 12);
+  put(folder / "state/a", "abd");
+  expect_user_error([&] { read_manifest(folder.path()); }, {"state/a: its bytes are not those that were written"});
   put(folder / "state/a", "ab");
   expect_user_error([&] { read_manifest(folder.path()); }, {"state/a: has 2 bytes, 3 were written"});
   fs::remove(folder / "state/a");

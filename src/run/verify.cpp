@@ -17,16 +17,12 @@ namespace fs = std::filesystem;
 constexpr const char* kGetCopy = "get the file from a copy of the checkpoint, or use another checkpoint";
 constexpr size_t kMostTensors = 20;  // that are named of one file
 
-std::string changed(const std::string& now, const std::string& was) {
-  return fmt::format("bytes are not those that were written (XXH3 {}, was {})", now, printable(was, 32));
-}
-
 // What of a file whose digest differs is not as it was. Its header is where it no longer names the same tensors, or
 // where all of them are as they were.
 void add_faults(const std::string& where, const StoredFile& now, const StoredFile& was,
                 std::vector<UserError>& faults) {
   if (was.tensors.empty()) {
-    faults.emplace_back(where, fmt::format("its {}", changed(now.xxh3, was.xxh3)), kGetCopy);
+    faults.emplace_back(where, changed_bytes(now.xxh3, was.xxh3), kGetCopy);
     return;
   }
   size_t missing = 0, bad = 0;
@@ -34,8 +30,7 @@ void add_faults(const std::string& where, const StoredFile& now, const StoredFil
     const auto found = now.tensors.find(name);
     if (found == now.tensors.end()) ++missing;
     if (found == now.tensors.end() || found->second == digest || ++bad > kMostTensors) continue;
-    faults.emplace_back(where, fmt::format("tensor {}: its {}", printable(name, 200), changed(found->second, digest)),
-                        kGetCopy);
+    faults.emplace_back(where, changed_tensor(name, found->second, digest), kGetCopy);
   }
   if (bad > kMostTensors)
     faults.emplace_back(where, fmt::format("{} more tensors are not as they were written", bad - kMostTensors),

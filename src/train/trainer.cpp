@@ -100,10 +100,11 @@ void Trainer::make_saver() {
 
 void Trainer::load() {
   if (resumed_) check_contract(resumed_->contract, contract_, config_);
-  const LoadReport loaded = load_weights(instance_.ctx(), folder_.weights(), instance_.state());
+  const StoredFiles written = resumed_ ? resumed_->files : StoredFiles();
+  const LoadReport loaded = load_weights(instance_.ctx(), folder_.weights(), instance_.state(), written);
   if (leads()) log_info("loaded {}{}", loaded.str(), instance_.ranks().grid.world > 1 ? ", this rank's share" : "");
   if (!resumed_) return;
-  load_training_state(instance_.ctx(), config_.model.model_name_or_path, instance_.state());
+  load_training_state(instance_.ctx(), config_.model.model_name_or_path, instance_.state(), written);
   first_step_ = resumed_->step + 1;
 }
 

@@ -11,6 +11,7 @@ namespace {
 const Args kOne = {"--per_device_train_batch_size=4"};
 const Args kFour = {"--nproc=4", "--expert_model_parallel_size=2", "--per_device_train_batch_size=1"};
 const Args kTwo = {"--nproc=2", "--zero_stage=0", "--per_device_train_batch_size=2"};
+const Args kTwoSharded = {"--nproc=2", "--zero_stage=1", "--per_device_train_batch_size=2"};
 const Args kTwoByExperts = {"--nproc=2", "--expert_model_parallel_size=2", "--per_device_train_batch_size=2"};
 
 // Those that this machine has: a rank has a GPU to itself.
@@ -42,10 +43,14 @@ class Resume : public RankRuns {
     write(path(out + "/metrics.jsonl"), read(path(out + "/metrics.jsonl")) + "{\"step\":6,\"lo");
   }
 
-  Outcome resumed(const std::string& out, const Args& layout, const Args& more = {}) const {
+  static Args six_steps_again(const std::string& out, const Args& layout, const Args& more = {}) {
     Args args = six_steps(out, layout, more);
     args.push_back("--resume_from_checkpoint=auto");
-    return run(args);
+    return args;
+  }
+
+  Outcome resumed(const std::string& out, const Args& layout, const Args& more = {}) const {
+    return run(six_steps_again(out, layout, more));
   }
 
   // The records, less what depends on the machine.
@@ -247,14 +252,62 @@ TEST_F(Resume, NewerCheckpointsAreNotLostUnasked) {
 
 TEST_F(Resume, WhatIsNotWholeIsPassedOver) {
   done(six_steps("whole", kOne));
+  const auto expect_passed_over = [&](const std::string& why) {
+    const Outcome outcome = resumed("out", kOne);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    expect_part(outcome.err, why);
+    expect_part(outcome.err, "checkpoint-4: the run goes on after step 4");
+    expect_part(outcome.err, "checkpoint-6 is not whole: it is now ");
+    expect_same_weights(path("whole/checkpoint-6"), path("out/checkpoint-6"));
+    fs::remove_all(path("out"));
+  };
   fs::copy(path("whole"), path("out"), fs::copy_options::recursive);
   fs::resize_file(path("out/checkpoint-6/state/rank-00000-00001.safetensors"), 100);
-  const Outcome outcome = resumed("out", kOne);
-  EXPECT_EQ(outcome.code, 0) << outcome.err;
-  expect_part(outcome.err, "rank-00000-00001.safetensors: has 100 bytes");
-  expect_part(outcome.err, "checkpoint-4: the run goes on after step 4");
-  expect_part(outcome.err, "checkpoint-6 is not whole: it is now ");
-  expect_same_weights(path("whole/checkpoint-6"), path("out/checkpoint-6"));
+  expect_passed_over("rank-00000-00001.safetensors: has 100 bytes");
+  fs::copy(path("whole"), path("out"), fs::copy_options::recursive);
+  std::string text = read(path("out/checkpoint-6/config.json"));
+  text.replace(text.find("10000.0"), 5, "20000");
+  write(path("out/checkpoint-6/config.json"), text);
+  expect_passed_over("checkpoint-6/config.json: its bytes are not those that were written (XXH3 ");
+}
+
+// What a disk or a copy did to weights, moments, and weights that state/ has finer; in parts that several ranks read.
+TEST_F(Resume, AFlippedByteIsNamedByEveryLayout) {
+  const Args bf16 = {"--save_dtype=bf16"};
+  for (const auto& [wrote, goes_on] : std::vector<std::pair<Args, Args>>{
+           {kFour, kOne}, {kOne, kTwoByExperts}, {kOne, kTwoSharded}, {kFour, kTwoSharded}}) {
+    if (on_gpus() && promised_gpus() < 4) GTEST_SKIP() << "a layout of four ranks needs as many GPUs";
+    done(six_steps("out", wrote, bf16));
+    cut_after("out", 2);
+    for (const std::string tensor :
+         {"model.embed_tokens.weight", "model.layers.0.block_sparse_moe.experts.1.w2.weight"})
+      for (const std::string kind : {"", ".weight", ".exp_avg", ".exp_avg_sq"}) {
+        const StoredPlace place = find_entry(path("out/checkpoint-2"), tensor + kind);
+        SCOPED_TRACE(fmt::format("{} of {}, {}", place.entry, place.file.string(), fmt::join(goes_on, " ")));
+        const std::string sound = read(place.file);
+        std::string flipped = sound;
+        flipped.at(place.last) = static_cast<char>(flipped.at(place.last) ^ 1);
+        write(place.file, flipped);
+        expect_refused(goes_on, bf16,
+                       {fs::relative(place.file, path(".")).string() + ": tensor " + place.entry +
+                            ": its bytes are not those that were written (XXH3 ",
+                        "; resume from another checkpoint, or get the file from a copy of this one"});
+        write(place.file, sound);
+      }
+    done(six_steps_again("out", goes_on, bf16));
+    fs::remove_all(path("out"));
+  }
+}
+
+// Which of two ranks sees it first, as what it is or as another digest, is not said.
+TEST_F(Resume, ANaNInATensorOfSeveralRanksHasOneLine) {
+  done(six_steps("out", kOne));
+  cut_after("out", 2);
+  const StoredPlace place = find_entry(path("out/checkpoint-2"), "model.embed_tokens.weight");
+  std::string damaged = read(place.file);
+  damaged.replace(place.last, 4, "\xff\xff\xff\xff");
+  write(place.file, damaged);
+  for (int i = 0; i < 4; ++i) expect_refused(kTwoSharded, {}, {place.file.filename(), "model.embed_tokens.weight"});
 }
 
 TEST_F(Resume, WhereNoneIsWholeNothingIsReplacedUnasked) {

@@ -16,6 +16,31 @@
 
 namespace mixtune {
 
+// An entry of a safetensors file, and where in the file its last element begins.
+struct StoredPlace {
+  std::filesystem::path file;
+  std::string entry;
+  size_t last = 0;
+};
+
+// The first entry below a folder with this name, or (in state/) with a part of what has it.
+inline StoredPlace find_entry(const std::filesystem::path& folder, const std::string& name) {
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const std::string bytes = read(entry.path());
+    uint64_t size = 0;
+    std::memcpy(&size, bytes.data(), sizeof(size));
+    const nlohmann::json header = nlohmann::json::parse(bytes.substr(sizeof(size), size));
+    for (const auto& [found, tensor] : header.items()) {
+      if (found != name && !found.starts_with(name + " ")) continue;
+      const size_t end = tensor["data_offsets"][1], element = tensor["dtype"] == "F32" ? 4 : 2;
+      return {entry.path(), found, sizeof(size) + size + end - element};
+    }
+  }
+  ADD_FAILURE() << "no entry " << name;
+  return {};
+}
+
 struct Stored {
   std::string file;
   std::vector<float> values;
