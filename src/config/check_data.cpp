@@ -32,9 +32,11 @@ void check_validation(const Config& config) {
   if (file && share) refuse_both(config.where("validation_split_percentage"), "validation_file");
   if (file && split) refuse_both(split_where, "validation_file");
   if (share && split) refuse_both(split_where, "validation_split_percentage");
-  if (config.output.eval_steps > 0 && !file && !share && !split)
-    throw UserError(config.where("eval_steps"), "there is no validation data",
-                    "set validation_file, validation_split_percentage or split, or remove eval_steps");
+  for (const auto& [key, is_set] :
+       {std::pair("eval_steps", config.output.eval_steps > 0), std::pair("eval_on_start", config.output.eval_on_start)})
+    if (is_set && !file && !share && !split)
+      throw UserError(config.where(key), "there is no validation data",
+                      fmt::format("set validation_file, validation_split_percentage or split, or remove {}", key));
 }
 
 constexpr const char* kFormat = "dataset_format: megatron";

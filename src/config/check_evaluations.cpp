@@ -30,10 +30,11 @@ void check_evaluations(const Config& config) {
 
 void check_has_validation(const Config& config, bool has_validation) {
   if (has_validation) return;
-  for (const auto& [key, is_set] : {std::pair("load_best_model_at_end", config.output.load_best_model_at_end),
+  for (const auto& [key, is_set] : {std::pair("eval_on_start", config.output.eval_on_start),
+                                    std::pair("load_best_model_at_end", config.output.load_best_model_at_end),
                                     std::pair("early_stopping_patience", config.output.early_stopping_patience > 0)})
     if (is_set)
-      throw UserError(config.where(key), "goes by evaluations, and no data are left for validation",
+      throw UserError(config.where(key), "needs evaluations, and no data are left for validation",
                       "give validation a weight in split, or set validation_file");
 }
 

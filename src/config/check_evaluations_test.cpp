@@ -55,7 +55,7 @@ TEST(CheckEvaluations, BothNeedValidationData) {
     FAIL() << "no error";
   } catch (const UserError& error) {
     EXPECT_EQ(std::string(error.what()),
-              "run.yaml:1: early_stopping_patience: goes by evaluations, and no data are left for validation; "
+              "run.yaml:1: early_stopping_patience: needs evaluations, and no data are left for validation; "
               "give validation a weight in split, or set validation_file");
   }
 }

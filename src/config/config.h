@@ -128,6 +128,7 @@ struct OptimizerSettings {
 struct OutputSettings {
   std::string output_dir;
   bool overwrite_output_dir = false;
+  bool eval_on_start = false;              // before the first step
   int64_t eval_steps = 0;                  // 0: only at the end, if there is validation data
   int64_t save_steps = 500;                // 0: only at the end
   std::string resume_from_checkpoint;      // "auto", or a folder; empty: the run begins

@@ -188,6 +188,9 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(BadText{"validation_file: v\nvalidation_split_percentage: 5\n",
                             "run.yaml:2: validation_split_percentage: there is a validation_file too"},
                     BadText{"eval_steps: 5\n", "run.yaml:1: eval_steps: there is no validation data"},
+                    BadText{"eval_on_start: true\n",
+                            "run.yaml:1: eval_on_start: there is no validation data; set validation_file, "
+                            "validation_split_percentage or split, or remove eval_on_start"},
                     BadText{"max_seq_length: 1048576\nper_device_train_batch_size: 65536\n",
                             "run.yaml:1: max_seq_length: 65536 rows of 1048576 tokens are too many"}));
 

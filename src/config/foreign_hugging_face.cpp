@@ -67,7 +67,6 @@ constexpr std::array kHuggingFaceKeys = {
     ForeignKey{kHf, "use_liger_kernel", "", kOwnKernels},
     ForeignKey{kHf, "eval_strategy", "eval_steps", "alone; 0: only at the end"},
     ForeignKey{kHf, "evaluation_strategy", "eval_steps", "alone; 0: only at the end"},
-    ForeignKey{kHf, "eval_on_start", "", "not supported yet; `mixtune evaluate` takes the checkpoint to start from"},
     ForeignKey{kHf, "eval_delay", "", "not supported"},
     ForeignKey{kHf, "eval_accumulation_steps", "", "not needed: evaluation keeps sums alone"},
     ForeignKey{kHf, "max_eval_samples", "", "not supported: give a shorter `validation_file`"},

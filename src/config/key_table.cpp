@@ -5,83 +5,11 @@
 #include <type_traits>
 #include <utility>
 
+#include "config/choices.h"
+
 namespace mixtune {
 
 namespace {
-
-// One list of names per enum, in the order of its values.
-template <class Enum>
-std::vector<std::string_view> names();
-template <>
-std::vector<std::string_view> names<DatasetFormat>() {
-  return {"auto", "messages", "instruction", "prompt_completion", "text", "tokenized", "megatron"};
-}
-template <>
-std::vector<std::string_view> names<ChatTemplateName>() {
-  return {"auto",   "mistral-v1", "mistral-v2", "mistral-v3", "mistral-v3-tekken",
-          "chatml", "zephyr",     "vicuna",     "alpaca",     "llama-2"};
-}
-template <>
-std::vector<std::string_view> names<LongDocuments>() {
-  return {"auto", "truncate", "split", "error"};
-}
-template <>
-std::vector<std::string_view> names<Schedule>() {
-  return {"constant",
-          "linear",
-          "cosine",
-          "constant_with_warmup",
-          "cosine_with_min_lr",
-          "cosine_warmup_with_min_lr",
-          "cosine_with_restarts",
-          "inverse_sqrt",
-          "polynomial",
-          "warmup_stable_decay"};
-}
-template <>
-std::vector<std::string_view> names<RouterLossType>() {
-  return {"huggingface"};
-}
-template <>
-std::vector<std::string_view> names<DeviceChoice>() {
-  return {"auto", "cpu", "cuda"};
-}
-template <>
-std::vector<std::string_view> names<Precision>() {
-  return {"fp32", "bf16", "fp8", "mxfp8"};
-}
-template <>
-std::vector<std::string_view> names<Fp8Scaling>() {
-  return {"block", "tensor"};
-}
-template <>
-std::vector<std::string_view> names<StateDType>() {
-  return {"fp32", "bf16"};
-}
-template <>
-std::vector<std::string_view> names<MasterWeights>() {
-  return {"fp32", "none"};
-}
-template <>
-std::vector<std::string_view> names<Recompute>() {
-  return {"none", "selective", "full"};
-}
-template <>
-std::vector<std::string_view> names<ExpertsImplementation>() {
-  return {"loop", "grouped"};
-}
-template <>
-std::vector<std::string_view> names<BestMetric>() {
-  return {"eval_loss", "eval_perplexity"};
-}
-template <>
-std::vector<std::string_view> names<ReportTo>() {
-  return {"none", "tensorboard"};
-}
-template <>
-std::vector<std::string_view> names<SaveDType>() {
-  return {"checkpoint", "fp32", "bf16"};
-}
 
 // How a field of type T is held in a Value.
 template <class T>
@@ -319,6 +247,8 @@ void add_run_keys(Table& table) {
   table.add("output_dir", &Config::output, &O::output_dir, "folder for checkpoints and metrics (required)", kNullable);
   table.add("overwrite_output_dir", &Config::output, &O::overwrite_output_dir,
             "replace what an earlier run left in `output_dir`");
+  table.add("eval_on_start", &Config::output, &O::eval_on_start,
+            "evaluate before the first step too, to see what training does for the model");
   table.add("eval_steps", &Config::output, &O::eval_steps,
             "evaluate every so many steps; 0: once at the end, where there is validation data", kEvery);
   table.add("save_steps", &Config::output, &O::save_steps,

@@ -25,8 +25,8 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
      // When a run ends before its last step.
      "skip_nonfinite_steps", "stop_on_divergence", "early_stopping_patience", "early_stopping_threshold",
      // What is written, and when.
-     "overwrite_output_dir", "resume_from_checkpoint", "allow_changes", "eval_steps", "save_steps", "save_total_limit",
-     "load_best_model_at_end", "metric_for_best_model", "save_every_minutes", "save_only_model",
+     "overwrite_output_dir", "resume_from_checkpoint", "allow_changes", "eval_on_start", "eval_steps", "save_steps",
+     "save_total_limit", "load_best_model_at_end", "metric_for_best_model", "save_every_minutes", "save_only_model",
      "checkpoint_host_memory", "time_limit", "max_shard_size", "logging_steps", "report_to",
      // The machine, the layout, and how exactly it computes.
      "device", "deterministic", "precision", "fp8_scaling", "fp8_power_of_two_scales", "master_weights",

@@ -65,6 +65,7 @@ class Requests {
 
 // Returns whether the run was stopped before its last step.
 bool run_steps(Trainer& trainer, Requests& requests, int64_t profiled) {
+  if (trainer.evaluation_due(0)) trainer.report(trainer.evaluate(0));
   for (int64_t step = trainer.first_step(), last = trainer.total_steps(); step <= last; ++step) {
     const auto start = std::chrono::steady_clock::now();
     trainer.report(step == profiled ? trainer.profiled_step(step) : trainer.step(step));

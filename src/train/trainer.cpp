@@ -258,16 +258,19 @@ void Trainer::finish_saving_quietly() {
 
 bool Trainer::evaluation_due(int64_t step) const {
   if (!evaluator_) return false;
+  if (step == 0) return config_.output.eval_on_start && first_step_ == 1;
   return step == total_steps_ || (config_.output.eval_steps > 0 && step % config_.output.eval_steps == 0);
 }
 
 EvalRecord Trainer::evaluate(int64_t step) {
   instance_.ranks().set_activity("evaluation");
-  last_evaluation_ = evaluator_->evaluate(step);
-  stopping_.add(metrics_of(*last_evaluation_));
-  if (const double loss = last_evaluation_->eval_loss; leads() && !std::isfinite(loss))
-    log_warning("step {}: the evaluation went bad: loss {}; training goes on", step, loss);
-  return *last_evaluation_;
+  const EvalRecord record = evaluator_->evaluate(step);
+  if (leads() && !std::isfinite(record.eval_loss))
+    log_warning("step {}: the evaluation went bad: loss {}; training goes on", step, record.eval_loss);
+  if (step == 0) return record;
+  stopping_.add(metrics_of(record));
+  last_evaluation_ = record;
+  return record;
 }
 
 void Trainer::say_ended_early(int64_t step) const {

@@ -53,8 +53,10 @@ class Trainer {
   bool leads() const { return instance_.ranks().grid.rank == 0; }
   // Whether a file SAVE lies in output_dir, and no checkpoint is being written. For rank 0.
   bool save_wanted() const { return !saver_->is_busy() && output_->save_wanted(); }
+  // After `step`; 0: before the first one of a run that begins.
   bool evaluation_due(int64_t step) const;
-  // Warns where the loss is not finite: training goes on, and finish() throws.
+  // Warns where the loss is not finite: training goes on, and finish() throws if it was the last one. What comes
+  // before training, at step 0, is shown alone: it is no improvement, and nothing is judged by it.
   EvalRecord evaluate(int64_t step);
   // Whether the last evaluation ends the run (EarlyStopping); say_ended_early() says so.
   bool ended_early() const { return stopping_.has_ended(); }

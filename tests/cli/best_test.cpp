@@ -187,6 +187,36 @@ TEST_F(Best, AnEarlyEndIsSaved) {
   EXPECT_EQ(checkpoints("out"), std::vector<std::string>{fmt::format("checkpoint-{}", end)});
 }
 
+// The model that a run begins with is evaluated, once; all else is as it is without.
+TEST_F(Best, TheStartIsEvaluatedOnceAndJudgesNothing) {
+  const Args patient = {"--early_stopping_patience=3", "--load_best_model_at_end"};
+  done(steps("without", patient));
+  const auto losses = evaluations("without");
+  const int64_t best = step_of_smallest(losses);
+  const std::string said =
+      done({"evaluate", "model", "--file=others.jsonl", "--max_seq_length=64", "--per_device_train_batch_size=4"}).out;
+  Args on_start = patient;
+  on_start.push_back("--eval_on_start");
+  for (const Args& layout : {kOne, kTwo}) {
+    fs::remove_all(path("out"));
+    done(steps("out", on_start, layout));
+    auto with = evaluations("out");
+    EXPECT_EQ(metrics("out")[0]["step"], 0);
+    EXPECT_EQ(metrics("out")[1]["step"], 1);
+    expect_part(said, fmt::format("loss        {:.5f}", with.at(0)));
+    EXPECT_GT(with.at(0), losses.at(best));
+    with.erase(0);
+    ASSERT_EQ(with.size(), losses.size());
+    for (const auto& [step, loss] : losses) EXPECT_NEAR(with.at(step), loss, layout == kOne ? 0 : 1e-4) << step;
+    EXPECT_EQ(read(path("out/best")), fmt::format("checkpoint-{}\n", best));
+  }
+  cut_after("out", 4);
+  done(steps("out", on_start, kTwo));
+  const auto records = metrics("out");
+  EXPECT_EQ(std::ranges::count_if(records, [](const auto& record) { return record["step"] == 0; }), 1);
+  EXPECT_EQ(evaluations("out").rbegin()->first, losses.rbegin()->first);
+}
+
 TEST_F(Best, WhatCannotBeIsRefusedBeforeTheFirstStep) {
   const auto refused = [&](const Args& more, const Args& parts) {
     for (const bool dry : {false, true}) {
@@ -207,7 +237,7 @@ TEST_F(Best, WhatCannotBeIsRefusedBeforeTheFirstStep) {
     if (dry) none.push_back("--dry-run");
     const Outcome outcome = run(none);
     EXPECT_EQ(outcome.code, 2) << outcome.err;
-    expect_one_error(outcome, {"--early_stopping_patience: goes by evaluations, and no data are left for validation"});
+    expect_one_error(outcome, {"--early_stopping_patience: needs evaluations, and no data are left for validation"});
   }
 }
 
