@@ -100,7 +100,7 @@ std::vector<ComparedTensor> tensors_of(const ComparedModel& a, const ComparedMod
 
 }  // namespace
 
-std::vector<ComparedTensor> compare_models(const ComparedModel& a, const ComparedModel& b) {
+std::vector<ComparedTensor> compare_models(const ComparedModel& a, const ComparedModel& b, const BytesDone& progress) {
   std::vector<ComparedTensor> tensors = tensors_of(a, b);
   ComparisonPlan plan;
   for (size_t t = 0; t < tensors.size(); ++t)
@@ -109,7 +109,7 @@ std::vector<ComparedTensor> compare_models(const ComparedModel& a, const Compare
                stored_in(b.folder, tensor.name, tensor.b->shape));
   std::vector<DifferenceSums> sums(tensors.size());
   std::vector<double> values[2];
-  read_in_turn(plan.stretches, [&](size_t i, std::span<const std::byte> bytes) {
+  const auto compare = [&](size_t i, std::span<const std::byte> bytes) {
     const ComparedPart& part = plan.parts[i / 2];
     const HfFolder::Stored& from = i % 2 == 0 ? part.a : part.b;
     std::vector<double>& wide = values[i % 2];
@@ -117,7 +117,8 @@ std::vector<ComparedTensor> compare_models(const ComparedModel& a, const Compare
     if (!decode(bytes, from.dtype, host_tensor(wide.data(), {static_cast<int64_t>(wide.size())})))
       throw_not_finite(*from.file, tensors[part.tensor].name);
     if (i % 2 == 1) sums[part.tensor].add(sums_of(values[0], values[1]));
-  });
+  };
+  read_in_turn(plan.stretches, compare, progress);
   for (size_t t = 0; t < tensors.size(); ++t) {
     if (!tensors[t].is_compared()) continue;
     tensors[t].differing = sums[t].differing;

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/progress_line.h"
 #include "checkpoint/hf_folder.h"
 #include "state/state.h"
 
@@ -35,7 +36,9 @@ struct ComparedModel {
 };
 
 // All tensors of both, in the order of `a`, then what `b` alone has. Sums are made in fp64, in an order that is always
-// the same. Reads every byte once and holds 128 MiB of them at most. Throws UserError where a value is not finite.
-std::vector<ComparedTensor> compare_models(const ComparedModel& a, const ComparedModel& b);
+// the same. Reads every byte once and holds 128 MiB of them at most; `progress`, if any, is told how far it is. Throws
+// UserError where a value is not finite.
+std::vector<ComparedTensor> compare_models(const ComparedModel& a, const ComparedModel& b,
+                                           const BytesDone& progress = {});
 
 }  // namespace mixtune

@@ -101,11 +101,11 @@ class FileConverter {
   std::vector<std::byte> narrow_;
 };
 
-void write_shards(const Shards& shards, const ExportPlan& plan, const std::string& folder) {
+void write_shards(const Shards& shards, const ExportPlan& plan, const std::string& folder, const BytesDone& progress) {
   std::optional<SafetensorsWriter> writer;
   size_t open = 0;  // the number of the writer's file
   FileConverter converted;
-  read_in_turn(plan.stretches, [&](size_t i, std::span<const std::byte> bytes) {
+  const auto write = [&](size_t i, std::span<const std::byte> bytes) {
     const ExportPart& part = plan.parts[i];
     if (!writer || part.shard != open) {
       if (writer) writer->finish();
@@ -114,7 +114,8 @@ void write_shards(const Shards& shards, const ExportPlan& plan, const std::strin
     }
     const TensorEntry& entry = shards[open][part.entry];
     writer->write(part.entry, part.first * dtype_size(entry.dtype), converted(bytes, part, entry));
-  });
+  };
+  read_in_turn(plan.stretches, write, progress);
   if (writer) writer->finish();
 }
 
@@ -128,7 +129,7 @@ void write_index(const Shards& shards, uint64_t bytes, const std::string& folder
 
 }  // namespace
 
-ExportReport export_model(const State& shape, const SaveOptions& options) {
+ExportReport export_model(const State& shape, const SaveOptions& options, const BytesDone& progress) {
   const HfFolder& source = *options.source;
   std::vector<TensorEntry> entries = new_entries(shape, options);
   ExportReport report{.tensors = entries.size()};
@@ -140,7 +141,7 @@ ExportReport export_model(const State& shape, const SaveOptions& options) {
   const ExportPlan plan = make_plan(shards, source, state, report);
   check_space(options.out_folder, report.bytes);
   StagedFolder folder(options.out_folder);
-  write_shards(shards, plan, folder.path());
+  write_shards(shards, plan, folder.path(), progress);
   write_index(shards, report.bytes, folder.path());
   for (const SideFile& file : options.side_files) write_file(folder.path() + "/" + file.name, file.content);
   write_file(folder.path() + "/" + kConfigFile, saved_config(options));

@@ -11,15 +11,17 @@
 namespace mixtune {
 
 void read_in_turn(const std::vector<FileStretch>& stretches,
-                  const std::function<void(size_t i, std::span<const std::byte> bytes)>& use) {
+                  const std::function<void(size_t i, std::span<const std::byte> bytes)>& use,
+                  const BytesDone& progress) {
   constexpr uint64_t kBlock = UncachedFile::kBlock;
   constexpr size_t kBuffers = 4;  // as many reads at once
   std::map<const InputFile*, UncachedFile> files;
   std::vector<Stretch> plan;
-  uint64_t largest = kBlock;
+  uint64_t largest = kBlock, done = 0, all = 0;
   for (const auto& [file, begin, end] : stretches) {
     MT_CHECK(begin <= end && end - begin <= kMostInTurn);
     plan.push_back({&files.try_emplace(file, *file).first->second, begin, end});
+    all += end - begin;
     largest = std::max(largest, align_up(end, kBlock) - begin / kBlock * kBlock);
   }
   const size_t buffers = std::clamp<size_t>(plan.size(), 1, kBuffers);
@@ -33,6 +35,8 @@ void read_in_turn(const std::vector<FileStretch>& stretches,
   for (size_t i = 0; i < stretches.size(); ++i) {
     use(i, ahead.next());
     ahead.release();
+    done += stretches[i].end - stretches[i].begin;
+    if (progress) progress(done, all);
   }
   for (const auto& [file, uncached] : files) file->check_unchanged();
 }

@@ -16,11 +16,17 @@ class ReadInTurn : public testing::Test {
   std::string read(const std::vector<FileStretch>& stretches) {
     std::string all;
     size_t next = 0;
-    read_in_turn(stretches, [&](size_t i, std::span<const std::byte> bytes) {
+    uint64_t told = 0;
+    const auto use = [&](size_t i, std::span<const std::byte> bytes) {
       EXPECT_EQ(i, next++);
       all.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    };
+    read_in_turn(stretches, use, [&](uint64_t done, uint64_t of) {
+      EXPECT_EQ(done, all.size());
+      told = of;
     });
     EXPECT_EQ(next, stretches.size());
+    EXPECT_EQ(told, all.size());
     return all;
   }
 

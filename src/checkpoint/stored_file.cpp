@@ -75,7 +75,7 @@ std::string changed_tensor(const std::string& name, const std::string& now, cons
   return fmt::format("tensor {}: {}", printable(name, 200), changed_bytes(now, was));
 }
 
-StoredFile digest_file(const std::string& path, const std::function<void()>& advanced) {
+StoredFile digest_file(const std::string& path, const BytesDone& progress) {
   const InputFile file(path);
   std::vector<FileStretch> stretches;
   for (uint64_t begin = 0; begin < file.size(); begin = stretches.back().end)
@@ -83,11 +83,11 @@ StoredFile digest_file(const std::string& path, const std::function<void()>& adv
   const StoredTensors tensors = tensors_of(path);
   Xxh3 whole;
   TensorDigests each(tensors);
-  read_in_turn(stretches, [&](size_t i, std::span<const std::byte> bytes) {
+  const auto add = [&](size_t i, std::span<const std::byte> bytes) {
     whole.add(bytes);
     each.add(stretches[i].begin, bytes);
-    if (advanced) advanced();
-  });
+  };
+  read_in_turn(stretches, add, progress);
   return {file.size(), whole.take(), each.take()};
 }
 

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
+
+#include "base/progress_line.h"
 
 namespace mixtune {
 
@@ -28,8 +29,8 @@ StoredFile stored_file(std::string_view content);
 std::string changed_bytes(const std::string& now, const std::string& was);
 std::string changed_tensor(const std::string& name, const std::string& now, const std::string& was);
 
-// The size and digests of a file, read once; `advanced`, if any, is called every 16 MiB. Throws as InputFile does, and
+// The size and digests of a file, read once; `progress`, if any, is told how far it is. Throws as InputFile does, and
 // Error where it changes meanwhile.
-StoredFile digest_file(const std::string& path, const std::function<void()>& advanced = {});
+StoredFile digest_file(const std::string& path, const BytesDone& progress = {});
 
 }  // namespace mixtune

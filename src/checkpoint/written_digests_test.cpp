@@ -129,6 +129,17 @@ TEST_F(WrittenDigestsTest, BytesThatAreToldTwice) {
   expect_found({{begin, end - 1}, {begin, end - 2}, {begin + 1, all().end}}, {"b", "c"});
 }
 
+// The disk has other bytes than those that are told: nobody looks.
+TEST_F(WrittenDigestsTest, NothingIsReadThatIsTold) {
+  for (uint64_t byte = all().begin; byte < good_.size(); ++byte) {
+    flip(byte);
+    const SafetensorsFile file(path_);
+    WrittenDigests digests(folder_.path(), written_);
+    for (const auto& [begin, end] : pieces({all()}, 5)) digests.add(file, begin, bytes_of_file(good_, begin, end));
+    EXPECT_NO_THROW(digests.finish());
+  }
+}
+
 TEST_F(WrittenDigestsTest, WhatHasNoDigestIsNotChecked) {
   StoredFile& file = written_.at("state/w.safetensors");
   file.tensors.erase("b");

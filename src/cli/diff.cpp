@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/json_value.h"
+#include "base/progress_line.h"
 #include "base/staged.h"
 #include "checkpoint/compare_models.h"
 #include "checkpoint/load.h"
@@ -164,10 +166,15 @@ void print_text(const std::vector<ConfigDifference>& config, const std::vector<C
   fmt::print("{}", summary(tensors));
 }
 
+std::vector<ComparedTensor> compared(const DiffSide& a, const DiffSide& b) {
+  ByteProgress progress("compared");
+  return compare_models({a.folder, a.layout}, {b.folder, b.layout}, std::ref(progress));
+}
+
 void run_diff(const DiffArguments& arguments) {
   const DiffSide a(arguments.a), b(arguments.b);
   const std::vector<ConfigDifference> config = config_differences(a.config, b.config);
-  std::vector<ComparedTensor> tensors = compare_models({a.folder, a.layout}, {b.folder, b.layout});
+  std::vector<ComparedTensor> tensors = compared(a, b);
   sort_tensors(tensors, arguments.sort);
   const bool same = config.empty() && std::ranges::all_of(tensors, &ComparedTensor::is_same);
   if (arguments.json)

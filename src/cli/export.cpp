@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/progress_line.h"
 #include "base/size.h"
 #include "base/staged.h"
 #include "checkpoint/edit_config.h"
@@ -55,6 +57,11 @@ void warn_without_tokenizer(const SaveOptions& options, const std::string& folde
                 printable_path(folder));
 }
 
+ExportReport exported(const State& layout, const SaveOptions& options) {
+  ByteProgress progress(printable_path(options.out_folder));
+  return export_model(layout, options, std::ref(progress));
+}
+
 void run_export(const ExportArguments& arguments, const Overrides& overrides) {
   const Config config = load_config(std::nullopt, overrides);  // of the keys that are flags here
   const std::string out = without_trailing_slash(arguments.out);
@@ -71,7 +78,7 @@ void run_export(const ExportArguments& arguments, const Overrides& overrides) {
   options.max_shard_size = parse_size(config.output.max_shard_size);
   warn_without_tokenizer(options, folder);
   make_parent_folder(out);
-  const ExportReport report = export_model(layout, options);
+  const ExportReport report = exported(layout, options);
   if (report.from_state > 0)
     log_info("{}: {} tensors are from its state/, which has them finer", printable_path(folder), report.from_state);
   fmt::print("{}: {} tensors, {} in {} {}\n", printable_path(out), report.tensors, format_bytes(report.bytes),

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -13,6 +14,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/output_file.h"
+#include "base/progress_line.h"
 #include "base/staged.h"
 #include "checkpoint/foreign_folder.h"
 #include "checkpoint/run_folder.h"
@@ -95,10 +97,15 @@ void refuse_data_flags(const InspectArguments& arguments, const Overrides& overr
                     "remove it, or name a file of records");
 }
 
+Verification verified(const std::string& folder) {
+  ByteProgress progress(printable_path(folder));
+  return verify_checkpoint(folder, std::ref(progress));
+}
+
 // Ends in a UserError, a line for each fault.
 void verify(const std::string& path) {
   const std::string folder = without_trailing_slash(model_folder(path));
-  const Verification found = verify_checkpoint(folder);
+  const Verification found = verified(folder);
   if (found.faults.empty())
     return print(fmt::format("{} files, {}: all as written\n", found.files, format_bytes(found.bytes)));
   std::string lines;

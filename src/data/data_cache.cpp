@@ -78,7 +78,7 @@ class EntryMaker {
 
   // Waits until the lock is given up. While its owner says something, it is alive.
   void wait() {
-    LoadProgress progress(source_.name + ", by another process", {});
+    ProgressLine progress(source_.name + ", by another process");
     std::chrono::milliseconds pause{5};
     std::string said;
     do {

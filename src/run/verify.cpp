@@ -39,7 +39,8 @@ void add_faults(const std::string& where, const StoredFile& now, const StoredFil
     faults.emplace_back(where, "its header is not the one that was written", kGetCopy);
 }
 
-void verify_file(const std::string& checkpoint, const std::string& name, const StoredFile& was, Verification& result) {
+void verify_file(const std::string& checkpoint, const std::string& name, const StoredFile& was,
+                 const BytesDone& progress, Verification& result) {
   const std::string where = printable_path(checkpoint + "/" + name);
   std::error_code error;
   const uintmax_t size = fs::file_size(checkpoint + "/" + name, error);
@@ -51,7 +52,7 @@ void verify_file(const std::string& checkpoint, const std::string& name, const S
     result.faults.emplace_back(where, fmt::format("has {} bytes, {} were written", size, was.size), kGetCopy);
     return;
   }
-  const StoredFile now = digest_file(path_within(checkpoint, name));
+  const StoredFile now = digest_file(path_within(checkpoint, name), progress);
   result.bytes += now.size;
   if (now.xxh3 != was.xxh3) add_faults(where, now, was, result.faults);
 }
@@ -64,7 +65,7 @@ void warn_of_others(const std::string& checkpoint, const Manifest& manifest) {
 
 }  // namespace
 
-Verification verify_checkpoint(const std::string& checkpoint) {
+Verification verify_checkpoint(const std::string& checkpoint, const BytesDone& progress) {
   if (!has_manifest(checkpoint))
     throw UserError(printable_path(checkpoint),
                     fmt::format("has no {}, and so no digests to hold its files against: it is a model's folder, or "
@@ -73,9 +74,14 @@ Verification verify_checkpoint(const std::string& checkpoint) {
                     "give a checkpoint-N folder that a run can go on from");
   const Manifest manifest = read_manifest_alone(checkpoint);
   Verification result{.files = manifest.files.size(), .faults = {}};
+  uint64_t all = 0;
+  for (const auto& [name, file] : manifest.files) all += file.size;
+  const auto of_a_file = [&](uint64_t done, uint64_t) {
+    if (progress) progress(result.bytes + done, all);
+  };
   for (const auto& [name, file] : manifest.files) {
     try {
-      verify_file(checkpoint, name, file, result);
+      verify_file(checkpoint, name, file, of_a_file, result);
     } catch (const Error& unreadable) {
       result.faults.emplace_back("", unreadable.what(), "");
     }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/progress_line.h"
 
 namespace mixtune {
 
@@ -16,7 +17,8 @@ struct Verification {
 };
 
 // Reads every byte of the files that the checkpoint's manifest names, and holds them against its digests. Warns of
-// files that it does not name. Throws UserError where the folder has no manifest, or a damaged one.
-Verification verify_checkpoint(const std::string& checkpoint);
+// files that it does not name. `progress`, if any, is told how far it is. Throws UserError where the folder has no
+// manifest, or a damaged one.
+Verification verify_checkpoint(const std::string& checkpoint, const BytesDone& progress = {});
 
 }  // namespace mixtune

@@ -48,6 +48,12 @@ TEST_F(Verify, WhatIsAsWrittenHasNoFault) {
   EXPECT_TRUE(found.faults.empty()) << found.faults[0].what();
   EXPECT_EQ(found.files, 2u);
   EXPECT_EQ(found.bytes, fs::file_size(weights_) + 3);
+  std::vector<uint64_t> done;
+  verify_checkpoint(folder_.path(), [&](uint64_t bytes, uint64_t all) {
+    done.push_back(bytes);
+    EXPECT_EQ(all, found.bytes);
+  });
+  EXPECT_EQ(done, (std::vector<uint64_t>{3, found.bytes}));  // a file each
 }
 
 // Bytes of the file, one at a time: a tensor's own is named by the tensor, any other is the header's.
