@@ -167,6 +167,23 @@ TEST_F(WrittenDigestsTest, OfSeveralFiles) {
       digests.add(other, place("a").begin, bytes_of_file(good_, place("a").begin, good_.size()));
     };
     damaged ? expect_user_error(second, {path_ + ": tensor c: "}) : second();
+    if (damaged) continue;
+    std::string bad = good_;
+    bad.at(place("a").begin) ^= 1;
+    digests.add(file, begin, bytes_of_file(content, begin, good_.size()));
+    expect_user_error([&] { digests.add(other, place("a").begin, bytes_of_file(bad, place("a").begin, good_.size())); },
+                      {"x.safetensors: tensor a: "});
+  }
+}
+
+TEST_F(WrittenDigestsTest, NamesMayStandInAnyOrder) {
+  write({{{"z", DType::kF32, {2}}, {1, 2}}, {{"y", DType::kF32, {2}}, {3, 4}}});
+  const auto [begin, end] = place("z");
+  const std::vector<Told> told = pieces({{begin, good_.size()}}, 3);
+  EXPECT_NO_THROW(tell(told));
+  for (const uint64_t byte : {begin, end}) {
+    flip(byte);
+    expect_user_error([&] { tell(told); }, {byte == begin ? "tensor z: " : "tensor y: "});
   }
 }
 
