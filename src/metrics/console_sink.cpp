@@ -7,34 +7,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "metrics/format_numbers.h"
+
 namespace mixtune {
 
 namespace {
 
 constexpr const char* kClearLine = "\r\x1b[K";
-
-// "1,234,567"
-std::string grouped(double number) {
-  if (!std::isfinite(number)) return "-";
-  std::string digits = fmt::format("{:.0f}", number);
-  for (auto i = static_cast<int64_t>(digits.size()) - 3; i > (number < 0 ? 1 : 0); i -= 3)
-    digits.insert(static_cast<size_t>(i), 1, ',');
-  return digits;
-}
-
-// A step's time with about three digits.
-std::string step_time(double milliseconds) {
-  return milliseconds < 10 ? fmt::format("{:.1f}", milliseconds) : grouped(milliseconds);
-}
-
-// "4:05", "1:02:03", "2d 03:04"
-std::string duration(double seconds) {
-  if (!(seconds < 1e9)) return "-";
-  const auto s = std::llround(std::max(seconds, 0.0));
-  if (s >= 86400) return fmt::format("{}d {:02}:{:02}", s / 86400, s / 3600 % 24, s / 60 % 60);
-  if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
-  return fmt::format("{}:{:02}", s / 60, s % 60);
-}
 
 std::string progress(int64_t step, int64_t total) {
   return fmt::format("step {:>{}}/{}", step, fmt::formatted_size("{}", total), total);
@@ -49,6 +28,7 @@ double percent(const StepRecord& r) {
 }  // namespace
 
 void ConsoleSink::step(const StepRecord& r) {
+  summary_.add(r);
   constexpr double kSmoothing = 0.1;
   smooth_milliseconds_ += (smooth_milliseconds_ == 0 ? 1 : kSmoothing) * (r.milliseconds - smooth_milliseconds_);
   total_steps_ = r.total_steps;
@@ -58,11 +38,12 @@ void ConsoleSink::step(const StepRecord& r) {
   print(fmt::format("{}  {:5.1f}%  loss {:8.4f}  lm {:8.4f}  aux {:6.3f}  grad {:9.3g}  lr {:.3e}  "
                     "{:>9} tok/s  {:>7} ms  ETA {:>7}",
                     progress(r.step, r.total_steps), percent(r), r.loss, r.lm_loss, r.aux_loss, r.grad_norm,
-                    r.learning_rate, grouped(r.tokens_per_second), step_time(r.milliseconds), duration(left)),
+                    r.learning_rate, grouped(r.tokens_per_second), step_time(r.milliseconds), duration_text(left)),
         !logged);
 }
 
 void ConsoleSink::evaluation(const EvalRecord& r) {
+  summary_.add(r);
   print(fmt::format("{}  evaluation: lm {:.4f}  perplexity {:.4g}  on {} tokens",
                     total_steps_ > 0 ? progress(r.step, total_steps_) : fmt::format("step {}", r.step), r.eval_loss,
                     r.eval_perplexity, grouped(static_cast<double>(r.eval_tokens))),
@@ -72,6 +53,7 @@ void ConsoleSink::evaluation(const EvalRecord& r) {
 void ConsoleSink::finish() {
   if (live_) std::fputs(kClearLine, out_);
   live_ = false;
+  for (const std::string& line : summary_.lines()) print(line, false);
   std::fflush(out_);
 }
 

@@ -1,10 +1,11 @@
-// ConsoleSink: one readable line a step, for the person who watches.
+// ConsoleSink: one readable line a step, for the person who watches, and at the end what they come to.
 #pragma once
 
 #include <cstdio>
 #include <string>
 
 #include "metrics/metric_sink.h"
+#include "metrics/run_summary.h"
 
 namespace mixtune {
 
@@ -27,6 +28,7 @@ class ConsoleSink : public MetricSink {
 
   std::FILE* out_;
   Options options_;
+  RunSummary summary_;
   int64_t total_steps_ = 0;
   double smooth_milliseconds_ = 0;  // of a step, for the ETA
   bool live_ = false;               // the terminal shows a line that is to be replaced

@@ -1,0 +1,15 @@
+// How records' numbers are shown to people.
+#pragma once
+
+#include <string>
+
+namespace mixtune {
+
+// "1,234,567"; "-" where it is not finite.
+std::string grouped(double number);
+// A step's time with about three digits.
+std::string step_time(double milliseconds);
+// "4:05", "1:02:03", "2d 03:04"
+std::string duration_text(double seconds);
+
+}  // namespace mixtune

@@ -1,0 +1,71 @@
+#include "metrics/run_summary.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "metrics/format_numbers.h"
+
+namespace mixtune {
+
+namespace {
+
+// Of at least one value; of an even number the mean of the two in the middle.
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  const size_t n = values.size();
+  return (values[(n - 1) / 2] + values[n / 2]) / 2;
+}
+
+}  // namespace
+
+void RunSummary::add(const StepRecord& record) {
+  if (milliseconds_.empty()) first_step_ = record.step;
+  last_step_ = record.step;
+  tokens_ += record.tokens;
+  milliseconds_.push_back(record.milliseconds);
+  if (record.parallel) imbalances_.push_back(record.parallel->expert_imbalance);
+}
+
+void RunSummary::add(const EvalRecord& record) {
+  evaluation_milliseconds_ += record.milliseconds;
+  if (record.step == 0) {
+    before_ = record;
+    return;
+  }
+  last_ = record;
+  if (std::isfinite(record.eval_loss) && (!best_ || record.eval_loss < best_->eval_loss)) best_ = record;
+}
+
+std::vector<std::string> RunSummary::lines() const {
+  if (milliseconds_.empty()) return {};
+  std::vector<std::string> lines = {steps_line()};
+  if (!imbalances_.empty())
+    lines.push_back(
+        fmt::format("expert imbalance (most / mean, of the layer where it is largest): median {:.2f}, most {:.2f}",
+                    median(imbalances_), std::ranges::max(imbalances_)));
+  if (last_) lines.push_back(evaluations_line());
+  return lines;
+}
+
+std::string RunSummary::steps_line() const {
+  const double all = std::accumulate(milliseconds_.begin(), milliseconds_.end(), 0.0);
+  std::string line =
+      fmt::format("steps {} to {}: {} tokens in {}, {} tok/s; median step {} ms", first_step_, last_step_,
+                  grouped(static_cast<double>(tokens_)), duration_text(all / 1000),
+                  grouped(all > 0 ? static_cast<double>(tokens_) / all * 1000 : 0), step_time(median(milliseconds_)));
+  if (evaluation_milliseconds_ >= 1000)
+    line += fmt::format("; {} of evaluations", duration_text(evaluation_milliseconds_ / 1000));
+  return line;
+}
+
+std::string RunSummary::evaluations_line() const {
+  std::string line = "evaluations: ";
+  if (before_) line += fmt::format("before training lm {:.4f}, ", before_->eval_loss);
+  if (best_) line += fmt::format("best lm {:.4f} (step {}), ", best_->eval_loss, best_->step);
+  return line + fmt::format("last lm {:.4f} (step {})", last_->eval_loss, last_->step);
+}
+
+}  // namespace mixtune

@@ -1,0 +1,61 @@
+#include "metrics/run_summary.h"
+
+#include <gmock/gmock.h>
+
+#include <limits>
+
+namespace mixtune {
+namespace {
+
+using testing::ElementsAre;
+
+StepRecord step_of(int64_t step, double milliseconds) {
+  return {.step = step, .tokens = 1000, .milliseconds = milliseconds};
+}
+
+EvalRecord evaluation_of(int64_t step, double loss) {
+  return {.step = step, .eval_loss = loss, .milliseconds = 1000};
+}
+
+TEST(RunSummary, OfNoStepThereIsNone) {
+  RunSummary summary;
+  EXPECT_THAT(summary.lines(), ElementsAre());
+  summary.add(evaluation_of(0, 3));
+  EXPECT_THAT(summary.lines(), ElementsAre());
+}
+
+TEST(RunSummary, OfSteps) {
+  RunSummary summary;
+  for (const double milliseconds : {5000.0, 100.0, 200.0}) summary.add(step_of(11, milliseconds));
+  summary.add(step_of(14, 300));
+  EXPECT_THAT(summary.lines(), ElementsAre("steps 11 to 14: 4,000 tokens in 0:06, 714 tok/s; median step 250 ms"));
+}
+
+TEST(RunSummary, OfEvaluations) {
+  RunSummary summary;
+  summary.add(evaluation_of(0, 4));
+  summary.add(step_of(1, 1000));
+  summary.add(evaluation_of(1, 2.5));
+  summary.add(step_of(2, 1000));
+  summary.add(evaluation_of(2, 2.25));
+  summary.add(evaluation_of(3, std::numeric_limits<double>::quiet_NaN()));
+  EXPECT_THAT(summary.lines(),
+              ElementsAre("steps 1 to 2: 2,000 tokens in 0:02, 1,000 tok/s; median step 1,000 ms; 0:04 of evaluations",
+                          "evaluations: before training lm 4.0000, best lm 2.2500 (step 2), last lm nan (step 3)"));
+}
+
+TEST(RunSummary, OfSharedExperts) {
+  RunSummary summary;
+  for (const double imbalance : {1.5, 4.0, 1.25}) {
+    const ParallelRecord parallel = {.expert_imbalance = imbalance};
+    StepRecord record = step_of(1, 10);
+    record.parallel = &parallel;
+    summary.add(record);
+  }
+  ASSERT_EQ(summary.lines().size(), 2u);
+  EXPECT_EQ(summary.lines()[1],
+            "expert imbalance (most / mean, of the layer where it is largest): median 1.50, most 4.00");
+}
+
+}  // namespace
+}  // namespace mixtune
