@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/json_value.h"
+#include "base/median.h"
 #include "kernels/optimizer.h"
 #include "kernels/warm_up.h"
 

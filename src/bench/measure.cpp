@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/median.h"
 #include "kernels/fill.h"
 #include "kernels/gemm/gemm.h"
 #include "tensor/profiler.h"
@@ -17,11 +18,6 @@ constexpr int kRuns = 20;
 
 std::string device_name(Device device) {
   return device.type == DeviceType::kCuda ? gpu_info(device.index).name : "CPU";
-}
-
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  return values[values.size() / 2];
 }
 
 std::vector<double> times(Ctx& ctx, int count, const Work& run, const Work& before) {

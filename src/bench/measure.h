@@ -14,8 +14,6 @@ std::string device_name(Device device);
 
 using Work = std::function<void()>;
 
-double median(std::vector<double> values);
-
 // The milliseconds of each of `count` runs, by the device's own clock. `before`, if not empty, precedes each, untimed.
 std::vector<double> times(Ctx& ctx, int count, const Work& run, const Work& before = {});
 

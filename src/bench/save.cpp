@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/json_value.h"
 #include "base/log.h"
+#include "base/median.h"
 #include "bench/measure.h"
 #include "bench/steps.h"
 #include "checkpoint/load.h"

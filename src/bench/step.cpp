@@ -6,6 +6,7 @@
 #include <map>
 #include <span>
 
+#include "base/median.h"
 #include "bench/measure.h"
 #include "bench/steps.h"
 #include "tensor/profiler.h"

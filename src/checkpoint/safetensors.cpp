@@ -145,11 +145,8 @@ class HeaderVisitor : public JsonVisitor {
 
 // Checks that each of the `size` bytes after the header belongs to exactly one tensor.
 void check_layout(const StoredTensors& tensors, uint64_t size, const std::string& where) {
-  std::vector<const StoredTensors::value_type*> order;
-  for (const auto& item : tensors) order.push_back(&item);
-  std::ranges::sort(order, {}, [](const auto* item) { return std::pair(item->second.begin, item->second.end); });
   uint64_t next = 0;
-  for (const auto* item : order) {
+  for (const auto* item : by_place(tensors)) {
     const auto& [name, tensor] = *item;
     const auto fail = [&, &name = name](std::string_view what) {
       throw UserError(where, fmt::format("tensor '{}' {}", printable(name), what), kGetAgain);
@@ -191,6 +188,13 @@ std::string read_head(const InputFile& file) {
 }
 
 }  // namespace
+
+std::vector<const StoredTensors::value_type*> by_place(const StoredTensors& tensors) {
+  std::vector<const StoredTensors::value_type*> order;
+  for (const auto& item : tensors) order.push_back(&item);
+  std::ranges::sort(order, {}, [](const auto* item) { return std::pair(item->second.begin, item->second.end); });
+  return order;
+}
 
 std::string_view file_type_text(DType dtype) {
   return std::ranges::find(kFileTypes, std::optional(dtype), &FileType::dtype)->text;

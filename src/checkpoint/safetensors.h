@@ -23,6 +23,9 @@ struct StoredTensor {
 
 using StoredTensors = std::map<std::string, StoredTensor, std::less<>>;
 
+// The tensors by their places in the file.
+std::vector<const StoredTensors::value_type*> by_place(const StoredTensors& tensors);
+
 // How a file spells a type that mixtune reads.
 std::string_view file_type_text(DType dtype);
 

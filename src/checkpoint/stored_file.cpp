@@ -20,10 +20,7 @@ namespace {
 // The digests of a file's tensors, by its bytes in turn.
 class TensorDigests {
  public:
-  explicit TensorDigests(const StoredTensors& tensors) {
-    for (const auto& tensor : tensors) order_.push_back(&tensor);
-    std::ranges::sort(order_, {}, [](const auto* item) { return std::pair(item->second.begin, item->second.end); });
-  }
+  explicit TensorDigests(const StoredTensors& tensors) : order_(by_place(tensors)) {}
 
   // `bytes` are those of the file from `begin` on.
   void add(uint64_t begin, std::span<const std::byte> bytes) {

@@ -51,9 +51,8 @@ void WrittenDigests::open(const SafetensorsFile& file) {
   const auto found = file.path().starts_with(start) ? written_.find(file.path().substr(start.size())) : written_.end();
   digests_ = found == written_.end() ? nullptr : &found->second;
   if (digests_ == nullptr) return;
-  for (const auto& tensor : file.tensors())
-    if (digests_->tensors.contains(tensor.first)) order_.push_back(&tensor);
-  std::ranges::sort(order_, {}, [](const auto* item) { return std::pair(item->second.begin, item->second.end); });
+  order_ = by_place(file.tensors());
+  std::erase_if(order_, [&](const auto* tensor) { return !digests_->tensors.contains(tensor->first); });
 }
 
 void WrittenDigests::read_rest() {

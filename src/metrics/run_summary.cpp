@@ -6,20 +6,10 @@
 #include <cmath>
 #include <numeric>
 
+#include "base/median.h"
 #include "metrics/format_numbers.h"
 
 namespace mixtune {
-
-namespace {
-
-// Of at least one value; of an even number the mean of the two in the middle.
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  const size_t n = values.size();
-  return (values[(n - 1) / 2] + values[n / 2]) / 2;
-}
-
-}  // namespace
 
 void RunSummary::add(const StepRecord& record) {
   if (milliseconds_.empty()) first_step_ = record.step;

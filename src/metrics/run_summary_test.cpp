@@ -28,7 +28,7 @@ TEST(RunSummary, OfSteps) {
   RunSummary summary;
   for (const double milliseconds : {5000.0, 100.0, 200.0}) summary.add(step_of(11, milliseconds));
   summary.add(step_of(14, 300));
-  EXPECT_THAT(summary.lines(), ElementsAre("steps 11 to 14: 4,000 tokens in 0:06, 714 tok/s; median step 250 ms"));
+  EXPECT_THAT(summary.lines(), ElementsAre("steps 11 to 14: 4,000 tokens in 0:06, 714 tok/s; median step 300 ms"));
 }
 
 TEST(RunSummary, OfEvaluations) {

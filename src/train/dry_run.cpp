@@ -74,7 +74,7 @@ std::string describe_steps(const Config& config, const RunData& data, const Load
   const auto [text, rows] = data.train ? describe_documents(config, data) : describe_windows(config, data);
   const int64_t rows_of_step = rows_per_step(config, ranks);
   const int64_t steps = config.batch.max_steps > 0 ? config.batch.max_steps : loader.steps();
-  check_stages(config, steps);
+  if (const std::string shorter = check_stages(config, steps); !shorter.empty()) log_warning("{}", shorter);
   return text + fmt::format("# the run: {} steps of {} rows on {} rank{}, {:.2f} epochs\n", steps, rows_of_step, ranks,
                             ranks == 1 ? "" : "s",
                             config.batch.max_steps > 0

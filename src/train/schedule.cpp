@@ -7,7 +7,6 @@
 #include <numbers>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "config/schedule_kwargs.h"
 
 namespace mixtune {
@@ -134,9 +133,9 @@ double learning_rate(const OptimizerSettings& settings, int64_t step, int64_t to
   return settings.learning_rate * share_of_peak(settings, step, total_steps);
 }
 
-void check_stages(const Config& config, int64_t total_steps) {
+std::string check_stages(const Config& config, int64_t total_steps) {
   const OptimizerSettings& settings = config.optimizer;
-  if (settings.lr_scheduler_type != Schedule::kWarmupStableDecay) return;
+  if (settings.lr_scheduler_type != Schedule::kWarmupStableDecay) return "";
   const auto warmup = static_cast<double>(warmup_steps(settings, total_steps)),
              total = static_cast<double>(total_steps), decay = number(settings, "num_decay_steps"),
              stable = number_kwarg(settings, "num_stable_steps").value_or(std::max(0.0, total - warmup - decay));
@@ -145,7 +144,7 @@ void check_stages(const Config& config, int64_t total_steps) {
                                       warmup, stable, decay, all, total_steps);
   const std::string where = config.where("lr_scheduler_kwargs");
   if (all > total) throw UserError(where, sum, "lower num_decay_steps, or remove num_stable_steps: it is what is left");
-  if (all < total) log_warning("{}: {}; after them the learning rate stays at its least", where, sum);
+  return all < total ? fmt::format("{}: {}; after them the learning rate stays at its least", where, sum) : "";
 }
 
 }  // namespace mixtune

@@ -1,6 +1,8 @@
 // Learning-rate schedules, as transformers' get_scheduler has them.
 #pragma once
 
+#include <string>
+
 #include "config/config.h"
 
 namespace mixtune {
@@ -27,8 +29,8 @@ double share_of_peak(const OptimizerSettings& settings, int64_t step, int64_t to
 // The same times learning_rate.
 double learning_rate(const OptimizerSettings& settings, int64_t step, int64_t total_steps);
 
-// Throws UserError where the stages of warmup_stable_decay are longer than the run of `total_steps`; warns where they
-// are shorter.
-void check_stages(const Config& config, int64_t total_steps);
+// Throws UserError where the stages of warmup_stable_decay are longer than the run of `total_steps`; returns a warning
+// where they are shorter, otherwise "".
+[[nodiscard]] std::string check_stages(const Config& config, int64_t total_steps);
 
 }  // namespace mixtune

@@ -66,7 +66,8 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
       total_steps_(config.batch.max_steps > 0 ? config.batch.max_steps : loader_.steps()),
       guard_(guard_options(config.optimizer, leads()), resumed_ ? resumed_->skipped : SkippedSteps()),
       stopping_(stopping_options(config.output), resumed_ ? resumed_->improvement : Improvement()) {
-  check_stages(config, total_steps_);
+  if (const std::string shorter = check_stages(config, total_steps_); leads() && !shorter.empty())
+    log_warning("{}", shorter);
   adapt(folder_, instance_.model().config(), config, data_);
   if (data_.has_validation())
     evaluator_.emplace(instance_, validation_rows(config, data_), config.batch.per_device_train_batch_size);

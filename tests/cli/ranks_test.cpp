@@ -87,6 +87,14 @@ TEST_F(RankRuns, SpeakOnce) {
   expect_part(together.err, "zero_stage 1, global batch of 4 rows");
 }
 
+TEST_F(RankRuns, WarnOnce) {
+  Args args = four_ranks(5);
+  args.push_back("--lr_scheduler_type=warmup_stable_decay");
+  args.push_back("--lr_scheduler_kwargs={num_decay_steps: 1, num_stable_steps: 1}");
+  const std::string err = done(train("four", args)).err;
+  EXPECT_EQ(count_of(err, "the learning rate stays at its least"), 1) << err;
+}
+
 struct Mistake {
   std::string name;
   Args args, parts;
