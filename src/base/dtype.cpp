@@ -1,5 +1,9 @@
 #include "base/dtype.h"
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include "base/error.h"
 
 namespace mixtune {
@@ -16,6 +20,7 @@ size_t dtype_size(DType dtype) {
     case DType::kF16:
       return 2;
     case DType::kU8:
+    case DType::kF8E4M3:
       return 1;
   }
   MT_CHECK(false);
@@ -37,6 +42,8 @@ std::string_view dtype_name(DType dtype) {
       return "int32";
     case DType::kU8:
       return "uint8";
+    case DType::kF8E4M3:
+      return "e4m3";
   }
   MT_CHECK(false);
 }
@@ -51,6 +58,14 @@ float to_float(F16 x) {
   }
   const uint32_t wide = exponent == 31 ? 0xFF : exponent + (127 - 15);
   return std::bit_cast<float>(sign | (wide << 23) | (mantissa << 13));
+}
+
+float to_float(E4M3 x) {
+  const int exponent = (x.bits >> 3) & 0xF, mantissa = x.bits & 0x7;
+  if (exponent == 0xF && mantissa == 0x7) return std::numeric_limits<float>::quiet_NaN();
+  const float steps = static_cast<float>(exponent == 0 ? mantissa : mantissa + 8);
+  const float magnitude = std::ldexp(steps, std::max(exponent, 1) - 10);
+  return (x.bits & 0x80) != 0 ? -magnitude : magnitude;
 }
 
 }  // namespace mixtune

@@ -9,7 +9,7 @@
 
 namespace mixtune {
 
-enum class DType : uint8_t { kF64, kF32, kBF16, kF16, kI64, kI32, kU8 };
+enum class DType : uint8_t { kF64, kF32, kBF16, kF16, kI64, kI32, kU8, kF8E4M3 };
 
 size_t dtype_size(DType dtype);
 std::string_view dtype_name(DType dtype);  // "fp32", "bf16", ...
@@ -29,11 +29,17 @@ struct F16 {
   uint16_t bits;
 };
 
+// A code of fp8.h's kE4M3.
+struct E4M3 {
+  uint8_t bits;
+};
+
 inline float to_float(BF16 x) {
   return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16);
 }
 
 float to_float(F16 x);
+float to_float(E4M3 x);
 
 // Rounds to nearest, ties to even; a NaN stays a NaN.
 inline BF16 to_bf16(float x) {
@@ -80,6 +86,10 @@ struct DTypeOf<int32_t> {
 template <>
 struct DTypeOf<uint8_t> {
   static constexpr DType value = DType::kU8;
+};
+template <>
+struct DTypeOf<E4M3> {
+  static constexpr DType value = DType::kF8E4M3;
 };
 
 }  // namespace mixtune

@@ -1,5 +1,5 @@
 // 8-bit floating-point formats (OCP OFP8) and scales that are powers of two (OCP Microscaling's E8M0 among them).
-// S is float or double.
+// S is float or double; a GPU computes the same by the same code.
 #pragma once
 
 #include <algorithm>
@@ -37,8 +37,11 @@ struct FloatBits {
   using Word = std::conditional_t<sizeof(S) == 4, uint32_t, uint64_t>;
   static constexpr int kMantissa = std::numeric_limits<S>::digits - 1, kBias = std::numeric_limits<S>::max_exponent - 1;
 
-  static int exponent(S magnitude) { return static_cast<int>(std::bit_cast<Word>(magnitude) >> kMantissa) - kBias; }
-  static S power_of_two(int exponent) {  // of a normal number
+  static constexpr int exponent(S magnitude) {
+    return static_cast<int>(std::bit_cast<Word>(magnitude) >> kMantissa) - kBias;
+  }
+  static constexpr Word mantissa(S magnitude) { return std::bit_cast<Word>(magnitude) & ((Word(1) << kMantissa) - 1); }
+  static constexpr S power_of_two(int exponent) {  // of a normal number
     return std::bit_cast<S>(static_cast<Word>(exponent + kBias) << kMantissa);
   }
 };
@@ -46,7 +49,7 @@ struct FloatBits {
 // The value of the format nearest to x, ties to the even m; beyond the largest it is that (saturating). A NaN or an
 // infinity gives NaN: neither may hide.
 template <class S>
-S round_to(const Fp8Format& format, S x) {
+constexpr S round_to(const Fp8Format& format, S x) {
   using Bits = FloatBits<S>;
   constexpr S kRoundsToInteger = S(3) / (2 * std::numeric_limits<S>::epsilon());  // added, and taken away again
   const S magnitude = std::min(std::abs(x), S(format.largest));
@@ -58,11 +61,27 @@ S round_to(const Fp8Format& format, S x) {
 
 // The least e of `exponents` for which amax <= format.largest 2^e, or the largest there is; 0 where amax is 0.
 template <class S>
-int scale_exponent(const Fp8Format& format, const ScaleExponents& exponents, S amax) {
+constexpr int scale_exponent(const Fp8Format& format, const ScaleExponents& exponents, S amax) {
+  using Bits = FloatBits<S>;
   if (amax == 0) return 0;
-  const int e = std::ilogb(amax) - std::ilogb(format.largest);
-  const int least = std::ldexp(amax, -e) <= S(format.largest) ? e : e + 1;
-  return std::clamp(least, exponents.smallest, exponents.largest);
+  const S largest = format.largest;
+  const int least = Bits::exponent(amax) - Bits::exponent(largest) + (Bits::mantissa(amax) > Bits::mantissa(largest));
+  return std::clamp(least, exponents.smallest, exponents.largest);  // a subnormal amax is below the smallest anyway
+}
+
+// A scale is a power of two, the least with which nothing saturates, of the exponents of E8M0 (kMx) or of normal fp32
+// numbers; or (kFp32) amax / the format's largest value, rounded to fp32.
+enum class ScaleRule { kMx, kPowerOfTwo, kFp32 };
+
+// The scale for a block's largest magnitude; 1 where that is 0.
+template <class S>
+constexpr S scale_of(const Fp8Format& format, ScaleRule rule, S amax) {
+  if (amax == 0) return 1;
+  if (rule == ScaleRule::kFp32)
+    return std::max(static_cast<float>(amax / format.largest), std::numeric_limits<float>::min());
+  const ScaleExponents exponents = rule == ScaleRule::kMx ? ScaleExponents(kE8M0) : ScaleExponents(kFp32Normal);
+  const int e = scale_exponent(format, exponents, amax);
+  return e < kFp32Normal.smallest ? FloatBits<S>::power_of_two(e + 1) / 2 : FloatBits<S>::power_of_two(e);
 }
 
 }  // namespace mixtune

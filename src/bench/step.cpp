@@ -71,7 +71,7 @@ size_t free_memory(Device device) {
 void add_memory(StepBenchResult& result, Instance& instance, const BatchLimits& limits, size_t free_before) {
   const Stack& stack = instance.ctx().stack;
   const InstanceOptions& options = instance.options();
-  result.state_bytes = instance.state().bytes();
+  result.state_bytes = instance.state().bytes() + instance.recipe_bytes();
   result.activation_bytes = stack.peak();
   if (!instance.ctx().like_gpu()) return;
   result.device_bytes =

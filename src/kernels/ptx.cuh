@@ -64,4 +64,22 @@ __device__ inline float exp2_fast(float x) {
   return y;
 }
 
+// 1 / x, within 1 ulp of it; 0 for results below the normal range.
+__device__ inline float reciprocal_fast(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// Of two pairs of bf16 the larger magnitudes, with any sign; a NaN only beside another.
+__device__ inline uint32_t larger_magnitudes(uint32_t a, uint32_t b) {
+  uint32_t y;
+#if __CUDA_ARCH__ >= 860
+  asm("max.xorsign.abs.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+#else
+  asm("max.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a & 0x7FFF7FFF), "r"(b & 0x7FFF7FFF));
+#endif
+  return y;
+}
+
 }  // namespace mixtune::cuda::ptx

@@ -1,6 +1,7 @@
 // SwiGLU on a GPU: a block for each row. Bound by memory: packs of 16 bytes, many under way.
 #include "kernels/cuda_ops.h"
 #include "kernels/cuda_pack.cuh"
+#include "kernels/swiglu_math.cuh"
 
 namespace mixtune::cuda {
 
@@ -9,15 +10,6 @@ namespace {
 constexpr int kWide = 256;   // threads for the rows of real models
 constexpr int kNarrow = 32;  // for rows of at most kNarrowPacks packs
 constexpr int kNarrowPacks = 64;
-
-// Exact to the last places in fp32. A result that is rounded to bf16 may come from the fast instructions.
-template <class S>
-__device__ float sigmoid(float x) {
-  if constexpr (std::is_same_v<S, float>)
-    return 1 / (1 + expf(-x));
-  else
-    return __fdividef(1, 1 + __expf(-x));
-}
 
 template <class S, int Threads, int Width>
 __global__ void __launch_bounds__(Threads)
@@ -32,7 +24,7 @@ __global__ void __launch_bounds__(Threads)
     const auto g = load<Width>(gate + i), u = load<Width>(up + i);
     Pack<S, Width> a;
 #pragma unroll
-    for (int k = 0; k < Width; ++k) a.set(k, g[k] * sigmoid<S>(g[k]) * u[k] * weight);
+    for (int k = 0; k < Width; ++k) a.set(k, swiglu<S>(g[k], u[k], weight));
     store(out + i, a);
   }
 }
@@ -62,11 +54,11 @@ __global__ void __launch_bounds__(Threads, 4) backward_kernel(Backward<S> a) {
     Pack<S, Width> dg, du, again;
 #pragma unroll
     for (int k = 0; k < Width; ++k) {
-      const float s = sigmoid<S>(g[k]), silu = g[k] * s, slope = s * (1 + g[k] * (1 - s));
-      dweight += d[k] * silu * u[k];
-      dg.set(k, d[k] * weight * u[k] * slope);
-      du.set(k, d[k] * weight * silu);
-      again.set(k, silu * u[k] * weight);
+      const SwigluGradient one = swiglu_gradient<S>(g[k], u[k], weight, d[k]);
+      dweight += one.dweight;
+      dg.set(k, one.dgate);
+      du.set(k, one.dup);
+      again.set(k, one.act);
     }
     store(dgate + i, dg);
     store(dup + i, du);

@@ -25,8 +25,8 @@ void Mixtral::experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const 
   const Tensor out_rows = activations_.push(ctx, "expert output", rows.shape);
   const WeightUse gate_up_weight(ctx, state_, layer.params.gate_up), down_weight(ctx, state_, layer.params.down);
   recipe_.expert_mlp(ctx, {.x = rows,
-                           .gate_up_weight = *gate_up_weight,
-                           .down_weight = *down_weight,
+                           .gate_up_weight = operand(gate_up_weight, layer.params.gate_up),
+                           .down_weight = operand(down_weight, layer.params.down),
                            .row_weights = saved.dispatch.row_weights,
                            .groups = saved.dispatch.groups(),
                            .gate_up = gate_up,
@@ -49,31 +49,34 @@ void Mixtral::expert_block_backward(Ctx& ctx, const Layer& layer, const Tensor& 
 void Mixtral::experts_backward(Ctx& ctx, const Layer& layer, const ExpertsBackward& args) const {
   const LayerParams& p = layer.params;
   const Frame frame(ctx);
-  const WeightUse gate_up_weight(ctx, state_, p.gate_up), down_weight(ctx, state_, p.down);
+  const WeightUse gate_up_use(ctx, state_, p.gate_up), down_use(ctx, state_, p.down);
+  const Recipe::Weight gate_up_weight = operand(gate_up_use, p.gate_up), down_weight = operand(down_use, p.down);
   DispatchHandle dispatch = layer.saved.dispatch;
   const Tensor rows = dispatcher_.dispatch_again(ctx, layer.saved.routing, dispatch, args.normed);
   const Tensor gate_up = keeping_.gate_up(ctx, layer.saved);
-  if (!layer.saved.gate_up) recipe_.expert_gate_up(ctx, rows, *gate_up_weight, dispatch.groups(), gate_up);
+  if (!layer.saved.gate_up) recipe_.expert_gate_up(ctx, rows, gate_up_weight, dispatch.groups(), gate_up);
   const Tensor dout_rows = dispatcher_.combine_backward(ctx, dispatch, args.dh);
   // What lies above comes behind the exchange that was waited for.
   state_.gradients().complete_from(ctx, {.stage = state_.spec(p.down).place.stage, .layer = layer.index + 1});
   const Tensor drows = activations_.push(ctx, "expert rows gradient", rows.shape);
   const Tensor drow_weights = activations_.push_statistics(ctx, "row weights gradient", {rows.rows()});
-  const WeightGradient dgate_up = weight_gradient(p.gate_up), ddown = weight_gradient(p.down);
+  const Recipe::GateUpGradient dgate_up = recipe_.push_gate_up_gradient(ctx, gate_up, down_weight);
+  const WeightGradient dgate_up_weight = weight_gradient(p.gate_up), ddown = weight_gradient(p.down);
   recipe_.expert_mlp_backward(ctx, {.x = rows,
-                                    .gate_up_weight = *gate_up_weight,
-                                    .down_weight = *down_weight,
+                                    .gate_up_weight = gate_up_weight,
+                                    .down_weight = down_weight,
                                     .row_weights = dispatch.row_weights,
                                     .groups = dispatch.groups(),
                                     .gate_up = gate_up,
                                     .dy = dout_rows,
+                                    .dgate_up = dgate_up,
                                     .dx = drows,
                                     .drow_weights = drow_weights,
                                     .ddown_weight = ddown});
   const Dispatcher::Returning returning = dispatcher_.start_return(ctx, dispatch, drows, drow_weights);
   recipe_.expert_gate_up_weight_gradient(
-      ctx, {.x = rows, .dgate_up = gate_up, .groups = dispatch.groups(), .dweight = dgate_up});
-  if (dgate_up.tensor) state_.gradients().notify(p.gate_up);
+      ctx, {.x = rows, .dgate_up = dgate_up, .groups = dispatch.groups(), .dweight = dgate_up_weight});
+  if (dgate_up_weight.tensor) state_.gradients().notify(p.gate_up);
   if (ddown.tensor) state_.gradients().notify(p.down);
   dispatcher_.dispatch_backward(ctx, dispatch, returning, args.dnormed, args.dweights);
 }

@@ -21,6 +21,18 @@ size_t what_is_left(const State& state, Device device) {
   return available > state.bytes() ? (available - state.bytes()) / 100 * 95 : 1;
 }
 
+// Keeps what it can of the weights that it is to multiply.
+std::unique_ptr<Recipe> make_keeping_recipe(const InstanceOptions& options, const ModelParams& params,
+                                            const State& state) {
+  std::vector<Recipe::Weight> weights;
+  for (const LayerParams& layer : params.layers)
+    for (const int param : {layer.qkv, layer.attention_out, layer.gate_up, layer.down})
+      weights.emplace_back(state.weight(param), param, state.weights_version());
+  auto recipe = make_recipe(options.recipe);
+  recipe->keep(weights, state.is_training());
+  return recipe;
+}
+
 // A pinned stack beside a GPU; one of that size on kMeta; none for the CPU.
 std::unique_ptr<Stack> make_host_stack(Device device) {
   if (device.type == DeviceType::kCpu) return nullptr;
@@ -57,7 +69,7 @@ Instance::Instance(const MixtralConfig& config, ModelLayout layout, const Instan
              {.dense = ranks().dense.get(),
               .experts = ranks().experts.get(),
               .shard_optimizer = options.zero_stage > 0 && ranks().grid.world > 1}),
-      recipe_(make_recipe(options.recipe)),
+      recipe_(make_keeping_recipe(options, layout.params, state_)),
       dispatcher_(ranks().expert_parallel->size() > 1
                       ? make_exchange_dispatcher(config.num_local_experts, *ranks().expert_parallel)
                       : make_local_dispatcher(config.num_local_experts)),

@@ -39,6 +39,8 @@ class Instance {
   Share share() const { return {ranks().grid.position(Axis::kDp), ranks().grid.size(Axis::kDp)}; }
   const InstanceOptions& options() const { return options_; }
   size_t stack_bytes() const { return stack_.capacity(); }
+  // What the recipe keeps beside the state, as long as the instance lives.
+  size_t recipe_bytes() const { return recipe_->kept_bytes(); }
   // The kind of host memory that the device is to copy from.
   HostMemory host_memory() const { return gpu_ ? HostMemory::kPinned : HostMemory::kPageable; }
 

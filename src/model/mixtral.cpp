@@ -79,14 +79,14 @@ WeightGradient Mixtral::weight_gradient(int param) const {
 void Mixtral::linear(Ctx& ctx, const Projection& p, Recipe::Linear args) const {
   const Range range(ctx, p.name);
   const WeightUse weight(ctx, state_, p.param);
-  args.weight = *weight;
+  args.weight = operand(weight, p.param);
   recipe_.linear(ctx, args);
 }
 
 void Mixtral::linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackward args) const {
   const Range range(ctx, p.name);
   const WeightUse weight(ctx, state_, p.param);
-  args.weight = *weight;
+  args.weight = operand(weight, p.param);
   args.dweight = weight_gradient(p.param);
   recipe_.linear_backward(ctx, args);
   if (args.dweight.tensor) state_.gradients().notify(p.param);

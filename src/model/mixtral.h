@@ -128,6 +128,10 @@ class Mixtral {
   void finish_head_gradient(Ctx& ctx, const WeightGradient& sum) const;
 
   WeightGradient weight_gradient(int param) const;
+  // As recipes read it.
+  Recipe::Weight operand(const WeightUse& weight, int param) const {
+    return {*weight, param, state_.weights_version()};
+  }
   // y = x W^T of a layer, by the recipe. The weight and its gradient are the parameter's own.
   struct Projection {
     int param;

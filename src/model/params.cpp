@@ -153,6 +153,7 @@ void initialise_weights(Ctx& ctx, const MixtralConfig& config, const RandomWeigh
     if (const Tensor master = state.master(p); master && owned.count > 0)
       cast(ctx, flat.slice(owned.begin, owned.count), master.view({owned.count}));
   }
+  state.weights_changed();
   wait(ctx);
 }
 

@@ -26,8 +26,9 @@ struct Operands {
     TestCtx ctx;
     Products p;
     const std::unique_ptr<Recipe> recipe = make_recipe(options);
-    recipe->linear(ctx, {.x = x, .weight = w, .y = p.y, .live = kRows});
-    recipe->linear_backward(ctx, {.x = x, .weight = w, .dy = dy, .dx = p.dx, .dweight = {p.dw}, .live = kRows});
+    recipe->linear(ctx, {.x = x, .weight = w.tensor(), .y = p.y, .live = kRows});
+    recipe->linear_backward(ctx,
+                            {.x = x, .weight = w.tensor(), .dy = dy, .dx = p.dx, .dweight = {p.dw}, .live = kRows});
     return p;
   }
 };

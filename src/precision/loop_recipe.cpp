@@ -1,4 +1,7 @@
+#include <algorithm>
+#include <iterator>
 #include <utility>
+#include <vector>
 
 #include "precision/plain_recipe.h"
 
@@ -10,10 +13,19 @@ class LoopRecipe : public Recipe {
  public:
   explicit LoopRecipe(std::unique_ptr<Recipe> recipe) : recipe_(std::move(recipe)) {}
 
+  void keep(std::span<const Weight> weights, bool training) override {
+    // An expert's part of a weight has no number of its own.
+    std::vector<Weight> dense;
+    std::ranges::copy_if(weights, std::back_inserter(dense),
+                         [](const Weight& w) { return w.values.shape.rank() == 2; });
+    recipe_->keep(dense, training);
+  }
+  size_t kept_bytes() const override { return recipe_->kept_bytes(); }
+
   void linear(Ctx& ctx, const Linear& args) const override { recipe_->linear(ctx, args); }
   void linear_backward(Ctx& ctx, const LinearBackward& args) const override { recipe_->linear_backward(ctx, args); }
 
-  void expert_gate_up(Ctx& ctx, const Tensor& x, const Tensor& gate_up_weight, const RowGroups& groups,
+  void expert_gate_up(Ctx& ctx, const Tensor& x, const Weight& gate_up_weight, const RowGroups& groups,
                       const Tensor& gate_up) const override {
     recipe_->expert_gate_up(ctx, x, gate_up_weight, groups, gate_up);
   }
@@ -21,8 +33,8 @@ class LoopRecipe : public Recipe {
   void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override {
     for_each_expert(ctx, args.groups, args.y, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
       recipe_->expert_mlp(ctx, {.x = args.x.slice(begin, rows),
-                                .gate_up_weight = args.gate_up_weight.slice(e, 1),
-                                .down_weight = args.down_weight.slice(e, 1),
+                                .gate_up_weight = args.gate_up_weight.values.slice(e, 1),
+                                .down_weight = args.down_weight.values.slice(e, 1),
                                 .row_weights = args.row_weights.slice(begin, rows),
                                 .groups = group,
                                 .gate_up = args.gate_up.slice(begin, rows),
@@ -30,15 +42,20 @@ class LoopRecipe : public Recipe {
     });
   }
 
+  GateUpGradient push_gate_up_gradient(Ctx& ctx, const Tensor& gate_up, const Weight& down_weight) const override {
+    return recipe_->push_gate_up_gradient(ctx, gate_up, down_weight);
+  }
+
   void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const override {
     for_each_expert(ctx, args.groups, args.dx, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
       recipe_->expert_mlp_backward(ctx, {.x = args.x.slice(begin, rows),
-                                         .gate_up_weight = args.gate_up_weight.slice(e, 1),
-                                         .down_weight = args.down_weight.slice(e, 1),
+                                         .gate_up_weight = args.gate_up_weight.values.slice(e, 1),
+                                         .down_weight = args.down_weight.values.slice(e, 1),
                                          .row_weights = args.row_weights.slice(begin, rows),
                                          .groups = group,
                                          .gate_up = args.gate_up.slice(begin, rows),
                                          .dy = args.dy.slice(begin, rows),
+                                         .dgate_up = part(args.dgate_up, begin, rows),
                                          .dx = args.dx.slice(begin, rows),
                                          .drow_weights = args.drow_weights.slice(begin, rows),
                                          .ddown_weight = part(args.ddown_weight, e)});
@@ -48,7 +65,7 @@ class LoopRecipe : public Recipe {
   void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const override {
     for_each_group(args.groups, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
       recipe_->expert_gate_up_weight_gradient(ctx, {.x = args.x.slice(begin, rows),
-                                                    .dgate_up = args.dgate_up.slice(begin, rows),
+                                                    .dgate_up = part(args.dgate_up, begin, rows),
                                                     .groups = group,
                                                     .dweight = part(args.dweight, e)});
     });
@@ -57,6 +74,16 @@ class LoopRecipe : public Recipe {
  private:
   static WeightGradient part(const WeightGradient& gradient, int64_t e) {
     return {gradient.tensor ? gradient.tensor.slice(e, 1) : Tensor{}, gradient.accumulate};
+  }
+
+  // Rows [begin, begin + rows). The codes of their transpose lie by themselves, as one expert's products read them.
+  static GateUpGradient part(const GateUpGradient& all, int64_t begin, int64_t rows) {
+    if (!all.codes) return {.values = all.values.slice(begin, rows), .codes = {}};
+    const Tensor codes = all.codes.codes, scales = all.codes.scales;
+    const int64_t columns = codes.shape[0], all_rows = codes.shape[1];
+    return {.values = {},
+            .codes = {.codes = codes.view({all_rows, columns}).slice(begin, rows).view({columns, rows}),
+                      .scales = scales.slice(begin * scales.rows() / all_rows, rows * scales.rows() / all_rows)}};
   }
 
   // Calls run(expert, its first row, its rows and gap, the expert as the only group of those rows). Returns the end of

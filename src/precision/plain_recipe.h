@@ -10,33 +10,40 @@ class PlainRecipe : public Recipe {
   void linear(Ctx& ctx, const Linear& args) const override;
   void linear_backward(Ctx& ctx, const LinearBackward& args) const override;
   void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override;
-  void expert_gate_up(Ctx& ctx, const Tensor& x, const Tensor& gate_up_weight, const RowGroups& groups,
+  void expert_gate_up(Ctx& ctx, const Tensor& x, const Weight& gate_up_weight, const RowGroups& groups,
                       const Tensor& gate_up) const override;
+  GateUpGradient push_gate_up_gradient(Ctx& ctx, const Tensor& gate_up, const Weight& down_weight) const override;
   void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const override;
   void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const override;
 
  protected:
-  enum class Product { kForward, kDataGradient, kWeightGradient };
-  // Which of the two: x or dy; the weight, or in a weight gradient x.
-  enum class Side { kLeft, kRight };
-  struct Operand {
-    Product product;
-    Side side;
-    Tensor values;
-    int64_t live;             // rows that count, of a matrix of tokens
-    const RowGroups* groups;  // null: dense; otherwise of the product
+  // A product of the layers, dense or of groups of rows. T tokens or routed rows, weight [N, K] or [E, N, K]:
+  //   kForward         y [T, N] = x [T, K] weight^T
+  //   kDataGradient    dx [T, K] = dy [T, N] weight
+  //   kWeightGradient  dweight = dy^T x
+  enum class Kind { kForward, kDataGradient, kWeightGradient };
+  struct Product {
+    Kind kind;
+    Tensor left, right;  // x or dy; the weight, or x
+    Tensor result;
+    int64_t live;                       // rows of tokens that count, the others being 0 in dy
+    const RowGroups* groups = nullptr;  // null: dense
+    bool accumulate = false;            // into the result
   };
-  // What the product multiplies in an operand's place: the values themselves, or a tensor that is pushed.
-  virtual Tensor read(Ctx& ctx, const Operand& operand) const;
+  virtual void multiply(Ctx& ctx, const Product& product) const;
 
  private:
-  // The experts' products, named as parts of a step. Operands are read as `product` reads them.
-  void multiply(Ctx& ctx, const char* name, Product product, GroupedGemmArgs args) const;
-  void weight_gradient(Ctx& ctx, const char* name, const WeightGradient& dw, GroupedWgradArgs args) const;
+  // dweight = or +=, where it is wanted.
+  void weight_gradient(Ctx& ctx, const WeightGradient& dw, Product product) const;
 };
 
 // Takes one expert after the other, each by `recipe`.
 std::unique_ptr<Recipe> make_loop_recipe(std::unique_ptr<Recipe> recipe);
-std::unique_ptr<Recipe> make_eight_bit_recipe(EightBitScaling scaling, bool power_of_two_scales);
+// options.eight_bit is there. Operands are rounded to 8 bits and multiplied as what they then are: the definition,
+// which every device computes.
+std::unique_ptr<Recipe> make_rounding_recipe(const RecipeOptions& options);
+// The same but for the order of sums, for kBlock: multiplies codes where all sizes are multiples of the scale blocks',
+// otherwise rounds too.
+std::unique_ptr<Recipe> make_coded_recipe(const RecipeOptions& options);
 
 }  // namespace mixtune

@@ -7,9 +7,10 @@
 namespace mixtune {
 
 std::unique_ptr<Recipe> make_recipe(const RecipeOptions& options) {
-  std::unique_ptr<Recipe> recipe = options.eight_bit
-                                       ? make_eight_bit_recipe(*options.eight_bit, options.power_of_two_scales)
-                                       : std::make_unique<PlainRecipe>();
+  const bool codes = options.multiplies_codes && options.eight_bit == EightBitScaling::kBlock;
+  std::unique_ptr<Recipe> recipe = !options.eight_bit ? std::make_unique<PlainRecipe>()
+                                   : codes            ? make_coded_recipe(options)
+                                                      : make_rounding_recipe(options);
   if (options.experts == ExpertsImplementation::kGrouped) return recipe;
   return make_loop_recipe(std::move(recipe));
 }

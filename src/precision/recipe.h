@@ -3,8 +3,10 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 
 #include "config/config.h"
+#include "kernels/eight_bit/quantise.h"
 #include "kernels/gemm/gemm.h"
 #include "tensor/profiler.h"
 
@@ -21,9 +23,26 @@ class Recipe {
  public:
   virtual ~Recipe() = default;
 
+  // A weight, and what it is known by to recipes that keep something made of it.
+  struct Weight {
+    Weight() = default;
+    Weight(const Tensor& tensor) : values(tensor) {}  // of which nothing is kept
+    Weight(const Tensor& tensor, int number, int64_t of_values) : values(tensor), param(number), version(of_values) {}
+
+    Tensor values;
+    int param = -1;       // its number in the State
+    int64_t version = 0;  // another one where the values may be others
+  };
+
+  // Takes memory for what is kept of the weights that products will read, each once for all products of a version; in
+  // training for both directions. Throws OutOfMemory, or UserError where not for training.
+  virtual void keep(std::span<const Weight> weights, bool training) { (void)weights, (void)training; }
+  virtual size_t kept_bytes() const { return 0; }
+
   // y [T, N] = x [T, K] weight^T, weight [N, K]. Rows of y from `live` on are not read.
   struct Linear {
-    Tensor x, weight;
+    Tensor x;
+    Weight weight;
     Tensor y;
     int64_t live;
   };
@@ -32,7 +51,9 @@ class Recipe {
   // dx [T, K] = dy weight (or +=, with accumulate_dx), dweight = or += dy^T x. Rows of dy from `live` on are 0, and
   // those of dx are not read.
   struct LinearBackward {
-    Tensor x, weight, dy;
+    Tensor x;
+    Weight weight;
+    Tensor dy;
     Tensor dx;
     bool accumulate_dx = false;
     WeightGradient dweight;
@@ -43,21 +64,34 @@ class Recipe {
   // The expert MLP of the rows of each group: gate_up [R, 2F] = x gate_up_weight_e^T (saved for backward),
   // y [R, H] = (silu(gate) * up * row_weights) down_weight_e^T.
   struct ExpertMlp {
-    Tensor x, gate_up_weight, down_weight, row_weights;  // [R, H], [E, 2F, H], [E, H, F], [R]
+    Tensor x;                            // [R, H]
+    Weight gate_up_weight, down_weight;  // [E, 2F, H], [E, H, F]
+    Tensor row_weights;                  // [R]
     RowGroups groups;
     Tensor gate_up, y;
   };
   virtual void expert_mlp(Ctx& ctx, const ExpertMlp& args) const = 0;
 
   // Computes gate_up alone, again, where forward did not keep it.
-  virtual void expert_gate_up(Ctx& ctx, const Tensor& x, const Tensor& gate_up_weight, const RowGroups& groups,
+  virtual void expert_gate_up(Ctx& ctx, const Tensor& x, const Weight& gate_up_weight, const RowGroups& groups,
                               const Tensor& gate_up) const = 0;
 
-  // From dy [R, H], all gradients but that of gate_up_weight. gate_up becomes its own gradient.
+  // The gradient of gate_up as the weight's gradient reads it: values [R, 2F], or codes of their transpose.
+  struct GateUpGradient {
+    Tensor values;
+    Codes codes;
+  };
+  // Pushes the memory for it, beside gate_up [R, 2F] or in its place: gate_up is not read after expert_mlp_backward.
+  virtual GateUpGradient push_gate_up_gradient(Ctx& ctx, const Tensor& gate_up, const Weight& down_weight) const = 0;
+
+  // From dy [R, H], all gradients but that of gate_up_weight.
   struct ExpertMlpBackward {
-    Tensor x, gate_up_weight, down_weight, row_weights;
+    Tensor x;
+    Weight gate_up_weight, down_weight;
+    Tensor row_weights;
     RowGroups groups;
     Tensor gate_up, dy;
+    GateUpGradient dgate_up;
     Tensor dx, drow_weights;  // [R, H], [R]
     WeightGradient ddown_weight;
   };
@@ -65,7 +99,8 @@ class Recipe {
 
   // The gradient of gate_up_weight stands apart, so that dx may travel meanwhile.
   struct GateUpWeightGradient {
-    Tensor x, dgate_up;  // [R, H], [R, 2F]
+    Tensor x;  // [R, H]
+    GateUpGradient dgate_up;
     RowGroups groups;
     WeightGradient dweight;
   };
@@ -88,6 +123,7 @@ struct RecipeOptions {
   ExpertsImplementation experts = ExpertsImplementation::kGrouped;  // loop: one after the other; the same numbers
   std::optional<EightBitScaling> eight_bit = {};                    // none: in the dtype of the operands
   bool power_of_two_scales = true;                                  // kMx has no others
+  bool multiplies_codes = false;  // the device has products of codes (coded_gemm.h), for kBlock
 };
 
 std::unique_ptr<Recipe> make_recipe(const RecipeOptions& options = {});

@@ -22,6 +22,7 @@ struct Numerics {
   const char* name;
   std::optional<EightBitScaling> scaling;
   bool power_of_two = true;
+  bool codes = false;
 };
 
 enum class Reads { kForwardX, kForwardW, kDataDy, kDataW, kWeightDy, kWeightX };
@@ -63,6 +64,7 @@ Matrix read(const Numerics& numerics, Reads reads, Matrix& x) {
       } else if (amax > 0) {
         scale = std::exp2(std::ceil(std::log2(amax / format.largest)));
       }
+      scale = std::max(scale, numerics.scaling == EightBitScaling::kMx ? 0x1p-127 : 0x1p-126);
       y[r * columns + c] = round_to(format, x[r * columns + c] / scale) * scale;
     }
   return y;
@@ -129,27 +131,33 @@ void expect_same(const Matrix& actual, const Matrix& expected, const char* what)
     ASSERT_NEAR(actual[i], expected[i], 1e-12 * largest) << what << ", element " << i;
 }
 
-constexpr int64_t kTokens = 256, kLive = 200, kIn = 150, kOut = 140;  // no block divides these
+constexpr int64_t kTokens = 256, kLive = 200;
 
 class RecipeTest : public testing::TestWithParam<Numerics> {
  protected:
   std::unique_ptr<Recipe> recipe(ExpertsImplementation experts = ExpertsImplementation::kGrouped) const {
-    return make_recipe(
-        {.experts = experts, .eight_bit = GetParam().scaling, .power_of_two_scales = GetParam().power_of_two});
+    return make_recipe({.experts = experts,
+                        .eight_bit = GetParam().scaling,
+                        .power_of_two_scales = GetParam().power_of_two,
+                        .multiplies_codes = GetParam().codes});
   }
+
+  // No block divides the sizes, but of codes every one does.
+  const int64_t in_ = GetParam().codes ? 256 : 150, out_ = GetParam().codes ? 384 : 140;
 
   TestCtx ctx_;
 };
 
 TEST_P(RecipeTest, Linear) {
-  Matrix x = uneven_rows({kTokens, kIn}, "x"), w = Matrix::random({kOut, kIn}, "w"),
-         dy = uneven_rows({kTokens, kOut}, "dy");
-  std::fill_n(&dy[kLive * kOut], (kTokens - kLive) * kOut, 0.0);
-  Matrix y({kTokens, kOut}), dx({kTokens, kIn}, 1), dw({kOut, kIn}, 1);
-  for (int64_t i = kLive * kIn; i < x.size(); ++i) x[i] = 1e9;  // no row that counts
-  recipe()->linear(ctx_, {.x = x, .weight = w, .y = y, .live = kLive});
+  Matrix x = uneven_rows({kTokens, in_}, "x"), w = Matrix::random({out_, in_}, "w"),
+         dy = uneven_rows({kTokens, out_}, "dy");
+  std::fill_n(&dy[kLive * out_], (kTokens - kLive) * out_, 0.0);
+  Matrix y({kTokens, out_}), dx({kTokens, in_}, 1), dw({out_, in_}, 1);
+  for (int64_t i = kLive * in_; i < x.size(); ++i) x[i] = 1e9;  // no row that counts
+  recipe()->linear(ctx_, {.x = x, .weight = w.tensor(), .y = y, .live = kLive});
   recipe()->linear_backward(
-      ctx_, {.x = x, .weight = w, .dy = dy, .dx = dx, .accumulate_dx = true, .dweight = {dw, true}, .live = kLive});
+      ctx_,
+      {.x = x, .weight = w.tensor(), .dy = dy, .dx = dx, .accumulate_dx = true, .dweight = {dw, true}, .live = kLive});
   Matrix live_x = rows_of(x, 0, kLive), live_dy = rows_of(dy, 0, kLive);
   Matrix want_dx = data_gradient(GetParam(), live_dy, w), want_dw = weight_gradient(GetParam(), live_dy, live_x);
   for (int64_t i = 0; i < want_dx.size(); ++i) want_dx[i] += 1;
@@ -161,27 +169,28 @@ TEST_P(RecipeTest, Linear) {
 
 // The same operands in fp32: only sums differ.
 TEST_P(RecipeTest, LinearInFp32) {
-  Matrix x = uneven_rows({kTokens, kIn}, "x"), w = Matrix::random({kOut, kIn}, "w"), y({kTokens, kOut});
-  Buffer<float> narrow_x({kTokens, kIn}), narrow_w({kOut, kIn}), narrow_y({kTokens, kOut});
+  Matrix x = uneven_rows({kTokens, in_}, "x"), w = Matrix::random({out_, in_}, "w"), y({kTokens, out_});
+  Buffer<float> narrow_x({kTokens, in_}), narrow_w({out_, in_}), narrow_y({kTokens, out_});
   std::transform(&x[0], &x[0] + x.size(), &narrow_x[0], [](double v) { return static_cast<float>(v); });
   std::transform(&w[0], &w[0] + w.size(), &narrow_w[0], [](double v) { return static_cast<float>(v); });
-  recipe()->linear(ctx_, {.x = x, .weight = w, .y = y, .live = kTokens});
-  recipe()->linear(ctx_, {.x = narrow_x, .weight = narrow_w, .y = narrow_y, .live = kTokens});
+  recipe()->linear(ctx_, {.x = x, .weight = w.tensor(), .y = y, .live = kTokens});
+  recipe()->linear(ctx_, {.x = narrow_x, .weight = narrow_w.tensor(), .y = narrow_y, .live = kTokens});
   expect_close(narrow_y, y, 20);
 }
 
 // Experts with many rows, with none, with one, with a block and one, and rows that are nobody's behind them.
 struct Experts {
-  static constexpr int64_t kHidden = 40, kFfn = 36;
+  int64_t hidden, ffn;
   std::vector<int32_t> count = {200, 0, 1, 129};
   std::vector<int32_t> begin = {0, 256, 256, 384};
   int64_t rows = 768, experts = 4;
-  Matrix x = filled("x", kHidden), gate_up_weight = Matrix::random({experts, 2 * kFfn, kHidden}, "w1, w3"),
-         down_weight = Matrix::random({experts, kHidden, kFfn}, "w2"), dy = filled("dy", kHidden), weights{{rows}};
-  Matrix gate_up{{rows, 2 * kFfn}, 7}, y{{rows, kHidden}, 7}, dx{{rows, kHidden}, 7}, dweights{{rows}, 7},
-      ddown{{experts, kHidden, kFfn}, 7}, dgate_up_weight{{experts, 2 * kFfn, kHidden}, 7};
+  Matrix x = filled("x", hidden), gate_up_weight = Matrix::random({experts, 2 * ffn, hidden}, "w1, w3"),
+         down_weight = Matrix::random({experts, hidden, ffn}, "w2"), dy = filled("dy", hidden), weights{{rows}};
+  Matrix gate_up{{rows, 2 * ffn}, 7}, y{{rows, hidden}, 7}, dx{{rows, hidden}, 7}, dweights{{rows}, 7},
+      ddown{{experts, hidden, ffn}, 7}, dgate_up_weight{{experts, 2 * ffn, hidden}, 7};
 
-  Experts() {
+  explicit Experts(const Numerics& numerics) : Experts(numerics.codes ? 256 : 40, numerics.codes ? 128 : 36) {}
+  Experts(int64_t h, int64_t f) : hidden(h), ffn(f) {
     for_each_row([&](int64_t r) { weights[r] = 0.2 + 0.1 * static_cast<double>(r % 7); });
   }
 
@@ -208,27 +217,29 @@ struct Experts {
 
   void run(Ctx& ctx, const Recipe& recipe) {
     recipe.expert_mlp(ctx, {.x = x,
-                            .gate_up_weight = gate_up_weight,
-                            .down_weight = down_weight,
+                            .gate_up_weight = gate_up_weight.tensor(),
+                            .down_weight = down_weight.tensor(),
                             .row_weights = weights,
                             .groups = groups(),
                             .gate_up = gate_up,
                             .y = y});
-    Matrix again({rows, 2 * kFfn}, 9);
-    recipe.expert_gate_up(ctx, x, gate_up_weight, groups(), again);
+    Matrix again({rows, 2 * ffn}, 9);
+    recipe.expert_gate_up(ctx, x, gate_up_weight.tensor(), groups(), again);
     expect_same_rows(again, gate_up);
+    const Recipe::GateUpGradient gradient = recipe.push_gate_up_gradient(ctx, gate_up, down_weight.tensor());
     recipe.expert_mlp_backward(ctx, {.x = x,
-                                     .gate_up_weight = gate_up_weight,
-                                     .down_weight = down_weight,
+                                     .gate_up_weight = gate_up_weight.tensor(),
+                                     .down_weight = down_weight.tensor(),
                                      .row_weights = weights,
                                      .groups = groups(),
                                      .gate_up = gate_up,
                                      .dy = dy,
+                                     .dgate_up = gradient,
                                      .dx = dx,
                                      .drow_weights = dweights,
                                      .ddown_weight = {ddown}});
     recipe.expert_gate_up_weight_gradient(
-        ctx, {.x = x, .dgate_up = gate_up, .groups = groups(), .dweight = {dgate_up_weight}});
+        ctx, {.x = x, .dgate_up = gradient, .groups = groups(), .dweight = {dgate_up_weight}});
   }
 };
 
@@ -237,12 +248,12 @@ double sigmoid(double x) {
 }
 
 TEST_P(RecipeTest, Experts) {
-  Experts all;
+  Experts all(GetParam());
   all.run(ctx_, *recipe());
   const Numerics& n = GetParam();
   for (int64_t e = 0; e < all.experts; ++e) {
     SCOPED_TRACE(e);
-    const int64_t begin = all.begin[e], count = all.count[e], f = Experts::kFfn;
+    const int64_t begin = all.begin[e], count = all.count[e], f = all.ffn;
     Matrix w13 = matrix_of(all.gate_up_weight, e), w2 = matrix_of(all.down_weight, e);
     Matrix dw13 = matrix_of(all.dgate_up_weight, e), dw2 = matrix_of(all.ddown, e);
     if (count == 0) {
@@ -263,7 +274,7 @@ TEST_P(RecipeTest, Experts) {
         dweights[r] += d * g * s * u;
       }
     expect_same(rows_of(all.y, begin, count), forward(n, act, w2), "y");
-    expect_same(rows_of(all.gate_up, begin, count), dgate_up, "dgate_up");
+    if (!n.codes) expect_same(rows_of(all.gate_up, begin, count), dgate_up, "dgate_up");
     expect_same(rows_of(all.dx, begin, count), data_gradient(n, dgate_up, w13), "dx");
     expect_same(dw2, weight_gradient(n, dy, act), "dw2");
     expect_same(dw13, weight_gradient(n, dgate_up, x), "dw13");
@@ -274,7 +285,7 @@ TEST_P(RecipeTest, Experts) {
 }
 
 TEST_P(RecipeTest, OneExpertAfterTheOtherHasTheSameBits) {
-  Experts grouped, loop;
+  Experts grouped(GetParam()), loop(GetParam());
   grouped.run(ctx_, *recipe());
   loop.run(ctx_, *recipe(ExpertsImplementation::kLoop));
   grouped.expect_same_rows(grouped.gate_up, loop.gate_up);
@@ -282,10 +293,51 @@ TEST_P(RecipeTest, OneExpertAfterTheOtherHasTheSameBits) {
     for (int64_t i = 0; i < (grouped.*of).size(); ++i) ASSERT_EQ((grouped.*of)[i], (loop.*of)[i]);
 }
 
+// Experts of whose weights only the gate-up's fits in whole blocks are rounded throughout: what is computed again has
+// the bits of forward (Experts::run compares).
+TEST(Codes, OfExpertsAllOrNone) {
+  TestCtx ctx;
+  Experts experts(256, 192), rounded(256, 192);
+  experts.run(ctx, *make_recipe({.eight_bit = EightBitScaling::kBlock, .multiplies_codes = true}));
+  rounded.run(ctx, *make_recipe({.eight_bit = EightBitScaling::kBlock}));
+  experts.expect_same_rows(experts.y, rounded.y);
+}
+
+// What is kept of a weight is that of its version: made once, in either direction, and anew for another version.
+TEST(KeptCodes, AreOfTheirVersion) {
+  TestCtx ctx;
+  constexpr int64_t kSize = 256;
+  Matrix x = Matrix::random({kSize, kSize}, "x"), w = Matrix::random({kSize, kSize}, "w"), y({kSize, kSize});
+  const auto recipe = make_recipe({.eight_bit = EightBitScaling::kBlock, .multiplies_codes = true});
+  EXPECT_EQ(recipe->kept_bytes(), 0);
+  recipe->keep(std::vector{Recipe::Weight{w.tensor(), 3, 0}}, true);
+  EXPECT_GE(recipe->kept_bytes(), 2 * kSize * kSize);
+  const auto forward = [&](const Recipe::Weight& weight) {
+    recipe->linear(ctx, {.x = x, .weight = weight, .y = y, .live = kSize});
+    return std::vector<double>(&y[0], &y[0] + y.size());
+  };
+  const auto backward = [&](const Recipe::Weight& weight) {
+    recipe->linear_backward(ctx, {.x = x, .weight = weight, .dy = x, .dx = y, .live = kSize});
+    return std::vector<double>(&y[0], &y[0] + y.size());
+  };
+  const auto before = forward(w.tensor()), before_back = backward(w.tensor());
+  EXPECT_EQ(forward({w.tensor(), 3, 1}), before);
+  EXPECT_EQ(backward({w.tensor(), 3, 1}), before_back);
+  for (int64_t i = 0; i < w.size(); ++i) w[i] *= i % 3 - 1;
+  EXPECT_EQ(forward({w.tensor(), 3, 1}), before);
+  EXPECT_EQ(backward({w.tensor(), 3, 1}), before_back);
+  const auto after = forward(w.tensor()), after_back = backward(w.tensor());
+  EXPECT_NE(after, before);
+  EXPECT_EQ(backward({w.tensor(), 3, 2}), after_back);
+  EXPECT_EQ(forward({w.tensor(), 3, 2}), after);
+}
+
 INSTANTIATE_TEST_SUITE_P(Recipes, RecipeTest,
                          testing::Values(Numerics{"Plain", std::nullopt}, Numerics{"Mx", EightBitScaling::kMx},
                                          Numerics{"Block", EightBitScaling::kBlock},
                                          Numerics{"BlockFp32Scales", EightBitScaling::kBlock, false},
+                                         Numerics{"BlockCodes", EightBitScaling::kBlock, true, true},
+                                         Numerics{"BlockCodesFp32Scales", EightBitScaling::kBlock, false, true},
                                          Numerics{"Tensor", EightBitScaling::kTensor},
                                          Numerics{"TensorFp32Scales", EightBitScaling::kTensor, false}),
                          [](const auto& test) { return std::string(test.param.name); });

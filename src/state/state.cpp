@@ -139,7 +139,15 @@ Tensor State::get(Ctx& ctx, int param) {
 }
 void State::release(int) {}
 
+int64_t State::weights_version() const {
+  return parts_->weights_version;
+}
+void State::weights_changed() {
+  ++parts_->weights_version;
+}
+
 void State::publish(Ctx& ctx, int param) {
+  weights_changed();
   const Tensor masters = master(param);
   if (!masters || masters.elements() == 0) return;
   const ParamLayout::Piece piece = layout().owned(param);
@@ -148,6 +156,7 @@ void State::publish(Ctx& ctx, int param) {
 }
 
 void State::share_weights(Ctx& ctx) {
+  weights_changed();
   const bool masters_are_whole = !layout().sharded();
   for (size_t b = 0; b < layout().buckets().size(); ++b) {
     const Bucket& bucket = layout().buckets()[b];

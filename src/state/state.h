@@ -24,6 +24,7 @@ struct StateTypes {
   DType moments = DType::kF32;
   bool masters = false;
 
+  bool operator==(const StateTypes&) const = default;
   static StateTypes all(DType dtype) { return {dtype, dtype, dtype, false}; }
 };
 
@@ -52,6 +53,10 @@ class State {
   // The weight, ready to be read by the ctx's next op; valid until release.
   Tensor get(Ctx& ctx, int param);
   void release(int param);
+
+  // Another number after each change of the weights: who writes them calls weights_changed.
+  int64_t weights_version() const;
+  void weights_changed();
 
   GradientSync& gradients();
   WeightSync& weight_sync();

@@ -17,6 +17,7 @@ struct State::Parts {
   Holders holders;
   ParamLayout layout;
   std::vector<std::unique_ptr<Arena>> arenas;
+  int64_t weights_version = 0;
   Storage weights, masters, gradients, first_moments, second_moments;
   GradientSync gradient_sync{layout, gradients, holders};
   WeightSync weight_sync{layout, weights, holders};

@@ -20,26 +20,31 @@ DType dtype_of(StateDType dtype) {
   refuse(config, "precision", "bf16 needs a GPU, and the device is the CPU", "set it to fp32");
 }
 
+bool is_eight_bit(const ComputeSettings& compute) {
+  return compute.precision == Precision::kFp8 || compute.precision == Precision::kMxfp8;
+}
+
+// Whether weights and activations are bf16: on a GPU beside 8-bit products too, which the CPU has beside fp32.
+bool is_bf16(const ComputeSettings& compute, DeviceType device) {
+  return compute.precision == Precision::kBf16 || (is_eight_bit(compute) && device != DeviceType::kCpu);
+}
+
+constexpr std::string_view kForBf16 = "is for precision: bf16, or on a GPU fp8 and mxfp8";
+
 // Checks the keys that mean something in bf16 alone.
-void check_bf16_keys(const Config& config) {
+void check_bf16_keys(const Config& config, DeviceType device) {
   const ComputeSettings& compute = config.compute;
-  if (compute.precision == Precision::kBf16) {
-    if (config.machine.device == DeviceChoice::kCpu) refuse_bf16_on_cpu(config);
+  if (is_bf16(compute, device)) {
     if (compute.gradient_dtype == StateDType::kBf16 && config.batch.gradient_accumulation_steps > 1)
       refuse(config, "gradient_dtype", "bf16 gradients lose what further micro-batches add",
              "set it to fp32, or gradient_accumulation_steps to 1");
     return;
   }
-  if (compute.gradient_dtype == StateDType::kBf16)
-    refuse(config, "gradient_dtype", "is for precision: bf16", "set it to fp32");
+  if (compute.gradient_dtype == StateDType::kBf16) refuse(config, "gradient_dtype", kForBf16, "set it to fp32");
   if (compute.optimizer_state_dtype == StateDType::kBf16)
-    refuse(config, "optimizer_state_dtype", "is for precision: bf16", "set it to fp32");
+    refuse(config, "optimizer_state_dtype", kForBf16, "set it to fp32");
   if (compute.master_weights == MasterWeights::kNone)
-    refuse(config, "master_weights", "is for precision: bf16; fp32 weights are their own masters", "remove it");
-}
-
-bool is_eight_bit(const ComputeSettings& compute) {
-  return compute.precision == Precision::kFp8 || compute.precision == Precision::kMxfp8;
+    refuse(config, "master_weights", fmt::format("{}; fp32 weights are their own masters", kForBf16), "remove it");
 }
 
 void check_eight_bit_keys(const Config& config) {
@@ -51,15 +56,19 @@ void check_eight_bit_keys(const Config& config) {
            "is for precision: fp8; the scales of mxfp8 are powers of two by definition", "remove it");
 }
 
-void check_for_gpu(const Config& config) {
-  if (is_eight_bit(config.compute))
-    refuse(config, "precision", "8-bit products are computed on the CPU alone so far",
-           "set it to bf16, or device: cpu");
+// The GPUs whose products of codes mixtune knows: Hopper's.
+constexpr int kHopper = 90;
+
+bool multiplies_codes(Device device) {
+  return device.type == DeviceType::kMeta ||
+         (device.type == DeviceType::kCuda && gpu_info(device.index).compute_capability == kHopper);
 }
 
-RecipeOptions recipe_options(const ComputeSettings& compute) {
+RecipeOptions recipe_options(const Config& config, Device device) {
+  const ComputeSettings& compute = config.compute;
   RecipeOptions options = {.experts = compute.experts_implementation,
-                           .power_of_two_scales = compute.fp8_power_of_two_scales};
+                           .power_of_two_scales = compute.fp8_power_of_two_scales,
+                           .multiplies_codes = is_eight_bit(compute) && multiplies_codes(device)};
   if (compute.precision == Precision::kMxfp8)
     options.eight_bit = EightBitScaling::kMx;
   else if (compute.precision == Precision::kFp8)
@@ -79,16 +88,33 @@ std::string_view name_of(EightBitScaling scaling) {
   MT_CHECK(false);
 }
 
-// What does not depend on the device, which is kMeta here.
-InstanceOptions options_without_device(const Config& config, const Ranks& ranks) {
+std::string describe_types(const InstanceOptions& options) {
+  if (options.types.weights == DType::kF32) return "fp32";
+  if (options.purpose == State::Purpose::kInference) return "bf16";
+  return fmt::format("bf16 with {}, {} gradients, {} moments",
+                     options.types.masters ? "fp32 master weights" : "stochastically rounded weights",
+                     dtype_name(options.types.gradients), dtype_name(options.types.moments));
+}
+
+// "; fp8 products, scaled by block, emulated in bf16"
+std::string describe_products(const InstanceOptions& options) {
+  const RecipeOptions& recipe = options.recipe;
+  if (!recipe.eight_bit) return "";
+  const bool codes = recipe.multiplies_codes && recipe.eight_bit == EightBitScaling::kBlock;
+  return fmt::format("; {}{}", name_of(*recipe.eight_bit),
+                     codes ? "" : fmt::format(", emulated in {}", dtype_name(options.types.weights)));
+}
+
+// A training on `device`; kMeta stands for a GPU.
+InstanceOptions options_on(const Config& config, Device device, const Ranks& ranks) {
   const ComputeSettings& compute = config.compute;
-  check_bf16_keys(config);
+  check_bf16_keys(config, device.type);
   check_eight_bit_keys(config);
-  const bool bf16 = compute.precision == Precision::kBf16;
-  InstanceOptions options = {.device = {DeviceType::kMeta},
+  const bool bf16 = is_bf16(compute, device.type);
+  InstanceOptions options = {.device = device,
                              .purpose = State::Purpose::kTraining,
                              .recompute = compute.recompute,
-                             .recipe = recipe_options(compute),
+                             .recipe = recipe_options(config, device),
                              .gpu = {.deterministic = config.machine.deterministic, .plan_cache = cache_folder()}};
   options.ranks = &ranks;
   options.zero_stage = static_cast<int>(config.parallel.zero_stage);
@@ -116,21 +142,20 @@ Device device_of(const Config& config, const Ranks& ranks) {
 }
 
 InstanceOptions planned_options(const Config& config, const Ranks& ranks) {
-  check_for_gpu(config);
-  return options_without_device(config, ranks);
+  if (config.compute.precision == Precision::kBf16 && config.machine.device == DeviceChoice::kCpu)
+    refuse_bf16_on_cpu(config);
+  return options_on(config, {DeviceType::kMeta}, ranks);
 }
 
 InstanceOptions instance_options(const Config& config, State::Purpose purpose, const Ranks& ranks) {
-  InstanceOptions options = options_without_device(config, ranks);
-  options.purpose = purpose;
-  const Device device = device_of(config, ranks);
   if (config.machine.device == DeviceChoice::kCuda && !built_with_cuda())
     refuse(config, "device", "this mixtune was built without CUDA", "set it to cpu or auto, or build with CUDA 13");
   if (config.machine.device == DeviceChoice::kCuda && gpu_count() == 0)
     refuse(config, "device", "there is no GPU that CUDA can use", "run 'mixtune doctor', or set it to cpu or auto");
+  const Device device = device_of(config, ranks);
+  InstanceOptions options = options_on(config, device, ranks);
   if (config.compute.precision == Precision::kBf16 && device.type == DeviceType::kCpu) refuse_bf16_on_cpu(config);
-  if (device.type == DeviceType::kCuda) check_for_gpu(config);
-  options.device = device;
+  options.purpose = purpose;
   options.gpu.patience = ranks.patience;
   options.gpu.give_up = ranks.give_up;
   options.gpu.advanced = [&ranks] {
@@ -141,12 +166,7 @@ InstanceOptions instance_options(const Config& config, State::Purpose purpose, c
 
 std::string describe(const InstanceOptions& options) {
   const std::string device = options.device.type == DeviceType::kCuda ? gpu_info(options.device.index).name : "the CPU";
-  if (options.recipe.eight_bit) return fmt::format("{}, fp32 with {}", device, name_of(*options.recipe.eight_bit));
-  if (options.types.weights == DType::kF32) return fmt::format("{}, fp32", device);
-  if (options.purpose == State::Purpose::kInference) return fmt::format("{}, bf16", device);
-  return fmt::format("{}, bf16 with {}, {} gradients, {} moments", device,
-                     options.types.masters ? "fp32 master weights" : "stochastically rounded weights",
-                     dtype_name(options.types.gradients), dtype_name(options.types.moments));
+  return fmt::format("{}, {}{}", device, describe_types(options), describe_products(options));
 }
 
 }  // namespace mixtune

@@ -59,7 +59,7 @@ TEST(InstanceOptions, KeysOfBf16AreRefusedInFp32) {
     EXPECT_NE(refusal(std::string("device: cpu\n") + key + "\n").find("precision: bf16"), std::string::npos) << key;
 }
 
-TEST(InstanceOptions, EightBitProductsAreTheCpus) {
+TEST(InstanceOptions, EightBitProducts) {
   const RecipeOptions mx = options("device: cpu\nprecision: mxfp8\n").recipe,
                       fp8 = options("device: cpu\nprecision: fp8\nfp8_power_of_two_scales: false\n").recipe,
                       tensor = options("device: cpu\nprecision: fp8\nfp8_scaling: tensor\n").recipe;
@@ -68,8 +68,21 @@ TEST(InstanceOptions, EightBitProductsAreTheCpus) {
   EXPECT_FALSE(fp8.power_of_two_scales);
   EXPECT_EQ(tensor.eight_bit, EightBitScaling::kTensor);
   EXPECT_EQ(options("device: cpu\n").recipe.eight_bit, std::nullopt);
-  const Config config = parse_config("precision: fp8\n", "run.yaml");
-  EXPECT_THROW(planned_options(config), UserError);
+  EXPECT_EQ(options("device: cpu\nprecision: fp8\n").types, StateTypes::all(DType::kF32));
+}
+
+// A GPU has bf16 beside them, and all of bf16's keys.
+TEST(InstanceOptions, EightBitProductsOnAGpu) {
+  for (const std::string precision : {"fp8", "mxfp8"}) {
+    const InstanceOptions plain = planned_options(parse_config("precision: " + precision + "\n", "run.yaml")),
+                          narrow = planned_options(parse_config(
+                              "precision: " + precision + "\nmaster_weights: none\noptimizer_state_dtype: bf16\n",
+                              "run.yaml"));
+    EXPECT_EQ(plain.types, (StateTypes{.weights = DType::kBF16, .masters = true})) << precision;
+    EXPECT_EQ(narrow.types, (StateTypes{.weights = DType::kBF16, .moments = DType::kBF16})) << precision;
+    EXPECT_TRUE(plain.recipe.multiplies_codes) << precision;
+  }
+  EXPECT_FALSE(planned_options(parse_config("precision: bf16\n", "run.yaml")).recipe.multiplies_codes);
 }
 
 TEST(InstanceOptions, KeysOfFp8AreRefusedInOthers) {

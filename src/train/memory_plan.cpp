@@ -26,6 +26,7 @@ class Planner {
         saved_(instance_.model().make_saved()) {}
 
   const State& state() const { return instance_.state(); }
+  size_t recipe_bytes() const { return instance_.recipe_bytes(); }
   size_t connections() const { return ranks_.gpu_bytes; }
 
   // Runs the step. Returns the stack's peak.
@@ -79,6 +80,7 @@ MemoryPlan plan_memory(const MixtralConfig& config, const InstanceOptions& optio
   plan.libraries = kGpuLibraryBytes;
   plan.connections = planner.connections();
   for (const auto& arena : planner.state().arenas()) plan.state.push_back({arena->name(), arena->used()});
+  if (const size_t bytes = planner.recipe_bytes(); bytes > 0) plan.state.push_back({"weights in 8 bits", bytes});
   plan.activations = planner.count(share, false);
   plan.least_activations = planner.count(share, true);
   for (const size_t mark : planner.marks()) plan.still_needed.push_back(plan.least_activations - mark);

@@ -11,7 +11,7 @@ struct MemoryPlan {
     std::string name;
     size_t bytes;
   };
-  std::vector<Part> state;           // weights, master weights, gradients, moments
+  std::vector<Part> state;           // weights, master weights, gradients, moments; what the recipe keeps
   size_t activations = 0;            // the stack's peak over a training step that keeps all it is to keep
   size_t least_activations = 0;      // the peak where every layer drops what it can (Mixtral::set_still_needed)
   size_t libraries = 0;              // workspaces and what libraries take for themselves

@@ -10,6 +10,7 @@ ConformanceCases cross_entropy_cases();
 ConformanceCases routing_cases();    // router, router_loss, permute
 ConformanceCases optimizer_cases();  // sum_of_squares, clip_scale, adamw, add_sum, cast, fill_normal
 ConformanceCases digest_cases();
+ConformanceCases eight_bit_cases();  // round_operand, quantise, products of codes
 ConformanceCases gemm_cases();
 ConformanceCases attention_cases();
 ConformanceCases attention_cudnn_cases();  // attention_cudnn.h itself, whatever attention.h chooses

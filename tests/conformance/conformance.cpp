@@ -65,6 +65,8 @@ double element(const void* data, DType dtype, int64_t i) {
       return static_cast<const float*>(data)[i];
     case DType::kBF16:
       return to_float(static_cast<const BF16*>(data)[i]);
+    case DType::kF8E4M3:
+      return to_float(static_cast<const E4M3*>(data)[i]);
     case DType::kI64:
       return static_cast<double>(static_cast<const int64_t*>(data)[i]);
     default:
@@ -168,6 +170,12 @@ Operand Conformance::integers(std::string_view name, Shape shape, const std::fun
 Operand Conformance::doubles(std::string_view name, Shape shape, const std::function<double(int64_t)>& value) {
   return add(name, shape, DType::kF64, Role::kInput, [&](const Tensor& cpu) {
     for (int64_t i = 0; i < cpu.elements(); ++i) cpu.as<double>()[i] = value(i);
+  });
+}
+
+Operand Conformance::bits(std::string_view name, Shape shape, const std::function<uint16_t(int64_t)>& value) {
+  return add(name, shape, DType::kBF16, Role::kInput, [&](const Tensor& cpu) {
+    for (int64_t i = 0; i < cpu.elements(); ++i) cpu.as<float>()[i] = to_float(BF16{value(i)});
   });
 }
 
@@ -332,15 +340,13 @@ void Conformance::expect_norm_close(const Operand& operand, double relative) {
 
 void Conformance::expect_equal(const Operand& operand) {
   const Held& h = held(operand);
-  const Bytes expected = encode(h.cpu, h.gpu.dtype);
-  for (size_t s = 0; s < h.samples.size(); ++s) {
-    const auto begin = h.after.begin() + s * expected.size();
-    const auto [differs, ignored] = std::mismatch(expected.begin(), expected.end(), begin);
-    if (differs == expected.end()) continue;
-    const auto element_bytes = static_cast<int64_t>(dtype_size(h.gpu.dtype));
-    ADD_FAILURE() << h.name << ": not the same bits in "
-                  << describe(s * h.cpu.elements() + (differs - expected.begin()) / element_bytes, h.cpu, h.gpu.dtype,
-                              h.after);
+  const DType dtype = h.gpu.dtype;
+  const Bytes expected = encode(h.cpu, dtype);
+  const auto size = static_cast<int64_t>(dtype_size(dtype)), n = h.cpu.elements();
+  for (int64_t i = 0; i < static_cast<int64_t>(h.samples.size()) * n; ++i) {
+    if (std::memcmp(&h.after[i * size], &expected[i % n * size], size) == 0) continue;
+    if (std::isnan(element(h.after.data(), dtype, i)) && std::isnan(element(expected.data(), dtype, i % n))) continue;
+    ADD_FAILURE() << h.name << ": not the same bits in " << describe(i, h.cpu, dtype, h.after);
     return;
   }
 }

@@ -57,6 +57,8 @@ class Conformance {
   // Elements value(i): int32, or fp64.
   Operand integers(std::string_view name, Shape shape, const std::function<int64_t(int64_t)>& value);
   Operand doubles(std::string_view name, Shape shape, const std::function<double(int64_t)>& value);
+  // bf16 numbers of any bits, NaNs and infinities among them.
+  Operand bits(std::string_view name, Shape shape, const std::function<uint16_t(int64_t)>& value);
   // A tensor that the op writes: NaN (floats) or -7 (integers) before each run. The dtype is the GPU's.
   Operand output(std::string_view name, Shape shape);
   Operand output(std::string_view name, Shape shape, DType dtype);
@@ -83,7 +85,7 @@ class Conformance {
   // nothing is NaN.
   void expect_close(const Operand& operand, double epsilons);
   void expect_norm_close(const Operand& operand, double relative);  // ||gpu - cpu|| <= relative * ||cpu||
-  void expect_equal(const Operand& operand);                        // integers and copies: bitwise
+  void expect_equal(const Operand& operand);                        // bitwise, but that a NaN may be any
   void expect_same(const Operand& a, const Operand& b);             // on the GPU, bitwise
 
  private:

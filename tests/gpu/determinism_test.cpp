@@ -67,6 +67,15 @@ TEST_F(Determinism, Bf16WithoutMastersAndWithBf16Moments) {
   expect_same_bits(train(options, 1), train(options, 1));
 }
 
+TEST_F(Determinism, EightBits) {
+  for (const EightBitScaling scaling : {EightBitScaling::kBlock, EightBitScaling::kMx, EightBitScaling::kTensor}) {
+    InstanceOptions options = bf16_on_gpu();
+    options.gpu.deterministic = true;
+    options.recipe = {.eight_bit = scaling, .multiplies_codes = true};
+    expect_same_bits(train(options, 3), train(options, 3));
+  }
+}
+
 TEST_F(Determinism, Fp32) {
   InstanceOptions options = fp32_on(kGpu);
   options.gpu.deterministic = true;

@@ -14,11 +14,6 @@ struct ScaleBlocks {
   bool operator==(const ScaleBlocks&) const = default;
 };
 
-// A scale is a power of two, the least with which nothing saturates, of the exponents of E8M0 (kMx) or of normal fp32
-// numbers; or (kFp32) amax / the format's largest value,
-// rounded to fp32.
-enum class ScaleRule { kMx, kPowerOfTwo, kFp32 };
-
 struct EightBits {
   Fp8Format format = kE4M3;
   ScaleBlocks blocks = {};

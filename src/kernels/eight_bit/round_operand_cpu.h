@@ -16,16 +16,6 @@ struct OperandBlock {
   int64_t rows, columns, stride;
 };
 
-// The scale for a largest magnitude. Exact, but for a power of two below the smallest normal S.
-template <class S>
-S scale_of(const EightBits& bits, S amax) {
-  if (amax == 0) return 1;
-  if (bits.scale == ScaleRule::kFp32)
-    return std::max(static_cast<float>(amax / bits.format.largest), std::numeric_limits<float>::min());
-  const ScaleExponents& exponents = bits.scale == ScaleRule::kMx ? kE8M0 : kFp32Normal;
-  return std::ldexp(S(1), scale_exponent(bits.format, exponents, amax));
-}
-
 template <class S>
 void round_block(const EightBits& bits, const OperandBlock<S>& block) {
   S amax = 0;
@@ -34,7 +24,7 @@ void round_block(const EightBits& bits, const OperandBlock<S>& block) {
       const S magnitude = std::abs(block.x[r * block.stride + c]);
       if (std::isfinite(magnitude)) amax = std::max(amax, magnitude);
     }
-  const S scale = scale_of(bits, amax);
+  const S scale = scale_of(bits.format, bits.scale, amax);
   for (int64_t r = 0; r < block.rows; ++r)
     for (int64_t c = 0; c < block.columns; ++c) {
       const int64_t i = r * block.stride + c;

@@ -36,8 +36,15 @@ constexpr cudaDataType_t kScale = CUDA_R_32F;
 constexpr uint32_t kReductions = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
 
 cudaDataType_t data_type(DType dtype) {
+  if (dtype == DType::kF8E4M3) return CUDA_R_8F_E4M3;
   MT_CHECK(dtype == DType::kF32 || dtype == DType::kBF16);
   return dtype == DType::kBF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+// A product that is only asked about. Its scales need an address, which nothing reads.
+GemmProduct any_product(const GemmKey& shape) {
+  const auto* scales = reinterpret_cast<const float*>(uintptr_t{256});
+  return {.shape = shape, .a_scales = scales, .b_scales = scales};
 }
 
 }  // namespace
@@ -56,22 +63,32 @@ void CublasLt::check(cublasStatus_t status, const char* what) const {
               "run 'mixtune doctor'; if the GPU is well, please report this");
 }
 
-CublasLt::Problem CublasLt::problem(const GemmKey& shape) const {
+CublasLt::Problem CublasLt::problem(const GemmProduct& product) const {
+  const GemmKey& shape = product.shape;
+  const bool codes = shape.operands == DType::kF8E4M3, trans_a = shape.trans_a && !codes,
+             trans_b = shape.trans_b || codes;
   Problem p;
-  const auto set = [&](cublasLtMatmulDescAttributes_t name, cublasOperation_t value) {
-    const auto operation = static_cast<int32_t>(value);
-    check(call_.operation_set(&p.operation, name, &operation, sizeof(operation)), "operation");
+  const auto set = [&](cublasLtMatmulDescAttributes_t name, auto value) {
+    check(call_.operation_set(&p.operation, name, &value, sizeof(value)), "operation");
   };
   // A row-major [rows, columns] is a column-major [columns, rows].
-  const auto layout = [&](cublasLtMatrixLayoutOpaque_t& matrix, DType dtype, int64_t rows, int64_t columns) {
-    check(call_.layout_init(&matrix, sizeof(matrix), data_type(dtype), columns, rows, columns), "layout");
+  const auto layout = [&](cublasLtMatrixLayoutOpaque_t& matrix, DType dtype, int64_t rows, int64_t columns,
+                          int64_t stride) {
+    check(call_.layout_init(&matrix, sizeof(matrix), data_type(dtype), columns, rows, stride > 0 ? stride : columns),
+          "layout");
   };
   check(call_.operation_init(&p.operation, sizeof(p.operation), kCompute, kScale), "operation");
-  set(CUBLASLT_MATMUL_DESC_TRANSA, shape.trans_b ? CUBLAS_OP_T : CUBLAS_OP_N);
-  set(CUBLASLT_MATMUL_DESC_TRANSB, shape.trans_a ? CUBLAS_OP_T : CUBLAS_OP_N);
-  layout(p.a, shape.operands, shape.trans_b ? shape.n : shape.k, shape.trans_b ? shape.k : shape.n);
-  layout(p.b, shape.operands, shape.trans_a ? shape.k : shape.m, shape.trans_a ? shape.m : shape.k);
-  layout(p.c, shape.result, shape.m, shape.n);
+  set(CUBLASLT_MATMUL_DESC_TRANSA, static_cast<int32_t>(trans_b ? CUBLAS_OP_T : CUBLAS_OP_N));
+  set(CUBLASLT_MATMUL_DESC_TRANSB, static_cast<int32_t>(trans_a ? CUBLAS_OP_T : CUBLAS_OP_N));
+  if (codes) {
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, static_cast<int32_t>(CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F));
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, static_cast<int32_t>(CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F));
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, static_cast<const void*>(product.b_scales));
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, static_cast<const void*>(product.a_scales));
+  }
+  layout(p.a, shape.operands, trans_b ? shape.n : shape.k, trans_b ? shape.k : shape.n, product.b_stride);
+  layout(p.b, shape.operands, trans_a ? shape.k : shape.m, trans_a ? shape.m : shape.k, product.a_stride);
+  layout(p.c, shape.result, shape.m, shape.n, 0);
   return p;
 }
 
@@ -87,7 +104,7 @@ int CublasLt::candidates(const GemmKey& shape, size_t workspace_bytes, std::span
                           CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
     set(name, static_cast<uint32_t>(shape.alignment));
 
-  Problem p = problem(shape);
+  Problem p = problem(any_product(shape));
   std::vector<cublasLtMatmulHeuristicResult_t> results(found.size());
   int count = 0;
   const cublasStatus_t status = call_.algo_heuristic(handle_, &p.operation, &p.a, &p.b, &p.c, &p.c, &preference,
@@ -119,14 +136,14 @@ bool CublasLt::fits(const GemmKey& shape, size_t workspace_bytes, const GemmAlgo
     return false;
   if (std::find(ids.begin(), ids.begin() + count, id) == ids.begin() + count) return false;
 
-  Problem p = problem(shape);
+  Problem p = problem(any_product(shape));
   cublasLtMatmulHeuristicResult_t result{};
   return call_.algo_check(handle_, &p.operation, &p.a, &p.b, &p.c, &p.c, &algo, &result) == CUBLAS_STATUS_SUCCESS &&
          result.workspaceSize <= workspace_bytes;
 }
 
 bool CublasLt::multiply(const GemmProduct& product, const GemmAlgorithm& algorithm, const GemmPlace& place) const {
-  Problem p = problem(product.shape);
+  Problem p = problem(product);
   const auto algo = std::bit_cast<cublasLtMatmulAlgo_t>(algorithm);
   const float one = 1, beta = product.shape.accumulate ? 1 : 0;
   const cublasStatus_t status =

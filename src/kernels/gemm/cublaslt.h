@@ -29,12 +29,16 @@ struct CublasLtFunctions {
   decltype(&cublasLtMatrixLayoutInit_internal) layout_init;
 };
 
-// A product's operands. Memory is row-major and contiguous.
+// A product's operands. Memory is row-major; contiguous but for operands in codes, of which a row begins `stride`
+// codes behind the one before it (0: contiguous too), and which have scales: a's of 1 x 128 codes, b's of 128 x 128.
 struct GemmProduct {
   GemmKey shape;
   const void* a;
   const void* b;
   void* c;
+  int64_t a_stride = 0, b_stride = 0;
+  const float* a_scales = nullptr;
+  const float* b_scales = nullptr;
 };
 
 // The scratch a product may use, and where it runs.
@@ -59,7 +63,7 @@ class CublasLt {
 
   std::string version() const { return library_version(CudaLibrary::kCublasLt, library_); }
 
-  Problem problem(const GemmKey& shape) const;
+  Problem problem(const GemmProduct& product) const;
 
   // Writes algorithms for a shape to `found`, the most promising first; returns how many. All of them give the same
   // bits each time and add partial sums in fp32.

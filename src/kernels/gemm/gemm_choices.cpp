@@ -9,6 +9,7 @@
 #include <charconv>
 #include <chrono>
 #include <filesystem>
+#include <initializer_list>
 #include <limits>
 #include <optional>
 #include <span>
@@ -80,9 +81,10 @@ bool read_number(std::string_view text, Number& number, Base... base) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
-bool read_dtype(std::string_view text, DType& dtype) {
-  dtype = text == "bf16" ? DType::kBF16 : DType::kF32;
-  return text == dtype_name(dtype);
+bool read_dtype(std::string_view text, std::initializer_list<DType> known, DType& dtype) {
+  for (const DType one : known)
+    if (text == dtype_name(one)) return dtype = one, true;
+  return false;
 }
 
 bool read_sizes(std::string_view text, GemmKey& key) {
@@ -118,9 +120,10 @@ std::optional<GemmChoices::value_type> parse_line(std::string_view line) {
   if (fields.size() != 9) return {};
   GemmKey key;
   GemmChoice choice;
-  const bool read = read_dtype(fields[0], key.operands) && read_dtype(fields[1], key.result) &&
-                    read_sizes(fields[3], key) && read_number(fields[5], key.alignment) &&
-                    read_algorithm(fields[6], choice.algorithm) && read_number(fields[7], choice.microseconds);
+  const bool read = read_dtype(fields[0], {DType::kF32, DType::kBF16, DType::kF8E4M3}, key.operands) &&
+                    read_dtype(fields[1], {DType::kF32, DType::kBF16}, key.result) && read_sizes(fields[3], key) &&
+                    read_number(fields[5], key.alignment) && read_algorithm(fields[6], choice.algorithm) &&
+                    read_number(fields[7], choice.microseconds);
   key.trans_a = fields[2].starts_with('t');
   key.trans_b = fields[2].ends_with('t');
   key.accumulate = fields[4] == "+=";

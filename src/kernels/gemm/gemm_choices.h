@@ -13,7 +13,8 @@
 namespace mixtune {
 
 // A product C [m, n] = op(A) op(B) (gemm.h) as far as an algorithm depends on it. One of its sizes counts tokens: the
-// rows of C, or with trans_a (a weight's gradient) the length of the sums.
+// rows of C, or with trans_a (a weight's gradient) the length of the sums. Operands in codes (e4m3) lie in memory as
+// quantise.h has them, whatever trans_a and trans_b.
 struct GemmKey {
   int64_t m = 0, n = 0, k = 0;
   DType operands = DType::kF32, result = DType::kF32;

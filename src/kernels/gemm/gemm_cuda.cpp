@@ -1,36 +1,15 @@
 // The matrix products of a GPU: gemm.h in terms of GemmPlans.
+#include "kernels/gemm/gemm_cuda.h"
+
 #include <algorithm>
 
 #include "kernels/gemm/cuda_ops.h"
-#include "kernels/gemm/gemm_plans.h"
 #include "tensor/device.h"
 
 namespace mixtune::cuda {
 
-namespace {
-
 char* address(const Tensor& tensor, int64_t element) {
   return static_cast<char*>(tensor.data) + element * static_cast<int64_t>(dtype_size(tensor.dtype));
-}
-
-// Where the matrices begin in the tensors, in elements.
-struct Begin {
-  int64_t a = 0, b = 0, c = 0;
-};
-
-GemmProduct product_of(const GemmKey& shape, const Tensor& a, const Tensor& b, const Tensor& c,
-                       const Begin& begin = {}) {
-  GemmProduct product = {shape, address(a, begin.a), address(b, begin.b), address(c, begin.c)};
-  product.shape.operands = a.dtype;
-  product.shape.result = c.dtype;
-  for (const void* matrix : {product.a, product.b, static_cast<const void*>(product.c)})
-    product.shape.alignment = std::min(product.shape.alignment, alignment_class(reinterpret_cast<uintptr_t>(matrix)));
-  return product;
-}
-
-void check_dtypes(const Tensor& a, const Tensor& b, const Tensor& c) {
-  MT_CHECK(a.dtype == b.dtype && (a.dtype == DType::kF32 || a.dtype == DType::kBF16));
-  MT_CHECK(c.dtype == a.dtype || c.dtype == DType::kF32);
 }
 
 void check_groups(const RowGroups& groups, int64_t rows) {
@@ -43,7 +22,6 @@ void check_groups(const RowGroups& groups, int64_t rows) {
   MT_CHECK(end <= rows);
 }
 
-// Zeroes the rows of y that no product writes: those between the whole multiples of kRowAlignment that groups take.
 void zero_between(Ctx& ctx, const RowGroups& groups, const Tensor& y) {
   int64_t row = 0;
   const auto zero_until = [&](int64_t end) {
@@ -55,6 +33,28 @@ void zero_between(Ctx& ctx, const RowGroups& groups, const Tensor& y) {
     row = groups.begin[e] + align_rows(groups.count[e]);
   }
   zero_until(y.rows());
+}
+
+namespace {
+
+// Where the matrices begin in the tensors, in elements.
+struct Begin {
+  int64_t a = 0, b = 0, c = 0;
+};
+
+GemmProduct product_of(const GemmKey& shape, const Tensor& a, const Tensor& b, const Tensor& c,
+                       const Begin& begin = {}) {
+  GemmProduct product = {.shape = shape, .a = address(a, begin.a), .b = address(b, begin.b), .c = address(c, begin.c)};
+  product.shape.operands = a.dtype;
+  product.shape.result = c.dtype;
+  for (const void* matrix : {product.a, product.b, static_cast<const void*>(product.c)})
+    product.shape.alignment = std::min(product.shape.alignment, alignment_class(reinterpret_cast<uintptr_t>(matrix)));
+  return product;
+}
+
+void check_dtypes(const Tensor& a, const Tensor& b, const Tensor& c) {
+  MT_CHECK(a.dtype == b.dtype && (a.dtype == DType::kF32 || a.dtype == DType::kBF16));
+  MT_CHECK(c.dtype == a.dtype || c.dtype == DType::kF32);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "base/random.h"
 #include "kernels/cuda_ops.h"
+#include "kernels/eight_bit/cuda_ops.h"
 #include "kernels/gemm/cuda_ops.h"
 
 namespace mixtune {
@@ -43,14 +44,25 @@ size_t GemmTuner::place(const GemmKey& shape) {
   a_ = take(shape.m * shape.k, shape.operands);
   b_ = take(shape.k * shape.n, shape.operands);
   c_ = take(shape.m * shape.n, shape.result);
+  if (shape.operands == DType::kF8E4M3) {
+    a_scales_ = take(shape.m * (shape.k / kScaleBlock), DType::kF32);
+    b_scales_ = take(shape.n / kScaleBlock * CodedGroup::padded(shape.k / kScaleBlock), DType::kF32);
+  }
   return at - static_cast<char*>(scratch_.data);
 }
 
 // Fills the operands with random bits: zeros would draw less power, and the GPU would run faster than it will.
 void GemmTuner::fill() {
   if (filled_) return;
-  cuda::fill_normal(ctx_, {.tensor = a_, .key = random_key(0, "a")});
-  cuda::fill_normal(ctx_, {.tensor = b_, .key = random_key(0, "b"), .deviation = 0.02});
+  if (a_.dtype == DType::kF8E4M3) {
+    cuda::fill_codes(ctx_, a_, random_key(0, "a"));
+    cuda::fill_codes(ctx_, b_, random_key(0, "b"));
+    cuda::fill_normal(ctx_, {.tensor = a_scales_, .key = 0, .mean = 1, .deviation = 0});
+    cuda::fill_normal(ctx_, {.tensor = b_scales_, .key = 0, .mean = 1, .deviation = 0});
+  } else {
+    cuda::fill_normal(ctx_, {.tensor = a_, .key = random_key(0, "a")});
+    cuda::fill_normal(ctx_, {.tensor = b_, .key = random_key(0, "b"), .deviation = 0.02});
+  }
   cuda::fill_normal(ctx_, {.tensor = c_, .key = random_key(0, "c")});
   filled_ = true;
 }
@@ -59,7 +71,11 @@ GemmChoice GemmTuner::choose(const GemmKey& shape, std::span<const GemmAlgorithm
   MT_CHECK(!candidates.empty());
   if (shape.tokens() > most_tokens_) return {candidates.front()};
   fill();
-  const GemmProduct product = {shape, a_.data, b_.data, c_.data};
+  GemmProduct product = {.shape = shape, .a = a_.data, .b = b_.data, .c = c_.data};
+  if (shape.operands == DType::kF8E4M3) {
+    product.a_scales = a_scales_.as<float>();
+    product.b_scales = b_scales_.as<float>();
+  }
   const GemmAlgorithm* best = nullptr;
   double fastest = kNotTaken;
   for (const GemmAlgorithm& candidate : candidates) {

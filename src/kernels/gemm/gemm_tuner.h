@@ -28,6 +28,7 @@ class GemmTuner {
   Tensor scratch_;
   int64_t most_tokens_ = 0;  // the most there is room for
   Tensor a_, b_, c_;
+  Tensor a_scales_, b_scales_;  // of codes
   bool filled_ = false;
   CudaEvent start_ = make_event(true), end_ = make_event(true);
 };

@@ -1,0 +1,21 @@
+// The CUDA half of operands in 8 bits; kernels/cuda_ops.h says what holds for all.
+#pragma once
+
+#include "kernels/eight_bit/coded_gemm.h"
+#include "kernels/eight_bit/coded_swiglu.h"
+#include "kernels/eight_bit/quantise.h"
+#include "kernels/eight_bit/round_operand.h"
+
+namespace mixtune::cuda {
+
+void coded_gemm(Ctx& ctx, const CodedGemm& args);
+void coded_swiglu_forward(Ctx& ctx, const CodedSwigluForward& args);
+// parts [F / 128, R] fp32 is scratch.
+void coded_swiglu_backward(Ctx& ctx, const CodedSwigluBackward& args, const Tensor& parts);
+void coded_wgrad(Ctx& ctx, const CodedWgrad& args);
+// Fills `codes` with codes of random signs, mantissas and the smaller exponents, for measurements.
+void fill_codes(Ctx& ctx, const Tensor& codes, uint64_t key);
+void quantise(Ctx& ctx, const Quantise& args);
+void round_operand(Ctx& ctx, const RoundOperand& args);
+
+}  // namespace mixtune::cuda

@@ -1,0 +1,26 @@
+#include "kernels/no_cuda.h"
+
+#include "kernels/eight_bit/cuda_ops.h"
+
+namespace mixtune::cuda {
+
+void coded_gemm(Ctx&, const CodedGemm&) {
+  no_cuda();
+}
+void coded_swiglu_backward(Ctx&, const CodedSwigluBackward&, const Tensor&) {
+  no_cuda();
+}
+void coded_swiglu_forward(Ctx&, const CodedSwigluForward&) {
+  no_cuda();
+}
+void coded_wgrad(Ctx&, const CodedWgrad&) {
+  no_cuda();
+}
+void quantise(Ctx&, const Quantise&) {
+  no_cuda();
+}
+void round_operand(Ctx&, const RoundOperand&) {
+  no_cuda();
+}
+
+}  // namespace mixtune::cuda

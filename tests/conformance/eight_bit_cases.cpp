@@ -1,0 +1,260 @@
+// Operands in 8 bits, and products of them. What GPUs write here has the CPU's bits.
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "conformance/cases.h"
+#include "conformance/groups.h"
+#include "conformance/tolerances.h"
+#include "kernels/eight_bit/coded_gemm.h"
+#include "kernels/eight_bit/coded_swiglu.h"
+#include "kernels/eight_bit/round_operand.h"
+#include "kernels/swiglu.h"
+
+namespace mixtune {
+
+namespace {
+
+void round_case(Conformance& c, const Shape& shape, const EightBits& bits, int64_t live) {
+  const Operand x = c.random("x", shape, 3), y = c.output("y", shape);
+  c.run([&](Ctx& ctx, Side side) { round_operand(ctx, {.x = x[side], .y = y[side], .bits = bits, .live = live}); });
+  if (bits.scale == ScaleRule::kFp32)
+    c.expect_close(y, 1);  // the scale's product is rounded to the dtype
+  else
+    c.expect_equal(y);
+}
+
+// Every bf16 there is, in blocks of neighbours: so each block holds one exponent, and every mantissa of it.
+void all_values_case(Conformance& c, const EightBits& bits) {
+  constexpr int64_t kWide = 128, kTall = 0x10000 / kWide;
+  const Operand x = c.bits("x", {kTall, kWide}, [](int64_t i) { return static_cast<uint16_t>(i); });
+  const Operand y = c.output("y", {kTall, kWide});
+  c.run([&](Ctx& ctx, Side side) { round_operand(ctx, {.x = x[side], .y = y[side], .bits = bits, .live = kTall}); });
+  c.expect_equal(y);
+}
+
+// The four kinds of codes at once, and each alone.
+void quantise_case(Conformance& c, std::vector<int32_t> counts, int64_t tail, int64_t columns, ScaleRule rule,
+                   const std::function<uint16_t(int64_t)>& value = {}) {
+  const Groups groups(std::move(counts), tail);
+  const Shape shape = {groups.rows(), columns};
+  const Operand x = value ? c.bits("x", shape, value) : c.random("x", shape);
+  // Tensors that push_... would make.
+  const CodedGroup end = {.index = groups.size(), .begin = groups.rows(), .columns = columns};
+  const int64_t blocks = groups.rows() / kScaleBlock;
+  struct Kind {
+    Codes Quantise::*out;
+    Operand codes, scales, alone, scales_alone;
+  };
+  std::vector<Kind> kinds;
+  const auto add = [&](Codes Quantise::*out, Shape codes, int64_t scales) {
+    kinds.push_back({out, c.output("codes", codes, DType::kF8E4M3), c.output("scales", {scales}, DType::kF32),
+                     c.output("codes_alone", codes, DType::kF8E4M3), c.output("scales_alone", {scales}, DType::kF32)});
+  };
+  add(&Quantise::rows, shape, groups.rows() * end.column_blocks());
+  add(&Quantise::columns, {columns, groups.rows()}, blocks * columns);
+  add(&Quantise::squares, shape, blocks * CodedGroup::padded(end.column_blocks()));
+  add(&Quantise::turned, {columns, groups.rows()}, end.turned_begin());
+  c.run([&](Ctx& ctx, Side side) {
+    Quantise all = {.x = x[side], .groups = groups, .scale = rule};
+    for (const Kind& kind : kinds) {
+      Quantise one = {.x = x[side], .groups = groups, .scale = rule};
+      all.*kind.out = {kind.codes[side], kind.scales[side]};
+      one.*kind.out = {kind.alone[side], kind.scales_alone[side]};
+      quantise(ctx, one);
+    }
+    quantise(ctx, all);
+  });
+  for (const Kind& kind : kinds)
+    for (const Operand& operand : {kind.codes, kind.scales, kind.alone, kind.scales_alone}) c.expect_equal(operand);
+}
+
+// Hopper's tensor cores add 128 products of codes with about 13 bits behind the largest one's leading bit: 2^-11 of the
+// sum of 128 magnitudes, which is 1.6 of the largest of many sums of 128 normal products. Parts of 128 are added in
+// fp32, so that longer sums are no worse. bf16 results are rounded once more, by far more than that.
+void expect_coded_product(Conformance& c, const Operand& result) {
+  constexpr double kPartialSums = 1.6 * 0x1p-11 / 0x1p-23;
+  const bool bf16 = result[Side::kGpu].dtype == DType::kBF16;
+  c.expect_close(result, bf16 ? 1.3 : kPartialSums);
+  c.expect_norm_close(result, bf16 ? 0x1p-8 : 5e-4);
+}
+
+// An expert layer's three products of quantised operands, written and, of the weight, added.
+void products_case(Conformance& c, std::vector<int32_t> counts, int64_t tail, int64_t in, int64_t out) {
+  const Groups groups(std::move(counts), tail);
+  const int64_t experts = groups.size();
+  const Operand x = c.random("x", {groups.rows(), in}), dy = c.random("dy", {groups.rows(), out}),
+                w = c.random("w", {experts, out, in}, 0.02);
+  const Operand y = c.output("y", {groups.rows(), out}), dx = c.output("dx", {groups.rows(), in}),
+                dx_sum = c.random("dx_sum", {groups.rows(), in}, DType::kF32), dw = c.output("dw", {experts, out, in}),
+                dw_sum = c.random("dw_sum", {experts, out, in}, DType::kF32);
+  c.run([&](Ctx& ctx, Side side) {
+    const Frame frame(ctx);
+    const WeightRows weight(w[side]);
+    const Codes forward = push_squares(ctx, weight.matrix().shape),
+                backward = push_turned(ctx, weight.matrix().shape, experts), x_rows = push_rows(ctx, x[side].shape),
+                x_turned = push_turned(ctx, x[side].shape, experts), dy_rows = push_rows(ctx, dy[side].shape),
+                dy_columns = push_columns(ctx, dy[side].shape);
+    quantise(ctx, {.x = weight.matrix(), .groups = weight.groups(), .squares = forward, .turned = backward});
+    quantise(ctx, {.x = x[side], .groups = groups, .rows = x_rows, .turned = x_turned});
+    quantise(ctx, {.x = dy[side], .groups = groups, .rows = dy_rows, .columns = dy_columns});
+    coded_gemm(ctx, {.x = x_rows, .weight = forward, .y = y[side], .groups = groups});
+    const CodedGemm data = {
+        .x = dy_rows, .weight = backward, .side = WeightSide::kDataGradient, .y = dx[side], .groups = groups};
+    CodedGemm added = data;
+    added.y = dx_sum[side];
+    added.accumulate = true;
+    coded_gemm(ctx, data);
+    coded_gemm(ctx, added);
+    CodedWgrad gradient = {.dy = dy_columns, .x = x_turned, .dw = dw[side], .groups = groups};
+    coded_wgrad(ctx, gradient);
+    gradient.dw = dw_sum[side];
+    gradient.accumulate = true;
+    coded_wgrad(ctx, gradient);
+  });
+  for (const Operand& result : {y, dx, dx_sum, dw, dw_sum}) expect_coded_product(c, result);
+}
+
+struct CodesPair {
+  Operand codes, scales;
+  Codes operator[](Side side) const { return {codes[side], scales[side]}; }
+};
+
+// SwiGLU into codes has the bits of SwiGLU and quantise in turn, on the same device.
+void coded_swiglu_case(Conformance& c, std::vector<int32_t> counts, int64_t tail, int64_t ffn, ScaleRule rule) {
+  const Groups groups(std::move(counts), tail);
+  const int64_t experts = groups.size();
+  const Operand gate_up = c.random("gate_up", {groups.rows(), 2 * ffn}, 3, 0.5),
+                dact = c.random("dact", {groups.rows(), ffn}, 1, 0.5);
+  const Operand weights = c.random("row_weights", {groups.rows()}, DType::kF32, 0.1, 0.5);
+  const auto codes = [&](const char* name, Shape shape, int64_t scales) {
+    return CodesPair{c.output(name, shape, DType::kF8E4M3), c.output(name, {scales}, DType::kF32)};
+  };
+  const CodedGroup end = {.index = experts, .begin = groups.rows(), .columns = ffn};
+  struct Results {
+    CodesPair act_rows, rows, columns, act_turned;
+    Operand drow_weights;
+  };
+  const auto results = [&] {
+    const int64_t blocks = groups.rows() * ffn / kScaleBlock;
+    return Results{codes("act_rows", {groups.rows(), ffn}, blocks), codes("rows", {groups.rows(), 2 * ffn}, 2 * blocks),
+                   codes("columns", {2 * ffn, groups.rows()}, 2 * blocks),
+                   codes("act_turned", {ffn, groups.rows()}, end.turned_begin()),
+                   c.output("drow_weights", {groups.rows()}, DType::kF32)};
+  };
+  const Results at_once = results(), in_turn = results();
+  c.run([&](Ctx& ctx, Side side) {
+    const Frame frame(ctx);
+    const RowGroups view = groups;
+    for (const Operand& operand : {gate_up, dact, weights}) groups.zero_gaps(ctx, operand[side]);
+    coded_swiglu_forward(ctx, {.gate_up = gate_up[side],
+                               .row_weights = weights[side],
+                               .groups = view,
+                               .scale = rule,
+                               .act_rows = at_once.act_rows[side]});
+    coded_swiglu_backward(ctx, {.gate_up = gate_up[side],
+                                .row_weights = weights[side],
+                                .dact = dact[side],
+                                .groups = view,
+                                .scale = rule,
+                                .dgate_up_rows = at_once.rows[side],
+                                .dgate_up_columns = at_once.columns[side],
+                                .act_turned = at_once.act_turned[side],
+                                .drow_weights = at_once.drow_weights[side]});
+    const DType dtype = dact[side].dtype;
+    const Tensor act = ctx.stack.push("act", {groups.rows(), ffn}, dtype),
+                 dgate_up = ctx.stack.push("dgate_up", {groups.rows(), 2 * ffn}, dtype);
+    swiglu_forward(ctx, gate_up[side], weights[side], act);
+    quantise(ctx, {.x = act, .groups = view, .scale = rule, .rows = in_turn.act_rows[side]});
+    swiglu_backward(ctx, {.gate_up = gate_up[side],
+                          .row_weights = weights[side],
+                          .dact = dact[side],
+                          .dgate_up = dgate_up,
+                          .drow_weights = in_turn.drow_weights[side],
+                          .act = act});
+    quantise(
+        ctx,
+        {.x = dgate_up, .groups = view, .scale = rule, .rows = in_turn.rows[side], .columns = in_turn.columns[side]});
+    quantise(ctx, {.x = act, .groups = view, .scale = rule, .turned = in_turn.act_turned[side]});
+  });
+  for (const auto of : {&Results::act_rows, &Results::rows, &Results::columns, &Results::act_turned}) {
+    c.expect_same((at_once.*of).codes, (in_turn.*of).codes);
+    c.expect_same((at_once.*of).scales, (in_turn.*of).scales);
+  }
+  c.expect_close(at_once.drow_weights, 32 + sum_epsilons(ffn));
+}
+
+ConformanceCase bf16_only(std::string op, std::string shape, std::function<void(Conformance&)> check) {
+  return {.op = std::move(op), .shape = std::move(shape), .check = std::move(check), .fp32 = false};
+}
+
+}  // namespace
+
+ConformanceCases eight_bit_cases() {
+  constexpr auto kTwo = ScaleRule::kPowerOfTwo;
+  constexpr auto kFp32 = ScaleRule::kFp32;
+  struct Kind {
+    const char* name;
+    EightBits bits;
+  };
+  const std::vector<Kind> kinds = {{"mx_columns", {kE4M3, {1, 32}, ScaleRule::kMx}},
+                                   {"mx_rows", {kE4M3, {32, 1}, ScaleRule::kMx}},
+                                   {"row", {kE4M3, {1, 128}, kTwo}},
+                                   {"column", {kE4M3, {128, 1}, kTwo}},
+                                   {"square", {kE4M3, {128, 128}, kTwo}},
+                                   {"square_fp32", {kE4M3, {128, 128}, kFp32}},
+                                   {"tensor", {kE4M3, {0, 0}, kTwo}},
+                                   {"tensor_e5m2", {kE5M2, {0, 0}, kTwo}}};
+  ConformanceCases cases;
+  for (const auto& [name, bits] : kinds) {
+    for (const auto& [rows, columns, live] :
+         {std::array<int64_t, 3>{256, 384, 256}, {300, 200, 131}, {1, 1, 1}, {128, 33, 0}})
+      cases.push_back({std::string("round_") + name, fmt::format("{}x{}_{}", rows, columns, live), [=](Conformance& c) {
+                         round_case(c, {rows, columns}, bits, live);
+                       }});
+    cases.push_back({std::string("round_") + name, "3x150x260", [=](Conformance& c) {
+                       round_case(c, {3, 150, 260}, bits, 150);
+                     }});
+    if (bits.scale != kFp32)
+      cases.push_back(
+          bf16_only(std::string("round_") + name, "all_values", [=](Conformance& c) { all_values_case(c, bits); }));
+  }
+  for (const auto& [name, rule] : {std::pair("", kTwo), {"_fp32", kFp32}}) {
+    const std::string op = std::string("quantise") + name;
+    cases.push_back(bf16_only(op, "128x128", [=](Conformance& c) { quantise_case(c, {128}, 0, 128, rule); }));
+    cases.push_back(bf16_only(op, "1_of_128x256", [=](Conformance& c) { quantise_case(c, {1}, 0, 256, rule); }));
+    cases.push_back(bf16_only(op, "groups", [=](Conformance& c) {
+      quantise_case(c, {200, 0, 1, 640, 129}, 256, 640, rule);
+    }));
+    cases.push_back(bf16_only(op, "64_groups", [=](Conformance& c) {
+      std::vector<int32_t> counts;
+      for (int32_t e = 0; e < 64; ++e) counts.push_back(e % 5 * 60);
+      quantise_case(c, counts, 0, 384, rule);
+    }));
+    cases.push_back(bf16_only(op, "all_values", [=](Conformance& c) {
+      quantise_case(c, {512}, 0, 128, rule, [](int64_t i) { return static_cast<uint16_t>(i); });
+    }));
+    cases.push_back(bf16_only(op, "all_values_down", [=](Conformance& c) {
+      quantise_case(c, {512}, 0, 128, rule, [](int64_t i) { return static_cast<uint16_t>(i % 128 * 512 + i / 128); });
+    }));
+  }
+  for (const auto& [name, rule] : {std::pair("", kTwo), {"_fp32", kFp32}})
+    for (const int64_t ffn : {128, 384, 1792})
+      cases.push_back(bf16_only(std::string("coded_swiglu") + name, fmt::format("groups_{}", ffn), [=](Conformance& c) {
+        coded_swiglu_case(c, {200, 0, 1, 640, 129}, 256, ffn, rule);
+      }));
+  cases.push_back(bf16_only("codes", "128x128x128", [](Conformance& c) { products_case(c, {128}, 0, 128, 128); }));
+  cases.push_back(bf16_only("codes", "groups", [](Conformance& c) {
+    products_case(c, {200, 0, 1, 640, 129}, 256, 384, 640);
+  }));
+  cases.push_back(bf16_only("codes", "dense", [](Conformance& c) { products_case(c, {300}, 128, 1024, 1536); }));
+  cases.push_back(bf16_only("codes", "no_rows", [](Conformance& c) { products_case(c, {0, 5}, 128, 256, 128); }));
+  cases.push_back(bf16_only("codes", "long_sums", [](Conformance& c) {
+    products_case(c, {256, 1300}, 0, 2048, 3584);
+  }));
+  return cases;
+}
+
+}  // namespace mixtune
