@@ -44,6 +44,12 @@ void Traffic::start() {
   counting_ = true;
 }
 
+void Traffic::forget_ctx() {
+  stop();
+  spans_.clear();
+  clock_.reset();
+}
+
 size_t Traffic::entry_of(const char* what) {
   const auto same = [what](const Entry& entry) {
     return std::string_view(entry.what) == what;

@@ -24,6 +24,8 @@ class Traffic {
   // Forgets, and counts from now on until stop(). A new name allocates: after the first step there is none.
   void start();
   void stop() { counting_ = false; }
+  // Stops, and forgets the ctx: before that goes, so that the same ranks may go on with another.
+  void forget_ctx();
 
   // Enclose an operation, or a wait for the lane (bytes: kWait).
   void begin(Ctx& ctx, const char* what, int64_t bytes);
@@ -48,7 +50,7 @@ class Traffic {
   void add_times();
 
   bool counting_ = false, inside_ = false;
-  std::unique_ptr<StampClock> clock_;  // of the first ctx
+  std::unique_ptr<StampClock> clock_;  // of the ctx
   std::vector<Entry> entries_;
   std::vector<Span> spans_;  // times not added yet
 };

@@ -83,6 +83,19 @@ TEST_F(TrafficTest, CountsInGroupsButNotInAGroupOfOne) {
   EXPECT_EQ(traffic_.of({"tokens"}).calls, 1);
 }
 
+TEST_F(TrafficTest, GoesOnWithAnotherCtx) {
+  ranks_->all_gather(ctx_, "tokens", x_);
+  traffic_.forget_ctx();
+  ranks_->all_gather(ctx_, "tokens", x_);  // not counted
+  EXPECT_EQ(traffic_.of({"tokens"}).calls, 1);
+  Stack stack("another", {}, 1 << 10);
+  Ctx ctx{.device = {}, .stack = stack, .host_stack = stack};
+  traffic_.start();
+  ranks_->all_gather(ctx, "tokens", x_);
+  EXPECT_EQ(traffic_.of({"tokens"}).calls, 1);
+  EXPECT_GE(traffic_.of({"tokens"}).seconds, 2e-3);
+}
+
 // Of two ranks the second is late: the first one's time includes its waiting.
 TEST(RanksTraffic, HasTheWaitingForOthers) {
   std::signal(SIGPIPE, SIG_IGN);  // as the program does

@@ -14,6 +14,9 @@ class ParallelReport {
  public:
   // `instance` has several ranks, and outlives this.
   explicit ParallelReport(Instance& instance);
+  ~ParallelReport() { instance_.ranks().traffic->forget_ctx(); }
+  ParallelReport(const ParallelReport&) = delete;
+  ParallelReport& operator=(const ParallelReport&) = delete;
 
   // Of a step. Allocates for more micro-batches than any step before had.
   void begin(int64_t micro_batches);
