@@ -10,80 +10,26 @@ of 20. Model FLOPs are those of `mixtune bench step`.
 """
 import argparse
 import datetime
-import gc
 import json
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
-SHAPE = dict(vocab_size=32000, hidden_size=4096, intermediate_size=14336, num_attention_heads=32, num_key_value_heads=8,
-             head_dim=128, num_local_experts=8, num_experts_per_tok=2, max_position_embeddings=32768, rope_theta=1e6,
-             rms_norm_eps=1e-5)
+from transformers_step import MIXTRAL_8X7B, Work, flops_per_token, measure, versions
+
 PEERS_CONVENTION = ["--precision", "bf16", "--gradient_dtype", "bf16", "--optimizer_state_dtype", "bf16",
                     "--master_weights", "none"]
 
 
-def flops_per_token(layers, length, mode):
-    c = SHAPE
-    h, q, kv = c["hidden_size"], c["num_attention_heads"] * c["head_dim"], c["num_key_value_heads"] * c["head_dim"]
-    layer = h * (q + 2 * kv) + q * length + q * h + 3 * c["num_experts_per_tok"] * h * c["intermediate_size"]
-    return (2 if mode == "forward" else 6) * (layers * layer + h * c["vocab_size"])
-
-
-def peer_step(args, implementation, compiled):
-    """The median milliseconds of transformers' step, and its peak memory."""
-    import torch
-    import transformers
-    config = transformers.MixtralConfig(num_hidden_layers=args.layers, use_cache=False, **SHAPE)
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        model = transformers.AutoModelForCausalLM.from_config(
-            config, dtype=torch.bfloat16, attn_implementation="sdpa", experts_implementation=implementation)
-    assert model.config._experts_implementation == implementation
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.0, fused=True)
-    run_model = torch.compile(model) if compiled else model
-    ids = torch.randint(0, SHAPE["vocab_size"], (args.tokens // args.sequence_length, args.sequence_length), device="cuda")
-
-    def step():
-        with torch.set_grad_enabled(args.mode != "forward"):
-            loss = run_model(input_ids=ids, labels=ids).loss
-        if args.mode == "forward":
-            return
-        loss.backward()
-        if args.mode == "step":
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    step()
-    torch.cuda.synchronize()
-    start = time.monotonic()
-    while time.monotonic() - start < 5:
-        step()
-        torch.cuda.synchronize()
-    times = []
-    for _ in range(20):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        step()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(begin.elapsed_time(end))
-    peak = torch.cuda.max_memory_allocated()
-    del model, run_model, optimizer
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    return statistics.median(times), peak
+def work_of(args):
+    return Work(shape=dict(MIXTRAL_8X7B, num_hidden_layers=args.layers), tokens=args.tokens,
+                document_tokens=args.sequence_length, mode=args.mode)
 
 
 def one_peer(args, name):
-    implementation, _, compiled = name.partition("+")
     try:
-        milliseconds, peak = peer_step(args, implementation, bool(compiled))
+        milliseconds, peak = measure(work_of(args), name)
     except Exception as error:  # out of memory, a backend that is missing: the others go on
         return {"failed": f"{type(error).__name__}: {error}"[:200]}
     return {"milliseconds": milliseconds, "peak_bytes": peak}
@@ -117,7 +63,7 @@ def main():
         run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         figures[f"transformers {name}"] = (json.loads(run.stdout.splitlines()[-1]) if run.returncode == 0
                                            else {"failed": f"exit {run.returncode}"})
-    flops = flops_per_token(args.layers, args.sequence_length, args.mode) * args.tokens
+    flops = flops_per_token(work_of(args)) * args.tokens
     for figure in figures.values():
         if "milliseconds" in figure:
             figure["model_tflops"] = flops / figure["milliseconds"] / 1e9
@@ -132,8 +78,6 @@ def main():
 
 def peer_only():
     """--peer-only NAME before the other flags: one peer in this process, its figures as the last line."""
-    import transformers
-    import torch
     name = sys.argv[2]
     del sys.argv[1:3]
     parser = argparse.ArgumentParser()
@@ -144,7 +88,7 @@ def peer_only():
     parser.add_argument("--mode", default="step")
     parser.add_argument("more", nargs="*")
     figure = one_peer(parser.parse_args(), name)
-    figure["versions"] = {"transformers": transformers.__version__, "torch": torch.__version__}
+    figure["versions"] = versions()
     print(json.dumps(figure))
 
 

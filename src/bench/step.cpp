@@ -99,11 +99,9 @@ StepBenchResult bench_step(const StepBench& bench) {
   result.milliseconds = median(times(ctx, bench.steps, [&] { steps.run(); }));
   if (ctx.like_gpu())  // times() itself waits once
     result.waits_per_step = static_cast<double>(device_waits(ctx) - waits) / bench.steps - 1;
-  const double tokens = static_cast<double>(bench.tokens * bench.accumulate);
-  result.tokens_per_second = tokens / (result.milliseconds / 1e3);
-  result.tflops = tokens *
-                  model_flops_per_token(bench.model, limits.longest_document, bench.mode == BenchMode::kForward) /
-                  (result.milliseconds * 1e9);
+  const StepRates rates = rates_of(bench, result.milliseconds);
+  result.tokens_per_second = rates.tokens_per_second;
+  result.tflops = rates.tflops;
   const StepRunner::Result numbers = steps.read();
   result.loss = numbers.token_loss / static_cast<double>(steps.targets_read());
   result.recomputed_layers = numbers.recomputed;
@@ -127,6 +125,13 @@ double model_flops_per_token(const MixtralConfig& c, int64_t length, bool forwar
   const double layer =
       h * (q + 2 * kv) + q * d(length) + q * h + 3 * d(c.num_experts_per_tok) * h * d(c.intermediate_size);
   return (forward_only ? 2 : 6) * (d(c.num_hidden_layers) * layer + h * d(c.vocab_size));
+}
+
+StepRates rates_of(const StepBench& bench, double milliseconds) {
+  const auto tokens = static_cast<double>(bench.tokens * bench.accumulate);
+  const double flops = model_flops_per_token(bench.model, bench.sequence_length / bench.documents_per_row,
+                                             bench.mode == BenchMode::kForward);
+  return {tokens / (milliseconds / 1e3), tokens * flops / (milliseconds * 1e9)};
 }
 
 MixtralConfig mixtral_8x7b(int64_t layers) {

@@ -50,6 +50,12 @@ struct StepBenchResult {
 // The model's floating-point operations for one token of documents of `length` tokens.
 double model_flops_per_token(const MixtralConfig& config, int64_t length, bool forward_only);
 
+// What a step of so many milliseconds comes to.
+struct StepRates {
+  double tokens_per_second, tflops;  // as in StepBenchResult
+};
+StepRates rates_of(const StepBench& bench, double milliseconds);
+
 // Mixtral 8x7B's shape with `layers` layers.
 MixtralConfig mixtral_8x7b(int64_t layers);
 

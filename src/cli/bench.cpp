@@ -11,6 +11,7 @@
 #include "base/size.h"
 #include "base/staged.h"
 #include "bench/kernels.h"
+#include "bench/ladder.h"
 #include "bench/load.h"
 #include "bench/save.h"
 #include "bench/step.h"
@@ -66,7 +67,7 @@ CLI::Option* add_number(CLI::App* app, const char* name, Number& number, const c
   return app->add_option(name, number, help)->type_name(type)->capture_default_str();
 }
 
-// What both benches of steps are told.
+// What all benches of steps are told.
 struct StepArguments {
   int ranks = 0;
   Common common;
@@ -88,17 +89,24 @@ void check_shape(const StepBench& bench) {
                     "make --tokens a multiple of --sequence-length, and that one of --documents-per-row");
 }
 
-// Calls `measure(bench)` in every rank of the bench, with all options set. Rank 0 reports.
-template <class Measure>
-void on_ranks(const StepArguments& arguments, const KeyFlags& flags, Measure&& measure) {
+// The bench with the options of a rank.
+StepBench with_options(StepBench bench, const Config& config, const Ranks& ranks) {
+  bench.options = instance_options(config, State::Purpose::kTraining, ranks);
+  return bench;
+}
+
+// Calls `measure` with what plan(bench, config, ranks) gives in every rank of the bench, and whether it reports: rank 0
+// does. What it is refused for is known in every process before a rank is started.
+template <class Plan, class Measure>
+void on_ranks(const StepArguments& arguments, const KeyFlags& flags, const Plan& plan, const Measure& measure) {
   const Config config = load_config(std::nullopt, flags.overrides());
   StepBench bench = arguments.bench;
-  bench.options = instance_options(config, State::Purpose::kTraining);
   bench.mode = parse_mode(arguments.mode);
   bench.model = arguments.common.model(arguments.layers);
   if (arguments.sequence_length->count() == 0) bench.sequence_length = std::min(bench.sequence_length, bench.tokens);
   check_shape(bench);
   arguments.common.check();
+  const auto alone = plan(bench, config, single_rank());
   const int64_t experts = bench.model.num_local_experts;
   const auto launch = launch_of_process(arguments.ranks);
   const int ranks = std::max(arguments.ranks, 1);
@@ -107,19 +115,17 @@ void on_ranks(const StepArguments& arguments, const KeyFlags& flags, Measure&& m
     check_gpus(config, ranks);
     return supervise_ranks(config, ranks);
   }
-  if (!launch) return measure(bench, true);
+  if (!launch) return measure(alone, true);
   const auto connect = [&](Job& job) {
     const Device device = choose_device(config.machine.device, launch->local_rank);
     job.compare(fingerprint(config, device, launch->size));
     return job.connect(device, grid_of(config, experts, launch->size, launch->rank));
   };
-  run_as_rank(config, *launch, connect, [&](const Ranks& all) {
-    bench.options = instance_options(config, State::Purpose::kTraining, all);
-    measure(bench, launch->rank == 0);
-  });
+  run_as_rank(config, *launch, connect,
+              [&](const Ranks& all) { measure(plan(bench, config, all), launch->rank == 0); });
 }
 
-// The options of both benches of steps.
+// The options of all benches of steps.
 void add_step_options(CLI::App* app, StepArguments& arguments) {
   StepBench& bench = arguments.bench;
   arguments.common.add_to(*app);
@@ -133,33 +139,79 @@ void add_step_options(CLI::App* app, StepArguments& arguments) {
   add_number(app, "--settle", bench.settle, "seconds of steps before those", "SECONDS")->check(CLI::NonNegativeNumber);
 }
 
+// The options of a step beside those of a save's.
+void add_batch_options(CLI::App* app, StepArguments& arguments) {
+  StepBench& bench = arguments.bench;
+  add_number(app, "--documents-per-row", bench.documents_per_row, "documents packed into a row")->check(kCount);
+  add_number(app, "--accumulate", bench.accumulate, "micro-batches of a step")->check(kCount);
+  app->add_flag("--balanced", bench.balanced, "Give every expert the same number of tokens");
+  add_number(app, "--clip", bench.max_grad_norm, "compute the gradient's norm and clip to this; 0: neither", "NUMBER")
+      ->check(CLI::NonNegativeNumber);
+}
+
+// A ladder chooses the last but one itself; the last is for saves alone.
 constexpr auto kStepKeys = std::to_array<std::string_view>(
     {"device", "deterministic", "precision", "fp8_scaling", "fp8_power_of_two_scales", "master_weights",
-     "gradient_dtype", "optimizer_state_dtype", "recompute", "experts_implementation", "expert_model_parallel_size",
-     "zero_stage", "collective_timeout", "checkpoint_host_memory"});  // the last is for saves alone
+     "gradient_dtype", "optimizer_state_dtype", "recompute", "expert_model_parallel_size", "zero_stage",
+     "collective_timeout", "experts_implementation", "checkpoint_host_memory"});
 
 Command add_step(CLI::App& group) {
   CLI::App* app = group.add_subcommand("step", "A training step on random weights and tokens");
   const auto arguments = std::make_shared<StepArguments>();
-  StepBench& bench = arguments->bench;
   add_step_options(app, *arguments);
-  add_number(app, "--documents-per-row", bench.documents_per_row, "documents packed into a row")->check(kCount);
-  add_number(app, "--accumulate", bench.accumulate, "micro-batches of a step")->check(kCount);
+  add_batch_options(app, *arguments);
   add_number(app, "--mode", arguments->mode, "what is timed: forward, forward-backward or step", "NAME")
       ->check(CLI::IsMember({"forward", "forward-backward", "step"}));
-  app->add_flag("--balanced", bench.balanced, "Give every expert the same number of tokens");
-  add_number(app, "--clip", bench.max_grad_norm, "compute the gradient's norm and clip to this; 0: neither", "NUMBER")
-      ->check(CLI::NonNegativeNumber);
   const KeyFlags flags(*app, {kStepKeys.begin(), kStepKeys.end() - 1});
   add_examples(*app,
                {"mixtune bench step --model-config examples/quickstart/model.json --tokens 512 --steps 3 --settle 0",
                 "mixtune bench step --model-config examples/quickstart/model.json --tokens 512 --steps 3 --settle 0 "
                 "--mode forward --balanced"});
   return {app, [arguments, flags] {
-            on_ranks(*arguments, flags, [&](const StepBench& measured, bool reports) {
+            on_ranks(*arguments, flags, with_options, [&](const StepBench& measured, bool reports) {
               const StepBenchResult result = bench_step(measured);
               if (reports) arguments->common.report(measured, result);
             });
+          }};
+}
+
+struct LadderArguments {
+  StepArguments step;
+  int rounds = 3;
+  std::string peers, svg;
+};
+
+void run_ladder(const LadderArguments& arguments, const KeyFlags& flags) {
+  const std::string &svg = arguments.svg, &json = arguments.step.common.json;
+  if (!svg.empty()) check_output_file(svg, false);
+  if (!svg.empty() && svg == json) throw UserError("--svg", "is the file of --json too", "give another name");
+  on_ranks(arguments.step, flags, plan_ladder, [&](LadderBench bench, bool reports) {
+    bench.rounds = arguments.rounds;
+    if (reports && !arguments.peers.empty()) bench.peers = read_ladder_peers(arguments.peers, bench);
+    const LadderResult result = bench_ladder(bench);
+    if (!reports) return;
+    arguments.step.common.report(bench, result);
+    if (!svg.empty()) write_whole_file(svg, print_svg(bench, result), Existing::kRefused);
+  });
+}
+
+Command add_ladder(CLI::App& group) {
+  CLI::App* app = group.add_subcommand("ladder", "A training step of each kind: experts in a loop, grouped, in 8 bits");
+  const auto arguments = std::make_shared<LadderArguments>();
+  add_step_options(app, arguments->step);
+  add_batch_options(app, arguments->step);
+  add_number(app, "--rounds", arguments->rounds, "turns of each rung; the one with the median time counts")
+      ->check(kCount);
+  app->add_option("--svg", arguments->svg, "draw the figures into this new file")->type_name("FILE");
+  app->add_option("--peers", arguments->peers, "add the rows of this file (bench/peers/ladder.py makes it)")
+      ->type_name("FILE");
+  const KeyFlags flags(*app, {kStepKeys.begin(), kStepKeys.end() - 2});
+  add_examples(*app, {"mixtune bench ladder --model-config examples/quickstart/model.json --tokens 256 --steps 2 "
+                      "--settle 0 --rounds 1",
+                      "mixtune bench ladder --model-config examples/quickstart/model.json --tokens 256 --steps 2 "
+                      "--settle 0 --rounds 1 --balanced --json ladder.json --svg ladder.svg"});
+  return {app, [arguments, flags] {
+            run_ladder(*arguments, flags);
           }};
 }
 
@@ -179,7 +231,7 @@ Command add_save(CLI::App& group) {
             const Config config = load_config(std::nullopt, flags.overrides());
             if (const std::string& memory = config.output.checkpoint_host_memory; memory != "auto")
               bench.host_memory = parse_size(memory);
-            on_ranks(*arguments, flags, [&](const StepBench& measured, bool reports) {
+            on_ranks(*arguments, flags, with_options, [&](const StepBench& measured, bool reports) {
               bench.step = measured;
               const SaveBenchResult result = bench_save(bench);
               if (reports) arguments->common.report(bench, result);
@@ -237,7 +289,7 @@ Command add_load(CLI::App& group) {
 
 Command add_bench(CLI::App& program) {
   CLI::App* app = program.add_subcommand("bench", "Measure speed: of a training step, of each op, of checkpoints");
-  Command bench = {app, {}, {add_step(*app), add_kernels(*app), add_save(*app), add_load(*app)}};
+  Command bench = {app, {}, {add_step(*app), add_ladder(*app), add_kernels(*app), add_save(*app), add_load(*app)}};
   add_examples(*app,
                {"mixtune bench step --model-config examples/quickstart/model.json --tokens 512 --steps 3 --settle 0",
                 "mixtune bench load examples/quickstart/pretrained"});

@@ -127,7 +127,7 @@ TEST_F(Bench, LoadSaysHowFastAndInHowMuchMemory) {
 }
 
 TEST_F(Bench, WhatCannotBeMeasured) {
-  expect_refused({"bench", "zzz"}, "use one of: step, kernels, save, load");
+  expect_refused({"bench", "zzz"}, "use one of: step, ladder, kernels, save, load");
   expect_refused({"bench", "stp"}, "did you mean 'step'?");
   expect_refused({"bench", "step", "--layer=2"}, "did you mean '--layers'?");
   expect_refused({"bench", "step", "--mode=backward"}, "'mixtune bench step --help'");

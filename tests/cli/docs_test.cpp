@@ -111,6 +111,12 @@ std::string runnable(std::string command) {
     set_flag(command, "precision", "fp32");
     set_flag(command, "device", "cpu");
   }
+  if (command.starts_with("mixtune bench ladder ")) {
+    set_flag(command, "model-config", "examples/quickstart/model.json");
+    set_flag(command, "tokens", "128");
+    set_flag(command, "steps", "1");
+    set_flag(command, "settle", "0");
+  }
   if (command.starts_with("mixtune generate ")) set_flag(command, "max-new-tokens", "4");
   return command;
 }
@@ -297,9 +303,9 @@ TEST_P(HelpOf, EndsWithExamplesThatRun) {
   EXPECT_GE(count, 2);
 }
 
-constexpr std::array kCommands = {"train",      "evaluate",      "generate",   "preprocess", "init",
-                                  "export",     "inspect",       "diff",       "estimate",   "bench",
-                                  "bench step", "bench kernels", "bench save", "bench load"};
+constexpr std::array kCommands = {"train",      "evaluate",     "generate",      "preprocess", "init",
+                                  "export",     "inspect",      "diff",          "estimate",   "bench",
+                                  "bench step", "bench ladder", "bench kernels", "bench save", "bench load"};
 
 std::string name_of_help(const testing::TestParamInfo<const char*>& info) {
   return std::regex_replace(info.param, std::regex(" "), "_");

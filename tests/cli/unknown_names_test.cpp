@@ -68,7 +68,7 @@ TEST(UnknownNames, CommandsAndSubcommands) {
   EXPECT_EQ(errors({"trian"}), Lines{"command line: unknown command 'trian'; did you mean 'train'?"});
   EXPECT_EQ(errors({"bench", "kernel"}), Lines{"command line: unknown command 'kernel'; did you mean 'kernels'?"});
   EXPECT_EQ(errors({"bench", "zzz"}),
-            Lines{"command line: unknown command 'zzz'; use one of: step, kernels, save, load"});
+            Lines{"command line: unknown command 'zzz'; use one of: step, ladder, kernels, save, load"});
 }
 
 TEST(FilesAfterOneFlag, AreNotTakenForAConfig) {
