@@ -127,6 +127,23 @@ class ShardFile {
     });
     return writer_->missing() == 0;
   }
+  // The same of the whole block, with its bytes as the model that the run began with has them.
+  bool copy(const HfBlock& block, const HfFolder::Stored& from) {
+    const size_t number = places_.at(block.name);
+    const auto size = static_cast<int64_t>(dtype_size(from.dtype));
+    MT_CHECK(entries_[number].dtype == from.dtype);
+    open();
+    block.box.for_each_run(0, block.elements(), [&](int64_t, int64_t place, int64_t n) {
+      for (const int64_t end = place + n; place < end;) {
+        const int64_t count = std::min(end - place, WriteBehind::kChunkBytes / size);
+        const std::string bytes = from.file->file().read(from.byte(place), count * size);
+        writer_->write(number, place * size, std::as_bytes(std::span(bytes)));
+        place += count;
+      }
+    });
+    from.file->file().check_unchanged();
+    return writer_->missing() == 0;
+  }
   StoredFile finish() {
     open();  // one without a byte is a file, too
     StoredFile stored = writer_->finish();
@@ -174,6 +191,13 @@ class ShardFiles {
         });
   }
 
+  void copy(const HfBlock& block, const HfFolder& source) {
+    const File& to = files_[places_.at(block.name)];
+    pending_.behind().put(to.queue, [&block, file = to.file, finish = finisher(to), from = source.stored(block)] {
+      if (file->copy(block, from)) finish();
+    });
+  }
+
  private:
   struct File {
     std::string name;
@@ -191,11 +215,21 @@ class ShardFiles {
   std::vector<File> files_;
 };
 
+// Whether a block is not trained, and held in less than the model has of it, which is then written as it is.
+bool keeps_stored_bytes(const State& state, const SaveOptions& options, int param, const HfBlock& block) {
+  if (state.spec(param).trainable || options.dtype || !options.source || !is_stored(state, param)) return false;
+  const DType held = state.weight(param).dtype;
+  return dtype_size(held) < sizeof(float) && block.added == 0 && saved_dtype(state, options, param, block) != held;
+}
+
 void put_weights(Ctx& ctx, const State& state, const SaveOptions& options, ShardFiles& files) {
   state.for_each_saved(ctx, saves_masters(state, options), [&](std::span<const State::Saved> params) {
     for (const auto& [param, values] : params)
       for (const HfBlock& block : state.spec(param).blocks)
-        files.put(ctx, block, values.view({values.elements()}).slice(block.offset, block.elements()));
+        if (keeps_stored_bytes(state, options, param, block))
+          files.copy(block, *options.source);
+        else
+          files.put(ctx, block, values.view({values.elements()}).slice(block.offset, block.elements()));
   });
 }
 
@@ -218,7 +252,7 @@ SavedBytes saved_bytes(const State& state, const SaveOptions& options) {
     if (!state.saves(param)) continue;
     const DType held = (masters ? state.primary(param) : state.weight(param)).dtype;
     for (const HfBlock& block : state.spec(param).blocks) {
-      bytes.copied += block.elements() * dtype_size(held);
+      if (!keeps_stored_bytes(state, options, param, block)) bytes.copied += block.elements() * dtype_size(held);
       bytes.written += block.elements() * dtype_size(saved_dtype(state, options, param, block));
     }
   }

@@ -94,6 +94,35 @@ TEST_F(Save, MixedTypesAreKept) {
   }
 }
 
+// Also where it is held in less than the model has.
+TEST_F(Save, WhatIsFrozenHasTheModelsBytes) {
+  std::vector<ParamSpec> specs = small_specs({});
+  for (ParamSpec& spec : specs) spec.trainable = spec.name.find("norm") != spec.name.npos;
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16})
+    for (const bool masters : {true, false}) {
+      make_source(source_, dtype);
+      const ModelFolder model(source_);
+      State state(specs, {}, masters ? kMasterState : kBf16State, State::Purpose::kTraining);
+      load_weights(ctx_, model.weights(), state);
+      for (int p = 0; p < state.size(); ++p)
+        EXPECT_EQ(static_cast<bool>(state.master(p)), masters && specs[p].trainable);
+      save_checkpoint(ctx_, state, with_shards(model.save_options(out_), 1000));
+      const HfFolder before(source_), after(out_);
+      EXPECT_GT(after.files().size(), 1u);
+      for (const ParamSpec& spec : specs)
+        for (const HfBlock& block : spec.blocks) {
+          const HfFolder::Stored was = before.stored(block), is = after.stored(block);
+          ASSERT_EQ(is.dtype, was.dtype);
+          const uint64_t size = block.elements() * dtype_size(was.dtype);
+          const bool same = was.file->file().read(was.begin, size) == is.file->file().read(is.begin, size);
+          const bool rounded = spec.trainable && !masters && dtype != DType::kBF16;
+          EXPECT_TRUE(same || rounded) << block.name;
+        }
+      std::filesystem::remove_all(source_);
+      std::filesystem::remove_all(out_);
+    }
+}
+
 TEST_F(Save, Shards) {
   make_source(source_, DType::kF32);
   const State state = load(source_);

@@ -112,10 +112,11 @@ struct ParallelSettings {
 struct OptimizerSettings {
   double learning_rate = 5e-5;
   Schedule lr_scheduler_type = Schedule::kLinear;
-  Mapping lr_groups;            // peaks of their own (lr_groups.h)
-  Mapping lr_scheduler_kwargs;  // schedule_kwargs.h says which
-  int64_t warmup_steps = 0;     // > 0 overrides warmup_ratio
-  double warmup_ratio = 0;      // of all steps, rounded up
+  Mapping lr_groups;                // peaks of their own (lr_groups.h)
+  std::vector<std::string> freeze;  // what is not trained (model/freeze.h)
+  Mapping lr_scheduler_kwargs;      // schedule_kwargs.h says which
+  int64_t warmup_steps = 0;         // > 0 overrides warmup_ratio
+  double warmup_ratio = 0;          // of all steps, rounded up
   double adam_beta1 = 0.9;
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;

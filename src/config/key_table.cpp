@@ -207,6 +207,10 @@ void add_optimizer_keys(Table& table) {
   table.add("lr_groups", &Config::optimizer, &O::lr_groups,
             "peaks of groups of weights, such as `{router: 1e-5}` (docs/schedules.md); 0: the group stays as it is",
             kNullable);
+  table.add("freeze", &Config::optimizer, &O::freeze,
+            "what is not trained, a list: `attention`, `embeddings`, `experts`, `lm_head`, `norms`, `router`, "
+            "`layers.0-7`, `layers.3.router`, or tensors' names with `*` (docs/freezing.md)",
+            kNullable);
   table.add("lr_scheduler_type", &Config::optimizer, &O::lr_scheduler_type, "course of the learning rate");
   table.add("lr_scheduler_kwargs", &Config::optimizer, &O::lr_scheduler_kwargs,
             "settings of that schedule, such as `{min_lr: 1e-6}` (docs/schedules.md)", kNullable);

@@ -211,7 +211,7 @@ std::string type_name(const Key& key) {
     case KeyType::kText:
       return "TEXT";
     case KeyType::kTextList:
-      return "FILE";
+      return key.name.ends_with("_file") ? "FILE" : "NAME";
     case KeyType::kDatasets:
       return "WEIGHT FILE ...";
     case KeyType::kMapping:

@@ -22,6 +22,7 @@ struct InstanceOptions {
   size_t stack_bytes = 0;               // of activations; 0: what the device has left beside State
   const Ranks* ranks = &single_rank();  // never null; outlive the instance
   int zero_stage = 1;                   // 1: each rank keeps a piece of the optimizer's state
+  Freeze freeze = {};
 };
 
 class Instance {

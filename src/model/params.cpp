@@ -119,7 +119,7 @@ void fill(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, co
 
 }  // namespace
 
-ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts) {
+ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, const Freeze& freeze) {
   LayoutBuilder builder;
   ModelParams params;
   const Shape table = {config.vocab_size, config.hidden_size};
@@ -133,7 +133,9 @@ ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts) 
   params.lm_head = config.tie_word_embeddings
                        ? params.embedding
                        : builder.add_table(WeightGroup::kHead, "lm_head.weight", table, config.added_tokens);
-  return {builder.take(), std::move(params)};
+  std::vector<ParamSpec> specs = builder.take();
+  apply(freeze, config, specs);
+  return {std::move(specs), std::move(params)};
 }
 
 ModelLayout make_layout(const MixtralConfig& config) {

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "model/freeze.h"
 #include "model/mixtral_config.h"
 #include "parallel/rank_grid.h"
 #include "state/state.h"
@@ -31,8 +32,9 @@ struct ModelLayout {
   std::vector<ParamSpec> specs;
   ModelParams params;
 };
-// The layout of a rank that holds these experts. A layer's parameters are two buckets: dense ones, and the experts'.
-ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts);
+// The layout of a rank that holds these experts. A layer's parameters are two buckets: dense ones, and the experts';
+// more where `freeze` has a part of them. Throws UserError as `apply` does.
+ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, const Freeze& freeze = {});
 // The layout of the whole model.
 ModelLayout make_layout(const MixtralConfig& config);
 

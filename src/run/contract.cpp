@@ -33,17 +33,24 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
      "gradient_dtype", "optimizer_state_dtype", "recompute", "experts_implementation", "expert_model_parallel_size",
      "zero_stage", "collective_timeout"});
 
-constexpr std::string_view kRows = "rows_per_step";
+// The place in the data is counted in steps; weights that were not trained have no moments to go on with.
+constexpr std::array<std::string_view, 2> kNeverAllowed = {"rows_per_step", "freeze"};
 constexpr std::array<std::string_view, 4> kBesideKeys = {"data", "router_aux_loss_coef", "total_steps", "windows"};
 
-bool is_allowed(const Config& config, std::string_view name) {
-  return name != kRows && std::ranges::find(config.output.allow_changes, name) != config.output.allow_changes.end();
+bool is_never_allowed(std::string_view name) {
+  return std::ranges::find(kNeverAllowed, name) != kNeverAllowed.end();
 }
 
-// `datasets` without where they lie: the data's digest tells whether they are the same.
-Value without_paths(Value value) {
+bool is_allowed(const Config& config, std::string_view name) {
+  return !is_never_allowed(name) &&
+         std::ranges::find(config.output.allow_changes, name) != config.output.allow_changes.end();
+}
+
+// `datasets` without where they lie, as the data's digest tells whether they are the same; a list without its order.
+Value comparable(Value value) {
   if (auto* datasets = std::get_if<std::vector<Dataset>>(&value))
     for (Dataset& dataset : *datasets) dataset.path = {"-"};
+  if (auto* list = std::get_if<std::vector<std::string>>(&value)) std::ranges::sort(*list);
   return value;
 }
 
@@ -56,7 +63,7 @@ bool may_differ(std::string_view key) {
 Contract contract_of(const Config& config) {
   Contract contract;
   for (const Key& key : keys())
-    if (!may_differ(key.name)) contract.emplace(key.name, format_value(without_paths(key.get(config))));
+    if (!may_differ(key.name)) contract.emplace(key.name, format_value(comparable(key.get(config))));
   return contract;
 }
 
@@ -69,14 +76,21 @@ void check_contract(const Contract& before, const Contract& now, const Config& c
     differences.push_back(fmt::format("{} was {}, is {}", name, printable(was->second, 200), printable(is, 200)));
   }
   if (differences.empty()) return;
-  const std::string accept = fmt::format(", or accept it: --allow_changes {}", fmt::join(names, " --allow_changes "));
+  const std::string accept =
+      std::ranges::any_of(names, is_never_allowed)
+          ? ""
+          : fmt::format(", or accept it: --allow_changes {}", fmt::join(names, " --allow_changes "));
   throw UserError(config.where("resume_from_checkpoint"),
                   fmt::format("this is not the run that wrote the checkpoint: {}", fmt::join(differences, "; ")),
-                  fmt::format("put back what it was{}", std::ranges::find(names, kRows) == names.end() ? accept : ""));
+                  fmt::format("put back what it was{}", accept));
 }
 
 void check_allowed_names(const Config& config) {
   for (const std::string& name : config.output.allow_changes) {
+    if (name == "freeze")
+      throw UserError(config.where("allow_changes"),
+                      "'freeze' may not change: weights that were not trained have no optimizer state to go on with",
+                      "to train others, begin a run with the checkpoint as its model_name_or_path");
     const bool is_key = find_key(name) != nullptr && !may_differ(name);
     if (is_key || std::ranges::find(kBesideKeys, name) != kBesideKeys.end()) continue;
     throw UserError(config.where("allow_changes"),

@@ -20,8 +20,7 @@ bool may_differ(std::string_view key);
 Contract contract_of(const Config& config);
 
 // Throws UserError naming what differs in `now` from `before`, less what config.output.allow_changes has. What either
-// lacks is no difference: another version wrote it. `rows_per_step` is never allowed to change, as the place in the
-// data is counted in steps.
+// lacks is no difference: another version wrote it. `rows_per_step` and `freeze` are never allowed to change.
 void check_contract(const Contract& before, const Contract& now, const Config& config);
 
 // Throws UserError where allow_changes names something that is neither a key of the contract nor in it besides.

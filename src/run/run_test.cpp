@@ -176,15 +176,37 @@ TEST(Contract, RowsOfAStepMayNeverChange) {
   check_allowed_names(config_with({{"allow_changes", "total_steps"}}));
 }
 
+TEST(Contract, WhatIsFrozenMayNeverChangeButInItsOrder) {
+  const auto with = [](const char* freeze) {
+    return config_with({{"freeze", "router"}, {"freeze", freeze}});
+  };
+  const Contract before = contract_of(with("norms"));
+  EXPECT_EQ(before, contract_of(config_with({{"freeze", "norms"}, {"freeze", "router"}})));
+  try {
+    check_contract(before, contract_of(with("experts")), with("experts"));
+    FAIL();
+  } catch (const UserError& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find(R"(freeze was ["norms","router"], is ["experts","router"]; put back what it was)"), text.npos)
+        << text;
+    EXPECT_EQ(text.find("allow_changes"), text.npos) << text;
+  }
+  expect_user_error(
+      [] {
+        check_allowed_names(config_with({{"allow_changes", "freeze"}}));
+      },
+      {"--allow_changes: 'freeze' may not change", "model_name_or_path"});
+}
+
 // Every key was decided about: one that is renamed or new shows here.
 TEST(Contract, KnowsEveryKey) {
   std::vector<std::string> free;
   for (const Key& key : keys())
     if (may_differ(key.name)) free.emplace_back(key.name);
   EXPECT_EQ(free.size(), 47u) << "a key of kMayDiffer has another name now";
-  EXPECT_EQ(keys().size(), 74u) << "may the new key differ when a run goes on (kMayDiffer), or is it in the contract?";
+  EXPECT_EQ(keys().size(), 75u) << "may the new key differ when a run goes on (kMayDiffer), or is it in the contract?";
   for (const char* key : {"seed", "learning_rate", "packing", "shuffle", "max_seq_length", "weight_decay", "datasets",
-                          "lr_scheduler_kwargs", "lr_groups", "save_dtype"})
+                          "lr_scheduler_kwargs", "lr_groups", "freeze", "save_dtype"})
     EXPECT_FALSE(may_differ(key)) << key;
 }
 

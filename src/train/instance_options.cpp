@@ -118,6 +118,7 @@ InstanceOptions options_on(const Config& config, Device device, const Ranks& ran
                              .gpu = {.deterministic = config.machine.deterministic, .plan_cache = cache_folder()}};
   options.ranks = &ranks;
   options.zero_stage = static_cast<int>(config.parallel.zero_stage);
+  options.freeze = freeze_of(config);
   options.types.weights = bf16 ? DType::kBF16 : DType::kF32;
   options.types.gradients = dtype_of(compute.gradient_dtype);
   options.types.moments = dtype_of(compute.optimizer_state_dtype);
@@ -139,6 +140,10 @@ Device choose_device(DeviceChoice choice, int local_rank) {
 
 Device device_of(const Config& config, const Ranks& ranks) {
   return ranks.device ? *ranks.device : choose_device(config.machine.device);
+}
+
+Freeze freeze_of(const Config& config) {
+  return {config.optimizer.freeze, config.where("freeze")};
 }
 
 InstanceOptions planned_options(const Config& config, const Ranks& ranks) {

@@ -13,6 +13,8 @@ Device choose_device(DeviceChoice choice, int local_rank = 0);
 // The device of the job's rank; without a job, the one that config chooses.
 Device device_of(const Config& config, const Ranks& ranks);
 
+Freeze freeze_of(const Config& config);
+
 // The options of a run. Throws UserError where the keys do not fit each other, the build or the machine. Touches no GPU
 // but to count them. `ranks` outlive the instance.
 InstanceOptions instance_options(const Config& config, State::Purpose purpose, const Ranks& ranks = single_rank());

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "base/log.h"
 #include "checkpoint/load.h"
 #include "checkpoint/run_folder.h"
 #include "config/lr_groups.h"
@@ -13,6 +14,7 @@
 #include "data/open_documents.h"
 #include "run/resume.h"
 #include "train/early_stopping.h"
+#include "train/instance_options.h"
 #include "train/model_tokenizer.h"
 
 namespace mixtune {
@@ -90,7 +92,16 @@ MixtralConfig model_shape(const Config& config, const ModelFolder& folder) {
   const std::string where = config.model.model_name_or_path + "/config.json";
   const MixtralConfig stored = parse_mixtral_config(folder.config_json(), where);
   check_head_rate(config, stored.tie_word_embeddings);
+  make_layout(stored, {0, stored.num_local_experts}, freeze_of(config));  // throws where that names nothing
   return resize_vocabulary(config.model, stored);
+}
+
+void warn_of_frozen_groups(const Config& config, const MixtralConfig& shape) {
+  const Freeze freeze = freeze_of(config);
+  for (size_t g = 0; g < kWeightGroups.size(); ++g)
+    if (config.optimizer.lr_groups.contains(kWeightGroups[g]) &&
+        freezes_all(freeze, shape, static_cast<WeightGroup>(g)))
+      log_warning("{}: {}: no effect, as all its weights are frozen", config.where("lr_groups"), kWeightGroups[g]);
 }
 
 }  // namespace mixtune

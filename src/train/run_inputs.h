@@ -13,6 +13,9 @@ namespace mixtune {
 OutputRequest output_request(const Config& config);
 MixtralConfig model_shape(const Config& config, const ModelFolder& folder);
 
+// Warns of learning rates of groups that are frozen.
+void warn_of_frozen_groups(const Config& config, const MixtralConfig& shape);
+
 // Opens the model's folder, once output_dir is known to be usable.
 ModelFolder open_model(const Config& config, const Ranks& ranks);
 // Reads the data. Where there is a cache, rank 0 fills it and the others read it.
