@@ -9,6 +9,7 @@ another, or is there without a record.
 import json
 import math
 import pathlib
+import re
 import struct
 import sys
 
@@ -28,8 +29,22 @@ def as_float(number):
     return struct.unpack("f", struct.pack("f", number))[0]
 
 
+def without_name(record):
+    """The record with the fields of a set that has no name, and what follows its tags: "/chat", or nothing."""
+    names = [re.fullmatch("eval_(.+)_loss", field) for field in record]
+    name = next((found[1] for found in names if found), None)
+    if name is None:
+        return record, ""
+    return {field.replace(f"eval_{name}_", "eval_", 1): number for field, number in record.items()}, f"/{name}"
+
+
 def expected_scalars(record):
     """(tag, number) of a record; a number that JSON lacks is None."""
+    record, end = without_name(record)
+    yield from ((tag + end, number) for tag, number in scalars_of(record))
+
+
+def scalars_of(record):
     for name, value in record.items():
         if name in NOT_SHOWN:
             continue

@@ -26,7 +26,7 @@ class BadEvaluation : public testing::Test {
     const std::vector<float> kept(values, values + embedding.elements());
     std::fill_n(values, kept.size(), std::numeric_limits<float>::quiet_NaN());
     testing::internal::CaptureStderr();
-    trainer_.report(trainer_.evaluate(1));
+    trainer_.evaluate(1);
     std::ranges::copy(kept, values);
     return testing::internal::GetCapturedStderr();
   }
@@ -70,7 +70,7 @@ TEST_F(BadEvaluation, BeforeAGoodOneIsAWarning) {
   trainer_.open_output();
   EXPECT_NE(evaluate_badly(), "");
   testing::internal::CaptureStderr();
-  trainer_.report(trainer_.evaluate(1));
+  trainer_.evaluate(1);
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
   trainer_.finish();
 }

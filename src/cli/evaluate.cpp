@@ -24,7 +24,7 @@ struct EvaluateArguments {
 
 void run_evaluate(const EvaluateArguments& arguments, const Overrides& overrides) {
   Config config = load_config(std::nullopt, overrides);
-  config.data.validation_file = {arguments.file};
+  config.data.validation_file.path = {arguments.file};
   config.origins["model_name_or_path"] = "MODEL";
   config.origins["validation_file"] = "--file";
   instance_options(config, State::Purpose::kInference);  // the keys fit the machine

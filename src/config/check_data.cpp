@@ -18,7 +18,18 @@ void check_training_data(const Config& config) {
   check_weights_of(data.datasets, config.where("datasets"));
 }
 
+// The names of sets are parts of names of metrics.
+void check_set_names(const Config& config) {
+  constexpr std::string_view kAllowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+  constexpr size_t kLongest = 64;
+  for (const auto& [name, path] : config.data.validation_file.named)
+    if (name.empty() || name.size() > kLongest || name.find_first_not_of(kAllowed) != name.npos)
+      throw UserError(config.where("validation_file"), fmt::format("'{}' is no name of a set", printable(name)),
+                      fmt::format("use letters, digits, '_', '-' and '.', {} at most", kLongest));
+}
+
 void check_validation(const Config& config) {
+  check_set_names(config);
   const bool file = !config.data.validation_file.empty();
   const bool share = config.data.validation_split_percentage > 0;
   const bool entry_splits =

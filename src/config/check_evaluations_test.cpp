@@ -46,6 +46,27 @@ TEST(CheckEvaluations, AMetricThatThereIsNot) {
             "run.yaml:1: metric_for_best_model: unknown value 'loss'; use 'eval_loss'");
 }
 
+// transformers too takes the metric of one of several sets by that name.
+TEST(CheckEvaluations, OfSeveralSetsOneIsNamed) {
+  const std::string sets = "validation_file: {chat: c.jsonl, code: d.jsonl}\neval_steps: 10\n",
+                    best = sets + "load_best_model_at_end: true\n", patience = sets + "early_stopping_patience: 3\n";
+  EXPECT_EQ(error_of(sets), "");
+  EXPECT_EQ(error_of(best + "metric_for_best_model: eval_code_loss\n"), "");
+  EXPECT_EQ(error_of(patience + "metric_for_best_model: eval_chat_perplexity\n"), "");
+  EXPECT_EQ(error_of(best),
+            "run.yaml:3: load_best_model_at_end: the sets of validation_file have names: which of them decides is not "
+            "said; set metric_for_best_model to one of: eval_chat_loss, eval_chat_perplexity, eval_code_loss, "
+            "eval_code_perplexity");
+  EXPECT_THAT(error_of(patience + "metric_for_best_model: eval_loss\n"),
+              testing::StartsWith("run.yaml:3: early_stopping_patience: the sets of validation_file have names"));
+  EXPECT_EQ(error_of(sets + "metric_for_best_model: code_loss\n"),
+            "run.yaml:3: metric_for_best_model: unknown value 'code_loss'; use 'eval_code_loss'");
+  EXPECT_THAT(error_of(sets + "metric_for_best_model: eval_cod_loss\n"),
+              testing::EndsWith("did you mean 'eval_code_loss'?"));
+  EXPECT_THAT(error_of("metric_for_best_model: eval_code_loss\n", kData),
+              testing::EndsWith("use one of: eval_loss, eval_perplexity"));
+}
+
 TEST(CheckEvaluations, BothNeedValidationData) {
   check_has_validation(parse_config("seed: 1\n", "run.yaml"), false);
   const Config config = parse_config("early_stopping_patience: 3\neval_steps: 10\n", "run.yaml", kData);

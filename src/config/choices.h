@@ -70,10 +70,6 @@ inline std::vector<std::string_view> names<ExpertsImplementation>() {
   return {"loop", "grouped"};
 }
 template <>
-inline std::vector<std::string_view> names<BestMetric>() {
-  return {"eval_loss", "eval_perplexity"};
-}
-template <>
 inline std::vector<std::string_view> names<ReportTo>() {
   return {"none", "tensorboard"};
 }

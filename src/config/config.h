@@ -46,7 +46,6 @@ enum class StateDType { kFp32, kBf16 };
 enum class MasterWeights { kFp32, kNone };
 enum class Recompute { kNone, kSelective, kFull };
 enum class ExpertsImplementation { kLoop, kGrouped };
-enum class BestMetric { kEvalLoss, kEvalPerplexity };
 enum class ReportTo { kNone, kTensorBoard };
 enum class SaveDType { kCheckpoint, kFp32, kBf16 };  // checkpoint: the dtype of the model that was loaded
 
@@ -62,6 +61,14 @@ struct ModelSettings {
   RouterLossType router_aux_loss_type = RouterLossType::kHuggingface;
 };
 
+// What validation_file has: files or patterns of one set, or of several sets by name, each evaluated by itself.
+struct ValidationFiles {
+  std::vector<std::string> path;
+  Mapping named;  // where there is no `path`
+
+  bool empty() const { return path.empty() && named.empty(); }
+};
+
 // An entry of `datasets`. What is not set has its initial value here.
 struct Dataset {
   std::vector<std::string> path;                             // files or patterns, as in train_file
@@ -75,11 +82,11 @@ struct Dataset {
 };
 
 struct DataSettings {
-  std::vector<std::string> train_file;       // files or patterns
-  std::vector<std::string> validation_file;  // the same
-  std::vector<Dataset> datasets;             // in the place of train_file
-  double validation_split_percentage = 0;    // of the records of train_file
-  std::string split;                         // weights of training, validation and test: "990,9,1"; empty: none
+  std::vector<std::string> train_file;  // files or patterns
+  ValidationFiles validation_file;
+  std::vector<Dataset> datasets;           // in the place of train_file
+  double validation_split_percentage = 0;  // of the records of train_file
+  std::string split;                       // weights of training, validation and test: "990,9,1"; empty: none
   DatasetFormat dataset_format = DatasetFormat::kAuto;
   bool reset_position_ids = false;           // these three are of windows: dataset_format kMegatron
   std::optional<bool> reset_attention_mask;  // none: what reset_position_ids is
@@ -140,8 +147,8 @@ struct OutputSettings {
   std::string time_limit;                       // as parse_duration has it; empty: none
   int64_t save_total_limit = 0;                 // 0: keep all
   bool load_best_model_at_end = false;
-  BestMetric metric_for_best_model = BestMetric::kEvalLoss;
-  int64_t early_stopping_patience = 0;  // evaluations; 0: off
+  std::string metric_for_best_model = "eval_loss";  // one of evaluation_metrics (check_evaluations.h)
+  int64_t early_stopping_patience = 0;              // evaluations; 0: off
   double early_stopping_threshold = 0;
   SaveDType save_dtype = SaveDType::kCheckpoint;
   std::string max_shard_size = "5GB";

@@ -96,15 +96,30 @@ TEST(Config, EveryKeyIsStoredAndPrinted) {
         key.type == KeyType::kChoice    ? std::string(key.choices.back())
         : key.type == KeyType::kBoolean ? (format_value(key.get(Config())) == "true" ? "false" : "true")
         : key.type == KeyType::kText || key.type == KeyType::kTextList || key.type == KeyType::kDatasets ? "some/path"
-        : key.type == KeyType::kMapping ? "{\"a\": 0.25}"
-        : key.type == KeyType::kNumber  ? "0.25"
-        : key.bounds.high == 1          ? "0"
-                                        : "17";
+        : key.type == KeyType::kNamedFiles ? "{\"a\": \"b.jsonl\", \"c\": \"data/*.jsonl\"}"
+        : key.type == KeyType::kMapping    ? "{\"a\": 0.25}"
+        : key.type == KeyType::kNumber     ? "0.25"
+        : key.bounds.high == 1             ? "0"
+                                           : "17";
     Config config;
     const Value value = parse_value(key, text, "test");
     key.set(config, value);
     EXPECT_NE(format_value(key.get(config)).find(text), std::string::npos) << key.name;
   }
+}
+
+TEST(Config, ValidationFilesMayHaveNames) {
+  const auto files = [](const std::string& text, const Overrides& overrides = {}) {
+    return parse_config(text, "run.yaml", overrides).data.validation_file;
+  };
+  const Mapping named = {{"chat", "a.jsonl"}, {"code-2", "0012"}};
+  EXPECT_EQ(files("validation_file: {chat: a.jsonl, code-2: 0012}\n").named, named);  // no number
+  EXPECT_EQ(files("validation_file:\n  chat: a.jsonl\n  code-2: '0012'\nseed: 1\n").named, named);
+  EXPECT_EQ(files("seed: 1\n", {{"validation_file", "{\"chat\": \"a.jsonl\", code-2: 0012}"}}).named, named);
+  EXPECT_EQ(files("validation_file: [a, b]\n").path, (std::vector<std::string>{"a", "b"}));
+  EXPECT_TRUE(files("validation_file: a=b.jsonl\n").named.empty());
+  Config config = parse_config("validation_file: {chat: a.jsonl, code-2: 0012}\n", "run.yaml");
+  EXPECT_EQ(parse_config(print_config(config), "again.yaml").data.validation_file.named, named);
 }
 
 TEST(Config, WarmupStepsBelowOneIsARatio) {  // as transformers 5 has it
@@ -127,6 +142,14 @@ TEST_P(BadConfig, OneLineNamesPlaceAndMend) {
 INSTANTIATE_TEST_SUITE_P(
     Keys, BadConfig,
     testing::Values(
+        BadText{"validation_file: {a: x, b: [y, z]}\n", "validation_file: b: takes one value, not a list"},
+        BadText{"validation_file: {a/b: x}\n",
+                "run.yaml:1: validation_file: 'a/b' is no name of a set; use letters, digits"},
+        BadText{"validation_file: {'': x}\n", "'' is no name of a set"},
+        BadText{"validation_file: {a: ''}\n", "validation_file: a: the value is empty"},
+        BadText{"validation_file: [{a: x}]\n", "run.yaml:1: validation_file: nested values are not allowed"},
+        BadText{"validation_file: {a: x, a: y}\n", "the key 'a' is repeated"},
+        BadText{"train_file: {a: x}\n", "run.yaml:1: train_file: nested values are not allowed"},
         BadText{"seed: 1\nlearing_rate: 1\n", "run.yaml:2: unknown key 'learing_rate'; did you mean 'learning_rate'?"},
         BadText{"zzzzzzzzzzzz: 1\n", "run.yaml:1: unknown key 'zzzzzzzzzzzz'; 'mixtune train --help' lists the keys"},
         BadText{"seed: 1\npacking: true\nseed: 2\n", "run.yaml:3: the key 'seed' is repeated; it stands in line 1"},

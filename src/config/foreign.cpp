@@ -25,7 +25,6 @@ constexpr std::array kValues = {
     ForeignValue{"precision", "float32", "fp32"},
     ForeignValue{"precision", "tf32", "", "not supported; fp32 is exact, bf16 is faster"},
     ForeignValue{"precision", "no", "fp32"},
-    ForeignValue{"metric_for_best_model", "loss", "eval_loss"},
     ForeignValue{"report_to", "wandb", "tensorboard", "`wandb sync output_dir/runs` uploads it"},
     ForeignValue{"report_to", "all", "tensorboard", "there is no other"},
     ForeignValue{"report_to", "mlflow", "", kNoTracker},

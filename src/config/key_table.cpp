@@ -49,6 +49,17 @@ struct Field<Mapping> : PlainField<Mapping, KeyType::kMapping> {
   static Value to_value(const Mapping& field) { return field.empty() ? Value() : Value(field); }
 };
 template <>
+struct Field<ValidationFiles> {
+  static constexpr KeyType kType = KeyType::kNamedFiles;
+  static Value to_value(const ValidationFiles& field) {
+    return field.named.empty() ? Field<std::vector<std::string>>::to_value(field.path) : Value(field.named);
+  }
+  static ValidationFiles from_value(const Value& value) {
+    if (const auto* named = std::get_if<Mapping>(&value)) return {.path = {}, .named = *named};
+    return {.path = Field<std::vector<std::string>>::from_value(value), .named = {}};
+  }
+};
+template <>
 struct Field<std::string> : PlainField<std::string, KeyType::kText> {
   static Value to_value(const std::string& field) { return field.empty() ? Value() : Value(field); }
 };
@@ -144,7 +155,8 @@ void add_data_keys(Table& table) {
             "`\"WEIGHT PATH ...\"`; also called `data_path`",
             kNullable);
   table.last().alias = "data_path";
-  table.add("validation_file", &Config::data, &D::validation_file, "the same as `train_file`, to evaluate on",
+  table.add("validation_file", &Config::data, &D::validation_file,
+            "the same as `train_file`, to evaluate on; or `{name: file, ...}`: sets that are evaluated each by itself",
             kNullable);
   table.add("validation_split_percentage", &Config::data, &D::validation_split_percentage,
             "share of the training records held out for evaluation, in percent; 0: none",
@@ -278,7 +290,8 @@ void add_run_keys(Table& table) {
   table.add("load_best_model_at_end", &Config::output, &O::load_best_model_at_end,
             "keep the best checkpoint, and have `output_dir` stand for it as a model (docs/watching.md)");
   table.add("metric_for_best_model", &Config::output, &O::metric_for_best_model,
-            "what an evaluation is judged by, the smaller the better");
+            "what an evaluation is judged by, the smaller the better: `eval_loss`, `eval_perplexity`; of sets by name "
+            "`eval_NAME_loss`, `eval_NAME_perplexity`");
   table.add("early_stopping_patience", &Config::output, &O::early_stopping_patience,
             "end the run after so many evaluations in a row without improvement; 0: never", kEvery);
   table.add("early_stopping_threshold", &Config::output, &O::early_stopping_threshold,

@@ -28,9 +28,10 @@ enum class KeyType {
   kChoice,
   kText,
   kTextList,
+  kNamedFiles,
   kDatasets,
   kMapping
-};  // share: in (0, 1)
+};  // share: in (0, 1); named files: a list of texts, or a mapping
 
 struct Bounds {
   double low = 0;
@@ -70,8 +71,9 @@ bool is_boolean(std::string_view text);
 // A key that no table has, by which parse_value checks an item of a list or of a mapping.
 Key item_key(KeyType type, Bounds bounds = {}, std::vector<std::string_view> choices = {});
 
-// The names and values of `mapping`, which stands at `where`. Throws UserError for a value that is no scalar.
-Mapping parse_mapping(const YamlMapping& mapping, std::string_view where);
+// The names and values of `mapping`, which is for `key` and stands at `where`. Throws UserError for a value that is no
+// scalar.
+Mapping parse_mapping(const Key& key, const YamlMapping& mapping, std::string_view where);
 
 // As YAML (and JSON) spell it; it reads back as the same value.
 std::string format_value(const Value& value);

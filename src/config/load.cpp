@@ -55,7 +55,7 @@ Value datasets_value(const YamlEntry& entry, const std::string& file, const std:
 Value list_value(const Key& key, const YamlEntry& entry, const std::string& file, const std::string& where) {
   if (key.type == KeyType::kMapping) throw UserError(where, "takes a mapping, not a list", "write {name: value, ...}");
   const bool datasets = key.type == KeyType::kDatasets;
-  if (key.type != KeyType::kTextList && !datasets)
+  if (key.type != KeyType::kTextList && key.type != KeyType::kNamedFiles && !datasets)
     throw UserError(where, "takes one value, not a list", "write one value");
   if (entry.values.empty() && entry.mappings.empty())
     throw UserError(where, "the list is empty", "give at least one item");
@@ -72,13 +72,14 @@ Value list_value(const Key& key, const YamlEntry& entry, const std::string& file
 
 // The line of what a config cannot have in the place of this key's value, or 0.
 int nested_line(const Key& key, const YamlEntry& entry) {
-  const bool takes_mappings = (key.type == KeyType::kDatasets && entry.is_list) || key.type == KeyType::kMapping;
+  const bool takes_mappings = key.type == KeyType::kMapping || (key.type == KeyType::kDatasets && entry.is_list) ||
+                              (key.type == KeyType::kNamedFiles && !entry.is_list);
   return takes_mappings ? entry.left_out_line : entry.nested_line;
 }
 
 Value value_of(const Key& key, const YamlEntry& entry, const std::string& file, const std::string& where) {
   if (entry.is_list) return list_value(key, entry, file, where);
-  if (!entry.mappings.empty()) return parse_mapping(entry.mappings.front(), where);
+  if (!entry.mappings.empty()) return parse_mapping(key, entry.mappings.front(), where);
   return parse_value(key, entry.values.front(), where);
 }
 

@@ -116,7 +116,7 @@ std::string parse_text(std::string_view text, std::string_view where) {
 }
 
 // "{name: value, ...}", as YAML and JSON spell it in a line.
-Mapping parse_mapping_text(std::string_view text, std::string_view where) {
+Mapping parse_mapping_text(const Key& key, std::string_view text, std::string_view where) {
   if (!text.starts_with('{'))
     throw UserError(where, fmt::format("'{}' is no mapping", printable(text)), "write {name: value, ...}");
   const std::vector<YamlEntry> entries = parse_flat_yaml(text, where);
@@ -124,7 +124,7 @@ Mapping parse_mapping_text(std::string_view text, std::string_view where) {
   if (nested != entries.end())
     throw UserError(fmt::format("{}: {}", where, printable(nested->key)), "nested values are not allowed",
                     "write one value");
-  return parse_mapping({.line = 1, .entries = entries}, where);
+  return parse_mapping(key, {.line = 1, .entries = entries}, where);
 }
 
 }  // namespace
@@ -146,14 +146,14 @@ Key item_key(KeyType type, Bounds bounds, std::vector<std::string_view> choices)
           .get = {}};
 }
 
-Mapping parse_mapping(const YamlMapping& mapping, std::string_view where) {
+Mapping parse_mapping(const Key& key, const YamlMapping& mapping, std::string_view where) {
   Mapping values;
   for (const YamlEntry& entry : mapping.entries) {
     const std::string place = fmt::format("{}: {}", where, printable(entry.key));
     if (entry.is_list) throw UserError(place, "takes one value, not a list", "write one value");
     const std::string& text = entry.values.front();
     if (text == "null" || text == "~") continue;
-    const std::optional<double> number = parse_decimal(text);
+    const std::optional<double> number = key.type == KeyType::kMapping ? parse_decimal(text) : std::nullopt;
     values[entry.key] = number && std::isfinite(*number) ? fmt::format("{}", *number) : parse_text(text, place);
   }
   return values;
@@ -175,10 +175,13 @@ Value parse_value(const Key& key, std::string_view text, std::string_view where)
       return parse_text(text, where);
     case KeyType::kTextList:
       return std::vector{parse_text(text, where)};
+    case KeyType::kNamedFiles:
+      if (text.starts_with('{')) return parse_mapping_text(key, text, where);
+      return std::vector{parse_text(text, where)};
     case KeyType::kDatasets:
       return parse_dataset_words(text, where);
     case KeyType::kMapping:
-      return parse_mapping_text(text, where);
+      return parse_mapping_text(key, text, where);
   }
   MT_CHECK(false);
 }
@@ -210,6 +213,8 @@ std::string type_name(const Key& key) {
       return fmt::format("{}", fmt::join(key.choices, "|"));
     case KeyType::kText:
       return "TEXT";
+    case KeyType::kNamedFiles:
+      return "FILE|{NAME: FILE, ...}";
     case KeyType::kTextList:
       return key.name.ends_with("_file") ? "FILE" : "NAME";
     case KeyType::kDatasets:

@@ -115,9 +115,21 @@ std::vector<Dataset> train_datasets(const Config& config) {
   return datasets;
 }
 
+std::vector<ValidationSet> validation_sets(const Config& config) {
+  const ValidationFiles& files = config.data.validation_file;
+  const std::string where = config.where("validation_file");
+  if (!files.path.empty()) return {{.name = "", .dataset = {.path = find_data_files(files.path, where)}}};
+  std::vector<ValidationSet> sets;
+  for (const auto& [name, path] : files.named)
+    sets.push_back(
+        {.name = name, .dataset = {.path = find_data_files({&path, 1}, fmt::format("{}: {}", where, name))}});
+  return sets;
+}
+
 std::vector<Dataset> validation_datasets(const Config& config) {
-  if (config.data.validation_file.empty()) return {};
-  return {{.path = find_data_files(config.data.validation_file, config.where("validation_file"))}};
+  std::vector<Dataset> datasets;
+  for (ValidationSet& set : validation_sets(config)) datasets.push_back(std::move(set.dataset));
+  return datasets;
 }
 
 std::vector<std::string> files_of(std::span<const Dataset> datasets) {

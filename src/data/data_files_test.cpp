@@ -79,6 +79,13 @@ TEST_F(DataFilesTest, OfAConfig) {
   EXPECT_THAT(files_of(train_datasets(config)), ElementsAre(f + "b.jsonl", f + "a9.jsonl"));
   EXPECT_THAT(files_of(validation_datasets(config)), ElementsAre(f + "sub/c.jsonl"));
   EXPECT_TRUE(validation_datasets(Config()).empty());
+  const Config named = parse_config("validation_file: {x: " + f + "sub/*, b: " + f + "b.jsonl}\n", "run.yaml");
+  const std::vector<ValidationSet> sets = validation_sets(named);
+  ASSERT_EQ(sets.size(), 2u);
+  EXPECT_EQ(sets[0].name, "b");
+  EXPECT_EQ(sets[1].name, "x");
+  EXPECT_THAT(sets[1].dataset.path, ElementsAre(f + "sub/c.jsonl"));
+  EXPECT_THAT(files_of(validation_datasets(named)), ElementsAre(f + "b.jsonl", f + "sub/c.jsonl"));
 
   config = parse_config(
       "datasets: [{path: " + f + "a*0.jsonl, format: text, max_samples: 3}, {path: " + f + "b.jsonl}]", "run.yaml");

@@ -133,11 +133,11 @@ GptMasking window_masking(const Config& config) {
   return masking;
 }
 
-WindowSets open_windows(std::span<const Dataset> train, std::span<const Dataset> validation, const Config& config,
+WindowSets open_windows(std::span<const Dataset> train, std::span<const ValidationSet> validation, const Config& config,
                         int64_t vocab_size) {
   const GptMasking masking = window_masking(config);
   const std::string datasets = config.where(config.data.datasets.empty() ? "train_file" : "datasets");
-  WindowSets sets, held_out;
+  WindowSets sets;
   for (const Dataset& dataset : train) {
     const bool own = !dataset.split.empty();
     add_entry(sets,
@@ -145,9 +145,14 @@ WindowSets open_windows(std::span<const Dataset> train, std::span<const Dataset>
                own ? datasets + ": split" : config.where("split")},
               vocab_size);
   }
-  for (const Dataset& dataset : validation)
-    add_entry(held_out, {dataset, config.where("validation_file"), "", ""}, vocab_size);
-  std::ranges::copy(held_out.train, std::back_inserter(sets.validation));
+  for (const ValidationSet& set : validation) {
+    WindowSets held_out;
+    add_entry(held_out, {set.dataset, config.where("validation_file"), "", ""}, vocab_size);
+    for (WindowSet& windows : held_out.train) {
+      windows.evaluation = set.name;
+      sets.validation.push_back(std::move(windows));
+    }
+  }
   for (WindowSet& set : sets.validation) set.weight = 0;  // all of it is evaluated, once
   if (!train.empty() && sets.train.empty())
     throw UserError(config.where("split"), "leaves nothing to train on", "give training a weight above 0");

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "data/data_files.h"
 #include "data/gpt_sample.h"
 #include "data/gpt_split.h"
 #include "data/indexed_reader.h"
@@ -37,7 +38,8 @@ class WindowData {
 struct WindowSet {
   std::shared_ptr<const WindowData> data;
   SequenceRange range;
-  double weight = 0;  // all sets of a blend have one, or none: 0
+  double weight = 0;            // all sets of a blend have one, or none: 0
+  std::string evaluation = {};  // the validation set that it is of, by its name
 
   int64_t tokens() const;
 };
@@ -50,7 +52,7 @@ struct WindowSets {
 // Opens the sets of `train` and `validation`, whose paths name indexed data: each path is a set of its own. Splits
 // `train` as config says, and logs how in a line for each; also logs what of a window is isolated. Throws UserError for
 // what is no indexed data, for several paths with one weight, and for a part that has a weight and no token.
-WindowSets open_windows(std::span<const Dataset> train, std::span<const Dataset> validation, const Config& config,
+WindowSets open_windows(std::span<const Dataset> train, std::span<const ValidationSet> validation, const Config& config,
                         int64_t vocab_size);
 
 // The masking by config's keys; reset_attention_mask defaults to reset_position_ids. Throws as check_masking.

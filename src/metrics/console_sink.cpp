@@ -44,9 +44,10 @@ void ConsoleSink::step(const StepRecord& r) {
 
 void ConsoleSink::evaluation(const EvalRecord& r) {
   summary_.add(r);
-  print(fmt::format("{}  evaluation: lm {:.4f}  perplexity {:.4g}  on {} tokens",
-                    total_steps_ > 0 ? progress(r.step, total_steps_) : fmt::format("step {}", r.step), r.eval_loss,
-                    r.eval_perplexity, grouped(static_cast<double>(r.eval_tokens))),
+  print(fmt::format("{}  evaluation{}: lm {:.4f}  perplexity {:.4g}  on {} tokens",
+                    total_steps_ > 0 ? progress(r.step, total_steps_) : fmt::format("step {}", r.step),
+                    r.name.empty() ? "" : " of " + r.name, r.eval_loss, r.eval_perplexity,
+                    grouped(static_cast<double>(r.eval_tokens))),
         false);
 }
 

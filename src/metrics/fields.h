@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <string_view>
 #include <type_traits>
 #include <variant>
 
@@ -72,6 +74,18 @@ inline constexpr ScalarField<EvalRecord> kEvalFields[] = {
     {{"eval_tokens", &EvalRecord::eval_tokens, "tokens with a loss"}, "eval_tokens"},
     {{"milliseconds", &EvalRecord::milliseconds, "time of the evaluation"}, "eval_milliseconds"},
 };
+
+// What the number is called of that record: of a set with a name, say chat, "eval_loss" is "eval_chat_loss".
+inline std::string name_of(const Field<EvalRecord>& field, const EvalRecord& record) {
+  constexpr std::string_view kPrefix = "eval_";
+  const std::string_view name = field.name;
+  if (record.name.empty() || !name.starts_with(kPrefix)) return std::string(name);
+  return std::string(kPrefix) + record.name + "_" + std::string(name.substr(kPrefix.size()));
+}
+// And its tag: "lm loss validation/chat".
+inline std::string tag_of(const ScalarField<EvalRecord>& field, const EvalRecord& record) {
+  return record.name.empty() ? field.tag : std::string(field.tag) + "/" + record.name;
+}
 
 // In metrics.jsonl and TensorBoard, `rank_` goes before the names.
 struct RankField : Field<RankRecord> {

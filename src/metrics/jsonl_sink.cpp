@@ -36,7 +36,8 @@ void JsonlSink::step(const StepRecord& r) {
 
 void JsonlSink::evaluation(const EvalRecord& r) {
   nlohmann::ordered_json object;
-  add(r, kEvalFields, object);
+  for (const Field<EvalRecord>& field : kEvalFields)
+    field.of(r, [&](auto number) { object[name_of(field, r)] = number; });
   file_.write(object.dump() + '\n');
 }
 

@@ -46,9 +46,11 @@ struct StepRecord {
   const ParallelRecord* parallel = nullptr;  // with several ranks; valid until the next step
 };
 
+// kEvalFields says what each number is.
 struct EvalRecord {
-  int64_t step = 0;      // the last step before the evaluation; 0: before training
-  double eval_loss = 0;  // the same of an evaluation's
+  std::string name = {};  // of the set that was evaluated, where sets have names
+  int64_t step = 0;       // the last step before the evaluation; 0: before training
+  double eval_loss = 0;
   double eval_perplexity = 0;
   int64_t eval_tokens = 0;  // tokens that are targets
   double milliseconds = 0;

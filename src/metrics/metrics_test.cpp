@@ -104,6 +104,18 @@ TEST(JsonlSink, OneLineARecordAndEvaluationsHaveNoLoss) {
   EXPECT_EQ(lines[2]["step"], 2);
 }
 
+// As transformers names them.
+TEST(JsonlSink, NumbersOfASetHaveItsName) {
+  const TempFile file;
+  JsonlSink sink(file.path());
+  sink.evaluation(
+      {.name = "chat", .step = 3, .eval_loss = 2, .eval_perplexity = 7.5, .eval_tokens = 10, .milliseconds = 5});
+  sink.finish();
+  EXPECT_EQ(read(file.path()),
+            "{\"step\":3,\"eval_chat_loss\":2.0,\"eval_chat_perplexity\":7.5,\"eval_chat_tokens\":10,"
+            "\"milliseconds\":5.0}\n");
+}
+
 TEST(JsonlSink, OneProcessHasNoFieldsOfRanks) {
   const TempFile file;
   JsonlSink sink(file.path());
@@ -281,6 +293,19 @@ TEST(ConsoleSink, TerminalHasALiveLineThatIsReplaced) {
   EXPECT_TRUE(
       text.ends_with("\r\x1b[Ksteps 1 to 5: 10,240 tokens in 0:01, 20,480 tok/s; median step 100 ms\n"
                      "evaluations: best lm 1.0000 (step 4), last lm 1.0000 (step 4)\n"));
+}
+
+TEST(ConsoleSink, SetsByName) {
+  const std::string text = printed({}, [](ConsoleSink& sink) {
+    sink.step(record(1));
+    for (const char* name : {"chat", "code"})
+      sink.evaluation({.name = name, .step = 1, .eval_loss = 1, .eval_perplexity = 2.718, .eval_tokens = 10});
+    sink.finish();
+  });
+  EXPECT_NE(text.find("step   1/500  evaluation of chat: lm 1.0000  perplexity 2.718  on 10 tokens\n"
+                      "step   1/500  evaluation of code: lm 1.0000"),
+            std::string::npos)
+      << text;
 }
 
 TEST(ConsoleSink, OddNumbersDoNotBreakTheLine) {

@@ -21,12 +21,13 @@ void RunSummary::add(const StepRecord& record) {
 
 void RunSummary::add(const EvalRecord& record) {
   evaluation_milliseconds_ += record.milliseconds;
+  auto& [before, best, last] = evaluations_[record.name];
   if (record.step == 0) {
-    before_ = record;
+    before = record;
     return;
   }
-  last_ = record;
-  if (std::isfinite(record.eval_loss) && (!best_ || record.eval_loss < best_->eval_loss)) best_ = record;
+  last = record;
+  if (std::isfinite(record.eval_loss) && (!best || record.eval_loss < best->eval_loss)) best = record;
 }
 
 std::vector<std::string> RunSummary::lines() const {
@@ -36,7 +37,8 @@ std::vector<std::string> RunSummary::lines() const {
     lines.push_back(
         fmt::format("expert imbalance (most / mean, of the layer where it is largest): median {:.2f}, most {:.2f}",
                     median(imbalances_), std::ranges::max(imbalances_)));
-  if (last_) lines.push_back(evaluations_line());
+  for (const auto& [name, evaluations] : evaluations_)
+    if (evaluations.last) lines.push_back(evaluations.line());
   return lines;
 }
 
@@ -51,11 +53,11 @@ std::string RunSummary::steps_line() const {
   return line;
 }
 
-std::string RunSummary::evaluations_line() const {
-  std::string line = "evaluations: ";
-  if (before_) line += fmt::format("before training lm {:.4f}, ", before_->eval_loss);
-  if (best_) line += fmt::format("best lm {:.4f} (step {}), ", best_->eval_loss, best_->step);
-  return line + fmt::format("last lm {:.4f} (step {})", last_->eval_loss, last_->step);
+std::string RunSummary::Evaluations::line() const {
+  std::string line = fmt::format("evaluations{}: ", last->name.empty() ? "" : " of " + last->name);
+  if (before) line += fmt::format("before training lm {:.4f}, ", before->eval_loss);
+  if (best) line += fmt::format("best lm {:.4f} (step {}), ", best->eval_loss, best->step);
+  return line + fmt::format("last lm {:.4f} (step {})", last->eval_loss, last->step);
 }
 
 }  // namespace mixtune

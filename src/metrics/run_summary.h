@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,12 +21,17 @@ class RunSummary {
 
  private:
   std::string steps_line() const;
-  std::string evaluations_line() const;
+
+  // Of one set.
+  struct Evaluations {
+    std::optional<EvalRecord> before = {}, best = {}, last = {};
+    std::string line() const;
+  };
 
   int64_t first_step_ = 0, last_step_ = 0, tokens_ = 0;
   double evaluation_milliseconds_ = 0;
-  std::vector<double> milliseconds_, imbalances_;  // of each step
-  std::optional<EvalRecord> before_, best_, last_;
+  std::vector<double> milliseconds_, imbalances_;   // of each step
+  std::map<std::string, Evaluations> evaluations_;  // by the set's name
 };
 
 }  // namespace mixtune

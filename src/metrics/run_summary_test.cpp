@@ -44,6 +44,20 @@ TEST(RunSummary, OfEvaluations) {
                           "evaluations: before training lm 4.0000, best lm 2.2500 (step 2), last lm nan (step 3)"));
 }
 
+TEST(RunSummary, OfSetsByName) {
+  RunSummary summary;
+  summary.add(step_of(1, 1000));
+  for (const double loss : {2.0, 3.0}) {
+    EvalRecord code = evaluation_of(static_cast<int64_t>(loss), loss), chat = evaluation_of(code.step, 4 - loss);
+    code.name = "code", chat.name = "chat";
+    summary.add(code);
+    summary.add(chat);
+  }
+  ASSERT_EQ(summary.lines().size(), 3u);
+  EXPECT_EQ(summary.lines()[1], "evaluations of chat: best lm 1.0000 (step 3), last lm 1.0000 (step 3)");
+  EXPECT_EQ(summary.lines()[2], "evaluations of code: best lm 2.0000 (step 2), last lm 3.0000 (step 3)");
+}
+
 TEST(RunSummary, OfSharedExperts) {
   RunSummary summary;
   for (const double imbalance : {1.5, 4.0, 1.25}) {

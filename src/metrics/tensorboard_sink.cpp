@@ -21,11 +21,16 @@ const std::string& begun(const std::string& path, int64_t first_step) {
   return path;
 }
 
+const char* tag_of(const ScalarField<StepRecord>& field, const StepRecord&) {
+  return field.tag;
+}
+
 template <class Record, class Fields>
 std::vector<Scalar> scalars_of(const Record& record, const Fields& fields) {
   std::vector<Scalar> scalars;
   for (const ScalarField<Record>& field : fields)
-    if (*field.tag != '\0') scalars.push_back({field.tag, static_cast<float>(field.get(record) * field.tag_factor)});
+    if (*field.tag != '\0')
+      scalars.push_back({tag_of(field, record), static_cast<float>(field.get(record) * field.tag_factor)});
   return scalars;
 }
 

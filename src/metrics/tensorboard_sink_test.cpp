@@ -70,6 +70,16 @@ TEST_F(TensorBoard, NumbersOfAnEvaluation) {
                                                          {"eval_milliseconds", 150}}));
 }
 
+TEST_F(TensorBoard, NumbersOfASetAreACurveOfItsName) {
+  TensorBoardSink sink(path_, 1);
+  sink.evaluation(
+      {.name = "chat", .step = 12, .eval_loss = 2.5, .eval_perplexity = 12.25, .eval_tokens = 99, .milliseconds = 150});
+  EXPECT_EQ(seen_events(path_).at(2).scalars, (std::map<std::string, float>{{"lm loss validation/chat", 2.5f},
+                                                                            {"lm loss validation ppl/chat", 12.25f},
+                                                                            {"eval_tokens/chat", 99},
+                                                                            {"eval_milliseconds/chat", 150}}));
+}
+
 TEST_F(TensorBoard, NumbersOfRanksAndExpertsAreAScalarEach) {
   TensorBoardSink sink(path_, 1);
   const ParallelRecord parallel{.ranks = {{.tokens = 1000, .exchange_bytes = int64_t{1} << 40},

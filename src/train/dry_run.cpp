@@ -25,6 +25,11 @@ std::string describe_trained(int64_t tokens, int64_t targets) {
                      100.0 * static_cast<double>(targets) / static_cast<double>(tokens));
 }
 
+// Of a validation set.
+std::string title_of(const std::string& name) {
+  return name.empty() ? "validation" : fmt::format("validation, {}", name);
+}
+
 // The rows of an epoch, and what it comes to in words.
 struct Epoch {
   std::string text;
@@ -38,9 +43,9 @@ Epoch describe_documents(const Config& config, const RunData& data) {
   std::string text =
       fmt::format("# an epoch: {} documents in {} rows of up to {} tokens; {}\n", data.train->size(), rows,
                   config.data.max_seq_length, describe_trained(data.train->tokens(), data.train->targets()));
-  if (data.validation)
-    text += fmt::format("# validation: {} documents, {} tokens, {} with a loss\n", data.validation->size(),
-                        data.validation->tokens(), data.validation->targets());
+  for (const auto& [name, documents] : data.validation)
+    text += fmt::format("# {}: {} documents, {} tokens, {} with a loss\n", title_of(name), documents->size(),
+                        documents->tokens(), documents->targets());
   return {std::move(text), rows};
 }
 
@@ -62,11 +67,12 @@ Epoch describe_windows(const Config& config, const RunData& data) {
   const RowCounts all = count_all(rows);
   std::string text = fmt::format("# an epoch: {} windows of {} tokens; {}\n", rows.rows(), config.data.max_seq_length,
                                  describe_trained(all.tokens, all.targets));
-  if (!data.has_validation()) return {std::move(text), rows.rows()};
-  const auto validation = validation_rows(config, data);
-  const RowCounts held_out = count_all(*validation);
-  text += fmt::format("# validation: {} windows, {} tokens, {} with a loss\n", validation->rows(), held_out.tokens,
-                      held_out.targets);
+  for (const std::string& name : data.evaluations()) {
+    const auto validation = validation_rows(config, data, name);
+    const RowCounts held_out = count_all(*validation);
+    text += fmt::format("# {}: {} windows, {} tokens, {} with a loss\n", title_of(name), validation->rows(),
+                        held_out.tokens, held_out.targets);
+  }
   return {std::move(text), rows.rows()};
 }
 

@@ -4,15 +4,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
+
+#include "metrics/fields.h"
 
 namespace mixtune {
 
-const char* name_of(BestMetric metric) {
-  return metric == BestMetric::kEvalLoss ? "eval_loss" : "eval_perplexity";
-}
-
-Evaluation metrics_of(const EvalRecord& record) {
-  Evaluation metrics = {{"eval_loss", record.eval_loss}, {"eval_perplexity", record.eval_perplexity}};
+Evaluation metrics_of(std::span<const EvalRecord> records) {
+  Evaluation metrics;
+  for (const EvalRecord& record : records)
+    for (const Field<EvalRecord>& field : kEvalFields)
+      if (const std::string_view name = field.name; name == "eval_loss" || name == "eval_perplexity")
+        metrics[name_of(field, record)] = field.get(record);
   std::erase_if(metrics, [](const auto& metric) { return !std::isfinite(metric.second); });
   return metrics;
 }

@@ -1,19 +1,17 @@
 // EarlyStopping: whether a run's evaluations still become better, as transformers' EarlyStoppingCallback counts.
 #pragma once
 
+#include <span>
 #include <string>
 
-#include "config/config.h"
 #include "metrics/metric_sink.h"
 #include "run/manifest.h"
 
 namespace mixtune {
 
-// "eval_loss"
-const char* name_of(BestMetric metric);
-
-// The metrics by which evaluations are compared, of all of which the smaller is better; those that are finite.
-Evaluation metrics_of(const EvalRecord& record);
+// The metrics by which evaluations are compared, of all of which the smaller is better; those that are finite. Records
+// of several sets have other names each: "eval_chat_loss".
+Evaluation metrics_of(std::span<const EvalRecord> records);
 
 class EarlyStopping {
  public:

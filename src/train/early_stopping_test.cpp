@@ -12,7 +12,10 @@ namespace {
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 void add(EarlyStopping& stopping, const std::vector<double>& losses) {
-  for (const double loss : losses) stopping.add(metrics_of({.eval_loss = loss, .eval_perplexity = std::exp(loss)}));
+  for (const double loss : losses) {
+    const EvalRecord record = {.eval_loss = loss, .eval_perplexity = std::exp(loss)};
+    stopping.add(metrics_of({&record, 1}));
+  }
 }
 
 int64_t since(const EarlyStopping& stopping) {

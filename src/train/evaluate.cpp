@@ -11,15 +11,16 @@
 
 namespace mixtune {
 
-Evaluator::Evaluator(Instance& instance, std::unique_ptr<RowSource> rows, int64_t rows_per_batch)
+Evaluator::Evaluator(Instance& instance, std::string name, std::unique_ptr<RowSource> rows, int64_t rows_per_batch)
     : instance_(instance),
+      name_(std::move(name)),
       loader_(std::move(rows), rows_per_batch, 1, instance.host_memory(), instance.share()),
       saved_(instance.model().make_saved()),
       token_sum_(instance.ctx(), "evaluation loss", 1) {}
 
 EvalRecord Evaluator::evaluate(int64_t step) {
   const auto start = std::chrono::steady_clock::now();
-  EvalRecord record{.step = step};
+  EvalRecord record{.name = name_, .step = step};
   Ctx& ctx = instance_.ctx();
   double sum = 0, weight = 0;
   for (int64_t i = 0; i < loader_.steps(); ++i) {
@@ -45,7 +46,8 @@ EvalRecord evaluate(const Config& config) {
   check_weights(folder, instance.state());
   const RunData data = load_validation_data(config, shape);
   load_weights(instance.ctx(), folder, instance.state());
-  return Evaluator(instance, validation_rows(config, data), config.batch.per_device_train_batch_size).evaluate(0);
+  return Evaluator(instance, "", validation_rows(config, data, ""), config.batch.per_device_train_batch_size)
+      .evaluate(0);
 }
 
 }  // namespace mixtune

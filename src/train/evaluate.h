@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "config/config.h"
 #include "data/loader.h"
@@ -14,15 +15,16 @@ namespace mixtune {
 class Evaluator {
  public:
   // `instance` outlives the evaluator. A batch has `rows_per_batch` of `rows`, which end.
-  Evaluator(Instance& instance, std::unique_ptr<RowSource> rows, int64_t rows_per_batch);
+  Evaluator(Instance& instance, std::string name, std::unique_ptr<RowSource> rows, int64_t rows_per_batch);
 
-  // The weighted mean loss over all targets. `step` goes into the record.
+  // The weighted mean loss over all targets. `step` goes into the record, and the name.
   EvalRecord evaluate(int64_t step);
 
   int64_t max_batch_tokens() const { return loader_.max_batch_tokens(); }
 
  private:
   Instance& instance_;
+  std::string name_;
   Loader loader_;
   Saved saved_;
   Scalars token_sum_;

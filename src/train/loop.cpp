@@ -65,11 +65,11 @@ class Requests {
 
 // Returns whether the run was stopped before its last step.
 bool run_steps(Trainer& trainer, Requests& requests, int64_t profiled) {
-  if (trainer.evaluation_due(0)) trainer.report(trainer.evaluate(0));
+  if (trainer.evaluation_due(0)) trainer.evaluate(0);
   for (int64_t step = trainer.first_step(), last = trainer.total_steps(); step <= last; ++step) {
     const auto start = std::chrono::steady_clock::now();
     trainer.report(step == profiled ? trainer.profiled_step(step) : trainer.step(step));
-    if (trainer.evaluation_due(step)) trainer.report(trainer.evaluate(step));
+    if (trainer.evaluation_due(step)) trainer.evaluate(step);
     requests.took_step(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     if (trainer.requests().settled) trainer.end_save();
     const bool ends = trainer.ended_early() && step < last, stops = trainer.requests().stop && step < last && !ends;

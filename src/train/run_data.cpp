@@ -83,12 +83,15 @@ TokenizerNames names_of(const TextSource& source) {
 }  // namespace
 
 RunData load_validation_data(const Config& config, const MixtralConfig& shape) {
-  const std::vector<Dataset> datasets = validation_datasets(config);
+  const std::vector<ValidationSet> sets = validation_sets(config);
   if (cuts_windows(config))
-    return {.train = nullptr, .validation = nullptr, .windows = open_windows({}, datasets, config, shape.vocab_size)};
-  const TextSource source = open_text(datasets, config, shape);
-  return {.train = nullptr,
-          .validation = open_documents(datasets, config, source.encoder(config.data), shape.vocab_size)};
+    return {.train = nullptr, .validation = {}, .windows = open_windows({}, sets, config, shape.vocab_size)};
+  const TextSource source = open_text(validation_datasets(config), config, shape);
+  RunData data;
+  for (const ValidationSet& set : sets)
+    data.validation.push_back(
+        {set.name, open_documents({&set.dataset, 1}, config, source.encoder(config.data), shape.vocab_size)});
+  return data;
 }
 
 namespace {
@@ -97,20 +100,19 @@ RunData read_run_data(const Config& config, const MixtralConfig& shape, const st
   if (config.data.max_seq_length > shape.max_position_embeddings)
     log_warning("max_seq_length {} is beyond the model's max_position_embeddings, {}", config.data.max_seq_length,
                 shape.max_position_embeddings);
-  const std::vector<Dataset> train = train_datasets(config), validation = validation_datasets(config);
+  const std::vector<Dataset> train = train_datasets(config);
+  const std::vector<ValidationSet> sets = validation_sets(config);
   if (cuts_windows(config))
-    return {
-        .train = nullptr, .validation = nullptr, .windows = open_windows(train, validation, config, shape.vocab_size)};
+    return {.train = nullptr, .validation = {}, .windows = open_windows(train, sets, config, shape.vocab_size)};
   std::vector<Dataset> all = train;
-  all.insert(all.end(), validation.begin(), validation.end());
+  for (const ValidationSet& set : sets) all.push_back(set.dataset);
   const TextSource source = open_text(all, config, shape);
   const auto load = [&](const std::vector<Dataset>& datasets) {
     return open_documents(datasets, config, source.encoder(config.data), shape.vocab_size, advanced);
   };
-  RunData data{.train = nullptr,
-               .validation = validation.empty() ? nullptr : load(validation),
-               .chat_template = source.chat_template,
-               .tokenizer_names = names_of(source)};
+  RunData data{
+      .train = nullptr, .validation = {}, .chat_template = source.chat_template, .tokenizer_names = names_of(source)};
+  for (const ValidationSet& set : sets) data.validation.push_back({set.name, load({set.dataset})});
   std::vector<std::shared_ptr<const Documents>> trained, held_out;
   for (const std::vector<Dataset>& part : parts_of(train, config)) {
     Split split = split_part(load(part), part, config);
@@ -122,7 +124,7 @@ RunData read_run_data(const Config& config, const MixtralConfig& shape, const st
   if (trained.empty())
     throw UserError(config.where("split"), "leaves nothing to train on", "give training a weight above 0");
   data.train = joined(std::move(trained));
-  if (!held_out.empty()) data.validation = joined(std::move(held_out));
+  if (!held_out.empty()) data.validation.push_back({"", joined(std::move(held_out))});
   return data;
 }
 
@@ -130,7 +132,7 @@ RunData read_run_data(const Config& config, const MixtralConfig& shape, const st
 
 RunData load_run_data(const Config& config, const MixtralConfig& shape, const std::function<void()>& advanced) {
   RunData data = read_run_data(config, shape, advanced);
-  check_has_validation(config, data.has_validation());
+  check_has_validation(config, !data.evaluations().empty());
   return data;
 }
 
@@ -139,8 +141,17 @@ std::string RunData::training_digest() const {
 }
 
 std::string RunData::digest() const {
-  return fmt::format("{:x} {:x} {:x}", train ? train->digest() : 0, validation ? validation->digest() : 0,
-                     windows.digest());
+  std::string text = fmt::format("{:x} {:x}", train ? train->digest() : 0, windows.digest());
+  for (const ValidationDocuments& set : validation) text += fmt::format(" {} {:x}", set.name, set.documents->digest());
+  return text;
+}
+
+std::vector<std::string> RunData::evaluations() const {
+  std::vector<std::string> names;
+  for (const ValidationDocuments& set : validation) names.push_back(set.name);
+  for (const WindowSet& set : windows.validation)
+    if (names.empty() || names.back() != set.evaluation) names.push_back(set.evaluation);
+  return names;
 }
 
 }  // namespace mixtune

@@ -17,17 +17,23 @@
 
 namespace mixtune {
 
+// What is evaluated by itself; "": it has no name, and is alone.
+struct ValidationDocuments {
+  std::string name;
+  std::shared_ptr<const Documents> documents;
+};
+
 struct RunData {
   std::shared_ptr<const Documents> train;            // null where rows are windows
-  std::shared_ptr<const Documents> validation;       // null where the run has none
+  std::vector<ValidationDocuments> validation;       // empty where the run has none
   WindowSets windows = {};                           // in place of both
   std::vector<BlendPart> blend = {};                 // `train` by the weights of `datasets`; empty: they have none
   std::optional<ChosenTemplate> chat_template = {};  // none: there are no conversations
   TokenizerNames tokenizer_names = {};               // where there is a chat template
 
-  bool has_validation() const { return validation || !windows.validation.empty(); }
-  std::string digest() const;           // of all
-  std::string training_digest() const;  // of what is trained
+  std::vector<std::string> evaluations() const;  // the names of what is evaluated, each by itself
+  std::string digest() const;                    // of all
+  std::string training_digest() const;           // of what is trained
 };
 
 // Reads what config trains on, and validation_file or a part split off, as config says (open_documents). Where no split

@@ -24,7 +24,7 @@ OutputRequest output_request(const Config& config) {
                         .overwrite = config.output.overwrite_output_dir,
                         .makes_events = config.output.report_to == ReportTo::kTensorBoard,
                         .inputs = files_of(train_datasets(config))};
-  if (config.output.load_best_model_at_end) request.best_metric = name_of(config.output.metric_for_best_model);
+  if (config.output.load_best_model_at_end) request.best_metric = config.output.metric_for_best_model;
   request.inputs.push_back(as_begun(config).model.model_name_or_path);
   if (!config.model.tokenizer_name_or_path.empty()) request.inputs.push_back(config.model.tokenizer_name_or_path);
   for (const std::string& file : files_of(validation_datasets(config))) request.inputs.push_back(file);

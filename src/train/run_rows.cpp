@@ -1,6 +1,7 @@
 #include "train/run_rows.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 
 #include "base/error.h"
@@ -40,18 +41,22 @@ std::unique_ptr<RowSource> training_rows(const Config& config, const RunData& da
   return std::make_unique<WindowRows>(data.windows.train, window_options(config, rows), config.where("max_seq_length"));
 }
 
-std::unique_ptr<RowSource> validation_rows(const Config& config, const RunData& data) {
-  if (data.validation)
+std::unique_ptr<RowSource> validation_rows(const Config& config, const RunData& data, const std::string& name) {
+  const auto found = std::ranges::find(data.validation, name, &ValidationDocuments::name);
+  if (found != data.validation.end())
     return std::make_unique<PackedRows>(
-        *data.validation,
+        *found->documents,
         PlanOptions{.max_seq_length = config.data.max_seq_length, .packing = config.data.packing, .epochs = 1});
+  std::vector<WindowSet> sets;
+  std::ranges::copy_if(data.windows.validation, std::back_inserter(sets),
+                       [&](const WindowSet& set) { return set.evaluation == name; });
   WindowRowOptions options = window_options(config, std::nullopt);
   options.epochs = 1;
   options.shuffle = false;
-  auto rows = std::make_unique<WindowRows>(data.windows.validation, options, config.where("max_seq_length"));
+  auto rows = std::make_unique<WindowRows>(sets, options, config.where("max_seq_length"));
   for (int64_t row = 0; row < rows->rows(); ++row)
     if (rows->count(row).targets > 0) return rows;
-  throw UserError(data.windows.validation[0].data->name(), "no token of the validation data is a target",
+  throw UserError(sets[0].data->name(), "no token of the validation data is a target",
                   "check its mask, or leave validation out");
 }
 

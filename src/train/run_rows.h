@@ -25,8 +25,8 @@ WindowRowOptions window_options(const Config& config, std::optional<int64_t> row
 // `rows_per_step`, or of num_train_epochs. `data` outlives them. Throws as RowSequence and WindowRows do.
 std::unique_ptr<RowSource> training_rows(const Config& config, const RunData& data, int64_t rows_per_step);
 
-// The rows that config evaluates: all validation data in its order, once. `data` has some. Throws UserError where
-// nothing of it is a target.
-std::unique_ptr<RowSource> validation_rows(const Config& config, const RunData& data);
+// The rows of one of data.evaluations(): all of it in its order, once. Throws UserError where nothing of it is a
+// target.
+std::unique_ptr<RowSource> validation_rows(const Config& config, const RunData& data, const std::string& name);
 
 }  // namespace mixtune

@@ -36,6 +36,11 @@ std::string resolved_config(Config config, double router_coefficient, const RunD
   return print_config(config);
 }
 
+std::string went_bad(const EvalRecord& record) {
+  return fmt::format("the evaluation{} went bad: loss {}", record.name.empty() ? "" : " of " + record.name,
+                     record.eval_loss);
+}
+
 StepGuard::Options guard_options(const OptimizerSettings& settings, bool say) {
   return {.skip_nonfinite_steps = settings.skip_nonfinite_steps,
           .stop_on_divergence = settings.stop_on_divergence,
@@ -43,7 +48,7 @@ StepGuard::Options guard_options(const OptimizerSettings& settings, bool say) {
 }
 
 EarlyStopping::Options stopping_options(const OutputSettings& settings) {
-  return {.metric = name_of(settings.metric_for_best_model),
+  return {.metric = settings.metric_for_best_model,
           .patience = settings.early_stopping_patience,
           .threshold = settings.early_stopping_threshold};
 }
@@ -69,8 +74,9 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
   if (const std::string shorter = check_stages(config, total_steps_); leads() && !shorter.empty())
     log_warning("{}", shorter);
   adapt(folder_, instance_.model().config(), config, data_);
-  if (data_.has_validation())
-    evaluator_.emplace(instance_, validation_rows(config, data_), config.batch.per_device_train_batch_size);
+  for (const std::string& name : data_.evaluations())
+    evaluators_.push_back(std::make_unique<Evaluator>(instance_, name, validation_rows(config, data_, name),
+                                                      config.batch.per_device_train_batch_size));
   // Rows are drawn from one plan, so all ranks must have read the same.
   ranks.compare({{"data", data_.digest()}, {"vocabulary", std::to_string(instance_.model().config().vocab_size)}});
   contract_ = contract_of(config);
@@ -81,7 +87,8 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
   if (!data_.train)  // which windows are drawn depends on how the length of the run is said
     contract_["windows"] = config.batch.max_steps > 0 ? "of max_steps" : "of num_train_epochs";
   load();
-  const int64_t tokens = std::max(loader_.max_batch_tokens(), evaluator_ ? evaluator_->max_batch_tokens() : int64_t{0});
+  int64_t tokens = loader_.max_batch_tokens();
+  for (const auto& evaluator : evaluators_) tokens = std::max(tokens, evaluator->max_batch_tokens());
   plans_ = warm_up(instance_, {.tokens = tokens,
                                .longest_document = std::min(tokens, config.data.max_seq_length),
                                .documents = loader_.max_batch_documents(),
@@ -260,20 +267,23 @@ void Trainer::finish_saving_quietly() {
 }
 
 bool Trainer::evaluation_due(int64_t step) const {
-  if (!evaluator_) return false;
+  if (evaluators_.empty()) return false;
   if (step == 0) return config_.output.eval_on_start && first_step_ == 1;
   return step == total_steps_ || (config_.output.eval_steps > 0 && step % config_.output.eval_steps == 0);
 }
 
-EvalRecord Trainer::evaluate(int64_t step) {
+void Trainer::evaluate(int64_t step) {
   instance_.ranks().set_activity("evaluation");
-  const EvalRecord record = evaluator_->evaluate(step);
-  if (leads() && !std::isfinite(record.eval_loss))
-    log_warning("step {}: the evaluation went bad: loss {}; training goes on", step, record.eval_loss);
-  if (step == 0) return record;
-  stopping_.add(metrics_of(record));
-  last_evaluation_ = record;
-  return record;
+  std::vector<EvalRecord> records;
+  for (const auto& evaluator : evaluators_) {
+    const EvalRecord& record = records.emplace_back(evaluator->evaluate(step));
+    for (const auto& sink : sinks_) sink->evaluation(record);
+    if (leads() && !std::isfinite(record.eval_loss))
+      log_warning("step {}: {}; training goes on", step, went_bad(record));
+  }
+  if (step == 0) return;
+  stopping_.add(metrics_of(records));
+  last_evaluations_ = std::move(records);
 }
 
 void Trainer::say_ended_early(int64_t step) const {
@@ -309,10 +319,10 @@ void Trainer::save(int64_t step) {
   instance_.ranks().set_activity("saving");
   instance_.state().weight_sync().await_all(instance_.ctx());
   check_replicas(step);
-  const bool evaluated = last_evaluation_ && last_evaluation_->step == step;
+  const bool evaluated = !last_evaluations_.empty() && last_evaluations_[0].step == step;
   saver_->begin({.step = step,
                  .contract = contract_,
-                 .evaluation = evaluated ? metrics_of(*last_evaluation_) : Evaluation(),
+                 .evaluation = evaluated ? metrics_of(last_evaluations_) : Evaluation(),
                  .improvement = stopping_.improvement(),
                  .skipped = guard_.skipped()},
                 save_options(leads() ? output_->checkpoint_path(step) : ""), leads() ? &*output_ : nullptr);
@@ -333,10 +343,6 @@ void Trainer::report(const StepRecord& record) {
   for (const auto& sink : sinks_) sink->step(record);
 }
 
-void Trainer::report(const EvalRecord& record) {
-  for (const auto& sink : sinks_) sink->evaluation(record);
-}
-
 void Trainer::finish_records() {
   for (const auto& sink : sinks_) sink->finish();
 }
@@ -349,11 +355,11 @@ void Trainer::finish() {
     log_warning("steps of the run that were skipped, as their loss or gradient norm was not finite: {}", count);
   if (const std::string best = output_ ? output_->best_str() : ""; !best.empty())
     log_info("{}: the best checkpoint is {}", output_->path(), best);
-  if (!last_evaluation_ || std::isfinite(last_evaluation_->eval_loss)) return;
-  throw Error(fmt::format("step {}", last_evaluation_->step),
-              fmt::format("the evaluation went bad: loss {}", last_evaluation_->eval_loss),
-              "lower learning_rate, and look at the validation data; the checkpoints hold what was trained",
-              ExitCode::kWentBad);
+  for (const EvalRecord& record : last_evaluations_)
+    if (!std::isfinite(record.eval_loss))
+      throw Error(fmt::format("step {}", record.step), went_bad(record),
+                  "lower learning_rate, and look at the validation data; the checkpoints hold what was trained",
+                  ExitCode::kWentBad);
 }
 
 }  // namespace mixtune

@@ -55,9 +55,10 @@ class Trainer {
   bool save_wanted() const { return !saver_->is_busy() && output_->save_wanted(); }
   // After `step`; 0: before the first one of a run that begins.
   bool evaluation_due(int64_t step) const;
-  // Warns where the loss is not finite: training goes on, and finish() throws if it was the last one. What comes
-  // before training, at step 0, is shown alone: it is no improvement, and nothing is judged by it.
-  EvalRecord evaluate(int64_t step);
+  // Evaluates each set and reports it. Warns where a loss is not finite: training goes on, and finish() throws if it
+  // was of the last time. What comes before training, at step 0, is shown alone: it is no improvement, and nothing is
+  // judged by it.
+  void evaluate(int64_t step);
   // Whether the last evaluation ends the run (EarlyStopping); say_ended_early() says so.
   bool ended_early() const { return stopping_.has_ended(); }
   void say_ended_early(int64_t step) const;
@@ -75,7 +76,6 @@ class Trainer {
   double last_save() const { return saver_->last_seconds(); }
 
   void report(const StepRecord& record);
-  void report(const EvalRecord& record);
   // In place of all these, where is_done().
   void close();
   // Waits for the last checkpoint and ends the records. Throws Error where that could not be written, and (kWentBad)
@@ -106,7 +106,7 @@ class Trainer {
   RunData data_;
   double router_coefficient_;
   Loader loader_;
-  std::optional<Evaluator> evaluator_;
+  std::vector<std::unique_ptr<Evaluator>> evaluators_;  // one for each set
   int64_t total_steps_, first_step_ = 1;
   Contract contract_;
   std::function<StepRunner::Requests()> asked_;
@@ -115,7 +115,7 @@ class Trainer {
   StepGuard guard_;
   EarlyStopping stopping_;
   bool save_waits_ = false;
-  std::optional<EvalRecord> last_evaluation_;
+  std::vector<EvalRecord> last_evaluations_;  // of one step, one for each set
   std::optional<OutputFolder> output_;
   std::vector<std::unique_ptr<MetricSink>> sinks_;
   std::optional<Saver> saver_;  // last: its thread uses the others
