@@ -1,8 +1,10 @@
-// Any text as a config.json and as a YAML config: refused with a UserError, or a config in its bounds.
+// Any text as a config.json, as a YAML config and as Megatron-LM's arguments: refused with a UserError, or a config in
+// its bounds.
 #include <cstdlib>
 
 #include "base/error.h"
 #include "config/load.h"
+#include "config/megatron_run.h"
 #include "model/mixtral_config.h"
 
 using namespace mixtune;
@@ -22,11 +24,18 @@ void check_run(std::string_view text) {
   if (print_config(parse_config(printed, "printed")) != printed) abort();
 }
 
+// What each becomes is a setting that a config takes by itself, or with the others does not.
+void check_arguments(std::string_view text) {
+  const MegatronRun run = translate(parse_megatron_arguments(text, "fuzz"));
+  if (run.lines.empty()) abort();
+  parse_config("seed: 1\n", "fuzz", {}, run.settings);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
-  for (const auto check : {check_model, check_run}) {
+  for (const auto check : {check_model, check_run, check_arguments}) {
     try {
       check(text);
     } catch (const UserError&) {

@@ -16,6 +16,8 @@ namespace mixtune {
 
 namespace {
 
+constexpr std::string_view kMegatronArgs = "megatron_args";
+
 // Help lines are written for the docs; a terminal shows no `code`.
 std::string plain(std::string_view markdown) {
   std::string text(markdown);
@@ -23,7 +25,8 @@ std::string plain(std::string_view markdown) {
   return text;
 }
 
-// --max-steps becomes --max_steps, and a boolean key that stands alone, or before its value, --packing=VALUE.
+// --max-steps becomes --max_steps, and a boolean key that stands alone, or before its value, --packing=VALUE; so does a
+// flag whose value may begin with hyphens.
 std::vector<std::string> with_keys_spelled_out(const std::vector<std::string>& args) {
   std::vector<std::string> out;
   for (size_t i = 0; i < args.size(); ++i) {
@@ -31,6 +34,11 @@ std::vector<std::string> with_keys_spelled_out(const std::vector<std::string>& a
     const size_t equals = std::min(arg.find('='), arg.size());
     std::string name = arg.starts_with("--") ? arg.substr(2, equals - 2) : "";
     std::ranges::replace(name, '-', '_');
+    if (name == kMegatronArgs) {
+      out.push_back("--" + name + arg.substr(equals));
+      if (equals == arg.size() && i + 1 < args.size()) out.back() += "=" + args[++i];
+      continue;
+    }
     const Key* key = find_key(name);
     if (key == nullptr) {
       out.push_back(arg);

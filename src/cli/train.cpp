@@ -7,7 +7,9 @@
 #include <CLI/CLI.hpp>
 
 #include "base/contained.h"
+#include "base/log.h"
 #include "cli/arguments.h"
+#include "cli/megatron.h"
 #include "cli/preflight.h"
 #include "cli/ranks.h"
 #include "config/load.h"
@@ -22,7 +24,7 @@ namespace mixtune {
 namespace {
 
 struct TrainArguments {
-  std::string config_file;
+  std::string config_file, megatron;
   bool dry_run = false, profile = false;
   int ranks = 0;
 };
@@ -80,17 +82,22 @@ void run_dry(const Config& config, const std::optional<Launch>& launch, int npro
 }
 
 void run_train(const TrainArguments& arguments, const Overrides& overrides) {
-  Config config =
-      load_config(arguments.config_file.empty() ? std::nullopt : std::optional(arguments.config_file), overrides);
+  const MegatronRun megatron =
+      arguments.megatron.empty() ? MegatronRun() : translate(read_megatron_arguments(arguments.megatron));
+  Config config = load_config(arguments.config_file.empty() ? std::nullopt : std::optional(arguments.config_file),
+                              overrides, megatron.settings);
   require_keys(config, {"model_name_or_path", "train_file", "output_dir"});
   if (!arguments.dry_run)
     instance_options(config, State::Purpose::kTraining);  // the keys fit each other and the machine
   const auto launch = launch_of_process(arguments.ranks);
   if (arguments.dry_run && launch && launch->rank != 0) return;  // rank 0 says the same
   const bool leads = !launch || (launch->rank == 0 && !launch->supervised);
+  for (const std::string& line : megatron.lines)
+    if (leads) log_info("{}", line);
   if (!choose_checkpoint(config, leads))
     config.model.model_name_or_path =
         find_model(config.model.model_name_or_path, config.where("model_name_or_path"), leads);
+  apply_to_model(megatron, config);
   check_data_files(config);
   if (arguments.dry_run) return run_dry(config, launch, arguments.ranks);
   if (launch) return train_as_rank(config, *launch, arguments.profile);
@@ -109,6 +116,10 @@ Command add_train(CLI::App& program) {
   app->add_option("CONFIG", arguments->config_file, "YAML file of keys; flags override it")->type_name("");
   app->add_flag("--dry-run", arguments->dry_run,
                 "Check all but the device, print the resolved configuration, steps, tokens and memory, and stop");
+  app->add_option("--megatron_args", arguments->megatron,
+                  "Megatron-LM's arguments: a list in quotes, or a file of them, as words or YAML; prints what each is "
+                  "here (docs/megatron-args.md)")
+      ->type_name("FILE|WORDS");
   app->add_flag("--profile", arguments->profile, "Write a trace of one step to output_dir/trace.json");
   add_nproc(*app, arguments->ranks);
   app->footer(

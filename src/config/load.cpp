@@ -143,6 +143,12 @@ Settings flag_settings(const Overrides& overrides) {
   return settings;
 }
 
+Settings other_settings(std::span<const OtherSetting> others) {
+  Settings settings;
+  for (const auto& [key, value, where] : others) settings[key] = {parse_value(*find_key(key), value, where), where};
+  return settings;
+}
+
 void check_lengths(const Config& config) {
   constexpr int64_t kMaxTokens = 1 << 30;  // rows and offsets of a batch are 32-bit
   const int64_t rows = config.batch.per_device_train_batch_size;
@@ -211,9 +217,11 @@ std::string Config::where(std::string_view key) const {
   return origin == origins.end() ? std::string(key) : origin->second;
 }
 
-Config parse_config(std::string_view text, std::string_view where, const Overrides& overrides) {
+Config parse_config(std::string_view text, std::string_view where, const Overrides& overrides,
+                    std::span<const OtherSetting> others) {
   Settings settings = flag_settings(overrides);
   settings.merge(file_settings(text, where));
+  settings.merge(other_settings(others));
   return build(settings);
 }
 
@@ -223,12 +231,17 @@ void check_config_name(std::string_view path) {
     throw UserError(printable(path, 200), kIsData, kOncePerFile);
 }
 
-Config load_config(const std::optional<std::string>& path, const Overrides& overrides) {
-  if (!path) return build(flag_settings(overrides));
+Config load_config(const std::optional<std::string>& path, const Overrides& overrides,
+                   std::span<const OtherSetting> others) {
+  if (!path) {
+    Settings settings = flag_settings(overrides);
+    settings.merge(other_settings(others));
+    return build(settings);
+  }
   check_config_name(*path);
   const std::string text = read_small_file(*path, kMaxFile, "give a YAML file of mixtune's keys");
   if (holds_records(text)) throw UserError(printable(*path, 200), kIsData, kOncePerFile);
-  Config config = parse_config(text, *path, overrides);
+  Config config = parse_config(text, *path, overrides, others);
   config.file = *path;
   return config;
 }
