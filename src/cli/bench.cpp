@@ -220,14 +220,16 @@ Command add_save(CLI::App& group) {
   const auto arguments = std::make_shared<StepArguments>();
   const auto folder = std::make_shared<std::string>();
   app->add_option("FOLDER", *folder, "new folder for the checkpoints, which stay there")->type_name("")->required();
+  const auto cold = std::make_shared<bool>();
+  app->add_flag("--cold", *cold, "read from the disk, not what the system still holds in memory");
   add_step_options(app, *arguments);
   const KeyFlags flags(*app, {kStepKeys.begin(), kStepKeys.end()});
   add_examples(*app, {"mixtune bench save out/bench-save --model-config examples/quickstart/model.json --tokens 512 "
                       "--steps 3 --settle 0",
                       "mixtune bench save out/bench-ranks --model-config examples/quickstart/model.json --tokens 256 "
                       "--steps 3 --settle 0 --nproc 2 --checkpoint_host_memory 64MiB"});
-  return {app, [arguments, folder, flags] {
-            SaveBench bench = {.step = {}, .folder = *folder};
+  return {app, [arguments, folder, cold, flags] {
+            SaveBench bench = {.step = {}, .folder = *folder, .cold = *cold};
             const Config config = load_config(std::nullopt, flags.overrides());
             if (const std::string& memory = config.output.checkpoint_host_memory; memory != "auto")
               bench.host_memory = parse_size(memory);
@@ -247,6 +249,9 @@ struct KernelArguments {
 void run_kernels(KernelArguments arguments, const KeyFlags& flags) {
   KernelBench& bench = arguments.bench;
   bench.options = options_of(flags, State::Purpose::kInference);
+  if (bench.options.recipe.eight_bit)
+    throw UserError("--precision", "the ops that are measured alone are those of fp32 and bf16",
+                    "use one of these; 'mixtune bench step' shows the parts of a step in 8 bits");
   bench.model = arguments.common.model(1);
   arguments.common.check();
   arguments.common.report(bench, bench_kernels(bench));

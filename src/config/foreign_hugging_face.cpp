@@ -58,7 +58,7 @@ constexpr std::array kHuggingFaceKeys = {
     ForeignKey{kHf, "bf16_full_eval", "precision: bf16", "for training and evaluation alike"},
     ForeignKey{kHf | kAxolotl, "torch_dtype", "precision"},
     ForeignKey{kHf, "dtype", "precision"},
-    ForeignKey{kHf | kLlamaFactory | kMegatron, "fp8", "precision", "`fp8` or `mxfp8`, on the CPU alone so far"},
+    ForeignKey{kHf | kLlamaFactory | kMegatron, "fp8", "precision", "`fp8` or `mxfp8`"},
     ForeignKey{kHf | kAxolotl, "gradient_checkpointing", "recompute", "`recompute: full` keeps the least"},
     ForeignKey{kHf | kAxolotl, "gradient_checkpointing_kwargs", "recompute"},
     ForeignKey{kHf | kAxolotl, "activation_offloading", "recompute", "activations are computed again, not moved"},

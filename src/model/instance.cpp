@@ -27,7 +27,7 @@ std::unique_ptr<Recipe> make_keeping_recipe(const InstanceOptions& options, cons
   std::vector<Recipe::Weight> weights;
   for (const LayerParams& layer : params.layers)
     for (const int param : {layer.qkv, layer.attention_out, layer.gate_up, layer.down})
-      weights.emplace_back(state.weight(param), param, state.weights_version());
+      weights.emplace_back(state.weight(param), param, state.version(param));
   auto recipe = make_recipe(options.recipe);
   recipe->keep(weights, state.is_training());
   return recipe;

@@ -85,7 +85,7 @@ void AdamW::update_tensors(Ctx& ctx, double peak, const Step& args) {
 void AdamW::step(Ctx& ctx, const Step& args) {
   state_.weight_sync().await_all(ctx);
   for (size_t bucket = 0; bucket < state_.layout().buckets().size(); ++bucket) update(ctx, bucket, args);
-  state_.weights_changed();
+  state_.weights_trained();
   state_.weight_sync().begin();
 }
 

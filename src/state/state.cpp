@@ -139,11 +139,14 @@ Tensor State::get(Ctx& ctx, int param) {
 }
 void State::release(int) {}
 
-int64_t State::weights_version() const {
-  return parts_->weights_version;
+int64_t State::version(int param) const {
+  return parts_->changes + (spec(param).trainable ? parts_->trainings : 0);
 }
 void State::weights_changed() {
-  ++parts_->weights_version;
+  ++parts_->changes;
+}
+void State::weights_trained() {
+  ++parts_->trainings;
 }
 
 void State::publish(Ctx& ctx, int param) {

@@ -54,9 +54,10 @@ class State {
   Tensor get(Ctx& ctx, int param);
   void release(int param);
 
-  // Another number after each change of the weights: who writes them calls weights_changed.
-  int64_t weights_version() const;
+  // Another number after each change of the weight. Who writes weights says so: all of them, or those that are trained.
+  int64_t version(int param) const;
   void weights_changed();
+  void weights_trained();
 
   GradientSync& gradients();
   WeightSync& weight_sync();

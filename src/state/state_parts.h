@@ -17,7 +17,7 @@ struct State::Parts {
   Holders holders;
   ParamLayout layout;
   std::vector<std::unique_ptr<Arena>> arenas;
-  int64_t weights_version = 0;
+  int64_t changes = 0, trainings = 0;  // of all weights; of trained ones
   Storage weights, masters, gradients, first_moments, second_moments;
   GradientSync gradient_sync{layout, gradients, holders};
   WeightSync weight_sync{layout, weights, holders};

@@ -55,6 +55,18 @@ TEST_F(StateTest, AFrozenParameterHasAWeightAlone) {
   EXPECT_THROW(state.gradients().notify(1), std::logic_error);
 }
 
+TEST_F(StateTest, AVersionChangesWithTheWeight) {
+  const int64_t trained = state.version(0), frozen = state.version(1);
+  state.weights_trained();
+  EXPECT_NE(state.version(0), trained);
+  EXPECT_EQ(state.version(1), frozen);
+  state.publish(ctx, 1);  // as after loading
+  EXPECT_NE(state.version(1), frozen);
+  const int64_t loaded = state.version(0);
+  state.share_weights(ctx);
+  EXPECT_NE(state.version(0), loaded);
+}
+
 TEST_F(StateTest, InferenceHoldsWeightsAlone) {
   const State inference(specs(), {}, DType::kF32, State::Purpose::kInference);
   size_t used = 0;

@@ -29,10 +29,8 @@ std::vector<Saving> savings(const Config& config, int64_t ranks) {
   if (config.batch.per_device_train_batch_size > 1 && compute.gradient_dtype != StateDType::kBf16)
     list.push_back(
         {"per_device_train_batch_size", fmt::format("{}", config.batch.per_device_train_batch_size / 2), false, false});
-  if (compute.precision == Precision::kBf16)
-    add_bf16_state(config, list);
-  else
-    list.push_back({"precision", "bf16", false, true});
+  if (compute.precision != Precision::kFp32) add_bf16_state(config, list);
+  if (compute.precision != Precision::kBf16) list.push_back({"precision", "bf16", false, true});
   return list;
 }
 

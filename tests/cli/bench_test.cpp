@@ -54,7 +54,7 @@ const std::vector<std::string> kStep = {"bench",           "step",         "--mo
 // With room for little, training waits; what is saved is the same.
 TEST_F(Bench, SaveReadsWhatItSaved) {
   for (const std::vector<std::string>& more :
-       {std::vector<std::string>{}, {"--nproc=2", "--checkpoint_host_memory=1KB"}}) {
+       {std::vector<std::string>{}, {"--nproc=2", "--checkpoint_host_memory=1KB", "--cold"}}) {
     const std::string name = more.empty() ? "one" : "two";
     std::vector<std::string> args = with(kStep, more);
     args[1] = "save";
@@ -64,6 +64,7 @@ TEST_F(Bench, SaveReadsWhatItSaved) {
     run(args);
     const auto figures = json(name + ".json");
     EXPECT_EQ(figures["same"], true);
+    EXPECT_EQ(figures["cold"], !more.empty());
     EXPECT_EQ(figures["host_bytes"] == uint64_t{32} << 20, !more.empty()) << figures["host_bytes"];
     uint64_t bytes = 0;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(path(name + "/checkpoint-2")))
@@ -139,6 +140,7 @@ TEST_F(Bench, WhatCannotBeMeasured) {
   expect_refused(with(kStep, {"--json=model/config.json"}), "twice");
   expect_refused({"bench", "kernels", "--device=cpu", "--json=model/config.json"}, "exists");
   expect_refused({"bench", "kernels", "--tokens=0"}, "--tokens");
+  expect_refused({"bench", "kernels", "--device=cpu", "--precision=fp8"}, "bench step");
   expect_refused({"bench", "load"}, "FOLDER");
   expect_refused({"bench", "load", "none"}, "there is no folder 'none'");
   expect_refused({"bench", "load", "model", "--precision=fp4"}, "--precision");
