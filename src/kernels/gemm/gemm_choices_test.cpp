@@ -57,6 +57,9 @@ GemmChoices some_choices() {
   const GemmKey key = {.m = 128, .n = 28672, .k = 4096, .operands = DType::kBF16, .result = DType::kBF16};
   for (const int64_t tokens : {128, 256, 384})
     choices[key.with_tokens(tokens)] = {{1, 2, static_cast<uint64_t>(tokens), ~0ull}, 12.5};
+  GemmKey codes = key;
+  codes.operands = DType::kF8E4M3;
+  choices[codes] = {{7}, 3.5};
   GemmKey gradient = key;
   gradient.result = DType::kF32;
   gradient.trans_a = gradient.accumulate = true;
