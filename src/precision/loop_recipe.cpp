@@ -79,11 +79,11 @@ class LoopRecipe : public Recipe {
   // Rows [begin, begin + rows). The codes of their transpose lie by themselves, as one expert's products read them.
   static GateUpGradient part(const GateUpGradient& all, int64_t begin, int64_t rows) {
     if (!all.codes) return {.values = all.values.slice(begin, rows), .codes = {}};
-    const Tensor codes = all.codes.codes, scales = all.codes.scales;
-    const int64_t columns = codes.shape[0], all_rows = codes.shape[1];
+    const Tensor codes = all.codes.codes;
+    const int64_t columns = codes.shape[0];
     return {.values = {},
-            .codes = {.codes = codes.view({all_rows, columns}).slice(begin, rows).view({columns, rows}),
-                      .scales = scales.slice(begin * scales.rows() / all_rows, rows * scales.rows() / all_rows)}};
+            .codes = {.codes = codes.view({codes.shape[1], columns}).slice(begin, rows).view({columns, rows}),
+                      .scales = all.codes.scales.slice(begin / kScaleBlock * columns, rows / kScaleBlock * columns)}};
   }
 
   // Calls run(expert, its first row, its rows and gap, the expert as the only group of those rows). Returns the end of

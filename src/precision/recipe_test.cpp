@@ -181,16 +181,20 @@ TEST_P(RecipeTest, LinearInFp32) {
 // Experts with many rows, with none, with one, with a block and one, and rows that are nobody's behind them.
 struct Experts {
   int64_t hidden, ffn;
-  std::vector<int32_t> count = {200, 0, 1, 129};
+  std::vector<int32_t> count;
   std::vector<int32_t> begin = {0, 256, 256, 384};
-  int64_t rows = 768, experts = 4;
+  int64_t experts = 4, rows;
   Matrix x = filled("x", hidden), gate_up_weight = Matrix::random({experts, 2 * ffn, hidden}, "w1, w3"),
          down_weight = Matrix::random({experts, hidden, ffn}, "w2"), dy = filled("dy", hidden), weights{{rows}};
   Matrix gate_up{{rows, 2 * ffn}, 7}, y{{rows, hidden}, 7}, dx{{rows, hidden}, 7}, dweights{{rows}, 7},
       ddown{{experts, hidden, ffn}, 7}, dgate_up_weight{{experts, 2 * ffn, hidden}, 7};
 
   explicit Experts(const Numerics& numerics) : Experts(numerics.codes ? 256 : 40, numerics.codes ? 128 : 36) {}
-  Experts(int64_t h, int64_t f) : hidden(h), ffn(f) {
+  Experts(int64_t h, int64_t f) : Experts(h, f, {200, 0, 1, 129}, 768) {}
+  // All begin at 0 where there are no rows.
+  Experts(int64_t h, int64_t f, std::vector<int32_t> counts, int64_t all)
+      : hidden(h), ffn(f), count(std::move(counts)), rows(all) {
+    if (rows == 0) begin = {0, 0, 0, 0};
     for_each_row([&](int64_t r) { weights[r] = 0.2 + 0.1 * static_cast<double>(r % 7); });
   }
 
@@ -209,7 +213,7 @@ struct Experts {
   }
 
   void expect_same_rows(const Matrix& a, const Matrix& b) const {
-    const int64_t columns = a.size() / rows;
+    const int64_t columns = rows > 0 ? a.size() / rows : 0;
     for_each_row([&](int64_t r) {
       for (int64_t i = r * columns; i < (r + 1) * columns; ++i) ASSERT_EQ(a[i], b[i]) << r;
     });
@@ -291,6 +295,16 @@ TEST_P(RecipeTest, OneExpertAfterTheOtherHasTheSameBits) {
   grouped.expect_same_rows(grouped.gate_up, loop.gate_up);
   for (const auto of : {&Experts::y, &Experts::dx, &Experts::ddown, &Experts::dgate_up_weight})
     for (int64_t i = 0; i < (grouped.*of).size(); ++i) ASSERT_EQ((grouped.*of)[i], (loop.*of)[i]);
+}
+
+// As of a rank to which no token went.
+TEST_P(RecipeTest, ExpertsWithoutRows) {
+  for (const auto how : {ExpertsImplementation::kGrouped, ExpertsImplementation::kLoop}) {
+    Experts all(256, 128, {0, 0, 0, 0}, 0);
+    all.run(ctx_, *recipe(how));
+    for (const Matrix* gradient : {&all.ddown, &all.dgate_up_weight})
+      for (int64_t i = 0; i < gradient->size(); ++i) ASSERT_EQ((*gradient)[i], 0);
+  }
 }
 
 // Experts of whose weights only the gate-up's fits in whole blocks are rounded throughout: what is computed again has
