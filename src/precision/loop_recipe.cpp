@@ -27,7 +27,10 @@ class LoopRecipe : public Recipe {
 
   void expert_gate_up(Ctx& ctx, const Tensor& x, const Weight& gate_up_weight, const RowGroups& groups,
                       const Tensor& gate_up) const override {
-    recipe_->expert_gate_up(ctx, x, gate_up_weight, groups, gate_up);
+    for_each_expert(ctx, groups, gate_up, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
+      recipe_->expert_gate_up(ctx, x.slice(begin, rows), gate_up_weight.values.slice(e, 1), group,
+                              gate_up.slice(begin, rows));
+    });
   }
 
   void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override {
@@ -43,7 +46,7 @@ class LoopRecipe : public Recipe {
   }
 
   GateUpGradient push_gate_up_gradient(Ctx& ctx, const Tensor& gate_up, const Weight& down_weight) const override {
-    return recipe_->push_gate_up_gradient(ctx, gate_up, down_weight);
+    return recipe_->push_gate_up_gradient(ctx, gate_up, down_weight.values.slice(0, 1));
   }
 
   void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const override {

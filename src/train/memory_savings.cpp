@@ -30,7 +30,8 @@ std::vector<Saving> savings(const Config& config, int64_t ranks) {
     list.push_back(
         {"per_device_train_batch_size", fmt::format("{}", config.batch.per_device_train_batch_size / 2), false, false});
   if (compute.precision != Precision::kFp32) add_bf16_state(config, list);
-  if (compute.precision != Precision::kBf16) list.push_back({"precision", "bf16", false, true});
+  const bool keeps_codes = compute.precision == Precision::kFp8;  // of weights, beside the state
+  if (compute.precision != Precision::kBf16) list.push_back({"precision", "bf16", keeps_codes, true});
   return list;
 }
 

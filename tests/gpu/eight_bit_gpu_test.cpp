@@ -55,6 +55,7 @@ Distance distance(const Trained& a, const Trained& b) {
   for (size_t i = 0; i < b.steps.size(); ++i) {
     const double loss = std::abs(a.steps[i].loss / b.steps[i].loss - 1);
     if (i == 0) d.first_loss = loss;
+    EXPECT_TRUE(std::isfinite(loss) && std::isfinite(a.steps[i].grad_norm)) << "step " << i;
     d.loss = std::max(d.loss, loss);
     d.norm = std::max(d.norm, std::abs(a.steps[i].grad_norm / b.steps[i].grad_norm - 1));
   }
@@ -97,6 +98,7 @@ TEST_F(EightBitGpu, CodesTrainAsRoundedOperandsDo) {
   const Trained codes = train(bf16_on_gpu(), by_block(true)), rounded = train(bf16_on_gpu(), by_block(false)),
                 bf16 = train(bf16_on_gpu(), {});
   expect_near("codes, rounded", codes, rounded);
+  EXPECT_GT(distance(codes, rounded).gradients, 0) << "nothing was multiplied as codes";
   EXPECT_LT(1.3 * distance(codes, rounded).gradients, told("bf16, rounded", distance(bf16, rounded)).gradients);
 }
 
@@ -105,6 +107,26 @@ TEST_F(EightBitGpu, TrainsAsTheCpuDoes) {
   for (const EightBitScaling scaling : {EightBitScaling::kMx, EightBitScaling::kTensor})
     expect_near(scaling == EightBitScaling::kMx ? "mxfp8, CPU" : "fp8 by tensor, CPU",
                 train(bf16_on_gpu(), {.eight_bit = scaling}), train(fp32_on({}), {.eight_bit = scaling}));
+}
+
+// What is kept of the weights is that of the last update: made anew it gives the same bits.
+TEST_F(EightBitGpu, CodesOfWeightsAreThoseOfTheLastUpdate) {
+  const MixtralConfig config = calm_config();
+  InstanceOptions options = bf16_on_gpu();
+  options.gpu.deterministic = true;
+  options.recipe = by_block(true);
+  Training training(config, options);
+  EXPECT_GT(training.instance().recipe_bytes(), 0);
+  const MemoryDocuments documents = random_documents(200, kLongest, config.vocab_size, 5);
+  Loader loader(documents, {.max_seq_length = kLongest, .packing = true, .shuffle = true}, kRows, 1,
+                training.instance().host_memory());
+  warm_up(training.instance(), limits_of(loader, kLongest));
+  const double before = training.gradients(loader.load(0)).loss;
+  training.step(loader.load(0));
+  const double after = training.gradients(loader.load(0)).loss;
+  training.state().weights_changed();
+  EXPECT_EQ(training.gradients(loader.load(0)).loss, after);
+  EXPECT_NE(after, before);
 }
 
 TEST_F(EightBitGpu, LoopGivesTheSameBits) {

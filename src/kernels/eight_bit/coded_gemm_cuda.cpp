@@ -22,6 +22,8 @@ GemmProduct product_of(const GemmKey& shape, const Codes& a, const Part& a_part,
                          .a_scales = a.scales.as<float>() + a_part.scales,
                          .b_scales = b.scales.as<float>() + b_part.scales};
   product.shape.operands = DType::kF8E4M3;
+  for (const void* matrix : {product.a, product.b})
+    product.shape.alignment = std::min(product.shape.alignment, alignment_class(reinterpret_cast<uintptr_t>(matrix)));
   return product;
 }
 
@@ -39,7 +41,7 @@ void coded_gemm(Ctx& ctx, const CodedGemm& args) {
   if (!args.accumulate) zero_between(ctx, args.groups, args.y);
   const GemmKey shape = {.n = n, .k = k, .trans_b = true, .accumulate = args.accumulate};
   GemmPlans& plans = ctx.gpu->part<GemmPlans>();
-  plans.run(ctx, experts, experts > 1 ? plans.max_group_rows() : plans.max_tokens(), [&](int64_t e) {
+  plans.run(ctx, experts, plans.max_group_rows(), [&](int64_t e) {
     const CodedGroup rows = coded_group(args.groups, e, k);
     const Part x = {.codes = rows.begin * k, .scales = rows.rows_begin(), .stride = k};
     const CodedGroup straight = {.index = e, .begin = e * n, .rows = n, .columns = k},
@@ -55,10 +57,10 @@ void coded_gemm(Ctx& ctx, const CodedGemm& args) {
 void coded_wgrad(Ctx& ctx, const CodedWgrad& args) {
   const int64_t n = args.dw.shape[-2], k = args.dw.shape[-1], all = args.x.codes.shape[1], experts = args.groups.groups;
   check_groups(args.groups, all);
-  // Groups begin at any multiple of 128 codes: one alignment, and so one choice, for all.
+  // Groups begin at any multiple of 128 codes: so one choice is for all.
   const GemmKey shape = {.m = n, .n = k, .trans_a = true, .accumulate = args.accumulate, .alignment = 16};
   GemmPlans& plans = ctx.gpu->part<GemmPlans>();
-  plans.run(ctx, experts, experts > 1 ? plans.max_group_rows() : plans.max_tokens(), [&](int64_t e) {
+  plans.run(ctx, experts, plans.max_group_rows(), [&](int64_t e) {
     const CodedGroup left = coded_group(args.groups, e, n), right = coded_group(args.groups, e, k);
     GemmProduct product = product_of(shape.with_tokens(left.rows), args.dy,
                                      {.codes = left.begin, .scales = left.columns_begin(), .stride = all}, args.x,

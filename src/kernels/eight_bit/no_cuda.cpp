@@ -16,10 +16,13 @@ void coded_swiglu_forward(Ctx&, const CodedSwigluForward&) {
 void coded_wgrad(Ctx&, const CodedWgrad&) {
   no_cuda();
 }
+void fill_codes(Ctx&, const Tensor&, uint64_t) {
+  no_cuda();
+}
 void quantise(Ctx&, const Quantise&) {
   no_cuda();
 }
-void round_operand(Ctx&, const RoundOperand&) {
+void round_operand(Ctx&, const RoundOperand&, const Tensor&) {
   no_cuda();
 }
 

@@ -81,11 +81,8 @@ __global__ void __launch_bounds__(kThreads) amax_kernel(const S* x, int64_t elem
 }
 
 template <class S>
-void round_matrices(Ctx& ctx, const RoundOperand& args, int64_t matrices, Rounding<S> a) {
-  const bool whole = args.bits.blocks.rows == 0;
-  const Stack::Frame frame(ctx.stack);
-  if (whole) {
-    const Tensor amax = ctx.stack.push("largest magnitudes", {matrices}, DType::kI32);
+void round_matrices(Ctx& ctx, const Tensor& amax, int64_t matrices, Rounding<S> a) {
+  if (amax) {
     zero(ctx, amax);
     const auto blocks = static_cast<unsigned>(std::min<int64_t>(ceil_div(a.live * a.columns, kThreads), 512));
     amax_kernel<<<dim3(std::max(blocks, 1u), static_cast<unsigned>(matrices)), kThreads, 0, ctx.gpu->stream()>>>(
@@ -101,7 +98,7 @@ void round_matrices(Ctx& ctx, const RoundOperand& args, int64_t matrices, Roundi
 
 }  // namespace
 
-void round_operand(Ctx& ctx, const RoundOperand& args) {
+void round_operand(Ctx& ctx, const RoundOperand& args, const Tensor& amax) {
   if (args.x.elements() == 0) return;
   const ScaleBlocks& blocks = args.bits.blocks;
   const bool many = args.x.shape.rank() == 3;
@@ -110,7 +107,7 @@ void round_operand(Ctx& ctx, const RoundOperand& args) {
   MT_CHECK((blocks.rows == 0) == (blocks.columns == 0) && tall <= kTile && kTile % wide == 0);
   MT_CHECK(wide == 1 || wide % kWarp == 0);
   on_dtype(args.x.dtype, [&]<class S>(S) {
-    round_matrices<S>(ctx, args, many ? args.x.shape[0] : 1,
+    round_matrices<S>(ctx, amax, many ? args.x.shape[0] : 1,
                       {.x = elements<S>(args.x),
                        .y = elements<S>(args.y),
                        .rows = args.x.shape[-2],
