@@ -70,8 +70,9 @@ std::string draw_row(const LadderRow& row, int y, double most) {
 
 // What is known of the rows beside their speed.
 std::vector<std::string> notes_of(const LadderBench& bench, const LadderResult& result) {
-  std::vector<std::string> notes = {fmt::format("The median of {} rounds by turns, {} steps each.{}", bench.rounds,
-                                                bench.step.steps, bench.peers.empty() ? "" : " Grey: peers.")};
+  std::vector<std::string> notes = {fmt::format("Rungs: the median of {} rounds by turns, {} steps each.{}",
+                                                bench.rounds, bench.step.steps,
+                                                bench.peers.empty() ? "" : " Grey: peers, measured by themselves.")};
   for (const LadderRow& row : result.rows)
     if (!row.versions.empty()) notes.push_back(fmt::format("{}: {}", row.name, row.versions));
   return notes;

@@ -200,8 +200,8 @@ std::string print_table(const SaveBench& bench, const SaveBenchResult& r) {
       static_cast<double>(r.bytes) / gb, static_cast<double>(r.copied_bytes) / gb,
       static_cast<double>(r.host_bytes) / gb, r.step_milliseconds, r.copy_milliseconds,
       rate(r.copied_bytes, r.copy_milliseconds), r.stall_milliseconds, r.beside_milliseconds, r.alone_rate,
-      r.beside_rate, r.weights_rate, bench.cold ? ", as the rest from the disk itself" : "", r.state_rate,
-      r.same ? "what was saved" : "SOMETHING ELSE THAN WHAT WAS SAVED");
+      r.beside_rate, r.weights_rate, bench.cold ? ", as the rest once the system was to forget the files" : "",
+      r.state_rate, r.same ? "what was saved" : "SOMETHING ELSE THAN WHAT WAS SAVED");
 }
 
 std::string print_json(const SaveBench& bench, const SaveBenchResult& r) {

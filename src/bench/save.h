@@ -13,7 +13,7 @@ struct SaveBench {
   StepBench step;      // what is trained meanwhile
   std::string folder;  // an output_dir, which all ranks see
   std::optional<uint64_t> host_memory = {};
-  bool cold = false;  // what is read again comes from the disk
+  bool cold = false;  // before files are read again, the system is told to forget what it holds of them
 };
 
 // Of the slowest rank, where they differ. Rates are those of all ranks together, in GB (10^9 bytes) a second.

@@ -221,7 +221,7 @@ Command add_save(CLI::App& group) {
   const auto folder = std::make_shared<std::string>();
   app->add_option("FOLDER", *folder, "new folder for the checkpoints, which stay there")->type_name("")->required();
   const auto cold = std::make_shared<bool>();
-  app->add_flag("--cold", *cold, "read from the disk, not what the system still holds in memory");
+  app->add_flag("--cold", *cold, "have the system forget the files before they are read again");
   add_step_options(app, *arguments);
   const KeyFlags flags(*app, {kStepKeys.begin(), kStepKeys.end()});
   add_examples(*app, {"mixtune bench save out/bench-save --model-config examples/quickstart/model.json --tokens 512 "
