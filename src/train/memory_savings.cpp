@@ -31,7 +31,8 @@ std::vector<Saving> savings(const Config& config, int64_t ranks) {
         {"per_device_train_batch_size", fmt::format("{}", config.batch.per_device_train_batch_size / 2), false, false});
   if (compute.precision != Precision::kFp32) add_bf16_state(config, list);
   const bool keeps_codes = compute.precision == Precision::kFp8;  // of weights, beside the state
-  if (compute.precision != Precision::kBf16) list.push_back({"precision", "bf16", keeps_codes, true});
+  const bool has_own_keys = compute.fp8_scaling != Fp8Scaling::kBlock || !compute.fp8_power_of_two_scales;
+  if (compute.precision != Precision::kBf16 && !has_own_keys) list.push_back({"precision", "bf16", keeps_codes, true});
   return list;
 }
 

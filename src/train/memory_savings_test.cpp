@@ -42,9 +42,11 @@ TEST(Savings, NothingThatIsSetAlready) {
 }
 
 TEST(Savings, EachIsAConfigurationThatRuns) {
-  for (const Overrides& given : {Overrides(), Overrides{{"precision", "bf16"}},
-                                 Overrides{{"precision", "bf16"}, {"gradient_accumulation_steps", "2"}},
-                                 Overrides{{"precision", "bf16"}, {"gradient_dtype", "bf16"}}}) {
+  for (const Overrides& given :
+       {Overrides(), Overrides{{"precision", "bf16"}},
+        Overrides{{"precision", "bf16"}, {"gradient_accumulation_steps", "2"}},
+        Overrides{{"precision", "bf16"}, {"gradient_dtype", "bf16"}}, Overrides{{"precision", "fp8"}},
+        Overrides{{"precision", "mxfp8"}}, Overrides{{"precision", "fp8"}, {"fp8_scaling", "tensor"}}}) {
     const Config config = load_config(std::nullopt, given);
     for (const Saving& saving : savings(config, 2)) {
       const Config other = with(config, saving.key, saving.value);
@@ -52,6 +54,14 @@ TEST(Savings, EachIsAConfigurationThatRuns) {
       EXPECT_NE(print_config(other), print_config(config)) << saving.key;
     }
   }
+}
+
+// The weights' copies in 8 bits go with the precision.
+TEST(MemoryAdvice, OfCodesNamesThePrecision) {
+  Overrides overrides = {{"precision", "fp8"}};
+  overrides.insert(overrides.end(), kFrugal.begin(), kFrugal.end());
+  EXPECT_NE(memory_advice(load_config(std::nullopt, overrides), 1, true, MemoryOf::kState).find("precision: bf16"),
+            std::string::npos);
 }
 
 TEST(MemoryAdvice, NamesWhatIsNotSetYet) {
