@@ -41,22 +41,20 @@ void quantise_case(Conformance& c, std::vector<int32_t> counts, int64_t tail, in
   const Groups groups(std::move(counts), tail);
   const Shape shape = {groups.rows(), columns};
   const Operand x = value ? c.bits("x", shape, value) : c.random("x", shape);
-  // Tensors that push_... would make.
-  const CodedGroup end = {.index = groups.size(), .begin = groups.rows(), .columns = columns};
-  const int64_t blocks = groups.rows() / kScaleBlock;
   struct Kind {
     Codes Quantise::*out;
     Operand codes, scales, alone, scales_alone;
   };
   std::vector<Kind> kinds;
-  const auto add = [&](Codes Quantise::*out, Shape codes, int64_t scales) {
-    kinds.push_back({out, c.output("codes", codes, DType::kF8E4M3), c.output("scales", {scales}, DType::kF32),
-                     c.output("codes_alone", codes, DType::kF8E4M3), c.output("scales_alone", {scales}, DType::kF32)});
+  const auto add = [&](Codes Quantise::*out, const CodesShape& of) {
+    kinds.push_back({out, c.output("codes", of.codes, DType::kF8E4M3), c.output("scales", {of.scales}, DType::kF32),
+                     c.output("codes_alone", of.codes, DType::kF8E4M3),
+                     c.output("scales_alone", {of.scales}, DType::kF32)});
   };
-  add(&Quantise::rows, shape, groups.rows() * end.column_blocks());
-  add(&Quantise::columns, {columns, groups.rows()}, blocks * columns);
-  add(&Quantise::squares, shape, blocks * CodedGroup::padded(end.column_blocks()));
-  add(&Quantise::turned, {columns, groups.rows()}, end.turned_begin());
+  add(&Quantise::rows, rows_shape(shape));
+  add(&Quantise::columns, columns_shape(shape));
+  add(&Quantise::squares, squares_shape(shape));
+  add(&Quantise::turned, turned_shape(shape, groups.size()));
   c.run([&](Ctx& ctx, Side side) {
     Quantise all = {.x = x[side], .groups = groups, .scale = rule};
     for (const Kind& kind : kinds) {
@@ -125,23 +123,21 @@ struct CodesPair {
 // SwiGLU into codes has the bits of SwiGLU and quantise in turn, on the same device.
 void coded_swiglu_case(Conformance& c, std::vector<int32_t> counts, int64_t tail, int64_t ffn, ScaleRule rule) {
   const Groups groups(std::move(counts), tail);
-  const int64_t experts = groups.size();
   const Operand gate_up = c.random("gate_up", {groups.rows(), 2 * ffn}, 3, 0.5),
                 dact = c.random("dact", {groups.rows(), ffn}, 1, 0.5);
   const Operand weights = c.random("row_weights", {groups.rows()}, DType::kF32, 0.1, 0.5);
-  const auto codes = [&](const char* name, Shape shape, int64_t scales) {
-    return CodesPair{c.output(name, shape, DType::kF8E4M3), c.output(name, {scales}, DType::kF32)};
+  const auto codes = [&](const char* name, const CodesShape& of) {
+    return CodesPair{c.output(name, of.codes, DType::kF8E4M3), c.output(name, {of.scales}, DType::kF32)};
   };
-  const CodedGroup end = {.index = experts, .begin = groups.rows(), .columns = ffn};
   struct Results {
     CodesPair act_rows, rows, columns, act_turned;
     Operand drow_weights;
   };
   const auto results = [&] {
-    const int64_t blocks = groups.rows() * ffn / kScaleBlock;
-    return Results{codes("act_rows", {groups.rows(), ffn}, blocks), codes("rows", {groups.rows(), 2 * ffn}, 2 * blocks),
-                   codes("columns", {2 * ffn, groups.rows()}, 2 * blocks),
-                   codes("act_turned", {ffn, groups.rows()}, end.turned_begin()),
+    const Shape act = {groups.rows(), ffn}, gate_up_shape = {groups.rows(), 2 * ffn};
+    return Results{codes("act_rows", rows_shape(act)), codes("rows", rows_shape(gate_up_shape)),
+                   codes("columns", columns_shape(gate_up_shape)),
+                   codes("act_turned", turned_shape(act, groups.size())),
                    c.output("drow_weights", {groups.rows()}, DType::kF32)};
   };
   const Results at_once = results(), in_turn = results();
