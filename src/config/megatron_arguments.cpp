@@ -29,7 +29,7 @@ std::string name_of(std::string_view text) {
 struct Word {
   std::string text;
   int line = 1;
-  bool quoted = false;  // any part of it
+  bool begins_quoted = false;
 };
 
 // A text's words, as a shell parts them. No variable is put in.
@@ -58,8 +58,9 @@ class Words {
  private:
   std::string place() const { return fmt::format("{}:{}", where_, line_); }
 
-  Word& word() {
-    if (!word_) word_ = Word{.text = "", .line = line_};
+  // `quoted`: what comes is quoted; where the word begins with it, it is no flag.
+  Word& word(bool quoted = false) {
+    if (!word_) word_ = Word{.text = "", .line = line_, .begins_quoted = quoted};
     return *word_;
   }
 
@@ -74,7 +75,7 @@ class Words {
   void quote(char mark) {
     const size_t close = text_.find(mark, at_ + 1);
     if (close == text_.npos) throw UserError(place(), fmt::format("the quote {} is not closed", mark), "close it");
-    word().quoted = true;
+    word(true);
     for (++at_; at_ < close; ++at_) {
       if (text_[at_] == '\n') ++line_;
       mark == '\'' ? static_cast<void>(word().text += text_[at_]) : add(text_[at_]);
@@ -87,7 +88,7 @@ class Words {
     if (text_[at_] == '\n')
       end('\n');
     else if (text_[at_] != '\r')
-      word().text += text_[at_];
+      word(true).text += text_[at_];
   }
 
   void end(char c) {
@@ -104,11 +105,11 @@ class Words {
   std::vector<Word> words_;
 };
 
-// No negative number.
+// No negative number, and nothing that begins with a quote or a backslash.
 bool is_flag(const Word& word) {
   const std::string& text = word.text;
   const size_t name = text.find_first_not_of('-');
-  return !word.quoted && text[0] == '-' && name != text.npos && text[name] != '.' &&
+  return !word.begins_quoted && text[0] == '-' && name != text.npos && text[name] != '.' &&
          (text[name] < '0' || text[name] > '9');
 }
 
@@ -166,11 +167,13 @@ void check_names(const std::vector<MegatronArgument>& arguments, const std::stri
       throw UserError(argument.where, fmt::format("is given twice: {}", first->second), "give it once");
 }
 
-// Behind white space and comments.
+// Behind white space and comments. A line '---' begins a document of YAML.
 bool begins_with_hyphen(std::string_view text) {
   for (size_t at = 0; (at = text.find_first_not_of(" \t\r\n", at)) != text.npos;) {
-    if (text[at] != '#') return text[at] == '-';
-    at = std::min(text.find('\n', at), text.size());
+    const size_t end = std::min(text.find('\n', at), text.size());
+    const std::string_view line = text.substr(at, end - at);
+    if (line[0] != '#') return line[0] == '-' && line.substr(0, line.find_last_not_of(" \t\r") + 1) != "---";
+    at = end;
   }
   return false;
 }

@@ -12,8 +12,9 @@ struct MegatronFlag {
   enum class Take : uint8_t {
     kRefused,   // whatever its value
     kKey,       // it is our key: foreign.key, or where that is empty the one that its hint names, or of its own name
-    kNothing,   // a run needs not be told
-    kOnly,      // the same, where its value is one of `values` ("a|b"); another is refused
+    kNothing,   // a run needs not be told, whatever its value
+    kSwitch,    // the same, of one that takes no value but true or false
+    kOnly,      // nothing either, where its value is one of `values` ("a|b"); another is refused
     kShape,     // the model's config.json must have its value at the key `values`; at "!KEY" the opposite
     kCombined,  // by megatron_run.cpp, as it needs more than its value
   };

@@ -121,6 +121,9 @@ class Translator {
         refuse(argument, *flag);
       case Take::kKey:
         return take_key(argument, *flag);
+      case Take::kSwitch:
+        check_switch(argument);
+        return say(argument, hint(*hint_of(*flag)));
       case Take::kNothing:
         return say(argument, hint(*hint_of(*flag)));
       case Take::kOnly:
@@ -132,6 +135,13 @@ class Translator {
       case Take::kCombined:
         return (this->*handlers().at(argument.name))(argument);
     }
+  }
+
+  static void check_switch(const MegatronArgument& argument) {
+    if (!is_boolean(argument.value))
+      throw UserError(argument.where,
+                      fmt::format("takes no value but true or false, and has '{}'", printable(argument.value)),
+                      "leave the value out");
   }
 
   void take_key(const MegatronArgument& argument, const MegatronFlag& flag) {

@@ -69,6 +69,10 @@ TEST(MegatronArguments, AreWordsAsAShellHasThem) {
       ElementsAre(Pair("num_experts", "8"), Pair("swiglu", "true"), Pair("lr", "1e-5"), Pair("save", "my out"),
                   Pair("data_path", "0.3 a b 0.7 c d"), Pair("min_lr", "-1"), Pair("x", "--y")));
   EXPECT_THAT(read("\n# first\n  --bf16\n"), ElementsAre(Pair("bf16", "true")));
+  // What begins with a quote is a value.
+  EXPECT_THAT(read("--finetune --lr=\"1e-4\" --m'i'n-lr \"--1\" --save '-out' --x \\-y"),
+              ElementsAre(Pair("finetune", "true"), Pair("lr", "1e-4"), Pair("min_lr", "--1"), Pair("save", "-out"),
+                          Pair("x", "-y")));
   const auto all = parse_megatron_arguments("--a\n\n--b 'x\ny' \\\n--c=1", "run.args");
   ASSERT_EQ(all.size(), 3u);
   EXPECT_EQ(all[0].where, "run.args:1: --a");
@@ -82,6 +86,8 @@ TEST(MegatronArguments, MayBeYamlWithHeadings) {
       read("num_experts: 8\n--swiglu: true\nload: null\ndata_path: [0.3, a, 0.7, b]\nmodel:\n  num-layers: 2\n"),
       ElementsAre(Pair("num_experts", "8"), Pair("swiglu", "true"), Pair("data_path", "0.3 a 0.7 b"),
                   Pair("num_layers", "2")));
+  for (const char* start : {"---\n", "# of a run\n\n--- \r\n", "%YAML 1.2\n---\n"})
+    EXPECT_THAT(read(fmt::format("{}lr: 1\n", start)), ElementsAre(Pair("lr", "1"))) << start;
   EXPECT_THAT(read_megatron_arguments("--lr 1 --bf16")[1].where, "--megatron_args: --bf16");
 }
 
@@ -116,7 +122,8 @@ TEST(MegatronFlags, EachIsTakenAsItsHintSays) {
     if (flag.take == Take::kKey) {
       EXPECT_TRUE(own || !hint->key.empty()) << name;
     }
-    if (flag.take == Take::kNothing || flag.take == Take::kRefused || flag.take == Take::kOnly) {
+    if (flag.take == Take::kNothing || flag.take == Take::kSwitch || flag.take == Take::kRefused ||
+        flag.take == Take::kOnly) {
       EXPECT_FALSE(own) << name;
     }
     EXPECT_EQ(flag.take == Take::kOnly || flag.take == Take::kShape, !flag.values.empty()) << name;
@@ -272,12 +279,24 @@ TEST(MegatronRun, WhatIsLackingIsRefusedWithWhyAndWhat) {
            {"--learning-rate 1",
             "is a key of mixtune's, and no argument of Megatron-LM's; give it by itself: "
             "--learning_rate"},
+           {"--finetune '--lr=1e-4'",
+            "run.args:1: --finetune: takes no value but true or false, and has '--lr=1e-4'; leave the value out"},
+           {"--overlap-grad-reduce 1e-4", "takes no value but true or false, and has '1e-4'"},
+           {"overlap_grad_reduce: 2", "run.args:1: overlap_grad_reduce: takes no value but true or false, and has '2'"},
            {"--rampup-batch-size 1 2 3", "every step has as many rows"}})
     EXPECT_THAT(refusal(text), HasSubstr(message)) << text;
   const std::string two = refusal("--mock-data --rampup-batch-size 1 2 3 --lr 1");
   EXPECT_THAT(two,
               HasSubstr("run.args:1: --mock-data: not supported: name real data; set it to false, or leave it out\n"));
   EXPECT_THAT(two, HasSubstr("--megatron_args: 2 of these"));
+}
+
+// Of what needs not be told, too.
+TEST(MegatronRun, SwitchesMayBeSaidEitherWay) {
+  for (const char* text : {"--finetune --num-workers 2 --eval-iters=0", "finetune: true\n", "finetune: no\n"}) {
+    EXPECT_THAT(run_of(text).lines.front(), HasSubstr("-> not needed: a run always starts with fresh")) << text;
+    EXPECT_TRUE(settings(text).empty()) << text;
+  }
 }
 
 TEST(MegatronRun, OtherDefaultsAreTold) {
