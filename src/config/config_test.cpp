@@ -116,8 +116,15 @@ TEST(Config, ValidationFilesMayHaveNames) {
   EXPECT_EQ(files("validation_file: {chat: a.jsonl, code-2: 0012}\n").named, named);  // no number
   EXPECT_EQ(files("validation_file:\n  chat: a.jsonl\n  code-2: '0012'\nseed: 1\n").named, named);
   EXPECT_EQ(files("seed: 1\n", {{"validation_file", "{\"chat\": \"a.jsonl\", code-2: 0012}"}}).named, named);
+  EXPECT_NE(flag_error({{"validation_file", "{chat: null}"}}).find("--validation_file: chat: has no file"),
+            std::string::npos);
   EXPECT_EQ(files("validation_file: [a, b]\n").path, (std::vector<std::string>{"a", "b"}));
   EXPECT_TRUE(files("validation_file: a=b.jsonl\n").named.empty());
+  // An item of a list is a file, whatever it is called.
+  const std::vector<std::string> odd = {"{x}.jsonl", "{a: d.jsonl}"};
+  Config listed = parse_config("validation_file:\n- '{x}.jsonl'\n- \"{a: d.jsonl}\"\n", "run.yaml");
+  EXPECT_EQ(listed.data.validation_file.path, odd);
+  EXPECT_EQ(parse_config(print_config(listed), "again.yaml").data.validation_file.path, odd);
   Config config = parse_config("validation_file: {chat: a.jsonl, code-2: 0012}\n", "run.yaml");
   EXPECT_EQ(parse_config(print_config(config), "again.yaml").data.validation_file.named, named);
 }
@@ -147,6 +154,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "run.yaml:1: validation_file: 'a/b' is no name of a set; use letters, digits"},
         BadText{"validation_file: {'': x}\n", "'' is no name of a set"},
         BadText{"validation_file: {a: ''}\n", "validation_file: a: the value is empty"},
+        BadText{"validation_file:\n  chat:\n  code: x\n", "run.yaml:1: validation_file: chat: has no file; name it"},
+        BadText{"validation_file: [a, ~]\n", "validation_file: an item of the list is empty"},
         BadText{"validation_file: [{a: x}]\n", "run.yaml:1: validation_file: nested values are not allowed"},
         BadText{"validation_file: {a: x, a: y}\n", "the key 'a' is repeated"},
         BadText{"train_file: {a: x}\n", "run.yaml:1: train_file: nested values are not allowed"},

@@ -61,8 +61,10 @@ Value list_value(const Key& key, const YamlEntry& entry, const std::string& file
     throw UserError(where, "the list is empty", "give at least one item");
   if (datasets) return datasets_value(entry, file, where);
   std::vector<std::string> items;
+  Key item = key;
+  item.type = KeyType::kTextList;  // a file may be called '{x}'
   for (const std::string& text : entry.values) {
-    const Value value = parse_value(key, text, where);
+    const Value value = parse_value(item, text, where);
     if (std::holds_alternative<std::monostate>(value))
       throw UserError(where, "an item of the list is empty", "remove it");
     items.push_back(std::get<std::vector<std::string>>(value).front());

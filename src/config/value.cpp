@@ -152,7 +152,10 @@ Mapping parse_mapping(const Key& key, const YamlMapping& mapping, std::string_vi
     const std::string place = fmt::format("{}: {}", where, printable(entry.key));
     if (entry.is_list) throw UserError(place, "takes one value, not a list", "write one value");
     const std::string& text = entry.values.front();
-    if (text == "null" || text == "~") continue;
+    if (text == "null" || text == "~") {
+      if (key.type == KeyType::kNamedFiles) throw UserError(place, "has no file", "name it, or remove the line");
+      continue;
+    }
     const std::optional<double> number = key.type == KeyType::kMapping ? parse_decimal(text) : std::nullopt;
     values[entry.key] = number && std::isfinite(*number) ? fmt::format("{}", *number) : parse_text(text, place);
   }
