@@ -312,6 +312,7 @@ class Translator {
   void add_defaults() {
     struct Default {
       std::string_view name, there, key, here;
+      std::string_view of = "";  // the argument without which there is no such default
     };
     constexpr Default kDefaults[] = {
         {"moe_aux_loss_coeff", "0", "router_aux_loss_coef", "the checkpoint's own"},
@@ -319,11 +320,12 @@ class Translator {
         {"seed", "1234", "seed", "42"},
         {"attention_dropout", "0.1", "", "none"},
         {"hidden_dropout", "0.1", "", "none"},
+        {"split", "'969, 30, 1'", "split", "all records are trained on", "data_path"},
     };
     std::vector<std::string> differences;
     for (const Default& each : kDefaults) {
       const bool said = std::ranges::any_of(run_.settings, [&](const auto& s) { return s.key == each.key; });
-      if (!find(each.name) && !said)
+      if (!find(each.name) && !said && (each.of.empty() || find(each.of)))
         differences.push_back(fmt::format("{} ({}, here {})", each.name, each.there, each.here));
     }
     if (!differences.empty())

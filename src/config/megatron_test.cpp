@@ -17,6 +17,7 @@ namespace {
 using testing::ElementsAre;
 using testing::EndsWith;
 using testing::HasSubstr;
+using testing::Not;
 using testing::Pair;
 using testing::UnorderedElementsAre;
 
@@ -308,6 +309,10 @@ TEST(MegatronRun, OtherDefaultsAreTold) {
                    "--hidden-dropout 0")
                 .lines.size(),
             5u);
+  const char* split = "split ('969, 30, 1', here all records are trained on)";
+  EXPECT_THAT(run_of("--data-path a").lines.back(), HasSubstr(split));
+  for (const char* other : {"--data-path a --split 1,0,0", "--train-data-path a", "--lr 1"})
+    EXPECT_THAT(run_of(other).lines.back(), Not(HasSubstr("split ("))) << other;
 }
 
 // The file and flags go before them.
