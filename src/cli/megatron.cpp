@@ -39,6 +39,12 @@ double parsed(const MegatronRun::Shape& said) {
   return std::get<double>(parse_value(number, said.value, said.where));
 }
 
+// Whether the model's number is what the arguments say. A checkpoint of the run may have rows that the run added.
+bool agrees(const MegatronRun::Shape& said, double is, const Config& config) {
+  const bool may_have_more = said.key == "vocab_size" && !config.begun_from.empty();
+  return may_have_more ? parsed(said) <= is : parsed(said) == is;
+}
+
 }  // namespace
 
 void apply_to_model(const MegatronRun& run, Config& config) {
@@ -46,7 +52,7 @@ void apply_to_model(const MegatronRun& run, Config& config) {
   const MixtralConfig shape = load_mixtral_config(config.model.model_name_or_path);
   const std::map<std::string_view, double> numbers = numbers_of(shape);
   for (const MegatronRun::Shape& said : run.shape)
-    if (const double is = numbers.at(said.key); parsed(said) != is)
+    if (const double is = numbers.at(said.key); !agrees(said, is, config))
       throw UserError(said.where,
                       fmt::format("is {}, but config.json of {} has {} {}", printable(said.value),
                                   printable_path(config.model.model_name_or_path),

@@ -92,5 +92,29 @@ TEST_F(MegatronArgs, OfAnotherModelAreRefused) {
   EXPECT_EQ(trained({"--megatron_args"}).code, 2);
 }
 
+// The checkpoint has the rows that the run added.
+TEST_F(MegatronArgs, OfTheModelThatTheRunBeganWithGoOn) {
+  write(path("model/added_tokens.json"), R"({"<|im_start|>": 4096, "<|im_end|>": 4097})");
+  const std::string kWords = "--vocab-size 4096 --seq-length 16 --global-batch-size 8 --train-iters 2 --save out";
+  const auto go = [&](const std::string& words) {
+    return trained(
+        {"--resize_vocabulary", "--resume_from_checkpoint=auto", "--save_steps=1", "--megatron_args", words});
+  };
+  const Outcome first = go(kWords);
+  ASSERT_EQ(first.code, 0) << first.err;
+  fs::remove_all(path("out/checkpoint-2"));
+  const Outcome again = go(kWords);
+  EXPECT_EQ(again.code, 0) << again.err;
+  expect_part(again.err, "the run goes on after step 1");
+  const auto refused = [&](const std::string& from, const std::string& to, const std::string& error) {
+    std::string words = kWords;
+    const Outcome outcome = go(words.replace(words.find(from), from.size(), to));
+    EXPECT_EQ(outcome.code, 2);
+    expect_one_error(outcome, {error});
+  };
+  refused("4096", "4099", "--vocab-size: is 4099, but config.json of out/checkpoint-2 has vocab_size 4098");
+  refused("--vocab", "--hidden-size 32 --vocab", "--hidden-size: is 32, but config.json of ");
+}
+
 }  // namespace
 }  // namespace mixtune
