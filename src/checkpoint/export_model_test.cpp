@@ -43,7 +43,7 @@ class ExportModel : public testing::Test {
 // Every pair of types: the bytes that saving the same weights writes.
 TEST_F(ExportModel, WritesWhatSavingWrites) {
   State state = small_state();
-  fill(state, DType::kF16);  // values that all types hold
+  fill_for_all_types(state);
   for (const DType from : {DType::kF32, DType::kBF16, DType::kF16}) {
     if (from == DType::kBF16) fill(state, DType::kBF16);
     save(state, source_, from);
@@ -56,7 +56,7 @@ TEST_F(ExportModel, WritesWhatSavingWrites) {
       for (const char* name : {"out", "expected"}) std::filesystem::remove_all(folder_ / name);
     }
     std::filesystem::remove_all(source_);
-    fill(state, DType::kF16);
+    fill_for_all_types(state);
   }
 }
 

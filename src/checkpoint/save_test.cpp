@@ -169,7 +169,7 @@ State bf16_state(bool masters) {
 
 TEST_F(Save, Bf16Weights) {
   State wide = small_state(), state = bf16_state(false);
-  fill(wide, DType::kF16);  // exact in bf16 too
+  fill_for_all_types(wide);
   for (int param = 0; param < state.size(); ++param) cast(ctx_, wide.weight(param), state.weight(param));
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     save_checkpoint(ctx_, state, {.out_folder = out_, .config_json = "{}", .dtype = dtype});

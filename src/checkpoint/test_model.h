@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "base/temp_folder.h"
+#include "checkpoint/convert.h"
 #include "state/state.h"
 
 namespace mixtune {
@@ -111,18 +112,28 @@ inline State small_state(const SmallModel& m = {}, DType dtype = DType::kF32) {
   return State(small_specs(m), {}, dtype, State::Purpose::kInference);
 }
 
-// Random fp32 weights; where `dtype` is narrower, values that it holds exactly. (initialise_weights, of the layer
-// above, has no fp16.)
-inline void fill(State& state, DType dtype = DType::kF32) {
+// Random fp32 weights, each as `rounded` makes it.
+template <class F>
+void fill_with(State& state, F rounded) {
   for (int param = 0; param < state.size(); ++param) {
     const Tensor weight = state.weight(param);
     const uint64_t key = random_key(7, state.spec(param).name);
-    for (int64_t i = 0; i < weight.elements(); ++i) {
-      const auto x = static_cast<float>(0.02 * random_normal(key, static_cast<uint64_t>(i)));
-      weight.as<float>()[i] = dtype == DType::kF32 ? x : to_float(to_bf16(x));
-      if (dtype == DType::kF16) weight.as<float>()[i] = static_cast<float>(static_cast<int>(x * 1024)) / 1024;
-    }
+    for (int64_t i = 0; i < weight.elements(); ++i)
+      weight.as<float>()[i] = rounded(static_cast<float>(0.02 * random_normal(key, static_cast<uint64_t>(i))));
   }
+}
+
+// Values that `dtype` holds exactly, and most of which no narrower mantissa does. (initialise_weights, of the layer
+// above, has no fp16.)
+inline void fill(State& state, DType dtype = DType::kF32) {
+  fill_with(state, [&](float x) {
+    return dtype == DType::kF32 ? x : dtype == DType::kF16 ? to_float(to_f16(x)) : to_float(to_bf16(x));
+  });
+}
+
+// Values that every type holds exactly.
+inline void fill_for_all_types(State& state) {
+  fill_with(state, [](float x) { return static_cast<float>(static_cast<int>(x * 1024)) / 1024; });
 }
 
 // "" if the weights of both are the same bits, else the name of the first parameter that differs.
