@@ -1,6 +1,5 @@
 #include "base/progress_line.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <pty.h>
 #include <unistd.h>
@@ -8,6 +7,7 @@
 #include <cstdio>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
 namespace mixtune {
 namespace {
@@ -18,20 +18,22 @@ class Terminal {
   Terminal() {
     std::fflush(stderr);
     if (openpty(&shown_, &printed_, nullptr, nullptr, nullptr) != 0) throw std::runtime_error("no terminal");
-    fcntl(shown_, F_SETFL, O_NONBLOCK);
     dup2(printed_, STDERR_FILENO);
   }
   ~Terminal() {
     restore();
     close(shown_);
     close(kept_);
-    close(printed_);
+    if (printed_ >= 0) close(printed_);
   }
+  // All of it: the terminal hands over what it has piece by piece, and ends once nobody prints any more.
   std::string take() {
     restore();
+    close(std::exchange(printed_, -1));
+    std::string all;
     char text[1000];
-    const ssize_t n = read(shown_, text, sizeof(text));
-    return {text, static_cast<size_t>(n < 0 ? 0 : n)};
+    for (ssize_t n; (n = read(shown_, text, sizeof(text))) > 0;) all.append(text, static_cast<size_t>(n));
+    return all;
   }
 
  private:

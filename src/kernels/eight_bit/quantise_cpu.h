@@ -43,26 +43,31 @@ struct BlockToCode {
   }
 };
 
-// One of Quantise's four, in one group: blocks of tall x wide, codes of the matrix or of its transpose.
-// scale_at(row, column) says where a block's scale stands.
+// One of Quantise's four: where it goes, the codes of the matrix or of its transpose, and blocks of tall x wide.
+struct CodesOf {
+  Codes out;
+  bool turned;
+  int64_t tall, wide;
+};
+
+// Writes one group's. scale_at(row, column) says where a block's scale stands.
 template <class S, class ScaleAt>
-void quantise_group(const Quantise& args, const CodedGroup& group, const Codes& out, bool turned, int64_t tall,
-                    int64_t wide, const ScaleAt& scale_at) {
+void quantise_group(const Quantise& args, const CodedGroup& group, const CodesOf& of, const ScaleAt& scale_at) {
   const int64_t columns = group.columns, matrix_rows = args.x.rows(), end = group.begin + group.rows,
                 live_end = group.begin + args.groups.count[group.index];
-  auto* codes = out.codes.as<E4M3>();
+  auto* codes = of.out.codes.as<E4M3>();
 #pragma omp parallel for schedule(static)
-  for (int64_t top = group.begin; top < end; top += tall)
-    for (int64_t left = 0; left < columns; left += wide) {
+  for (int64_t top = group.begin; top < end; top += of.tall)
+    for (int64_t left = 0; left < columns; left += of.wide) {
       const BlockToCode<S> block = {.x = args.x.as<S>() + top * columns + left,
                                     .stride = columns,
-                                    .live = std::clamp<int64_t>(live_end - top, 0, tall),
-                                    .rows = tall,
-                                    .columns = wide,
+                                    .live = std::clamp<int64_t>(live_end - top, 0, of.tall),
+                                    .rows = of.tall,
+                                    .columns = of.wide,
                                     .rule = args.scale};
-      out.scales.as<float>()[scale_at(top, left)] = static_cast<float>(block.scale());
+      of.out.scales.as<float>()[scale_at(top, left)] = static_cast<float>(block.scale());
       block.for_each_code([&](int64_t r, int64_t c, E4M3 code) {
-        codes[turned ? (left + c) * matrix_rows + top + r : (top + r) * columns + left + c] = code;
+        codes[of.turned ? (left + c) * matrix_rows + top + r : (top + r) * columns + left + c] = code;
       });
     }
 }
@@ -73,17 +78,17 @@ void quantise(const Quantise& args) {
     const CodedGroup g = coded_group(args.groups, e, args.x.shape[1]);
     constexpr int64_t kBlock = kScaleBlock;
     if (args.rows)
-      quantise_group<S>(args, g, args.rows, false, 1, kBlock,
+      quantise_group<S>(args, g, {args.rows, false, 1, kBlock},
                         [&](int64_t row, int64_t column) { return g.rows_begin() + g.of_row(row, column / kBlock); });
     if (args.columns)
-      quantise_group<S>(args, g, args.columns, true, kBlock, 1,
+      quantise_group<S>(args, g, {args.columns, true, kBlock, 1},
                         [&](int64_t row, int64_t column) { return g.columns_begin() + g.of_column(row, column); });
     if (args.squares)
-      quantise_group<S>(args, g, args.squares, false, kBlock, kBlock, [&](int64_t row, int64_t column) {
+      quantise_group<S>(args, g, {args.squares, false, kBlock, kBlock}, [&](int64_t row, int64_t column) {
         return g.squares_begin() + g.of_square(row, column / kBlock);
       });
     if (args.turned)
-      quantise_group<S>(args, g, args.turned, true, kBlock, kBlock, [&](int64_t row, int64_t column) {
+      quantise_group<S>(args, g, {args.turned, true, kBlock, kBlock}, [&](int64_t row, int64_t column) {
         return g.turned_begin() + g.of_turned(row, column / kBlock);
       });
   }
