@@ -70,8 +70,8 @@ class PendingCheckpoint {
  public:
   // Puts copies of the weights on the ctx's stream, and the writing behind: the state may change when it returns, but
   // lives on, and so does options.source, from which weights that are not trained are copied where they are held in
-  // less than it has. All ranks of `world` call this, and see the same folders. `behind` outlives this; what goes wrong is its
-  // failure: Error (kWentBad) where a weight is not finite.
+  // less than it has. All ranks of `world` call this, and see the same folders. `behind` outlives this; what goes wrong
+  // is its failure: Error (kWentBad) where a weight is not finite.
   PendingCheckpoint(Ctx& ctx, const State& state, const SaveOptions& options, Communicator& world, WriteBehind& behind);
 
   // Where it is made, for what more is to be in it; "" where that failed, in all ranks.

@@ -313,7 +313,8 @@ void add_run_keys(Table& table) {
   table.add(
       "precision", &Config::compute, &C::precision,
       "arithmetic of the model; sums, norms, softmax and the router are fp32 in all. `bf16` needs a GPU; `fp8` and "
-      "`mxfp8` are the layers' matrix products in 8 bits, beside bf16 on a GPU and fp32 on the CPU (docs/eight-bit.md)");
+      "`mxfp8` are the layers' matrix products in 8 bits, beside bf16 on a GPU and fp32 on the CPU "
+      "(docs/eight-bit.md)");
   table.add("fp8_scaling", &Config::compute, &C::fp8_scaling,
             "what shares a scale in `precision: fp8`: 128 elements or 128 x 128 (`block`), or all of an operand "
             "(`tensor`), whose gradients are then E5M2");

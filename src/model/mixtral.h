@@ -129,9 +129,7 @@ class Mixtral {
 
   WeightGradient weight_gradient(int param) const;
   // As recipes read it.
-  Recipe::Weight operand(const WeightUse& weight, int param) const {
-    return {*weight, param, state_.version(param)};
-  }
+  Recipe::Weight operand(const WeightUse& weight, int param) const { return {*weight, param, state_.version(param)}; }
   // y = x W^T of a layer, by the recipe. The weight and its gradient are the parameter's own.
   struct Projection {
     int param;
