@@ -321,7 +321,7 @@ void add_run_keys(Table& table) {
   table.add("fp8_power_of_two_scales", &Config::compute, &C::fp8_power_of_two_scales,
             "scales of `precision: fp8` are powers of two; otherwise fp32 numbers");
   table.add("master_weights", &Config::compute, &C::master_weights,
-            "what the optimizer updates in `precision: bf16`: `fp32` copies of the weights, or the bf16 weights "
+            "what the optimizer updates where weights are bf16: `fp32` copies of the weights, or the bf16 weights "
             "themselves, rounded stochastically (`none`)");
   table.add("gradient_dtype", &Config::compute, &C::gradient_dtype,
             "element type of weight gradients; `bf16` only without gradient accumulation");
