@@ -82,4 +82,12 @@ __device__ inline uint32_t larger_magnitudes(uint32_t a, uint32_t b) {
   return y;
 }
 
+// Products of two pairs of bf16, rounded to bf16.
+__device__ inline uint32_t multiply_pairs(uint32_t a, uint32_t b) {
+  constexpr uint32_t kMinusZeros = 0x80008000;
+  uint32_t y;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(kMinusZeros));
+  return y;
+}
+
 }  // namespace mixtune::cuda::ptx

@@ -16,9 +16,26 @@ __device__ uint4 bits_of(const Eight& values) {
   return *reinterpret_cast<const uint4*>(&values);
 }
 
-// This thread's chunk of a row of the tile.
-__device__ uint4 load_chunk(const bf16* x, const TilePlace& at, int row, int64_t stride, int64_t first_column) {
-  return *reinterpret_cast<const uint4*>(x + (at.top + row) * stride + first_column + at.left + tile_chunk() * kChunk);
+// This thread's chunks of the tile's rows; 0 of those that are not live.
+class ChunkReader {
+ public:
+  __device__ ChunkReader(const bf16* x, const TilePlace& at, int64_t stride, int64_t first_column)
+      : from_(x + (at.top + tile_row(0)) * stride + first_column + at.left + tile_chunk() * kChunk),
+        step_(kPassRows * stride),
+        live_(at.live) {}
+  __device__ uint4 operator()(int pass) const {
+    return tile_row(pass) < live_ ? *reinterpret_cast<const uint4*>(from_ + pass * step_) : uint4{};
+  }
+
+ private:
+  const bf16* from_;
+  int64_t step_;
+  int live_;
+};
+
+// The weight of the row of a pass, or 0.
+__device__ float row_weight(const float* weights, const TilePlace& at, int pass) {
+  return tile_row(pass) < at.live ? weights[at.top + tile_row(pass)] : 0;
 }
 
 struct Forward {
@@ -33,29 +50,29 @@ template <bool AnyScale>
 __global__ void __launch_bounds__(kTileThreads, 2) forward_kernel(const __grid_constant__ Forward a) {
   TilePlace at;
   if (!at.find(a.groups, a.rows, a.columns)) return;
-  uint4 act[kPasses], ups[kPasses];
+  const ChunkReader gates(a.gate_up, at, 2 * a.columns, 0), ups(a.gate_up, at, 2 * a.columns, a.columns);
+  uint4 act[kPasses], up[kPasses];
 #pragma unroll
-  for (int p = 0; p < kPasses; ++p) {
-    act[p] = load_chunk(a.gate_up, at, tile_row(p), 2 * a.columns, 0);
-    ups[p] = load_chunk(a.gate_up, at, tile_row(p), 2 * a.columns, a.columns);
-  }
+  for (int p = 0; p < kPasses; ++p) act[p] = gates(p), up[p] = ups(p);
   uint32_t most[kPasses];
 #pragma unroll
   for (int p = 0; p < kPasses; ++p) {
-    const float weight = a.row_weights[at.top + tile_row(p)];
-    const Eight gate = eight(act[p]), up = eight(ups[p]);
+    const float weight = row_weight(a.row_weights, at, p);
+    const Eight g = eight(act[p]), u = eight(up[p]);
     Eight out;
 #pragma unroll
-    for (int c = 0; c < kChunk; ++c) out.set(c, swiglu<bf16>(gate[c], up[c], weight));
-    act[p] = tile_row(p) < at.live ? bits_of(out) : uint4{};
+    for (int c = 0; c < kChunk; ++c) out.set(c, swiglu<bf16>(g[c], u[c], weight));
+    act[p] = bits_of(out);
     most[p] = finish_chunk(act[p]);
   }
+  RowWriter<AnyScale> rows(at, a.act_rows);
 #pragma unroll
   for (int p = 0; p < kPasses; p += 2) {
-    const uint32_t rows = lanes_max(halves(most[p], most[p + 1]), 1, kChunks / 2);
-    write_row<AnyScale>(at, tile_row(p), act[p], rows & 0xFFFF, a.act_rows);
-    write_row<AnyScale>(at, tile_row(p + 1), act[p + 1], rows >> 16, a.act_rows);
+    const uint32_t pair = lanes_max(halves(most[p], most[p + 1]), 1, kChunks / 2);
+    rows.write(p, act[p], pair & 0xFFFF);
+    rows.write(p + 1, act[p + 1], pair >> 16);
   }
+  rows.write_scales(at, a.act_rows);
 }
 
 struct Backward {
@@ -103,24 +120,28 @@ __global__ void __launch_bounds__(kTileThreads, 2) backward_kernel(const __grid_
   TilePlace at_gate = at, at_up = at;  // in dgate_up
   at_gate.group.columns = at_up.group.columns = 2 * a.columns;
   at_up.left += a.columns;
+  const ChunkReader gates(a.gate_up, at, 2 * a.columns, 0), ups(a.gate_up, at, 2 * a.columns, a.columns),
+      dacts(a.dact, at, a.columns, 0);
+  RowWriter<AnyScale> gate_rows(at_gate, a.dgate_up_rows), up_rows(at_up, a.dgate_up_rows);
   uint32_t act_most = 0;
+  float dweight = 0;  // of the row of the pass that is this thread's
 #pragma unroll
   for (int p = 0; p < kPasses; ++p) {
     const int row = tile_row(p);
-    ChunkGradient one = chunk_gradient(load_chunk(a.gate_up, at, row, 2 * a.columns, 0),
-                                       load_chunk(a.gate_up, at, row, 2 * a.columns, a.columns),
-                                       load_chunk(a.dact, at, row, a.columns, 0), a.row_weights[at.top + row]);
-    if (row >= at.live) one = {};
+    ChunkGradient one = chunk_gradient(gates(p), ups(p), dacts(p), row_weight(a.row_weights, at, p));
     for (int lane = kChunks / 2; lane > 0; lane /= 2) one.dweight += __shfl_xor_sync(~0u, one.dweight, lane);
-    if (tile_chunk() == 0) a.dweight_parts[at.left / kTileSide * a.rows + at.top + row] = one.dweight;
-    const uint32_t rows = lanes_max(halves(finish_chunk(one.dgate), finish_chunk(one.dup)), 1, kChunks / 2);
+    if (tile_chunk() == p) dweight = one.dweight;
+    const uint32_t pair = lanes_max(halves(finish_chunk(one.dgate), finish_chunk(one.dup)), 1, kChunks / 2);
     act_most = max(act_most, finish_chunk(one.act));
-    write_row<AnyScale>(at_gate, row, one.dgate, rows & 0xFFFF, a.dgate_up_rows);
-    write_row<AnyScale>(at_up, row, one.dup, rows >> 16, a.dgate_up_rows);
+    gate_rows.write(p, one.dgate, pair & 0xFFFF);
+    up_rows.write(p, one.dup, pair >> 16);
     shared.dgate.set(row, one.dgate);
     shared.dup.set(row, one.dup);
     shared.act.set(row, one.act);
   }
+  gate_rows.write_scales(at_gate, a.dgate_up_rows);
+  up_rows.write_scales(at_up, a.dgate_up_rows);
+  if (tile_chunk() < kPasses) a.dweight_parts[at.left / kTileSide * a.rows + at.top + tile_row(tile_chunk())] = dweight;
   shared.act_most.give(act_most);
   __syncthreads();
   write_columns<AnyScale>(at_gate, shared.dgate, a.dgate_up_columns);

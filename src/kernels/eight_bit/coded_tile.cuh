@@ -105,10 +105,15 @@ __device__ inline uint32_t finish_chunk(uint4& chunk) {
   return larger_half(finite);
 }
 
+__device__ inline uint32_t codes_of(const float2& pair) {
+  return __nv_cvt_float2_to_fp8x2(pair, __NV_SATFINITE, __NV_E4M3);
+}
+
 // AnyScale: scales are fp32 numbers (ScaleRule::kFp32); otherwise powers of two.
 template <bool AnyScale>
 struct TileScale {
-  float scale, reciprocal;  // reciprocal: of a power of two alone
+  float scale;
+  uint32_t reciprocal;  // of a power of two alone: the bits of a bf16
 
   // fp8.h's scale_of for a magnitude whose bf16 bits are given; that of a NaN is 1.
   __device__ explicit TileScale(uint32_t bits) {
@@ -117,32 +122,58 @@ struct TileScale {
       constexpr Fp8Format kFormat = kE4M3;
       scale = scale_of(kFormat, ScaleRule::kFp32, __uint_as_float(bits << 16));
     } else {
-      constexpr int kBias = 127, kLargestExponent = 8;  // 448 = 1.75 2^8
-      const int exponent = static_cast<int>(bits >> 7) - kLargestExponent + ((bits & 0x7F) > 0x60);
+      constexpr int kBias = 127, kMantissa = 7, kLargestExponent = 8;  // 448 = 1.75 2^8
+      const int exponent = static_cast<int>(bits >> kMantissa) - kLargestExponent + ((bits & 0x7F) > 0x60);
       const int field = bits == 0 ? kBias : max(exponent, 1);
       scale = __uint_as_float(field << 23);
-      reciprocal = __uint_as_float((2 * kBias - field) << 23);
+      reciprocal = (2 * kBias - field) << kMantissa;
     }
-  }
-
-  __device__ uint32_t codes(float low, float high) const {
-    const float2 scaled = AnyScale ? float2{low / scale, high / scale} : float2{low * reciprocal, high * reciprocal};
-    return __nv_cvt_float2_to_fp8x2(scaled, __NV_SATFINITE, __NV_E4M3);
-  }
-  __device__ uint32_t codes(uint32_t pair) const { return codes(low_half(pair), high_half(pair)); }
-  __device__ uint2 codes(const uint4& chunk) const {
-    return {halves(codes(chunk.x), codes(chunk.y)), halves(codes(chunk.z), codes(chunk.w))};
   }
 };
 
-// Writes the codes of this thread's chunk of a row; `bits`: the row's largest magnitude.
+// A pair divided by the scales of its halves. By powers of two that is exact, where it is not far below E4M3's least.
 template <bool AnyScale>
-__device__ void write_row(const TilePlace& at, int row, const uint4& chunk, uint32_t bits, const CodesOut& out) {
-  const TileScale<AnyScale> scale(bits);
-  const int64_t r = at.top + row;
-  *reinterpret_cast<uint2*>(out.codes + r * at.group.columns + at.left + tile_chunk() * kChunk) = scale.codes(chunk);
-  if (tile_chunk() == 0) out.scales[at.group.rows_begin() + at.group.of_row(r, at.left / kTileSide)] = scale.scale;
+__device__ float2 scaled(uint32_t pair, const TileScale<AnyScale>& low, const TileScale<AnyScale>& high) {
+  if constexpr (AnyScale) return {low_half(pair) / low.scale, high_half(pair) / high.scale};
+  pair = ptx::multiply_pairs(pair, halves(low.reciprocal, high.reciprocal));
+  return {low_half(pair), high_half(pair)};
 }
+
+template <bool AnyScale>
+__device__ uint2 codes_of_chunk(const uint4& chunk, const TileScale<AnyScale>& scale) {
+  const auto codes = [&](uint32_t pair) {
+    return codes_of(scaled(pair, scale, scale));
+  };
+  return {halves(codes(chunk.x), codes(chunk.y)), halves(codes(chunk.z), codes(chunk.w))};
+}
+
+// Writes the codes of this thread's chunks of rows, a pass after the other, and at last the rows' scales.
+template <bool AnyScale>
+class RowWriter {
+ public:
+  __device__ RowWriter(const TilePlace& at, const CodesOut& out)
+      : codes_(out.codes + (at.top + tile_row(0)) * at.group.columns + at.left + tile_chunk() * kChunk),
+        step_(kPassRows * at.group.columns) {}
+
+  // `bits`: the row's largest magnitude.
+  __device__ void write(int pass, const uint4& chunk, uint32_t bits) {
+    const TileScale<AnyScale> scale(bits);
+    *reinterpret_cast<uint2*>(codes_ + pass * step_) = codes_of_chunk(chunk, scale);
+    if (tile_chunk() == pass) scale_ = scale.scale;
+  }
+  // The threads of a row have one of its passes each.
+  __device__ void write_scales(const TilePlace& at, const CodesOut& out) const {
+    if (tile_chunk() >= kPasses) return;
+    const int64_t row = at.top + tile_row(tile_chunk());
+    out.scales[at.group.rows_begin() + at.group.of_row(row, at.left / kTileSide)] = scale_;
+  }
+
+ private:
+  uint8_t* codes_;
+  int64_t step_;
+  float scale_ = 0;
+};
+static_assert(kPasses <= kChunks);
 
 // The tile in shared memory. A row's chunks are exchanged by an XOR that differs from 16 rows to the next, so that
 // neither chunks of a row nor words of a column meet in a bank.
@@ -176,9 +207,11 @@ __device__ void write_pair(const TilePlace& at, int column, int row, const uint3
   uint32_t lows[4], highs[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const uint32_t* w = words + 4 * i;
-    lows[i] = halves(low.codes(low_half(w[0]), low_half(w[1])), low.codes(low_half(w[2]), low_half(w[3])));
-    highs[i] = halves(high.codes(high_half(w[0]), high_half(w[1])), high.codes(high_half(w[2]), high_half(w[3])));
+    float2 rows[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) rows[j] = scaled(words[4 * i + j], low, high);
+    lows[i] = halves(codes_of({rows[0].x, rows[1].x}), codes_of({rows[2].x, rows[3].x}));
+    highs[i] = halves(codes_of({rows[0].y, rows[1].y}), codes_of({rows[2].y, rows[3].y}));
   }
   uint8_t* to = codes + (at.left + column) * at.matrix_rows + at.top + row;
   *reinterpret_cast<uint4*>(to) = {lows[0], lows[1], lows[2], lows[3]};

@@ -21,13 +21,13 @@ __device__ void write_square(const TilePlace& at, const uint4 (&chunks)[kPasses]
 #pragma unroll
   for (int p = 0; p < kPasses; ++p)
     *reinterpret_cast<uint2*>(out.codes + (at.top + tile_row(p)) * at.group.columns + at.left + tile_chunk() * kChunk) =
-        scale.codes(chunks[p]);
+        codes_of_chunk(chunks[p], scale);
   if (threadIdx.x == 0)
     out.scales[at.group.squares_begin() + at.group.of_square(at.top, at.left / kTileSide)] = scale.scale;
 }
 
 template <bool AnyScale>
-__global__ void __launch_bounds__(kTileThreads, 2) quantise_kernel(const __grid_constant__ Quantising a) {
+__global__ void __launch_bounds__(kTileThreads, 3) quantise_kernel(const __grid_constant__ Quantising a) {
   __shared__ SharedTile tile;
   __shared__ BlockMax most;
   TilePlace at;
@@ -39,16 +39,18 @@ __global__ void __launch_bounds__(kTileThreads, 2) quantise_kernel(const __grid_
     chunks[p] = tile_row(p) < at.live ? *reinterpret_cast<const uint4*>(from + tile_row(p) * a.columns) : uint4{};
   const bool turns = a.out_columns.codes || a.out_turned.codes;
   uint32_t all = 0;
+  RowWriter<AnyScale> rows(at, a.out_rows);
 #pragma unroll
   for (int p = 0; p < kPasses; p += 2) {
     const uint32_t own = halves(finish_chunk(chunks[p]), finish_chunk(chunks[p + 1]));
     all = __vmaxu2(all, own);
     if (turns) tile.set(tile_row(p), chunks[p]), tile.set(tile_row(p + 1), chunks[p + 1]);
     if (!a.out_rows.codes) continue;
-    const uint32_t rows = lanes_max(own, 1, kChunks / 2);
-    write_row<AnyScale>(at, tile_row(p), chunks[p], rows & 0xFFFF, a.out_rows);
-    write_row<AnyScale>(at, tile_row(p + 1), chunks[p + 1], rows >> 16, a.out_rows);
+    const uint32_t most_of_rows = lanes_max(own, 1, kChunks / 2);
+    rows.write(p, chunks[p], most_of_rows & 0xFFFF);
+    rows.write(p + 1, chunks[p + 1], most_of_rows >> 16);
   }
+  if (a.out_rows.codes) rows.write_scales(at, a.out_rows);
   most.give(larger_half(all));
   __syncthreads();
   if (a.out_columns.codes) write_columns<AnyScale>(at, tile, a.out_columns);
