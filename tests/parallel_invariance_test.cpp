@@ -115,6 +115,21 @@ TEST(EightBits, LayoutsDifferInWeightGradientsAlone) {
     }
 }
 
+// Where gate-up outputs are kept, the rows that other ranks sent are kept in codes; otherwise as they are, or not at
+// all.
+TEST(EightBits, RowsKeptAsCodesGiveTheSameBits) {
+  ShortTraining run = {.config = config_with_experts(4, 2), .layout = {false, 8, 1}, .documents = 8};
+  run.config.hidden_size = run.config.intermediate_size = 128;
+  InstanceOptions options = {.types = StateTypes::all(DType::kF64),
+                             .recipe = {.eight_bit = EightBitScaling::kBlock, .multiplies_codes = true}};
+  const Grid grid = {2, 2, 0};
+  const TrainingRecord codes = run_ranks(run, options, grid);
+  options.recompute = Recompute::kSelective;
+  expect_same_bits(codes, run_ranks(run, options, grid));
+  options.recompute = Recompute::kFull;
+  expect_same_bits(codes, run_ranks(run, options, grid));
+}
+
 InstanceOptions fp32_options() {
   return {.types = StateTypes::all(DType::kF32)};
 }

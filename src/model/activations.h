@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "kernels/eight_bit/quantise.h"
 #include "model/dispatcher.h"
 
 namespace mixtune {
@@ -31,6 +32,7 @@ struct LayerSaved {
   Routing routing;          // [T, k]
   DispatchHandle dispatch;  // routing, sorted by expert
   Tensor gate_up;           // [R, 2F]; empty: recomputed in backward
+  Codes expert_rows;        // of dispatch.kept, in its place (Recipe::push_kept_rows), where gate_up is kept
   size_t mark = 0;          // of the stack, before the experts' dispatch.kept and gate_up
 };
 

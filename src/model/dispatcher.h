@@ -40,9 +40,10 @@ class Dispatcher {
   virtual DispatchHandle reserve(Ctx& ctx, const Routing& routing) const = 0;
   // Decides which row every (token, slot) goes to.
   virtual void plan(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const = 0;
-  // Pushes the tensors that spare backward a second move of rows of `columns`, where that costs more than memory.
-  // Returns false where some rank has no room for its rows: then all move them once more.
-  virtual bool keep_rows(Ctx& ctx, DispatchHandle& handle, int64_t columns, DType dtype) const = 0;
+  // How backward gets the rows: moved again, at little cost; kept, in the handle or in another form, which costs less;
+  // or moved again as some rank has no room to keep its rows. All ranks have the same answer.
+  enum class RowsAgain { kMoved, kKept, kNoRoom };
+  virtual RowsAgain rows_again(const DispatchHandle& handle) const = 0;
   // x [T, H] -> rows [R, H], pushed on the stack or kept; gap rows are 0.
   virtual Tensor dispatch(Ctx& ctx, const DispatchHandle& handle, const Tensor& x) const = 0;
   // Gives backward the same rows, for the same x. Without kept rows, row_weights may be gone from the stack and are

@@ -53,9 +53,8 @@ class ExchangeDispatcher : public Dispatcher {
     send_weights(ctx, routing, handle);
   }
 
-  bool keep_rows(Ctx& ctx, DispatchHandle& handle, int64_t columns, DType dtype) const override {
-    if (handle.all_have_room) handle.kept = ctx.stack.push("expert rows", {handle.rows, columns}, dtype);
-    return handle.all_have_room;
+  RowsAgain rows_again(const DispatchHandle& handle) const override {
+    return handle.all_have_room ? RowsAgain::kKept : RowsAgain::kNoRoom;
   }
 
   Tensor dispatch(Ctx& ctx, const DispatchHandle& handle, const Tensor& x) const override {

@@ -30,7 +30,8 @@ void Mixtral::experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const 
                            .row_weights = saved.dispatch.row_weights,
                            .groups = saved.dispatch.groups(),
                            .gate_up = gate_up,
-                           .y = out_rows});
+                           .y = out_rows,
+                           .kept_rows = saved.expert_rows});
   dispatcher_.combine(ctx, saved.dispatch, out_rows, saved.middle, normed);
 }
 
@@ -52,18 +53,18 @@ void Mixtral::experts_backward(Ctx& ctx, const Layer& layer, const ExpertsBackwa
   const WeightUse gate_up_use(ctx, state_, p.gate_up), down_use(ctx, state_, p.down);
   const Recipe::Weight gate_up_weight = operand(gate_up_use, p.gate_up), down_weight = operand(down_use, p.down);
   DispatchHandle dispatch = layer.saved.dispatch;
-  const Tensor rows = dispatcher_.dispatch_again(ctx, layer.saved.routing, dispatch, args.normed);
+  Tensor rows;
+  if (!layer.saved.expert_rows) rows = dispatcher_.dispatch_again(ctx, layer.saved.routing, dispatch, args.normed);
   const Tensor gate_up = keeping_.gate_up(ctx, layer.saved);
   if (!layer.saved.gate_up) recipe_.expert_gate_up(ctx, rows, gate_up_weight, dispatch.groups(), gate_up);
   const Tensor dout_rows = dispatcher_.combine_backward(ctx, dispatch, args.dh);
   // What lies above comes behind the exchange that was waited for.
   state_.gradients().complete_from(ctx, {.stage = state_.spec(p.down).place.stage, .layer = layer.index + 1});
-  const Tensor drows = activations_.push(ctx, "expert rows gradient", rows.shape);
-  const Tensor drow_weights = activations_.push_statistics(ctx, "row weights gradient", {rows.rows()});
+  const Tensor drows = activations_.push(ctx, "expert rows gradient", dout_rows.shape);
+  const Tensor drow_weights = activations_.push_statistics(ctx, "row weights gradient", {dispatch.rows});
   const Recipe::GateUpGradient dgate_up = recipe_.push_gate_up_gradient(ctx, gate_up, down_weight);
   const WeightGradient dgate_up_weight = weight_gradient(p.gate_up), ddown = weight_gradient(p.down);
-  recipe_.expert_mlp_backward(ctx, {.x = rows,
-                                    .gate_up_weight = gate_up_weight,
+  recipe_.expert_mlp_backward(ctx, {.gate_up_weight = gate_up_weight,
                                     .down_weight = down_weight,
                                     .row_weights = dispatch.row_weights,
                                     .groups = dispatch.groups(),
@@ -74,8 +75,11 @@ void Mixtral::experts_backward(Ctx& ctx, const Layer& layer, const ExpertsBackwa
                                     .drow_weights = drow_weights,
                                     .ddown_weight = ddown});
   const Dispatcher::Returning returning = dispatcher_.start_return(ctx, dispatch, drows, drow_weights);
-  recipe_.expert_gate_up_weight_gradient(
-      ctx, {.x = rows, .dgate_up = dgate_up, .groups = dispatch.groups(), .dweight = dgate_up_weight});
+  recipe_.expert_gate_up_weight_gradient(ctx, {.x = rows,
+                                               .kept_rows = layer.saved.expert_rows,
+                                               .dgate_up = dgate_up,
+                                               .groups = dispatch.groups(),
+                                               .dweight = dgate_up_weight});
   if (dgate_up_weight.tensor) state_.gradients().notify(p.gate_up);
   if (ddown.tensor) state_.gradients().notify(p.down);
   dispatcher_.dispatch_backward(ctx, dispatch, returning, args.dnormed, args.dweights);

@@ -19,7 +19,7 @@ Tensor Keeping::Forward::begin_layer(int64_t layer, const Tensor& input) {
 
 void Keeping::Forward::keep_experts() {
   LayerSaved& saved = saved_.layers[layer_];
-  saved.gate_up = {};
+  saved.gate_up = {}, saved.expert_rows = {};
   saved.mark = ctx_.stack.mark();
   if (for_backward_ && !keeping_.keep_experts(ctx_, layer_, saved)) ++saved_.recomputed;
 }
@@ -72,13 +72,28 @@ int64_t Keeping::room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& 
 
 bool Keeping::keep_experts(Ctx& ctx, int64_t layer, LayerSaved& saved) const {
   if (activations_.recompute == Recompute::kFull) return true;
-  const bool rows_fit = dispatcher_.keep_rows(ctx, saved.dispatch, config_.hidden_size, activations_.dtype);
-  if (activations_.recompute == Recompute::kSelective) return rows_fit;
-  const int64_t elements = saved.dispatch.rows * 2 * config_.intermediate_size;
-  const size_t bytes = align_up(static_cast<size_t>(elements) * dtype_size(activations_.dtype));
-  if (!still_needed_.empty() && bytes + still_needed_[layer] > ctx.stack.left()) return false;
-  saved.gate_up = push_gate_up(ctx, saved);
-  return rows_fit;
+  const Dispatcher::RowsAgain rows = dispatcher_.rows_again(saved.dispatch);
+  const bool keeps_rows = rows == Dispatcher::RowsAgain::kKept, keeps_gate_up = gate_up_fits(ctx, layer, saved);
+  const Shape shape = {saved.dispatch.rows, config_.hidden_size};
+  if (keeps_rows && keeps_gate_up) saved.expert_rows = recipe_.push_kept_rows(ctx, shape, gate_up_weight(saved));
+  if (keeps_rows && !saved.expert_rows) saved.dispatch.kept = activations_.push(ctx, "expert rows", shape);
+  if (keeps_gate_up) saved.gate_up = push_gate_up(ctx, saved);
+  return rows != Dispatcher::RowsAgain::kNoRoom && (keeps_gate_up || activations_.recompute == Recompute::kSelective);
+}
+
+bool Keeping::gate_up_fits(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const {
+  if (activations_.recompute == Recompute::kSelective) return false;
+  if (still_needed_.empty()) return true;
+  const auto bytes = [&](int64_t columns) {
+    return align_up(static_cast<size_t>(saved.dispatch.rows * columns) * dtype_size(activations_.dtype));
+  };
+  const bool keeps_rows = dispatcher_.rows_again(saved.dispatch) == Dispatcher::RowsAgain::kKept;
+  const size_t rows = keeps_rows ? bytes(config_.hidden_size) : 0;
+  return bytes(2 * config_.intermediate_size) + rows + still_needed_[layer] <= ctx.stack.left();
+}
+
+Shape Keeping::gate_up_weight(const LayerSaved& saved) const {
+  return {saved.dispatch.groups().groups, 2 * config_.intermediate_size, config_.hidden_size};
 }
 
 Tensor Keeping::push_gate_up(Ctx& ctx, const LayerSaved& saved) const {

@@ -6,14 +6,16 @@
 
 #include "model/activations.h"
 #include "model/mixtral_config.h"
+#include "precision/recipe.h"
 
 namespace mixtune {
 
 class Keeping {
  public:
-  // `dispatcher` outlives this.
-  Keeping(const MixtralConfig& config, const Dispatcher& dispatcher, const Activations& activations)
-      : config_(config), dispatcher_(dispatcher), activations_(activations) {}
+  // `recipe` and `dispatcher` outlive this.
+  Keeping(const MixtralConfig& config, const Recipe& recipe, const Dispatcher& dispatcher,
+          const Activations& activations)
+      : config_(config), recipe_(recipe), dispatcher_(dispatcher), activations_(activations) {}
 
   // Sets what Mixtral::set_still_needed says.
   void set_still_needed(std::vector<size_t> bytes) { still_needed_ = std::move(bytes); }
@@ -58,9 +60,12 @@ class Keeping {
   int64_t room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const;
   // Pushes what `recompute` lets the experts keep, as far as that fits. Returns false where not all does.
   bool keep_experts(Ctx& ctx, int64_t layer, LayerSaved& saved) const;
+  bool gate_up_fits(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const;
   Tensor push_gate_up(Ctx& ctx, const LayerSaved& saved) const;
+  Shape gate_up_weight(const LayerSaved& saved) const;
 
   MixtralConfig config_;
+  const Recipe& recipe_;
   const Dispatcher& dispatcher_;
   Activations activations_;
   std::vector<size_t> still_needed_;

@@ -30,7 +30,7 @@ class LocalDispatcher : public Dispatcher {
     permute_weights(ctx, routing.weights, handle.slot_of_row, handle.row_weights);
   }
 
-  bool keep_rows(Ctx&, DispatchHandle&, int64_t, DType) const override { return true; }
+  RowsAgain rows_again(const DispatchHandle&) const override { return RowsAgain::kMoved; }
 
   Tensor dispatch(Ctx& ctx, const DispatchHandle& handle, const Tensor& x) const override {
     return gather(ctx, handle, x, "expert rows");

@@ -29,7 +29,7 @@ class Mixtral {
         recipe_(recipe),
         dispatcher_(dispatcher),
         activations_(activations),
-        keeping_(config, dispatcher, activations) {}
+        keeping_(config, recipe, dispatcher, activations) {}
 
   const MixtralConfig& config() const { return config_; }
   DType dtype() const { return activations_.dtype; }  // of activations

@@ -90,7 +90,7 @@ class CodedRecipe : public Recipe {
   void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override {
     if (!fits(args.down_weight)) return rounding_->expert_mlp(ctx, args);
     const Frame frame(ctx);
-    expert_gate_up(ctx, args.x, args.gate_up_weight, args.groups, args.gate_up);
+    gate_up(ctx, {.x = args.x, .groups = args.groups, .turned = args.kept_rows}, args.gate_up_weight, args.gate_up);
     const Codes act = push_rows(ctx, {args.x.rows(), args.down_weight.values.shape[2]});
     coded_swiglu_forward(ctx, {.gate_up = args.gate_up,
                                .row_weights = args.row_weights,
@@ -103,13 +103,13 @@ class CodedRecipe : public Recipe {
 
   void expert_gate_up(Ctx& ctx, const Tensor& x, const Weight& gate_up_weight, const RowGroups& groups,
                       const Tensor& gate_up) const override {
-    if (!fits(gate_up_weight) || !halves_fit(gate_up_weight))
+    if (!experts_fit(gate_up_weight.values.shape))
       return rounding_->expert_gate_up(ctx, x, gate_up_weight, groups, gate_up);
-    const Range range(ctx, "gate-up");
-    const Frame frame(ctx);
-    const Codes rows = push_rows(ctx, x.shape);
-    quantise(ctx, {.x = x, .groups = groups, .scale = scale_, .rows = rows});
-    multiply(ctx, gate_up_weight, {.x = rows, .y = gate_up, .groups = groups});
+    this->gate_up(ctx, {.x = x, .groups = groups}, gate_up_weight, gate_up);
+  }
+
+  Codes push_kept_rows(Ctx& ctx, const Shape& rows, const Shape& weight) const override {
+    return experts_fit(weight) ? push_turned(ctx, rows, weight[0]) : Codes{};
   }
 
   GateUpGradient push_gate_up_gradient(Ctx& ctx, const Tensor& gate_up, const Weight& down_weight) const override {
@@ -130,20 +130,21 @@ class CodedRecipe : public Recipe {
   void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const override {
     if (!args.dgate_up.codes) return rounding_->expert_gate_up_weight_gradient(ctx, args);
     const Range range(ctx, "gate-up, weight gradient");
-    weight_gradient(ctx, args.dweight, args.dgate_up.codes, args.x, args.groups);
+    if (!args.kept_rows) return weight_gradient(ctx, args.dweight, args.dgate_up.codes, args.x, args.groups);
+    multiply_gradient(ctx, args.dweight, args.dgate_up.codes, args.kept_rows, args.groups);
   }
 
  private:
   // Whether the products of a weight [N, K] or [E, N, K] take codes; their rows come in whole blocks anyway.
-  static bool fits(const Weight& weight) {
-    const Shape& shape = weight.values.shape;
+  static bool fits(const Weight& weight) { return fits(weight.values.shape); }
+  static bool fits(const Shape& shape) {
     return shape[-1] % kScaleBlock == 0 && shape[-2] % kScaleBlock == 0 &&
            (shape.rank() == 2 || shape[0] <= kMaxCodedGroups);
   }
 
-  // Whether down's weight fits, as this gate-up weight does.
-  static bool halves_fit(const Weight& gate_up_weight) {
-    return gate_up_weight.values.shape[1] % (2 * kScaleBlock) == 0;
+  // Whether this gate-up weight fits, and down's with it.
+  static bool experts_fit(const Shape& gate_up_weight) {
+    return fits(gate_up_weight) && gate_up_weight[1] % (2 * kScaleBlock) == 0;
   }
 
   static size_t kept_bytes_of(const WeightRows& rows, bool training) {
@@ -158,6 +159,16 @@ class CodedRecipe : public Recipe {
                                          format_bytes(available));
     if (!training) throw UserError("out of memory", what, "set precision: bf16, or use a GPU with more memory");
     throw OutOfMemory(MemoryOf::kState, what, ExitCode::kUserError);
+  }
+
+  // The gate-up product of what `rows` is to quantise, in addition to what it names.
+  void gate_up(Ctx& ctx, Quantise rows, const Weight& weight, const Tensor& gate_up) const {
+    const Range range(ctx, "gate-up");
+    const Frame frame(ctx);
+    rows.scale = scale_;
+    rows.rows = push_rows(ctx, rows.x.shape);
+    quantise(ctx, rows);
+    multiply(ctx, weight, {.x = rows.rows, .y = gate_up, .groups = rows.groups});
   }
 
   // The product with a weight, which is quantised here, or was for an earlier product.
@@ -199,7 +210,12 @@ class CodedRecipe : public Recipe {
     const Frame frame(ctx);
     const Codes turned = push_turned(ctx, x.shape, groups.groups);
     quantise(ctx, {.x = x, .groups = groups, .scale = scale_, .turned = turned});
-    coded_wgrad(ctx, {.dy = dy, .x = turned, .dw = dweight.tensor, .groups = groups, .accumulate = dweight.accumulate});
+    multiply_gradient(ctx, dweight, dy, turned, groups);
+  }
+  static void multiply_gradient(Ctx& ctx, const WeightGradient& dweight, const Codes& dy, const Codes& x,
+                                const RowGroups& groups) {
+    if (!dweight.tensor) return;
+    coded_wgrad(ctx, {.dy = dy, .x = x, .dw = dweight.tensor, .groups = groups, .accumulate = dweight.accumulate});
   }
 
   // Of expert_mlp_backward all but the gate-up's product: dgate_up, of which args.dgate_up has the columns; the
@@ -207,10 +223,10 @@ class CodedRecipe : public Recipe {
   void down_backward(Ctx& ctx, const ExpertMlpBackward& args, const Codes& dgate_up) const {
     const Frame frame(ctx);
     const RowGroups& groups = args.groups;
-    const Shape activation = {args.x.rows(), args.down_weight.values.shape[2]};
+    const Shape activation = {args.dy.rows(), args.down_weight.values.shape[2]};
     const Codes act = push_turned(ctx, activation, groups.groups), dy_columns = push_columns(ctx, args.dy.shape),
                 dy_rows = push_rows(ctx, args.dy.shape);
-    const Tensor dact = ctx.stack.push("expert activation gradient", activation, args.x.dtype);
+    const Tensor dact = ctx.stack.push("expert activation gradient", activation, args.dy.dtype);
     {
       const Range range(ctx, "down, data gradient");
       quantise(ctx, {.x = args.dy, .groups = groups, .scale = scale_, .rows = dy_rows, .columns = dy_columns});
@@ -226,12 +242,7 @@ class CodedRecipe : public Recipe {
                                 .act_turned = act,
                                 .drow_weights = args.drow_weights});
     const Range range(ctx, "down, weight gradient");
-    if (args.ddown_weight.tensor)
-      coded_wgrad(ctx, {.dy = dy_columns,
-                        .x = act,
-                        .dw = args.ddown_weight.tensor,
-                        .groups = groups,
-                        .accumulate = args.ddown_weight.accumulate});
+    multiply_gradient(ctx, args.ddown_weight, dy_columns, act, groups);
   }
 
   const ScaleRule scale_;

@@ -51,8 +51,7 @@ class LoopRecipe : public Recipe {
 
   void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const override {
     for_each_expert(ctx, args.groups, args.dx, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
-      recipe_->expert_mlp_backward(ctx, {.x = args.x.slice(begin, rows),
-                                         .gate_up_weight = args.gate_up_weight.values.slice(e, 1),
+      recipe_->expert_mlp_backward(ctx, {.gate_up_weight = args.gate_up_weight.values.slice(e, 1),
                                          .down_weight = args.down_weight.values.slice(e, 1),
                                          .row_weights = args.row_weights.slice(begin, rows),
                                          .groups = group,
@@ -68,6 +67,7 @@ class LoopRecipe : public Recipe {
   void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const override {
     for_each_group(args.groups, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
       recipe_->expert_gate_up_weight_gradient(ctx, {.x = args.x.slice(begin, rows),
+                                                    .kept_rows = {},
                                                     .dgate_up = part(args.dgate_up, begin, rows),
                                                     .groups = group,
                                                     .dweight = part(args.dweight, e)});

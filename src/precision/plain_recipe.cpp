@@ -84,9 +84,9 @@ Recipe::GateUpGradient PlainRecipe::push_gate_up_gradient(Ctx&, const Tensor& ga
 void PlainRecipe::expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const {
   const Frame frame(ctx);
   const Tensor dact =
-      ctx.stack.push("expert activation gradient", {args.x.rows(), args.down_weight.values.shape[2]}, args.x.dtype);
+      ctx.stack.push("expert activation gradient", {args.dy.rows(), args.down_weight.values.shape[2]}, args.dy.dtype);
   const Tensor act = dact, dgate_up = args.dgate_up.values;
-  const int64_t rows = args.x.rows();
+  const int64_t rows = args.dy.rows();
   {
     const Range range(ctx, "down, data gradient");
     multiply(ctx, {.kind = Kind::kDataGradient,

@@ -69,8 +69,15 @@ class Recipe {
     Tensor row_weights;                  // [R]
     RowGroups groups;
     Tensor gate_up, y;
+    Codes kept_rows = {};  // of push_kept_rows, written here
   };
   virtual void expert_mlp(Ctx& ctx, const ExpertMlp& args) const = 0;
+
+  // Pushes what the gate-up weight's gradient may read in place of rows of this shape [R, H], with fewer bytes. Empty:
+  // it reads the rows. `weight`: the gate-up weight's shape.
+  virtual Codes push_kept_rows(Ctx& ctx, const Shape& rows, const Shape& weight) const {
+    return (void)ctx, (void)rows, (void)weight, Codes{};
+  }
 
   // Computes gate_up alone, again, where forward did not keep it.
   virtual void expert_gate_up(Ctx& ctx, const Tensor& x, const Weight& gate_up_weight, const RowGroups& groups,
@@ -86,7 +93,6 @@ class Recipe {
 
   // From dy [R, H], all gradients but that of gate_up_weight.
   struct ExpertMlpBackward {
-    Tensor x;
     Weight gate_up_weight, down_weight;
     Tensor row_weights;
     RowGroups groups;
@@ -99,7 +105,8 @@ class Recipe {
 
   // The gradient of gate_up_weight stands apart, so that dx may travel meanwhile.
   struct GateUpWeightGradient {
-    Tensor x;  // [R, H]
+    Tensor x;         // [R, H]
+    Codes kept_rows;  // in its place, where they are there
     GateUpGradient dgate_up;
     RowGroups groups;
     WeightGradient dweight;

@@ -220,19 +220,20 @@ struct Experts {
   }
 
   void run(Ctx& ctx, const Recipe& recipe) {
+    const Codes kept = recipe.push_kept_rows(ctx, {rows, hidden}, {experts, 2 * ffn, hidden});
     recipe.expert_mlp(ctx, {.x = x,
                             .gate_up_weight = gate_up_weight.tensor(),
                             .down_weight = down_weight.tensor(),
                             .row_weights = weights,
                             .groups = groups(),
                             .gate_up = gate_up,
-                            .y = y});
+                            .y = y,
+                            .kept_rows = kept});
     Matrix again({rows, 2 * ffn}, 9);
     recipe.expert_gate_up(ctx, x, gate_up_weight.tensor(), groups(), again);
     expect_same_rows(again, gate_up);
     const Recipe::GateUpGradient gradient = recipe.push_gate_up_gradient(ctx, gate_up, down_weight.tensor());
-    recipe.expert_mlp_backward(ctx, {.x = x,
-                                     .gate_up_weight = gate_up_weight.tensor(),
+    recipe.expert_mlp_backward(ctx, {.gate_up_weight = gate_up_weight.tensor(),
                                      .down_weight = down_weight.tensor(),
                                      .row_weights = weights,
                                      .groups = groups(),
@@ -243,7 +244,12 @@ struct Experts {
                                      .drow_weights = dweights,
                                      .ddown_weight = {ddown}});
     recipe.expert_gate_up_weight_gradient(
-        ctx, {.x = x, .dgate_up = gradient, .groups = groups(), .dweight = {dgate_up_weight}});
+        ctx, {.x = x, .kept_rows = {}, .dgate_up = gradient, .groups = groups(), .dweight = {dgate_up_weight}});
+    if (!kept) return;
+    Matrix from_codes({experts, 2 * ffn, hidden}, 9);
+    recipe.expert_gate_up_weight_gradient(
+        ctx, {.x = {}, .kept_rows = kept, .dgate_up = gradient, .groups = groups(), .dweight = {from_codes}});
+    for (int64_t i = 0; i < from_codes.size(); ++i) ASSERT_EQ(from_codes[i], dgate_up_weight[i]);
   }
 };
 
