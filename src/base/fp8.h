@@ -59,6 +59,21 @@ constexpr S round_to(const Fp8Format& format, S x) {
   return std::isfinite(x) ? std::copysign(rounded, x) : std::numeric_limits<S>::quiet_NaN();
 }
 
+// What round_to(format, x / scale) loses, told without a division: magnitudes that become 0, and those beyond the
+// largest value, not counting what is rounded down to that.
+template <class S>
+struct Fp8Losses {
+  S to_zero, to_largest;
+
+  constexpr explicit Fp8Losses(const Fp8Format& format)
+      : to_zero(FloatBits<S>::power_of_two(format.mantissa_bits + 1 - format.min_exponent)),
+        to_largest(S(format.largest) +
+                   FloatBits<S>::power_of_two(FloatBits<S>::exponent(S(format.largest)) - format.mantissa_bits - 1)) {}
+
+  constexpr bool flushes(S magnitude, S scale) const { return magnitude * to_zero <= scale; }
+  constexpr bool saturates(S magnitude, S scale) const { return magnitude > to_largest * scale; }
+};
+
 // The least e of `exponents` for which amax <= format.largest 2^e, or the largest there is; 0 where amax is 0.
 template <class S>
 constexpr int scale_exponent(const Fp8Format& format, const ScaleExponents& exponents, S amax) {

@@ -121,4 +121,43 @@ inline constexpr RankField kRankFields[] = {
      "all collectives, not hidden"},
 };
 
+// The operands of the layers' products, in the order of (product, OperandRole of precision/recipe.h).
+struct OperandField {
+  const char *name, *meaning;
+};
+
+inline constexpr OperandField kOperandFields[] = {
+    {"qkv_input", "the normed hidden states that query, key and value are made of"},
+    {"qkv_weight", "`q_proj`, `k_proj` and `v_proj`"},
+    {"qkv_gradient", "the gradient of query, key and value"},
+    {"attention_output_input", "what attention gives"},
+    {"attention_output_weight", "`o_proj`"},
+    {"attention_output_gradient", "the gradient of the attention block's output"},
+    {"gate_up_input", "the normed hidden states, as rows of the experts they go to"},
+    {"gate_up_weight", "`w1` and `w3` of all experts"},
+    {"gate_up_gradient", "the gradient of the two's results"},
+    {"down_input", "the experts' activations: SwiGLU times the routing weight"},
+    {"down_weight", "`w2` of all experts"},
+    {"down_gradient", "the gradient of the experts' outputs"},
+};
+
+// A share, before the name of its operand: `flushed_qkv_input`.
+inline constexpr Field<OperandLoss> kLossFields[] = {
+    {"flushed", &OperandLoss::flushed,
+     "the share of the operand's values, of those that are not 0, that 8 bits make 0"},
+    {"saturated", &OperandLoss::saturated,
+     "the share that no code stands for: beyond the format's largest value after scaling, infinite or NaN"},
+};
+inline constexpr OperandField kAmaxField = {"amax", "the largest finite magnitude in each layer: a list"};
+
+// Calls share(name, number) and list(name, numbers) for all that is recorded of operands.
+template <class Share, class List>
+void for_each_number(const std::vector<OperandLoss>& operands, const Share& share, const List& list) {
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const std::string operand = std::string("_") + kOperandFields[i].name;
+    for (const Field<OperandLoss>& field : kLossFields) share(field.name + operand, field.get(operands[i]));
+    list(kAmaxField.name + operand, operands[i].amax);
+  }
+}
+
 }  // namespace mixtune

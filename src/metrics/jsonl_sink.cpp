@@ -31,6 +31,10 @@ void JsonlSink::step(const StepRecord& r) {
   add(r, kStepFields, object);
   if (!r.plans.empty()) object["plans"] = r.plans;
   if (r.parallel) add(*r.parallel, object);
+  const auto set = [&](const std::string& name, const auto& value) {
+    object[name] = value;
+  };
+  if (r.operands) for_each_number(*r.operands, set, set);
   file_.write(object.dump() + '\n');
 }
 

@@ -26,6 +26,12 @@ struct ParallelRecord {
   double expert_imbalance = 0;         // the most that an expert got / the mean, of the layer where it is largest
 };
 
+// An operand of the layers' products, as 8 bits leave it, over all ranks: kLossFields says what each share is.
+struct OperandLoss {
+  double flushed = 0, saturated = 0;  // shares, over all layers, of the values that are not 0
+  std::vector<double> amax;           // [L]: the largest finite magnitude
+};
+
 // kStepFields (metrics/fields.h) says what each number is.
 struct StepRecord {
   int64_t step = 0;
@@ -44,6 +50,8 @@ struct StepRecord {
   double milliseconds = 0;
   std::string plans = {};  // in a run's first step on a GPU: the digest of its matrix products' algorithms
   const ParallelRecord* parallel = nullptr;  // with several ranks; valid until the next step
+  // In 8 bits, of the steps that look at them: in the order of kOperandFields; valid until the next step.
+  const std::vector<OperandLoss>* operands = nullptr;
 };
 
 // kEvalFields says what each number is.

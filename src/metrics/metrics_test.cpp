@@ -153,6 +153,22 @@ TEST(JsonlSink, FieldsOfRanksAreLists) {
       << line;
 }
 
+TEST(JsonlSink, OperandsHaveTwoSharesAndAListOfLayersEach) {
+  const TempFile file;
+  JsonlSink sink(file.path());
+  std::vector<OperandLoss> operands(std::size(kOperandFields), {.flushed = 0, .saturated = 0, .amax = {1, 2}});
+  operands[0] = {.flushed = 0.25, .saturated = 0.5, .amax = {3, 4.5}};
+  StepRecord r = record(1);
+  r.operands = &operands;
+  sink.step(r);
+  const std::string line = read(file.path());
+  EXPECT_NE(line.find(R"("milliseconds":100.0,"flushed_qkv_input":0.25,"saturated_qkv_input":0.5,)"
+                      R"("amax_qkv_input":[3.0,4.5],"flushed_qkv_weight":0.0,)"),
+            std::string::npos)
+      << line;
+  EXPECT_NE(line.find(R"("saturated_down_gradient":0.0,"amax_down_gradient":[1.0,2.0]})"), std::string::npos) << line;
+}
+
 // Expects that the page has these lines, in this order.
 void expect_lines(const std::string& page, const std::vector<std::string>& expected) {
   std::vector<std::string> found;
@@ -169,6 +185,9 @@ TEST(Fields, AreDocumentedInTheirOrder) {
   };
   for (const auto& field : kStepFields) add("", field);
   for (const auto& field : kRankFields) add("rank_", field);
+  for (const auto& field : kLossFields) rows.push_back(fmt::format("| `{}_OPERAND` | {} |", field.name, field.meaning));
+  rows.push_back(fmt::format("| `{}_OPERAND` | {} |", kAmaxField.name, kAmaxField.meaning));
+  for (const OperandField& field : kOperandFields) add("", field);
   for (const auto& field : kEvalFields) add("", field);
   expect_lines("docs/cli.md", rows);
 }

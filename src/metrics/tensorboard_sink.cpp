@@ -43,6 +43,18 @@ void add_scalars(const ParallelRecord& r, std::vector<Scalar>& scalars) {
   scalars.push_back({"expert_imbalance", static_cast<float>(r.expert_imbalance)});
 }
 
+void add_scalars(const std::vector<OperandLoss>& operands, std::vector<Scalar>& scalars) {
+  for_each_number(
+      operands,
+      [&](const std::string& name, double share) {
+        scalars.push_back({name, static_cast<float>(share)});
+      },
+      [&](const std::string& name, const std::vector<double>& of_layers) {
+        for (size_t layer = 0; layer < of_layers.size(); ++layer)
+          scalars.push_back({fmt::format("{}/{}", name, layer), static_cast<float>(of_layers[layer])});
+      });
+}
+
 }  // namespace
 
 TensorBoardSink::TensorBoardSink(const std::string& path, int64_t first_step) : file_(begun(path, first_step), true) {}
@@ -50,6 +62,7 @@ TensorBoardSink::TensorBoardSink(const std::string& path, int64_t first_step) : 
 void TensorBoardSink::step(const StepRecord& r) {
   std::vector<Scalar> scalars = scalars_of(r, kStepFields);
   if (r.parallel) add_scalars(*r.parallel, scalars);
+  if (r.operands) add_scalars(*r.operands, scalars);
   write(r.step, scalars);
 }
 

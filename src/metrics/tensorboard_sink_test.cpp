@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/temp_folder.h"
+#include "metrics/fields.h"
 #include "metrics/testing.h"
 
 namespace mixtune {
@@ -102,6 +103,22 @@ TEST_F(TensorBoard, NumbersOfRanksAndExpertsAreAScalarEach) {
                                                                {"expert_tokens/2", 5},
                                                                {"expert_imbalance", 1.875f}})
     EXPECT_EQ(scalars.at(tag), value) << tag;
+}
+
+TEST_F(TensorBoard, NumbersOfOperandsHaveTheirNamesAndLayers) {
+  TensorBoardSink sink(path_, 1);
+  std::vector<OperandLoss> operands(std::size(kOperandFields), {.flushed = 0, .saturated = 0, .amax = {1, 2, 4}});
+  operands[1].flushed = 0.25;
+  StepRecord r = record(1);
+  sink.step(r);
+  r.operands = &operands;
+  sink.step(r);
+  const std::vector<SeenEvent> events = seen_events(path_);
+  const std::map<std::string, float> scalars = events.at(3).scalars;
+  EXPECT_EQ(scalars.size(), events.at(2).scalars.size() + 12 * (2 + 3));
+  EXPECT_EQ(scalars.at("flushed_qkv_weight"), 0.25f);
+  EXPECT_EQ(scalars.at("saturated_down_gradient"), 0);
+  EXPECT_EQ(scalars.at("amax_gate_up_input/2"), 4);
 }
 
 TEST_F(TensorBoard, NonFiniteNumbersAreThemselves) {

@@ -42,6 +42,8 @@ class Instance {
   size_t stack_bytes() const { return stack_.capacity(); }
   // What the recipe keeps beside the state, as long as the instance lives.
   size_t recipe_bytes() const { return recipe_->kept_bytes(); }
+  // Recipe::watch.
+  void watch(const Tensor& tally) { recipe_->watch(tally); }
   // The kind of host memory that the device is to copy from.
   HostMemory host_memory() const { return gpu_ ? HostMemory::kPinned : HostMemory::kPageable; }
 

@@ -33,6 +33,7 @@ class Mixtral {
 
   const MixtralConfig& config() const { return config_; }
   DType dtype() const { return activations_.dtype; }  // of activations
+  const ModelParams& params() const { return params_; }
 
   AttentionShape attention_shape(const Batch& batch) const;
 

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "kernels/eight_bit/coded_gemm.h"
 #include "kernels/eight_bit/coded_swiglu.h"
+#include "kernels/swiglu.h"
 #include "precision/plain_recipe.h"
 #include "tensor/out_of_memory.h"
 
@@ -241,8 +242,20 @@ class CodedRecipe : public Recipe {
                                 .dgate_up_columns = args.dgate_up.codes,
                                 .act_turned = act,
                                 .drow_weights = args.drow_weights});
+    if (args.leaves_gradient) leave_gradient(ctx, args, dact);
     const Range range(ctx, "down, weight gradient");
     multiply_gradient(ctx, args.ddown_weight, dy_columns, act, groups);
+  }
+
+  // The values that were written as codes alone.
+  static void leave_gradient(Ctx& ctx, const ExpertMlpBackward& args, const Tensor& dact) {
+    const Frame frame(ctx);
+    swiglu_backward(ctx, {.gate_up = args.gate_up,
+                          .row_weights = args.row_weights,
+                          .dact = dact,
+                          .dgate_up = args.gate_up,
+                          .drow_weights = ctx.stack.push("row weights gradient, again", args.drow_weights.shape,
+                                                         args.drow_weights.dtype)});
   }
 
   const ScaleRule scale_;

@@ -60,7 +60,8 @@ class LoopRecipe : public Recipe {
                                          .dgate_up = part(args.dgate_up, begin, rows),
                                          .dx = args.dx.slice(begin, rows),
                                          .drow_weights = args.drow_weights.slice(begin, rows),
-                                         .ddown_weight = part(args.ddown_weight, e)});
+                                         .ddown_weight = part(args.ddown_weight, e),
+                                         .leaves_gradient = args.leaves_gradient});
     });
   }
 

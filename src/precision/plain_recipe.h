@@ -1,7 +1,7 @@
 // PlainRecipe: products in the dtype of their operands, and where other recipes put theirs.
 #pragma once
 
-#include "precision/recipe.h"
+#include "precision/operand_bits.h"
 
 namespace mixtune {
 
@@ -17,11 +17,7 @@ class PlainRecipe : public Recipe {
   void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const override;
 
  protected:
-  // A product of the layers, dense or of groups of rows. T tokens or routed rows, weight [N, K] or [E, N, K]:
-  //   kForward         y [T, N] = x [T, K] weight^T
-  //   kDataGradient    dx [T, K] = dy [T, N] weight
-  //   kWeightGradient  dweight = dy^T x
-  enum class Kind { kForward, kDataGradient, kWeightGradient };
+  using Kind = ProductKind;
   struct Product {
     Kind kind;
     Tensor left, right;  // x or dy; the weight, or x
@@ -45,5 +41,8 @@ std::unique_ptr<Recipe> make_rounding_recipe(const RecipeOptions& options);
 // The same but for the order of sums, for kBlock: multiplies codes where all sizes are multiples of the scale blocks',
 // otherwise rounds too.
 std::unique_ptr<Recipe> make_coded_recipe(const RecipeOptions& options);
+
+// Does what `recipe` does, which options.eight_bit are of, and tallies its operands where that is asked for.
+std::unique_ptr<Recipe> make_watching_recipe(std::unique_ptr<Recipe> recipe, const RecipeOptions& options);
 
 }  // namespace mixtune

@@ -18,6 +18,10 @@ struct WeightGradient {
   bool accumulate = false;
 };
 
+// An operand of the products of a weight: x; the weight; the gradient of y.
+enum class OperandRole { kInput, kWeight, kGradient };
+constexpr int64_t kOperandRoles = 3;
+
 // T tokens, R routed rows, E experts, H hidden, F ffn.
 class Recipe {
  public:
@@ -38,6 +42,11 @@ class Recipe {
   // training for both directions. Throws OutOfMemory, or UserError where not for training.
   virtual void keep(std::span<const Weight> weights, bool training) { (void)weights, (void)training; }
   virtual size_t kept_bytes() const { return 0; }
+
+  // From now on every backward adds to tally [parameters, kOperandRoles, kHealthNumbers] int64 what 8 bits lose of the
+  // operands of weights with a number (kernels/eight_bit/operand_health.h): of x and the weight as forward reads them,
+  // of the gradient of y as that of x does. Results stay the same. Empty: no more. Without 8 bits nothing is lost.
+  virtual void watch(const Tensor& tally) { (void)tally; }
 
   // y [T, N] = x [T, K] weight^T, weight [N, K]. Rows of y from `live` on are not read.
   struct Linear {
@@ -100,6 +109,7 @@ class Recipe {
     GateUpGradient dgate_up;
     Tensor dx, drow_weights;  // [R, H], [R]
     WeightGradient ddown_weight;
+    bool leaves_gradient = false;  // in gate_up: its gradient's values, for who looks at them
   };
   virtual void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const = 0;
 

@@ -4,15 +4,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "data/random_batch.h"
 #include "train/micro_batch.h"
+#include "train/operand_report.h"
 
 namespace mixtune {
 
 namespace {
 
-// A training step on an instance without memory.
+// A training step on an instance without memory; in 8 bits one that looks at its operands, as some of a run do.
 class Planner {
  public:
   Planner(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits)
@@ -23,7 +25,9 @@ class Planner {
                 .vocab_size = config.vocab_size,
                 .weighted = limits.weighted},
                0, HostMemory::kPageable),
-        saved_(instance_.model().make_saved()) {}
+        saved_(instance_.model().make_saved()) {
+    if (options.recipe.eight_bit) operands_.emplace(instance_);
+  }
 
   const State& state() const { return instance_.state(); }
   size_t recipe_bytes() const { return instance_.recipe_bytes(); }
@@ -39,6 +43,7 @@ class Planner {
                                             : std::vector<size_t>());
     const Tensor losses = stack.push("losses", {2}, DType::kF64);
     instance_.state().gradients().begin_step();
+    if (operands_) operands_->begin();
     forward_backward(counting, instance_.model(), batch_.batch(), saved_, {.router_scale = 1}, losses);
     return stack.peak();
   }
@@ -63,6 +68,7 @@ class Planner {
   Instance instance_;
   RandomBatch batch_;
   Saved saved_;
+  std::optional<OperandReport> operands_;
 };
 
 }  // namespace

@@ -17,6 +17,7 @@ StepRunner::StepRunner(Instance& instance, const OptimizerSettings& settings, ui
   // Both numbers go through one sum, though squares are summed over all ranks and losses over those with other tokens.
   MT_CHECK(instance.ranks().data->size() == instance.ranks().all->size());
   if (instance.ranks().all->size() > 1) report_.emplace(instance);
+  if (instance.options().recipe.eight_bit) operands_.emplace(instance);
 }
 
 void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Loss& loss) {
@@ -25,6 +26,7 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
   scalars_.clear(ctx);
   recomputed_ = 0;
   reported_ = report_.has_value();
+  if (operands_ && loss.looks_at_operands) operands_->begin();
   if (report_) report_->begin(static_cast<int64_t>(micro_batches.size()));
   for (const Batch& batch : micro_batches) {
     if (&batch == &micro_batches.back()) instance_.state().gradients().begin_last_micro_batch();
@@ -73,7 +75,8 @@ StepRunner::Result StepRunner::read() {
           .grad_norm = std::sqrt(scalars[3]),
           .recomputed = recomputed_,
           .parallel = reported_ ? &report_->read() : nullptr,
-          .requests = {scalars[0] > 0, scalars[1] > 0, scalars[2] == instance_.ranks().all->size()}};
+          .requests = {scalars[0] > 0, scalars[1] > 0, scalars[2] == instance_.ranks().all->size()},
+          .operands = operands_ ? operands_->read() : nullptr};
 }
 
 }  // namespace mixtune

@@ -6,6 +6,7 @@
 
 #include "state/adamw.h"
 #include "train/micro_batch.h"
+#include "train/operand_report.h"
 #include "train/parallel_report.h"
 #include "train/scalars.h"
 
@@ -22,6 +23,7 @@ class StepRunner {
     double target_weight;  // of all targets of the whole global batch: their number, where none is weighted
     RouterLossType router_loss_type = RouterLossType::kHuggingface;
     double router_coefficient = 0;
+    bool looks_at_operands = false;  // in 8 bits
   };
   void forward_backward(std::span<const Batch> micro_batches, const Loss& loss);
 
@@ -48,6 +50,7 @@ class StepRunner {
     int64_t recomputed = 0;                    // layers that kept less than they were to (Saved::recomputed)
     const ParallelRecord* parallel = nullptr;  // with several ranks, after backward; valid until the next read
     Requests requests = {};                    // after update() alone
+    const std::vector<OperandLoss>* operands = nullptr;  // where they were looked at; valid until the next read
   };
   Result read();
 
@@ -60,8 +63,9 @@ class StepRunner {
   Scalars scalars_;
   Tensor squares_, losses_, scale_;  // [1], [2]: token losses and router losses, [1]
   int64_t recomputed_ = 0;
-  std::optional<ParallelReport> report_;  // with several ranks
-  bool reported_ = false;                 // it has the last step
+  std::optional<ParallelReport> report_;   // with several ranks
+  bool reported_ = false;                  // it has the last step
+  std::optional<OperandReport> operands_;  // in 8 bits
 };
 
 }  // namespace mixtune

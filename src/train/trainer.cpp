@@ -190,7 +190,8 @@ StepRecord Trainer::step(int64_t step) {
   const double share = share_of_peak(config_.optimizer, step - 1, total_steps_);
   runner_.forward_backward(rows.micro_batches, {.target_weight = rows.target_weight,
                                                 .router_loss_type = config_.model.router_aux_loss_type,
-                                                .router_coefficient = router_coefficient_});
+                                                .router_coefficient = router_coefficient_,
+                                                .looks_at_operands = OperandReport::is_due(step)});
   runner_.update(
       {.step = step, .lr_share = share, .max_norm = config_.optimizer.max_grad_norm, .requests = own_requests()});
   const StepRunner::Result result = runner_.read();
@@ -206,7 +207,8 @@ StepRecord Trainer::step(int64_t step) {
                     .target_tokens = rows.target_tokens,
                     .recomputed_layers = result.recomputed,
                     .plans = step == first_step_ ? plans_ : std::string(),
-                    .parallel = result.parallel};
+                    .parallel = result.parallel,
+                    .operands = result.operands};
   record.loss = record.lm_loss + router_coefficient_ * record.aux_loss;
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   record.milliseconds = seconds * 1e3;

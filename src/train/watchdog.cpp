@@ -4,6 +4,8 @@
 
 #include <numeric>
 
+#include "metrics/fields.h"
+
 namespace mixtune {
 
 namespace {
@@ -14,6 +16,12 @@ double median(std::span<const double> numbers) {
   const auto middle = sorted.begin() + std::ssize(numbers) / 2;
   std::nth_element(sorted.begin(), middle, end);
   return *middle;
+}
+
+// The operand with the largest of these shares: its place in kOperandFields.
+size_t worst(const std::vector<OperandLoss>& operands, double OperandLoss::*share) {
+  const auto most = std::ranges::max_element(operands, {}, share);
+  return static_cast<size_t>(most - operands.begin());
 }
 
 }  // namespace
@@ -34,6 +42,10 @@ std::vector<std::string> Watchdog::look(const StepRecord& record) {
   add(look_at_loss(record.lm_loss));
   add(look_at_norm(record.grad_norm));
   if (record.parallel != nullptr) add(look_at_imbalance(record.parallel->expert_imbalance));
+  if (record.operands != nullptr) {
+    add(look_at_saturated(*record.operands));
+    add(look_at_flushed(*record.operands));
+  }
   return warnings;
 }
 
@@ -68,6 +80,29 @@ std::string Watchdog::look_at_imbalance(double imbalance) {
   if (!imbalance_is_over_ || was_over) return "";
   return fmt::format("expert_imbalance has a mean of {:.3g} over {} steps, over {} times its smallest, {:.3g}",
                      *imbalance_.last(), RunningMean::kSteps, kImbalanceFactor, *imbalance_.smallest());
+}
+
+std::string Watchdog::look_at_flushed(const std::vector<OperandLoss>& operands) {
+  const size_t i = worst(operands, &OperandLoss::flushed);
+  const bool was_over = flushed_is_over_;
+  flushed_is_over_ = operands[i].flushed > kFlushedShare;
+  if (!flushed_is_over_ || was_over) return "";
+  const auto over = std::ranges::count_if(operands, [](const OperandLoss& o) { return o.flushed > kFlushedShare; });
+  return fmt::format(
+      "flushed_{} {:.3g} is over {} (of {} operands' shares): values of one scale differ too much for 8 bits; with "
+      "fp8_scaling: tensor try block, else precision: mxfp8 or bf16",
+      kOperandFields[i].name, operands[i].flushed, kFlushedShare, over);
+}
+
+std::string Watchdog::look_at_saturated(const std::vector<OperandLoss>& operands) {
+  const size_t i = worst(operands, &OperandLoss::saturated);
+  const bool did = saturates_;
+  saturates_ = operands[i].saturated > 0;
+  if (!saturates_ || did) return "";
+  return fmt::format(
+      "saturated_{} {:.3g} is over 0: values are infinite or NaN where the loss is still finite; lower learning_rate, "
+      "or go on from an earlier checkpoint with precision: bf16",
+      kOperandFields[i].name, operands[i].saturated);
 }
 
 }  // namespace mixtune

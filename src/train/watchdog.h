@@ -44,14 +44,18 @@ class RunningMean {
   std::optional<double> last_, smallest_;
 };
 
-// The rules, also in docs/watching.md. Each is looked at once there were RunningMean::kSteps steps, of this process.
+// The rules, also in docs/watching.md. Each but the last is looked at once there were RunningMean::kSteps steps, of
+// this process.
 //   loss:      lm_loss is over kLossFactor times its smallest mean, of which less than kLeastLoss counts as that.
 //   gradient:  grad_norm is over kNormFactor times the median of the kNorms steps before.
 //   imbalance: the last mean of expert_imbalance is over kImbalanceFactor times the smallest; on several ranks alone,
 //              as on one the host does not get the counts.
+//   operands:  of an operand in 8 bits, in a step that looks at them, anything is saturated, or a share over
+//              kFlushedShare flushed to 0.
 class Watchdog {
  public:
-  static constexpr double kLossFactor = 3, kLeastLoss = 0.1, kNormFactor = 10, kImbalanceFactor = 1.5;
+  static constexpr double kLossFactor = 3, kLeastLoss = 0.1, kNormFactor = 10, kImbalanceFactor = 1.5,
+                          kFlushedShare = 0.01;
   static constexpr size_t kNorms = 100;
   static constexpr int64_t kDivergedSteps = 5;
 
@@ -69,11 +73,13 @@ class Watchdog {
   std::string look_at_loss(double loss);
   std::string look_at_norm(double norm);
   std::string look_at_imbalance(double imbalance);
+  std::string look_at_flushed(const std::vector<OperandLoss>& operands);
+  std::string look_at_saturated(const std::vector<OperandLoss>& operands);
 
   RunningMean loss_, imbalance_;
   LastNumbers<kNorms> norms_;
   int64_t steps_over_ = 0;
-  bool norm_is_over_ = false, imbalance_is_over_ = false;
+  bool norm_is_over_ = false, imbalance_is_over_ = false, flushed_is_over_ = false, saturates_ = false;
 };
 
 }  // namespace mixtune

@@ -94,5 +94,37 @@ TEST_F(WatchdogTest, AMeanImbalanceOverHalfAsMuchAgainAsItsSmallest) {
   steps(30, 1, 1, 1.2);
 }
 
+class WatchedOperands : public testing::Test {
+ protected:
+  std::vector<std::string> look() { return dog_.look({.lm_loss = 1, .grad_norm = 1, .operands = &operands_}); }
+
+  Watchdog dog_;
+  std::vector<OperandLoss> operands_ = std::vector<OperandLoss>(12);
+};
+
+TEST_F(WatchedOperands, WhatIsFlushedIsSaidOnceForEachTimeFromTheFirstStepOn) {
+  EXPECT_THAT(look(), IsEmpty());
+  operands_[3].flushed = 0.01;
+  EXPECT_THAT(look(), IsEmpty());
+  operands_[3].flushed = 0.02;
+  operands_[11].flushed = 0.5;
+  EXPECT_THAT(look(), ElementsAre(HasSubstr("flushed_down_gradient 0.5 is over 0.01 (of 2 operands' shares): ")));
+  EXPECT_THAT(look(), IsEmpty());
+  operands_[3].flushed = operands_[11].flushed = 0;
+  EXPECT_THAT(look(), IsEmpty());
+  operands_[0].flushed = 0.1;
+  EXPECT_THAT(look(), ElementsAre(HasSubstr("flushed_qkv_input 0.1 ")));
+}
+
+TEST_F(WatchedOperands, AnythingSaturatedIsSaid) {
+  operands_[9].saturated = 1e-9;
+  EXPECT_THAT(look(), ElementsAre(HasSubstr("saturated_down_input 1e-09 is over 0: ")));
+  EXPECT_THAT(look(), IsEmpty());
+}
+
+TEST_F(WatchedOperands, StepsThatDoNotLookSayNothing) {
+  for (int i = 0; i < 3; ++i) EXPECT_THAT(dog_.look({.lm_loss = 1, .grad_norm = 1}), IsEmpty());
+}
+
 }  // namespace
 }  // namespace mixtune

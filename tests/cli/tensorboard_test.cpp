@@ -91,6 +91,13 @@ TEST_F(Events, HaveAllThatTheRecordsHave) {
   EXPECT_EQ(event_files("one").size(), 1u);
 }
 
+TEST_F(Events, HaveTheNumbersOfOperandsIn8Bits) {
+  done(reported("eight", {"--max_steps=2", "--precision=mxfp8"}));
+  expect_same_as_metrics("eight");
+  EXPECT_TRUE(events("eight").at(0).scalars.contains("amax_down_gradient/0"));
+  EXPECT_FALSE(events("eight").at(1).scalars.contains("amax_down_gradient/0"));
+}
+
 TEST_F(Events, HaveTheNumbersOfAllRanks) {
   if (on_gpus() && promised_gpus() < 2) GTEST_SKIP() << "needs two GPUs";
   done(reported("two",

@@ -10,7 +10,7 @@
 #include "conformance/tolerances.h"
 #include "kernels/eight_bit/coded_gemm.h"
 #include "kernels/eight_bit/coded_swiglu.h"
-#include "kernels/eight_bit/round_operand.h"
+#include "kernels/eight_bit/operand_health.h"
 #include "kernels/swiglu.h"
 
 namespace mixtune {
@@ -24,6 +24,24 @@ void round_case(Conformance& c, const Shape& shape, const EightBits& bits, int64
     c.expect_close(y, 1);  // the scale's product is rounded to the dtype
   else
     c.expect_equal(y);
+}
+
+// Counts, and bits of the largest: the same on both, whatever the order.
+void health_case(Conformance& c, const Operand& x, const EightBits& bits, int64_t live) {
+  const Operand tally = c.output("tally", {kHealthNumbers}, DType::kI64);
+  c.run([&](Ctx& ctx, Side side) {
+    zero(ctx, tally[side]);
+    for (int twice = 0; twice < 2; ++twice)
+      operand_health(ctx, {.x = x[side], .bits = bits, .live = live, .tally = tally[side]});
+  });
+  c.expect_equal(tally);
+}
+
+// Every bf16 there is, each in a block with the same large one: so many are lost, and NaNs and infinities are there.
+void all_health_case(Conformance& c, const EightBits& bits) {
+  constexpr int64_t kWide = 512, kTall = 2 * 0x10000 / kWide;
+  health_case(c, c.bits("x", {kTall, kWide}, [](int64_t i) { return static_cast<uint16_t>(i % 2 ? 0x4780 : i / 2); }),
+              bits, kTall);
 }
 
 // Every bf16 there is, in blocks of neighbours: so each block holds one exponent, and every mantissa of it.
@@ -213,6 +231,16 @@ ConformanceCases eight_bit_cases() {
     cases.push_back({std::string("round_") + name, "3x150x260", [=](Conformance& c) {
                        round_case(c, {3, 150, 260}, bits, 150);
                      }});
+    const std::string health = std::string("health_") + name;
+    for (const auto& [rows, columns, live] :
+         {std::array<int64_t, 3>{2048, 4096, 2048}, {300, 200, 131}, {300, 201, 300}, {1, 1, 1}, {128, 33, 0}})
+      cases.push_back({health, fmt::format("{}x{}_{}", rows, columns, live), [=](Conformance& c) {
+                         health_case(c, c.random("x", {rows, columns}, 3), bits, live);
+                       }});
+    cases.push_back({health, "3x150x260", [=](Conformance& c) {
+                       health_case(c, c.random("x", {3, 150, 260}, 3), bits, 150);
+                     }});
+    cases.push_back(bf16_only(health, "all_values", [=](Conformance& c) { all_health_case(c, bits); }));
     if (bits.scale != kFp32)
       cases.push_back(
           bf16_only(std::string("round_") + name, "all_values", [=](Conformance& c) { all_values_case(c, bits); }));

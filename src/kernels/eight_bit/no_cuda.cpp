@@ -19,6 +19,9 @@ void coded_wgrad(Ctx&, const CodedWgrad&) {
 void fill_codes(Ctx&, const Tensor&, uint64_t) {
   no_cuda();
 }
+void operand_health(Ctx&, const OperandHealth&, const Tensor&) {
+  no_cuda();
+}
 void quantise(Ctx&, const Quantise&) {
   no_cuda();
 }

@@ -1,7 +1,7 @@
 // Operands rounded to 8 bits on a GPU. A block of threads takes a tile of whole scale blocks: their largest magnitudes
 // first, then the values again, which the cache still holds.
-#include "kernels/cuda_math.cuh"
 #include "kernels/eight_bit/cuda_ops.h"
+#include "kernels/eight_bit/scale_block.cuh"
 
 namespace mixtune::cuda {
 
@@ -21,12 +21,6 @@ struct Rounding {
   ScaleRule rule;
   const uint32_t* amax;  // of each matrix, as a float's bits; null: each block has its own
 };
-
-// The bits of a finite magnitude, which order as magnitudes do; 0 for a NaN or an infinity.
-__device__ uint32_t magnitude_bits(float x) {
-  const uint32_t bits = __float_as_uint(x) & 0x7FFFFFFF;
-  return bits < 0x7F800000 ? bits : 0;
-}
 
 // Calls op(row in the tile, column in the tile, element) for each element of the tile that there is and that lives.
 // A warp has 32 columns of one row; `row` runs on with the same column.
@@ -69,27 +63,9 @@ __global__ void __launch_bounds__(kThreads) round_kernel(Rounding<S> a) {
   });
 }
 
-// amax of each matrix, which is 0 before.
-template <class S>
-__global__ void __launch_bounds__(kThreads) amax_kernel(const S* x, int64_t elements, int64_t live, uint32_t* amax) {
-  const S* matrix = x + blockIdx.y * elements;
-  uint32_t most = 0;
-  for (int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x; i < live; i += int64_t{gridDim.x} * kThreads)
-    most = max(most, magnitude_bits(to_float(matrix[i])));
-  most = __reduce_max_sync(~0u, most);
-  if (threadIdx.x % kWarp == 0 && most > 0) atomicMax(amax + blockIdx.y, most);
-}
-
 template <class S>
 void round_matrices(Ctx& ctx, const Tensor& amax, int64_t matrices, Rounding<S> a) {
-  if (amax) {
-    zero(ctx, amax);
-    const auto blocks = static_cast<unsigned>(std::min<int64_t>(ceil_div(a.live * a.columns, kThreads), 512));
-    amax_kernel<<<dim3(std::max(blocks, 1u), static_cast<unsigned>(matrices)), kThreads, 0, ctx.gpu->stream()>>>(
-        a.x, a.rows * a.columns, a.live * a.columns, static_cast<uint32_t*>(amax.data));
-    check_cuda(cudaGetLastError(), "amax_kernel");
-    a.amax = static_cast<uint32_t*>(amax.data);
-  }
+  if (amax) a.amax = find_matrix_amax(ctx, a.x, a.rows * a.columns, a.live * a.columns, amax);
   const dim3 grid(static_cast<unsigned>(ceil_div(a.rows, a.tile_rows) * ceil_div(a.columns, kTile)), 1,
                   static_cast<unsigned>(matrices));
   round_kernel<<<grid, kThreads, 0, ctx.gpu->stream()>>>(a);

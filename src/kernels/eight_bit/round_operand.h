@@ -31,4 +31,7 @@ struct RoundOperand {
 };
 void round_operand(Ctx& ctx, const RoundOperand& args);
 
+// On a GPU, scratch for the largest magnitude of each matrix, where its elements share a scale; otherwise empty.
+Tensor push_matrix_amax(Ctx& ctx, const Tensor& x, const EightBits& bits);
+
 }  // namespace mixtune
