@@ -1,5 +1,5 @@
-// What 8 bits lose of the operands of another recipe's products, read once more from their unrounded values. All of it
-// is done in backward, where each operand of a layer comes by exactly once, whatever was recomputed.
+// What 8 bits lose of the operands of another recipe's products, read once more from their unrounded values. It is done
+// where an operand of a layer comes by exactly once, whatever was recomputed: in backward, but of the experts' rows.
 #include <utility>
 
 #include "kernels/eight_bit/operand_health.h"
@@ -21,7 +21,14 @@ class WatchingRecipe : public Recipe {
   void watch(const Tensor& tally) override { tally_ = tally; }
 
   void linear(Ctx& ctx, const Linear& args) const override { recipe_->linear(ctx, args); }
-  void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override { recipe_->expert_mlp(ctx, args); }
+  void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override {
+    if (is_watched(args.gate_up_weight))
+      add_groups(ctx, args.gate_up_weight, OperandRole::kInput, args.x, args.groups);
+    recipe_->expert_mlp(ctx, args);
+  }
+  Codes push_kept_rows(Ctx& ctx, const Shape& rows, const Shape& weight) const override {
+    return recipe_->push_kept_rows(ctx, rows, weight);
+  }
   void expert_gate_up(Ctx& ctx, const Tensor& x, const Weight& gate_up_weight, const RowGroups& groups,
                       const Tensor& gate_up) const override {
     recipe_->expert_gate_up(ctx, x, gate_up_weight, groups, gate_up);
@@ -46,7 +53,6 @@ class WatchingRecipe : public Recipe {
     if (!is_watched(args.gate_up_weight)) return recipe_->expert_mlp_backward(ctx, args);
     add_weight(ctx, args.gate_up_weight);
     add_weight(ctx, args.down_weight);
-    add_groups(ctx, args.gate_up_weight, OperandRole::kInput, args.x, args.groups);
     add_groups(ctx, args.down_weight, OperandRole::kGradient, args.dy, args.groups);
     add_activations(ctx, args);
     ExpertMlpBackward leaving = args;

@@ -69,8 +69,7 @@ struct Watched {
     recipe.expert_gate_up(ctx, rows, gate_up_weight, kWatchedGroups, gate_up);  // recomputed: counts nowhere
     swiglu_forward(ctx, gate_up, row_weights, act);
     const Recipe::GateUpGradient dgate_up = recipe.push_gate_up_gradient(ctx, gate_up, down_weight);
-    recipe.expert_mlp_backward(ctx, {.x = rows,
-                                     .gate_up_weight = gate_up_weight,
+    recipe.expert_mlp_backward(ctx, {.gate_up_weight = gate_up_weight,
                                      .down_weight = down_weight,
                                      .row_weights = row_weights,
                                      .groups = kWatchedGroups,
@@ -81,7 +80,7 @@ struct Watched {
                                      .drow_weights = drow_weights,
                                      .ddown_weight = {dw2}});
     recipe.expert_gate_up_weight_gradient(
-        ctx, {.x = rows, .dgate_up = dgate_up, .groups = kWatchedGroups, .dweight = {dw13}});
+        ctx, {.x = rows, .kept_rows = {}, .dgate_up = dgate_up, .groups = kWatchedGroups, .dweight = {dw13}});
   }
 };
 
