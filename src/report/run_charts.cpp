@@ -153,6 +153,10 @@ std::string shares_of(Runs runs, const StepRange& steps) {
 std::string charts_of(Runs runs) {
   const StepRange steps = steps_of(runs);
   std::string out = runs.size() == 1 ? loss_of_one(runs[0], steps) : losses_of_several(runs, steps), zeros;
+  out += shares_of(runs, steps);
+  for (const ReportedRun& run : runs)
+    if (!run.records.load().empty())
+      out += run.records.load().figure("Load of experts" + (runs.size() > 1 ? ": " + run.name : ""));
   for (const std::string& name : names_of(runs)) {
     const Chart chart = chart_of(runs, name);
     if (is_zero(chart))
@@ -160,10 +164,6 @@ std::string charts_of(Runs runs) {
     else
       out += figure(chart, steps, false);
   }
-  out += shares_of(runs, steps);
-  for (const ReportedRun& run : runs)
-    if (!run.records.load().empty())
-      out += run.records.load().figure("Load of experts" + (runs.size() > 1 ? ": " + run.name : ""));
   out = "<div class=\"charts\">\n" + out + "</div>\n";
   if (!zeros.empty()) out += fmt::format("<p class=\"facts\">0 in every step: {}</p>\n", xml_text(zeros));
   return out;
