@@ -35,12 +35,12 @@ void add_to(std::vector<double>& sums, std::span<const double> numbers) {
 }
 
 std::string legend() {
-  std::string out = "<p class=\"legend\">tokens of an expert / mean of all: 0 ";
+  std::string out = "<p class=\"legend\">tokens of an expert / mean of all: <span>0 ";
   for (int level = -kLevels; level <= kLevels; level += 2)
     out +=
         fmt::format("<svg viewBox=\"0 0 12 12\" width=\"12\" height=\"12\"><rect width=\"12\" height=\"12\" {}/></svg>",
                     colour_of(level));
-  return out + " 2 and more; the middle is balance</p>\n";
+  return out + " 2 and more</span> the middle is balance</p>\n";
 }
 
 }  // namespace
