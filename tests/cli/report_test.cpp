@@ -21,8 +21,8 @@ class Reports : public RankRuns {
 TEST_F(Reports, AreWrittenAtTheEndAndTheSameMadeAnew) {
   done(train("out", {"--max_steps=4", "--per_device_train_batch_size=4", "--eval_steps=2"}));
   const std::string html = page("out/report.html");
-  for (const char* part :
-       {"<h1>out</h1>", "all 4 steps", "max_steps: 4", "<h3>Learning rate</h3>", "> evaluation<", "parameters", "began"})
+  for (const char* part : {"<h1>out</h1>", "all 4 steps", "max_steps: 4", "<h3>Learning rate</h3>", "> evaluation<",
+                           "parameters", "began"})
     expect_part(html, part);
   fs::remove(path("out/report.html"));
   const Outcome outcome = done({"report", "out"});
