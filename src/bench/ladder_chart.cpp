@@ -8,6 +8,7 @@
 
 #include "bench/ladder.h"
 #include "metrics/format_numbers.h"
+#include "report/svg.h"
 
 namespace mixtune {
 
@@ -29,42 +30,22 @@ svg { color-scheme: light dark; font: 13px system-ui, sans-serif }
 </style>
 )";
 
-// As XML holds it between tags: ASCII, whatever the text was.
-std::string xml_text(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '&')
-      out += "&amp;";
-    else if (c == '<')
-      out += "&lt;";
-    else if (c == '>')
-      out += "&gt;";
-    else
-      out += c >= ' ' && c <= '~' ? c : '?';
-  }
-  return out;
-}
-
-struct Place {
-  int x, y;
-};
-
-std::string text_at(Place place, std::string_view style, std::string_view text) {
-  return fmt::format("<text x=\"{}\" y=\"{}\" class=\"{}\">{}</text>\n", place.x, place.y, style, xml_text(text));
+SvgPoint at(int x, int y) {
+  return {static_cast<double>(x), static_cast<double>(y)};
 }
 
 // `y`: of the row's top. `most`: the tokens a second of the longest bar.
 std::string draw_row(const LadderRow& row, int y, double most) {
   const int baseline = y + kBarHeight / 2 + 5;
-  std::string out = text_at({kBarsAt - 10, baseline}, "name text", row.name);
+  std::string out = text_at(at(kBarsAt - 10, baseline), "name text", row.name);
   if (!row.skipped.empty())
     return out + fmt::format("<g><title>{}</title>\n{}</g>\n", xml_text(row.skipped),
-                             text_at({kBarsAt, baseline}, "faint", "skipped"));
+                             text_at(at(kBarsAt, baseline), "faint", "skipped"));
   const int length = std::max(1, static_cast<int>(kLongestBar * (row.rates.tokens_per_second / most)));
   out += fmt::format(
       "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" rx=\"2\" class=\"bar{}\"><title>{:.2f} ms</title></rect>\n",
       kBarsAt, y, length, kBarHeight, row.versions.empty() ? "" : " peer", row.milliseconds);
-  return out + text_at({kBarsAt + length + 8, baseline}, "text",
+  return out + text_at(at(kBarsAt + length + 8, baseline), "text",
                        fmt::format("{} tokens/s, {:.2f}x", grouped(row.rates.tokens_per_second), row.speed_up));
 }
 
@@ -95,11 +76,11 @@ std::string print_svg(const LadderBench& bench, const LadderResult& result) {
       kWidth, height, xml_text(title));
   out += kStyle;
   out += fmt::format("<rect width=\"{}\" height=\"{}\" class=\"ground\"/>\n", kWidth, height);
-  out += text_at({kMargin, 30}, "title text", title);
-  out += text_at({kMargin, 52}, "faint", describe_work(bench.step));
+  out += text_at(at(kMargin, 30), "title text", title);
+  out += text_at(at(kMargin, 52), "faint", describe_work(bench.step));
   for (int i = 0; i < rows; ++i) out += draw_row(result.rows[i], kRowsAt + i * kRowHeight, most);
   for (size_t i = 0; i < notes.size(); ++i)
-    out += text_at({kMargin, notes_at + static_cast<int>(i) * kLineHeight}, "faint", notes[i]);
+    out += text_at(at(kMargin, notes_at + static_cast<int>(i) * kLineHeight), "faint", notes[i]);
   return out + "</svg>\n";
 }
 

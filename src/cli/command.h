@@ -32,6 +32,7 @@ Command add_init(CLI::App& program);
 Command add_export(CLI::App& program);
 Command add_diff(CLI::App& program);
 Command add_inspect(CLI::App& program);
+Command add_report(CLI::App& program);
 Command add_version(CLI::App& program);
 
 }  // namespace mixtune

@@ -26,9 +26,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kCheckpoint = "checkpoint-";
-constexpr const char *kMetrics = "metrics.jsonl", *kConfig = "config.resolved.yaml", *kTrace = "trace.json",
-                     *kSave = "SAVE", *kEvents = "runs";
-constexpr std::array kFiles = {kLatestFile, kBestFile, kMetrics, kConfig, kTrace};
+constexpr const char *kTrace = "trace.json", *kSave = "SAVE", *kEvents = "runs";
+constexpr std::array kFiles = {kLatestFile,      kBestFile,   kMetricsFile, kResolvedFile,
+                               kEnvironmentFile, kReportFile, kTrace};
 
 // Checks that the nearest existing folder on the way to `path` can be written.
 void check_place(const std::string& path) {
@@ -66,7 +66,7 @@ std::string result_in(const std::string& path) {
     return fs::exists(fs::file_status(kind(name)));
   };
   const bool recorded_nothing =
-      kind(kMetrics) == fs::file_type::regular && fs::file_size(path + "/" + kMetrics, error) == 0;
+      kind(kMetricsFile) == fs::file_type::regular && fs::file_size(path + "/" + kMetricsFile, error) == 0;
   if (const std::vector<int64_t> steps = checkpoint_steps(path); !steps.empty()) return checkpoint_name(steps.back());
   for (const char* name : {kLatestFile, kBestFile})
     if (is_there(name)) return name;
@@ -208,7 +208,7 @@ void OutputFolder::go_on(int64_t after) {
 }
 
 std::string OutputFolder::metrics_path() const {
-  return file(kMetrics);
+  return file(kMetricsFile);
 }
 
 std::string OutputFolder::trace_path() const {
@@ -224,7 +224,11 @@ std::string OutputFolder::checkpoint_path(int64_t step) const {
 }
 
 void OutputFolder::write_config(std::string_view text) const {
-  write_whole_file(file(kConfig), text, request_.resumes ? Existing::kReplaced : Existing::kRefused);
+  write_whole_file(file(kResolvedFile), text, request_.resumes ? Existing::kReplaced : Existing::kRefused);
+}
+
+void OutputFolder::write_environment(std::string_view text) const {
+  write_whole_file(file(kEnvironmentFile), text, request_.resumes ? Existing::kReplaced : Existing::kRefused);
 }
 
 uint64_t OutputFolder::bytes_to_fill() const {

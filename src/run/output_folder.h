@@ -1,7 +1,7 @@
 // OutputFolder: a run's output_dir, used by one run at a time. It alone knows the names there: checkpoint-N folders,
-// `latest` and `best` (one line: the name of the newest, of the best), metrics.jsonl, config.resolved.yaml, trace.json,
-// .lock and, in `runs`, mixtune's own event files. Nothing else is ever removed, and none of these is replaced unless
-// `overwrite` says so.
+// `latest` and `best` (one line: the name of the newest, of the best), metrics.jsonl, config.resolved.yaml,
+// environment.json, report.html, trace.json, .lock and, in `runs`, mixtune's own event files. Nothing else is ever
+// removed, and none of these is replaced unless `overwrite` says so.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,10 @@
 #include "run/folder_claim.h"
 
 namespace mixtune {
+
+// Names that others read or write there too.
+constexpr const char *kMetricsFile = "metrics.jsonl", *kResolvedFile = "config.resolved.yaml",
+                     *kEnvironmentFile = "environment.json", *kReportFile = "report.html";
 
 struct OutputRequest {
   std::string path;
@@ -60,6 +64,7 @@ class OutputFolder {
   void end_save_wanted() const;
 
   void write_config(std::string_view text) const;
+  void write_environment(std::string_view text) const;
   // Makes `latest` name the checkpoint of `step`, once the checkpoint is on the disk.
   void write_latest(int64_t step) const;
   // After write_latest, with the evaluation of that step: makes `best` name the best of all checkpoints that are there.

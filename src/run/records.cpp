@@ -4,21 +4,20 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <string_view>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json_value.h"
+#include "base/lines.h"
 
 namespace mixtune {
 
 namespace {
-
-constexpr uint64_t kPiece = 1 << 20;
 
 // The step of a record; -1 where it is none.
 int64_t step_of(std::string_view line) {
@@ -30,20 +29,10 @@ int64_t step_of(std::string_view line) {
 
 // The size of the file up to the last whole record of `last` or an earlier step.
 uint64_t size_up_to(const InputFile& file, int64_t last) {
-  uint64_t kept = 0, begin = 0;  // `begin`: of the line that `line` begins
-  std::string line;
-  for (uint64_t done = 0; done < file.size(); done += kPiece) {
-    const std::string piece = file.read(done, std::min(kPiece, file.size() - done));
-    for (size_t at = 0; at < piece.size();) {
-      const size_t end = std::min(piece.find('\n', at), piece.size());
-      line.append(piece, at, end - at);
-      at = end + 1;
-      if (end == piece.size()) break;
-      begin += line.size() + 1;
-      if (const int64_t step = step_of(line); step >= 0 && step <= last) kept = begin;
-      line.clear();
-    }
-  }
+  LineReader lines(file, kLongestRecord);
+  uint64_t kept = 0;
+  while (const std::optional<Line> line = lines.next())
+    if (const int64_t step = line->is_whole ? step_of(line->text) : -1; step >= 0 && step <= last) kept = line->end;
   return kept;
 }
 

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "metrics/metric_sink.h"
+#include "metrics/watchdog.h"
 #include "run/manifest.h"
-#include "train/watchdog.h"
 
 namespace mixtune {
 

@@ -15,6 +15,8 @@
 #include "metrics/console_sink.h"
 #include "metrics/jsonl_sink.h"
 #include "metrics/tensorboard_sink.h"
+#include "report/report.h"
+#include "run/environment.h"
 #include "run/resume.h"
 #include "run/shared_folder.h"
 #include "train/run_inputs.h"
@@ -125,6 +127,11 @@ void Trainer::open_output() {
   if (config_.output.report_to == ReportTo::kTensorBoard)
     sinks_.push_back(std::make_unique<TensorBoardSink>(output_->new_event_path(), first_step_));
   output_->write_config(resolved_config(config_, router_coefficient_, data_));
+  const RankGrid& grid = instance_.ranks().grid;
+  output_->write_environment(print_environment({.device = describe(options_),
+                                                .layout = grid.world > 1 ? grid.str() : "",
+                                                .parameters = instance_.state().layout().all_elements(),
+                                                .first_step = first_step_}));
   sinks_.push_back(std::make_unique<ConsoleSink>(stdout, stdout_options(config_.output.logging_steps)));
   announce();
 }
@@ -347,6 +354,14 @@ void Trainer::report(const StepRecord& record) {
 
 void Trainer::finish_records() {
   for (const auto& sink : sinks_) sink->finish();
+  if (output_) report_run();
+}
+
+// What a run has trained is worth more than its report.
+void Trainer::report_run() const try {
+  log_info("{} shows the run", printable_path(write_report(output_->path())));
+} catch (const Error& error) {
+  log_warning("{}; the run has no report", error.what());
 }
 
 void Trainer::finish() {

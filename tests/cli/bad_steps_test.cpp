@@ -119,6 +119,7 @@ TEST_P(BadSteps, OnOneRankEndBothAndSaveNothing) {
   const size_t first = outcome.err.find(message);
   ASSERT_NE(first, outcome.err.npos) << outcome.err;
   EXPECT_EQ(outcome.err.find(message, first + 1), outcome.err.npos) << "said twice: " << outcome.err;
+  expect_part(read(path("out/report.html")), fmt::format("step {}: the loss or the gradient norm is not", bad_step));
   if (bad_step == 1)
     EXPECT_EQ(saved(), std::vector<std::string>{});
   else

@@ -191,13 +191,18 @@ void make_run(const fs::path& folder) {
   fs::copy(kSource / "examples/quickstart/pretrained", folder / "checkpoint-100", fs::copy_options::recursive);
   write(folder / "checkpoint-100/manifest.json", R"({"format": 1, "step": 100, "files": {}})");
   write(folder / "latest", "checkpoint-100\n");
+  write(folder / "metrics.jsonl", R"({"step": 100, "total_steps": 100, "loss": 2.5, "lm_loss": 2.5})"
+                                  "\n");
 }
 
 // Makes what `shown` reads, and nothing that it writes.
 void prepare(const fs::path& work, const Shown& shown) {
   fs::create_symlink(kSource / "examples", work / "examples");
-  std::string text = std::regex_replace(shown.command, std::regex("--(output|json|output_dir|write-good)[ =]\\S+"), "");
+  std::string text =
+      std::regex_replace(shown.command, std::regex("--(output|out|json|output_dir|write-good)[ =]\\S+"), "");
   if (std::regex_search(text, std::regex("\\sout/run1(\\s|$)"))) make_run(work / "out/run1");
+  for (const char* run : {"out", "out/run2"})
+    if (std::regex_search(text, std::regex(fmt::format("\\s{}(\\s|$)", run)))) make_run(work / run);
   if (std::smatch match; std::regex_search(text, match, std::regex("\\s(\\w+\\.yaml)"))) {
     const auto config = shown.configs.find(match[1]);
     write(work / match[1].str(), config == shown.configs.end() ? kConfig : config->second);
@@ -303,9 +308,9 @@ TEST_P(HelpOf, EndsWithExamplesThatRun) {
   EXPECT_GE(count, 2);
 }
 
-constexpr std::array kCommands = {"train",      "evaluate",     "generate",      "preprocess", "init",
-                                  "export",     "inspect",      "diff",          "estimate",   "bench",
-                                  "bench step", "bench ladder", "bench kernels", "bench save", "bench load"};
+constexpr std::array kCommands = {"train",        "evaluate",      "generate",   "preprocess", "init",  "export",
+                                  "inspect",      "diff",          "report",     "estimate",   "bench", "bench step",
+                                  "bench ladder", "bench kernels", "bench save", "bench load"};
 
 std::string name_of_help(const testing::TestParamInfo<const char*>& info) {
   return std::regex_replace(info.param, std::regex(" "), "_");

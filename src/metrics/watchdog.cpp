@@ -1,4 +1,4 @@
-#include "train/watchdog.h"
+#include "metrics/watchdog.h"
 
 #include <fmt/format.h>
 
