@@ -10,11 +10,7 @@ constexpr int64_t kAll = 0;  // of ScaleBlocks
 
 class RoundingRecipe : public PlainRecipe {
  public:
-  explicit RoundingRecipe(const RecipeOptions& options)
-      : scaling_(*options.eight_bit),
-        rule_(scaling_ == EightBitScaling::kMx ? ScaleRule::kMx
-              : options.power_of_two_scales    ? ScaleRule::kPowerOfTwo
-                                               : ScaleRule::kFp32) {}
+  explicit RoundingRecipe(const RecipeOptions& options) : scaling_(*options.eight_bit), rule_(scale_rule(options)) {}
 
  protected:
   void multiply(Ctx& ctx, const Product& product) const override {

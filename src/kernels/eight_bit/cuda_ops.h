@@ -16,6 +16,7 @@ void coded_wgrad(Ctx& ctx, const CodedWgrad& args);
 // Fills `codes` with codes of random signs, mantissas and the smaller exponents, for measurements.
 void fill_codes(Ctx& ctx, const Tensor& codes, uint64_t key);
 void quantise(Ctx& ctx, const Quantise& args);
+void quantise_mx(Ctx& ctx, const Quantise& args);
 // amax: of each matrix, int32 scratch where its elements share a scale; otherwise empty.
 void round_operand(Ctx& ctx, const RoundOperand& args, const Tensor& amax);
 

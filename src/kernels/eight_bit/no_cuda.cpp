@@ -22,6 +22,9 @@ void fill_codes(Ctx&, const Tensor&, uint64_t) {
 void quantise(Ctx&, const Quantise&) {
   no_cuda();
 }
+void quantise_mx(Ctx&, const Quantise&) {
+  no_cuda();
+}
 void round_operand(Ctx&, const RoundOperand&, const Tensor&) {
   no_cuda();
 }
