@@ -21,6 +21,7 @@ size_t dtype_size(DType dtype) {
       return 2;
     case DType::kU8:
     case DType::kF8E4M3:
+    case DType::kF8E8M0:
       return 1;
   }
   MT_CHECK(false);
@@ -44,6 +45,8 @@ std::string_view dtype_name(DType dtype) {
       return "uint8";
     case DType::kF8E4M3:
       return "e4m3";
+    case DType::kF8E8M0:
+      return "e8m0";
   }
   MT_CHECK(false);
 }
@@ -66,6 +69,10 @@ float to_float(E4M3 x) {
   const float steps = static_cast<float>(exponent == 0 ? mantissa : mantissa + 8);
   const float magnitude = std::ldexp(steps, std::max(exponent, 1) - 10);
   return (x.bits & 0x80) != 0 ? -magnitude : magnitude;
+}
+
+float to_float(E8M0 x) {
+  return x.bits == 0xFF ? std::numeric_limits<float>::quiet_NaN() : std::ldexp(1.0f, x.bits - 127);
 }
 
 }  // namespace mixtune

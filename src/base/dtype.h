@@ -9,7 +9,7 @@
 
 namespace mixtune {
 
-enum class DType : uint8_t { kF64, kF32, kBF16, kF16, kI64, kI32, kU8, kF8E4M3 };
+enum class DType : uint8_t { kF64, kF32, kBF16, kF16, kI64, kI32, kU8, kF8E4M3, kF8E8M0 };
 
 size_t dtype_size(DType dtype);
 std::string_view dtype_name(DType dtype);  // "fp32", "bf16", ...
@@ -34,12 +34,18 @@ struct E4M3 {
   uint8_t bits;
 };
 
+// An MX block's scale, 2^(bits - 127); of 255, NaN.
+struct E8M0 {
+  uint8_t bits;
+};
+
 inline float to_float(BF16 x) {
   return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16);
 }
 
 float to_float(F16 x);
 float to_float(E4M3 x);
+float to_float(E8M0 x);
 
 // Rounds to nearest, ties to even; a NaN stays a NaN.
 inline BF16 to_bf16(float x) {
@@ -90,6 +96,10 @@ struct DTypeOf<uint8_t> {
 template <>
 struct DTypeOf<E4M3> {
   static constexpr DType value = DType::kF8E4M3;
+};
+template <>
+struct DTypeOf<E8M0> {
+  static constexpr DType value = DType::kF8E8M0;
 };
 
 }  // namespace mixtune

@@ -1,4 +1,5 @@
-// Products of codes, by coded_gemm.h; and the experts' SwiGLU, which writes the codes that the next products read.
+// Products of codes, by coded_gemm.h; and the experts' SwiGLU, which writes the codes that the next products read. Of
+// which kind codes are, follows from the rule of their scales.
 #include <fmt/format.h>
 
 #include <map>
@@ -35,8 +36,7 @@ struct KeptCodes {
 class CodedRecipe : public Recipe {
  public:
   explicit CodedRecipe(const RecipeOptions& options)
-      : scale_(options.power_of_two_scales ? ScaleRule::kPowerOfTwo : ScaleRule::kFp32),
-        rounding_(make_rounding_recipe(options)) {}
+      : scale_(scale_rule(options)), rounding_(make_rounding_recipe(options)) {}
 
   void keep(std::span<const Weight> weights, bool training) override {
     const auto take_all = [&](const auto& take) {
@@ -51,12 +51,13 @@ class CodedRecipe : public Recipe {
     kept_memory_ = std::make_unique<Arena>("weights in 8 bits", device, bytes);
     take_all([&](const Weight& weight, const WeightRows& rows) {
       KeptCodes& kept = kept_[weight.param];
-      const auto allocate = [&](const CodesShape& shape) {
+      const auto allocate = [&](CodesForm form) {
+        const CodesShape shape = codes_shape(form, of(rows));
         return Codes{kept_memory_->allocate("codes", shape.codes, DType::kF8E4M3),
-                     kept_memory_->allocate("scales", {shape.scales}, DType::kF32)};
+                     kept_memory_->allocate("scales", {shape.scales}, shape.scale)};
       };
-      kept.squares = allocate(squares_shape(rows.matrix().shape));
-      if (training) kept.turned = allocate(turned_shape(rows.matrix().shape, rows.groups().groups));
+      kept.squares = allocate(CodesForm::kSquares);
+      if (training) kept.turned = allocate(CodesForm::kTurned);
     });
   }
   size_t kept_bytes() const override { return kept_memory_ ? kept_memory_->used() : 0; }
@@ -148,9 +149,22 @@ class CodedRecipe : public Recipe {
     return fits(gate_up_weight) && gate_up_weight[1] % (2 * kScaleBlock) == 0;
   }
 
-  static size_t kept_bytes_of(const WeightRows& rows, bool training) {
-    const Shape& shape = rows.matrix().shape;
-    return squares_shape(shape).bytes() + (training ? turned_shape(shape, rows.groups().groups).bytes() : 0);
+  CodesOfMatrix of(const WeightRows& rows) const {
+    return {.matrix = rows.matrix().shape, .groups = rows.groups().groups, .scale = scale_};
+  }
+  Codes push_rows(Ctx& ctx, const Shape& matrix) const {
+    return push_codes(ctx, CodesForm::kRows, {.matrix = matrix, .scale = scale_});
+  }
+  Codes push_columns(Ctx& ctx, const Shape& matrix) const {
+    return push_codes(ctx, CodesForm::kColumns, {.matrix = matrix, .scale = scale_});
+  }
+  Codes push_turned(Ctx& ctx, const Shape& matrix, int64_t groups) const {
+    return push_codes(ctx, CodesForm::kTurned, {.matrix = matrix, .groups = groups, .scale = scale_});
+  }
+
+  size_t kept_bytes_of(const WeightRows& rows, bool training) const {
+    return codes_shape(CodesForm::kSquares, of(rows)).bytes() +
+           (training ? codes_shape(CodesForm::kTurned, of(rows)).bytes() : 0);
   }
 
   static void check_room(Device device, size_t bytes, bool training) {
@@ -186,9 +200,9 @@ class CodedRecipe : public Recipe {
       const WeightRows rows(weight.values);
       KeptCodes made;
       if (forward)
-        made.squares = push_squares(ctx, rows.matrix().shape);
+        made.squares = push_codes(ctx, CodesForm::kSquares, of(rows));
       else
-        made.turned = push_turned(ctx, rows.matrix().shape, rows.groups().groups);
+        made.turned = push_codes(ctx, CodesForm::kTurned, of(rows));
       quantise_weight(ctx, weight, made);
       product.weight = forward ? made.squares : made.turned;
     }

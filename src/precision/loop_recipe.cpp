@@ -85,9 +85,12 @@ class LoopRecipe : public Recipe {
     if (!all.codes) return {.values = all.values.slice(begin, rows), .codes = {}};
     const Tensor codes = all.codes.codes;
     const int64_t columns = codes.shape[0];
+    const auto scales_at = [&](int64_t row) {
+      return scales_begin(all.codes.scales.dtype, CodesForm::kColumns, {.begin = row, .columns = columns});
+    };
     return {.values = {},
             .codes = {.codes = codes.view({codes.shape[1], columns}).slice(begin, rows).view({columns, rows}),
-                      .scales = all.codes.scales.slice(begin / kScaleBlock * columns, rows / kScaleBlock * columns)}};
+                      .scales = all.codes.scales.slice(scales_at(begin), scales_at(begin + rows) - scales_at(begin))}};
   }
 
   // Calls run(expert, its first row, its rows and gap, the expert as the only group of those rows). Returns the end of

@@ -29,9 +29,7 @@ EightBits operand_bits(const RecipeOptions& options, ProductKind kind, OperandSi
   const bool gradient = side == OperandSide::kLeft && kind != ProductKind::kForward;
   return {.format = scaling == EightBitScaling::kTensor && gradient ? kE5M2 : kE4M3,
           .blocks = blocks_of(scaling, kind, side),
-          .scale = scaling == EightBitScaling::kMx ? ScaleRule::kMx
-                   : options.power_of_two_scales   ? ScaleRule::kPowerOfTwo
-                                                   : ScaleRule::kFp32};
+          .scale = scale_rule(options)};
 }
 
 }  // namespace mixtune

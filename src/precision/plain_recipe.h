@@ -38,8 +38,8 @@ std::unique_ptr<Recipe> make_loop_recipe(std::unique_ptr<Recipe> recipe);
 // options.eight_bit is there. Operands are rounded to 8 bits and multiplied as what they then are: the definition,
 // which every device computes.
 std::unique_ptr<Recipe> make_rounding_recipe(const RecipeOptions& options);
-// The same but for the order of sums, for kBlock: multiplies codes where all sizes are multiples of the scale blocks',
-// otherwise rounds too.
+// The same but for the order of sums, for kBlock and kMx: multiplies codes where all sizes are multiples of
+// kScaleBlock, otherwise rounds too.
 std::unique_ptr<Recipe> make_coded_recipe(const RecipeOptions& options);
 
 // Does what `recipe` does, which options.eight_bit are of, and tallies its operands where that is asked for.

@@ -140,8 +140,11 @@ struct RecipeOptions {
   ExpertsImplementation experts = ExpertsImplementation::kGrouped;  // loop: one after the other; the same numbers
   std::optional<EightBitScaling> eight_bit = {};                    // none: in the dtype of the operands
   bool power_of_two_scales = true;                                  // kMx has no others
-  bool multiplies_codes = false;  // the device has products of codes (coded_gemm.h), for kBlock
+  bool multiplies_codes = false;  // where the device has products of such codes (coded_gemm.h); not for kTensor
 };
+
+// By which rule the scales of options.eight_bit are taken.
+ScaleRule scale_rule(const RecipeOptions& options);
 
 std::unique_ptr<Recipe> make_recipe(const RecipeOptions& options = {});
 

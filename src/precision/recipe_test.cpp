@@ -313,22 +313,24 @@ TEST_P(RecipeTest, ExpertsWithoutRows) {
   }
 }
 
+class CodesTest : public testing::TestWithParam<EightBitScaling> {};
+
 // Experts of whose weights only the gate-up's fits in whole blocks are rounded throughout: what is computed again has
 // the bits of forward (Experts::run compares).
-TEST(Codes, OfExpertsAllOrNone) {
+TEST_P(CodesTest, OfExpertsAllOrNone) {
   TestCtx ctx;
   Experts experts(256, 192), rounded(256, 192);
-  experts.run(ctx, *make_recipe({.eight_bit = EightBitScaling::kBlock, .multiplies_codes = true}));
-  rounded.run(ctx, *make_recipe({.eight_bit = EightBitScaling::kBlock}));
+  experts.run(ctx, *make_recipe({.eight_bit = GetParam(), .multiplies_codes = true}));
+  rounded.run(ctx, *make_recipe({.eight_bit = GetParam()}));
   experts.expect_same_rows(experts.y, rounded.y);
 }
 
 // What is kept of a weight is that of its version: made once, in either direction, and anew for another version.
-TEST(KeptCodes, AreOfTheirVersion) {
+TEST_P(CodesTest, KeptAreOfTheirVersion) {
   TestCtx ctx;
   constexpr int64_t kSize = 256;
   Matrix x = Matrix::random({kSize, kSize}, "x"), w = Matrix::random({kSize, kSize}, "w"), y({kSize, kSize});
-  const auto recipe = make_recipe({.eight_bit = EightBitScaling::kBlock, .multiplies_codes = true});
+  const auto recipe = make_recipe({.eight_bit = GetParam(), .multiplies_codes = true});
   EXPECT_EQ(recipe->kept_bytes(), 0);
   recipe->keep(std::vector{Recipe::Weight{w.tensor(), 3, 0}}, true);
   EXPECT_GE(recipe->kept_bytes(), 2 * kSize * kSize);
@@ -352,8 +354,26 @@ TEST(KeptCodes, AreOfTheirVersion) {
   EXPECT_EQ(forward({w.tensor(), 3, 2}), after);
 }
 
+// Codes have rounded operands' numbers: in fp64 only sums differ, of every kind of product, with groups of odd counts
+// and none.
+TEST_P(CodesTest, MultiplyWhatRoundingDoes) {
+  TestCtx ctx;
+  Experts codes(384, 256, {77, 0, 128, 3}, 768), rounded(384, 256, {77, 0, 128, 3}, 768);
+  codes.run(ctx, *make_recipe({.eight_bit = GetParam(), .multiplies_codes = true}));
+  rounded.run(ctx, *make_recipe({.eight_bit = GetParam()}));
+  for (const auto of : {&Experts::ddown, &Experts::dgate_up_weight}) expect_same(codes.*of, rounded.*of, "weights");
+  for (const auto of : {&Experts::y, &Experts::dx})
+    for (int64_t e = 0; e < codes.experts; ++e)
+      if (codes.count[e] > 0)
+        expect_same(rows_of(codes.*of, codes.begin[e], codes.count[e]),
+                    rows_of(rounded.*of, codes.begin[e], codes.count[e]), "rows");
+}
+
+INSTANTIATE_TEST_SUITE_P(Codes, CodesTest, testing::Values(EightBitScaling::kBlock, EightBitScaling::kMx));
+
 INSTANTIATE_TEST_SUITE_P(Recipes, RecipeTest,
                          testing::Values(Numerics{"Plain", std::nullopt}, Numerics{"Mx", EightBitScaling::kMx},
+                                         Numerics{"MxCodes", EightBitScaling::kMx, true, true},
                                          Numerics{"Block", EightBitScaling::kBlock},
                                          Numerics{"BlockFp32Scales", EightBitScaling::kBlock, false},
                                          Numerics{"BlockCodes", EightBitScaling::kBlock, true, true},

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/cache_folder.h"
+#include "kernels/eight_bit/coded_gemm.h"
 
 namespace mixtune {
 
@@ -56,24 +57,10 @@ void check_eight_bit_keys(const Config& config) {
            "is for precision: fp8; the scales of mxfp8 are powers of two by definition", "remove it");
 }
 
-// The GPUs whose products of codes mixtune knows: Hopper's.
-constexpr int kHopper = 90;
-
-bool multiplies_codes(Device device) {
-  return device.type == DeviceType::kMeta ||
-         (device.type == DeviceType::kCuda && gpu_info(device.index).compute_capability == kHopper);
-}
-
-RecipeOptions recipe_options(const Config& config, Device device) {
-  const ComputeSettings& compute = config.compute;
-  RecipeOptions options = {.experts = compute.experts_implementation,
-                           .power_of_two_scales = compute.fp8_power_of_two_scales,
-                           .multiplies_codes = is_eight_bit(compute) && multiplies_codes(device)};
-  if (compute.precision == Precision::kMxfp8)
-    options.eight_bit = EightBitScaling::kMx;
-  else if (compute.precision == Precision::kFp8)
-    options.eight_bit = compute.fp8_scaling == Fp8Scaling::kBlock ? EightBitScaling::kBlock : EightBitScaling::kTensor;
-  return options;
+int compute_capability(Device device) {
+  constexpr int kHopper = 90, kNone = 0;
+  if (device.type == DeviceType::kMeta) return kHopper;  // a plan supposes it
+  return device.type == DeviceType::kCuda ? gpu_info(device.index).compute_capability : kNone;
 }
 
 std::string_view name_of(EightBitScaling scaling) {
@@ -100,9 +87,8 @@ std::string describe_types(const InstanceOptions& options) {
 std::string describe_products(const InstanceOptions& options) {
   const RecipeOptions& recipe = options.recipe;
   if (!recipe.eight_bit) return "";
-  const bool codes = recipe.multiplies_codes && recipe.eight_bit == EightBitScaling::kBlock;
   return fmt::format("; {}{}", name_of(*recipe.eight_bit),
-                     codes ? "" : fmt::format(", emulated in {}", dtype_name(options.types.weights)));
+                     recipe.multiplies_codes ? "" : fmt::format(", emulated in {}", dtype_name(options.types.weights)));
 }
 
 // A training on `device`; kMeta stands for a GPU.
@@ -114,7 +100,7 @@ InstanceOptions options_on(const Config& config, Device device, const Ranks& ran
   InstanceOptions options = {.device = device,
                              .purpose = State::Purpose::kTraining,
                              .recompute = compute.recompute,
-                             .recipe = recipe_options(config, device),
+                             .recipe = recipe_options(config, compute_capability(device)),
                              .gpu = {.deterministic = config.machine.deterministic, .plan_cache = cache_folder()}};
   options.ranks = &ranks;
   options.zero_stage = static_cast<int>(config.parallel.zero_stage);
@@ -142,6 +128,19 @@ Device device_of(const Config& config, const Ranks& ranks) {
   return ranks.device ? *ranks.device : choose_device(config.machine.device);
 }
 
+RecipeOptions recipe_options(const Config& config, int compute_capability) {
+  const ComputeSettings& compute = config.compute;
+  RecipeOptions options = {.experts = compute.experts_implementation,
+                           .power_of_two_scales = compute.fp8_power_of_two_scales};
+  if (compute.precision == Precision::kMxfp8)
+    options.eight_bit = EightBitScaling::kMx;
+  else if (compute.precision == Precision::kFp8)
+    options.eight_bit = compute.fp8_scaling == Fp8Scaling::kBlock ? EightBitScaling::kBlock : EightBitScaling::kTensor;
+  options.multiplies_codes = options.eight_bit && options.eight_bit != EightBitScaling::kTensor &&
+                             has_coded_products(compute_capability, scale_rule(options));
+  return options;
+}
+
 Freeze freeze_of(const Config& config) {
   return {config.optimizer.freeze, config.where("freeze")};
 }
@@ -167,6 +166,12 @@ InstanceOptions instance_options(const Config& config, State::Purpose purpose, c
     ranks.advance();
   };
   return options;
+}
+
+std::string untried(const RecipeOptions& recipe) {
+  if (!recipe.multiplies_codes || recipe.eight_bit != EightBitScaling::kMx) return "";
+  return "mixtune's products of mxfp8 codes were never run on a Blackwell GPU, as this one is: hold the first losses "
+         "against those of precision: bf16, and please report what you see";
 }
 
 std::string describe(const InstanceOptions& options) {

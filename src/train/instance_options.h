@@ -15,6 +15,12 @@ Device device_of(const Config& config, const Ranks& ranks);
 
 Freeze freeze_of(const Config& config);
 
+// How products run on a GPU of this compute capability (Hopper's: 90); on the CPU, 0.
+RecipeOptions recipe_options(const Config& config, int compute_capability);
+
+// What of that no GPU has run yet, as a warning; empty: nothing.
+std::string untried(const RecipeOptions& recipe);
+
 // The options of a run. Throws UserError where the keys do not fit each other, the build or the machine. Touches no GPU
 // but to count them. `ranks` outlive the instance.
 InstanceOptions instance_options(const Config& config, State::Purpose purpose, const Ranks& ranks = single_rank());

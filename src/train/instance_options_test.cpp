@@ -80,9 +80,28 @@ TEST(InstanceOptions, EightBitProductsOnAGpu) {
                               "run.yaml"));
     EXPECT_EQ(plain.types, (StateTypes{.weights = DType::kBF16, .masters = true})) << precision;
     EXPECT_EQ(narrow.types, (StateTypes{.weights = DType::kBF16, .moments = DType::kBF16})) << precision;
-    EXPECT_TRUE(plain.recipe.multiplies_codes) << precision;
+    EXPECT_EQ(plain.recipe.multiplies_codes, precision == "fp8");
   }
   EXPECT_FALSE(planned_options(parse_config("precision: bf16\n", "run.yaml")).recipe.multiplies_codes);
+}
+
+// Products of codes by block are Hopper's alone, those of MX Blackwell's; all else is emulated.
+TEST(InstanceOptions, ProductsOfCodesAreThoseOfTheDevice) {
+  const auto recipe = [](const std::string& text, int compute_capability) {
+    return recipe_options(parse_config(text, "run.yaml"), compute_capability);
+  };
+  for (const int gpu : {0, 80, 86, 89, 90, 100, 103, 110, 120, 121, 130}) {
+    const bool hopper = gpu == 90, blackwell = gpu >= 100 && gpu < 130;
+    const RecipeOptions mx = recipe("precision: mxfp8\n", gpu);
+    EXPECT_EQ(recipe("precision: fp8\n", gpu).multiplies_codes, hopper) << gpu;
+    EXPECT_EQ(recipe("precision: fp8\nfp8_power_of_two_scales: false\n", gpu).multiplies_codes, hopper) << gpu;
+    EXPECT_EQ(mx.multiplies_codes, blackwell) << gpu;
+    EXPECT_EQ(untried(mx).empty(), !blackwell) << gpu;
+    EXPECT_EQ(untried(recipe("precision: fp8\n", gpu)), "");
+    for (const char* precision : {"precision: fp8\nfp8_scaling: tensor\n", "precision: bf16\n", "precision: fp32\n"})
+      EXPECT_FALSE(recipe(precision, gpu).multiplies_codes) << gpu;
+    EXPECT_EQ(mx.eight_bit, EightBitScaling::kMx);
+  }
 }
 
 TEST(InstanceOptions, KeysOfFp8AreRefusedInOthers) {

@@ -174,6 +174,7 @@ void Trainer::announce() {
   log_info("{} parameters on {}, {} steps{}", instance_.state().layout().all_elements(), describe(options_),
            total_steps_, resumed_ ? fmt::format(", from step {} on", first_step_) : "");
   if (options_.freeze.is_set()) log_info("{}", describe(options_.freeze, instance_.model().config()));
+  if (const std::string warning = untried(options_.recipe); !warning.empty()) log_warning("{}", warning);
   warn_of_frozen_groups(config_, instance_.model().config());
   if (const RankGrid& grid = instance_.ranks().grid; grid.world > 1)
     log_info(

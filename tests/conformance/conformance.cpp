@@ -67,6 +67,8 @@ double element(const void* data, DType dtype, int64_t i) {
       return to_float(static_cast<const BF16*>(data)[i]);
     case DType::kF8E4M3:
       return to_float(static_cast<const E4M3*>(data)[i]);
+    case DType::kF8E8M0:
+      return to_float(static_cast<const E8M0*>(data)[i]);
     case DType::kI64:
       return static_cast<double>(static_cast<const int64_t*>(data)[i]);
     default:

@@ -1,5 +1,6 @@
 // Operands in 8 bits, and products of them. What GPUs write here has the CPU's bits.
 #include <fmt/format.h>
+#include <gtest/gtest.h>
 
 #include <array>
 #include <cmath>
@@ -64,15 +65,16 @@ void quantise_case(Conformance& c, std::vector<int32_t> counts, int64_t tail, in
     Operand codes, scales, alone, scales_alone;
   };
   std::vector<Kind> kinds;
-  const auto add = [&](Codes Quantise::*out, const CodesShape& of) {
-    kinds.push_back({out, c.output("codes", of.codes, DType::kF8E4M3), c.output("scales", {of.scales}, DType::kF32),
+  const auto add = [&](Codes Quantise::*out, CodesForm form) {
+    const CodesShape of = codes_shape(form, {.matrix = shape, .groups = groups.size(), .scale = rule});
+    kinds.push_back({out, c.output("codes", of.codes, DType::kF8E4M3), c.output("scales", {of.scales}, of.scale),
                      c.output("codes_alone", of.codes, DType::kF8E4M3),
-                     c.output("scales_alone", {of.scales}, DType::kF32)});
+                     c.output("scales_alone", {of.scales}, of.scale)});
   };
-  add(&Quantise::rows, rows_shape(shape));
-  add(&Quantise::columns, columns_shape(shape));
-  add(&Quantise::squares, squares_shape(shape));
-  add(&Quantise::turned, turned_shape(shape, groups.size()));
+  add(&Quantise::rows, CodesForm::kRows);
+  add(&Quantise::columns, CodesForm::kColumns);
+  add(&Quantise::squares, CodesForm::kSquares);
+  add(&Quantise::turned, CodesForm::kTurned);
   c.run([&](Ctx& ctx, Side side) {
     Quantise all = {.x = x[side], .groups = groups, .scale = rule};
     for (const Kind& kind : kinds) {
@@ -98,9 +100,17 @@ void expect_coded_product(Conformance& c, const Operand& result) {
 }
 
 // An expert layer's three products of quantised operands, written and, of the weight, added.
-void products_case(Conformance& c, std::vector<int32_t> counts, int64_t tail, int64_t in, int64_t out) {
-  const Groups groups(std::move(counts), tail);
-  const int64_t experts = groups.size();
+struct Products {
+  std::vector<int32_t> counts;
+  int64_t tail, in, out;
+  ScaleRule scale = ScaleRule::kPowerOfTwo;
+};
+
+void products_case(Conformance& c, const Products& of) {
+  if (!has_coded_products(gpu_info(0).compute_capability, of.scale))
+    GTEST_SKIP() << "skipped: not a GPU with products of such codes";
+  const Groups groups(of.counts, of.tail);
+  const int64_t experts = groups.size(), in = of.in, out = of.out;
   const Operand x = c.random("x", {groups.rows(), in}), dy = c.random("dy", {groups.rows(), out}),
                 w = c.random("w", {experts, out, in}, 0.02);
   const Operand y = c.output("y", {groups.rows(), out}), dx = c.output("dx", {groups.rows(), in}),
@@ -109,13 +119,19 @@ void products_case(Conformance& c, std::vector<int32_t> counts, int64_t tail, in
   c.run([&](Ctx& ctx, Side side) {
     const Frame frame(ctx);
     const WeightRows weight(w[side]);
-    const Codes forward = push_squares(ctx, weight.matrix().shape),
-                backward = push_turned(ctx, weight.matrix().shape, experts), x_rows = push_rows(ctx, x[side].shape),
-                x_turned = push_turned(ctx, x[side].shape, experts), dy_rows = push_rows(ctx, dy[side].shape),
-                dy_columns = push_columns(ctx, dy[side].shape);
-    quantise(ctx, {.x = weight.matrix(), .groups = weight.groups(), .squares = forward, .turned = backward});
-    quantise(ctx, {.x = x[side], .groups = groups, .rows = x_rows, .turned = x_turned});
-    quantise(ctx, {.x = dy[side], .groups = groups, .rows = dy_rows, .columns = dy_columns});
+    const auto push = [&](CodesForm form, const Shape& matrix) {
+      return push_codes(ctx, form, {.matrix = matrix, .groups = experts, .scale = of.scale});
+    };
+    const Codes forward = push(CodesForm::kSquares, weight.matrix().shape),
+                backward = push(CodesForm::kTurned, weight.matrix().shape),
+                x_rows = push(CodesForm::kRows, x[side].shape), x_turned = push(CodesForm::kTurned, x[side].shape),
+                dy_rows = push(CodesForm::kRows, dy[side].shape),
+                dy_columns = push(CodesForm::kColumns, dy[side].shape);
+    quantise(
+        ctx,
+        {.x = weight.matrix(), .groups = weight.groups(), .scale = of.scale, .squares = forward, .turned = backward});
+    quantise(ctx, {.x = x[side], .groups = groups, .scale = of.scale, .rows = x_rows, .turned = x_turned});
+    quantise(ctx, {.x = dy[side], .groups = groups, .scale = of.scale, .rows = dy_rows, .columns = dy_columns});
     coded_gemm(ctx, {.x = x_rows, .weight = forward, .y = y[side], .groups = groups});
     const CodedGemm data = {
         .x = dy_rows, .weight = backward, .side = WeightSide::kDataGradient, .y = dx[side], .groups = groups};
@@ -144,18 +160,18 @@ void coded_swiglu_case(Conformance& c, std::vector<int32_t> counts, int64_t tail
   const Operand gate_up = c.random("gate_up", {groups.rows(), 2 * ffn}, 3, 0.5),
                 dact = c.random("dact", {groups.rows(), ffn}, 1, 0.5);
   const Operand weights = c.random("row_weights", {groups.rows()}, DType::kF32, 0.1, 0.5);
-  const auto codes = [&](const char* name, const CodesShape& of) {
-    return CodesPair{c.output(name, of.codes, DType::kF8E4M3), c.output(name, {of.scales}, DType::kF32)};
+  const auto codes = [&](const char* name, CodesForm form, int64_t columns) {
+    const CodesShape of =
+        codes_shape(form, {.matrix = {groups.rows(), columns}, .groups = groups.size(), .scale = rule});
+    return CodesPair{c.output(name, of.codes, DType::kF8E4M3), c.output(name, {of.scales}, of.scale)};
   };
   struct Results {
     CodesPair act_rows, rows, columns, act_turned;
     Operand drow_weights;
   };
   const auto results = [&] {
-    const Shape act = {groups.rows(), ffn}, gate_up_shape = {groups.rows(), 2 * ffn};
-    return Results{codes("act_rows", rows_shape(act)), codes("rows", rows_shape(gate_up_shape)),
-                   codes("columns", columns_shape(gate_up_shape)),
-                   codes("act_turned", turned_shape(act, groups.size())),
+    return Results{codes("act_rows", CodesForm::kRows, ffn), codes("rows", CodesForm::kRows, 2 * ffn),
+                   codes("columns", CodesForm::kColumns, 2 * ffn), codes("act_turned", CodesForm::kTurned, ffn),
                    c.output("drow_weights", {groups.rows()}, DType::kF32)};
   };
   const Results at_once = results(), in_turn = results();
@@ -209,6 +225,7 @@ ConformanceCase bf16_only(std::string op, std::string shape, std::function<void(
 ConformanceCases eight_bit_cases() {
   constexpr auto kTwo = ScaleRule::kPowerOfTwo;
   constexpr auto kFp32 = ScaleRule::kFp32;
+  constexpr auto kMx = ScaleRule::kMx;
   struct Kind {
     const char* name;
     EightBits bits;
@@ -245,7 +262,7 @@ ConformanceCases eight_bit_cases() {
       cases.push_back(
           bf16_only(std::string("round_") + name, "all_values", [=](Conformance& c) { all_values_case(c, bits); }));
   }
-  for (const auto& [name, rule] : {std::pair("", kTwo), {"_fp32", kFp32}}) {
+  for (const auto& [name, rule] : {std::pair("", kTwo), {"_fp32", kFp32}, {"_mx", kMx}}) {
     const std::string op = std::string("quantise") + name;
     cases.push_back(bf16_only(op, "128x128", [=](Conformance& c) { quantise_case(c, {128}, 0, 128, rule); }));
     cases.push_back(bf16_only(op, "1_of_128x256", [=](Conformance& c) { quantise_case(c, {1}, 0, 256, rule); }));
@@ -264,20 +281,20 @@ ConformanceCases eight_bit_cases() {
       quantise_case(c, {512}, 0, 128, rule, [](int64_t i) { return static_cast<uint16_t>(i % 128 * 512 + i / 128); });
     }));
   }
-  for (const auto& [name, rule] : {std::pair("", kTwo), {"_fp32", kFp32}})
+  for (const auto& [name, rule] : {std::pair("", kTwo), {"_fp32", kFp32}, {"_mx", kMx}})
     for (const int64_t ffn : {128, 384, 1792})
       cases.push_back(bf16_only(std::string("coded_swiglu") + name, fmt::format("groups_{}", ffn), [=](Conformance& c) {
         coded_swiglu_case(c, {200, 0, 1, 640, 129}, 256, ffn, rule);
       }));
-  cases.push_back(bf16_only("codes", "128x128x128", [](Conformance& c) { products_case(c, {128}, 0, 128, 128); }));
-  cases.push_back(bf16_only("codes", "groups", [](Conformance& c) {
-    products_case(c, {200, 0, 1, 640, 129}, 256, 384, 640);
-  }));
-  cases.push_back(bf16_only("codes", "dense", [](Conformance& c) { products_case(c, {300}, 128, 1024, 1536); }));
-  cases.push_back(bf16_only("codes", "no_rows", [](Conformance& c) { products_case(c, {0, 5}, 128, 256, 128); }));
-  cases.push_back(bf16_only("codes", "long_sums", [](Conformance& c) {
-    products_case(c, {256, 1300}, 0, 2048, 3584);
-  }));
+  for (const auto& [name, rule] : {std::pair("codes", kTwo), {"codes_mx", kMx}})
+    for (const auto& [shape, products] : {std::pair("128x128x128", Products{{128}, 0, 128, 128}),
+                                          {"groups", Products{{200, 0, 1, 640, 129}, 256, 384, 640}},
+                                          {"dense", Products{{300}, 128, 1024, 1536}},
+                                          {"no_rows", Products{{0, 5}, 128, 256, 128}},
+                                          {"long_sums", Products{{256, 1300}, 0, 2048, 3584}}})
+      cases.push_back(bf16_only(name, shape, [=](Conformance& c) {
+        products_case(c, {products.counts, products.tail, products.in, products.out, rule});
+      }));
   return cases;
 }
 

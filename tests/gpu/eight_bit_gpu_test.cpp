@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "gpu/training.h"
+#include "kernels/eight_bit/coded_gemm.h"
 #include "sameness.h"
 #include "tensor/gpu_test.h"
 
@@ -77,8 +78,10 @@ Distance told(const char* what, const Distance& d) {
   return d;
 }
 
-RecipeOptions by_block(bool codes) {
-  return {.eight_bit = EightBitScaling::kBlock, .multiplies_codes = codes};
+// The kind of which this GPU multiplies codes: Hopper by block, Blackwell MX.
+RecipeOptions by_kind(bool codes) {
+  const bool mx = has_coded_products(gpu_info(kGpu.index).compute_capability, ScaleRule::kMx);
+  return {.eight_bit = mx ? EightBitScaling::kMx : EightBitScaling::kBlock, .multiplies_codes = codes};
 }
 
 // The same training but for the order of sums, and on the CPU for bf16 beside them. A rounding of 8 bits that falls the
@@ -95,7 +98,7 @@ void expect_near(const char* what, const Trained& actual, const Trained& expecte
 class EightBitGpu : public GpuTest {};
 
 TEST_F(EightBitGpu, CodesTrainAsRoundedOperandsDo) {
-  const Trained codes = train(bf16_on_gpu(), by_block(true)), rounded = train(bf16_on_gpu(), by_block(false)),
+  const Trained codes = train(bf16_on_gpu(), by_kind(true)), rounded = train(bf16_on_gpu(), by_kind(false)),
                 bf16 = train(bf16_on_gpu(), {});
   expect_near("codes, rounded", codes, rounded);
   EXPECT_GT(distance(codes, rounded).gradients, 0) << "nothing was multiplied as codes";
@@ -103,7 +106,7 @@ TEST_F(EightBitGpu, CodesTrainAsRoundedOperandsDo) {
 }
 
 TEST_F(EightBitGpu, TrainsAsTheCpuDoes) {
-  expect_near("fp8, CPU", train(bf16_on_gpu(), by_block(true)), train(fp32_on({}), by_block(false)));
+  expect_near("codes, CPU", train(bf16_on_gpu(), by_kind(true)), train(fp32_on({}), by_kind(false)));
   for (const EightBitScaling scaling : {EightBitScaling::kMx, EightBitScaling::kTensor})
     expect_near(scaling == EightBitScaling::kMx ? "mxfp8, CPU" : "fp8 by tensor, CPU",
                 train(bf16_on_gpu(), {.eight_bit = scaling}), train(fp32_on({}), {.eight_bit = scaling}));
@@ -114,7 +117,7 @@ TEST_F(EightBitGpu, CodesOfWeightsAreThoseOfTheLastUpdate) {
   const MixtralConfig config = calm_config();
   InstanceOptions options = bf16_on_gpu();
   options.gpu.deterministic = true;
-  options.recipe = by_block(true);
+  options.recipe = by_kind(true);
   Training training(config, options);
   EXPECT_GT(training.instance().recipe_bytes(), 0);
   const MemoryDocuments documents = random_documents(200, kLongest, config.vocab_size, 5);
@@ -132,9 +135,9 @@ TEST_F(EightBitGpu, CodesOfWeightsAreThoseOfTheLastUpdate) {
 TEST_F(EightBitGpu, LoopGivesTheSameBits) {
   InstanceOptions options = bf16_on_gpu();
   options.gpu.deterministic = true;
-  RecipeOptions loop = by_block(true);
+  RecipeOptions loop = by_kind(true);
   loop.experts = ExpertsImplementation::kLoop;
-  const Trained one_by_one = train(options, loop), grouped = train(options, by_block(true));
+  const Trained one_by_one = train(options, loop), grouped = train(options, by_kind(true));
   EXPECT_EQ(one_by_one.steps, grouped.steps);
   EXPECT_EQ(distance(one_by_one, grouped).gradients, 0);
 }

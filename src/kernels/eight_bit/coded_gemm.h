@@ -1,5 +1,6 @@
-// Matrix products of operands in codes (quantise.h). Sums are fp32, of each 128 products by themselves and then of
-// these times both scales. On Hopper, by cuBLASLt; on the CPU in order.
+// Matrix products of operands in codes (quantise.h), both of one kind. Sums are fp32, of the products that share scales
+// by themselves and then of these times both scales. On a GPU by cuBLASLt, which has kBlockCodes on Hopper and kMxCodes
+// on Blackwell; on the CPU in order.
 #pragma once
 
 #include <array>
@@ -7,6 +8,9 @@
 #include "kernels/eight_bit/quantise.h"
 
 namespace mixtune {
+
+// Whether a GPU has products of codes whose scales are taken by this rule. They were never run on a Blackwell.
+bool has_coded_products(int compute_capability, ScaleRule scale);
 
 // Which way a weight [E, N, K] lies in a product: as it is, for y = x W^T; or turned, for dx = dy W.
 enum class WeightSide { kForward, kDataGradient };

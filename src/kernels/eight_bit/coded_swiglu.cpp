@@ -8,7 +8,7 @@ namespace mixtune {
 
 namespace {
 
-// The CPU's twins: the definition.
+// The CPU's twins: the definition; of MX, a GPU's too.
 void forward_in_turn(Ctx& ctx, const CodedSwigluForward& args) {
   const Tensor act = ctx.stack.push("activation", {args.gate_up.rows(), args.gate_up.shape[1] / 2}, args.gate_up.dtype);
   swiglu_forward(ctx, args.gate_up, args.row_weights, act);
@@ -32,18 +32,22 @@ void backward_in_turn(Ctx& ctx, const CodedSwigluBackward& args) {
   quantise(ctx, {.x = act, .groups = args.groups, .scale = args.scale, .turned = args.act_turned});
 }
 
+bool has_kernel(const Ctx& ctx, ScaleRule scale) {
+  return ctx.like_gpu() && scale != ScaleRule::kMx;
+}
+
 }  // namespace
 
 void coded_swiglu_forward(Ctx& ctx, const CodedSwigluForward& args) {
   const Frame frame(ctx);
-  if (!ctx.like_gpu()) return forward_in_turn(ctx, args);
+  if (!has_kernel(ctx, args.scale)) return forward_in_turn(ctx, args);
   const Range range(ctx, "SwiGLU");
   if (!ctx.is_meta()) cuda::coded_swiglu_forward(ctx, args);
 }
 
 void coded_swiglu_backward(Ctx& ctx, const CodedSwigluBackward& args) {
   const Frame frame(ctx);
-  if (!ctx.like_gpu()) return backward_in_turn(ctx, args);
+  if (!has_kernel(ctx, args.scale)) return backward_in_turn(ctx, args);
   const Range range(ctx, "SwiGLU, backward");
   const Tensor parts = ctx.stack.push("row weights gradient, by 128 columns",
                                       {args.dact.shape[1] / kScaleBlock, args.dact.rows()}, DType::kF32);

@@ -19,6 +19,7 @@ void fill_codes(Ctx& ctx, const Tensor& codes, uint64_t key);
 // amax: of each matrix, int32 scratch where its elements share a scale; otherwise empty.
 void operand_health(Ctx& ctx, const OperandHealth& args, const Tensor& amax);
 void quantise(Ctx& ctx, const Quantise& args);
+void quantise_mx(Ctx& ctx, const Quantise& args);
 // amax as above.
 void round_operand(Ctx& ctx, const RoundOperand& args, const Tensor& amax);
 

@@ -25,6 +25,9 @@ void operand_health(Ctx&, const OperandHealth&, const Tensor&) {
 void quantise(Ctx&, const Quantise&) {
   no_cuda();
 }
+void quantise_mx(Ctx&, const Quantise&) {
+  no_cuda();
+}
 void round_operand(Ctx&, const RoundOperand&, const Tensor&) {
   no_cuda();
 }

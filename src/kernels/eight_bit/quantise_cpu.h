@@ -1,7 +1,9 @@
 // CPU twin of quantise.h: element by element.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/eight_bit/quantise.h"
 
@@ -43,31 +45,37 @@ struct BlockToCode {
   }
 };
 
-// One of Quantise's four: where it goes, the codes of the matrix or of its transpose, and blocks of tall x wide.
-struct CodesOf {
-  Codes out;
-  bool turned;
-  int64_t tall, wide;
-};
+// A scale in its operand's type; those of MX are powers of two.
+inline void store_scale(const Tensor& scales, int64_t index, double scale) {
+  if (scales.dtype == DType::kF8E8M0)
+    scales.as<E8M0>()[index] = {static_cast<uint8_t>(std::ilogb(scale) - kE8M0.smallest)};
+  else
+    scales.as<float>()[index] = static_cast<float>(scale);
+}
 
-// Writes one group's. scale_at(row, column) says where a block's scale stands.
-template <class S, class ScaleAt>
-void quantise_group(const Quantise& args, const CodedGroup& group, const CodesOf& of, const ScaleAt& scale_at) {
+inline double load_scale(const Tensor& scales, int64_t index) {
+  return scales.dtype == DType::kF8E8M0 ? to_float(scales.as<E8M0>()[index]) : scales.as<float>()[index];
+}
+
+// Writes one group's.
+template <class S>
+void quantise_group(const Quantise& args, const CodedGroup& group, CodesForm form, const Codes& out) {
   const int64_t columns = group.columns, matrix_rows = args.x.rows(), end = group.begin + group.rows,
                 live_end = group.begin + args.groups.count[group.index];
-  auto* codes = of.out.codes.as<E4M3>();
+  const ScaleBlocks blocks = blocks_of(codes_kind(args.scale), form);
+  auto* codes = out.codes.as<E4M3>();
 #pragma omp parallel for schedule(static)
-  for (int64_t top = group.begin; top < end; top += of.tall)
-    for (int64_t left = 0; left < columns; left += of.wide) {
+  for (int64_t top = group.begin; top < end; top += blocks.rows)
+    for (int64_t left = 0; left < columns; left += blocks.columns) {
       const BlockToCode<S> block = {.x = args.x.as<S>() + top * columns + left,
                                     .stride = columns,
-                                    .live = std::clamp<int64_t>(live_end - top, 0, of.tall),
-                                    .rows = of.tall,
-                                    .columns = of.wide,
+                                    .live = std::clamp<int64_t>(live_end - top, 0, blocks.rows),
+                                    .rows = blocks.rows,
+                                    .columns = blocks.columns,
                                     .rule = args.scale};
-      of.out.scales.as<float>()[scale_at(top, left)] = static_cast<float>(block.scale());
+      store_scale(out.scales, scale_index(out.scales.dtype, form, group, top, left), block.scale());
       block.for_each_code([&](int64_t r, int64_t c, E4M3 code) {
-        codes[of.turned ? (left + c) * matrix_rows + top + r : (top + r) * columns + left + c] = code;
+        codes[is_transposed(form) ? (left + c) * matrix_rows + top + r : (top + r) * columns + left + c] = code;
       });
     }
 }
@@ -75,22 +83,11 @@ void quantise_group(const Quantise& args, const CodedGroup& group, const CodesOf
 template <class S>
 void quantise(const Quantise& args) {
   for (int64_t e = 0; e < args.groups.groups; ++e) {
-    const CodedGroup g = coded_group(args.groups, e, args.x.shape[1]);
-    constexpr int64_t kBlock = kScaleBlock;
-    if (args.rows)
-      quantise_group<S>(args, g, {args.rows, false, 1, kBlock},
-                        [&](int64_t row, int64_t column) { return g.rows_begin() + g.of_row(row, column / kBlock); });
-    if (args.columns)
-      quantise_group<S>(args, g, {args.columns, true, kBlock, 1},
-                        [&](int64_t row, int64_t column) { return g.columns_begin() + g.of_column(row, column); });
-    if (args.squares)
-      quantise_group<S>(args, g, {args.squares, false, kBlock, kBlock}, [&](int64_t row, int64_t column) {
-        return g.squares_begin() + g.of_square(row, column / kBlock);
-      });
-    if (args.turned)
-      quantise_group<S>(args, g, {args.turned, true, kBlock, kBlock}, [&](int64_t row, int64_t column) {
-        return g.turned_begin() + g.of_turned(row, column / kBlock);
-      });
+    const CodedGroup group = coded_group(args.groups, e, args.x.shape[1]);
+    for (const auto& [form, out] :
+         {std::pair(CodesForm::kRows, args.rows), std::pair(CodesForm::kColumns, args.columns),
+          std::pair(CodesForm::kSquares, args.squares), std::pair(CodesForm::kTurned, args.turned)})
+      if (out) quantise_group<S>(args, group, form, out);
   }
 }
 

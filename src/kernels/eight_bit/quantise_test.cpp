@@ -86,9 +86,11 @@ class QuantiseTest : public testing::TestWithParam<ScaleRule> {
 
 TEST_P(QuantiseTest, GivesWhatRoundOperandDoes) {
   Buffer<float> x = values();
-  const Shape shape = x.tensor().shape;
-  const Codes rows = push_rows(ctx_, shape), columns = push_columns(ctx_, shape), squares = push_squares(ctx_, shape),
-              turned = push_turned(ctx_, shape, kCodedGroups.groups);
+  const auto push = [&](CodesForm form) {
+    return push_codes(ctx_, form, {.matrix = x.tensor().shape, .groups = kCodedGroups.groups, .scale = GetParam()});
+  };
+  const Codes rows = push(CodesForm::kRows), columns = push(CodesForm::kColumns), squares = push(CodesForm::kSquares),
+              turned = push(CodesForm::kTurned);
   quantise(ctx_, {.x = x,
                   .groups = kCodedGroups,
                   .scale = GetParam(),
@@ -106,6 +108,18 @@ TEST_P(QuantiseTest, GivesWhatRoundOperandDoes) {
       return at[c * kCodedRows + r];
     };
   };
+  if (GetParam() == ScaleRule::kMx) {
+    for (const Codes& codes : {rows, squares})
+      expect_rounded(x, {1, 32}, straight(codes), [&](const CodedGroup& g, int64_t r, int64_t c) {
+        return to_float(codes.scales.as<E8M0>()[g.begin * 20 + MxScales{g.rows, 20}.at(r - g.begin, c / 32)]);
+      });
+    for (const Codes& codes : {columns, turned})
+      expect_rounded(x, {32, 1}, transposed(codes), [&](const CodedGroup& g, int64_t r, int64_t c) {
+        return to_float(
+            codes.scales.as<E8M0>()[g.begin * 20 + MxScales{kCodedColumns, g.rows / 32}.at(c, (r - g.begin) / 32)]);
+      });
+    return;
+  }
   expect_rounded(x, {1, 128}, straight(rows), [&](const CodedGroup& g, int64_t r, int64_t c) {
     return rows.scales.as<float>()[g.rows_begin() + g.of_row(r, c / 128)];
   });
@@ -120,10 +134,56 @@ TEST_P(QuantiseTest, GivesWhatRoundOperandDoes) {
   });
 }
 
+// A block's scale at the ends of what E8M0 has, and of values on both sides of where it doubles: the byte that is
+// written is the least with which nothing saturates, and codes are the nearest.
+TEST(MxCodes, OfExtremesAreTheNearest) {
+  TestCtx ctx;
+  Buffer<float> x({128, 128});
+  const float largest = std::numeric_limits<float>::max();
+  const std::array<float, 12> most = {0,
+                                      448,
+                                      std::nextafter(448.0f, 449.0f),
+                                      0x1p-149f,
+                                      0x1p-126f,
+                                      0x1.cp-119f,
+                                      0x1.c00002p-119f,
+                                      -1.75f,
+                                      0x1.cp-118f,
+                                      largest,
+                                      0x1p-127f,
+                                      -std::nextafter(1.75f, 2.0f)};
+  for (int64_t r = 0; r < 128; ++r)
+    for (int64_t c = 0; c < 128; ++c) {
+      const float amax = most[(r + 5 * (c / 32)) % most.size()];
+      x[r * 128 + c] = c % 32 == r % 32 ? amax : std::ldexp(amax, -static_cast<int>(c % 32)) * (c % 2 == 0 ? 1 : -0.7f);
+    }
+  const int32_t begin = 0, count = 128;
+  const Codes codes = push_codes(ctx, CodesForm::kRows, {.matrix = {128, 128}, .scale = ScaleRule::kMx});
+  quantise(ctx, {.x = x, .groups = {&begin, &count, 1}, .scale = ScaleRule::kMx, .rows = codes});
+  for (int64_t r = 0; r < 128; ++r)
+    for (int64_t c = 0; c < 128; ++c) {
+      const int byte = codes.scales.as<E8M0>()[r % 32 * 16 + r / 32 * 4 + c / 32].bits;
+      const double amax = std::abs(most[(r + 5 * (c / 32)) % most.size()]), scale = std::ldexp(1.0, byte - 127);
+      if (amax == 0) {
+        ASSERT_EQ(byte, 127);
+      } else {
+        ASSERT_LE(amax, 448 * scale);
+        ASSERT_TRUE(byte == 0 || amax > 448 * scale / 2) << r << ", " << c;
+      }
+      const E4M3 code = codes.codes.as<E4M3>()[r * 128 + c];
+      const double value = x[r * 128 + c], error = std::abs(to_float(code) * scale - value);
+      for (const int step : {-1, 1}) {
+        const E4M3 next = {static_cast<uint8_t>(code.bits + step)};
+        if ((code.bits & 0x7F) + step < 0 || (next.bits & 0x7F) == 0x7F) continue;
+        ASSERT_LE(error, std::abs(to_float(next) * scale - value)) << r << ", " << c;
+      }
+    }
+}
+
 // The groups' scales lie apart, where cuBLASLt's layouts allow it: each begins at 16 bytes and ends before the next.
 TEST(CodedGroups, HaveScalesOfTheirOwn) {
   for (const int64_t columns : {128, 640, 4096}) {
-    int64_t rows_end = 0, columns_end = 0, squares_end = 0, turned_end = 0;
+    int64_t rows_end = 0, columns_end = 0, squares_end = 0, turned_end = 0, mx_end = 0;
     for (int64_t e = 0; e < kCodedGroups.groups; ++e) {
       const CodedGroup g = coded_group(kCodedGroups, e, columns);
       if (g.rows == 0) continue;
@@ -134,6 +194,10 @@ TEST(CodedGroups, HaveScalesOfTheirOwn) {
       EXPECT_GE(g.turned_begin(), turned_end);
       for (const int64_t begin : {g.rows_begin(), g.columns_begin(), g.squares_begin(), g.turned_begin()})
         EXPECT_EQ(begin % 4, 0);
+      EXPECT_EQ(g.mx_begin() % 16, 0);
+      EXPECT_GE(g.mx_begin(), mx_end);
+      EXPECT_EQ(g.mx_of_rows().size(), g.mx_of_columns().size());
+      mx_end = g.mx_begin() + g.mx_of_rows().size();
       rows_end = g.rows_begin() + g.of_row(last, blocks - 1) + 1;
       columns_end = g.columns_begin() + g.of_column(last, columns - 1) + 1;
       squares_end = g.squares_begin() + g.of_square(last, blocks - 1) + 1;
@@ -141,10 +205,12 @@ TEST(CodedGroups, HaveScalesOfTheirOwn) {
     }
     const CodedGroup end = {.index = kCodedGroups.groups, .begin = kCodedRows, .columns = columns};
     EXPECT_LE(turned_end, end.turned_begin());
+    EXPECT_LE(mx_end, end.mx_begin());
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Scales, QuantiseTest, testing::Values(ScaleRule::kPowerOfTwo, ScaleRule::kFp32));
+INSTANTIATE_TEST_SUITE_P(Scales, QuantiseTest,
+                         testing::Values(ScaleRule::kPowerOfTwo, ScaleRule::kFp32, ScaleRule::kMx));
 
 }  // namespace
 }  // namespace mixtune

@@ -43,7 +43,7 @@ cudaDataType_t data_type(DType dtype) {
 
 // A product that is only asked about. Its scales need an address, which nothing reads.
 GemmProduct any_product(const GemmKey& shape) {
-  const auto* scales = reinterpret_cast<const float*>(uintptr_t{256});
+  const auto* scales = reinterpret_cast<const void*>(uintptr_t{256});
   return {.shape = shape, .a_scales = scales, .b_scales = scales};
 }
 
@@ -81,10 +81,13 @@ CublasLt::Problem CublasLt::problem(const GemmProduct& product) const {
   set(CUBLASLT_MATMUL_DESC_TRANSA, static_cast<int32_t>(trans_b ? CUBLAS_OP_T : CUBLAS_OP_N));
   set(CUBLASLT_MATMUL_DESC_TRANSB, static_cast<int32_t>(trans_a ? CUBLAS_OP_T : CUBLAS_OP_N));
   if (codes) {
-    set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, static_cast<int32_t>(CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F));
-    set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, static_cast<int32_t>(CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F));
-    set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, static_cast<const void*>(product.b_scales));
-    set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, static_cast<const void*>(product.a_scales));
+    const bool mx = shape.scales == DType::kF8E8M0;
+    const auto left = mx ? CUBLASLT_MATMUL_MATRIX_SCALE_VEC32_UE8M0 : CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F,
+               right = mx ? CUBLASLT_MATMUL_MATRIX_SCALE_VEC32_UE8M0 : CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F;
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, static_cast<int32_t>(right));
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, static_cast<int32_t>(left));
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, product.b_scales);
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, product.a_scales);
   }
   layout(p.a, shape.operands, trans_b ? shape.n : shape.k, trans_b ? shape.k : shape.n, product.b_stride);
   layout(p.b, shape.operands, trans_a ? shape.k : shape.m, trans_a ? shape.m : shape.k, product.a_stride);

@@ -30,15 +30,15 @@ struct CublasLtFunctions {
 };
 
 // A product's operands. Memory is row-major; contiguous but for operands in codes, of which a row begins `stride`
-// codes behind the one before it (0: contiguous too), and which have scales: a's of 1 x 128 codes, b's of 128 x 128.
+// codes behind the one before it (0: contiguous too), and which have scales as quantise.h's kinds do.
 struct GemmProduct {
   GemmKey shape;
   const void* a;
   const void* b;
   void* c;
   int64_t a_stride = 0, b_stride = 0;
-  const float* a_scales = nullptr;
-  const float* b_scales = nullptr;
+  const void* a_scales = nullptr;
+  const void* b_scales = nullptr;
 };
 
 // The scratch a product may use, and where it runs.

@@ -31,6 +31,7 @@ namespace {
 constexpr std::string_view kTitle = "mixtune GEMM choices 1: ";  // the number is the format's
 constexpr size_t kMaxFileBytes = 4 << 20, kMaxLineBytes = 512;
 constexpr int64_t kMaxSize = std::numeric_limits<int32_t>::max();
+constexpr std::string_view kMxSuffix = "/e8m0";  // of operands whose scales are such
 
 }  // namespace
 
@@ -45,8 +46,9 @@ GemmKey GemmKey::bucket() const {
 }
 
 std::string GemmKey::str() const {
-  return fmt::format("{} {} {}{} {}x{}x{} {} {}", dtype_name(operands), dtype_name(result), trans_a ? 't' : 'n',
-                     trans_b ? 't' : 'n', m, n, k, accumulate ? "+=" : "=", alignment);
+  return fmt::format("{}{} {} {}{} {}x{}x{} {} {}", dtype_name(operands), scales == DType::kF8E8M0 ? kMxSuffix : "",
+                     dtype_name(result), trans_a ? 't' : 'n', trans_b ? 't' : 'n', m, n, k, accumulate ? "+=" : "=",
+                     alignment);
 }
 
 int64_t token_bucket(int64_t tokens) {
@@ -120,7 +122,12 @@ std::optional<GemmChoices::value_type> parse_line(std::string_view line) {
   if (fields.size() != 9) return {};
   GemmKey key;
   GemmChoice choice;
-  const bool read = read_dtype(fields[0], {DType::kF32, DType::kBF16, DType::kF8E4M3}, key.operands) &&
+  std::string_view operands = fields[0];
+  if (operands.ends_with(kMxSuffix)) {
+    operands.remove_suffix(kMxSuffix.size());
+    key.scales = DType::kF8E8M0;
+  }
+  const bool read = read_dtype(operands, {DType::kF32, DType::kBF16, DType::kF8E4M3}, key.operands) &&
                     read_dtype(fields[1], {DType::kF32, DType::kBF16}, key.result) && read_sizes(fields[3], key) &&
                     read_number(fields[5], key.alignment) && read_algorithm(fields[6], choice.algorithm) &&
                     read_number(fields[7], choice.microseconds);

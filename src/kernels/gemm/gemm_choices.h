@@ -18,6 +18,7 @@ namespace mixtune {
 struct GemmKey {
   int64_t m = 0, n = 0, k = 0;
   DType operands = DType::kF32, result = DType::kF32;
+  DType scales = DType::kF32;  // of operands in codes: quantise.h's kinds, which differ in it
   bool trans_a = false, trans_b = false, accumulate = false;
   int alignment = 256;  // in bytes, all three matrices': 256, 16 or a smaller power of two
 
@@ -29,7 +30,7 @@ struct GemmKey {
   GemmKey bucket() const;
 
   auto operator<=>(const GemmKey&) const = default;
-  std::string str() const;  // "bf16 fp32 tn 28672x4096x6144 += 256"
+  std::string str() const;  // "bf16 fp32 tn 28672x4096x6144 += 256"; of MX codes "e4m3/e8m0 bf16 ..."
 };
 
 // The bucket of tokens: the smallest of 128, 256, 384, 512, 768, 1024, 1536, ... (two an octave) not below `tokens`.

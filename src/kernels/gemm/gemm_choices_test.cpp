@@ -60,6 +60,8 @@ GemmChoices some_choices() {
   GemmKey codes = key;
   codes.operands = DType::kF8E4M3;
   choices[codes] = {{7}, 3.5};
+  codes.scales = DType::kF8E8M0;
+  choices[codes] = {{8}, 2.5};
   GemmKey gradient = key;
   gradient.result = DType::kF32;
   gradient.trans_a = gradient.accumulate = true;

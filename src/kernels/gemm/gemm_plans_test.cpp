@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <filesystem>
 
 #include "base/temp_folder.h"
+#include "kernels/eight_bit/coded_gemm.h"
 #include "kernels/gemm/gemm.h"
 #include "tensor/gpu_test.h"
 
@@ -49,6 +51,26 @@ std::string file_in(const std::string& folder) {
   for (const auto& entry : std::filesystem::directory_iterator(folder))
     if (entry.path().extension() == ".txt") return entry.path();
   return "";
+}
+
+// What has_coded_products says of this GPU is what cuBLASLt says.
+TEST_F(GemmPlansTest, CodesHaveAlgorithmsWhereTheyAreSaidTo) {
+  const CublasLt lt;
+  for (const ScaleRule rule : {ScaleRule::kPowerOfTwo, ScaleRule::kMx})
+    for (const bool accumulate : {false, true}) {
+      const GemmKey shape = {.m = 256,
+                             .n = kN,
+                             .k = kK,
+                             .operands = DType::kF8E4M3,
+                             .result = accumulate ? DType::kF32 : DType::kBF16,
+                             .scales = codes_kind(rule).scales,
+                             .trans_b = true,
+                             .accumulate = accumulate};
+      std::array<GemmAlgorithm, 8> found;
+      EXPECT_EQ(lt.candidates(shape, Gpu::kWorkspaceBytes, found) > 0,
+                has_coded_products(gpu_info(kDevice.index).compute_capability, rule))
+          << shape.str();
+    }
 }
 
 TEST_F(GemmPlansTest, TheFirstProductOfAShapeMakesTheChoicesForAllSizes) {

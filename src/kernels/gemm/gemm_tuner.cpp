@@ -45,8 +45,10 @@ size_t GemmTuner::place(const GemmKey& shape) {
   b_ = take(shape.k * shape.n, shape.operands);
   c_ = take(shape.m * shape.n, shape.result);
   if (shape.operands == DType::kF8E4M3) {
-    a_scales_ = take(shape.m * (shape.k / kScaleBlock), DType::kF32);
-    b_scales_ = take(shape.n / kScaleBlock * CodedGroup::padded(shape.k / kScaleBlock), DType::kF32);
+    const ScaleRule rule = shape.scales == DType::kF8E8M0 ? ScaleRule::kMx : ScaleRule::kPowerOfTwo;
+    a_scales_ = take(codes_shape(CodesForm::kRows, {.matrix = {shape.m, shape.k}, .scale = rule}).scales, shape.scales);
+    b_scales_ =
+        take(codes_shape(CodesForm::kSquares, {.matrix = {shape.n, shape.k}, .scale = rule}).scales, shape.scales);
   }
   return at - static_cast<char*>(scratch_.data);
 }
@@ -57,8 +59,7 @@ void GemmTuner::fill() {
   if (a_.dtype == DType::kF8E4M3) {
     cuda::fill_codes(ctx_, a_, random_key(0, "a"));
     cuda::fill_codes(ctx_, b_, random_key(0, "b"));
-    cuda::fill_normal(ctx_, {.tensor = a_scales_, .key = 0, .mean = 1, .deviation = 0});
-    cuda::fill_normal(ctx_, {.tensor = b_scales_, .key = 0, .mean = 1, .deviation = 0});
+    for (const Tensor& scales : {a_scales_, b_scales_}) fill_with_ones(scales);
   } else {
     cuda::fill_normal(ctx_, {.tensor = a_, .key = random_key(0, "a")});
     cuda::fill_normal(ctx_, {.tensor = b_, .key = random_key(0, "b"), .deviation = 0.02});
@@ -67,14 +68,22 @@ void GemmTuner::fill() {
   filled_ = true;
 }
 
+void GemmTuner::fill_with_ones(const Tensor& scales) {
+  constexpr int kOne = -kE8M0.smallest;
+  if (scales.dtype == DType::kF8E8M0)
+    check_cuda(cudaMemsetAsync(scales.data, kOne, scales.bytes(), ctx_.gpu->stream()), "measuring a product");
+  else
+    cuda::fill_normal(ctx_, {.tensor = scales, .key = 0, .mean = 1, .deviation = 0});
+}
+
 GemmChoice GemmTuner::choose(const GemmKey& shape, std::span<const GemmAlgorithm> candidates) {
   MT_CHECK(!candidates.empty());
   if (shape.tokens() > most_tokens_) return {candidates.front()};
   fill();
   GemmProduct product = {.shape = shape, .a = a_.data, .b = b_.data, .c = c_.data};
   if (shape.operands == DType::kF8E4M3) {
-    product.a_scales = a_scales_.as<float>();
-    product.b_scales = b_scales_.as<float>();
+    product.a_scales = a_scales_.data;
+    product.b_scales = b_scales_.data;
   }
   const GemmAlgorithm* best = nullptr;
   double fastest = kNotTaken;

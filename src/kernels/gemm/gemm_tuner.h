@@ -20,6 +20,7 @@ class GemmTuner {
  private:
   size_t place(const GemmKey& shape);
   void fill();
+  void fill_with_ones(const Tensor& scales);
   double measure(const GemmProduct& product, const GemmAlgorithm& algorithm, double best);
   double run(const GemmProduct& product, const GemmAlgorithm& algorithm);
 
