@@ -63,7 +63,8 @@ int run_rank(const std::string& kind, const std::string& place, int victim) {
   const char* test_device = std::getenv("MIXTUNE_TEST_DEVICE");
   const bool on_gpus = test_device != nullptr && std::string_view(test_device) == "cuda";
   const Device device = on_gpus ? Device{DeviceType::kCuda, launch.local_rank} : Device{};
-  const ShortTraining run = {.layout = {false, 8 / launch.size, 1}, .router_coefficient = 0.02, .documents = 8};
+  const ShortTraining run = {
+      .layout = {false, 8 / launch.size, 1}, .router = {RouterLossType::kHuggingface, 0.02}, .documents = 8};
   const std::chrono::milliseconds timeout(on_gpus ? 6000 : 1500);
   Job job({.launch = launch,
            .token = std::getenv("MIXTUNE_TOKEN"),

@@ -4,14 +4,16 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include "config/router_losses.h"
 #include "short_training.h"
 
 namespace mixtune {
 namespace {
 
 TrainingRecord train(const MixtralConfig& config, DType dtype, const Layout& layout, double router_coefficient) {
-  return run_training({.config = config, .layout = layout, .router_coefficient = router_coefficient},
-                      {.types = StateTypes::all(dtype)});
+  return run_training(
+      {.config = config, .layout = layout, .router = {RouterLossType::kHuggingface, router_coefficient}},
+      {.types = StateTypes::all(dtype)});
 }
 
 MixtralConfig config_with_window(int64_t window) {
@@ -40,6 +42,35 @@ TEST(Invariance, PackingWithRouterLoss) {
   for (const auto& [dtype, bounds] : {std::pair{DType::kF32, kFp32Bounds}, std::pair{DType::kF64, kFp64Bounds}}) {
     const TrainingRecord reference = train(testing_config(), dtype, kOneRowEach, 0.02);
     expect_same(train(testing_config(), dtype, {true, 9, 1}, 0.02), reference, bounds);
+  }
+}
+
+// The losses that are sums over tokens or documents belong to neither: nothing changes them.
+TEST(Invariance, PackingAndAccumulationWithZAndSequenceLosses) {
+  for (const RouterLossType type : {RouterLossType::kZ, RouterLossType::kSequence})
+    for (const auto& [dtype, bounds] : {std::pair{DType::kF32, kFp32Bounds}, std::pair{DType::kF64, kFp64Bounds}}) {
+      const auto train = [&, dtype = dtype](const Layout& layout) {
+        return run_training({.layout = layout, .router = {type, 0.05}}, {.types = StateTypes::all(dtype)});
+      };
+      const TrainingRecord reference = train(kOneRowEach);
+      EXPECT_GT(std::abs(reference.losses[0] - run_training({}, {.types = StateTypes::all(dtype)}).losses[0]), 0.01);
+      for (const Layout& layout : {Layout{false, 1, 9}, Layout{false, 4, 3}, Layout{true, 9, 1}, Layout{true, 2, 5}}) {
+        SCOPED_TRACE(fmt::format("{}, packing {}, {} rows x {}", name_of(type), layout.packing,
+                                 layout.rows_per_micro_batch, layout.micro_batches));
+        expect_same(train(layout), reference, bounds);
+      }
+    }
+}
+
+// The others belong to an accumulation step: packing does not change them, splitting does.
+TEST(Invariance, PackingWithPooledLosses) {
+  for (const RouterLossType type : {RouterLossType::kSwitch, RouterLossType::kGlobal}) {
+    const auto train = [&](const Layout& layout) {
+      return run_training({.layout = layout, .router = {type, 0.05}}, {.types = StateTypes::all(DType::kF64)});
+    };
+    const TrainingRecord whole = train(kOneRowEach), split = train({false, 3, 3});
+    expect_same(train({true, 9, 1}), whole, kFp64Bounds);
+    EXPECT_NE(split.losses[0], whole.losses[0]);
   }
 }
 

@@ -12,8 +12,10 @@ namespace {
 // steps some ranks have no row.
 class Matrix : public testing::TestWithParam<DType> {
  protected:
-  ShortTraining run_ = {
-      .config = config_with_experts(8, 2), .layout = {false, 8, 3}, .router_coefficient = 0.02, .documents = 19};
+  ShortTraining run_ = {.config = config_with_experts(8, 2),
+                        .layout = {false, 8, 3},
+                        .router = {RouterLossType::kHuggingface, 0.02},
+                        .documents = 19};
   InstanceOptions options_ = {.types = StateTypes::all(GetParam())};
 };
 
@@ -24,6 +26,15 @@ TEST_P(Matrix, EveryLayoutGivesTheSameUpdate) {
 TEST_P(Matrix, OfWeightedTargetsToo) {
   run_.weights = ShortTraining::Weights::kUneven;
   compare_all(run_, options_, {2});
+}
+
+// All losses at once: those of a rank's own tokens, and those of all ranks' counts.
+TEST_P(Matrix, OfEveryRouterLossToo) {
+  run_.router[RouterLossType::kSwitch] = 0.01;
+  run_.router[RouterLossType::kGlobal] = 0.02;
+  run_.router[RouterLossType::kSequence] = 0.03;
+  run_.router[RouterLossType::kZ] = 0.01;
+  compare_all(run_, options_, {1, 2, 4});
 }
 
 TEST_P(Matrix, RecomputationToo) {
@@ -94,8 +105,10 @@ INSTANTIATE_TEST_SUITE_P(Dtypes, Matrix, testing::Values(DType::kF32, DType::kF6
 // others by up to half a step of either operand each way, 3.7% of a product of Gaussian operands, so 5.2% from one
 // layout to another. In fp64, where no rounding falls the other way for a last bit.
 TEST(EightBits, LayoutsDifferInWeightGradientsAlone) {
-  const ShortTraining run = {
-      .config = config_with_experts(8, 2), .layout = {false, 8, 3}, .router_coefficient = 0.02, .documents = 19};
+  const ShortTraining run = {.config = config_with_experts(8, 2),
+                             .layout = {false, 8, 3},
+                             .router = {RouterLossType::kHuggingface, 0.02},
+                             .documents = 19};
   for (const EightBitScaling scaling : {EightBitScaling::kBlock, EightBitScaling::kMx})
     for (const bool power_of_two : {true, false}) {
       if (scaling == EightBitScaling::kMx && !power_of_two) continue;

@@ -37,7 +37,7 @@ struct Layout {
 struct ShortTraining {
   MixtralConfig config = testing_config();
   Layout layout = {false, 9, 1};
-  double router_coefficient = 0;
+  RouterLosses router = {RouterLossType::kHuggingface, 0};
   int64_t documents = 9, longest = 60;                                    // of a step
   enum class Weights { kNone, kTwos, kUneven } weights = Weights::kNone;  // of targets
   bool first_experts = false;  // order_experts: every token goes to the first experts
@@ -148,13 +148,10 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
                   run.layout.rows_per_micro_batch, run.layout.micro_batches, model.host_memory(), model.share());
     const Step& rows = loader.load(0);
     EXPECT_EQ(rows.documents, run.documents);
-    runner.forward_backward(rows.micro_batches,
-                            {.target_weight = rows.target_weight, .router_coefficient = run.router_coefficient});
+    runner.forward_backward(rows.micro_batches, StepRunner::loss_of(rows, run.router));
     runner.update({.step = step, .lr_share = 1, .max_norm = 1});
     const StepRunner::Result result = runner.read();
-    record.losses.push_back(result.token_loss / rows.target_weight +
-                            run.router_coefficient * result.router_loss /
-                                static_cast<double>(rows.micro_batches.size()));
+    record.losses.push_back(result.token_loss / rows.target_weight + result.router_loss);
     record.norms.push_back(result.grad_norm);
     recomputed += result.recomputed;
     if (result.parallel) {

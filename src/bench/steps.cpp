@@ -92,7 +92,7 @@ void Steps::run(const StepRunner::Requests& requests) {
   ++step_;
   if (bench_.mode == BenchMode::kForward) return runner_.forward(batches_);
   runner_.forward_backward(batches_, {.target_weight = static_cast<double>(targets()),
-                                      .router_coefficient = bench_.model.router_aux_loss_coef});
+                                      .router = {RouterLossType::kHuggingface, bench_.model.router_aux_loss_coef}});
   if (bench_.mode == BenchMode::kForwardBackward) return instance_.state().gradients().finish(instance_.ctx());
   runner_.update({.step = step_,
                   .lr_share = 1,

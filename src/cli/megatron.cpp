@@ -48,7 +48,7 @@ bool agrees(const MegatronRun::Shape& said, double is, const Config& config) {
 }  // namespace
 
 void apply_to_model(const MegatronRun& run, Config& config) {
-  if (run.shape.empty() && !run.aux_loss) return;
+  if (run.shape.empty()) return;
   const MixtralConfig shape = load_mixtral_config(config.model.model_name_or_path);
   const std::map<std::string_view, double> numbers = numbers_of(shape);
   for (const MegatronRun::Shape& said : run.shape)
@@ -59,10 +59,6 @@ void apply_to_model(const MegatronRun& run, Config& config) {
                                   said.key.substr(said.key.starts_with('!') ? 1 : 0),
                                   said.key.starts_with('!') ? (is == 0 ? "true" : "false") : fmt::format("{}", is)),
                       "name the model that the arguments are of, or mend them");
-  if (!run.aux_loss || config.origins.contains("router_aux_loss_coef")) return;
-  config.model.router_aux_loss_coef = run.aux_loss->coefficient * static_cast<double>(shape.num_hidden_layers) /
-                                      static_cast<double>(shape.num_experts_per_tok);
-  config.origins["router_aux_loss_coef"] = run.aux_loss->where;
 }
 
 }  // namespace mixtune

@@ -38,7 +38,7 @@ inline std::vector<std::string_view> names<Schedule>() {
           "warmup_stable_decay"};
 }
 template <>
-inline std::vector<std::string_view> names<RouterLossType>() {
+inline std::vector<std::string_view> names<RouterAuxLossType>() {
   return {"huggingface"};
 }
 template <>

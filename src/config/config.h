@@ -38,7 +38,10 @@ enum class Schedule {
   kWarmupStableDecay
 };
 enum class WeightGroup : uint8_t { kAttention, kEmbeddings, kExperts, kHead, kNorms, kRouter };  // lr_groups.h
-enum class RouterLossType { kHuggingface };
+enum class RouterAuxLossType { kHuggingface };
+// The first two are sums over a rank's own tokens; the others are made of what all ranks have (kernels/moe).
+enum class RouterLossType : uint8_t { kZ, kSequence, kHuggingface, kSwitch, kGlobal };
+inline constexpr int64_t kRouterLossTypes = 5, kOwnRouterLossTypes = 2;
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 enum class Precision { kFp32, kBf16, kFp8, kMxfp8 };
 enum class Fp8Scaling { kBlock, kTensor };
@@ -57,8 +60,15 @@ struct ModelSettings {
   std::string model_name_or_path;
   std::string tokenizer_name_or_path;  // empty: model_name_or_path
   bool resize_vocabulary = false;
+};
+
+// router_losses.h makes losses of them.
+struct RouterSettings {
   std::optional<double> router_aux_loss_coef;  // none: the checkpoint's own
-  RouterLossType router_aux_loss_type = RouterLossType::kHuggingface;
+  RouterAuxLossType router_aux_loss_type = RouterAuxLossType::kHuggingface;
+  std::vector<std::string> moe_router_load_balancing_type;  // empty: aux_loss
+  std::vector<std::string> moe_aux_loss_coeff;              // one for each of these
+  double moe_z_loss_coeff = 0;
 };
 
 // What validation_file has: files or patterns of one set, or of several sets by name, each evaluated by itself.
@@ -176,6 +186,7 @@ struct ComputeSettings {
 
 struct Config {
   ModelSettings model;
+  RouterSettings router;
   DataSettings data;
   BatchSettings batch;
   ParallelSettings parallel;

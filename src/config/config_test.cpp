@@ -48,7 +48,7 @@ TEST(Config, ReadsEveryKindOfValue) {
   EXPECT_EQ(config.batch.max_steps, 1000);
   EXPECT_EQ(config.output.save_steps, 200);
   EXPECT_EQ(config.optimizer.lr_scheduler_type, Schedule::kCosine);
-  EXPECT_EQ(config.model.router_aux_loss_coef, 0.02);
+  EXPECT_EQ(config.router.router_aux_loss_coef, 0.02);
   EXPECT_EQ(config.machine.seed, 4294967295u);
 }
 
@@ -56,7 +56,7 @@ TEST(Config, OneFileWithoutListAndNulls) {
   const Config config = parse_config(
       "train_file: a.jsonl\nrouter_aux_loss_coef: null\ntokenizer_name_or_path: ~\nsave_total_limit:\n", "run.yaml");
   EXPECT_EQ(config.data.train_file, std::vector<std::string>{"a.jsonl"});
-  EXPECT_FALSE(config.model.router_aux_loss_coef.has_value());
+  EXPECT_FALSE(config.router.router_aux_loss_coef.has_value());
   EXPECT_EQ(config.model.tokenizer_name_or_path, "");
   EXPECT_EQ(config.output.save_total_limit, 0);
 }

@@ -68,7 +68,7 @@ constexpr std::array kValues = {
     ForeignValue{"experts_implementation", "batched_mm", "grouped"},
     ForeignValue{"recompute", "true", "full"},
     ForeignValue{"recompute", "false", "none"},
-    ForeignValue{"router_aux_loss_type", "aux_loss", "huggingface", "Megatron's counts every layer by itself"},
+    ForeignValue{"router_aux_loss_type", "aux_loss", "huggingface", "the other is `moe_router_load_balancing_type`"},
     ForeignValue{"router_aux_loss_type", "sinkhorn", "", "not supported: routing is Mixtral's top-k"},
 };
 

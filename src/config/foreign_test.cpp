@@ -95,7 +95,6 @@ TEST(Foreign, TheTableComesBeforeTheNearestName) {
            {"lora_r", "not supported yet: LoRA"},
            {"NCCL_DEBUG", "not a key: set it in the environment"}})
     EXPECT_THAT(error_of(name + ": 1\n"), testing::HasSubstr("'" + name + "'; " + hint)) << name;
-  EXPECT_THAT(error_of("moe_aux_loss_coeff: 0.1\n"), testing::HasSubstr("pooled over the layers"));
 }
 
 // Every setting of the Megatron-Core recipe for Mixtral, and what its preprocessing takes.

@@ -137,11 +137,26 @@ void add_model_keys(Table& table) {
   table.add(
       "resize_vocabulary", &Config::model, &M::resize_vocabulary,
       "where the tokeniser has more tokens than the model: give the model a row for each, the mean of the old rows");
-  table.add("router_aux_loss_coef", &Config::model, &M::router_aux_loss_coef,
-            "weight of the router's load-balancing loss; null: the checkpoint's own, 0: off",
+}
+
+void add_router_keys(Table& table) {
+  using R = RouterSettings;
+  table.group("Router");
+  table.add("router_aux_loss_coef", &Config::router, &R::router_aux_loss_coef,
+            "weight of transformers' load-balancing loss; null: the checkpoint's own, 0: off (docs/router.md)",
             {.bounds = {0, 100}, .nullable = true});
-  table.add("router_aux_loss_type", &Config::model, &M::router_aux_loss_type,
+  table.add("router_aux_loss_type", &Config::router, &R::router_aux_loss_type,
             "how that loss is computed: `huggingface` pools the layers as transformers does");
+  table.add(
+      "moe_router_load_balancing_type", &Config::router, &R::moe_router_load_balancing_type,
+      "Megatron-Core's load-balancing losses, one or a list: `aux_loss` (of the tokens of an accumulation step), "
+      "`seq_aux_loss` (of each document), `global_aux_loss` (of the step's accumulation steps so far), or `none`; "
+      "null: `aux_loss`",
+      kNullable);
+  table.add("moe_aux_loss_coeff", &Config::router, &R::moe_aux_loss_coeff,
+            "their weights, in the same order, instead of `router_aux_loss_coef`; null: there are none", kNullable);
+  table.add("moe_z_loss_coeff", &Config::router, &R::moe_z_loss_coeff,
+            "weight of the router's z-loss, the mean of `logsumexp(logits)^2` in each layer", {.bounds = {0, 100}});
 }
 
 void add_data_keys(Table& table) {
@@ -353,6 +368,7 @@ void add_parallel_keys(Table& table) {
 std::vector<Key> make_key_table() {
   Table table;
   add_model_keys(table);
+  add_router_keys(table);
   add_data_keys(table);
   add_batch_keys(table);
   add_optimizer_keys(table);

@@ -16,6 +16,7 @@
 #include "config/datasets.h"
 #include "config/keys.h"
 #include "config/lr_groups.h"
+#include "config/router_losses.h"
 #include "config/schedule_kwargs.h"
 #include "config/yaml.h"
 
@@ -207,6 +208,7 @@ Config build(const Settings& settings) {
   check_texts(config);
   check_evaluations(config);
   check_lr_groups(config);
+  check_router_losses(config);
   check_schedule_kwargs(config);
   warn_of_overruled(config);
   return config;

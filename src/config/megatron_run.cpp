@@ -184,21 +184,6 @@ class Translator {
     set(a, "lr_groups", fmt::format("{{embeddings: {0}, head: {0}}}", plain(number_of(a))));
   }
 
-  void aux_loss(const MegatronArgument& a) {
-    const double coefficient = number_of(a);
-    const MegatronArgument* type = find("moe_router_load_balancing_type");
-    if (coefficient == 0 || (type && type->value == "none")) return set(a, "router_aux_loss_coef", "0");
-    run_.aux_loss = {coefficient, a.where};
-    say(a, fmt::format("router_aux_loss_coef: {} x layers / experts of a token (one loss pooled over the layers, there "
-                       "one for each)",
-                       coefficient));
-  }
-  void balancing(const MegatronArgument& a) {
-    if (a.value == "none") return set(a, "router_aux_loss_coef", "0");
-    if (a.value != "aux_loss") refuse(a, *find_megatron_flag(a.name));
-    say(a, "router_aux_loss_type: huggingface, which pools the layers");
-  }
-
   void tokenizer(const MegatronArgument& a) {
     std::string path = a.value;
     for (const std::string_view name : {"tokenizer.model", "tokenizer.json"})
@@ -315,7 +300,7 @@ class Translator {
       std::string_view of = "";  // the argument without which there is no such default
     };
     constexpr Default kDefaults[] = {
-        {"moe_aux_loss_coeff", "0", "router_aux_loss_coef", "the checkpoint's own"},
+        {"moe_aux_loss_coeff", "0", "moe_router_load_balancing_type", "the checkpoint's router_aux_loss_coef"},
         {"weight_decay", "0.01", "weight_decay", "0"},
         {"seed", "1234", "seed", "42"},
         {"attention_dropout", "0.1", "", "none"},
@@ -343,8 +328,6 @@ const std::map<std::string_view, Translator::Handler>& Translator::handlers() {
                                                           {"exit_duration_in_mins", &Translator::duration},
                                                           {"tensorboard_dir", &Translator::tensorboard},
                                                           {"decoupled_lr", &Translator::decoupled},
-                                                          {"moe_aux_loss_coeff", &Translator::aux_loss},
-                                                          {"moe_router_load_balancing_type", &Translator::balancing},
                                                           {"tokenizer_model", &Translator::tokenizer},
                                                           {"data_path", &Translator::data},
                                                           {"train_data_path", &Translator::data},

@@ -20,14 +20,6 @@ struct MegatronRun {
   };
   std::vector<Shape> shape;
 
-  // The coefficient of a loss in each layer. Of the one that is pooled over the layers, as router_aux_loss_coef has it,
-  // it is this times the layers, by the experts of a token: where layers are alike, both pull as hard.
-  struct AuxLoss {
-    double coefficient;
-    std::string where;
-  };
-  std::optional<AuxLoss> aux_loss;
-
   // What became of each argument, "--lr 1e-5 -> learning_rate: 1e-5", and what differs where there is none.
   std::vector<std::string> lines;
 };

@@ -134,19 +134,18 @@ TEST(MegatronFlags, EachIsTakenAsItsHintSays) {
 // The blocks of a public recipe.
 TEST(MegatronRecipe, Layout) {
   const MegatronRun run = run_of_fixture("layout.yaml");
-  EXPECT_THAT(settings(run), UnorderedElementsAre(Pair("expert_model_parallel_size", "8")));
+  EXPECT_THAT(settings(run),
+              UnorderedElementsAre(Pair("expert_model_parallel_size", "8"), Pair("moe_aux_loss_coeff", "0.02")));
   ASSERT_EQ(run.shape.size(), 2u);
   EXPECT_EQ(run.shape[0].key, "num_local_experts");
   EXPECT_EQ(run.shape[1].key, "num_experts_per_tok");
   EXPECT_EQ(run.shape[1].value, "2");
-  ASSERT_TRUE(run.aux_loss);
-  EXPECT_EQ(run.aux_loss->coefficient, 0.02);
   ASSERT_EQ(run.lines.size(), 10u);
   EXPECT_EQ(run.lines[0], "model_parallel_size: 1 -> nothing: it is so here");
   EXPECT_EQ(run.lines[2], "expert_model_parallel_size: 8 -> expert_model_parallel_size: 8");
   EXPECT_EQ(run.lines[3], "num_experts: 8 -> held against config.json: num_local_experts");
   EXPECT_THAT(run.lines[5], HasSubstr("no token is ever dropped"));
-  EXPECT_THAT(run.lines[6], HasSubstr("router_aux_loss_coef: 0.02 x layers / experts of a token"));
+  EXPECT_THAT(run.lines[6], HasSubstr("-> moe_aux_loss_coeff: 0.02"));
   EXPECT_THAT(run.lines[9], HasSubstr("weight_decay (0.01, here 0)"));
 }
 
@@ -168,14 +167,11 @@ TEST(MegatronRecipe, VariablesOfTheNetworkAreForTheEnvironment) {
     EXPECT_THAT(error, HasSubstr(part));
 }
 
-TEST(MegatronRecipe, CapacityAndZLossAreRefusedByName) {
+TEST(MegatronRecipe, CapacityIsRefusedByName) {
   const std::string error = message_of([] { run_of_fixture("router.yaml"); });
   EXPECT_THAT(error,
               HasSubstr("router.yaml:5: moe_capacity_factor: not supported yet: it is moe_expert_capacity_factor "
-                        "there; no token is ever dropped here; leave it out\n"));
-  EXPECT_THAT(error, HasSubstr("router.yaml:8: moe_z_loss_coeff: not supported yet: z-loss; set it to 0, or leave it "
-                               "out\n"));
-  EXPECT_THAT(error, HasSubstr("--megatron_args: 2 of these"));
+                        "there; no token is ever dropped here; leave it out"));
 }
 
 TEST(MegatronRecipe, VersionsSayNothing) {
@@ -243,14 +239,12 @@ TEST(MegatronRun, SchedulesAreThoseOfTheTable) {
   EXPECT_THAT(refusal("--lr-decay-style sigmoid"), HasSubstr("mixtune has no such schedule"));
 }
 
-TEST(MegatronRun, TheRoutersLossIsWeighedByTheModel) {
-  EXPECT_EQ(run_of("--moe-aux-loss-coeff 0.01").aux_loss->coefficient, 0.01);
-  EXPECT_THAT(settings("--moe-aux-loss-coeff 0"), ElementsAre(Pair("router_aux_loss_coef", "0")));
-  EXPECT_THAT(settings("--moe-router-load-balancing-type none --moe-aux-loss-coeff 0.01"),
-              ElementsAre(Pair("router_aux_loss_coef", "0")));
-  for (const char* type : {"seq_aux_loss", "global_aux_loss", "sinkhorn"})
-    EXPECT_THAT(refusal(fmt::format("--moe-router-load-balancing-type {}", type)),
-                HasSubstr("moe_router_load_balancing_type is not taken from here"));
+TEST(MegatronRun, TheRoutersLossesAreKeys) {
+  EXPECT_THAT(settings("--moe-aux-loss-coeff 0.01 --moe-z-loss-coeff 1e-3"),
+              UnorderedElementsAre(Pair("moe_aux_loss_coeff", "0.01"), Pair("moe_z_loss_coeff", "1e-3")));
+  EXPECT_THAT(settings("--moe-router-load-balancing-type aux_loss seq_aux_loss --moe-aux-loss-coeff 0.01 0.02"),
+              UnorderedElementsAre(Pair("moe_router_load_balancing_type", "aux_loss seq_aux_loss"),
+                                   Pair("moe_aux_loss_coeff", "0.01 0.02")));
 }
 
 TEST(MegatronRun, WhatIsLackingIsRefusedWithWhyAndWhat) {
@@ -303,7 +297,8 @@ TEST(MegatronRun, SwitchesMayBeSaidEitherWay) {
 TEST(MegatronRun, OtherDefaultsAreTold) {
   EXPECT_EQ(
       run_of("--lr 1").lines.back(),
-      "not given, and of another default there: moe_aux_loss_coeff (0, here the checkpoint's own), weight_decay "
+      "not given, and of another default there: moe_aux_loss_coeff (0, here the checkpoint's router_aux_loss_coef), "
+      "weight_decay "
       "(0.01, here 0), seed (1234, here 42), attention_dropout (0.1, here none), hidden_dropout (0.1, here none)");
   EXPECT_EQ(run_of("--moe-router-load-balancing-type none --weight-decay 0 --seed 1 --attention-dropout 0 "
                    "--hidden-dropout 0")

@@ -40,6 +40,7 @@ struct StepRecord {
   double loss = 0;
   double lm_loss = 0;
   double aux_loss = 0;
+  double z_loss = 0;
   double grad_norm = 0;
   double learning_rate = 0;
   int64_t tokens = 0;

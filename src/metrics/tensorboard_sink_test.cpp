@@ -50,6 +50,7 @@ TEST_F(TensorBoard, NumbersOfAStepAreInTheFileAtOnce) {
                                                          {"loss", 3.4567f},
                                                          {"lm loss", 3.4f},
                                                          {"aux_loss", 2.835f},
+                                                         {"z_loss", 0},
                                                          {"grad-norm", 1.25f},
                                                          {"learning-rate", 4.9e-5f},
                                                          {"tokens", 2048},

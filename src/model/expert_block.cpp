@@ -1,5 +1,4 @@
 // The expert block, forward and backward: the residual stream + the experts' outputs, weighed by the router.
-#include "kernels/moe/router.h"
 #include "model/mixtral.h"
 
 namespace mixtune {
@@ -7,13 +6,13 @@ namespace mixtune {
 void Mixtral::route(Ctx& ctx, const Layer& layer, const Tensor& normed) const {
   LayerSaved& saved = layer.saved;
   if (layer.forced) saved.routing.experts = layer.forced;
-  router_logits(ctx, normed, *WeightUse(ctx, state_, layer.params.router), saved.router_logits);
-  router_forward(ctx, {.logits = saved.router_logits,
-                       .live = layer.batch.live_tokens,
-                       .experts = saved.routing.experts,
-                       .weights = saved.routing.weights,
-                       .stats = layer.router_stats,
-                       .forced = static_cast<bool>(layer.forced)});
+  router_.forward(ctx, {.x = normed,
+                        .weight = *WeightUse(ctx, state_, layer.params.router),
+                        .logits = saved.router_logits,
+                        .routing = saved.routing,
+                        .stats = layer.router_stats,
+                        .live = layer.batch.live_tokens,
+                        .forced = static_cast<bool>(layer.forced)});
   dispatcher_.plan(ctx, saved.routing, saved.dispatch);
 }
 
@@ -35,7 +34,8 @@ void Mixtral::experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const 
   dispatcher_.combine(ctx, saved.dispatch, out_rows, saved.middle, normed);
 }
 
-void Mixtral::expert_block_backward(Ctx& ctx, const Layer& layer, const Tensor& prob_grad, const Tensor& dh) const {
+void Mixtral::expert_block_backward(Ctx& ctx, const Layer& layer, const RouterGradients& losses,
+                                    const Tensor& dh) const {
   const LayerSaved& saved = layer.saved;
   const Frame frame(ctx);
   const Tensor normed = activations_.push(ctx, "residual norm", dh.shape);
@@ -43,7 +43,7 @@ void Mixtral::expert_block_backward(Ctx& ctx, const Layer& layer, const Tensor& 
   const Tensor dnormed = activations_.push(ctx, "residual norm gradient", dh.shape);
   const Tensor dweights = activations_.push_statistics(ctx, "routing weights gradient", saved.routing.weights.shape);
   experts_backward(ctx, layer, {.normed = normed, .dh = dh, .dnormed = dnormed, .dweights = dweights});
-  route_backward(ctx, layer, {.normed = normed, .dweights = dweights, .prob_grad = prob_grad, .dnormed = dnormed});
+  route_backward(ctx, layer, {.normed = normed, .dweights = dweights, .losses = losses, .dnormed = dnormed});
   norm_backward(ctx, layer.params.post_norm, {.r = saved.middle, .rstd = saved.middle_rstd, .dy = dnormed, .dr = dh});
 }
 
@@ -86,23 +86,18 @@ void Mixtral::experts_backward(Ctx& ctx, const Layer& layer, const ExpertsBackwa
 }
 
 void Mixtral::route_backward(Ctx& ctx, const Layer& layer, const RouteBackward& args) const {
-  const LayerSaved& saved = layer.saved;
   const int router = layer.params.router;
-  const Tensor dlogits = activations_.push_statistics(ctx, "router logits gradient", saved.router_logits.shape);
-  router_backward(ctx, {.logits = saved.router_logits,
-                        .experts = saved.routing.experts,
-                        .weights = saved.routing.weights,
-                        .dweights = args.dweights,
-                        .prob_grad = args.prob_grad,
-                        .live = layer.batch.live_tokens,
-                        .dlogits = dlogits});
   const WeightGradient dweight = weight_gradient(router);
-  router_logits_backward(ctx, {.x = args.normed,
-                               .weight = *WeightUse(ctx, state_, router),
-                               .dlogits = dlogits,
-                               .dx = args.dnormed,
-                               .dweight = dweight.tensor,
-                               .accumulate = dweight.accumulate});
+  router_.backward(ctx, {.x = args.normed,
+                         .weight = *WeightUse(ctx, state_, router),
+                         .logits = layer.saved.router_logits,
+                         .routing = layer.saved.routing,
+                         .batch = layer.batch,
+                         .losses = args.losses,
+                         .layer = layer.index,
+                         .dweights = args.dweights,
+                         .dx = args.dnormed,
+                         .dweight = dweight});
   if (dweight.tensor) state_.gradients().notify(router);
 }
 

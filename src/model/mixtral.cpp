@@ -55,17 +55,16 @@ Tensor Mixtral::forward_layer(Ctx& ctx, const Layer& layer, const Tensor& x, Kee
   return out;
 }
 
-void Mixtral::layers_backward(Ctx& ctx, const Batch& batch, LayerRange range, const Tensor& dh, const Tensor& prob_grad,
-                              Saved& saved) const {
-  for (int64_t l = range.end - 1; l >= range.begin; --l)
-    backward_layer(ctx, layer(l, batch, saved), prob_grad ? prob_grad.row(l) : Tensor{}, dh);
+void Mixtral::layers_backward(Ctx& ctx, const Batch& batch, LayerRange range, const Tensor& dh,
+                              const RouterGradients& losses, Saved& saved) const {
+  for (int64_t l = range.end - 1; l >= range.begin; --l) backward_layer(ctx, layer(l, batch, saved), losses, dh);
   state_.gradients().complete_from(ctx, state_.spec(params_.layers[range.begin].input_norm).place);
 }
 
-void Mixtral::backward_layer(Ctx& ctx, const Layer& layer, const Tensor& prob_grad, const Tensor& dh) const {
+void Mixtral::backward_layer(Ctx& ctx, const Layer& layer, const RouterGradients& losses, const Tensor& dh) const {
   const Frame frame(ctx);
   if (keeping_.push_again(ctx, layer.saved)) attention_block_again(ctx, layer);
-  expert_block_backward(ctx, layer, prob_grad, dh);
+  expert_block_backward(ctx, layer, losses, dh);
   if (layer.index == 0)  // nothing below would wait behind it
     state_.gradients().complete_from(ctx, state_.spec(layer.params.gate_up).place);
   attention_block_backward(ctx, layer, dh);

@@ -14,6 +14,7 @@
 #include "model/dispatcher.h"
 #include "model/keeping.h"
 #include "model/params.h"
+#include "model/router.h"
 #include "precision/recipe.h"
 
 namespace mixtune {
@@ -60,9 +61,9 @@ class Mixtral {
   LayerRange all_layers() const { return {0, config_.num_hidden_layers}; }
   // With recompute less is kept: selective drops the gate-up output, full all but the layer's input and routing.
   Tensor layers(Ctx& ctx, const Batch& batch, LayerRange range, const Tensor& h, Saved& saved, bool keep) const;
-  // Turns dh [T, H] from the gradient of the range's output into that of its input. prob_grad [L, E] fp64 is the router
-  // loss's gradient (router_loss.h); empty: none.
-  void layers_backward(Ctx& ctx, const Batch& batch, LayerRange range, const Tensor& dh, const Tensor& prob_grad,
+  // Turns dh [T, H] from the gradient of the range's output into that of its input, and adds the router's
+  // losses of the layers to their sums, those that are computed layer by layer.
+  void layers_backward(Ctx& ctx, const Batch& batch, LayerRange range, const Tensor& dh, const RouterGradients& losses,
                        Saved& saved) const;
 
   // Adds to loss [1] fp64 the weighted sum of the batch's token losses, from h [T, H], the output of the last layer.
@@ -92,7 +93,7 @@ class Mixtral {
   // x [T, H] -> the layer's output.
   Tensor forward_layer(Ctx& ctx, const Layer& layer, const Tensor& x, Keeping::Forward& keeping) const;
   // Turns dh [T, H] from the gradient of the layer's output into that of its input; the blocks' backwards do so too.
-  void backward_layer(Ctx& ctx, const Layer& layer, const Tensor& prob_grad, const Tensor& dh) const;
+  void backward_layer(Ctx& ctx, const Layer& layer, const RouterGradients& losses, const Tensor& dh) const;
 
   // Writes the residual stream after attention to saved.middle, and its norm to `normed`. What backward reads stays in
   // saved.
@@ -106,7 +107,7 @@ class Mixtral {
   void route(Ctx& ctx, const Layer& layer, const Tensor& normed) const;
   // Reads the experts' input from `normed` and leaves the layer's output there.
   void experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const;
-  void expert_block_backward(Ctx& ctx, const Layer& layer, const Tensor& prob_grad, const Tensor& dh) const;
+  void expert_block_backward(Ctx& ctx, const Layer& layer, const RouterGradients& losses, const Tensor& dh) const;
   // Writes the gradients of the experts' input and of the routing weights.
   struct ExpertsBackward {
     Tensor normed, dh, dnormed, dweights;
@@ -114,7 +115,9 @@ class Mixtral {
   void experts_backward(Ctx& ctx, const Layer& layer, const ExpertsBackward& args) const;
   // Adds the router's part to dnormed.
   struct RouteBackward {
-    Tensor normed, dweights, prob_grad, dnormed;
+    Tensor normed, dweights;
+    const RouterGradients& losses;
+    Tensor dnormed;
   };
   void route_backward(Ctx& ctx, const Layer& layer, const RouteBackward& args) const;
 
@@ -153,6 +156,7 @@ class Mixtral {
   const Dispatcher& dispatcher_;
   Activations activations_;
   Keeping keeping_;
+  Router router_;
 };
 
 }  // namespace mixtune

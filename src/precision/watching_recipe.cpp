@@ -22,8 +22,7 @@ class WatchingRecipe : public Recipe {
 
   void linear(Ctx& ctx, const Linear& args) const override { recipe_->linear(ctx, args); }
   void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override {
-    if (is_watched(args.gate_up_weight))
-      add_groups(ctx, args.gate_up_weight, OperandRole::kInput, args.x, args.groups);
+    if (is_watched(args.gate_up_weight)) add_groups(ctx, args.gate_up_weight, OperandRole::kInput, args.x, args.groups);
     recipe_->expert_mlp(ctx, args);
   }
   Codes push_kept_rows(Ctx& ctx, const Shape& rows, const Shape& weight) const override {

@@ -19,9 +19,10 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
     {// Paths. The model is the checkpoint, and the data's digest is in the contract.
      "model_name_or_path", "tokenizer_name_or_path", "resize_vocabulary", "train_file", "validation_file", "data_cache",
      "output_dir",
-     // In the contract as what comes of them: data, router_aux_loss_coef, rows_per_step, total_steps.
-     "chat_template", "router_aux_loss_coef", "per_device_train_batch_size", "gradient_accumulation_steps",
-     "global_batch_size", "max_steps", "num_train_epochs",
+     // In the contract as what comes of them: data, router_aux_loss_coef, router_losses, rows_per_step, total_steps.
+     "chat_template", "router_aux_loss_coef", "moe_router_load_balancing_type", "moe_aux_loss_coeff",
+     "moe_z_loss_coeff", "per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size", "max_steps",
+     "num_train_epochs",
      // When a run ends before its last step.
      "skip_nonfinite_steps", "stop_on_divergence", "early_stopping_patience", "early_stopping_threshold",
      // What is written, and when.
@@ -35,7 +36,8 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
 
 // The place in the data is counted in steps; weights that were not trained have no moments to go on with.
 constexpr std::array<std::string_view, 2> kNeverAllowed = {"rows_per_step", "freeze"};
-constexpr std::array<std::string_view, 4> kBesideKeys = {"data", "router_aux_loss_coef", "total_steps", "windows"};
+constexpr std::array<std::string_view, 5> kBesideKeys = {"data", "router_aux_loss_coef", "router_losses", "total_steps",
+                                                         "windows"};
 
 bool is_never_allowed(std::string_view name) {
   return std::ranges::find(kNeverAllowed, name) != kNeverAllowed.end();

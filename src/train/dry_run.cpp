@@ -129,7 +129,8 @@ std::string dry_run(const Config& given, const RankGrid& grid) {
                       config.batch.per_device_train_batch_size, config.batch.gradient_accumulation_steps,
                       HostMemory::kPageable, {0, grid.world});
   const std::string frozen = options.freeze.is_set() ? fmt::format("# {}\n", describe(options.freeze, shape)) : "";
-  if (!config.model.router_aux_loss_coef) config.model.router_aux_loss_coef = shape.router_aux_loss_coef;
+  config.router.router_aux_loss_coef =
+      router_losses(config, shape.router_aux_loss_coef)[RouterLossType::kHuggingface].value_or(0);
   if (data.chat_template) config.data.chat_template = data.chat_template->chat_template.name;
   return print_config(as_begun(config)) + describe_steps(config, data, loader, grid.world) + frozen +
          (for_gpu(config)

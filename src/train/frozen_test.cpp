@@ -28,7 +28,8 @@ InstanceOptions frozen(std::vector<std::string> entries, DType dtype = DType::kF
 void run_step(TestModel& test, const Batch& batch) {
   Saved saved = test.model().make_saved();
   test.state().gradients().begin_step();
-  run_micro_batch(test.ctx(), test.model(), batch, saved, {.token_scale = 0.1, .router_scale = 0.02});
+  run_micro_batch(test.ctx(), test.model(), batch, saved,
+                  {.token_scale = 0.1, .router = {RouterLossType::kHuggingface, 0.02}});
   test.state().gradients().finish(test.ctx());
 }
 

@@ -13,7 +13,7 @@ namespace {
 struct Case {
   const char* name;
   MixtralConfig config;
-  double router_scale;
+  RouterLosses router;
 };
 
 MixtralConfig shape(int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t experts, int64_t k, int64_t window,
@@ -29,6 +29,19 @@ MixtralConfig shape(int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t e
   return config;
 }
 
+RouterLosses huggingface(double scale) {
+  return {RouterLossType::kHuggingface, scale};
+}
+
+// But kGlobal, which is kSwitch in the one micro-batch of a step.
+RouterLosses all_losses() {
+  RouterLosses losses = huggingface(0.02);
+  losses[RouterLossType::kZ] = 0.002;
+  losses[RouterLossType::kSwitch] = 0.03;
+  losses[RouterLossType::kSequence] = 0.01;
+  return losses;
+}
+
 class Gradient : public testing::TestWithParam<Case> {
  protected:
   static constexpr double kTokenScale = 0.03;
@@ -37,8 +50,8 @@ class Gradient : public testing::TestWithParam<Case> {
     Saved saved = test.model().make_saved();
     test.state().gradients().begin_step();
     const MicroBatchLoss parts = run_micro_batch(test.ctx(), test.model(), batch, saved,
-                                                 {.token_scale = kTokenScale, .router_scale = GetParam().router_scale});
-    return kTokenScale * parts.token_sum + GetParam().router_scale * parts.router;
+                                                 {.token_scale = kTokenScale, .router = GetParam().router});
+    return kTokenScale * parts.token_sum + parts.router;
   }
 };
 
@@ -184,15 +197,20 @@ TEST(Head, WeightsScaleTheLossAndTheGradientOfEachTarget) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, Gradient,
-                         testing::Values(Case{"Top2", shape(4, 2, 8, 4, 2, 0, false), 0},
-                                         Case{"Top2Aux", shape(4, 2, 8, 4, 2, 0, false), 0.02},
-                                         Case{"Top1Window", shape(2, 1, 10, 3, 1, 5, false), 0.1},
-                                         Case{"Top1NoAux", shape(2, 2, 16, 3, 1, 0, true), 0},
-                                         Case{"Top3Tied", shape(6, 3, 4, 6, 3, 64, true), 0.02},
-                                         Case{"AllExperts", shape(4, 4, 8, 2, 2, 1, false), 0.02},
-                                         Case{"OneExpert", shape(4, 1, 8, 1, 1, 0, false), 0.02}),
-                         [](const auto& test) { return std::string(test.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, Gradient,
+    testing::Values(Case{"Top2", shape(4, 2, 8, 4, 2, 0, false), huggingface(0)},
+                    Case{"Top2Aux", shape(4, 2, 8, 4, 2, 0, false), huggingface(0.02)},
+                    Case{"Top1Window", shape(2, 1, 10, 3, 1, 5, false), huggingface(0.1)},
+                    Case{"Top1NoAux", shape(2, 2, 16, 3, 1, 0, true), huggingface(0)},
+                    Case{"Top3Tied", shape(6, 3, 4, 6, 3, 64, true), huggingface(0.02)},
+                    Case{"AllExperts", shape(4, 4, 8, 2, 2, 1, false), huggingface(0.02)},
+                    Case{"OneExpert", shape(4, 1, 8, 1, 1, 0, false), huggingface(0.02)},
+                    Case{"Z", shape(4, 2, 8, 4, 2, 0, false), {RouterLossType::kZ, 0.003}},
+                    Case{"AuxLoss", shape(4, 2, 8, 4, 2, 0, false), {RouterLossType::kSwitch, 0.05}},
+                    Case{"Sequence", shape(4, 2, 8, 5, 2, 0, false), {RouterLossType::kSequence, 0.05}},
+                    Case{"Top1AllAtOnce", shape(4, 2, 8, 4, 1, 0, false), all_losses()}),
+    [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace
 }  // namespace mixtune

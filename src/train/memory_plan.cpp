@@ -41,10 +41,10 @@ class Planner {
     counting.routing_share = share;
     instance_.model().set_still_needed(drop ? std::vector<size_t>(saved_.layers.size(), stack.capacity())
                                             : std::vector<size_t>());
-    const Tensor losses = stack.push("losses", {2}, DType::kF64);
+    const Tensor losses = stack.push("losses", {kLosses}, DType::kF64);
     instance_.state().gradients().begin_step();
     if (operands_) operands_->begin();
-    forward_backward(counting, instance_.model(), batch_.batch(), saved_, {.router_scale = 1}, losses);
+    forward_backward(counting, instance_.model(), batch_.batch(), saved_, {.router = heaviest_router_losses()}, losses);
     return stack.peak();
   }
 

@@ -1,6 +1,7 @@
 // MemoryPlan: the memory a run needs, counted by its own code on a device that has none (DeviceType::kMeta).
 #pragma once
 
+#include "config/router_losses.h"
 #include "kernels/warm_up.h"
 #include "model/instance.h"
 
@@ -24,6 +25,13 @@ struct MemoryPlan {
  private:
   size_t without_activations() const;
 };
+
+// Those of the router's losses that take the most memory, whatever their coefficients.
+inline RouterLosses heaviest_router_losses() {
+  RouterLosses losses(RouterLossType::kHuggingface, 1);
+  losses[RouterLossType::kZ] = losses[RouterLossType::kSequence] = 1;
+  return losses;
+}
 
 // The plan of a training step over a micro-batch of the limits. `share`: the rows that come to this rank in every
 // layer, in units of an even share (Ctx::routing_share).

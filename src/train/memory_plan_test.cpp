@@ -178,7 +178,7 @@ TEST(MemoryPlan, CountsWhatARunTakes) {
   const TestData data(config.vocab_size, {128, 128, 128, 128});
   const Batch batch = data.batch();
   Saved saved = model.model().make_saved();
-  run_micro_batch(model.ctx(), model.model(), batch, saved, {.router_scale = 1});
+  run_micro_batch(model.ctx(), model.model(), batch, saved, {.router = {RouterLossType::kHuggingface, 1}});
   EXPECT_NEAR(static_cast<double>(model.ctx().stack.peak()), static_cast<double>(plan.activations),
               0.15 * static_cast<double>(plan.activations));
   omp_set_num_threads(threads);

@@ -1,6 +1,6 @@
 #include "train/micro_batch.h"
 
-#include "kernels/moe/router_loss.h"
+#include "model/router_losses.h"
 
 namespace mixtune {
 
@@ -21,15 +21,16 @@ Tensor run_layers(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& sav
 
 // layers_backward of all.
 struct LayersBackward {
-  Tensor dh, prob_grad;
+  Tensor dh;
+  const RouterGradients& losses;
   const BetweenLayers& before_backward;
 };
 void run_layers_backward(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const LayersBackward& args) {
   const auto [begin, end] = model.all_layers();
-  if (!args.before_backward) return model.layers_backward(ctx, batch, {begin, end}, args.dh, args.prob_grad, saved);
+  if (!args.before_backward) return model.layers_backward(ctx, batch, {begin, end}, args.dh, args.losses, saved);
   for (int64_t l = end - 1; l >= begin; --l) {
     args.before_backward(l, args.dh);
-    model.layers_backward(ctx, batch, {l, l + 1}, args.dh, args.prob_grad, saved);
+    model.layers_backward(ctx, batch, {l, l + 1}, args.dh, args.losses, saved);
   }
 }
 
@@ -52,23 +53,20 @@ ForwardPass forward_pass(Ctx& ctx, const Mixtral& model, const Batch& host_batch
 void backward_pass(Ctx& ctx, const Mixtral& model, const ForwardPass& forward, Saved& saved, const LossScales& scales,
                    const Tensor& losses) {
   const auto& [batch, h] = forward;
-  const Tensor prob_grad =
-      ctx.stack.push("router loss gradient", {saved.router_stats.shape[0], saved.router_stats.shape[2]}, DType::kF64);
   scales.ranks->data->all_reduce(ctx, "router statistics", saved.router_stats);
   if (scales.router_stats) copy(ctx, saved.router_stats, scales.router_stats);
-  router_loss(ctx, {.type = scales.router_loss_type,
-                    .stats = saved.router_stats,
-                    .tokens = batch.step_tokens,
-                    .scale = scales.router_scale,
-                    .prob_grad = prob_grad,
-                    .loss = losses.slice(1, 1)});
+  const RouterGradients router = router_gradients(ctx, {.scales = scales.router,
+                                                        .stats = saved.router_stats,
+                                                        .tokens = batch.step_tokens,
+                                                        .experts_per_token = model.config().num_experts_per_tok,
+                                                        .counts = scales.router_counts,
+                                                        .counted_tokens = scales.counted_tokens,
+                                                        .sums = losses.slice(1, kRouterLossTypes)});
   scales.ranks->set_activity("backward");
   const Tensor dh = ctx.stack.push("residual gradient", h.shape, h.dtype);
   model.head_loss(ctx, batch, {.h = h, .loss = losses.slice(0, 1), .dh = dh, .scale = scales.token_scale});
   run_layers_backward(ctx, model, batch, saved,
-                      {.dh = dh,
-                       .prob_grad = scales.router_scale != 0 ? prob_grad : Tensor{},
-                       .before_backward = scales.before_backward});
+                      {.dh = dh, .losses = router, .before_backward = scales.before_backward});
   model.embed_backward(ctx, batch, dh);
 }
 

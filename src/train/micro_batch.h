@@ -3,7 +3,7 @@
 
 #include <functional>
 
-#include "config/config.h"
+#include "config/router_losses.h"
 #include "model/instance.h"
 
 namespace mixtune {
@@ -11,13 +11,21 @@ namespace mixtune {
 // For tests: called on the way through the layers, which then run one by one, with the same result. It may change h.
 using BetweenLayers = std::function<void(int64_t layer, const Tensor& h)>;
 
-// Adds to losses [2] fp64 on the device: the weighted sum of this rank's token losses; the auxiliary loss of this
-// accumulation step on all ranks, unscaled. Writes or adds to State the gradients of token_scale * (the first) +
-// router_scale * (the second). `batch` is in host memory and stays as it is until a wait.
+// What a micro-batch adds to losses [kLosses] fp64 on the device, unscaled: the weighted sum of this rank's token
+// losses; the router's losses, in the order of RouterLossType, of this rank's tokens or of this accumulation step on
+// all ranks.
+constexpr int64_t kLosses = 1 + kRouterLossTypes, kOwnLosses = 1 + kOwnRouterLossTypes;
+constexpr int64_t loss_index(RouterLossType type) {
+  return 1 + static_cast<int64_t>(type);
+}
+
+// Writes or adds to State the gradients of the sum of the losses, each times its scale. `batch` is in host memory and
+// stays as it is until a wait.
 struct LossScales {
-  RouterLossType router_loss_type = RouterLossType::kHuggingface;
   double token_scale = 1;
-  double router_scale = 0;
+  RouterLosses router = {};   // a loss without a scale is not computed
+  Tensor router_counts = {};  // [L, E] fp64 of kGlobal: those of the step's earlier micro-batches; this one's are added
+  int64_t counted_tokens = 0;           // step_tokens of these and of this one
   const Ranks* ranks = &single_rank();  // never null; their batches are one accumulation step
   Tensor router_stats = {};             // [L, 2, E] fp64 in host memory: gets a copy of Saved's; empty: none
   BetweenLayers before_backward = {};   // with the gradient of each layer's output, the last layer's first

@@ -6,14 +6,35 @@
 
 namespace mixtune {
 
+namespace {
+
+// Among the scalars: requests, the square of the norm and the losses that are sums over ranks lie side by side.
+constexpr int64_t kRequests = 3, kSquares = kRequests, kFirstLoss = kSquares + 1, kScale = kFirstLoss + kLosses;
+
+// A loss of the step is the sum of what micro-batches add, by this.
+double divisor(RouterLossType type, const StepRunner::Loss& loss, int64_t micro_batches) {
+  if (type == RouterLossType::kZ) return static_cast<double>(loss.tokens);
+  return static_cast<double>(type == RouterLossType::kSequence ? loss.documents : micro_batches);
+}
+
+template <class Use>
+void for_each_loss(const RouterLosses& losses, const Use& use) {
+  for (int64_t i = 0; i < kRouterLossTypes; ++i)
+    if (const auto type = static_cast<RouterLossType>(i); losses[type]) use(type, *losses[type]);
+}
+
+}  // namespace
+
 StepRunner::StepRunner(Instance& instance, const OptimizerSettings& settings, uint64_t seed)
     : instance_(instance),
       optimizer_(instance.state(), settings, seed),
       saved_(instance.model().make_saved()),
-      scalars_(instance.ctx(), "step scalars", 7),
-      squares_(scalars_.slice(3)),
-      losses_(scalars_.slice(4, 2)),
-      scale_(scalars_.slice(6)) {
+      scalars_(instance.ctx(), "step scalars", kScale + 1),
+      squares_(scalars_.slice(kSquares)),
+      losses_(scalars_.slice(kFirstLoss, kLosses)),
+      scale_(scalars_.slice(kScale)),
+      router_counts_(instance.ctx(), "router counts of a step",
+                     instance.model().config().num_hidden_layers * instance.model().config().num_local_experts) {
   // Both numbers go through one sum, though squares are summed over all ranks and losses over those with other tokens.
   MT_CHECK(instance.ranks().data->size() == instance.ranks().all->size());
   if (instance.ranks().all->size() > 1) report_.emplace(instance);
@@ -25,24 +46,33 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
   instance_.state().gradients().begin_step();
   scalars_.clear(ctx);
   recomputed_ = 0;
+  loss_ = loss;
+  micro_batches_ = static_cast<int64_t>(micro_batches.size());
   reported_ = report_.has_value();
   if (operands_ && loss.looks_at_operands) operands_->begin();
   if (report_) report_->begin(static_cast<int64_t>(micro_batches.size()));
+  const MixtralConfig& config = instance_.model().config();
+  LossScales scales = {.token_scale = 1 / loss.target_weight, .ranks = &instance_.ranks()};
+  for_each_loss(loss.router, [&](RouterLossType type, double coefficient) {
+    scales.router[type] = coefficient / divisor(type, loss, micro_batches_);
+  });
+  if (loss.router[RouterLossType::kGlobal]) {
+    router_counts_.clear(ctx);
+    const Shape shape = {config.num_hidden_layers, config.num_local_experts};
+    scales.router_counts = router_counts_.slice(0, shape.elements()).view(shape);
+  }
   for (const Batch& batch : micro_batches) {
     if (&batch == &micro_batches.back()) instance_.state().gradients().begin_last_micro_batch();
-    mixtune::forward_backward(ctx, instance_.model(), batch, saved_,
-                              {.router_loss_type = loss.router_loss_type,
-                               .token_scale = 1 / loss.target_weight,
-                               .router_scale = loss.router_coefficient / static_cast<double>(micro_batches.size()),
-                               .ranks = &instance_.ranks(),
-                               .router_stats = report_ ? report_->add(batch) : Tensor{}},
-                              losses_);
+    scales.counted_tokens += batch.step_tokens;
+    scales.router_stats = report_ ? report_->add(batch) : Tensor{};
+    mixtune::forward_backward(ctx, instance_.model(), batch, saved_, scales, losses_);
     recomputed_ += saved_.recomputed;
   }
 }
 
 void StepRunner::forward(std::span<const Batch> micro_batches) {
   scalars_.clear(instance_.ctx());
+  loss_ = {};
   reported_ = false;
   for (const Batch& batch : micro_batches)
     forward_loss(instance_.ctx(), instance_.model(), batch, saved_, losses_.slice(0, 1));
@@ -61,8 +91,8 @@ void StepRunner::update(const Update& args) {
   }
   if (const auto& [stop, save, settled] = args.requests; stop || save || settled)
     scalars_.set(ctx, 0, {stop ? 1.0 : 0.0, save ? 1.0 : 0.0, settled ? 1.0 : 0.0});
-  // Requests, squares and token losses; the router's loss is that of all ranks already.
-  instance_.ranks().all->all_reduce(ctx, "loss and gradient norm", scalars_.slice(0, 5));
+  // The router's other losses are those of all ranks already.
+  instance_.ranks().all->all_reduce(ctx, "loss and gradient norm", scalars_.slice(0, kFirstLoss + kOwnLosses));
   const Range range(ctx, "optimizer");
   clip_scale(ctx, {.squares = squares_, .guards = losses_, .scale = scale_, .max_norm = args.max_norm});
   optimizer_.step(ctx, {.step = args.step, .lr_share = args.lr_share, .grad_scale = scale_});
@@ -70,13 +100,18 @@ void StepRunner::update(const Update& args) {
 
 StepRunner::Result StepRunner::read() {
   const double* scalars = scalars_.read(instance_.ctx());
-  return {.token_loss = scalars[4],
-          .router_loss = scalars[5],
-          .grad_norm = std::sqrt(scalars[3]),
-          .recomputed = recomputed_,
-          .parallel = reported_ ? &report_->read() : nullptr,
-          .requests = {scalars[0] > 0, scalars[1] > 0, scalars[2] == instance_.ranks().all->size()},
-          .operands = operands_ ? operands_->read() : nullptr};
+  Result result = {.token_loss = scalars[kFirstLoss],
+                   .grad_norm = std::sqrt(scalars[kSquares]),
+                   .recomputed = recomputed_,
+                   .parallel = reported_ ? &report_->read() : nullptr,
+                   .requests = {scalars[0] > 0, scalars[1] > 0, scalars[2] == instance_.ranks().all->size()},
+                   .operands = operands_ ? operands_->read() : nullptr};
+  for_each_loss(loss_.router, [&](RouterLossType type, double coefficient) {
+    const double mean = scalars[kFirstLoss + loss_index(type)] / divisor(type, loss_, micro_batches_);
+    result.router[type] = mean;
+    result.router_loss += coefficient * mean;
+  });
+  return result;
 }
 
 }  // namespace mixtune

@@ -17,14 +17,19 @@ class StepRunner {
   // `instance` outlives this.
   StepRunner(Instance& instance, const OptimizerSettings& settings, uint64_t seed);
 
-  // Runs forward and backward of every micro-batch: gradients of the weighted mean token loss + router_coefficient *
-  // the mean router loss. The batches stay as they are until read(). All ranks call this, with as many micro-batches.
+  // Runs forward and backward of every micro-batch: gradients of the weighted mean token loss + the router's mean
+  // losses (docs/router.md says of what), each times its coefficient. The batches stay as they are until read(). All
+  // ranks call this, with as many micro-batches.
   struct Loss {
-    double target_weight;  // of all targets of the whole global batch: their number, where none is weighted
-    RouterLossType router_loss_type = RouterLossType::kHuggingface;
-    double router_coefficient = 0;
+    double target_weight;   // of all targets of the whole global batch: their number, where none is weighted
+    int64_t tokens = 0;     // of the whole global batch; used by kZ alone
+    int64_t documents = 0;  // the same, by kSequence alone
+    RouterLosses router = {};
     bool looks_at_operands = false;  // in 8 bits
   };
+  static Loss loss_of(const Step& rows, const RouterLosses& router) {
+    return {rows.target_weight, rows.live_tokens, rows.documents, router};
+  }
   void forward_backward(std::span<const Batch> micro_batches, const Loss& loss);
 
   // Computes the losses alone.
@@ -44,9 +49,12 @@ class StepRunner {
   };
   void update(const Update& args);
 
-  // The step's sums over micro-batches; after update() over all ranks, which all call this. Waits for the device.
+  // What the step's micro-batches made; after update() all ranks', which all call this. Waits for the device.
   struct Result {
-    double token_loss = 0, router_loss = 0, grad_norm = 0;
+    double token_loss = 0;     // the sum, weighted
+    RouterLosses router = {};  // each mean loss, unscaled; of those that were computed
+    double router_loss = 0;    // the sum of these, each times its coefficient
+    double grad_norm = 0;
     int64_t recomputed = 0;                    // layers that kept less than they were to (Saved::recomputed)
     const ParallelRecord* parallel = nullptr;  // with several ranks, after backward; valid until the next read
     Requests requests = {};                    // after update() alone
@@ -61,7 +69,10 @@ class StepRunner {
   AdamW optimizer_;
   Saved saved_;
   Scalars scalars_;
-  Tensor squares_, losses_, scale_;  // [1], [2]: token losses and router losses, [1]
+  Tensor squares_, losses_, scale_;  // [1], [kLosses], [1]
+  Scalars router_counts_;            // [L, E], of kGlobal
+  Loss loss_ = {};                   // of the last forward_backward
+  int64_t micro_batches_ = 0;
   int64_t recomputed_ = 0;
   std::optional<ParallelReport> report_;   // with several ranks
   bool reported_ = false;                  // it has the last step

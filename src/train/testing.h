@@ -52,13 +52,16 @@ class TestModel : public Instance {
 
 // forward_backward on the CPU, and its losses.
 struct MicroBatchLoss {
-  double token_sum = 0, router = 0;
+  double token_sum = 0, router = 0;  // router: each loss times its scale
 };
 inline MicroBatchLoss run_micro_batch(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved,
                                       const LossScales& scales) {
-  double losses[2] = {};
-  forward_backward(ctx, model, batch, saved, scales, host_tensor(losses, {2}));
-  return {losses[0], losses[1]};
+  double losses[kLosses] = {};
+  forward_backward(ctx, model, batch, saved, scales, host_tensor(losses, {kLosses}));
+  MicroBatchLoss loss = {.token_sum = losses[0]};
+  for (int64_t i = 0; i < kRouterLossTypes; ++i)
+    loss.router += scales.router[static_cast<RouterLossType>(i)].value_or(0) * losses[1 + i];
+  return loss;
 }
 
 // Random documents of the given lengths; about a third of the tokens have no target, the others a random one. A

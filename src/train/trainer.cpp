@@ -19,6 +19,7 @@
 #include "run/environment.h"
 #include "run/resume.h"
 #include "run/shared_folder.h"
+#include "train/announce_router.h"
 #include "train/run_inputs.h"
 #include "train/run_rows.h"
 #include "train/schedule.h"
@@ -31,11 +32,24 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-std::string resolved_config(Config config, double router_coefficient, const RunData& data) {
+double pooled_coefficient(const RouterLosses& losses) {
+  return losses[RouterLossType::kHuggingface].value_or(0);
+}
+
+std::string resolved_config(Config config, const RouterLosses& losses, const RunData& data) {
   config = as_begun(config);
-  config.model.router_aux_loss_coef = router_coefficient;
+  config.router.router_aux_loss_coef = pooled_coefficient(losses);
   if (data.chat_template) config.data.chat_template = data.chat_template->chat_template.name;
   return print_config(config);
+}
+
+// All but z, unscaled.
+double balancing_loss(const RouterLosses& means) {
+  double sum = 0;
+  for (const RouterLossType type :
+       {RouterLossType::kSequence, RouterLossType::kHuggingface, RouterLossType::kSwitch, RouterLossType::kGlobal})
+    sum += means[type].value_or(0);
+  return sum;
 }
 
 std::string went_bad(const EvalRecord& record) {
@@ -66,7 +80,7 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
       instance_(model_shape(config, folder_), options_),
       runner_(instance_, config.optimizer, config.machine.seed),
       data_(checked_data(config, folder_, instance_)),
-      router_coefficient_(config.model.router_aux_loss_coef.value_or(instance_.model().config().router_aux_loss_coef)),
+      router_losses_(router_losses(config, instance_.model().config().router_aux_loss_coef)),
       loader_(training_rows(config, data_, rows_per_step(config, instance_.share().ranks)),
               config.batch.per_device_train_batch_size, config.batch.gradient_accumulation_steps,
               instance_.host_memory(), instance_.share()),
@@ -83,7 +97,8 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
   ranks.compare({{"data", data_.digest()}, {"vocabulary", std::to_string(instance_.model().config().vocab_size)}});
   contract_ = contract_of(config);
   contract_["data"] = data_.training_digest();
-  contract_["router_aux_loss_coef"] = fmt::format("{}", router_coefficient_);
+  contract_["router_aux_loss_coef"] = fmt::format("{}", pooled_coefficient(router_losses_));
+  contract_["router_losses"] = megatron_losses_str(router_losses_);
   contract_["rows_per_step"] = std::to_string(rows_per_step(config, instance_.share().ranks));
   contract_["total_steps"] = std::to_string(total_steps_);
   if (!data_.train)  // which windows are drawn depends on how the length of the run is said
@@ -126,7 +141,7 @@ void Trainer::open_output() {
   sinks_.push_back(std::make_unique<JsonlSink>(output_->metrics_path(), resumed_.has_value()));
   if (config_.output.report_to == ReportTo::kTensorBoard)
     sinks_.push_back(std::make_unique<TensorBoardSink>(output_->new_event_path(), first_step_));
-  output_->write_config(resolved_config(config_, router_coefficient_, data_));
+  output_->write_config(resolved_config(config_, router_losses_, data_));
   const RankGrid& grid = instance_.ranks().grid;
   output_->write_environment(print_environment({.device = describe(options_),
                                                 .layout = grid.world > 1 ? grid.str() : "",
@@ -183,8 +198,7 @@ void Trainer::announce() {
   if (options_.device.type == DeviceType::kCuda)
     log_info("attention: {}",
              attention_backend(instance_.ctx(), instance_.model().attention_shape({}), options_.types.weights));
-  log_info("router loss: huggingface, coefficient {} ({})", router_coefficient_,
-           config_.model.router_aux_loss_coef ? "from the configuration" : "the checkpoint's own");
+  announce_router_losses(config_, router_losses_, instance_.model().config());
   log_info("{}", saver_->str());
 }
 
@@ -196,10 +210,9 @@ StepRecord Trainer::step(int64_t step) {
   requests_ = {};
   if (rows.target_tokens == 0) return skipped_step(step, rows);
   const double share = share_of_peak(config_.optimizer, step - 1, total_steps_);
-  runner_.forward_backward(rows.micro_batches, {.target_weight = rows.target_weight,
-                                                .router_loss_type = config_.model.router_aux_loss_type,
-                                                .router_coefficient = router_coefficient_,
-                                                .looks_at_operands = OperandReport::is_due(step)});
+  StepRunner::Loss loss = StepRunner::loss_of(rows, router_losses_);
+  loss.looks_at_operands = OperandReport::is_due(step);
+  runner_.forward_backward(rows.micro_batches, loss);
   runner_.update(
       {.step = step, .lr_share = share, .max_norm = config_.optimizer.max_grad_norm, .requests = own_requests()});
   const StepRunner::Result result = runner_.read();
@@ -208,7 +221,8 @@ StepRecord Trainer::step(int64_t step) {
                     .total_steps = total_steps_,
                     .epoch = rows.epoch,
                     .lm_loss = result.token_loss / rows.target_weight,
-                    .aux_loss = result.router_loss / static_cast<double>(rows.micro_batches.size()),
+                    .aux_loss = balancing_loss(result.router),
+                    .z_loss = result.router[RouterLossType::kZ].value_or(0),
                     .grad_norm = result.grad_norm,
                     .learning_rate = learning_rate(config_.optimizer, step - 1, total_steps_),
                     .tokens = rows.live_tokens,
@@ -217,7 +231,7 @@ StepRecord Trainer::step(int64_t step) {
                     .plans = step == first_step_ ? plans_ : std::string(),
                     .parallel = result.parallel,
                     .operands = result.operands};
-  record.loss = record.lm_loss + router_coefficient_ * record.aux_loss;
+  record.loss = record.lm_loss + result.router_loss;
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   record.milliseconds = seconds * 1e3;
   record.tokens_per_second = static_cast<double>(record.tokens) / seconds;

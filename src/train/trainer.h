@@ -10,6 +10,7 @@
 #include "checkpoint/model_folder.h"
 #include "checkpoint/save.h"
 #include "config/config.h"
+#include "config/router_losses.h"
 #include "metrics/metric_sink.h"
 #include "run/contract.h"
 #include "run/manifest.h"
@@ -105,7 +106,7 @@ class Trainer {
   Instance instance_;
   StepRunner runner_;
   RunData data_;
-  double router_coefficient_;
+  RouterLosses router_losses_;
   Loader loader_;
   std::vector<std::unique_ptr<Evaluator>> evaluators_;  // one for each set
   int64_t total_steps_, first_step_ = 1;

@@ -46,14 +46,14 @@ std::string warm_up(Instance& instance, BatchLimits limits) {
                            0, instance.host_memory());
   begin_warm_up(ctx, instance.model().attention_shape(random.batch()), instance.model().dtype(), limits);
   SharedPlans plans(instance);
-  Scalars losses(ctx, "warm-up losses", 2);
+  Scalars losses(ctx, "warm-up losses", kLosses);
   Saved saved = instance.model().make_saved();
   if (instance.state().is_training()) {
     leave_room(instance, limits);
     instance.state().gradients().begin_step();
     for (int64_t i = 0; i < std::min<int64_t>(limits.micro_batches, 2); ++i)  // write gradients, and add to them
-      forward_backward(ctx, instance.model(), random.batch(), saved, {.router_scale = 1, .ranks = &instance.ranks()},
-                       losses.slice(0, 2));
+      forward_backward(ctx, instance.model(), random.batch(), saved,
+                       {.router = heaviest_router_losses(), .ranks = &instance.ranks()}, losses.slice(0, kLosses));
     instance.state().gradients().finish(ctx);
     instance.state().weight_sync().begin();
     instance.state().weight_sync().await_all(ctx);

@@ -33,8 +33,7 @@ TEST_F(MegatronArgs, OfALaunchScriptAreARun) {
        {"mixtune: --lr 1e-3 -> learning_rate: 1e-3\n", "--lr-decay-style cosine -> lr_scheduler_type: ",
         "--num-experts 2 -> held against config.json: num_local_experts\n",
         "--log-throughput -> not needed: every step prints tokens a second",
-        // One layer, one expert a token: the same loss.
-        "router loss: huggingface, coefficient 0.02 (from the configuration)\n"})
+        "router loss: aux_loss, coefficient 0.02 (in each of 1 layers)\n"})
     expect_part(outcome.err, line);
   for (const auto& [key, value] : std::map<std::string, std::string>{{"learning_rate", "0.001"},
                                                                      {"lr_scheduler_type", "cosine_with_min_lr"},
@@ -44,7 +43,8 @@ TEST_F(MegatronArgs, OfALaunchScriptAreARun) {
                                                                      {"max_steps", "4"},
                                                                      {"weight_decay", "0.1"},
                                                                      {"adam_beta2", "0.95"},
-                                                                     {"router_aux_loss_coef", "0.02"},
+                                                                     {"router_aux_loss_coef", "0"},
+                                                                     {"moe_aux_loss_coeff", "[\"0.02\"]"},
                                                                      {"seed", "7"},
                                                                      {"max_seq_length", "16"}})
     EXPECT_EQ(resolved(key), value) << key;
@@ -88,7 +88,8 @@ TEST_F(MegatronArgs, OfAnotherModelAreRefused) {
   refused("--num-experts few", {"--num-experts: 'few' is not a number"});
   refused("--rotary-base 1000000", {"has rope_theta 10000"});
   refused("untie-embeddings-and-output-weights", {"untie-embeddings-and-output-weights"});
-  refused("--moe-z-loss-coeff 1e-3", {"--moe-z-loss-coeff: not supported yet: z-loss; set it to 0, or leave it out"});
+  refused("--moe-expert-capacity-factor 1",
+          {"--moe-expert-capacity-factor: not supported yet: no token is ever dropped"});
   EXPECT_EQ(trained({"--megatron_args"}).code, 2);
 }
 

@@ -169,6 +169,7 @@ TEST_F(Resume, AnotherRunIsRefusedAndToldWhatDiffers) {
       {"seed was 42, is 7", "weight_decay was 0, is 0.5", "--allow_changes seed --allow_changes weight_decay"});
   expect_refused(kFour, {"--gradient_accumulation_steps=2"}, {"rows_per_step was 4, is 8"});
   expect_refused(kOne, {"--router_aux_loss_coef=0.5"}, {"router_aux_loss_coef was 0.02, is 0.5"});
+  expect_refused(kOne, {"--moe_z_loss_coeff=0.5"}, {"router_losses was none, is z 0.5"});
   Args longer = six_steps("out", kOne, {}, 7);
   longer.push_back("--resume_from_checkpoint=auto");
   expect_one_error(run(longer), {"total_steps was 6, is 7", "--allow_changes total_steps"});

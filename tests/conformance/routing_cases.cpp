@@ -1,20 +1,14 @@
-// Router, router loss, and the way of rows to the experts and back.
+// The router's logits, and the way of rows to the experts and back.
 #include <cmath>
 
 #include "conformance/cases.h"
+#include "conformance/tolerances.h"
 #include "kernels/moe/permute.h"
 #include "kernels/moe/router.h"
-#include "kernels/moe/router_loss.h"
 
 namespace mixtune {
 
 namespace {
-
-// The error of sums of n products with random signs: rounding errors of half an epsilon add like a random walk, on both
-// sides; a partial sum is on average half as large as the largest result.
-double walk(int64_t n) {
-  return 2 + std::sqrt(static_cast<double>(n)) / 2;
-}
 
 // The error of sums of n in fp32. In bf16 one rounding, by at most an epsilon, makes their own errors nothing.
 double rounded(const Conformance& c, int64_t n) {
@@ -51,79 +45,6 @@ void logits_backward_case(Conformance& c, const LogitsBackward& shape) {
   });
   c.expect_close(dx, rounded(c, shape.experts));
   c.expect_close(dweight, shape.fp32_gradient ? walk(shape.tokens) : rounded(c, shape.tokens));
-}
-
-// The expert of a pair where the case gives them: those of a token differ.
-int64_t some_expert(int64_t pair, int64_t k, int64_t experts, int64_t live) {
-  const int64_t t = pair / k, slot = pair % k;
-  return t < live ? (t * t + slot) % experts : -1;
-}
-
-struct Routed {
-  int64_t tokens, live, experts, k;
-  bool forced = false, ties = false;
-};
-
-// The same fp32 logits on both sides, so the same choice. A weight is a quotient of exponentials, each within 2
-// epsilons (CUDA's expf); sums of probabilities have the errors of their terms.
-void forward_case(Conformance& c, const Routed& shape) {
-  const Operand logits = shape.ties ? c.random("logits", {shape.tokens, shape.experts}, DType::kF32, 0, 0.75)
-                                    : c.random("logits", {shape.tokens, shape.experts}, DType::kF32, 3);
-  const Operand experts =
-      shape.forced ? c.integers("experts", {shape.tokens, shape.k},
-                                [&](int64_t i) { return some_expert(i, shape.k, shape.experts, shape.live); })
-                   : c.output("experts", {shape.tokens, shape.k}, DType::kI32);
-  const Operand weights = c.output("weights", {shape.tokens, shape.k}, DType::kF32);
-  const Operand stats = c.output("stats", {2, shape.experts}, DType::kF64);
-  c.run([&](Ctx& ctx, Side side) {
-    router_forward(ctx, {.logits = logits[side],
-                         .live = shape.live,
-                         .experts = experts[side],
-                         .weights = weights[side],
-                         .stats = stats[side],
-                         .forced = shape.forced});
-  });
-  c.expect_equal(experts);
-  c.expect_close(weights, 8);
-  c.expect_close(stats, 8);
-}
-
-// The gradient has as many roundings as the forward pass, and the sums over experts.
-void backward_case(Conformance& c, const Routed& shape, bool aux) {
-  const Operand logits = c.random("logits", {shape.tokens, shape.experts}, DType::kF32);
-  const Operand experts = c.integers("experts", {shape.tokens, shape.k},
-                                     [&](int64_t i) { return some_expert(i, shape.k, shape.experts, shape.live); });
-  const Operand weights = c.random("weights", {shape.tokens, shape.k}, DType::kF32, 0.1, 0.5);
-  const Operand dweights = c.random("dweights", {shape.tokens, shape.k}, DType::kF32);
-  const Operand prob_grad = c.doubles("prob_grad", {shape.experts}, [](int64_t e) { return std::sin(e + 1.0); });
-  const Operand dlogits = c.output("dlogits", {shape.tokens, shape.experts}, DType::kF32);
-  c.run([&](Ctx& ctx, Side side) {
-    router_backward(ctx, {.logits = logits[side],
-                          .experts = experts[side],
-                          .weights = weights[side],
-                          .dweights = dweights[side],
-                          .prob_grad = aux ? prob_grad[side] : Tensor{},
-                          .live = shape.live,
-                          .dlogits = dlogits[side]});
-  });
-  c.expect_close(dlogits, 8 + walk(shape.experts));
-}
-
-// Both sides compute in fp64.
-void loss_case(Conformance& c, int64_t layers, int64_t experts) {
-  const Operand stats = c.doubles("stats", {layers, 2, experts}, [](int64_t i) { return 100 + 37 * std::cos(i); });
-  const Operand prob_grad = c.output("prob_grad", {layers, experts}, DType::kF64);
-  const Operand loss = c.doubles("loss", {1}, [](int64_t) { return 0.5; });
-  c.run([&](Ctx& ctx, Side side) {
-    router_loss(ctx, {.type = RouterLossType::kHuggingface,
-                      .stats = stats[side],
-                      .tokens = 100 * experts,
-                      .scale = 0.02,
-                      .prob_grad = prob_grad[side],
-                      .loss = loss[side]});
-  });
-  c.expect_close(prob_grad, 1e-6);
-  c.expect_close(loss, 1e-6);
 }
 
 // A routing by a rule: the expert of pair t * k + slot, -1 for none.
@@ -286,7 +207,7 @@ void many_tokens_case(Conformance& c) {
   c.expect_close(dweight, rounded(c, kFew));
 }
 
-void add_router_cases(ConformanceCases& cases) {
+void add_logits_cases(ConformanceCases& cases) {
   const auto logits = [&](const char* shape, int64_t tokens, int64_t hidden, int64_t experts) {
     cases.push_back({"router_logits", shape, [=](Conformance& c) {
                        logits_case(c, tokens, hidden, experts);
@@ -311,36 +232,6 @@ void add_router_cases(ConformanceCases& cases) {
   logits_backward("T130_H24_E4", {130, 24, 4});
   logits_backward("T131_H37_E5_odd", {131, 37, 5, true});
   logits_backward("T200_H512_E67", {200, 512, 67});
-
-  // Logits, weights and their gradients are fp32 whatever the model's dtype.
-  const auto forward = [&](const char* shape, const Routed& args) {
-    cases.push_back({"router_forward", shape, [=](Conformance& c) { forward_case(c, args); }, true, false});
-  };
-  forward("T20000_E8_k2", {20000, 19900, 8, 2});
-  forward("T1_E8_k2", {1, 1, 8, 2});
-  forward("T200_none_live", {200, 0, 8, 2});
-  forward("T130_E4_k1", {130, 130, 4, 1});
-  forward("T130_E5_k5", {130, 101, 5, 5});
-  forward("T130_E33_k8", {130, 129, 33, 8});
-  forward("T300_E256_k8", {300, 299, 256, 8});
-  forward("T60_E700_k32", {60, 59, 700, 32});
-  forward("T40_E1_k1", {40, 39, 1, 1});
-  forward("T90_E40_k3_ties", {90, 90, 40, 3, false, true});
-  forward("T500_E8_k2_forced", {500, 470, 8, 2, true});
-
-  const auto backward = [&](const char* shape, const Routed& args, bool aux) {
-    cases.push_back({"router_backward", shape, [=](Conformance& c) { backward_case(c, args, aux); }, true, false});
-  };
-  backward("T3000_E8_k2", {3000, 2900, 8, 2}, false);
-  backward("T3000_E8_k2_aux", {3000, 2900, 8, 2}, true);
-  backward("T1_E8_k2_aux", {1, 1, 8, 2}, true);
-  backward("T50_E5_k5_aux", {50, 41, 5, 5}, true);
-  backward("T50_E100_k8_aux", {50, 50, 100, 8}, true);
-  backward("T50_E700_k4_aux", {50, 50, 700, 4}, true);
-  backward("T30_none_live_aux", {30, 0, 8, 2}, true);
-
-  cases.push_back({"router_loss", "L32_E8", [](Conformance& c) { loss_case(c, 32, 8); }, true, false});
-  cases.push_back({"router_loss", "L1_E300", [](Conformance& c) { loss_case(c, 1, 300); }, true, false});
 }
 
 void add_permute_cases(ConformanceCases& cases) {
@@ -374,7 +265,7 @@ void add_permute_cases(ConformanceCases& cases) {
 
 ConformanceCases routing_cases() {
   ConformanceCases cases;
-  add_router_cases(cases);
+  add_logits_cases(cases);
   add_permute_cases(cases);
   cases.push_back(large({"permute_rows", "past_2_31_elements", many_rows_case, false}));
   cases.push_back(large({"router_logits", "past_2_31_elements", many_tokens_case, false}));

@@ -15,6 +15,12 @@ inline double sum_epsilons(int64_t n) {
   return 4 + std::sqrt(static_cast<double>(n)) / 4;
 }
 
+// The error of sums of n products with random signs: rounding errors of half an epsilon add like a random walk, on both
+// sides; a partial sum is on average half as large as the largest result.
+inline double walk(int64_t n) {
+  return 2 + std::sqrt(static_cast<double>(n)) / 2;
+}
+
 inline double by_dtype(const Conformance& c, double fp32_epsilons, double bf16_epsilons = kRounded) {
   return c.dtype() == DType::kF32 ? fp32_epsilons : bf16_epsilons;
 }

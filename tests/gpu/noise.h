@@ -151,9 +151,9 @@ inline HostCopies noisy_gradients(Instance& cpu, const Batch& batch, const std::
   };
   backward_pass(ctx, model, forward, saved,
                 {.token_scale = 1 / static_cast<double>(batch.target_tokens()),
-                 .router_scale = config.router_aux_loss_coef,
+                 .router = {RouterLossType::kHuggingface, config.router_aux_loss_coef},
                  .before_backward = add_backward_noise},
-                ctx.stack.push("losses", {2}, DType::kF64));
+                ctx.stack.push("losses", {kLosses}, DType::kF64));
   return HostCopies(ctx, cpu.state(), [&](int p) { return cpu.state().gradients().finished(ctx, p); });
 }
 

@@ -84,18 +84,19 @@ inline Backward run_backward(Instance& instance, std::span<const Batch> micro_ba
   const double router_scale =
       instance.model().config().router_aux_loss_coef / static_cast<double>(micro_batches.size());
   const double token_scale = 1 / static_cast<double>(targets > 0 ? targets : targets_of(micro_batches));
-  Scalars losses(ctx, "losses", 2);
+  Scalars losses(ctx, "losses", kLosses);
   Saved saved = instance.model().make_saved();
   state.gradients().begin_step();
   for (size_t i = 0; i < micro_batches.size(); ++i) {
     if (!forced.empty()) saved.forced = forced[i];
     forward_backward(ctx, instance.model(), micro_batches[i], saved,
-                     {.token_scale = token_scale, .router_scale = router_scale}, losses.slice(0, 2));
+                     {.token_scale = token_scale, .router = {RouterLossType::kHuggingface, router_scale}},
+                     losses.slice(0, kLosses));
   }
   state.gradients().finish(ctx);
   instance.ranks().data->all_reduce(ctx, "losses", losses.slice(0, 1));
   const double* sums = losses.read(ctx);
-  return {token_scale * sums[0] + router_scale * sums[1],
+  return {token_scale * sums[0] + router_scale * sums[loss_index(RouterLossType::kHuggingface)],
           HostCopies(ctx, state, [&](int p) { return state.gradients().finished(ctx, p); })};
 }
 

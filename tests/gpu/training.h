@@ -97,14 +97,12 @@ class Training {
   };
   // Gradients of the step's loss; its norm is not computed.
   Numbers gradients(const Step& rows) {
-    runner_.forward_backward(rows.micro_batches,
-                             {.target_weight = rows.target_weight, .router_coefficient = coefficient()});
+    runner_.forward_backward(rows.micro_batches, StepRunner::loss_of(rows, router()));
     return numbers(rows);
   }
   // One more step of the optimizer.
   Numbers step(const Step& rows) {
-    runner_.forward_backward(rows.micro_batches,
-                             {.target_weight = rows.target_weight, .router_coefficient = coefficient()});
+    runner_.forward_backward(rows.micro_batches, StepRunner::loss_of(rows, router()));
     runner_.update({.step = ++steps_, .lr_share = 1, .max_norm = 1});
     return numbers(rows);
   }
@@ -116,12 +114,13 @@ class Training {
  private:
   static inline const OptimizerSettings kOptimizer = {.learning_rate = 1e-3, .weight_decay = 0.1};
 
-  double coefficient() const { return instance_.model().config().router_aux_loss_coef; }
+  RouterLosses router() const {
+    return {RouterLossType::kHuggingface, instance_.model().config().router_aux_loss_coef};
+  }
 
   Numbers numbers(const Step& rows) {
     const StepRunner::Result result = runner_.read();
-    return {.loss = result.token_loss / rows.target_weight +
-                    coefficient() * result.router_loss / static_cast<double>(rows.micro_batches.size()),
+    return {.loss = result.token_loss / rows.target_weight + result.router_loss,
             .grad_norm = result.grad_norm,
             .recomputed = result.recomputed};
   }

@@ -24,8 +24,10 @@ class TwoGpus : public testing::Test {
   void SetUp() override { need_gpus(2, gpus()); }
 
   // The training is as in parallel_invariance_test.
-  const ShortTraining run_ = {
-      .config = config_with_experts(8, 2), .layout = {false, 8, 3}, .router_coefficient = 0.02, .documents = 19};
+  const ShortTraining run_ = {.config = config_with_experts(8, 2),
+                              .layout = {false, 8, 3},
+                              .router = {RouterLossType::kHuggingface, 0.02},
+                              .documents = 19};
   InstanceOptions options_ = {.device = {DeviceType::kCuda}, .types = StateTypes::all(DType::kF32)};
 };
 

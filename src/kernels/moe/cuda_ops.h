@@ -4,6 +4,7 @@
 #include "kernels/moe/permute.h"
 #include "kernels/moe/router.h"
 #include "kernels/moe/router_loss.h"
+#include "kernels/moe/router_own_loss.h"
 
 namespace mixtune::cuda {
 
@@ -16,6 +17,8 @@ void router_forward(Ctx& ctx, const RouterForward& args);
 void router_logits(Ctx& ctx, const Tensor& x, const Tensor& weight, const Tensor& logits);
 void router_logits_backward(Ctx& ctx, const RouterLogitsBackward& args);
 void router_loss(Ctx& ctx, const RouterLoss& args);
+void router_sequence_loss(Ctx& ctx, const RouterSequenceLoss& args, const RouterSequenceScratch& scratch);
+void router_z_loss(Ctx& ctx, const RouterZLoss& args, const Tensor& squares);
 void unpermute_rows(Ctx& ctx, const Tensor& rows, const Tensor& row_of_slot, const Tensor& residual, const Tensor& y);
 void unpermute_weights(Ctx& ctx, const Tensor& row_weights, const Tensor& row_of_slot, const Tensor& weights);
 

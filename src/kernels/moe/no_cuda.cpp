@@ -31,6 +31,12 @@ void router_logits_backward(Ctx&, const RouterLogitsBackward&) {
 void router_loss(Ctx&, const RouterLoss&) {
   no_cuda();
 }
+void router_sequence_loss(Ctx&, const RouterSequenceLoss&, const RouterSequenceScratch&) {
+  no_cuda();
+}
+void router_z_loss(Ctx&, const RouterZLoss&, const Tensor&) {
+  no_cuda();
+}
 void unpermute_rows(Ctx&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) {
   no_cuda();
 }

@@ -1,45 +1,12 @@
 // Softmax over all experts, top-k and renormalisation: a warp for each token, its lanes side by side along the experts.
 #include <climits>
 
-#include "kernels/cuda_math.cuh"
 #include "kernels/moe/cuda_ops.h"
+#include "kernels/moe/router_row.cuh"
 
 namespace mixtune::cuda {
 
 namespace {
-
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarp;
-
-// A token's logits, in registers: expert lane + 32 i at i. Past the last expert -infinity, of probability 0.
-template <int PerLane>
-struct Row {
-  float logits[PerLane];
-
-  __device__ Row(const float* from, int experts) {
-#pragma unroll
-    for (int i = 0; i < PerLane; ++i) {
-      const int e = expert(i);
-      logits[i] = e < experts ? from[e] : -INFINITY;
-    }
-  }
-
-  __device__ static int expert(int i) {
-    return static_cast<int>(threadIdx.x % kWarp) + i * kWarp;
-  }
-
-  __device__ void softmax(float (&p)[PerLane]) const {
-    float highest = logits[0], sum = 0;
-#pragma unroll
-    for (int i = 1; i < PerLane; ++i) highest = fmaxf(highest, logits[i]);
-    highest = warp_max(highest);
-#pragma unroll
-    for (int i = 0; i < PerLane; ++i) sum += p[i] = expf(logits[i] - highest);
-    sum = warp_sum(sum);
-#pragma unroll
-    for (int i = 0; i < PerLane; ++i) p[i] /= sum;
-  }
-};
 
 struct Choice {
   float logit;
@@ -90,14 +57,14 @@ __device__ float renormalise(float logit, int k) {
 
 // to[lane] = the sum of the lane's values over the block's warps, in their order, for lanes < count.
 __device__ void sum_over_warps(double mine, double* to, int count) {
-  __shared__ double all[kWarps][kWarp];
+  __shared__ double all[kRouterWarps][kWarp];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   all[warp][lane] = mine;
   __syncthreads();
   if (warp == 0 && lane < count) {
     double sum = 0;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) sum += all[w][lane];
+    for (int w = 0; w < kRouterWarps; ++w) sum += all[w][lane];
     to[lane] = sum;
   }
   __syncthreads();
@@ -105,13 +72,14 @@ __device__ void sum_over_warps(double mine, double* to, int count) {
 
 // partial[block] = the block's part of stats [2, E].
 template <int PerLane>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kRouterThreads)
     forward_kernel(const float* __restrict__ logits, int32_t* __restrict__ chosen, float* __restrict__ weights,
                    double* __restrict__ partial, int64_t rows, int64_t live, int experts, int k, bool forced) {
   const int lane = threadIdx.x % kWarp;
   double probabilities[PerLane] = {};
   int counts[PerLane] = {};
-  for (int64_t t = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp; t < rows; t += int64_t{gridDim.x} * kWarps) {
+  for (int64_t t = int64_t{blockIdx.x} * kRouterWarps + threadIdx.x / kWarp; t < rows;
+       t += int64_t{gridDim.x} * kRouterWarps) {
     int expert = lane < k && forced ? chosen[t * k + lane] : -1;
     float weight = 0;
     if (t < live) {
@@ -141,22 +109,22 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // stats[i] = the sum of partial[b, i] over blocks b: a block for each i.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kRouterThreads)
     stats_kernel(const double* __restrict__ partial, double* __restrict__ stats, int blocks) {
   double sum = 0;
-  for (int b = threadIdx.x; b < blocks; b += kThreads) sum += partial[int64_t{b} * gridDim.x + blockIdx.x];
-  sum = block_sum<kThreads>(sum);
+  for (int b = threadIdx.x; b < blocks; b += kRouterThreads) sum += partial[int64_t{b} * gridDim.x + blockIdx.x];
+  sum = block_sum<kRouterThreads>(sum);
   if (threadIdx.x == 0) stats[blockIdx.x] = sum;
 }
 
 template <int PerLane>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kRouterThreads)
     backward_kernel(const float* __restrict__ logits, const int32_t* __restrict__ chosen,
                     const float* __restrict__ weights, const float* __restrict__ dweights,
                     const double* __restrict__ prob_grad, float* __restrict__ dlogits, int64_t rows, int64_t live,
                     int experts, int k) {
   const int lane = threadIdx.x % kWarp;
-  const int64_t t = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp;
+  const int64_t t = int64_t{blockIdx.x} * kRouterWarps + threadIdx.x / kWarp;
   if (t >= rows) return;
   float d[PerLane] = {};
   if (t < live && prob_grad != nullptr) {
@@ -189,16 +157,6 @@ __global__ void __launch_bounds__(kThreads)
     if (lane + i * kWarp < experts) dlogits[t * experts + lane + i * kWarp] = d[i];
 }
 
-// op(logits of a lane). A token chooses at most one expert a lane.
-static_assert(kMaxGpuExpertsPerToken == kWarp);
-template <class Op>
-void on_experts(int64_t experts, int64_t k, Op&& op) {
-  MT_CHECK(experts <= kMaxGpuExperts && k <= kMaxGpuExpertsPerToken);
-  if (experts <= kWarp) return op(std::integral_constant<int, 1>{});
-  if (experts <= 8 * kWarp) return op(std::integral_constant<int, 8>{});
-  op(std::integral_constant<int, kMaxGpuExperts / kWarp>{});
-}
-
 // Blocks of a forward pass, at most: each adds a row of partial statistics.
 constexpr int64_t kForwardBlocks = 1024;
 
@@ -206,18 +164,18 @@ constexpr int64_t kForwardBlocks = 1024;
 
 void router_forward(Ctx& ctx, const RouterForward& args) {
   const int64_t rows = args.logits.rows(), experts = args.logits.shape[1], k = args.experts.shape[1];
-  const auto blocks = static_cast<int>(std::min(ceil_div(rows, kWarps), kForwardBlocks));
+  const auto blocks = static_cast<int>(std::min(ceil_div(rows, kRouterWarps), kForwardBlocks));
   const Stack::Frame frame(ctx.stack);
   const Tensor partial = ctx.stack.push("router stats, partial", {blocks, 2, experts}, DType::kF64);
   if (blocks > 0)
     on_experts(experts, k, [&](auto per_lane) {
-      forward_kernel<per_lane><<<blocks, kThreads, 0, ctx.gpu->stream()>>>(
+      forward_kernel<per_lane><<<blocks, kRouterThreads, 0, ctx.gpu->stream()>>>(
           args.logits.as<float>(), args.experts.as<int32_t>(), args.weights.as<float>(), partial.as<double>(), rows,
           args.live, static_cast<int>(experts), static_cast<int>(k), args.forced);
       check_cuda(cudaGetLastError(), "router forward_kernel");
     });
-  stats_kernel<<<static_cast<unsigned>(2 * experts), kThreads, 0, ctx.gpu->stream()>>>(partial.as<double>(),
-                                                                                       args.stats.as<double>(), blocks);
+  stats_kernel<<<static_cast<unsigned>(2 * experts), kRouterThreads, 0, ctx.gpu->stream()>>>(
+      partial.as<double>(), args.stats.as<double>(), blocks);
   check_cuda(cudaGetLastError(), "router stats_kernel");
 }
 
@@ -225,8 +183,8 @@ void router_backward(Ctx& ctx, const RouterBackward& args) {
   const int64_t rows = args.logits.rows(), experts = args.logits.shape[1], k = args.experts.shape[1];
   if (rows == 0) return;
   on_experts(experts, k, [&](auto per_lane) {
-    const auto blocks = static_cast<unsigned>(ceil_div(rows, kWarps));
-    backward_kernel<per_lane><<<blocks, kThreads, 0, ctx.gpu->stream()>>>(
+    const auto blocks = static_cast<unsigned>(ceil_div(rows, kRouterWarps));
+    backward_kernel<per_lane><<<blocks, kRouterThreads, 0, ctx.gpu->stream()>>>(
         args.logits.as<float>(), args.experts.as<int32_t>(), args.weights.as<float>(), args.dweights.as<float>(),
         elements<double>(args.prob_grad), args.dlogits.as<float>(), rows, args.live, static_cast<int>(experts),
         static_cast<int>(k));

@@ -7,8 +7,10 @@
 namespace mixtune {
 
 void router_loss(Ctx& ctx, const RouterLoss& args) {
-  MT_CHECK(args.type == RouterLossType::kHuggingface && args.loss.elements() == 1);
-  MT_CHECK(args.prob_grad.shape == (Shape{args.stats.shape[0], args.stats.shape[2]}));
+  const Shape shape = {args.stats.shape[0], args.stats.shape[2]};
+  MT_CHECK(args.type == RouterLossType::kHuggingface || args.type == RouterLossType::kSwitch ||
+           (args.type == RouterLossType::kGlobal && args.counts.shape == shape));
+  MT_CHECK(args.prob_grad.shape == shape && args.loss.elements() == 1);
   on_device(
       ctx, "router loss", args.stats.dtype, [&](auto) { cpu::router_loss(args); },
       [&] { cuda::router_loss(ctx, args); });

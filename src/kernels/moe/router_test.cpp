@@ -1,6 +1,5 @@
 #include "kernels/moe/router.h"
 
-#include "kernels/moe/router_loss.h"
 #include "kernels/testing.h"
 
 namespace mixtune {
@@ -206,57 +205,6 @@ TEST(RouterLogits, AFrozenWeightGetsNoGradient) {
   router_logits_backward(frozen.ctx,
                          {.x = frozen.x, .weight = frozen.weight, .dlogits = frozen.dlogits, .dx = frozen.dx});
   for (int64_t i = 0; i < all.dx.size(); ++i) EXPECT_EQ(frozen.dx[i], all.dx[i]);
-}
-
-// Perfectly balanced top-2 routing of 8 tokens over 4 experts, in 2 layers.
-struct Balance {
-  TestCtx ctx;
-  Buffer<double> stats{{2, 2, 4}}, prob_grad{{2, 4}, 9}, total{{1}};
-
-  Balance() {
-    for (int64_t i = 0; i < stats.size(); ++i) stats[i] = i / 4 % 2 == 0 ? 4 : 2;
-  }
-  double loss(double scale = 1) {
-    const double before = total[0];
-    router_loss(ctx, {.type = RouterLossType::kHuggingface,
-                      .stats = stats,
-                      .tokens = 8,
-                      .scale = scale,
-                      .prob_grad = prob_grad,
-                      .loss = total});
-    return total[0] - before;
-  }
-};
-
-TEST(RouterLoss, HuggingfaceIsKWhenBalanced) {
-  Balance balance;
-  EXPECT_DOUBLE_EQ(balance.loss(), 2);
-  balance.stats[0] += 4, balance.stats[1] -= 4;  // expert 1 of layer 0 starves
-  balance.stats[4] += 1, balance.stats[5] -= 1;
-  EXPECT_GT(balance.loss(), 2);
-}
-
-TEST(RouterLoss, AddsItsValue) {
-  Balance balance;
-  balance.total[0] = 5;
-  balance.loss();
-  EXPECT_DOUBLE_EQ(balance.total[0], 7);
-}
-
-TEST(RouterLoss, GradientMatchesDifferences) {
-  Balance balance;
-  const Buffer<double> noise = Buffer<double>::random(Shape{2, 2, 4}, "noise", 0.3);
-  for (int64_t i = 0; i < balance.stats.size(); ++i) balance.stats[i] += noise[i];
-  constexpr double kScale = 0.5, kStep = 1e-3;  // the loss is linear in the probabilities
-  const double start = balance.loss(kScale);
-  const Buffer<double> gradient = balance.prob_grad;
-  for (int64_t l = 0; l < 2; ++l)
-    for (int64_t e = 0; e < 4; ++e) {
-      double& probability = balance.stats[(2 * l + 1) * 4 + e];
-      probability += kStep;
-      EXPECT_NEAR(kScale * (balance.loss(kScale) - start) / kStep, gradient[l * 4 + e], 1e-10);
-      probability -= kStep;
-    }
 }
 
 }  // namespace

@@ -1,0 +1,101 @@
+// The router's losses against Megatron-Core's own functions (tests/fixtures/router.json, by
+// scripts/make_router_fixtures.py), whose softmax is in fp32.
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "base/json_value.h"
+#include "base/test_paths.h"
+#include "kernels/moe/router.h"
+#include "kernels/moe/router_loss.h"
+#include "kernels/moe/router_own_loss.h"
+#include "kernels/testing.h"
+
+namespace mixtune {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr double kFp32Softmax = 1e-6;
+
+Json megatron_fixture(const char* part) {
+  std::ifstream file(source_path("tests/fixtures/router.json"));
+  return Json::parse(file).at(part);
+}
+
+template <class S>
+Buffer<S> buffer_of(const Json& numbers, Shape shape) {
+  Buffer<S> buffer(shape);
+  for (int64_t i = 0; i < buffer.size(); ++i) buffer[i] = numbers.at(i).get<S>();
+  return buffer;
+}
+
+// A layer's tokens, routed.
+struct MegatronCase {
+  const Json& json;
+  int64_t experts = json.at("experts"), k = json.at("k");
+  int64_t tokens = static_cast<int64_t>(json.at("logits").size()) / experts;
+  TestCtx ctx;
+  Buffer<double> logits = buffer_of<double>(json.at("logits"), {tokens, experts}), weights{{tokens, k}};
+  Buffer<double> stats{{1, 2, experts}}, loss{{1}}, dlogits{{tokens, experts}};
+  Buffer<int32_t> chosen{{tokens, k}};
+
+  explicit MegatronCase(const Json& of) : json(of) {
+    router_forward(ctx, {logits, tokens, chosen, weights, stats.tensor().view({2, experts})});
+  }
+  void expect(const std::string& name, double scale) {
+    EXPECT_NEAR(scale * loss[0], json.at("values").at(name).get<double>(), kFp32Softmax) << name;
+    const Json& gradient = json.at("gradients").at(name);
+    for (int64_t i = 0; i < dlogits.size(); ++i)
+      EXPECT_NEAR(dlogits[i], gradient.at(i).get<double>(), kFp32Softmax) << name;
+  }
+};
+
+TEST(MegatronRouter, LossesOfCounts) {
+  for (const Json& json : megatron_fixture("losses"))
+    for (const RouterLossType type : {RouterLossType::kSwitch, RouterLossType::kGlobal}) {
+      MegatronCase c(json);
+      Buffer<double> counts = buffer_of<double>(json.at("earlier_counts"), {1, c.experts}), prob_grad({1, c.experts});
+      router_loss(c.ctx, {.type = type,
+                          .stats = c.stats,
+                          .tokens = c.tokens,
+                          .scale = 1,
+                          .prob_grad = prob_grad,
+                          .loss = c.loss,
+                          .experts_per_token = c.k,
+                          .counts = counts,
+                          .counted_tokens = 2 * c.tokens});
+      Buffer<double> dweights({c.tokens, c.k});
+      router_backward(c.ctx, {.logits = c.logits,
+                              .experts = c.chosen,
+                              .weights = c.weights,
+                              .dweights = dweights,
+                              .prob_grad = prob_grad.tensor().row(0),
+                              .live = c.tokens,
+                              .dlogits = c.dlogits});
+      c.expect(type == RouterLossType::kSwitch ? "aux_loss" : "global_aux_loss", 1);
+    }
+}
+
+TEST(MegatronRouter, LossesOfTokensAndDocuments) {
+  for (const Json& json : megatron_fixture("losses")) {
+    MegatronCase z(json), sequence(json);
+    const double of_a_token = 1 / static_cast<double>(z.tokens);
+    router_z_loss(z.ctx, {z.logits, z.tokens, of_a_token, z.dlogits, z.loss});
+    z.expect("z", of_a_token);
+    const auto ends = static_cast<int64_t>(json.at("doc_offsets").size());
+    Buffer<int32_t> offsets = buffer_of<int32_t>(json.at("doc_offsets"), {ends});
+    const double of_a_document = 1 / static_cast<double>(ends - 1);
+    router_sequence_loss(sequence.ctx, {.logits = sequence.logits,
+                                        .experts = sequence.chosen,
+                                        .doc_offsets = offsets,
+                                        .live = sequence.tokens,
+                                        .scale = of_a_document,
+                                        .dlogits = sequence.dlogits,
+                                        .loss = sequence.loss});
+    sequence.expect("seq_aux_loss", of_a_document);
+  }
+}
+
+}  // namespace
+}  // namespace mixtune

@@ -1,0 +1,40 @@
+#include "train/announce_router.h"
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+
+namespace mixtune {
+
+namespace {
+
+std::string origin(const Config& config, RouterLossType type, const MixtralConfig& shape) {
+  if (type != RouterLossType::kHuggingface) return fmt::format("in each of {} layers", shape.num_hidden_layers);
+  const bool set = config.router.router_aux_loss_coef || !config.router.moe_aux_loss_coeff.empty() ||
+                   !config.router.moe_router_load_balancing_type.empty();
+  return set ? "from the configuration" : "the checkpoint's own";
+}
+
+// One loss pooled over L layers pulls each of them 1 / L as hard, and is k where Megatron-Core's is 1.
+void warn_of_carried_over(const Config& config, double coefficient, const MixtralConfig& shape) {
+  const double times = static_cast<double>(shape.num_hidden_layers) / static_cast<double>(shape.num_experts_per_tok);
+  if (coefficient != shape.router_aux_loss_coef || times == 1) return;
+  log_warning(
+      "{}: {} is the checkpoint's router_aux_loss_coef, the weight of a loss that is pooled over the layers; of a loss "
+      "in each layer it pulls {:.3g} times as hard, and {:.3g} about as hard (docs/router.md)",
+      config.where("moe_aux_loss_coeff"), coefficient, times, coefficient / times);
+}
+
+}  // namespace
+
+void announce_router_losses(const Config& config, const RouterLosses& losses, const MixtralConfig& shape) {
+  for (int64_t i = 0; i < kRouterLossTypes; ++i) {
+    const auto type = static_cast<RouterLossType>(i);
+    if (!losses[type]) continue;
+    log_info("router loss: {}, coefficient {} ({})", name_of(type), *losses[type], origin(config, type, shape));
+    if (type != RouterLossType::kHuggingface && type != RouterLossType::kZ)
+      warn_of_carried_over(config, *losses[type], shape);
+  }
+}
+
+}  // namespace mixtune
