@@ -16,7 +16,7 @@ namespace mixtune {
 namespace {
 
 constexpr int kLevels = 10;  // of colour between balance and none, or twice the mean
-constexpr double kTop = 4, kRight = 48, kLine = 13;
+constexpr double kMapTop = 4, kMapRight = 48, kMapLine = 13;
 
 // From -kLevels, of an expert without a token, over 0 to kLevels.
 int level_of(double load) {
@@ -112,14 +112,14 @@ std::string LoadMap::draw_row(size_t row, double y, double height, const Scale& 
 std::string LoadMap::draw(int width) const {
   const size_t rows = (experts_ + experts_of_row() - 1) / experts_of_row();
   const double height = std::clamp(260.0 / static_cast<double>(rows), 4.0, 24.0);
-  const double left = 60, right = width - kRight, bottom = kTop + height * static_cast<double>(rows);
-  const auto every = static_cast<size_t>(std::ceil(kLine / height));  // rows that have a label
+  const double left = 60, right = width - kMapRight, bottom = kMapTop + height * static_cast<double>(rows);
+  const auto every = static_cast<size_t>(std::ceil(kMapLine / height));  // rows that have a label
   const Scale steps(Scale::Kind::kWhole, static_cast<double>(columns_.front().first),
                     static_cast<double>(columns_.back().last + 1), left, right);
   std::string out =
       fmt::format("<svg viewBox=\"0 0 {} {:.1f}\" role=\"img\" aria-label=\"load of experts\">\n", width, bottom + 24);
   for (size_t row = 0; row < rows; ++row) {
-    const double y = kTop + height * static_cast<double>(row), middle = y + height / 2 + 4;
+    const double y = kMapTop + height * static_cast<double>(row), middle = y + height / 2 + 4;
     out += draw_row(row, y, height - (height > 8 ? 1 : 0), steps);
     if (row % every != 0) continue;
     const size_t expert = row * experts_of_row();

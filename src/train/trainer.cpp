@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 
 #include "base/log.h"
 #include "base/size.h"
@@ -182,7 +183,9 @@ void Trainer::close() {
     log_info("the run ended early, after step {}: {}: nothing is left to train", first_step_ - 1, stopping_.str());
   const OutputRequest request = output_request(config_);
   const int64_t limit = config_.output.save_total_limit;
-  if (request.resumes && !OutputFolder::is_closed(request, limit)) OutputFolder(request).close(limit);
+  if (!request.resumes) return;
+  if (!OutputFolder::is_closed(request, limit)) OutputFolder(request).close(limit);
+  if (!std::filesystem::exists(std::filesystem::path(request.path) / kReportFile)) report_run(request.path);
 }
 
 void Trainer::announce() {
@@ -369,12 +372,12 @@ void Trainer::report(const StepRecord& record) {
 
 void Trainer::finish_records() {
   for (const auto& sink : sinks_) sink->finish();
-  if (output_) report_run();
+  if (output_) report_run(output_->path());
 }
 
 // What a run has trained is worth more than its report.
-void Trainer::report_run() const try {
-  log_info("{} shows the run", printable_path(write_report(output_->path())));
+void Trainer::report_run(const std::string& folder) try {
+  log_info("{} shows the run", printable_path(write_report(folder)));
 } catch (const Error& error) {
   log_warning("{}; the run has no report", error.what());
 }

@@ -97,7 +97,7 @@ class Trainer {
   void check(StepRecord& record);
   void finish_saving_quietly();
   void finish_records();
-  void report_run() const;
+  static void report_run(const std::string& folder);
 
   Config config_;
   std::optional<Manifest> resumed_;  // of the checkpoint that the run goes on from

@@ -15,6 +15,7 @@ namespace {
 
 constexpr const char* kEvents = "runs/events";  // for all of a run's event files
 const std::set<std::string> kRecords = {"metrics.jsonl", "runs"};
+const std::set<std::string> kOfTheirTime = {"report.html", "environment.json"};  // they say when a run was
 
 bool is_timed(const std::string& field) {
   return field.starts_with("rank_") || field == "milliseconds" || field == "tokens_per_second" || field == "plans";
@@ -83,7 +84,7 @@ Contents contents(const fs::path& folder) {
       files[kEvents] += untimed_events(path);
       continue;
     }
-    files[name] = content;
+    files[name] = kOfTheirTime.contains(name) ? "" : content;
     if (name != "metrics.jsonl") continue;
     std::string records;
     for (const std::string& line : lines_of(content)) records += untimed(line) + "\n";
