@@ -5,14 +5,14 @@
 namespace mixtune {
 
 std::optional<Line> LineReader::next() {
-  constexpr uint64_t kPiece = 1 << 20;
+  constexpr uint64_t kPieceOfLines = 1 << 20;
   Line line;
   for (bool begun = false;; begun = true) {
     if (at_ == piece_.size()) {
       line.is_whole = false;
       line.end = read_;
       if (read_ == file_.size()) return begun ? std::optional(line) : std::nullopt;
-      piece_ = file_.read(read_, std::min(kPiece, file_.size() - read_));
+      piece_ = file_.read(read_, std::min(kPieceOfLines, file_.size() - read_));
       read_ += piece_.size();
       at_ = 0;
     }

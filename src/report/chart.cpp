@@ -41,18 +41,18 @@ Axes axes_of(const Chart& chart, const StepRange& steps, const ChartSize& size) 
   const Extent extent = extent_of(chart);
   const double bottom = size.height - kBottom;
   const Scale y =
-      Scale(is_log(chart) ? Scale::Kind::kLog : Scale::Kind::kLinear, extent.least, extent.most, bottom, kTop)
+      Scale(is_log(chart) ? Scale::Kind::kLog : Scale::Kind::kLinear, {extent.least, extent.most}, {bottom, kTop})
           .rounded();
   size_t longest = 0;
   const std::vector<double> ticks = y.ticks(4);
   for (const double tick : ticks) longest = std::max(longest, tick_label(tick, ticks).size());
   const double left = 12 + kDigit * static_cast<double>(longest), right = size.width - kRight;
-  return {
-      .x = Scale(Scale::Kind::kWhole, static_cast<double>(steps.first), static_cast<double>(steps.last), left, right),
-      .y = y,
-      .left = left,
-      .bottom = bottom,
-      .right = right};
+  return {.x = Scale(Scale::Kind::kWhole, {static_cast<double>(steps.first), static_cast<double>(steps.last)},
+                     {left, right}),
+          .y = y,
+          .left = left,
+          .bottom = bottom,
+          .right = right};
 }
 
 std::string draw_axes(const Axes& axes) {

@@ -28,24 +28,25 @@ std::vector<std::string> labels_of(const Scale& scale, int wanted) {
 
 TEST(Scale, HasRoundTicks) {
   using Kind = Scale::Kind;
-  EXPECT_THAT(labels_of(Scale(Kind::kLinear, 2.95, 6.66, 100, 0).rounded(), 4),
+  EXPECT_THAT(labels_of(Scale(Kind::kLinear, {2.95, 6.66}, {100, 0}).rounded(), 4),
               ElementsAre("2", "3", "4", "5", "6", "7"));
-  EXPECT_THAT(labels_of(Scale(Kind::kLinear, 0, 1.5e-3, 100, 0).rounded(), 4),
+  EXPECT_THAT(labels_of(Scale(Kind::kLinear, {0, 1.5e-3}, {100, 0}).rounded(), 4),
               ElementsAre("0", "5e-4", "1e-3", "1.5e-3"));
-  EXPECT_THAT(labels_of(Scale(Kind::kLinear, -0.2, 0.3, 100, 0), 3), ElementsAre("-0.2", "0", "0.2"));
-  EXPECT_THAT(labels_of(Scale(Kind::kLinear, 2222, 10222, 100, 0).rounded(), 4),
+  EXPECT_THAT(labels_of(Scale(Kind::kLinear, {-0.2, 0.3}, {100, 0}), 3), ElementsAre("-0.2", "0", "0.2"));
+  EXPECT_THAT(labels_of(Scale(Kind::kLinear, {2222, 10222}, {100, 0}).rounded(), 4),
               ElementsAre("2k", "4k", "6k", "8k", "10k", "12k"));
-  EXPECT_THAT(labels_of(Scale(Kind::kWhole, 0, 240, 0, 400), 5), ElementsAre("0", "50", "100", "150", "200"));
-  EXPECT_THAT(labels_of(Scale(Kind::kWhole, 1, 3, 0, 400), 5), ElementsAre("1", "2", "3"));
-  EXPECT_THAT(labels_of(Scale(Kind::kLog, 0.8, 60, 100, 0).rounded(), 4), ElementsAre("1", "2", "5", "10", "20", "50"));
-  EXPECT_THAT(labels_of(Scale(Kind::kLog, 0.01, 1000, 100, 0).rounded(), 4), ElementsAre("0.01", "1", "100"));
+  EXPECT_THAT(labels_of(Scale(Kind::kWhole, {0, 240}, {0, 400}), 5), ElementsAre("0", "50", "100", "150", "200"));
+  EXPECT_THAT(labels_of(Scale(Kind::kWhole, {1, 3}, {0, 400}), 5), ElementsAre("1", "2", "3"));
+  EXPECT_THAT(labels_of(Scale(Kind::kLog, {0.8, 60}, {100, 0}).rounded(), 4),
+              ElementsAre("1", "2", "5", "10", "20", "50"));
+  EXPECT_THAT(labels_of(Scale(Kind::kLog, {0.01, 1000}, {100, 0}).rounded(), 4), ElementsAre("0.01", "1", "100"));
 }
 
 TEST(Scale, KeepsNumbersOnItsAxis) {
   for (const auto kind : {Scale::Kind::kLinear, Scale::Kind::kWhole, Scale::Kind::kLog})
     for (const auto& [least, most] :
          {std::pair(1.0, 1.0), {1.0, 2.0}, {1e-300, 1e99}, {5e-324, 5e-324}, {1e99, 1e99}}) {
-      const Scale scale = Scale(kind, least, most, 10, 110).rounded();
+      const Scale scale = Scale(kind, {least, most}, {10, 110}).rounded();
       for (const double number : {-1e300, 0.0, least, most, 1e300}) {
         const double place = scale.place(number);
         EXPECT_TRUE(place >= 10 && place <= 110) << least << " " << most << " " << number << ": " << place;
@@ -53,9 +54,9 @@ TEST(Scale, KeepsNumbersOnItsAxis) {
       EXPECT_GE(scale.ticks(4).size(), 1u);
       EXPECT_LE(scale.ticks(4).size(), 100u);
     }
-  const Scale down(Scale::Kind::kLinear, 0, 10, 100, 0);
+  const Scale down(Scale::Kind::kLinear, {0, 10}, {100, 0});
   EXPECT_EQ(down.place(2.5), 75);
-  EXPECT_DOUBLE_EQ(Scale(Scale::Kind::kLog, 1, 100, 0, 100).place(10), 50);
+  EXPECT_DOUBLE_EQ(Scale(Scale::Kind::kLog, {1, 100}, {0, 100}).place(10), 50);
 }
 
 // What a reader would make of all points at once.

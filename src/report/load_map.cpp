@@ -114,8 +114,9 @@ std::string LoadMap::draw(int width) const {
   const double height = std::clamp(260.0 / static_cast<double>(rows), 4.0, 24.0);
   const double left = 60, right = width - kMapRight, bottom = kMapTop + height * static_cast<double>(rows);
   const auto every = static_cast<size_t>(std::ceil(kMapLine / height));  // rows that have a label
-  const Scale steps(Scale::Kind::kWhole, static_cast<double>(columns_.front().first),
-                    static_cast<double>(columns_.back().last + 1), left, right);
+  const Scale steps(Scale::Kind::kWhole,
+                    {static_cast<double>(columns_.front().first), static_cast<double>(columns_.back().last + 1)},
+                    {left, right});
   std::string out =
       fmt::format("<svg viewBox=\"0 0 {} {:.1f}\" role=\"img\" aria-label=\"load of experts\">\n", width, bottom + 24);
   for (size_t row = 0; row < rows; ++row) {

@@ -42,9 +42,14 @@ std::string with_unit(double number) {
 
 }  // namespace
 
-Scale::Scale(Kind kind, double least, double most, double from, double to)
-    : kind_(kind), least_(least), most_(std::max(least, most)), from_(from), to_(to) {
+Scale::Scale(Kind kind, const Ends& numbers, const Ends& places)
+    : kind_(kind),
+      least_(numbers.least),
+      most_(std::max(numbers.least, numbers.most)),
+      from_(places.least),
+      to_(places.most) {
   if (most_ > least_) return;
+  const double least = least_;
   const double room = kind == Kind::kWhole ? std::max(1.0, least * 0.1)
                       : kind == Kind::kLog ? least * 0.5
                                            : std::fabs(least) * 0.1;

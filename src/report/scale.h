@@ -14,9 +14,13 @@ class Scale {
     kLog,    // of positive numbers
   };
 
-  // Of the numbers from `least` to `most`, which are finite: `from` is where the least stands, `to` where the most
-  // does. Where both are the same there is room around it.
-  Scale(Kind kind, double least, double most, double from, double to);
+  struct Ends {
+    double least, most;
+  };
+
+  // Of the numbers between two, which are finite; `places`: where these stand. Where both numbers are the same there is
+  // room around them.
+  Scale(Kind kind, const Ends& numbers, const Ends& places);
 
   // Widens it to whole ticks, which it then has; a log scale by a tenth.
   Scale rounded() const;
