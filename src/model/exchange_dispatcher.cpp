@@ -46,7 +46,7 @@ class ExchangeDispatcher : public Dispatcher {
     start_permute_map(ctx, map);
     gather_reports(ctx, handle);
     wait(ctx);
-    handle.slot_of_row = handle.slot_of_row.slice(0, mapped_rows(ctx, map));
+    handle.slot_of_row = handle.slot_of_row.slice(0, mapped_rows(map));
     permute_invert(ctx, handle.row_of_slot, handle.slot_of_row);
     place_rows(ctx, handle);
     handle.all_have_room = ctx.is_meta() ? handle.rows <= handle.room : all_have_room(handle);
@@ -131,8 +131,8 @@ class ExchangeDispatcher : public Dispatcher {
     if (ctx.is_meta()) {  // at worst, every token of all ranks comes to as many experts here as it may
       const int64_t tokens = handle.row_of_slot.rows(), k = handle.row_of_slot.shape[1];
       const auto most = static_cast<double>(tokens * ranks_.size() * std::min(k, here_));
-      handle.rows = supposed_rows(
-          ctx, static_cast<int64_t>(std::min(most, ctx.routing_share * static_cast<double>(tokens * k))), here_);
+      const auto pairs = static_cast<int64_t>(std::min(most, ctx.routing_share * static_cast<double>(tokens * k)));
+      handle.rows = suppose_rows(ctx, pairs, handle.begin, handle.count);
       return;
     }
     handle.rows = 0;

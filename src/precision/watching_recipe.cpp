@@ -1,5 +1,6 @@
 // What 8 bits lose of the operands of another recipe's products, read once more from their unrounded values. It is done
 // where an operand of a layer comes by exactly once, whatever was recomputed: in backward, but of the experts' rows.
+#include <algorithm>
 #include <utility>
 
 #include "kernels/eight_bit/operand_health.h"
@@ -81,17 +82,24 @@ class WatchingRecipe : public Recipe {
       add_rows(ctx, weight, role, x.slice(groups.begin[e], groups.count[e]), groups.count[e]);
   }
 
-  // What down reads, made again, an expert at a time: some recipes write it as codes alone.
+  // What down reads, made again: some recipes write it as codes alone. A few rows at a time, but for a scale that an
+  // expert's rows share.
   void add_activations(Ctx& ctx, const ExpertMlpBackward& args) const {
-    for (int64_t e = 0; e < args.groups.groups; ++e) {
-      const Frame frame(ctx);
-      const int64_t begin = args.groups.begin[e], count = args.groups.count[e];
-      const Tensor act =
-          ctx.stack.push("expert activation", {count, args.down_weight.values.shape[2]}, args.gate_up.dtype);
-      swiglu_forward(ctx, args.gate_up.slice(begin, count), args.row_weights.slice(begin, count), act);
-      add_rows(ctx, args.down_weight, OperandRole::kInput, act, count);
-    }
+    const bool shared = shares_scale(operand_bits(options_, ProductKind::kForward, OperandSide::kLeft));
+    const int64_t most = shared ? args.gate_up.rows() : kRowsMadeAgain;
+    for (int64_t e = 0; e < args.groups.groups; ++e)
+      for (int64_t done = 0, rows = args.groups.count[e]; done < rows; done += most)
+        add_some_activations(ctx, args, args.groups.begin[e] + done, std::min(most, rows - done));
   }
+  void add_some_activations(Ctx& ctx, const ExpertMlpBackward& args, int64_t begin, int64_t count) const {
+    const Frame frame(ctx);
+    const Tensor act =
+        ctx.stack.push("expert activation", {count, args.down_weight.values.shape[2]}, args.gate_up.dtype);
+    swiglu_forward(ctx, args.gate_up.slice(begin, count), args.row_weights.slice(begin, count), act);
+    add_rows(ctx, args.down_weight, OperandRole::kInput, act, count);
+  }
+
+  static constexpr int64_t kRowsMadeAgain = 1024;
 
   const std::unique_ptr<Recipe> recipe_;
   const RecipeOptions options_;

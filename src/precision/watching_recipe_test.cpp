@@ -24,9 +24,9 @@ struct WatchedCase {
 };
 
 constexpr int kQkv = 1, kGateUp = 2, kDown = 4, kParams = 5;  // numbers of weights
-constexpr std::array<int32_t, 3> kBegin = {0, 256, 256}, kCount = {200, 0, 129};
+constexpr std::array<int32_t, 3> kBegin = {0, 1152, 1152}, kCount = {1100, 0, 129};
 constexpr RowGroups kWatchedGroups = {kBegin.data(), kCount.data(), 3};
-constexpr int64_t kLiveRows = 400, kRoutedRows = 512, kHiddenSize = 128, kFfnSize = 256;
+constexpr int64_t kLiveRows = 1300, kRoutedRows = 1408, kHiddenSize = 128, kFfnSize = 256;
 
 // Rows of a layer and its experts, of sizes from 2^-60 to 1, so that some of each operand is lost.
 struct Watched {

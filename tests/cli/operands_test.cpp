@@ -87,7 +87,8 @@ TEST_F(Operands, AreRecordedInTheFirstStepAndEveryTenthAlikeOnTwoRanks) {
 
 TEST_F(Operands, AreOf8BitsAlone) {
   done(train("out", {"--max_steps=1"}));
-  for (const auto& [name, value] : steps("out").at(0).items())
+  const nlohmann::json step = steps("out").at(0);
+  for (const auto& [name, value] : step.items())
     for (const char* number : {"flushed_", "saturated_", "amax_"}) EXPECT_FALSE(name.starts_with(number)) << name;
 }
 

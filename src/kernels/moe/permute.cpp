@@ -6,27 +6,35 @@
 
 namespace mixtune {
 
-int64_t supposed_rows(const Ctx& ctx, int64_t pairs, int64_t experts) {
+int64_t suppose_rows(const Ctx& ctx, int64_t pairs, const Tensor& begin, const Tensor& count) {
+  const int64_t experts = count.rows();
   const int64_t most = (pairs + experts * (kRowAlignment - 1)) / kRowAlignment * kRowAlignment;
   const int64_t each = (pairs + experts - 1) / experts;
   const int64_t even = experts * align_rows(each);
-  return ctx.routing_share > kEvenRouting ? most : std::min(most, even);
+  const int64_t rows = ctx.routing_share > kEvenRouting ? most : std::min(most, even);
+  for (int64_t e = 0; e < experts; ++e) {
+    begin.as<int32_t>()[e] = static_cast<int32_t>(e == 0 ? 0 : rows);
+    count.as<int32_t>()[e] = static_cast<int32_t>(e == 0 ? rows : 0);
+  }
+  return rows;
 }
 
 void start_permute_map(Ctx& ctx, const PermuteMap& args) {
   MT_CHECK(args.row_of_slot.shape == args.experts.shape && args.begin.shape == args.count.shape);
-  if (ctx.is_meta()) return;
+  if (ctx.is_meta()) {
+    suppose_rows(ctx, args.experts.elements(), args.begin, args.count);
+    return;
+  }
   ctx.like_gpu() ? cuda::permute_map(ctx, args) : cpu::permute_map(args, kRowAlignment);
 }
 
 int64_t permute_map(Ctx& ctx, const PermuteMap& args) {
   start_permute_map(ctx, args);
   wait(ctx);
-  return mapped_rows(ctx, args);
+  return mapped_rows(args);
 }
 
-int64_t mapped_rows(const Ctx& ctx, const PermuteMap& args) {
-  if (ctx.is_meta()) return supposed_rows(ctx, args.experts.elements(), args.count.rows());
+int64_t mapped_rows(const PermuteMap& args) {
   const int64_t last = args.count.rows() - 1;
   return args.begin.as<int32_t>()[last] + align_rows(args.count.as<int32_t>()[last]);
 }

@@ -19,11 +19,12 @@ int64_t permute_map(Ctx& ctx, const PermuteMap& args);
 
 // Maps without waiting: begin and count are there, and mapped_rows gives R, once the host has waited for the ctx.
 void start_permute_map(Ctx& ctx, const PermuteMap& args);
-int64_t mapped_rows(const Ctx& ctx, const PermuteMap& args);
+int64_t mapped_rows(const PermuteMap& args);
 
-// R on kMeta, which has no routing, for `pairs` and `experts`: that of an even routing, or with ctx.routing_share above
-// that the most that there can be.
-int64_t supposed_rows(const Ctx& ctx, int64_t pairs, int64_t experts);
+// Supposes, on kMeta, which has no routing, that `pairs` are routed to the experts of begin and count [E], and writes
+// those: as many rows as an even routing has, or with ctx.routing_share above that as there can be, all of them the
+// first expert's, which leaves the largest to what takes an expert at a time. Returns R.
+int64_t suppose_rows(const Ctx& ctx, int64_t pairs, const Tensor& begin, const Tensor& count);
 
 // Writes slot_of_row [R] int32: the flat pair t * k + slot that stands in each row, -1 in gap rows.
 void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row);

@@ -109,10 +109,16 @@ TEST(Permute, MetaSupposesRows) {
   ctx.device.type = DeviceType::kMeta;
   Buffer<int32_t> experts({1000, 2}), begin({8}), count({8}), row_of_slot({1000, 2});
   const PermuteMap map = {.experts = experts, .begin = begin, .count = count, .row_of_slot = row_of_slot};
-  EXPECT_EQ(permute_map(ctx, map), 8 * 256);
+  const auto expect_rows_of_the_first = [&](int64_t rows) {
+    EXPECT_EQ(permute_map(ctx, map), rows);
+    for (int64_t e = 0; e < 8; ++e) {
+      EXPECT_EQ(begin[e], e == 0 ? 0 : rows);
+      EXPECT_EQ(count[e], e == 0 ? rows : 0);
+    }
+  };
+  expect_rows_of_the_first(8 * 256);
   ctx.routing_share = kWorstRouting;
-  EXPECT_EQ(permute_map(ctx, map),
-            23 * kRowAlignment);  // here each expert's rows end one past a multiple, as far as possible
+  expect_rows_of_the_first(23 * kRowAlignment);  // each expert's rows end one past a multiple, as far as possible
 }
 
 }  // namespace
