@@ -1,133 +1,14 @@
 #include "config/key_table.h"
 
-#include <algorithm>
-#include <optional>
-#include <type_traits>
-#include <utility>
-
-#include "config/choices.h"
+#include "config/key_builder.h"
 
 namespace mixtune {
 
 namespace {
 
-// How a field of type T is held in a Value.
-template <class T>
-struct Field {  // enums
-  static constexpr KeyType kType = KeyType::kChoice;
-  static Value to_value(T field) { return std::string(names<T>()[static_cast<size_t>(field)]); }
-  static T from_value(const Value& value) {
-    const auto all = names<T>();
-    return static_cast<T>(std::find(all.begin(), all.end(), std::get<std::string>(value)) - all.begin());
-  }
-};
-
-template <class T, KeyType type>
-struct PlainField {
-  static constexpr KeyType kType = type;
-  static Value to_value(const T& field) { return field; }
-  static T from_value(const Value& value) {
-    return std::holds_alternative<std::monostate>(value) ? T{} : std::get<T>(value);
-  }
-};
-template <>
-struct Field<bool> : PlainField<bool, KeyType::kBoolean> {};
-template <>
-struct Field<int64_t> : PlainField<int64_t, KeyType::kInteger> {};
-template <>
-struct Field<double> : PlainField<double, KeyType::kNumber> {};
-template <>
-struct Field<std::vector<std::string>> : PlainField<std::vector<std::string>, KeyType::kTextList> {
-  static Value to_value(const std::vector<std::string>& field) { return field.empty() ? Value() : Value(field); }
-};
-template <>
-struct Field<std::vector<Dataset>> : PlainField<std::vector<Dataset>, KeyType::kDatasets> {
-  static Value to_value(const std::vector<Dataset>& field) { return field.empty() ? Value() : Value(field); }
-};
-template <>
-struct Field<Mapping> : PlainField<Mapping, KeyType::kMapping> {
-  static Value to_value(const Mapping& field) { return field.empty() ? Value() : Value(field); }
-};
-template <>
-struct Field<ValidationFiles> {
-  static constexpr KeyType kType = KeyType::kNamedFiles;
-  static Value to_value(const ValidationFiles& field) {
-    return field.named.empty() ? Field<std::vector<std::string>>::to_value(field.path) : Value(field.named);
-  }
-  static ValidationFiles from_value(const Value& value) {
-    if (const auto* named = std::get_if<Mapping>(&value)) return {.path = {}, .named = *named};
-    return {.path = Field<std::vector<std::string>>::from_value(value), .named = {}};
-  }
-};
-template <>
-struct Field<std::string> : PlainField<std::string, KeyType::kText> {
-  static Value to_value(const std::string& field) { return field.empty() ? Value() : Value(field); }
-};
-template <>
-struct Field<uint64_t> {
-  static constexpr KeyType kType = KeyType::kInteger;
-  static Value to_value(uint64_t field) { return static_cast<int64_t>(field); }
-  static uint64_t from_value(const Value& value) { return static_cast<uint64_t>(std::get<int64_t>(value)); }
-};
-template <>
-struct Field<std::optional<double>> {
-  static constexpr KeyType kType = KeyType::kNumber;
-  static Value to_value(std::optional<double> field) { return field ? Value(*field) : Value(); }
-  static std::optional<double> from_value(const Value& value) {
-    return std::holds_alternative<double>(value) ? std::optional(std::get<double>(value)) : std::nullopt;
-  }
-};
-
-template <>
-struct Field<std::optional<bool>> {
-  static constexpr KeyType kType = KeyType::kBoolean;
-  static Value to_value(std::optional<bool> field) { return field ? Value(*field) : Value(); }
-  static std::optional<bool> from_value(const Value& value) {
-    return std::holds_alternative<bool>(value) ? std::optional(std::get<bool>(value)) : std::nullopt;
-  }
-};
-
-// What some keys need besides their name, group and help line.
-struct Extra {
-  Bounds bounds = {};
-  bool nullable = false;
-};
-
-class Table {
- public:
-  void group(std::string_view name) { group_ = name; }
-
-  template <class Section, class T>
-  void add(std::string_view name, Section Config::*section, T Section::*field, std::string_view help,
-           Extra extra = {}) {
-    std::vector<std::string_view> choices;
-    if constexpr (std::is_enum_v<T>) choices = names<T>();
-    keys_.push_back({.name = name,
-                     .group = group_,
-                     .help = help,
-                     .type = Field<T>::kType,
-                     .nullable = extra.nullable,
-                     .bounds = extra.bounds,
-                     .choices = std::move(choices),
-                     .set = [=](Config& config, const Value& v) { config.*section.*field = Field<T>::from_value(v); },
-                     .get =
-                         [=](const Config& config) {
-                           return Field<T>::to_value(config.*section.*field);
-                         }});
-  }
-
-  Key& last() { return keys_.back(); }
-  std::vector<Key> take() { return std::move(keys_); }
-
- private:
-  std::string_view group_;
-  std::vector<Key> keys_;
-};
-
 constexpr double kMany = 1e12;  // steps, files: more is a slip of the pen
-constexpr Extra kNullable = {.bounds = {}, .nullable = true};
 
-void add_model_keys(Table& table) {
+void add_model_keys(KeyTable& table) {
   using M = ModelSettings;
   table.group("Model");
   table.add("model_name_or_path", &Config::model, &M::model_name_or_path,
@@ -139,27 +20,7 @@ void add_model_keys(Table& table) {
       "where the tokeniser has more tokens than the model: give the model a row for each, the mean of the old rows");
 }
 
-void add_router_keys(Table& table) {
-  using R = RouterSettings;
-  table.group("Router");
-  table.add("router_aux_loss_coef", &Config::router, &R::router_aux_loss_coef,
-            "weight of transformers' load-balancing loss; null: the checkpoint's own, 0: off (docs/router.md)",
-            {.bounds = {0, 100}, .nullable = true});
-  table.add("router_aux_loss_type", &Config::router, &R::router_aux_loss_type,
-            "how that loss is computed: `huggingface` pools the layers as transformers does");
-  table.add(
-      "moe_router_load_balancing_type", &Config::router, &R::moe_router_load_balancing_type,
-      "Megatron-Core's load-balancing losses, one or a list: `aux_loss` (of the tokens of an accumulation step), "
-      "`seq_aux_loss` (of each document), `global_aux_loss` (of the step's accumulation steps so far), or `none`; "
-      "null: `aux_loss`",
-      kNullable);
-  table.add("moe_aux_loss_coeff", &Config::router, &R::moe_aux_loss_coeff,
-            "their weights, in the same order, instead of `router_aux_loss_coef`; null: there are none", kNullable);
-  table.add("moe_z_loss_coeff", &Config::router, &R::moe_z_loss_coeff,
-            "weight of the router's z-loss, the mean of `logsumexp(logits)^2` in each layer", {.bounds = {0, 100}});
-}
-
-void add_data_keys(Table& table) {
+void add_data_keys(KeyTable& table) {
   using D = DataSettings;
   table.group("Data");
   table.add("train_file", &Config::data, &D::train_file,
@@ -211,7 +72,7 @@ void add_data_keys(Table& table) {
             kNullable);
 }
 
-void add_batch_keys(Table& table) {
+void add_batch_keys(KeyTable& table) {
   using B = BatchSettings;
   table.group("Batch and length of the run");
   table.add("per_device_train_batch_size", &Config::batch, &B::per_device_train_batch_size, "rows of a micro-batch",
@@ -227,7 +88,7 @@ void add_batch_keys(Table& table) {
             {.bounds = {-1, kMany}});
 }
 
-void add_optimizer_keys(Table& table) {
+void add_optimizer_keys(KeyTable& table) {
   using O = OptimizerSettings;
   table.group("Optimizer");
   table.add("learning_rate", &Config::optimizer, &O::learning_rate, "AdamW's peak learning rate", {.bounds = {0, 100}});
@@ -269,11 +130,11 @@ void add_optimizer_keys(Table& table) {
             "end the run where its loss is over 3 times its smallest mean for 5 steps (docs/watching.md)");
 }
 
-void add_run_keys(Table& table) {
+void add_run_keys(KeyTable& table) {
   using O = OutputSettings;
   using M = MachineSettings;
   using C = ComputeSettings;
-  constexpr Extra kEvery = {.bounds = {0, kMany}, .nullable = true};
+  constexpr KeyExtra kEvery = {.bounds = {0, kMany}, .nullable = true};
   table.group("Output");
   table.add("output_dir", &Config::output, &O::output_dir, "folder for checkpoints and metrics (required)", kNullable);
   table.add("overwrite_output_dir", &Config::output, &O::overwrite_output_dir,
@@ -350,7 +211,7 @@ void add_run_keys(Table& table) {
             "the experts' matrix products: all together (`grouped`) or one after the other (`loop`)");
 }
 
-void add_parallel_keys(Table& table) {
+void add_parallel_keys(KeyTable& table) {
   using P = ParallelSettings;
   table.group("Several ranks");
   table.add("expert_model_parallel_size", &Config::parallel, &P::expert_model_parallel_size,
@@ -366,7 +227,7 @@ void add_parallel_keys(Table& table) {
 }  // namespace
 
 std::vector<Key> make_key_table() {
-  Table table;
+  KeyTable table;
   add_model_keys(table);
   add_router_keys(table);
   add_data_keys(table);
