@@ -7,13 +7,13 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <span>
 #include <vector>
 
 #include "base/json_value.h"
 #include "base/test_paths.h"
 #include "checkpoint/load.h"
 #include "config/load.h"
+#include "expected_tensors.h"
 #include "sameness.h"
 #include "tensor/gpu_test.h"
 #include "train/trainer.h"
@@ -59,15 +59,7 @@ class HfParity : public testing::TestWithParam<Where> {
             {"device", GetParam().device}};
   }
 
-  Tensor expected(const std::string& name, int64_t elements) {
-    const StoredTensor* stored = tensors_.find(name);
-    if (!stored) throw std::runtime_error("the fixture has no " + name);
-    MT_CHECK(stored->shape.elements() == elements && stored->dtype == DType::kF32);
-    std::vector<float>& values = read_[name];
-    values.resize(elements);
-    tensors_.file().read(stored->begin, std::as_writable_bytes(std::span(values)));
-    return host_tensor(values.data(), {elements});
-  }
+  Tensor expected(const std::string& name, int64_t elements) { return tensors_.get(name, elements); }
 
   // Expects a step record's parts of the loss and its norm; the first step ran on identical weights.
   template <class Record>
@@ -87,29 +79,24 @@ class HfParity : public testing::TestWithParam<Where> {
   // is exactly zero moves by noise: it is left out.
   template <class ActualOf, class StartOf>
   void expect_weights(const State& state, const ActualOf& actual_of, const StartOf& start_of) {
-    double error = 0, update = 0;
+    NormError error;
     for_each_hub_tensor(state, start_of, [&](const HfBlock& slice, const Tensor& start) {
       const int64_t n = slice.elements();
-      const Tensor want = expected("weight." + slice.name, n), gradient = expected("grad." + slice.name, n);
-      const Tensor actual = actual_of(slice);
+      const Tensor gradient = expected("grad." + slice.name, n);
       double squares = 0;
       for (int64_t i = 0; i < n; ++i) squares += std::pow(element(gradient, i), 2);
       const double norm = expected_["steps"][0]["grad_norm"];
       if (std::sqrt(squares) < 1e-6 * norm) return;
-      for (int64_t i = 0; i < n; ++i) {
-        error += std::pow(element(actual, i) - element(want, i), 2);
-        update += std::pow(element(want, i) - element(start, i), 2);
-      }
+      error.add_update(actual_of(slice), expected("weight." + slice.name, n), start);
     });
-    ASSERT_GT(update, 0);
-    EXPECT_LT(std::sqrt(error / update), kWeights);
+    ASSERT_GT(error.reference, 0);
+    EXPECT_LT(error.relative(), kWeights);
   }
 
   std::string folder_;
   fs::path out_;
   json expected_;
-  SafetensorsFile tensors_;
-  std::map<std::string, std::vector<float>> read_;  // of it
+  ExpectedTensors tensors_;
 };
 
 TEST_P(HfParity, Logits) {

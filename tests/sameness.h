@@ -67,6 +67,13 @@ struct NormError {
       reference += std::pow(element(expected, i), 2);
     }
   }
+  // Of weights: measured by the update that takes `start` to `expected`.
+  void add_update(const Tensor& actual, const Tensor& expected, const Tensor& start) {
+    for (int64_t i = 0; i < expected.elements(); ++i) {
+      difference += std::pow(element(actual, i) - element(expected, i), 2);
+      reference += std::pow(element(expected, i) - element(start, i), 2);
+    }
+  }
   double relative() const { return std::sqrt(difference / reference); }
 };
 
