@@ -51,8 +51,8 @@ inline constexpr std::string_view kNoLora =
     "not supported yet: LoRA; whole weights are trained, but for what `freeze` names";
 inline constexpr std::string_view kNoQuantisation = "not supported yet: weights of 8 or 4 bits; bf16 is the least";
 inline constexpr std::string_view kNoTracker = "not supported; `metrics.jsonl` in `output_dir` has every step";
-inline constexpr std::string_view kNoWandb =
-    "not supported; with `report_to: tensorboard`, `wandb sync output_dir/runs` uploads every step";
+inline constexpr std::string_view kSentByScript =
+    "not supported; `scripts/send_metrics.py` sends every step there (docs/other-trackers.md)";
 inline constexpr std::string_view kNoHub = "not supported: files are local; `hf download` fetches them";
 inline constexpr std::string_view kNoPreferences = "not supported: only supervised fine-tuning";
 inline constexpr std::string_view kNoOptimizer = "not supported yet: the optimizer is always AdamW; remove the key";

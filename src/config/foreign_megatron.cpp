@@ -216,8 +216,8 @@ constexpr MegatronFlag kFlags[] = {
      Take::kNothing},
     {{kM, "tensorboard_dir", "report_to: tensorboard", "the files are in `runs/` of `output_dir`"}, Take::kCombined},
     {{0, "wandb_project", ""}, Take::kRefused},
-    {{kM, "wandb_exp_name", "", kNoWandb}},
-    {{kM, "wandb_save_dir", "", kNoWandb}},
+    {{kM, "wandb_exp_name", "", kSentByScript}},
+    {{kM, "wandb_save_dir", "", kSentByScript}},
     // Precision, memory, kernels
     {{0, "bf16", ""}, Take::kKey},
     {{0, "fp16", ""}, Take::kOnly, "false"},

@@ -59,11 +59,11 @@ constexpr std::array kTrainerKeys = {
     ForeignKey{kAx, "auto_resume_from_checkpoints", "resume_from_checkpoint: auto"},
     ForeignKey{kAx, "loss_watchdog_threshold", "stop_on_divergence", "the limit follows the run's own loss"},
     ForeignKey{kAx, "loss_watchdog_patience", "stop_on_divergence", "after 5 steps in a row"},
-    ForeignKey{kAx, "wandb_project", "", kNoWandb},
-    ForeignKey{kAx, "wandb_entity", "", kNoWandb},
-    ForeignKey{kAx, "wandb_name", "", kNoWandb},
-    ForeignKey{kAx, "wandb_watch", "", kNoWandb},
-    ForeignKey{kAx, "wandb_log_model", "", kNoWandb},
+    ForeignKey{kAx, "wandb_project", "", kSentByScript},
+    ForeignKey{kAx, "wandb_entity", "", kSentByScript},
+    ForeignKey{kAx, "wandb_name", "", kSentByScript},
+    ForeignKey{kAx, "wandb_watch", "", kSentByScript},
+    ForeignKey{kAx, "wandb_log_model", "", kSentByScript},
     ForeignKey{kAx, "use_tensorboard", "report_to: tensorboard"},
     ForeignKey{kAx | kMegatron | kLf, "context_parallel_size", "", kNoPlainSplit},
     ForeignKey{kAx, "sequence_parallel_degree", "", kNoPlainSplit},
@@ -145,8 +145,8 @@ constexpr std::array kTrainerKeys = {
     ForeignKey{kMf, "lora", "", kNoLora},
     ForeignKey{kMf, "checkpoint", "recompute", "`recompute: full` keeps the least"},
     ForeignKey{kMf, "world_size", "", "not needed: `--nproc` or a launcher"},
-    ForeignKey{kMf, "wandb", "", kNoWandb},
-    ForeignKey{kMf, "mlflow", "", kNoTracker},
+    ForeignKey{kMf, "wandb", "", kSentByScript},
+    ForeignKey{kMf, "mlflow", "", kSentByScript},
 };
 
 }  // namespace

@@ -184,10 +184,11 @@ TEST_F(Events, AFolderThatCannotBeWrittenIsRefusedAtOnce) {
 }
 
 TEST_F(Events, OtherTrackersAreRefusedWithWhatThereIs) {
-  for (const auto& [tracker, hint] :
-       std::map<std::string, std::string>{{"wandb", "use 'tensorboard' ('wandb sync output_dir/runs' uploads it)"},
-                                          {"mlflow", "'metrics.jsonl' in 'output_dir' has every step"},
-                                          {"tensorbord", "did you mean 'tensorboard'?"}}) {
+  for (const auto& [tracker, hint] : std::map<std::string, std::string>{
+           {"wandb", "'scripts/send_metrics.py' sends every step there (docs/other-trackers.md)"},
+           {"mlflow", "'scripts/send_metrics.py' sends every step there"},
+           {"comet_ml", "'metrics.jsonl' in 'output_dir' has every step"},
+           {"tensorbord", "did you mean 'tensorboard'?"}}) {
     const Outcome outcome = run(train("out", {"--report_to=" + tracker}));
     EXPECT_EQ(outcome.code, 2);
     expect_one_error(outcome, {"--report_to: unknown value", hint});
