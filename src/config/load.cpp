@@ -269,7 +269,8 @@ void resolve_global_batch_size(Config& config, int64_t ranks) {
   if (steps * rows != batch.global_batch_size)
     throw UserError(config.where("global_batch_size"),
                     fmt::format("{} is no multiple of {}", batch.global_batch_size, arithmetic),
-                    fmt::format("set it to {} or {}", std::max<int64_t>(steps, 1) * rows, (steps + 1) * rows));
+                    steps == 0 ? fmt::format("set it to {}, or to a multiple of that", rows)
+                               : fmt::format("set it to {} or {}", steps * rows, (steps + 1) * rows));
   if (config.origins.contains("gradient_accumulation_steps") && batch.gradient_accumulation_steps != steps)
     throw UserError(config.where("global_batch_size"),
                     fmt::format("{} is {} times {}, but gradient_accumulation_steps is {}", batch.global_batch_size,

@@ -129,6 +129,9 @@ const std::vector<Mistake> kRankMistakes = {
     {"GlobalBatch",
      {"--nproc=4", "--per_device_train_batch_size=3", "--global_batch_size=32"},
      {"--global_batch_size: 32 is no multiple of", "3 x 4 ranks = 12 rows", "24 or 36"}},
+    {"GlobalBatchTooSmall",
+     {"--nproc=4", "--per_device_train_batch_size=3", "--global_batch_size=7"},
+     {"--global_batch_size: 7 is no multiple of", "set it to 12, or to a multiple of that"}},
     {"NoRanks", {"--nproc=0"}, {"--nproc"}},
     {"NotANumberOfRanks", {"--nproc=many"}, {"--nproc", "many"}},
 };
