@@ -54,11 +54,33 @@ std::vector<int64_t> digests_of(Instance& instance) {
   return read_digests(instance.ctx(), tensors);
 }
 
+// A config.json of the shape, for whoever opens the checkpoints.
+std::string config_json_of(const MixtralConfig& shape) {
+  nlohmann::ordered_json object = {{"model_type", "mixtral"},
+                                   {"vocab_size", shape.vocab_size},
+                                   {"hidden_size", shape.hidden_size},
+                                   {"intermediate_size", shape.intermediate_size},
+                                   {"num_hidden_layers", shape.num_hidden_layers},
+                                   {"num_attention_heads", shape.num_attention_heads},
+                                   {"num_key_value_heads", shape.num_key_value_heads},
+                                   {"head_dim", shape.head_dim},
+                                   {"num_local_experts", shape.num_local_experts},
+                                   {"num_experts_per_tok", shape.num_experts_per_tok},
+                                   {"max_position_embeddings", shape.max_position_embeddings},
+                                   {"rope_theta", shape.rope_theta},
+                                   {"rms_norm_eps", shape.rms_norm_eps},
+                                   {"initializer_range", shape.initializer_range},
+                                   {"router_aux_loss_coef", shape.router_aux_loss_coef},
+                                   {"tie_word_embeddings", shape.tie_word_embeddings}};
+  if (shape.sliding_window > 0) object["sliding_window"] = shape.sliding_window;
+  return object.dump(2) + "\n";
+}
+
 // The saves of a bench, as a run makes them.
 class Saves {
  public:
   Saves(const SaveBench& bench, Instance& instance, Steps& steps) : instance_(instance), steps_(steps) {
-    options_ = {.config_json = "{}", .dtype = instance.model().dtype()};
+    options_ = {.config_json = config_json_of(instance.model().config()), .dtype = instance.model().dtype()};
     if (instance.ranks().grid.rank == 0) {
       output_.emplace(OutputRequest{.path = bench.folder});
       output_->begin();

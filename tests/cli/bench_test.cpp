@@ -46,6 +46,13 @@ std::vector<std::string> with(std::vector<std::string> args, const std::vector<s
   return args;
 }
 
+// The line that begins so.
+std::string line_of(const std::string& text, const std::string& beginning) {
+  const size_t begin = text.find("\n" + beginning);
+  EXPECT_NE(begin, text.npos) << "no " << beginning << " in " << text;
+  return begin == text.npos ? "" : text.substr(begin + 1, text.find('\n', begin + 1) - begin - 1);
+}
+
 const std::vector<std::string> kStep = {"bench",           "step",         "--model-config=model/config.json",
                                         "--layers=1",      "--tokens=256", "--sequence-length=128",
                                         "--settle=0",      "--steps=2",    "--device=cpu",
@@ -72,6 +79,8 @@ TEST_F(Bench, SaveReadsWhatItSaved) {
     EXPECT_NEAR(static_cast<double>(bytes), figures["bytes"].get<double>(), 64 << 10);  // headers
     EXPECT_EQ(read(path(name + "/latest")), "checkpoint-2\n");
     EXPECT_FALSE(std::filesystem::exists(path(name + "/checkpoint-1")));
+    for (const char* part : {"attention", "experts", "positions"})
+      EXPECT_EQ(line_of(run({"inspect", name}).out, part), line_of(run({"inspect", "model"}).out, part));
   }
 }
 
