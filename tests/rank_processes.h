@@ -14,6 +14,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <thread>
 
 #include "base/temp_folder.h"
@@ -138,14 +139,13 @@ inline void run_rank(const ShortTraining& run, InstanceOptions options, const Gr
   write(folder / fmt::format("rank-{}", rank), run_training(run, options));
 }
 
-inline int run_rank_and_report(const ShortTraining& run, const InstanceOptions& options, const Grid& grid, int rank,
-                               const std::filesystem::path& folder) {
+inline bool succeeds(int rank, const std::function<void(int rank)>& run) {
   try {
-    run_rank(run, options, grid, rank, folder);
-    return testing::Test::HasFailure() ? 1 : 0;
+    run(rank);
+    return !testing::Test::HasFailure();
   } catch (const std::exception& error) {
     fmt::print(stderr, "rank {}: {}\n", rank, error.what());
-    return 1;
+    return false;
   }
 }
 
@@ -164,23 +164,29 @@ inline bool all_succeed(const std::vector<pid_t>& children) {
   return success;
 }
 
+// Runs each rank in a process of its own, which fails where `run` throws or an expectation of it does not hold. Whether
+// all succeeded.
+inline bool succeed_in_processes(int ranks, const std::function<void(int rank)>& run) {
+  std::fflush(nullptr);
+  std::vector<pid_t> children;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const pid_t child = fork();
+    if (child == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      _exit(succeeds(rank, run) ? 0 : 1);
+    }
+    children.push_back(child);
+  }
+  return all_succeed(children);
+}
+
 // Trains on the ranks of the grid; rows_per_micro_batch of run.layout is that of all ranks together.
 inline TrainingRecord run_ranks(ShortTraining run, const InstanceOptions& options, const Grid& grid) {
   run.layout.rows_per_micro_batch /= grid.ranks;
   const TempFolder temporary;
   const std::filesystem::path& folder = temporary.path();
-  std::fflush(nullptr);
-  std::vector<pid_t> children;
-  for (int rank = 0; rank < grid.ranks; ++rank) {
-    const pid_t child = fork();
-    if (child == 0) {
-      prctl(PR_SET_PDEATHSIG, SIGKILL);
-      _exit(run_rank_and_report(run, options, grid, rank, folder));
-    }
-    children.push_back(child);
-  }
   TrainingRecord record;
-  if (all_succeed(children))
+  if (succeed_in_processes(grid.ranks, [&](int rank) { run_rank(run, options, grid, rank, folder); }))
     for (int rank = 0; rank < grid.ranks; ++rank) merge(folder / fmt::format("rank-{}", rank), record);
   return record;
 }

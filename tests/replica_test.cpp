@@ -60,32 +60,15 @@ void train_and_save(const Grid& grid, int rank, const Flip& flipped, const fs::p
   std::ofstream(said) << try_to_save(trainer);
 }
 
-int run_rank(const Grid& grid, int rank, const Flip& flipped, const fs::path& folder, const fs::path& said) {
-  try {
-    train_and_save(grid, rank, flipped, folder, said);
-    return 0;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "rank {}: {}\n", rank, error.what());
-    return 1;
-  }
-}
-
 class Replicas : public testing::Test {
  protected:
   // Each rank's error.
   std::vector<std::string> run(const Grid& grid, const Flip& flipped) {
-    std::fflush(nullptr);
-    std::vector<pid_t> children;
-    for (int rank = 0; rank < grid.ranks; ++rank) {
-      const pid_t child = fork();
-      if (child == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        _exit(run_rank(grid, rank, flipped, folder_.path(), said_by(rank)));
-      }
-      children.push_back(child);
-    }
     std::vector<std::string> texts;
-    if (!all_succeed(children)) return texts;
+    const auto save = [&](int rank) {
+      train_and_save(grid, rank, flipped, folder_.path(), said_by(rank));
+    };
+    if (!succeed_in_processes(grid.ranks, save)) return texts;
     for (int rank = 0; rank < grid.ranks; ++rank) {
       std::ifstream file(said_by(rank));
       texts.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
