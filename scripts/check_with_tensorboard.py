@@ -22,7 +22,7 @@ NAMES = {
     "eval_loss": "lm loss validation",
     "eval_perplexity": "lm loss validation ppl",
 }
-NOT_SHOWN = {"step", "total_steps", "plans"}
+NOT_SHOWN = {"step", "total_steps", "plans", "layer_expert_tokens"}
 
 
 def as_float(number):

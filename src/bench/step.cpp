@@ -4,13 +4,11 @@
 
 #include <algorithm>
 #include <map>
-#include <span>
 
 #include "base/median.h"
 #include "bench/measure.h"
 #include "bench/steps.h"
 #include "tensor/profiler.h"
-#include "train/expert_load.h"
 #include "train/memory_plan.h"
 #include "train/warm_up.h"
 
@@ -20,18 +18,7 @@ namespace {
 
 constexpr int kProfiledSteps = 3;
 
-// The rows of the largest expert over the mean. The step's numbers were read; its counts lie alone on the pinned stack.
-double routing_imbalance(const Saved& saved) {
-  double worst = 0;
-  for (const LayerSaved& layer : saved.layers) {
-    const std::span<const int32_t> counts(layer.dispatch.count.as<int32_t>(), layer.dispatch.count.rows());
-    worst = std::max(worst, expert_imbalance(counts));
-  }
-  return worst;
-}
-
 void add_ranks(StepBenchResult& result, const ParallelRecord& parallel) {
-  result.routing_imbalance = parallel.expert_imbalance;
   for (const RankRecord& rank : parallel.ranks)
     if (rank.collective_milliseconds >= result.exposed.collective_milliseconds) result.exposed = rank;
 }
@@ -105,10 +92,8 @@ StepBenchResult bench_step(const StepBench& bench) {
   const StepRunner::Result numbers = steps.read();
   result.loss = numbers.token_loss / static_cast<double>(steps.targets_read());
   result.recomputed_layers = numbers.recomputed;
-  if (numbers.parallel)
-    add_ranks(result, *numbers.parallel);
-  else if (ctx.like_gpu())
-    result.routing_imbalance = routing_imbalance(steps.saved());
+  if (numbers.parallel) add_ranks(result, *numbers.parallel);
+  if (numbers.routers) result.routing_imbalance = std::ranges::max(numbers.routers->layer_imbalance);
   result.parts = profile(ctx, steps);
   result.late_plans = late_plans(ctx);
   add_memory(result, instance, limits, free_before);

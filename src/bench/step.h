@@ -31,10 +31,9 @@ struct StepBenchResult {
   double gemm_tflops = 0;  // those of one large product in the same run
   size_t state_bytes = 0, activation_bytes = 0;
   // 0 without a GPU: memory the run took by CUDA's driver, less that for activations which was never used; memory that
-  // was planned for training (plan_memory, balanced). Then the rows of the largest expert over the mean, in the last
-  // micro-batch's worst layer (kForward: in its last); with several ranks ParallelRecord::expert_imbalance; else 0.
+  // was planned for training (plan_memory, balanced).
   size_t device_bytes = 0, planned_bytes = 0;
-  double routing_imbalance = 0;
+  double routing_imbalance = 0;  // expert_imbalance of the last step; before kTraining of this rank; 0 in kForward
   int64_t recomputed_layers = 0, late_plans = 0;
   double waits_per_step = 0;  // how often the host waits for the device
   double loss = 0;

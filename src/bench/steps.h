@@ -30,7 +30,6 @@ class Steps {
   void settle(double seconds);
 
   StepRunner::Result read() { return runner_.read(); }
-  const Saved& saved() { return runner_.saved(); }
   // The targets of the losses that read() gives: the update adds up those of all ranks.
   int64_t targets_read() const { return bench_.mode == BenchMode::kStep ? targets() : targets() / ranks_; }
 

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <vector>
 
 #include "metrics/format_numbers.h"
 
@@ -25,6 +27,35 @@ double percent(const StepRecord& r) {
          10;
 }
 
+// A part of a line. Of those that do not fit, the part that matters least goes first: kNeeded stays.
+enum Weight : int { kNeeded, kHealth, kSpeed, kDetail, kAlsoElsewhere };
+struct LinePart {
+  Weight weight;
+  std::string text;
+};
+
+// In as many columns as there are; 0: in any.
+std::string line_of(std::vector<LinePart> parts, int columns) {
+  const auto width = [&] {
+    size_t sum = 0;
+    for (const LinePart& part : parts) sum += part.text.size() + 2;
+    return sum - 2;
+  };
+  while (columns > 1 && width() > static_cast<size_t>(columns - 1)) {
+    const auto least = std::max_element(parts.rbegin(), parts.rend(),
+                                        [](const LinePart& a, const LinePart& b) { return a.weight < b.weight; });
+    if (least->weight == kNeeded) break;
+    parts.erase(std::next(least).base());
+  }
+  std::string line;
+  for (const LinePart& part : parts) line += (line.empty() ? "" : "  ") + part.text;
+  return line;
+}
+
+std::string memory_text(double gib, double all) {
+  return all > 0 ? fmt::format("mem {:.0f}/{:.0f} GiB", gib, all) : fmt::format("mem {:.1f} GiB", gib);
+}
+
 }  // namespace
 
 void ConsoleSink::step(const StepRecord& r) {
@@ -35,11 +66,19 @@ void ConsoleSink::step(const StepRecord& r) {
   const double left = static_cast<double>(r.total_steps - r.step) * smooth_milliseconds_ / 1000;
   const bool logged = r.step == 1 || r.step % options_.logging_steps == 0 || r.step == r.total_steps;
   if (!logged && !options_.terminal) return;
-  print(fmt::format("{}  {:5.1f}%  loss {:8.4f}  lm {:8.4f}  aux {:6.3f}  grad {:9.3g}  lr {:.3e}  "
-                    "{:>9} tok/s  {:>7} ms  ETA {:>7}",
-                    progress(r.step, r.total_steps), percent(r), r.loss, r.lm_loss, r.aux_loss, r.grad_norm,
-                    r.learning_rate, grouped(r.tokens_per_second), step_time(r.milliseconds), duration_text(left)),
-        !logged);
+  std::vector<LinePart> parts = {{kNeeded, progress(r.step, r.total_steps)},
+                                 {kAlsoElsewhere, fmt::format("{:5.1f}%", percent(r))},
+                                 {kAlsoElsewhere, fmt::format("loss {:8.4f}", r.loss)},
+                                 {kNeeded, fmt::format("lm {:8.4f}", r.lm_loss)},
+                                 {kDetail, fmt::format("aux {:6.3f}", r.aux_loss)},
+                                 {kHealth, fmt::format("grad {:8.3g}", r.grad_norm)},
+                                 {kDetail, fmt::format("lr {:.3e}", r.learning_rate)}};
+  if (r.expert_imbalance > 0) parts.push_back({kHealth, fmt::format("imbal {:4.2f}", r.expert_imbalance)});
+  if (r.memory_gib > 0) parts.push_back({kHealth, memory_text(r.memory_gib, options_.memory_gib)});
+  parts.push_back({kSpeed, fmt::format("{:>9} tok/s", grouped(r.tokens_per_second))});
+  parts.push_back({kAlsoElsewhere, fmt::format("{:>7} ms", step_time(r.milliseconds))});
+  parts.push_back({kSpeed, fmt::format("ETA {:>7}", duration_text(left))});
+  print(line_of(std::move(parts), options_.columns), !logged);
 }
 
 void ConsoleSink::evaluation(const EvalRecord& r) {
@@ -66,11 +105,11 @@ void ConsoleSink::print(std::string line, bool live) {
   live_ = live;
 }
 
-ConsoleSink::Options stdout_options(int64_t logging_steps) {
+ConsoleSink::Options stdout_options(int64_t logging_steps, double memory_gib) {
   winsize size = {};
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   if (terminal) static_cast<void>(ioctl(STDOUT_FILENO, TIOCGWINSZ, &size));
-  return {.logging_steps = logging_steps, .terminal = terminal, .columns = size.ws_col};
+  return {.logging_steps = logging_steps, .terminal = terminal, .columns = size.ws_col, .memory_gib = memory_gib};
 }
 
 }  // namespace mixtune

@@ -14,7 +14,8 @@ class ConsoleSink : public MetricSink {
   struct Options {
     int64_t logging_steps = 1;  // lines for its multiples, the first step and the last
     bool terminal = false;      // keep a live line between them
-    int columns = 0;            // of the terminal; 0: unlimited
+    int columns = 0;            // of the terminal, in which a step's line is made to fit; 0: unlimited
+    double memory_gib = 0;      // of the device that StepRecord::memory_gib is of; 0: not shown
   };
 
   ConsoleSink(std::FILE* out, Options options) : out_(out), options_(options) {}
@@ -35,6 +36,6 @@ class ConsoleSink : public MetricSink {
 };
 
 // Options for standard output, be it a terminal or not.
-ConsoleSink::Options stdout_options(int64_t logging_steps);
+ConsoleSink::Options stdout_options(int64_t logging_steps, double memory_gib = 0);
 
 }  // namespace mixtune

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/crc32c.h"
+#include "metrics/png.h"
 
 namespace mixtune {
 
@@ -20,7 +21,12 @@ enum WireType : uint64_t { kVarint = 0, k64Bits = 1, kBytes = 2, k32Bits = 5 };
 // Numbers of fields in TensorBoard's event.proto and summary.proto.
 constexpr uint64_t kEventWallTime = 1, kEventStep = 2, kEventFileVersion = 3, kEventSummary = 5, kEventSessionLog = 7,
                    kEventSource = 10;
-constexpr uint64_t kSourceWriter = 1, kSessionStatus = 1, kSummaryValue = 1, kValueTag = 1, kValueNumber = 2;
+constexpr uint64_t kSourceWriter = 1, kSessionStatus = 1, kSummaryValue = 1, kValueTag = 1, kValueNumber = 2,
+                   kValueImage = 4, kValueHistogram = 5;
+constexpr uint64_t kHistogramLeast = 1, kHistogramMost = 2, kHistogramCount = 3, kHistogramSum = 4,
+                   kHistogramSquares = 5, kHistogramLimits = 6, kHistogramBuckets = 7;
+constexpr uint64_t kImageHeight = 1, kImageWidth = 2, kImageColours = 3, kImageBytes = 4;
+constexpr uint64_t kRgb = 3;
 constexpr uint64_t kSessionStart = 1;
 
 template <class T>
@@ -125,6 +131,56 @@ std::string event(double wall, int64_t step) {
   return out;
 }
 
+// A list of numbers, packed.
+void put(std::string& out, uint64_t field, std::span<const double> numbers) {
+  std::string bytes;
+  for (const double number : numbers) put_plain(bytes, number);
+  put(out, field, std::string_view(bytes));
+}
+
+// Number i stands in the bucket [i, i + 1). Readers take the least number for where the first bucket begins.
+std::string histogram(std::span<const double> counts) {
+  size_t first = 0, end = counts.size();
+  while (first < end && counts[first] == 0) ++first;
+  while (end > first && counts[end - 1] == 0) --end;
+  std::vector<double> limits;
+  double count = 0, sum = 0, squares = 0;
+  for (size_t i = first; i < end; ++i) {
+    const auto number = static_cast<double>(i);
+    limits.push_back(number + 1);
+    count += counts[i];
+    sum += counts[i] * number;
+    squares += counts[i] * number * number;
+  }
+  std::string out;
+  put(out, kHistogramLeast, static_cast<double>(first));
+  put(out, kHistogramMost, static_cast<double>(end));
+  put(out, kHistogramCount, count);
+  put(out, kHistogramSum, sum);
+  put(out, kHistogramSquares, squares);
+  put(out, kHistogramLimits, std::span<const double>(limits));
+  put(out, kHistogramBuckets, counts.subspan(first, end - first));
+  return out;
+}
+
+std::string image(const Picture& picture) {
+  std::string out;
+  put(out, kImageHeight, picture.height);
+  put(out, kImageWidth, picture.width);
+  put(out, kImageColours, kRgb);
+  put(out, kImageBytes, std::string_view(png_of(picture.width, picture.height, picture.pixels)));
+  return out;
+}
+
+// A value of a summary: a number, or the bytes of a message.
+template <class Content>
+void put_value(std::string& summary, const std::string& tag, uint64_t field, const Content& content) {
+  std::string value;
+  put(value, kValueTag, std::string_view(tag));
+  put(value, field, content);
+  put(summary, kSummaryValue, std::string_view(value));
+}
+
 // TensorFlow's way of having the checksum of something that holds checksums.
 uint32_t masked_checksum(std::string_view bytes) {
   return std::rotr(crc32c(bytes), 15) + 0xA282EAD8u;
@@ -147,15 +203,13 @@ std::string session_event(double wall, int64_t step) {
   return out;
 }
 
-std::string scalars_event(double wall, int64_t step, std::span<const Scalar> scalars) {
-  std::string out = event(wall, step), summary, value;
-  for (const Scalar& scalar : scalars) {
-    value.clear();
-    put(value, kValueTag, scalar.tag);
-    put(value, kValueNumber, scalar.value);
-    put(summary, kSummaryValue, value);
-  }
-  put(out, kEventSummary, summary);
+std::string summary_event(double wall, int64_t step, std::span<const Scalar> scalars, std::span<const Counts> counts,
+                          const Picture* picture) {
+  std::string out = event(wall, step), summary;
+  for (const Scalar& scalar : scalars) put_value(summary, scalar.tag, kValueNumber, scalar.value);
+  for (const Counts& each : counts) put_value(summary, each.tag, kValueHistogram, std::string_view(histogram(each.of)));
+  if (picture) put_value(summary, picture->tag, kValueImage, std::string_view(image(*picture)));
+  put(out, kEventSummary, std::string_view(summary));
   return out;
 }
 

@@ -1,5 +1,5 @@
 // Event files, which TensorBoard reads: framed messages, each a protobuf Event. What is written and read here are the
-// few fields that a run's scalars need.
+// few fields that a run's numbers need.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/file.h"
 
@@ -25,7 +26,20 @@ std::string opening_event(double wall);
 // The next, of a run that begins or goes on at `step`: TensorBoard drops what it has of that and later steps from files
 // before, if they have such an event too.
 std::string session_event(double wall, int64_t step);
-std::string scalars_event(double wall, int64_t step, std::span<const Scalar> scalars);
+// How many there are of each of 0, 1, 2, ...: a histogram with a bucket for each, from the first that is not empty to
+// the last.
+struct Counts {
+  std::string tag;
+  std::vector<double> of;
+};
+// RGB, 3 bytes a pixel, row by row.
+struct Picture {
+  std::string tag;
+  int64_t width = 0, height = 0;
+  std::string pixels;
+};
+std::string summary_event(double wall, int64_t step, std::span<const Scalar> scalars,
+                          std::span<const Counts> counts = {}, const Picture* picture = nullptr);
 
 // A message as it is in a file: u64 length, u32 checksum of that, the message, u32 checksum of it; little-endian.
 std::string framed(std::string_view message);

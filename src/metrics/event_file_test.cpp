@@ -21,14 +21,14 @@ std::vector<std::string> few_events() {
   return {
       opening_event(1764450000.25),
       session_event(1764450000.5, 5),
-      scalars_event(1764450001.125, 5,
+      summary_event(1764450001.125, 5,
                     std::vector<Scalar>{{"lm loss", 3.25f}, {"learning-rate", 1e-5f}, {"a", 0.0f}, {"b", -0.0f}}),
-      scalars_event(
+      summary_event(
           1764450002.0, int64_t{1} << 40,
           std::vector<Scalar>{
               {"nan", std::numeric_limits<float>::quiet_NaN()}, {"inf", kFloatInfinity}, {"-inf", -kFloatInfinity}}),
-      scalars_event(1764450003.0, 0, std::vector<Scalar>{{std::string(300, 'x'), 1e-42f}, {"Ma\xC3\x9F", 16777216.0f}}),
-      scalars_event(1764450004.0, 128, {}),
+      summary_event(1764450003.0, 0, std::vector<Scalar>{{std::string(300, 'x'), 1e-42f}, {"Ma\xC3\x9F", 16777216.0f}}),
+      summary_event(1764450004.0, 128, {}),
   };
 }
 

@@ -54,6 +54,23 @@ inline constexpr ScalarField<StepRecord> kStepFields[] = {
      "aux_loss"},
     {{"z_loss", &StepRecord::z_loss, "the router's z-loss, unscaled, of all layers; 0 where it is off"}, "z_loss"},
     {{"grad_norm", &StepRecord::grad_norm, "of all gradients together, before clipping"}, "grad-norm"},
+    {{"router_grad_norm", &StepRecord::router_grad_norm,
+      "of the gradients of all routers' weights together, before clipping; 0 where they are frozen"},
+     "router_grad_norm"},
+    {{"expert_imbalance", &StepRecord::expert_imbalance,
+      "the most tokens that an expert got, divided by the mean, in the layer where this is largest; 1 is balance"},
+     "expert_imbalance"},
+    {{"expert_share", &StepRecord::expert_share,
+      "the part of a layer's tokens that went to one expert, of the layer and expert where it is largest; balance is "
+      "experts of a token / experts"},
+     "expert_share"},
+    {{"router_entropy", &StepRecord::router_entropy,
+      "entropy of the router's probabilities for all experts, the mean over tokens and layers, divided by that of "
+      "even ones: 1 is even, 0 certain"},
+     "router_entropy"},
+    {{"router_logit_scale", &StepRecord::router_logit_scale,
+      "root mean square of the router's logits, in the layer where it is largest"},
+     "router_logit_scale"},
     {{"learning_rate", &StepRecord::learning_rate, "the one that the step used"}, "learning-rate"},
     {{"tokens", &StepRecord::tokens, "tokens that went through the model"}, "tokens"},
     {{"target_tokens", &StepRecord::target_tokens, "those with a loss"}, "target_tokens"},
@@ -65,6 +82,10 @@ inline constexpr ScalarField<StepRecord> kStepFields[] = {
       "the steps of the run so far that changed nothing, as their loss or gradient norm was not finite "
       "(`skip_nonfinite_steps`)"},
      "skipped_steps"},
+    {{"memory_gib", &StepRecord::memory_gib,
+      "GiB in use at the end of the step: of the GPU's memory, whoever uses it; on a CPU of the machine's, by the "
+      "process; with several ranks of the one that has most"},
+     "memory_gib"},
     {{"tokens_per_second", &StepRecord::tokens_per_second, "speed of the step"}, "tokens_per_second"},
     {{"milliseconds", &StepRecord::milliseconds, "time of the step"}, "iteration-time", 1e-3},
 };
@@ -121,6 +142,19 @@ inline constexpr RankField kRankFields[] = {
       "such time of all operations with other ranks together"},
      "collectives_exposed_milliseconds",
      "all collectives, not hidden"},
+    {{"memory_gib", &RankRecord::memory_gib, "each rank's `memory_gib`"}},
+};
+
+// Of each layer, in steps that shows_layers() has: lists in the order of the layers.
+struct LayerField {
+  const char* name;
+  std::vector<double> RouterRecord::*numbers;
+  const char* meaning;
+};
+
+inline constexpr LayerField kLayerFields[] = {
+    {"layer_router_entropy", &RouterRecord::layer_entropy, "`router_entropy` of each layer"},
+    {"layer_router_logit_scale", &RouterRecord::layer_logit_scale, "`router_logit_scale` of each layer"},
 };
 
 // The operands of the layers' products, in the order of (product, OperandRole of precision/recipe.h).

@@ -20,8 +20,13 @@ void add(const ParallelRecord& r, nlohmann::ordered_json& object) {
     nlohmann::ordered_json& values = object[fmt::format("rank_{}", field.name)];
     for (const RankRecord& rank : r.ranks) field.of(rank, [&](auto number) { values.push_back(number); });
   }
+}
+
+void add(const RouterRecord& r, bool layers, nlohmann::ordered_json& object) {
   object["expert_tokens"] = r.expert_tokens;
-  object["expert_imbalance"] = r.expert_imbalance;
+  if (!layers) return;
+  object["layer_expert_tokens"] = r.layer_expert_tokens;
+  for (const LayerField& field : kLayerFields) object[field.name] = r.*field.numbers;
 }
 
 }  // namespace
@@ -31,6 +36,7 @@ void JsonlSink::step(const StepRecord& r) {
   add(r, kStepFields, object);
   if (!r.plans.empty()) object["plans"] = r.plans;
   if (r.parallel) add(*r.parallel, object);
+  if (r.routers) add(*r.routers, shows_layers(r.step), object);
   const auto set = [&](const std::string& name, const auto& value) {
     object[name] = value;
   };

@@ -17,14 +17,27 @@ struct RankRecord {
   double gradient_sum_milliseconds = 0;
   double weight_gather_milliseconds = 0;
   double collective_milliseconds = 0;
+  double memory_gib = 0;
 };
 
 // The part of a record that only a step of several ranks has.
 struct ParallelRecord {
   std::vector<RankRecord> ranks;
-  std::vector<int64_t> expert_tokens;  // each expert's, over all layers and ranks; a token goes to several
-  double expert_imbalance = 0;         // the most that an expert got / the mean, of the layer where it is largest
 };
+
+// What the routers of a step did, over all ranks. A token counts for each expert it goes to. kLayerFields says what the
+// lists of layers are.
+struct RouterRecord {
+  std::vector<int64_t> expert_tokens;                     // [E], over all layers
+  std::vector<std::vector<int64_t>> layer_expert_tokens;  // [L][E]
+  std::vector<double> layer_imbalance, layer_share;       // [L]: as expert_imbalance and expert_share
+  std::vector<double> layer_entropy, layer_logit_scale;   // [L]
+};
+
+// Steps whose records have lists of layers: in all of them they would be most of the file.
+constexpr bool shows_layers(int64_t step) {
+  return step == 1 || step % 10 == 0;
+}
 
 // An operand of the layers' products, as 8 bits leave it, over all ranks: kLossFields says what each share is.
 struct OperandLoss {
@@ -42,15 +55,22 @@ struct StepRecord {
   double aux_loss = 0;
   double z_loss = 0;
   double grad_norm = 0;
+  double router_grad_norm = 0;
+  double expert_imbalance = 0;
+  double expert_share = 0;
+  double router_entropy = 0;
+  double router_logit_scale = 0;
   double learning_rate = 0;
   int64_t tokens = 0;
   int64_t target_tokens = 0;
   int64_t recomputed_layers = 0;
   int64_t skipped_steps = 0;
+  double memory_gib = 0;
   double tokens_per_second = 0;
   double milliseconds = 0;
   std::string plans = {};  // in a run's first step on a GPU: the digest of its matrix products' algorithms
   const ParallelRecord* parallel = nullptr;  // with several ranks; valid until the next step
+  const RouterRecord* routers = nullptr;     // where the step trained on something; valid until the next step
   // In 8 bits, of the steps that look at them: in the order of kOperandFields; valid until the next step.
   const std::vector<OperandLoss>* operands = nullptr;
 };

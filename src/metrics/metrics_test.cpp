@@ -14,7 +14,6 @@
 #include "base/json_value.h"
 #include "base/temp_folder.h"
 #include "base/test_paths.h"
-#include "metrics/console_sink.h"
 #include "metrics/fields.h"
 #include "metrics/jsonl_sink.h"
 #include "metrics/testing.h"
@@ -120,12 +119,13 @@ TEST(JsonlSink, OneProcessHasNoFieldsOfRanks) {
   const TempFile file;
   JsonlSink sink(file.path());
   sink.step(record(12));
-  EXPECT_EQ(
-      read(file.path()),
-      R"({"step":12,"total_steps":500,"epoch":0.25,"loss":3.4567,"lm_loss":3.4,"aux_loss":2.835,)"
-      R"("z_loss":0.0,"grad_norm":1.25,"learning_rate":4.9e-05,"tokens":2048,"target_tokens":2000,"recomputed_layers":0,)"
-      R"("skipped_steps":0,"tokens_per_second":12345.6,"milliseconds":100.0})"
-      "\n");
+  EXPECT_EQ(read(file.path()),
+            R"({"step":12,"total_steps":500,"epoch":0.25,"loss":3.4567,"lm_loss":3.4,"aux_loss":2.835,)"
+            R"("z_loss":0.0,"grad_norm":1.25,"router_grad_norm":0.125,"expert_imbalance":1.5,"expert_share":0.375,)"
+            R"("router_entropy":0.75,"router_logit_scale":2.5,)"
+            R"("learning_rate":4.9e-05,"tokens":2048,"target_tokens":2000,"recomputed_layers":0,)"
+            R"("skipped_steps":0,"memory_gib":1.75,"tokens_per_second":12345.6,"milliseconds":100.0})"
+            "\n");
 }
 
 TEST(JsonlSink, FieldsOfRanksAreLists) {
@@ -137,10 +137,9 @@ TEST(JsonlSink, FieldsOfRanksAreLists) {
                                            .exchange_exposed_milliseconds = 1.25,
                                            .gradient_sum_milliseconds = 2.5,
                                            .weight_gather_milliseconds = 3.5,
-                                           .collective_milliseconds = 8},
-                                          {.tokens = 1048, .collective_milliseconds = 0.25}},
-                                .expert_tokens = {3, 0, 5},
-                                .expert_imbalance = 1.875};
+                                           .collective_milliseconds = 8,
+                                           .memory_gib = 61.5},
+                                          {.tokens = 1048, .collective_milliseconds = 0.25}}};
   StepRecord r = record(1);
   r.parallel = &parallel;
   sink.step(r);
@@ -149,9 +148,39 @@ TEST(JsonlSink, FieldsOfRanksAreLists) {
                       R"("rank_exchange_milliseconds":[1.5,0.0],"rank_exchange_exposed_milliseconds":[1.25,0.0],)"
                       R"("rank_gradient_sum_milliseconds":[2.5,0.0],)"
                       R"("rank_weight_gather_milliseconds":[3.5,0.0],"rank_collective_milliseconds":[8.0,0.25],)"
-                      R"("expert_tokens":[3,0,5],"expert_imbalance":1.875})"),
+                      R"("rank_memory_gib":[61.5,0.0]})"),
             std::string::npos)
       << line;
+}
+
+// What a step's routers did in two layers.
+const RouterRecord kRouters = {.expert_tokens = {3, 1, 4},
+                               .layer_expert_tokens = {{2, 0, 2}, {1, 1, 2}},
+                               .layer_imbalance = {1.5, 1.5},
+                               .layer_share = {0.5, 0.5},
+                               .layer_entropy = {0.5, 0.75},
+                               .layer_logit_scale = {1, 2.5}};
+
+TEST(JsonlSink, ListsOfLayersAreInTheFirstStepAndEachTenth) {
+  const TempFile file;
+  JsonlSink sink(file.path());
+  for (int64_t step = 1; step <= 20; ++step) {
+    StepRecord r = record(step);
+    r.routers = &kRouters;
+    sink.step(r);
+  }
+  std::ifstream lines(file.path());
+  std::vector<int64_t> with_layers;
+  for (std::string line; std::getline(lines, line);) {
+    const auto object = nlohmann::json::parse(line);
+    EXPECT_EQ(object["expert_tokens"], nlohmann::json({3, 1, 4}));
+    if (!object.contains("layer_expert_tokens")) continue;
+    with_layers.push_back(object["step"]);
+    EXPECT_EQ(object["layer_expert_tokens"], nlohmann::json({{2, 0, 2}, {1, 1, 2}}));
+    EXPECT_EQ(object["layer_router_entropy"], nlohmann::json({0.5, 0.75}));
+    EXPECT_EQ(object["layer_router_logit_scale"], nlohmann::json({1.0, 2.5}));
+  }
+  EXPECT_EQ(with_layers, (std::vector<int64_t>{1, 10, 20}));
 }
 
 TEST(JsonlSink, OperandsHaveTwoSharesAndAListOfLayersEach) {
@@ -186,6 +215,7 @@ TEST(Fields, AreDocumentedInTheirOrder) {
   };
   for (const auto& field : kStepFields) add("", field);
   for (const auto& field : kRankFields) add("rank_", field);
+  for (const LayerField& field : kLayerFields) add("", field);
   for (const auto& field : kLossFields) rows.push_back(fmt::format("| `{}_OPERAND` | {} |", field.name, field.meaning));
   rows.push_back(fmt::format("| `{}_OPERAND` | {} |", kAmaxField.name, kAmaxField.meaning));
   for (const OperandField& field : kOperandFields) add("", field);
@@ -252,106 +282,6 @@ TEST(JsonlSink, AFullDiskCostsTheLinesThatDoNotFit) {
   std::ifstream in(file.path());
   for (std::string text; std::getline(in, text);) steps.push_back(nlohmann::json::parse(text)["step"]);
   EXPECT_EQ(steps, (std::vector<int64_t>{1, 2, 6}));
-}
-
-// What a console prints for `use`.
-template <class Use>
-std::string printed(ConsoleSink::Options options, Use use) {
-  const TempFile file;
-  std::FILE* out = std::fopen(file.path().c_str(), "w");
-  ConsoleSink sink(out, options);
-  use(sink);
-  std::fclose(out);
-  return read(file.path());
-}
-
-TEST(ConsoleSink, LineOfAStep) {
-  const std::string line = printed({}, [](ConsoleSink& sink) { sink.step(record(12)); });
-  EXPECT_EQ(
-      line,
-      "step  12/500    2.4%  loss   3.4567  lm   3.4000  aux  2.835  grad      1.25  lr 4.900e-05     12,346 tok/s"
-      "      100 ms  ETA    0:49\n");
-}
-
-TEST(ConsoleSink, LinesAlign) {
-  const std::string text = printed({}, [](ConsoleSink& sink) {
-    StepRecord r = record(1);
-    sink.step(r);
-    r = record(500);
-    r.tokens_per_second = 1234567;
-    r.milliseconds = 12345;
-    r.grad_norm = 1.23e-7;
-    sink.step(r);
-  });
-  const size_t first = text.find('\n');
-  EXPECT_EQ(text.size(), 2 * (first + 1));
-  EXPECT_NE(text.find("100.0%"), std::string::npos);
-  EXPECT_NE(text.find("1,234,567 tok/s"), std::string::npos);
-}
-
-TEST(ConsoleSink, LoggingStepsThinALogButKeepFirstAndLast) {
-  const std::string text = printed({.logging_steps = 200}, [](ConsoleSink& sink) {
-    for (int64_t step = 1; step <= 500; ++step) sink.step(record(step));
-  });
-  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 4);
-  for (const char* step : {"step   1/500", "step 200/500", "step 400/500", "step 500/500"})
-    EXPECT_NE(text.find(step), std::string::npos) << step;
-  EXPECT_EQ(text.find('\x1b'), std::string::npos);
-}
-
-TEST(ConsoleSink, TerminalHasALiveLineThatIsReplaced) {
-  const std::string text = printed({.logging_steps = 3, .terminal = true, .columns = 20}, [](ConsoleSink& sink) {
-    for (int64_t step = 1; step <= 4; ++step) sink.step(record(step));
-    sink.evaluation({.step = 4, .eval_loss = 1, .eval_perplexity = 2.718, .eval_tokens = 12345});
-    sink.step(record(5));
-    sink.finish();
-  });
-  const std::string live = "step   2/500    0.4%";  // cut to the terminal's width, less one
-  EXPECT_NE(text.find("\n" + live.substr(0, 19) + "\r\x1b[Kstep   3/500"), std::string::npos);
-  EXPECT_NE(text.find("\r\x1b[Kstep   4/500  evaluation: lm 1.0000  perplexity 2.718  on 12,345 tokens\n"),
-            std::string::npos);
-  EXPECT_TRUE(
-      text.ends_with("\r\x1b[Ksteps 1 to 5: 10,240 tokens in 0:01, 20,480 tok/s; median step 100 ms\n"
-                     "evaluations: best lm 1.0000 (step 4), last lm 1.0000 (step 4)\n"));
-}
-
-TEST(ConsoleSink, SetsByName) {
-  const std::string text = printed({}, [](ConsoleSink& sink) {
-    sink.step(record(1));
-    for (const char* name : {"chat", "code"})
-      sink.evaluation({.name = name, .step = 1, .eval_loss = 1, .eval_perplexity = 2.718, .eval_tokens = 10});
-    sink.finish();
-  });
-  EXPECT_NE(text.find("step   1/500  evaluation of chat: lm 1.0000  perplexity 2.718  on 10 tokens\n"
-                      "step   1/500  evaluation of code: lm 1.0000"),
-            std::string::npos)
-      << text;
-}
-
-TEST(ConsoleSink, OddNumbersDoNotBreakTheLine) {
-  const std::string text = printed({}, [](ConsoleSink& sink) {
-    StepRecord r = record(1);
-    r.loss = r.grad_norm = r.tokens_per_second = r.milliseconds = kNaN;
-    sink.step(r);
-    r = record(2);
-    r.total_steps = 100'000'000;
-    r.milliseconds = 3.6e6;
-    sink.step(r);
-  });
-  EXPECT_NE(text.find("nan"), std::string::npos);
-  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 2);
-}
-
-TEST(ConsoleSink, EtaOfLongRuns) {
-  const auto eta = [](double milliseconds) {
-    return printed({}, [=](ConsoleSink& sink) {
-      StepRecord r = record(400);
-      r.milliseconds = milliseconds;
-      sink.step(r);
-    });
-  };
-  EXPECT_NE(eta(37'230).find("ETA 1:02:03\n"), std::string::npos);
-  EXPECT_NE(eta(1'838'400).find("ETA 2d 03:04\n"), std::string::npos);
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ void RunSummary::add(const StepRecord& record) {
   last_step_ = record.step;
   tokens_ += record.tokens;
   milliseconds_.push_back(record.milliseconds);
-  if (record.parallel) imbalances_.push_back(record.parallel->expert_imbalance);
+  if (record.expert_imbalance > 0) imbalances_.push_back(record.expert_imbalance);
 }
 
 void RunSummary::add(const EvalRecord& record) {

@@ -16,7 +16,7 @@ class RunSummary {
   void add(const StepRecord& record);
   void add(const EvalRecord& record);
 
-  // Of the steps, of the experts' load where ranks shared it, and of the evaluations; none where there was no step.
+  // Of the steps, of the experts' load, and of the evaluations; none where there was no step.
   std::vector<std::string> lines() const;
 
  private:

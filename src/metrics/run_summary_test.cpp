@@ -61,9 +61,8 @@ TEST(RunSummary, OfSetsByName) {
 TEST(RunSummary, OfSharedExperts) {
   RunSummary summary;
   for (const double imbalance : {1.5, 4.0, 1.25}) {
-    const ParallelRecord parallel = {.expert_imbalance = imbalance};
     StepRecord record = step_of(1, 10);
-    record.parallel = &parallel;
+    record.expert_imbalance = imbalance;
     summary.add(record);
   }
   ASSERT_EQ(summary.lines().size(), 2u);

@@ -52,6 +52,12 @@ TEST_F(TensorBoard, NumbersOfAStepAreInTheFileAtOnce) {
                                                          {"aux_loss", 2.835f},
                                                          {"z_loss", 0},
                                                          {"grad-norm", 1.25f},
+                                                         {"router_grad_norm", 0.125f},
+                                                         {"expert_imbalance", 1.5f},
+                                                         {"expert_share", 0.375f},
+                                                         {"router_entropy", 0.75f},
+                                                         {"router_logit_scale", 2.5f},
+                                                         {"memory_gib", 1.75f},
                                                          {"learning-rate", 4.9e-5f},
                                                          {"tokens", 2048},
                                                          {"target_tokens", 2000},
@@ -85,25 +91,45 @@ TEST_F(TensorBoard, NumbersOfASetAreACurveOfItsName) {
 TEST_F(TensorBoard, NumbersOfRanksAndExpertsAreAScalarEach) {
   TensorBoardSink sink(path_, 1);
   const ParallelRecord parallel{.ranks = {{.tokens = 1000, .exchange_bytes = int64_t{1} << 40},
-                                          {.tokens = 1048, .collective_milliseconds = 0.25}},
-                                .expert_tokens = {3, 0, 5},
-                                .expert_imbalance = 1.875};
+                                          {.tokens = 1048, .collective_milliseconds = 0.25}}};
+  const RouterRecord routers{.expert_tokens = {3, 0, 5}, .layer_entropy = {0.5, 0.25}, .layer_logit_scale = {1, 2}};
   StepRecord r = record(1);
   sink.step(r);
   r.parallel = &parallel;
+  r.routers = &routers;
   sink.step(r);
   const std::vector<SeenEvent> events = seen_events(path_);
   std::map<std::string, float> scalars = events.at(3).scalars;
   for (const auto& [tag, value] : events.at(2).scalars) EXPECT_EQ(scalars.erase(tag), 1u);
-  EXPECT_EQ(scalars.size(), 2u * 7 + 3 + 1);
+  EXPECT_EQ(scalars.size(), 2u * 8 + 3 + 2 + 2);
   for (const auto& [tag, value] : std::map<std::string, float>{{"rank_tokens/0", 1000},
                                                                {"rank_tokens/1", 1048},
                                                                {"rank_exchange_bytes/0", 0x1p40f},
                                                                {"rank_collective_milliseconds/1", 0.25f},
                                                                {"expert_tokens/0", 3},
                                                                {"expert_tokens/2", 5},
-                                                               {"expert_imbalance", 1.875f}})
+                                                               {"layer_router_entropy/1", 0.25f},
+                                                               {"layer_router_logit_scale/1", 2}})
     EXPECT_EQ(scalars.at(tag), value) << tag;
+}
+
+TEST_F(TensorBoard, LayersHaveAHistogramOfExpertsAndAPictureOfAll) {
+  TensorBoardSink sink(path_, 1);
+  const RouterRecord routers{.expert_tokens = {4, 2, 2}, .layer_expert_tokens = {{0, 2, 2}, {4, 0, 0}}};
+  for (const int64_t step : {1, 2, 10}) {
+    StepRecord r = record(step);
+    r.routers = &routers;
+    sink.step(r);
+  }
+  const std::vector<SeenEvent> events = seen_events(path_);
+  EXPECT_TRUE(events.at(3).counts.empty() && events.at(3).pictures.empty());
+  for (const size_t i : {2, 4}) {
+    using Buckets = std::map<double, double>;
+    EXPECT_EQ(events.at(i).counts.at("layer_expert_tokens/0"), (Buckets{{2, 2}, {3, 2}}));
+    EXPECT_EQ(events.at(i).counts.at("layer_expert_tokens/1"), (Buckets{{1, 4}}));
+    const std::string& png = events.at(i).pictures.at("layer_expert_load");
+    EXPECT_EQ(png.substr(0, 24), std::string("\x89PNG\r\n\x1A\n\0\0\0\rIHDR\0\0\0\x24\0\0\0\x18", 24));  // 36 by 24
+  }
 }
 
 TEST_F(TensorBoard, NumbersOfOperandsHaveTheirNamesAndLayers) {

@@ -25,9 +25,15 @@ inline StepRecord record(int64_t step) {
           .lm_loss = 3.4,
           .aux_loss = 2.835,
           .grad_norm = 1.25,
+          .router_grad_norm = 0.125,
+          .expert_imbalance = 1.5,
+          .expert_share = 0.375,
+          .router_entropy = 0.75,
+          .router_logit_scale = 2.5,
           .learning_rate = 4.9e-5,
           .tokens = 2048,
           .target_tokens = 2000,
+          .memory_gib = 1.75,
           .tokens_per_second = 12345.6,
           .milliseconds = 100};
 }
@@ -56,6 +62,8 @@ struct SeenEvent {
   std::string version, writer;
   bool begins = false;  // a session
   std::map<std::string, float> scalars;
+  std::map<std::string, std::map<double, double>> counts;  // of histograms: by where a bucket ends
+  std::map<std::string, std::string> pictures;             // PNG files
 };
 
 class EventFileForTests {
@@ -128,7 +136,7 @@ class EventFileForTests {
           event.version = text(bytes, at);
           break;
         case 5 << 3 | 2:
-          event.scalars = summary(text(bytes, at));
+          summary(text(bytes, at), event);
           break;
         case 7 << 3 | 2:
           event.begins = text(bytes, at) == "\x08\x01";
@@ -142,18 +150,47 @@ class EventFileForTests {
     return event;
   }
 
-  static std::map<std::string, float> summary(const std::string& bytes) {
-    std::map<std::string, float> scalars;
+  static void summary(const std::string& bytes, SeenEvent& event) {
     for (size_t at = 0; at < bytes.size();) {
       if (bytes[at++] != (1 << 3 | 2)) throw std::runtime_error("a summary has another field");
       const std::string value = text(bytes, at);
       size_t inner = 1;
       const std::string tag = text(value, inner);
-      if (value[0] != (1 << 3 | 2) || value.size() != inner + 5 || value[inner] != (2 << 3 | 5))
-        throw std::runtime_error("a value is no scalar");
-      if (!scalars.emplace(tag, number<float>(value, inner + 1)).second) throw std::runtime_error(tag + " comes twice");
+      if (value[0] != (1 << 3 | 2) || inner >= value.size()) throw std::runtime_error("a value has no tag");
+      const int kind = value[inner++];
+      bool first = true;
+      if (kind == (2 << 3 | 5) && value.size() == inner + 4)
+        first = event.scalars.emplace(tag, number<float>(value, inner)).second;
+      else if (kind == (5 << 3 | 2))
+        first = event.counts.emplace(tag, histogram(text(value, inner))).second;
+      else if (kind == (4 << 3 | 2))
+        first = event.pictures.emplace(tag, image(text(value, inner))).second;
+      else
+        throw std::runtime_error("a value is of no known kind");
+      if (!first) throw std::runtime_error(tag + " comes twice");
     }
-    return scalars;
+  }
+
+  static std::map<double, double> histogram(const std::string& bytes) {
+    size_t at = 5 * 9;  // five numbers, each behind its field
+    if (bytes.size() <= at || bytes[at++] != (6 << 3 | 2)) throw std::runtime_error("a histogram has no limits");
+    const std::string limits = text(bytes, at);
+    if (at >= bytes.size() || bytes[at++] != (7 << 3 | 2)) throw std::runtime_error("a histogram has no buckets");
+    const std::string buckets = text(bytes, at);
+    if (at != bytes.size() || limits.size() != buckets.size()) throw std::runtime_error("a histogram is not whole");
+    std::map<double, double> counts;
+    for (size_t i = 0; i < limits.size(); i += 8) counts[number<double>(limits, i)] = number<double>(buckets, i);
+    return counts;
+  }
+
+  static std::string image(const std::string& bytes) {
+    size_t at = 0;
+    for (const char field : {1 << 3, 2 << 3, 3 << 3}) {
+      if (bytes.at(at++) != field) throw std::runtime_error("an image has no size");
+      varint(bytes, at);
+    }
+    if (bytes.at(at++) != (4 << 3 | 2)) throw std::runtime_error("an image has no bytes");
+    return text(bytes, at);
   }
 
   std::vector<SeenEvent> events_;

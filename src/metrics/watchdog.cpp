@@ -2,21 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <numeric>
+#include <algorithm>
 
 #include "metrics/fields.h"
 
 namespace mixtune {
 
 namespace {
-
-double median(std::span<const double> numbers) {
-  std::array<double, Watchdog::kNorms> sorted = {};
-  const auto end = std::ranges::copy(numbers, sorted.begin()).out;
-  const auto middle = sorted.begin() + std::ssize(numbers) / 2;
-  std::nth_element(sorted.begin(), middle, end);
-  return *middle;
-}
 
 // The operand with the largest of these shares: its place in kOperandFields.
 size_t worst(const std::vector<OperandLoss>& operands, double OperandLoss::*share) {
@@ -26,22 +18,16 @@ size_t worst(const std::vector<OperandLoss>& operands, double OperandLoss::*shar
 
 }  // namespace
 
-void RunningMean::add(double number) {
-  numbers_.add(number);
-  const std::span<const double> all = numbers_.all();
-  if (all.size() < kSteps) return;
-  last_ = std::accumulate(all.begin(), all.end(), 0.0) / kSteps;
-  smallest_ = std::min(*last_, smallest_.value_or(*last_));
-}
-
 std::vector<std::string> Watchdog::look(const StepRecord& record) {
   std::vector<std::string> warnings;
   const auto add = [&](std::string warning) {
     if (!warning.empty()) warnings.push_back(std::move(warning));
   };
   add(look_at_loss(record.lm_loss));
+  add(look_at_gain(record.step));
   add(look_at_norm(record.grad_norm));
-  if (record.parallel != nullptr) add(look_at_imbalance(record.parallel->expert_imbalance));
+  for (std::string& warning : routers_.look(record)) add(std::move(warning));
+  if (record.parallel != nullptr) add(look_at_exchange(record.parallel->ranks, record.milliseconds));
   if (record.operands != nullptr) {
     add(look_at_saturated(*record.operands));
     add(look_at_flushed(*record.operands));
@@ -59,34 +45,47 @@ std::string Watchdog::look_at_loss(double loss) {
   loss_.add(loss);
   steps_over_ = limit && loss > *limit ? steps_over_ + 1 : 0;
   if (steps_over_ != 1) return "";
-  return fmt::format("lm_loss {:.4g} is over {:.4g}, {} times its smallest mean of {} steps", loss, *limit, kLossFactor,
-                     RunningMean::kSteps);
+  return fmt::format(
+      "lm_loss {:.4g} is over {:.4g}, {} times its smallest mean of {} steps; lower learning_rate, "
+      "and look at the data of these steps",
+      loss, *limit, kLossFactor, RunningMean::kSteps);
+}
+
+std::string Watchdog::look_at_gain(int64_t step) {
+  if (++looked_ == 1) from_first_ = step <= 1;
+  if (looked_ != kFirstSteps || !from_first_ || *loss_.last() < *loss_.first()) return "";
+  return fmt::format(
+      "lm_loss has a mean of {:.4g} over the last {} of its first {} steps, no less than {:.4g} over the first: it "
+      "does "
+      "not learn; look at what mixtune inspect shows of the data (template, targets), and at learning_rate",
+      *loss_.last(), RunningMean::kSteps, kFirstSteps, *loss_.first());
 }
 
 std::string Watchdog::look_at_norm(double norm) {
-  const bool knows = norms_.all().size() >= RunningMean::kSteps, was_over = norm_is_over_;
-  const double usual = knows ? median(norms_.all()) : 0;
+  const double usual = norms_.median();
   norms_.add(norm);
-  norm_is_over_ = usual > 0 && norm > kNormFactor * usual;
-  if (!norm_is_over_ || was_over) return "";
-  return fmt::format("grad_norm {:.4g} is over {} times {:.4g}, the median of the steps before", norm, kNormFactor,
-                     usual);
+  if (!norm_onset_.begins(usual > 0 && norm > kNormFactor * usual)) return "";
+  return fmt::format(
+      "grad_norm {:.4g} is over {} times {:.4g}, the median of the steps before; if it lasts, lower learning_rate or "
+      "max_grad_norm",
+      norm, kNormFactor, usual);
 }
 
-std::string Watchdog::look_at_imbalance(double imbalance) {
-  imbalance_.add(imbalance);
-  const bool was_over = imbalance_is_over_;
-  imbalance_is_over_ = imbalance_.last() && *imbalance_.last() > kImbalanceFactor * *imbalance_.smallest();
-  if (!imbalance_is_over_ || was_over) return "";
-  return fmt::format("expert_imbalance has a mean of {:.3g} over {} steps, over {} times its smallest, {:.3g}",
-                     *imbalance_.last(), RunningMean::kSteps, kImbalanceFactor, *imbalance_.smallest());
+std::string Watchdog::look_at_exchange(const std::vector<RankRecord>& ranks, double milliseconds) {
+  if (ranks.empty() || !(milliseconds > 0)) return "";
+  double sum = 0;
+  for (const RankRecord& rank : ranks) sum += rank.exchange_exposed_milliseconds;
+  exchange_.add(sum / static_cast<double>(ranks.size()) / milliseconds);
+  if (!exchange_onset_.begins(exchange_.last() && *exchange_.last() > kExchangeShare)) return "";
+  return fmt::format(
+      "the all-to-all takes {:.0f}% of a step beside which ranks do nothing else, the mean of {} steps, over {:.0f}%: "
+      "look at expert_imbalance and the network (docs/parallel.md), or lower expert_model_parallel_size",
+      100 * *exchange_.last(), RunningMean::kSteps, 100 * kExchangeShare);
 }
 
 std::string Watchdog::look_at_flushed(const std::vector<OperandLoss>& operands) {
   const size_t i = worst(operands, &OperandLoss::flushed);
-  const bool was_over = flushed_is_over_;
-  flushed_is_over_ = operands[i].flushed > kFlushedShare;
-  if (!flushed_is_over_ || was_over) return "";
+  if (!flushed_onset_.begins(operands[i].flushed > kFlushedShare)) return "";
   const auto over = std::ranges::count_if(operands, [](const OperandLoss& o) { return o.flushed > kFlushedShare; });
   return fmt::format(
       "flushed_{} {:.3g} is over {} (of {} operands' shares): values of one scale differ too much for 8 bits; with "
@@ -96,9 +95,7 @@ std::string Watchdog::look_at_flushed(const std::vector<OperandLoss>& operands) 
 
 std::string Watchdog::look_at_saturated(const std::vector<OperandLoss>& operands) {
   const size_t i = worst(operands, &OperandLoss::saturated);
-  const bool did = saturates_;
-  saturates_ = operands[i].saturated > 0;
-  if (!saturates_ || did) return "";
+  if (!saturated_onset_.begins(operands[i].saturated > 0)) return "";
   return fmt::format(
       "saturated_{} {:.3g} is over 0: values are infinite or NaN where the loss is still finite; lower learning_rate, "
       "or go on from an earlier checkpoint with precision: bf16",

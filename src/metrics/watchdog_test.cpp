@@ -3,23 +3,24 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <iterator>
 
 namespace mixtune {
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
 class WatchdogTest : public testing::Test {
  protected:
-  std::vector<std::string> look(double loss, double norm = 1, double imbalance = 0) {
-    const ParallelRecord parallel{.expert_imbalance = imbalance};
-    return dog_.look({.lm_loss = loss, .grad_norm = norm, .parallel = imbalance > 0 ? &parallel : nullptr});
+  std::vector<std::string> look(double loss, double norm = 1) {
+    return dog_.look({.lm_loss = loss, .grad_norm = norm});
   }
-  void steps(int count, double loss, double norm = 1, double imbalance = 0) {
-    for (int i = 0; i < count; ++i) EXPECT_THAT(look(loss, norm, imbalance), IsEmpty()) << i;
+  void steps(int count, double loss, double norm = 1) {
+    for (int i = 0; i < count; ++i) EXPECT_THAT(look(loss, norm), IsEmpty()) << i;
   }
 
   Watchdog dog_;
@@ -61,8 +62,8 @@ TEST_F(WatchdogTest, WhatIsNearlyNothingIsNoMeasure) {
 }
 
 TEST_F(WatchdogTest, NothingIsSaidOfTheFirstSteps) {
-  steps(10, 1, 1, 1.1);
-  steps(9, 100, 100, 4);
+  steps(10, 1, 1);
+  steps(9, 100, 100);
   EXPECT_FALSE(dog_.loss_limit());
 }
 
@@ -84,14 +85,50 @@ TEST_F(WatchdogTest, OfTheLastHundredNorms) {
   steps(1, 1, 999);
 }
 
-TEST_F(WatchdogTest, AMeanImbalanceOverHalfAsMuchAgainAsItsSmallest) {
-  steps(20, 1, 1, 1.2);
-  steps(5, 1, 1, 2.4);  // means up to 1.5
-  steps(3, 1, 1, 2.8);  // 1.74
-  std::vector<std::string> said;
-  for (int i = 0; i < 20; ++i) std::ranges::copy(look(1, 1, 2.8), std::back_inserter(said));
-  EXPECT_THAT(said, ElementsAre(HasSubstr("expert_imbalance has a mean of ")));
-  steps(30, 1, 1, 1.2);
+// The routers' rules are RouterWatch's; they are asked.
+TEST_F(WatchdogTest, RoutersAreWatched) {
+  const StepRecord collapsed = {.lm_loss = 1, .grad_norm = 1, .expert_imbalance = 3.9, .expert_share = 0.97};
+  for (int i = 0; i < 2; ++i) EXPECT_THAT(dog_.look(collapsed), IsEmpty());
+  EXPECT_THAT(dog_.look(collapsed), ElementsAre(HasSubstr("expert_share 0.97")));
+}
+
+class WatchedRanks : public testing::Test {
+ protected:
+  std::vector<std::string> look(double first, double second) {
+    const ParallelRecord parallel{
+        .ranks = {{.exchange_exposed_milliseconds = first}, {.exchange_exposed_milliseconds = second}}};
+    return dog_.look({.lm_loss = 1, .grad_norm = 1, .milliseconds = 100, .parallel = &parallel});
+  }
+  Watchdog dog_;
+};
+
+TEST_F(WatchedRanks, AnAllToAllThatTakesMoreThanHalfOfTheStepsIsSaidOnce) {
+  for (int i = 0; i < 25; ++i) EXPECT_THAT(look(20, 80), IsEmpty());
+  EXPECT_THAT(look(30, 80), ElementsAre(HasSubstr("the all-to-all takes 50% of a step")));
+  for (int i = 0; i < 30; ++i) EXPECT_THAT(look(90, 90), IsEmpty());
+}
+
+class FirstSteps : public testing::Test {
+ protected:
+  // What is said of 250 steps whose loss goes from 2 to `last` in 200.
+  std::vector<std::string> said(int64_t first_step, double last) {
+    Watchdog dog;
+    std::vector<std::string> all;
+    for (int i = 0; i < 250; ++i) {
+      const double loss = 2 + (last - 2) * std::min(i, 200) / 200;
+      std::ranges::move(dog.look({.step = first_step + i, .lm_loss = loss, .grad_norm = 1}), std::back_inserter(all));
+    }
+    return all;
+  }
+};
+
+TEST_F(FirstSteps, OfARunWhoseLossDoesNotFallAreSaid) {
+  EXPECT_THAT(said(1, 1.99), IsEmpty());
+  EXPECT_THAT(said(1, 2),
+              ElementsAre(AllOf(HasSubstr("lm_loss has a mean of 2 over the last 20 of its first 200 steps"),
+                                HasSubstr("mixtune inspect"))));
+  EXPECT_THAT(said(1, 2.1), testing::SizeIs(1));
+  EXPECT_THAT(said(301, 2.1), IsEmpty()) << "a run that goes on may have learnt what it could";
 }
 
 class WatchedOperands : public testing::Test {

@@ -39,8 +39,9 @@ struct LayerSaved {
 // What one micro-batch saves. Several may be alive at once: each one's tensors lie on the stacks of the ctx that its
 // passes are given, which then are its own.
 struct Saved {
-  Tensor rope_table;               // [T, head_dim]
-  Tensor router_stats;             // [L, 2, E] fp64, for router_loss
+  Tensor rope_table;    // [T, head_dim]
+  Tensor router_stats;  // [L, 2, E] fp64, for router_loss
+  Tensor router_tally;  // [L, E + kTallyNumbers] fp64, to which forward passes add (router_health); empty: they do not
   std::vector<LayerSaved> layers;  // sized once by Mixtral::make_saved
   int64_t recomputed = 0;          // layers that keep less of their experts than they were to: it does not fit
   std::vector<Tensor> forced;  // for tests and benchmarks: each layer's experts [T, k] int32; empty: the router chooses

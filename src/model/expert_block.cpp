@@ -1,4 +1,5 @@
 // The expert block, forward and backward: the residual stream + the experts' outputs, weighed by the router.
+#include "kernels/moe/router_health.h"
 #include "model/mixtral.h"
 
 namespace mixtune {
@@ -13,6 +14,11 @@ void Mixtral::route(Ctx& ctx, const Layer& layer, const Tensor& normed) const {
                         .stats = layer.router_stats,
                         .live = layer.batch.live_tokens,
                         .forced = static_cast<bool>(layer.forced)});
+  if (layer.router_tally)
+    router_health(ctx, {.logits = saved.router_logits,
+                        .live = layer.batch.live_tokens,
+                        .stats = layer.router_stats,
+                        .tally = layer.router_tally});
   dispatcher_.plan(ctx, saved.routing, saved.dispatch);
 }
 

@@ -33,6 +33,7 @@ Mixtral::Layer Mixtral::layer(int64_t index, const Batch& batch, Saved& saved) c
           .batch = batch,
           .rope_table = saved.rope_table,
           .router_stats = saved.router_stats.row(index),
+          .router_tally = saved.router_tally ? saved.router_tally.row(index) : Tensor{},
           .forced = saved.forced.empty() ? Tensor{} : saved.forced[index],
           .saved = saved.layers[index]};
 }

@@ -86,6 +86,7 @@ class Mixtral {
     const Batch& batch;
     Tensor rope_table;
     Tensor router_stats;  // [2, E]
+    Tensor router_tally;  // router_health; or empty
     Tensor forced;        // experts [T, k]; empty: the router chooses
     LayerSaved& saved;
   };

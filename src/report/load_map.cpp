@@ -34,7 +34,13 @@ void add_to(std::vector<double>& sums, std::span<const double> numbers) {
   for (size_t i = 0; i < numbers.size(); ++i) sums[i] += numbers[i];
 }
 
-std::string legend() {
+}  // namespace
+
+std::string load_colour(double load) {
+  return colour_of(level_of(load));
+}
+
+std::string load_legend() {
   std::string out = "<p class=\"legend\">tokens of an expert / mean of all: <span>0 ";
   for (int level = -kLevels; level <= kLevels; level += 2)
     out +=
@@ -42,8 +48,6 @@ std::string legend() {
                     colour_of(level));
   return out + " 2 and more</span> the middle is balance</p>\n";
 }
-
-}  // namespace
 
 void LoadMap::add(int64_t step, std::span<const double> tokens) {
   if (columns_.empty()) experts_ = tokens.size();
@@ -140,7 +144,7 @@ std::string LoadMap::figure(const std::string& title) const {
   return fmt::format(
       "<figure class=\"wide\">\n<figcaption><h3>{}</h3>\n{}<p class=\"facts\">{}</p>\n</figcaption>\n"
       "<div class=\"if-wide\">\n{}</div>\n<div class=\"if-narrow\">\n{}</div>\n</figure>\n",
-      xml_text(title), legend(), note, draw(824), draw(400));
+      xml_text(title), load_legend(), note, draw(824), draw(400));
 }
 
 }  // namespace mixtune

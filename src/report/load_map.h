@@ -10,6 +10,10 @@
 
 namespace mixtune {
 
+// The colour of an expert's tokens over the mean: attributes of a rectangle; and the line that says what it means.
+std::string load_colour(double load);
+std::string load_legend();
+
 class LoadMap {
  public:
   static constexpr size_t kMostColumns = 64, kMostExperts = 4096, kMostRows = 128;

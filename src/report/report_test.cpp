@@ -85,6 +85,31 @@ TEST_F(Report, HasWhatTheFilesHaveAndNothingElse) {
   EXPECT_THAT(page_of({folder}), HasSubstr("8 x H200"));
 }
 
+TEST_F(Report, ShowsTheLoadOfEachLayersExperts) {
+  const std::string lists = R"(,"layer_expert_tokens":[[6,2,0,0],[1,1,1,1]])";
+  const RunRecords records(run_of("first", steps_lines(4, lists)) + "/metrics.jsonl");
+  EXPECT_EQ(records.layer_load().steps(), 4);
+  EXPECT_EQ(records.layer_load().load(0, 0), 3);
+  EXPECT_EQ(records.layer_load().load(0, 1), 1);
+  EXPECT_EQ(records.layer_load().load(0, 3), 0);
+  EXPECT_EQ(records.layer_load().load(1, 2), 1);
+  EXPECT_EQ(records.find("layer_expert_tokens"), nullptr);
+  const std::string page = page_of({work_ / "first"});
+  EXPECT_THAT(page, HasSubstr("Load of experts by layer"));
+  EXPECT_THAT(page, HasSubstr("<title>layer 0, expert 0: 3.00</title>"));
+}
+
+TEST_F(Report, LeavesOutLayersThatAreNone) {
+  int count = 0;
+  for (const char* lists : {R"(,"layer_expert_tokens":[])", R"(,"layer_expert_tokens":[[]])",
+                            R"(,"layer_expert_tokens":[[1,-1]])", R"(,"layer_expert_tokens":[[1,2],[1]])",
+                            R"(,"layer_expert_tokens":[1,2])", R"(,"layer_expert_tokens":[["a"]])"}) {
+    const RunRecords records(run_of(fmt::format("run{}", ++count), steps_lines(2, lists)) + "/metrics.jsonl");
+    EXPECT_TRUE(records.layer_load().empty()) << lists;
+    EXPECT_EQ(records.steps(), 2);
+  }
+}
+
 TEST_F(Report, ShowsEvaluationsByName) {
   const std::string page = page_of({run_of("first", steps_lines(3) + R"({"step":3,"eval_chat_loss":2.25})"
                                                                      "\n"

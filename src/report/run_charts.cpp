@@ -26,6 +26,12 @@ constexpr Title kTitles[] = {{"grad_norm", "Gradient norm"},
                              {"loss", "Loss, the router's included"},
                              {"aux_loss", "Router's auxiliary loss"},
                              {"expert_imbalance", "Expert imbalance"},
+                             {"expert_share", "Largest part of a layer's tokens that one expert got"},
+                             {"router_entropy", "Entropy of the routers, 1 where even"},
+                             {"router_logit_scale", "Scale of the routers' logits"},
+                             {"router_grad_norm", "Gradient norm of the routers"},
+                             {"memory_gib", "Memory in use", "GiB"},
+                             {"rank_memory_gib", "Memory in use by ranks", "GiB"},
                              {"tokens", "Tokens of a step"},
                              {"target_tokens", "Targets of a step"}};
 
@@ -157,6 +163,9 @@ std::string charts_of(Runs runs) {
   for (const ReportedRun& run : runs)
     if (!run.records.load().empty())
       out += run.records.load().figure("Load of experts" + (runs.size() > 1 ? ": " + run.name : ""));
+  for (const ReportedRun& run : runs)
+    if (!run.records.layer_load().empty())
+      out += run.records.layer_load().figure("Load of experts by layer" + (runs.size() > 1 ? ": " + run.name : ""));
   for (const std::string& name : names_of(runs)) {
     const Chart chart = chart_of(runs, name);
     if (is_zero(chart))

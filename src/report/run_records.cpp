@@ -23,9 +23,11 @@ constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 constexpr int64_t kLargestCount = int64_t{1} << 40;  // of tokens or steps: sums of kMostRecords stay in 64 bits
 
 // What is no curve: where a record stands, and what is drawn as something else.
-constexpr std::string_view kNotNumbers[] = {"step", "total_steps", "epoch", "expert_tokens"};
+constexpr std::string_view kNotNumbers[] = {"step", "total_steps", "epoch", "expert_tokens", "layer_expert_tokens"};
 // What a step without a target does not have, although it has a 0 there.
-constexpr std::string_view kOfTargets[] = {"loss", "lm_loss", "aux_loss", "grad_norm"};
+constexpr std::string_view kOfTargets[] = {"loss",         "lm_loss",          "aux_loss",
+                                           "grad_norm",    "router_grad_norm", "expert_imbalance",
+                                           "expert_share", "router_entropy",   "router_logit_scale"};
 
 struct Share {
   const char *field, *name;
@@ -69,6 +71,15 @@ std::optional<Record> record_of(const json& object, std::span<const ScalarField<
     field.set(record, static_cast<double>(count));
   }
   return record;
+}
+
+// Of each rank what is watched; none where that is not there.
+std::vector<RankRecord> ranks_of(const json& object) {
+  std::vector<RankRecord> ranks;
+  const auto times = object.find("rank_exchange_exposed_milliseconds");
+  if (times == object.end() || !times->is_array()) return ranks;
+  for (const double number : numbers_of(*times)) ranks.push_back({.exchange_exposed_milliseconds = number});
+  return ranks;
 }
 
 // The set's name in a name such as "eval_chat_loss"; none where it is another number's.
@@ -142,6 +153,11 @@ void RunRecords::add_numbers(const json& object, const StepRecord& record) {
 void RunRecords::add_parallel(const json& object, const StepRecord& record) {
   if (const auto tokens = object.find("expert_tokens"); tokens != object.end() && tokens->is_array())
     load_.add(record.step, numbers_of(*tokens));
+  if (const auto layers = object.find("layer_expert_tokens"); layers != object.end() && layers->is_array()) {
+    std::vector<std::vector<double>> tokens;
+    for (const json& layer : *layers) tokens.push_back(layer.is_array() ? numbers_of(layer) : std::vector<double>());
+    layer_load_.add(tokens);
+  }
   for (const auto& [field, name] : kShares) {
     const auto times = object.find(field);
     if (times == object.end() || !times->is_array() || !(record.milliseconds > 0)) continue;
@@ -151,12 +167,10 @@ void RunRecords::add_parallel(const json& object, const StepRecord& record) {
 }
 
 void RunRecords::add_summary(const json& object, StepRecord record) {
-  ParallelRecord parallel;
-  if (const auto imbalance = object.find("expert_imbalance"); imbalance != object.end() && imbalance->is_number()) {
-    parallel.expert_imbalance = imbalance->get<double>();
-    record.parallel = &parallel;
-  }
+  const ParallelRecord parallel = {.ranks = ranks_of(object)};
+  if (!parallel.ranks.empty()) record.parallel = &parallel;
   alerts_.look(record);
+  record.parallel = nullptr;
   if (!Series::is_shown(record.milliseconds)) return;
   tokens_ += static_cast<double>(record.tokens);
   milliseconds_ += record.milliseconds;

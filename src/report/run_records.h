@@ -9,6 +9,7 @@
 
 #include "metrics/run_summary.h"
 #include "report/alerts.h"
+#include "report/layer_map.h"
 #include "report/load_map.h"
 #include "report/series.h"
 
@@ -37,6 +38,7 @@ class RunRecords {
   // Parts of a step's time that its ranks spent with others, in percent, the mean of ranks; those that were recorded.
   const std::vector<NamedSeries>& shares() const { return shares_; }
   const LoadMap& load() const { return load_; }
+  const LayerMap& layer_load() const { return layer_load_; }
   const RunSummary& summary() const { return summary_; }
   const Alerts& alerts() const { return alerts_; }
 
@@ -61,6 +63,7 @@ class RunRecords {
 
   std::vector<NamedSeries> numbers_, evaluations_, shares_;
   LoadMap load_;
+  LayerMap layer_load_;
   RunSummary summary_;
   Alerts alerts_;
   int64_t first_step_ = -1, last_step_ = -1, last_trained_ = -1, total_steps_ = 0, steps_ = 0, unread_ = 0;

@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 // The whole of an event file with these steps, of a run that began or went on at `first`.
 std::string events_of(const std::vector<int64_t>& steps, int64_t first = 1) {
   std::string bytes = framed(opening_event(1e9)) + framed(session_event(1e9, first));
-  for (const int64_t step : steps) bytes += framed(scalars_event(1e9, step, std::vector<Scalar>{{"loss", 1.0f}}));
+  for (const int64_t step : steps) bytes += framed(summary_event(1e9, step, std::vector<Scalar>{{"loss", 1.0f}}));
   return bytes;
 }
 
@@ -36,7 +36,7 @@ class RunEvents : public testing::Test {
 
 TEST_F(RunEvents, AreCutAfterAStep) {
   const std::string kept = events_of({1, 2, 2});
-  const std::string later = framed(scalars_event(1e9, 3, std::vector<Scalar>{{"loss", 1.0f}}));
+  const std::string later = framed(summary_event(1e9, 3, std::vector<Scalar>{{"loss", 1.0f}}));
   for (const std::string& rest : {std::string(), later, later + later, later.substr(0, later.size() - 1),
                                   std::string("\0\1", 2), "junk" + later}) {
     put(first_, kept + rest);
@@ -65,7 +65,7 @@ TEST_F(RunEvents, OfARunThatWentOnBeforeAreKept) {
 TEST_F(RunEvents, WhatNoRunWroteIsLeftAlone) {
   std::string foreign = events_of({1, 2, 3});
   foreign.replace(foreign.find("mixtune"), 7, "another");  // its checksum is wrong, too
-  const std::string theirs = framed(scalars_event(1e9, 9, {}));
+  const std::string theirs = framed(summary_event(1e9, 9, {}));
   put(in_runs("events.out.tfevents.1000000001.host.7.0"), foreign);
   put(in_runs("events.out.tfevents.1000000002.host.7.0"), theirs);
   put(in_runs("events.out.tfevents.1000000003.host.7.0"), "");

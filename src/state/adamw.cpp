@@ -26,9 +26,10 @@ AdamW::AdamW(State& state, const OptimizerSettings& settings, uint64_t seed) : s
     for (const HfBlock& block : state.spec(p).blocks) keys_[p].push_back(random_key(seed, block.name));
 }
 
-void AdamW::gradient_squares(Ctx& ctx, const Tensor& squares) {
+void AdamW::gradient_squares(Ctx& ctx, const Tensor& squares, std::optional<WeightGroup> group) {
   gradients_.clear();
   for (int p = 0; p < state_.size(); ++p) {
+    if (group && state_.spec(p).group != *group) continue;
     const Tensor gradient = state_.gradients().gradient(p).tensor;
     const ParamLayout::Piece counted = state_.layout().counted(p);
     if (gradient && counted.count > 0) gradients_.push_back(elements(gradient, counted.begin, counted.count));

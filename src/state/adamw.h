@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <vector>
 
 #include "config/config.h"
@@ -18,8 +19,8 @@ class AdamW {
   // bf16 state.
   AdamW(State& state, const OptimizerSettings& settings, uint64_t seed);
 
-  // squares [1] fp64 = the sum of the squares of the reduced gradients that this rank counts.
-  void gradient_squares(Ctx& ctx, const Tensor& squares);
+  // squares [1] fp64 = the sum of the squares of the reduced gradients that this rank counts; of one group, or of all.
+  void gradient_squares(Ctx& ctx, const Tensor& squares, std::optional<WeightGroup> group = {});
 
   // Updates every trained weight with the reduced gradients times grad_scale [1] fp64 (NaN: nothing changes), and has
   // all ranks gather them. step counts from 1.

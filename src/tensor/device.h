@@ -39,6 +39,8 @@ struct GpuInfo {
   int driver = 0, runtime = 0;         // CUDA versions: 13000 is 13.0
 };
 GpuInfo gpu_info(int index);
+// Bytes, of all processes. The one number of these that is cheap.
+size_t gpu_memory_in_use(int index);
 
 // Throws Error where there is no such device.
 std::shared_ptr<Gpu> make_gpu(Device device, const GpuOptions& options);

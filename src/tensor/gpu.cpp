@@ -147,6 +147,13 @@ GpuInfo gpu_info(int index) {
   return info;
 }
 
+size_t gpu_memory_in_use(int index) {
+  size_t free = 0, all = 0;
+  check_cuda(cudaSetDevice(index), "device");
+  check_cuda(cudaMemGetInfo(&free, &all), "device memory");
+  return all - free;
+}
+
 namespace {
 
 template <class Function>

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -120,6 +121,18 @@ size_t available_memory(Device device) {
   for (std::string rest; meminfo >> key >> kib && std::getline(meminfo, rest);)
     if (key == "MemAvailable:") return std::min(kib * 1024, available_in_group());
   throw Error("/proc/meminfo", "no MemAvailable line", "mixtune needs Linux 3.14 or newer");
+}
+
+double memory_gib(Device device) {
+  size_t bytes = 0;
+  if (device.type == DeviceType::kCuda) {
+    bytes = gpu_memory_in_use(device.index);
+  } else if (device.type == DeviceType::kCpu) {
+    size_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages >> pages;  // the second: those that are resident
+    bytes = pages * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  }
+  return static_cast<double>(bytes) / static_cast<double>(size_t{1} << 30);
 }
 
 }  // namespace mixtune

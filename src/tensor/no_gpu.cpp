@@ -40,6 +40,9 @@ void use_in_this_thread(Device) {}
 GpuInfo gpu_info(int) {
   no_cuda();
 }
+size_t gpu_memory_in_use(int) {
+  no_cuda();
+}
 GpuIdentity gpu_identity(int) {
   no_cuda();
 }

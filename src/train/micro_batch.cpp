@@ -54,7 +54,6 @@ void backward_pass(Ctx& ctx, const Mixtral& model, const ForwardPass& forward, S
                    const Tensor& losses) {
   const auto& [batch, h] = forward;
   scales.ranks->data->all_reduce(ctx, "router statistics", saved.router_stats);
-  if (scales.router_stats) copy(ctx, saved.router_stats, scales.router_stats);
   const RouterGradients router = router_gradients(ctx, {.scales = scales.router,
                                                         .stats = saved.router_stats,
                                                         .tokens = batch.step_tokens,

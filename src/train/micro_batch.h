@@ -27,7 +27,6 @@ struct LossScales {
   Tensor router_counts = {};  // [L, E] fp64 of kGlobal: those of the step's earlier micro-batches; this one's are added
   int64_t counted_tokens = 0;           // step_tokens of these and of this one
   const Ranks* ranks = &single_rank();  // never null; their batches are one accumulation step
-  Tensor router_stats = {};             // [L, 2, E] fp64 in host memory: gets a copy of Saved's; empty: none
   BetweenLayers before_backward = {};   // with the gradient of each layer's output, the last layer's first
 };
 void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const LossScales& scales,

@@ -12,8 +12,7 @@ namespace mixtune {
 class OperandReport {
  public:
   // The steps that are looked at: reading each operand once more would cost too much in all of them.
-  static constexpr int64_t kEvery = 10;
-  static bool is_due(int64_t step) { return step == 1 || step % kEvery == 0; }
+  static bool is_due(int64_t step) { return shows_layers(step); }
 
   // `instance` multiplies in 8 bits, and outlives this.
   explicit OperandReport(Instance& instance);

@@ -2,15 +2,11 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cmath>
 #include <csignal>
-#include <numeric>
 #include <thread>
 
 #include "parallel/gloo_communicator.h"
 #include "parallel/testing.h"
-#include "train/expert_load.h"
 #include "train/step_runner.h"
 #include "train/testing.h"
 
@@ -48,12 +44,6 @@ std::vector<ParallelRecord> run_ranks(int zero_stage) {
   return records;
 }
 
-TEST(ExpertImbalance, IsTheMostByTheMean) {
-  EXPECT_EQ(expert_imbalance<int32_t>(std::vector{3, 0, 5, 0}), 2.5);
-  EXPECT_EQ(expert_imbalance<double>(std::vector{7.0, 7.0, 7.0}), 1);
-  EXPECT_TRUE(std::isnan(expert_imbalance<double>(std::vector{0.0, 0.0})));
-}
-
 TEST(ParallelReport, TellsEveryRankOfAll) {
   const auto records = run_ranks(1);
   for (const ParallelRecord& record : records) {
@@ -65,6 +55,7 @@ TEST(ParallelReport, TellsEveryRankOfAll) {
       EXPECT_GE(rank.exchange_exposed_milliseconds, rank.exchange_milliseconds);  // nothing runs beside on a CPU
       EXPECT_GT(rank.gradient_sum_milliseconds, 0);
       EXPECT_GT(rank.weight_gather_milliseconds, 0);
+      EXPECT_GT(rank.memory_gib, 0);
       EXPECT_GT(rank.collective_milliseconds,
                 rank.exchange_milliseconds + rank.gradient_sum_milliseconds + rank.weight_gather_milliseconds);
     }
@@ -76,12 +67,6 @@ TEST(ParallelReport, TellsEveryRankOfAll) {
     EXPECT_GT(bytes, 0);
     EXPECT_EQ(bytes % pair, 0);
     EXPECT_LE(bytes / pair, 100 * config.num_hidden_layers * config.num_experts_per_tok);
-    EXPECT_EQ(std::accumulate(record.expert_tokens.begin(), record.expert_tokens.end(), int64_t{0}),
-              100 * config.num_hidden_layers * config.num_experts_per_tok);
-    EXPECT_EQ(record.expert_tokens, records[0].expert_tokens);
-    EXPECT_GE(record.expert_imbalance, static_cast<double>(*std::ranges::max_element(record.expert_tokens)) /
-                                           (100.0 * static_cast<double>(config.num_hidden_layers) / 2));
-    EXPECT_LE(record.expert_imbalance, 2);  // no expert gets a token twice
   }
 }
 

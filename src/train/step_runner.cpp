@@ -1,5 +1,6 @@
 #include "train/step_runner.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "tensor/profiler.h"
@@ -8,8 +9,9 @@ namespace mixtune {
 
 namespace {
 
-// Among the scalars: requests, the square of the norm and the losses that are sums over ranks lie side by side.
-constexpr int64_t kRequests = 3, kSquares = kRequests, kFirstLoss = kSquares + 1, kScale = kFirstLoss + kLosses;
+// The scalars behind the routers' tally. From that on to the own losses, all are sums over ranks.
+constexpr int64_t kRequests = 3, kRouterSquares = kRequests, kSquares = kRouterSquares + 1, kFirstLoss = kSquares + 1,
+                  kScale = kFirstLoss + kLosses;
 
 // A loss of the step is the sum of what micro-batches add, by this.
 double divisor(RouterLossType type, const StepRunner::Loss& loss, int64_t micro_batches) {
@@ -29,10 +31,13 @@ StepRunner::StepRunner(Instance& instance, const OptimizerSettings& settings, ui
     : instance_(instance),
       optimizer_(instance.state(), settings, seed),
       saved_(instance.model().make_saved()),
-      scalars_(instance.ctx(), "step scalars", kScale + 1),
-      squares_(scalars_.slice(kSquares)),
-      losses_(scalars_.slice(kFirstLoss, kLosses)),
-      scale_(scalars_.slice(kScale)),
+      routers_(instance.model().config()),
+      tally_size_(routers_.tally_shape().elements()),
+      scalars_(instance.ctx(), "step scalars", tally_size_ + kScale + 1),
+      router_squares_(scalars_.slice(tally_size_ + kRouterSquares)),
+      squares_(scalars_.slice(tally_size_ + kSquares)),
+      losses_(scalars_.slice(tally_size_ + kFirstLoss, kLosses)),
+      scale_(scalars_.slice(tally_size_ + kScale)),
       router_counts_(instance.ctx(), "router counts of a step",
                      instance.model().config().num_hidden_layers * instance.model().config().num_local_experts) {
   // Both numbers go through one sum, though squares are summed over all ranks and losses over those with other tokens.
@@ -49,8 +54,10 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
   loss_ = loss;
   micro_batches_ = static_cast<int64_t>(micro_batches.size());
   reported_ = report_.has_value();
+  tallied_ = true;
+  saved_.router_tally = scalars_.slice(0, tally_size_).view(routers_.tally_shape());
   if (operands_ && loss.looks_at_operands) operands_->begin();
-  if (report_) report_->begin(static_cast<int64_t>(micro_batches.size()));
+  if (report_) report_->begin();
   const MixtralConfig& config = instance_.model().config();
   LossScales scales = {.token_scale = 1 / loss.target_weight, .ranks = &instance_.ranks()};
   for_each_loss(loss.router, [&](RouterLossType type, double coefficient) {
@@ -64,7 +71,7 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
   for (const Batch& batch : micro_batches) {
     if (&batch == &micro_batches.back()) instance_.state().gradients().begin_last_micro_batch();
     scales.counted_tokens += batch.step_tokens;
-    scales.router_stats = report_ ? report_->add(batch) : Tensor{};
+    if (report_) report_->add(batch);
     mixtune::forward_backward(ctx, instance_.model(), batch, saved_, scales, losses_);
     recomputed_ += saved_.recomputed;
   }
@@ -73,7 +80,8 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
 void StepRunner::forward(std::span<const Batch> micro_batches) {
   scalars_.clear(instance_.ctx());
   loss_ = {};
-  reported_ = false;
+  reported_ = tallied_ = false;
+  saved_.router_tally = {};
   for (const Batch& batch : micro_batches)
     forward_loss(instance_.ctx(), instance_.model(), batch, saved_, losses_.slice(0, 1));
 }
@@ -88,24 +96,32 @@ void StepRunner::update(const Update& args) {
   if (args.with_norm) {
     const Range range(ctx, "gradient norm");
     optimizer_.gradient_squares(ctx, squares_);
+    optimizer_.gradient_squares(ctx, router_squares_, WeightGroup::kRouter);
   }
   if (const auto& [stop, save, settled] = args.requests; stop || save || settled)
-    scalars_.set(ctx, 0, {stop ? 1.0 : 0.0, save ? 1.0 : 0.0, settled ? 1.0 : 0.0});
+    scalars_.set(ctx, tally_size_, {stop ? 1.0 : 0.0, save ? 1.0 : 0.0, settled ? 1.0 : 0.0});
   // The router's other losses are those of all ranks already.
-  instance_.ranks().all->all_reduce(ctx, "loss and gradient norm", scalars_.slice(0, kFirstLoss + kOwnLosses));
+  instance_.ranks().all->all_reduce(ctx, "loss and gradient norm",
+                                    scalars_.slice(0, tally_size_ + kFirstLoss + kOwnLosses));
   const Range range(ctx, "optimizer");
   clip_scale(ctx, {.squares = squares_, .guards = losses_, .scale = scale_, .max_norm = args.max_norm});
   optimizer_.step(ctx, {.step = args.step, .lr_share = args.lr_share, .grad_scale = scale_});
 }
 
 StepRunner::Result StepRunner::read() {
-  const double* scalars = scalars_.read(instance_.ctx());
+  const double* tally = scalars_.read(instance_.ctx());
+  const double* scalars = tally + tally_size_;
   Result result = {.token_loss = scalars[kFirstLoss],
                    .grad_norm = std::sqrt(scalars[kSquares]),
+                   .router_grad_norm = std::sqrt(scalars[kRouterSquares]),
+                   .memory_gib = memory_gib(instance_.options().device),
                    .recomputed = recomputed_,
                    .parallel = reported_ ? &report_->read() : nullptr,
                    .requests = {scalars[0] > 0, scalars[1] > 0, scalars[2] == instance_.ranks().all->size()},
+                   .routers = tallied_ ? &routers_.read(tally) : nullptr,
                    .operands = operands_ ? operands_->read() : nullptr};
+  if (result.parallel)
+    result.memory_gib = std::ranges::max(result.parallel->ranks, {}, &RankRecord::memory_gib).memory_gib;
   for_each_loss(loss_.router, [&](RouterLossType type, double coefficient) {
     const double mean = scalars[kFirstLoss + loss_index(type)] / divisor(type, loss_, micro_batches_);
     result.router[type] = mean;

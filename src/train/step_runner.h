@@ -8,6 +8,7 @@
 #include "train/micro_batch.h"
 #include "train/operand_report.h"
 #include "train/parallel_report.h"
+#include "train/router_report.h"
 #include "train/scalars.h"
 
 namespace mixtune {
@@ -51,13 +52,15 @@ class StepRunner {
 
   // What the step's micro-batches made; after update() all ranks', which all call this. Waits for the device.
   struct Result {
-    double token_loss = 0;     // the sum, weighted
-    RouterLosses router = {};  // each mean loss, unscaled; of those that were computed
-    double router_loss = 0;    // the sum of these, each times its coefficient
-    double grad_norm = 0;
-    int64_t recomputed = 0;                    // layers that kept less than they were to (Saved::recomputed)
-    const ParallelRecord* parallel = nullptr;  // with several ranks, after backward; valid until the next read
-    Requests requests = {};                    // after update() alone
+    double token_loss = 0;                       // the sum, weighted
+    RouterLosses router = {};                    // each mean loss, unscaled; of those that were computed
+    double router_loss = 0;                      // the sum of these, each times its coefficient
+    double grad_norm = 0, router_grad_norm = 0;  // after update(), with its norm
+    double memory_gib = 0;                       // StepRecord::memory_gib
+    int64_t recomputed = 0;                      // layers that kept less than they were to (Saved::recomputed)
+    const ParallelRecord* parallel = nullptr;    // with several ranks, after backward; valid until the next read
+    Requests requests = {};                      // after update() alone
+    const RouterRecord* routers = nullptr;       // after forward_backward; valid until the next read
     const std::vector<OperandLoss>* operands = nullptr;  // where they were looked at; valid until the next read
   };
   Result read();
@@ -68,14 +71,17 @@ class StepRunner {
   Instance& instance_;
   AdamW optimizer_;
   Saved saved_;
+  RouterReport routers_;
+  int64_t tally_size_;
   Scalars scalars_;
-  Tensor squares_, losses_, scale_;  // [1], [kLosses], [1]
-  Scalars router_counts_;            // [L, E], of kGlobal
-  Loss loss_ = {};                   // of the last forward_backward
+  Tensor router_squares_, squares_, losses_, scale_;  // [1], [1], [kLosses], [1]
+  Scalars router_counts_;                             // [L, E], of kGlobal
+  Loss loss_ = {};                                    // of the last forward_backward
   int64_t micro_batches_ = 0;
   int64_t recomputed_ = 0;
   std::optional<ParallelReport> report_;   // with several ranks
   bool reported_ = false;                  // it has the last step
+  bool tallied_ = false;                   // the routers of the last step
   std::optional<OperandReport> operands_;  // in 8 bits
 };
 

@@ -24,6 +24,7 @@
 #include "train/run_inputs.h"
 #include "train/run_rows.h"
 #include "train/schedule.h"
+#include "train/step_record.h"
 #include "train/trace.h"
 #include "train/warm_up.h"
 
@@ -44,18 +45,13 @@ std::string resolved_config(Config config, const RouterLosses& losses, const Run
   return print_config(config);
 }
 
-// All but z, unscaled.
-double balancing_loss(const RouterLosses& means) {
-  double sum = 0;
-  for (const RouterLossType type :
-       {RouterLossType::kSequence, RouterLossType::kHuggingface, RouterLossType::kSwitch, RouterLossType::kGlobal})
-    sum += means[type].value_or(0);
-  return sum;
-}
-
 std::string went_bad(const EvalRecord& record) {
   return fmt::format("the evaluation{} went bad: loss {}", record.name.empty() ? "" : " of " + record.name,
                      record.eval_loss);
+}
+
+double gpu_gib(Device device) {
+  return device.type == DeviceType::kCuda ? static_cast<double>(gpu_info(device.index).memory) / 0x1p30 : 0;
 }
 
 StepGuard::Options guard_options(const OptimizerSettings& settings, bool say) {
@@ -148,7 +144,8 @@ void Trainer::open_output() {
                                                 .layout = grid.world > 1 ? grid.str() : "",
                                                 .parameters = instance_.state().layout().all_elements(),
                                                 .first_step = first_step_}));
-  sinks_.push_back(std::make_unique<ConsoleSink>(stdout, stdout_options(config_.output.logging_steps)));
+  sinks_.push_back(
+      std::make_unique<ConsoleSink>(stdout, stdout_options(config_.output.logging_steps, gpu_gib(options_.device))));
   announce();
 }
 
@@ -220,21 +217,11 @@ StepRecord Trainer::step(int64_t step) {
       {.step = step, .lr_share = share, .max_norm = config_.optimizer.max_grad_norm, .requests = own_requests()});
   const StepRunner::Result result = runner_.read();
   requests_ = result.requests;
-  StepRecord record{.step = step,
-                    .total_steps = total_steps_,
-                    .epoch = rows.epoch,
-                    .lm_loss = result.token_loss / rows.target_weight,
-                    .aux_loss = balancing_loss(result.router),
-                    .z_loss = result.router[RouterLossType::kZ].value_or(0),
-                    .grad_norm = result.grad_norm,
-                    .learning_rate = learning_rate(config_.optimizer, step - 1, total_steps_),
-                    .tokens = rows.live_tokens,
-                    .target_tokens = rows.target_tokens,
-                    .recomputed_layers = result.recomputed,
-                    .plans = step == first_step_ ? plans_ : std::string(),
-                    .parallel = result.parallel,
-                    .operands = result.operands};
-  record.loss = record.lm_loss + result.router_loss;
+  StepRecord record = step_record(rows, result);
+  record.step = step;
+  record.total_steps = total_steps_;
+  record.learning_rate = learning_rate(config_.optimizer, step - 1, total_steps_);
+  if (step == first_step_) record.plans = plans_;
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   record.milliseconds = seconds * 1e3;
   record.tokens_per_second = static_cast<double>(record.tokens) / seconds;

@@ -4,6 +4,7 @@
 #include "conformance/cases.h"
 #include "conformance/tolerances.h"
 #include "kernels/moe/router.h"
+#include "kernels/moe/router_health.h"
 #include "kernels/moe/router_loss.h"
 #include "kernels/moe/router_own_loss.h"
 
@@ -105,6 +106,17 @@ void z_loss_case(Conformance& c, const Routed& shape) {
   c.expect_close(loss, 8);
 }
 
+// Entropies are sums of terms of one sign, each of a few roundings and the error of a token's log-sum-exp.
+void health_case(Conformance& c, const Routed& shape) {
+  const Operand logits = c.random("logits", {shape.tokens, shape.experts}, DType::kF32, 3);
+  const Operand stats = c.doubles("stats", {2, shape.experts}, [](int64_t i) { return static_cast<double>(i % 7); });
+  const Operand tally = c.doubles("tally", {router_tally_size(shape.experts)}, [](int64_t) { return 0.5; });
+  c.run([&](Ctx& ctx, Side side) {
+    router_health(ctx, {.logits = logits[side], .live = shape.live, .stats = stats[side], .tally = tally[side]});
+  });
+  c.expect_close(tally, 8 + walk(shape.experts));
+}
+
 // Documents of 1, 2, 3, ... tokens, and a last one of what is left.
 void sequence_loss_case(Conformance& c, const Routed& shape) {
   int64_t documents = 0;
@@ -180,6 +192,16 @@ ConformanceCases router_cases() {
   own("T130_E33_k8", {130, 129, 33, 8});
   own("T60_E700_k32", {60, 59, 700, 32});
   own("T40_E1_k1", {40, 39, 1, 1});
+
+  const auto health = [&](const char* shape, const Routed& args) {
+    cases.push_back({"router_health", shape, [=](Conformance& c) { health_case(c, args); }, true, false});
+  };
+  health("T20000_E8", {20000, 19900, 8, 2});
+  health("T1_E8", {1, 1, 8, 2});
+  health("T200_none_live", {200, 0, 8, 2});
+  health("T130_E33", {130, 129, 33, 8});
+  health("T60_E700", {60, 59, 700, 32});
+  health("T40_E1", {40, 39, 1, 1});
   return cases;
 }
 

@@ -18,7 +18,8 @@ const std::set<std::string> kRecords = {"metrics.jsonl", "runs"};
 const std::set<std::string> kOfTheirTime = {"report.html", "environment.json"};  // they say when a run was
 
 bool is_timed(const std::string& field) {
-  return field.starts_with("rank_") || field == "milliseconds" || field == "tokens_per_second" || field == "plans";
+  return field.starts_with("rank_") || field == "milliseconds" || field == "tokens_per_second" ||
+         field == "memory_gib" || field == "plans";
 }
 
 // What a record says on any machine.

@@ -3,6 +3,7 @@
 
 #include "kernels/moe/permute.h"
 #include "kernels/moe/router.h"
+#include "kernels/moe/router_health.h"
 #include "kernels/moe/router_loss.h"
 #include "kernels/moe/router_own_loss.h"
 
@@ -14,6 +15,7 @@ void permute_rows(Ctx& ctx, const Tensor& x, const Tensor& slot_of_row, int64_t 
 void permute_weights(Ctx& ctx, const Tensor& weights, const Tensor& slot_of_row, const Tensor& row_weights);
 void router_backward(Ctx& ctx, const RouterBackward& args);
 void router_forward(Ctx& ctx, const RouterForward& args);
+void router_health(Ctx& ctx, const RouterHealth& args, const Tensor& parts);
 void router_logits(Ctx& ctx, const Tensor& x, const Tensor& weight, const Tensor& logits);
 void router_logits_backward(Ctx& ctx, const RouterLogitsBackward& args);
 void router_loss(Ctx& ctx, const RouterLoss& args);

@@ -22,6 +22,9 @@ void router_backward(Ctx&, const RouterBackward&) {
 void router_forward(Ctx&, const RouterForward&) {
   no_cuda();
 }
+void router_health(Ctx&, const RouterHealth&, const Tensor&) {
+  no_cuda();
+}
 void router_logits(Ctx&, const Tensor&, const Tensor&, const Tensor&) {
   no_cuda();
 }
