@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace mixtune {
+
+struct RouterSettings;
 
 // What a weight is before `scaling`. Whichever it is, the experts of the largest logits are chosen.
 enum class Scoring : uint8_t {
@@ -18,6 +21,18 @@ struct RouterScores {
 
   bool operator==(const RouterScores&) const = default;
 };
+
+// What the settings say; where they say nothing, `own`, the checkpoint's.
+RouterScores router_scores(const RouterSettings& settings, const RouterScores& own);
+
+// "sigmoid, times 2.5".
+std::string describe(const RouterScores& scores);
+
+// Whether transformers' Mixtral weighs k of E experts so.
+bool is_of_transformers(const RouterScores& scores, int64_t k, int64_t experts);
+
+// Bounds of `scaling`.
+inline constexpr double kLeastScoreScaling = 1e-6, kMostScoreScaling = 1e6;
 
 // Added to sums of sigmoids that something is divided by, as Megatron-Core does.
 inline constexpr double kSigmoidSumEpsilon = 1e-20;

@@ -85,10 +85,18 @@ void weigh(const RouterScores& scores, const S* logits, const S* p, const int32_
   for (int64_t slot = 0; slot < k; ++slot) weights[slot] *= static_cast<S>(scores.scaling);
 }
 
-// dlogits += the gradient through the weights w of the chosen experts, which are not kPreSoftmax's.
+// A token's k experts.
 template <class S>
-void add_through_weights(const RouterScores& scores, const S* logits, const int32_t* chosen, int64_t k, const S* w,
-                         const S* dw, S* dlogits) {
+struct Weighed {
+  const S* logits;
+  const int32_t* chosen;
+  const S *weights, *dweights;
+};
+
+// dlogits += the gradient through the weights, which are not kPreSoftmax's.
+template <class S>
+void add_through_weights(const RouterScores& scores, int64_t k, const Weighed<S>& token, S* dlogits) {
+  const auto& [logits, chosen, w, dw] = token;
   S mean = 0;  // none of a sigmoid by itself
   for (int64_t slot = 0; slot < k && (scores.scoring == Scoring::kSoftmax || k > 1); ++slot) mean += w[slot] * dw[slot];
   mean /= static_cast<S>(scores.scaling);
@@ -151,7 +159,9 @@ void router_backward(Ctx& ctx, const RouterBackward& args) {
       };
       add_through_probabilities(scoring, logits, p, experts, gradient, dlogits);
     }
-    if (!are_weights) add_through_weights(args.scores, logits, chosen, k, args.weights.as<S>() + t * k, dw, dlogits);
+    const Weighed<S> weighed = {
+        .logits = logits, .chosen = chosen, .weights = args.weights.as<S>() + t * k, .dweights = dw};
+    if (!are_weights) add_through_weights(args.scores, k, weighed, dlogits);
   }
 }
 
