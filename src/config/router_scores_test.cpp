@@ -21,16 +21,16 @@ TEST(RouterScores, TheCheckpointsOwnUnlessOthersAreNamed) {
   EXPECT_EQ(scores_of("seed: 1\n"), RouterScores());
   EXPECT_EQ(scores_of("seed: 1\n", sigmoid), sigmoid);
   EXPECT_EQ(scores_of("moe_router_pre_softmax: null\nmoe_router_topk_scaling_factor: ~\n", sigmoid), sigmoid);
-  EXPECT_EQ(scores_of("moe_router_topk_scaling_factor: 1\n", sigmoid), RouterScores(Scoring::kSigmoid, 1));
-  EXPECT_EQ(scores_of("moe_router_score_function: softmax\n", sigmoid), RouterScores(Scoring::kSoftmax, 2.5));
-  EXPECT_EQ(scores_of("moe_router_pre_softmax: true\n"), RouterScores(Scoring::kPreSoftmax, 1));
+  EXPECT_EQ(scores_of("moe_router_topk_scaling_factor: 1\n", sigmoid), (RouterScores{Scoring::kSigmoid, 1}));
+  EXPECT_EQ(scores_of("moe_router_score_function: softmax\n", sigmoid), (RouterScores{Scoring::kSoftmax, 2.5}));
+  EXPECT_EQ(scores_of("moe_router_pre_softmax: true\n"), (RouterScores{Scoring::kPreSoftmax, 1}));
   EXPECT_EQ(scores_of("moe_router_pre_softmax: false\n", {Scoring::kPreSoftmax, 1}), RouterScores());
 }
 
 // A sigmoid is of one expert by itself, so that there is nothing to do before the choice: as in Megatron-Core.
 TEST(RouterScores, PreSoftmaxIsNothingToASigmoid) {
   EXPECT_EQ(scores_of("moe_router_score_function: sigmoid\nmoe_router_pre_softmax: true\n"),
-            RouterScores(Scoring::kSigmoid, 1));
+            (RouterScores{Scoring::kSigmoid, 1}));
 }
 
 TEST(RouterScores, WhatTransformersComputes) {

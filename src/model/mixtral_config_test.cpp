@@ -184,9 +184,9 @@ TEST(MixtralConfig, ImpossibleShapes) {
 TEST(MixtralConfig, RouterScores) {
   EXPECT_EQ(parse(R"("vocab_size": 4)").router_scores, RouterScores());
   EXPECT_EQ(parse(R"("moe_router_score_function": "sigmoid", "moe_router_topk_scaling_factor": 2.5)").router_scores,
-            RouterScores(Scoring::kSigmoid, 2.5));
+            (RouterScores{Scoring::kSigmoid, 2.5}));
   EXPECT_EQ(parse(R"("moe_router_pre_softmax": true, "moe_router_score_function": "softmax")").router_scores,
-            RouterScores(Scoring::kPreSoftmax, 1));
+            (RouterScores{Scoring::kPreSoftmax, 1}));
   expect_bad(R"("moe_router_score_function": "tanh")",
              {"moe_router_score_function is \"tanh\", but must be softmax or sigmoid"});
   expect_bad(R"("moe_router_score_function": ["sigmoid"])", {"must be softmax or sigmoid"});
