@@ -7,6 +7,9 @@ Needs megatron-core (0.16.1) and torch. Running it twice gives the same bytes:
 
 `losses` has load-balancing losses and the z-loss with their gradients in float64 logits; a sequence loss is that of
 documents by themselves, their mean. A loss over several accumulation steps has the logits of each in turn.
+
+`scores` has the weights of all experts, 0 of those that are not chosen, and the gradient of their sum, each times its
+number in `dweights`.
 """
 
 import json
@@ -16,6 +19,7 @@ import torch
 from megatron.core.transformer.moe.moe_utils import (
     compute_routing_scores_for_aux_loss,
     switch_load_balancing_loss_func,
+    topk_routing_with_score_function,
     z_loss_func,
 )
 
@@ -24,9 +28,9 @@ def numbers(tensor):
     return [float(x) for x in tensor.detach().flatten()]
 
 
-def switch(logits, k, counts=None, counted=1):
+def switch(logits, k, function, counts=None, counted=1):
     """The loss of one layer; `counts` of earlier steps, `counted` their number with this one."""
-    chosen, scores = compute_routing_scores_for_aux_loss(logits, k, "softmax")
+    chosen, scores = compute_routing_scores_for_aux_loss(logits, k, function)
     tokens = chosen.sum(dim=0)
     if counts is not None:
         tokens = (tokens + counts) / counted
@@ -36,28 +40,50 @@ def switch(logits, k, counts=None, counted=1):
         moe_aux_loss_coeff=1.0), chosen.sum(dim=0)
 
 
-def sequence(logits, k, offsets):
-    documents = [switch(logits[a:b], k)[0] for a, b in zip(offsets, offsets[1:])]
+def sequence(logits, k, function, offsets):
+    documents = [switch(logits[a:b], k, function)[0] for a, b in zip(offsets, offsets[1:])]
     return sum(documents) / len(documents)
 
 
-def losses(tokens, experts, k, seed):
+def logits_of(tokens, experts, generator):
+    return (2 * torch.randn(tokens, experts, generator=generator)).double().requires_grad_()
+
+
+def losses(tokens, experts, k, seed, function="softmax"):
     generator = torch.Generator().manual_seed(seed)
-    logits = (2 * torch.randn(tokens, experts, generator=generator)).double().requires_grad_()
+    logits = logits_of(tokens, experts, generator)
     other = (2 * torch.randn(tokens, experts, generator=generator)).double()
     offsets = [0, 1, tokens // 2, tokens]
-    earlier = switch(other, k)[1]
-    made = {"z": z_loss_func(logits, 1.0), "aux_loss": switch(logits, k)[0],
-            "global_aux_loss": switch(logits, k, earlier, 2)[0], "seq_aux_loss": sequence(logits, k, offsets)}
-    return {"experts": experts, "k": k, "logits": numbers(logits), "doc_offsets": offsets,
+    earlier = switch(other, k, function)[1]
+    made = {"z": z_loss_func(logits, 1.0), "aux_loss": switch(logits, k, function)[0],
+            "global_aux_loss": switch(logits, k, function, earlier, 2)[0],
+            "seq_aux_loss": sequence(logits, k, function, offsets)}
+    return {"experts": experts, "k": k, "function": function, "logits": numbers(logits), "doc_offsets": offsets,
             "earlier_counts": numbers(earlier),
             "values": {name: float(loss) for name, loss in made.items()},
             "gradients": {name: numbers(torch.autograd.grad(loss, logits, retain_graph=True)[0])
                           for name, loss in made.items()}}
 
 
+def scores(tokens, experts, k, seed, function, pre_softmax=False, scaling=None):
+    generator = torch.Generator().manual_seed(seed)
+    logits = logits_of(tokens, experts, generator)
+    dweights = torch.randn(tokens, experts, generator=generator).double()
+    weights, _ = topk_routing_with_score_function(
+        logits, k, use_pre_softmax=pre_softmax, scaling_factor=scaling, score_function=function)
+    gradient = torch.autograd.grad((weights * dweights).sum(), logits)[0]
+    return {"experts": experts, "k": k, "function": function, "pre_softmax": pre_softmax, "scaling": scaling or 1.0,
+            "logits": numbers(logits), "weights": numbers(weights), "dweights": numbers(dweights),
+            "gradient": numbers(gradient)}
+
+
 def main():
-    made = {"losses": [losses(12, 4, 2, 1), losses(9, 6, 3, 2), losses(7, 5, 1, 3)]}
+    made = {"losses": [losses(12, 4, 2, 1), losses(9, 6, 3, 2), losses(7, 5, 1, 3), losses(9, 6, 3, 4, "sigmoid"),
+                       losses(7, 5, 1, 5, "sigmoid")],
+            "scores": [scores(5, 4, 2, 6, "softmax"), scores(5, 6, 3, 7, "softmax", scaling=2.5),
+                       scores(5, 6, 3, 8, "softmax", True), scores(5, 6, 1, 9, "softmax", True, 1.5),
+                       scores(5, 6, 3, 10, "sigmoid"), scores(5, 6, 1, 11, "sigmoid"),
+                       scores(5, 8, 2, 12, "sigmoid", True, 2.5)]}
     with open(sys.argv[1], "w", encoding="utf-8") as file:
         json.dump(made, file, separators=(",", ":"))
         file.write("\n")

@@ -37,6 +37,13 @@ TEST_P(Matrix, OfEveryRouterLossToo) {
   compare_all(run_, options_, {1, 2, 4});
 }
 
+// Whose losses are of other probabilities.
+TEST_P(Matrix, OfSigmoidScoresToo) {
+  run_.config.router_scores = {.scoring = Scoring::kSigmoid, .scaling = 2.5};
+  run_.router[RouterLossType::kSequence] = 0.03;
+  compare_all(run_, options_, {2});
+}
+
 TEST_P(Matrix, RecomputationToo) {
   const TrainingRecord reference = run_alone(run_, options_);
   print_heading();

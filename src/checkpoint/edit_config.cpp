@@ -72,6 +72,12 @@ std::string with_member(std::string config_json, std::string_view key, std::stri
   return config_json.insert(member, config_json[member] == '}' ? entry : entry + "," + indent);
 }
 
+// The text with the outermost object's `key` set, or added.
+std::string with_value(std::string config_json, std::string_view key, std::string_view value) {
+  if (const auto old = top_level_value(config_json, key)) return config_json.replace(old->begin, old->size, value);
+  return with_member(std::move(config_json), key, value);
+}
+
 }  // namespace
 
 std::string with_dtype(std::string config_json, DType dtype) {
@@ -89,10 +95,22 @@ std::string with_dtype(std::string config_json, DType dtype) {
 }
 
 std::string with_vocab_size(std::string config_json, int64_t vocab_size) {
-  const std::string value = std::to_string(vocab_size);
-  if (const auto old = top_level_value(config_json, "vocab_size"))
-    return config_json.replace(old->begin, old->size, value);
-  return with_member(std::move(config_json), "vocab_size", value);
+  return with_value(std::move(config_json), "vocab_size", std::to_string(vocab_size));
+}
+
+std::string with_experts_per_token(std::string config_json, int64_t k) {
+  return with_value(std::move(config_json), "num_experts_per_tok", std::to_string(k));
+}
+
+std::string with_router_scores(std::string config_json, const RouterScores& scores) {
+  const auto set = [&](std::string_view key, const std::string& value, bool is_mixtrals) {
+    if (!is_mixtrals || top_level_value(config_json, key)) config_json = with_value(std::move(config_json), key, value);
+  };
+  const bool sigmoid = scores.scoring == Scoring::kSigmoid, pre_softmax = scores.scoring == Scoring::kPreSoftmax;
+  set("moe_router_score_function", sigmoid ? R"("sigmoid")" : R"("softmax")", !sigmoid);
+  set("moe_router_pre_softmax", pre_softmax ? "true" : "false", !pre_softmax);
+  set("moe_router_topk_scaling_factor", fmt::format("{}", scores.scaling), scores.scaling == 1);
+  return config_json;
 }
 
 std::string with_architectures(std::string config_json) {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/dtype.h"
+#include "config/router_scores.h"
 
 namespace mixtune {
 
@@ -15,6 +16,12 @@ std::string with_dtype(std::string config_json, DType dtype);
 
 // `config_json` with its top-level `vocab_size` set, or added.
 std::string with_vocab_size(std::string config_json, int64_t vocab_size);
+
+// `config_json` with its top-level `num_experts_per_tok` set, or added.
+std::string with_experts_per_token(std::string config_json, int64_t k);
+
+// `config_json` with the keys that MixtralConfig reads scores from. What says what Mixtral does anyway is not added.
+std::string with_router_scores(std::string config_json, const RouterScores& scores);
 
 // `config_json` with `architectures` added, where it has no such key: llama.cpp goes by it, and transformers may not.
 std::string with_architectures(std::string config_json);

@@ -53,6 +53,28 @@ TEST(WithVocabSize, AddsTheKeyThatIsMissing) {
   EXPECT_EQ(with_vocab_size("{}", 32002), R"({"vocab_size": 32002})");
 }
 
+TEST(WithExpertsPerToken, SetsOrAddsThem) {
+  EXPECT_EQ(with_experts_per_token(R"({"num_experts_per_tok": 2, "a": 1})", 3),
+            R"({"num_experts_per_tok": 3, "a": 1})");
+  EXPECT_EQ(with_experts_per_token("{}", 1), R"({"num_experts_per_tok": 1})");
+}
+
+TEST(WithRouterScores, SaysNothingOfMixtralsOwn) {
+  for (const char* same : {"{}", R"({"a": {"moe_router_score_function": "sigmoid"}})"})
+    EXPECT_EQ(with_router_scores(same, {}), same);
+  EXPECT_EQ(with_router_scores(R"({"moe_router_score_function": "sigmoid", "moe_router_topk_scaling_factor":2.5})", {}),
+            R"({"moe_router_score_function": "softmax", "moe_router_topk_scaling_factor":1})");
+}
+
+TEST(WithRouterScores, SaysOthers) {
+  EXPECT_EQ(with_router_scores(R"({"a": 1})", {Scoring::kPreSoftmax, 1}), R"({"moe_router_pre_softmax": true,"a": 1})");
+  const std::string sigmoid = with_router_scores("{\n  \"a\": 1\n}\n", {Scoring::kSigmoid, 0.1});
+  EXPECT_EQ(sigmoid,
+            "{\n  \"moe_router_topk_scaling_factor\": 0.1,\n  \"moe_router_score_function\": \"sigmoid\",\n  \"a\": "
+            "1\n}\n");
+  EXPECT_EQ(with_router_scores(sigmoid, {Scoring::kSigmoid, 0.1}), sigmoid);
+}
+
 TEST(WithArchitectures, AddsThemWhereTheyAreMissing) {
   EXPECT_EQ(with_architectures("{\n  \"a\": 1\n}\n"),
             "{\n  \"architectures\": [\"MixtralForCausalLM\"],\n  \"a\": 1\n}\n");

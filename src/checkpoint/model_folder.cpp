@@ -35,6 +35,10 @@ void ModelFolder::set_vocab_size(int64_t vocab_size) {
   config_json_ = with_vocab_size(std::move(config_json_), vocab_size);
 }
 
+void ModelFolder::set_router(const RouterScores& scores, int64_t experts_per_token) {
+  config_json_ = with_router_scores(with_experts_per_token(std::move(config_json_), experts_per_token), scores);
+}
+
 void ModelFolder::set_tokenizer(const std::string& path) {
   std::erase_if(side_files_, [](const SideFile& file) { return is_side_file(file.name, SideFiles::kTokenizer); });
   for (SideFile& file : tokenizer_files(path)) side_files_.push_back(std::move(file));

@@ -8,6 +8,7 @@
 #include "checkpoint/hf_folder.h"
 #include "checkpoint/save.h"
 #include "checkpoint/side_files.h"
+#include "config/router_scores.h"
 
 namespace mixtune {
 
@@ -23,6 +24,8 @@ class ModelFolder {
 
   // Gives checkpoints this vocab_size.
   void set_vocab_size(int64_t vocab_size);
+  // Gives checkpoints these scores of the router, of so many experts a token.
+  void set_router(const RouterScores& scores, int64_t experts_per_token);
   // Gives checkpoints the files of the tokeniser `path` in place of this folder's own. A file stands for tokenizer.json
   // and tokenizer.model both, under the name of its kind.
   void set_tokenizer(const std::string& path);

@@ -162,7 +162,7 @@ KeyFlags::KeyFlags(CLI::App& app, const std::vector<std::string_view>& some)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
         ->group(std::string(key.group))
         ->type_name(type_name(key))
-        ->default_str(key.type == KeyType::kChoice ? std::get<std::string>(value) : format_value(value));
+        ->default_str(format_value(key, value));
   }
 }
 

@@ -42,6 +42,14 @@ inline std::vector<std::string_view> names<RouterAuxLossType>() {
   return {"huggingface"};
 }
 template <>
+inline std::vector<std::string_view> names<ScoreFunction>() {
+  return {"softmax", "sigmoid"};
+}
+template <>
+inline std::vector<std::string_view> names<RouterDType>() {
+  return {"fp32"};
+}
+template <>
 inline std::vector<std::string_view> names<DeviceChoice>() {
   return {"auto", "cpu", "cuda"};
 }

@@ -42,6 +42,8 @@ enum class RouterAuxLossType { kHuggingface };
 // The first two are sums over a rank's own tokens; the others are made of what all ranks have (kernels/moe).
 enum class RouterLossType : uint8_t { kZ, kSequence, kHuggingface, kSwitch, kGlobal };
 inline constexpr int64_t kRouterLossTypes = 5, kOwnRouterLossTypes = 2;
+enum class ScoreFunction : uint8_t { kSoftmax, kSigmoid };
+enum class RouterDType : uint8_t { kFp32 };
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 enum class Precision { kFp32, kBf16, kFp8, kMxfp8 };
 enum class Fp8Scaling { kBlock, kTensor };
@@ -62,13 +64,23 @@ struct ModelSettings {
   bool resize_vocabulary = false;
 };
 
-// router_losses.h makes losses of them.
+// router_losses.h makes losses of them, router_scores.h scores.
 struct RouterSettings {
   std::optional<double> router_aux_loss_coef;  // none: the checkpoint's own
   RouterAuxLossType router_aux_loss_type = RouterAuxLossType::kHuggingface;
   std::vector<std::string> moe_router_load_balancing_type;  // empty: aux_loss
   std::vector<std::string> moe_aux_loss_coeff;              // one for each of these
   double moe_z_loss_coeff = 0;
+  std::optional<ScoreFunction> moe_router_score_function;  // none of these: the checkpoint's own
+  std::optional<bool> moe_router_pre_softmax;
+  std::optional<double> moe_router_topk_scaling_factor;
+  std::optional<int64_t> moe_router_topk;
+  std::optional<RouterDType> moe_router_dtype;  // none: fp32 too
+
+  // Whether they say anything that a checkpoint's config.json has.
+  bool sets_scores() const {
+    return moe_router_score_function || moe_router_pre_softmax || moe_router_topk_scaling_factor || moe_router_topk;
+  }
 };
 
 // What validation_file has: files or patterns of one set, or of several sets by name, each evaluated by itself.

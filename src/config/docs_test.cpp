@@ -14,8 +14,7 @@ namespace {
 
 // The row that docs/configuration.md has for `key`.
 std::string doc_row(const Key& key) {
-  const Value value = key.get(Config());
-  const std::string shown = key.type == KeyType::kChoice ? std::get<std::string>(value) : format_value(value);
+  const std::string shown = format_value(key, key.get(Config()));
   return fmt::format("| `{}` | `{}` | {}{} |", key.name, shown, key.help,
                      key.type == KeyType::kChoice && key.choices.size() > 1
                          ? fmt::format(" (`{}`)", fmt::join(key.choices, "`, `"))

@@ -72,23 +72,25 @@ struct KeyField<uint64_t> {
   static Value to_value(uint64_t field) { return static_cast<int64_t>(field); }
   static uint64_t from_value(const Value& value) { return static_cast<uint64_t>(std::get<int64_t>(value)); }
 };
-template <>
-struct KeyField<std::optional<double>> {
-  static constexpr KeyType kType = KeyType::kNumber;
-  static Value to_value(std::optional<double> field) { return field ? Value(*field) : Value(); }
-  static std::optional<double> from_value(const Value& value) {
-    return std::holds_alternative<double>(value) ? std::optional(std::get<double>(value)) : std::nullopt;
+template <class T>
+struct KeyField<std::optional<T>> {
+  static constexpr KeyType kType = KeyField<T>::kType;
+  static Value to_value(const std::optional<T>& field) { return field ? KeyField<T>::to_value(*field) : Value(); }
+  static std::optional<T> from_value(const Value& value) {
+    return std::holds_alternative<std::monostate>(value) ? std::nullopt : std::optional(KeyField<T>::from_value(value));
   }
 };
 
-template <>
-struct KeyField<std::optional<bool>> {
-  static constexpr KeyType kType = KeyType::kBoolean;
-  static Value to_value(std::optional<bool> field) { return field ? Value(*field) : Value(); }
-  static std::optional<bool> from_value(const Value& value) {
-    return std::holds_alternative<bool>(value) ? std::optional(std::get<bool>(value)) : std::nullopt;
+// The names of a choice's values; of another field none.
+template <class T>
+struct KeyChoices {
+  static std::vector<std::string_view> all() {
+    if constexpr (std::is_enum_v<T>) return names<T>();
+    return {};
   }
 };
+template <class T>
+struct KeyChoices<std::optional<T>> : KeyChoices<T> {};
 
 // What some keys need besides their name, group and help line.
 struct KeyExtra {
@@ -104,8 +106,6 @@ class KeyTable {
   template <class Section, class T>
   void add(std::string_view name, Section Config::*section, T Section::*field, std::string_view help,
            KeyExtra extra = {}) {
-    std::vector<std::string_view> choices;
-    if constexpr (std::is_enum_v<T>) choices = names<T>();
     keys_.push_back(
         {.name = name,
          .group = group_,
@@ -113,7 +113,7 @@ class KeyTable {
          .type = KeyField<T>::kType,
          .nullable = extra.nullable,
          .bounds = extra.bounds,
-         .choices = std::move(choices),
+         .choices = KeyChoices<T>::all(),
          .set = [=](Config& config, const Value& v) { config.*section.*field = KeyField<T>::from_value(v); },
          .get =
              [=](const Config& config) {

@@ -77,6 +77,8 @@ Mapping parse_mapping(const Key& key, const YamlMapping& mapping, std::string_vi
 
 // As YAML (and JSON) spell it; it reads back as the same value.
 std::string format_value(const Value& value);
+// The same, but a choice without quotes.
+std::string format_value(const Key& key, const Value& value);
 // "INTEGER", "a|b|c": for --help.
 std::string type_name(const Key& key);
 

@@ -253,9 +253,7 @@ Config load_config(const std::optional<std::string>& path, const Overrides& over
 std::string print_config(const Config& config) {
   std::string out;
   for (const Key& key : keys()) {
-    const Value value = key.get(config);
-    out += fmt::format("{}: {}\n", key.name,
-                       key.type == KeyType::kChoice ? std::get<std::string>(value) : format_value(value));
+    out += fmt::format("{}: {}\n", key.name, format_value(key, key.get(config)));
   }
   return out;
 }

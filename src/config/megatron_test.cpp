@@ -134,12 +134,11 @@ TEST(MegatronFlags, EachIsTakenAsItsHintSays) {
 // The blocks of a public recipe.
 TEST(MegatronRecipe, Layout) {
   const MegatronRun run = run_of_fixture("layout.yaml");
-  EXPECT_THAT(settings(run),
-              UnorderedElementsAre(Pair("expert_model_parallel_size", "8"), Pair("moe_aux_loss_coeff", "0.02")));
-  ASSERT_EQ(run.shape.size(), 2u);
+  EXPECT_THAT(settings(run), UnorderedElementsAre(Pair("expert_model_parallel_size", "8"),
+                                                  Pair("moe_aux_loss_coeff", "0.02"), Pair("moe_router_topk", "2")));
+  ASSERT_EQ(run.shape.size(), 1u);
   EXPECT_EQ(run.shape[0].key, "num_local_experts");
-  EXPECT_EQ(run.shape[1].key, "num_experts_per_tok");
-  EXPECT_EQ(run.shape[1].value, "2");
+  EXPECT_EQ(run.shape[0].value, "8");
   ASSERT_EQ(run.lines.size(), 10u);
   EXPECT_EQ(run.lines[0], "model_parallel_size: 1 -> nothing: it is so here");
   EXPECT_EQ(run.lines[2], "expert_model_parallel_size: 8 -> expert_model_parallel_size: 8");
@@ -247,6 +246,15 @@ TEST(MegatronRun, TheRoutersLossesAreKeys) {
                                    Pair("moe_aux_loss_coeff", "0.01 0.02")));
 }
 
+TEST(MegatronRun, TheRoutersScoresAreKeys) {
+  EXPECT_THAT(settings("--moe-router-topk 3 --moe-router-score-function sigmoid --moe-router-pre-softmax "
+                       "--moe-router-topk-scaling-factor 2.5 --moe-router-dtype fp32"),
+              UnorderedElementsAre(Pair("moe_router_topk", "3"), Pair("moe_router_score_function", "sigmoid"),
+                                   Pair("moe_router_pre_softmax", "true"),
+                                   Pair("moe_router_topk_scaling_factor", "2.5"), Pair("moe_router_dtype", "fp32")));
+  EXPECT_THAT(settings("moe_router_pre_softmax: false\n"), ElementsAre(Pair("moe_router_pre_softmax", "false")));
+}
+
 TEST(MegatronRun, WhatIsLackingIsRefusedWithWhyAndWhat) {
   for (const auto& [text, message] : std::vector<std::pair<const char*, const char*>>{
            {"--tensor-model-parallel-size 2",
@@ -256,7 +264,9 @@ TEST(MegatronRun, WhatIsLackingIsRefusedWithWhyAndWhat) {
            {"--sequence-parallel", "set it to false, or leave it out"},
            {"--hidden-dropout 0.1", "there is no dropout; set it to 0"},
            {"--normalization LayerNorm", "set it to RMSNorm"},
-           {"--moe-router-pre-softmax", "the softmax is over the chosen experts"},
+           {"--moe-router-dtype fp64", "--moe-router-dtype: unknown value 'fp64'; not supported: logits are sums"},
+           {"--moe-router-score-function relu", "use one of: softmax, sigmoid"},
+           {"--moe-router-topk 0", "--moe-router-topk: 0 is out of range"},
            {"--moe-pad-expert-input-to-capacity", "no token is ever dropped"},
            {"--fp16", "fp16 is not taken from here; use 'precision'"},
            {"--fp8-format hybrid", "fp8_format is not taken from here; use 'fp8_scaling'"},

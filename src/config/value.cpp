@@ -203,6 +203,11 @@ std::string format_value(const Value& value) {
   return std::visit(Formatter{}, value);
 }
 
+std::string format_value(const Key& key, const Value& value) {
+  const auto* name = std::get_if<std::string>(&value);
+  return key.type == KeyType::kChoice && name != nullptr ? *name : format_value(value);
+}
+
 std::string type_name(const Key& key) {
   switch (key.type) {
     case KeyType::kBoolean:

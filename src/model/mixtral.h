@@ -30,7 +30,8 @@ class Mixtral {
         recipe_(recipe),
         dispatcher_(dispatcher),
         activations_(activations),
-        keeping_(config, recipe, dispatcher, activations) {}
+        keeping_(config, recipe, dispatcher, activations),
+        router_(config.router_scores) {}
 
   const MixtralConfig& config() const { return config_; }
   DType dtype() const { return activations_.dtype; }  // of activations

@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "base/json_value.h"
 #include "base/log.h"
+#include "config/config.h"
 
 namespace mixtune {
 
@@ -157,6 +158,7 @@ constexpr std::string_view kHarmless =
 
 constexpr std::string_view kRead =
     " bos_token_id eos_token_id head_dim hidden_size initializer_range intermediate_size max_position_embeddings "
+    "moe_router_pre_softmax moe_router_score_function moe_router_topk_scaling_factor "
     "num_attention_heads num_experts num_experts_per_tok num_hidden_layers num_key_value_heads num_local_experts "
     "pad_token_id rms_norm_eps rope_parameters rope_scaling rope_theta router_aux_loss_coef sliding_window "
     "tie_word_embeddings vocab_size ";
@@ -279,6 +281,20 @@ int64_t read_head_dim(const Reader& reader, const MixtralConfig& config) {
   return head_dim;
 }
 
+// As edit_config.h writes them; config.json of other programs has none.
+RouterScores read_router_scores(const Reader& reader) {
+  RouterSettings settings;
+  const json* function = reader.find("moe_router_score_function");
+  if (function != nullptr && *function != "softmax" && *function != "sigmoid")
+    reader.fail("moe_router_score_function", *function, "must be softmax or sigmoid");
+  if (function != nullptr)
+    settings.moe_router_score_function = *function == "sigmoid" ? ScoreFunction::kSigmoid : ScoreFunction::kSoftmax;
+  settings.moe_router_pre_softmax = reader.boolean("moe_router_pre_softmax", false);
+  settings.moe_router_topk_scaling_factor =
+      reader.number("moe_router_topk_scaling_factor", 1, kLeastScoreScaling, kMostScoreScaling);
+  return router_scores(settings, {});
+}
+
 void check_shape(const Reader& reader, const MixtralConfig& c) {
   if (c.num_attention_heads % c.num_key_value_heads != 0)
     reader.fail(fmt::format("num_attention_heads {} is not a multiple of num_key_value_heads {}", c.num_attention_heads,
@@ -325,6 +341,7 @@ MixtralConfig parse_mixtral_config(std::string_view text, const std::string& whe
   c.rms_norm_eps = reader.number("rms_norm_eps", 1e-5, 1e-30, 1);
   c.initializer_range = reader.number("initializer_range", 0.02, 0, 1000);
   c.router_aux_loss_coef = reader.number("router_aux_loss_coef", 0.001, 0, 1e6);
+  c.router_scores = read_router_scores(reader);
   c.tie_word_embeddings = reader.boolean("tie_word_embeddings", false);
   c.bos_token_id = read_token(reader, "bos_token_id", 1, c.vocab_size);
   c.eos_token_ids = read_eos_tokens(reader, c.vocab_size);

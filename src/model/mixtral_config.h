@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "config/router_scores.h"
+
 namespace mixtune {
 
 struct MixtralConfig {
@@ -26,6 +28,7 @@ struct MixtralConfig {
   double rms_norm_eps = 0;
   double initializer_range = 0;
   double router_aux_loss_coef = 0;
+  RouterScores router_scores;  // by keys of config.json that transformers does not know (docs/router.md)
   bool tie_word_embeddings = false;
   std::optional<int64_t> bos_token_id, pad_token_id;
   std::vector<int32_t> eos_token_ids;  // as config.json lists them

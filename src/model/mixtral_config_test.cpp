@@ -181,6 +181,20 @@ TEST(MixtralConfig, ImpossibleShapes) {
   EXPECT_TRUE(parse(R"("eos_token_id": [])").eos_token_ids.empty());
 }
 
+TEST(MixtralConfig, RouterScores) {
+  EXPECT_EQ(parse(R"("vocab_size": 4)").router_scores, RouterScores());
+  EXPECT_EQ(parse(R"("moe_router_score_function": "sigmoid", "moe_router_topk_scaling_factor": 2.5)").router_scores,
+            (RouterScores{Scoring::kSigmoid, 2.5}));
+  EXPECT_EQ(parse(R"("moe_router_pre_softmax": true, "moe_router_score_function": "softmax")").router_scores,
+            (RouterScores{Scoring::kPreSoftmax, 1}));
+  expect_bad(R"("moe_router_score_function": "tanh")",
+             {"moe_router_score_function is \"tanh\", but must be softmax or sigmoid"});
+  expect_bad(R"("moe_router_score_function": ["sigmoid"])", {"must be softmax or sigmoid"});
+  expect_bad(R"("moe_router_pre_softmax": 1)", {"must be true or false"});
+  for (const char* factor : {"0", "-1", "1e9", "\"2\""})
+    expect_bad(std::string(R"("moe_router_topk_scaling_factor": )") + factor, {"moe_router_topk_scaling_factor is "});
+}
+
 TEST(MixtralConfig, AbsurdNumbers) {
   for (const char* line :
        {R"("rope_theta": 0)", R"("rope_theta": -1e6)", R"("rope_theta": 1e300)", R"("rope_theta": null)",

@@ -1,6 +1,7 @@
 // Router: which experts a layer chooses for every token, with what weights; and what its losses add to the gradient.
 #pragma once
 
+#include "config/router_scores.h"
 #include "data/batch.h"
 #include "model/dispatcher.h"
 #include "model/router_losses.h"
@@ -10,6 +11,8 @@ namespace mixtune {
 
 class Router {
  public:
+  explicit Router(const RouterScores& scores) : scores_(scores) {}
+
   // Writes logits [T, E], the routing and stats [2, E] (kernels/moe/router.h) of x [T, H]. With forced, routing.experts
   // is given.
   struct Forward {
@@ -34,6 +37,12 @@ class Router {
     WeightGradient dweight;
   };
   void backward(Ctx& ctx, const Backward& args) const;
+
+ private:
+  // Adds to dlogits the gradients of the losses that are of a rank's own tokens.
+  void add_own_losses(Ctx& ctx, const Backward& args, const Tensor& dlogits) const;
+
+  RouterScores scores_;
 };
 
 }  // namespace mixtune

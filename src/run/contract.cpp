@@ -19,9 +19,11 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
     {// Paths. The model is the checkpoint, and the data's digest is in the contract.
      "model_name_or_path", "tokenizer_name_or_path", "resize_vocabulary", "train_file", "validation_file", "data_cache",
      "output_dir",
-     // In the contract as what comes of them: data, router_aux_loss_coef, router_losses, rows_per_step, total_steps.
+     // In the contract as what comes of them: data, router_aux_loss_coef, router_losses, router_scores, rows_per_step,
+     // total_steps.
      "chat_template", "router_aux_loss_coef", "moe_router_load_balancing_type", "moe_aux_loss_coeff",
-     "moe_z_loss_coeff", "per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size", "max_steps",
+     "moe_z_loss_coeff", "moe_router_score_function", "moe_router_pre_softmax", "moe_router_topk_scaling_factor",
+     "moe_router_topk", "per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size", "max_steps",
      "num_train_epochs",
      // When a run ends before its last step.
      "skip_nonfinite_steps", "stop_on_divergence", "early_stopping_patience", "early_stopping_threshold",
@@ -30,14 +32,14 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
      "save_total_limit", "load_best_model_at_end", "metric_for_best_model", "save_every_minutes", "save_only_model",
      "checkpoint_host_memory", "time_limit", "max_shard_size", "logging_steps", "report_to",
      // The machine, the layout, and how exactly it computes.
-     "device", "deterministic", "precision", "fp8_scaling", "fp8_power_of_two_scales", "master_weights",
-     "gradient_dtype", "optimizer_state_dtype", "recompute", "experts_implementation", "expert_model_parallel_size",
-     "zero_stage", "collective_timeout"});
+     "device", "deterministic", "precision", "moe_router_dtype", "fp8_scaling", "fp8_power_of_two_scales",
+     "master_weights", "gradient_dtype", "optimizer_state_dtype", "recompute", "experts_implementation",
+     "expert_model_parallel_size", "zero_stage", "collective_timeout"});
 
 // The place in the data is counted in steps; weights that were not trained have no moments to go on with.
 constexpr std::array<std::string_view, 2> kNeverAllowed = {"rows_per_step", "freeze"};
-constexpr std::array<std::string_view, 5> kBesideKeys = {"data", "router_aux_loss_coef", "router_losses", "total_steps",
-                                                         "windows"};
+constexpr std::array<std::string_view, 6> kBesideKeys = {"data",          "router_aux_loss_coef", "router_losses",
+                                                         "router_scores", "total_steps",          "windows"};
 
 bool is_never_allowed(std::string_view name) {
   return std::ranges::find(kNeverAllowed, name) != kNeverAllowed.end();

@@ -25,9 +25,32 @@ void warn_of_carried_over(const Config& config, double coefficient, const Mixtra
       config.where("moe_aux_loss_coeff"), coefficient, times, coefficient / times);
 }
 
+// "sigmoid, times 2.5; 2 of 8 experts a token"
+std::string describe_scores(const MixtralConfig& shape) {
+  return fmt::format("{}; {} of {} experts a token", describe(shape.router_scores), shape.num_experts_per_tok,
+                     shape.num_local_experts);
+}
+
+void announce_scores(const Config& config, const MixtralConfig& shape) {
+  const bool is_transformers =
+      is_of_transformers(shape.router_scores, shape.num_experts_per_tok, shape.num_local_experts);
+  if (config.router.sets_scores() || !is_transformers) log_info("router scores: {}", describe_scores(shape));
+  if (!is_transformers)
+    log_warning(
+        "transformers' Mixtral has no such scores: of the model that is saved it would compute something else, and "
+        "mixtune alone reads them in its config.json (docs/router.md)");
+}
+
 }  // namespace
 
-void announce_router_losses(const Config& config, const RouterLosses& losses, const MixtralConfig& shape) {
+Contract contract_of_router(const RouterLosses& losses, const MixtralConfig& shape) {
+  return {{"router_aux_loss_coef", fmt::format("{}", losses[RouterLossType::kHuggingface].value_or(0))},
+          {"router_losses", megatron_losses_str(losses)},
+          {"router_scores", describe_scores(shape)}};
+}
+
+void announce_router(const Config& config, const RouterLosses& losses, const MixtralConfig& shape) {
+  announce_scores(config, shape);
   for (int64_t i = 0; i < kRouterLossTypes; ++i) {
     const auto type = static_cast<RouterLossType>(i);
     if (!losses[type]) continue;

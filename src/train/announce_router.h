@@ -1,13 +1,18 @@
-// What a run says of its router's losses as it starts.
+// What a run says of its router as it starts.
 #pragma once
 
 #include "config/router_losses.h"
 #include "model/mixtral_config.h"
+#include "run/contract.h"
 
 namespace mixtune {
 
-// Logs each loss with its coefficient. Warns where a coefficient of Megatron-Core's is the one that the checkpoint has
-// for transformers' loss, which is another loss.
-void announce_router_losses(const Config& config, const RouterLosses& losses, const MixtralConfig& shape);
+// What the contract of a run has of it besides keys.
+Contract contract_of_router(const RouterLosses& losses, const MixtralConfig& shape);
+
+// Logs the scores where they are set, or are not Mixtral's, of which it warns; and each loss with its coefficient.
+// Warns where a coefficient of Megatron-Core's is the one that the checkpoint has for transformers' loss, which is
+// another loss.
+void announce_router(const Config& config, const RouterLosses& losses, const MixtralConfig& shape);
 
 }  // namespace mixtune

@@ -29,6 +29,11 @@ MixtralConfig shape(int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t e
   return config;
 }
 
+MixtralConfig scored(MixtralConfig config, const RouterScores& scores) {
+  config.router_scores = scores;
+  return config;
+}
+
 RouterLosses huggingface(double scale) {
   return {RouterLossType::kHuggingface, scale};
 }
@@ -209,7 +214,12 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"Z", shape(4, 2, 8, 4, 2, 0, false), {RouterLossType::kZ, 0.003}},
                     Case{"AuxLoss", shape(4, 2, 8, 4, 2, 0, false), {RouterLossType::kSwitch, 0.05}},
                     Case{"Sequence", shape(4, 2, 8, 5, 2, 0, false), {RouterLossType::kSequence, 0.05}},
-                    Case{"Top1AllAtOnce", shape(4, 2, 8, 4, 1, 0, false), all_losses()}),
+                    Case{"Top1AllAtOnce", shape(4, 2, 8, 4, 1, 0, false), all_losses()},
+                    Case{"Sigmoid", scored(shape(4, 2, 8, 5, 2, 0, false), {Scoring::kSigmoid, 2.5}), all_losses()},
+                    Case{"Top1Sigmoid", scored(shape(4, 2, 8, 4, 1, 0, false), {Scoring::kSigmoid, 1}), huggingface(0)},
+                    Case{"PreSoftmax", scored(shape(4, 2, 8, 5, 2, 0, false), {Scoring::kPreSoftmax, 1}), all_losses()},
+                    Case{"Top1PreSoftmax", scored(shape(4, 2, 8, 4, 1, 0, false), {Scoring::kPreSoftmax, 0.5}),
+                         huggingface(0)}),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

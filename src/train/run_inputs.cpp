@@ -1,11 +1,13 @@
 #include "train/run_inputs.h"
 
+#include <fmt/format.h>
 #include <omp.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <system_error>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "checkpoint/load.h"
 #include "checkpoint/run_folder.h"
@@ -50,6 +52,7 @@ ModelFolder open_model(const Config& config, const Ranks& ranks) {
 void adapt(ModelFolder& folder, const MixtralConfig& shape, const Config& config, const RunData& data) {
   const ModelSettings& model = config.model;
   if (shape.added_tokens > 0) folder.set_vocab_size(shape.vocab_size);
+  if (config.router.sets_scores()) folder.set_router(shape.router_scores, shape.num_experts_per_tok);
   if (model.resize_vocabulary && !model.tokenizer_name_or_path.empty())
     folder.set_tokenizer(tokenizer_path(model, false));
   if (const auto& chosen = data.chat_template; chosen && !(chosen->is_folders && model.tokenizer_name_or_path.empty()))
@@ -88,9 +91,24 @@ RunData checked_data(const Config& config, const ModelFolder& folder, Instance& 
   return data;
 }
 
+namespace {
+
+void set_router(const Config& config, MixtralConfig& shape) {
+  const int64_t k = config.router.moe_router_topk.value_or(shape.num_experts_per_tok);
+  if (k > shape.num_local_experts)
+    throw UserError(config.where("moe_router_topk"),
+                    fmt::format("is {}, and the model has {} experts", k, shape.num_local_experts),
+                    fmt::format("set it to {} or less", shape.num_local_experts));
+  shape.num_experts_per_tok = k;
+  shape.router_scores = router_scores(config.router, shape.router_scores);
+}
+
+}  // namespace
+
 MixtralConfig model_shape(const Config& config, const ModelFolder& folder) {
   const std::string where = config.model.model_name_or_path + "/config.json";
-  const MixtralConfig stored = parse_mixtral_config(folder.config_json(), where);
+  MixtralConfig stored = parse_mixtral_config(folder.config_json(), where);
+  set_router(config, stored);
   check_head_rate(config, stored.tie_word_embeddings);
   make_layout(stored, {0, stored.num_local_experts}, freeze_of(config));  // throws where that names nothing
   return resize_vocabulary(config.model, stored);

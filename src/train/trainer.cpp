@@ -34,13 +34,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double pooled_coefficient(const RouterLosses& losses) {
-  return losses[RouterLossType::kHuggingface].value_or(0);
-}
-
 std::string resolved_config(Config config, const RouterLosses& losses, const RunData& data) {
   config = as_begun(config);
-  config.router.router_aux_loss_coef = pooled_coefficient(losses);
+  config.router.router_aux_loss_coef = losses[RouterLossType::kHuggingface].value_or(0);
   if (data.chat_template) config.data.chat_template = data.chat_template->chat_template.name;
   return print_config(config);
 }
@@ -94,8 +90,7 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
   ranks.compare({{"data", data_.digest()}, {"vocabulary", std::to_string(instance_.model().config().vocab_size)}});
   contract_ = contract_of(config);
   contract_["data"] = data_.training_digest();
-  contract_["router_aux_loss_coef"] = fmt::format("{}", pooled_coefficient(router_losses_));
-  contract_["router_losses"] = megatron_losses_str(router_losses_);
+  contract_.merge(contract_of_router(router_losses_, instance_.model().config()));
   contract_["rows_per_step"] = std::to_string(rows_per_step(config, instance_.share().ranks));
   contract_["total_steps"] = std::to_string(total_steps_);
   if (!data_.train)  // which windows are drawn depends on how the length of the run is said
@@ -198,7 +193,7 @@ void Trainer::announce() {
   if (options_.device.type == DeviceType::kCuda)
     log_info("attention: {}",
              attention_backend(instance_.ctx(), instance_.model().attention_shape({}), options_.types.weights));
-  announce_router_losses(config_, router_losses_, instance_.model().config());
+  announce_router(config_, router_losses_, instance_.model().config());
   log_info("{}", saver_->str());
 }
 

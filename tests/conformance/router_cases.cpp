@@ -18,13 +18,17 @@ int64_t some_expert(int64_t pair, int64_t k, int64_t experts, int64_t live) {
   return t < live ? (t * t + slot) % experts : -1;
 }
 
+constexpr RouterScores kScaled = {Scoring::kSoftmax, 2.5}, kPreSoftmax = {Scoring::kPreSoftmax, 0.5},
+                       kSigmoid = {Scoring::kSigmoid, 2.5};
+
 struct Routed {
   int64_t tokens, live, experts, k;
   bool forced = false, ties = false;
+  RouterScores scores = {};
 };
 
-// The same fp32 logits on both sides, so the same choice. A weight is a quotient of exponentials, each within 2
-// epsilons (CUDA's expf); sums of probabilities have the errors of their terms.
+// The same fp32 logits on both sides, so the same choice. A weight is a quotient of exponentials or sigmoids, each
+// within 2 or 4 epsilons (CUDA's expf); sums of probabilities have the errors of their terms.
 void forward_case(Conformance& c, const Routed& shape) {
   const Operand logits = shape.ties ? c.random("logits", {shape.tokens, shape.experts}, DType::kF32, 0, 0.75)
                                     : c.random("logits", {shape.tokens, shape.experts}, DType::kF32, 3);
@@ -40,7 +44,8 @@ void forward_case(Conformance& c, const Routed& shape) {
                          .experts = experts[side],
                          .weights = weights[side],
                          .stats = stats[side],
-                         .forced = shape.forced});
+                         .forced = shape.forced,
+                         .scores = shape.scores});
   });
   c.expect_equal(experts);
   c.expect_close(weights, 8);
@@ -63,7 +68,8 @@ void backward_case(Conformance& c, const Routed& shape, bool aux) {
                           .dweights = dweights[side],
                           .prob_grad = aux ? prob_grad[side] : Tensor{},
                           .live = shape.live,
-                          .dlogits = dlogits[side]});
+                          .dlogits = dlogits[side],
+                          .scores = shape.scores});
   });
   c.expect_close(dlogits, 8 + walk(shape.experts));
 }
@@ -135,7 +141,8 @@ void sequence_loss_case(Conformance& c, const Routed& shape) {
                                .live = shape.live,
                                .scale = 0.1,
                                .dlogits = dlogits[side],
-                               .loss = loss[side]});
+                               .loss = loss[side],
+                               .scoring = shape.scores.scoring});
   });
   c.expect_close(dlogits, 8 + walk(shape.experts));
   c.expect_close(loss, 8);
@@ -160,6 +167,14 @@ ConformanceCases router_cases() {
   forward("T40_E1_k1", {40, 39, 1, 1});
   forward("T90_E40_k3_ties", {90, 90, 40, 3, false, true});
   forward("T500_E8_k2_forced", {500, 470, 8, 2, true});
+  forward("T3000_E8_k2_sigmoid", {3000, 2900, 8, 2, false, false, kSigmoid});
+  forward("T130_E4_k1_sigmoid", {130, 130, 4, 1, false, false, kSigmoid});
+  forward("T60_E700_k32_sigmoid", {60, 59, 700, 32, false, false, kSigmoid});
+  forward("T3000_E8_k2_pre_softmax", {3000, 2900, 8, 2, false, false, kPreSoftmax});
+  forward("T130_E4_k1_pre_softmax", {130, 130, 4, 1, false, false, kPreSoftmax});
+  forward("T300_E256_k8_pre_softmax", {300, 299, 256, 8, false, false, kPreSoftmax});
+  forward("T500_E8_k2_pre_softmax_forced", {500, 470, 8, 2, true, false, kPreSoftmax});
+  forward("T500_E8_k2_scaled", {500, 470, 8, 2, false, false, kScaled});
 
   const auto backward = [&](const char* shape, const Routed& args, bool aux) {
     cases.push_back({"router_backward", shape, [=](Conformance& c) { backward_case(c, args, aux); }, true, false});
@@ -171,6 +186,13 @@ ConformanceCases router_cases() {
   backward("T50_E100_k8_aux", {50, 50, 100, 8}, true);
   backward("T50_E700_k4_aux", {50, 50, 700, 4}, true);
   backward("T30_none_live_aux", {30, 0, 8, 2}, true);
+  backward("T3000_E8_k2_sigmoid", {3000, 2900, 8, 2, false, false, kSigmoid}, false);
+  backward("T50_E100_k8_sigmoid_aux", {50, 50, 100, 8, false, false, kSigmoid}, true);
+  backward("T50_E5_k1_sigmoid_aux", {50, 41, 5, 1, false, false, kSigmoid}, true);
+  backward("T3000_E8_k2_pre_softmax", {3000, 2900, 8, 2, false, false, kPreSoftmax}, false);
+  backward("T50_E700_k4_pre_softmax_aux", {50, 50, 700, 4, false, false, kPreSoftmax}, true);
+  backward("T50_E5_k1_pre_softmax", {50, 41, 5, 1, false, false, kPreSoftmax}, false);
+  backward("T50_E8_k2_scaled_aux", {50, 41, 8, 2, false, false, kScaled}, true);
 
   const auto loss = [&](const char* shape, RouterLossType type, int64_t layers, int64_t experts, bool accumulate) {
     cases.push_back(
@@ -202,6 +224,11 @@ ConformanceCases router_cases() {
   health("T130_E33", {130, 129, 33, 8});
   health("T60_E700", {60, 59, 700, 32});
   health("T40_E1", {40, 39, 1, 1});
+  const auto of_sigmoids = [&](const char* shape, const Routed& args) {
+    cases.push_back({"router_sequence_loss", shape, [=](Conformance& c) { sequence_loss_case(c, args); }, true, false});
+  };
+  of_sigmoids("T3000_E8_k2_sigmoid", {3000, 2900, 8, 2, false, false, kSigmoid});
+  of_sigmoids("T60_E700_k32_sigmoid", {60, 59, 700, 32, false, false, kSigmoid});
   return cases;
 }
 

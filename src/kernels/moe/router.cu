@@ -1,4 +1,4 @@
-// Softmax over all experts, top-k and renormalisation: a warp for each token, its lanes side by side along the experts.
+// Top-k of the logits and the weights of their scores: a warp for each token, its lanes side by side along the experts.
 #include <climits>
 
 #include "kernels/moe/cuda_ops.h"
@@ -55,6 +55,12 @@ __device__ float renormalise(float logit, int k) {
   return weight / warp_sum(weight);
 }
 
+// A sigmoid by itself, or the k of lanes < k divided by their sum.
+__device__ float sigmoid_weight(float logit, int k) {
+  const float weight = threadIdx.x % kWarp < k ? sigmoid(logit) : 0;
+  return k > 1 ? weight / (warp_sum(weight) + static_cast<float>(kSigmoidSumEpsilon)) : weight;
+}
+
 // to[lane] = the sum of the lane's values over the block's warps, in their order, for lanes < count.
 __device__ void sum_over_warps(double mine, double* to, int count) {
   __shared__ double all[kRouterWarps][kWarp];
@@ -71,10 +77,11 @@ __device__ void sum_over_warps(double mine, double* to, int count) {
 }
 
 // partial[block] = the block's part of stats [2, E].
-template <int PerLane>
+template <int PerLane, Scoring scoring>
 __global__ void __launch_bounds__(kRouterThreads)
     forward_kernel(const float* __restrict__ logits, int32_t* __restrict__ chosen, float* __restrict__ weights,
-                   double* __restrict__ partial, int64_t rows, int64_t live, int experts, int k, bool forced) {
+                   double* __restrict__ partial, int64_t rows, int64_t live, int experts, int k, bool forced,
+                   float scaling) {
   const int lane = threadIdx.x % kWarp;
   double probabilities[PerLane] = {};
   int counts[PerLane] = {};
@@ -85,16 +92,23 @@ __global__ void __launch_bounds__(kRouterThreads)
     if (t < live) {
       const Row<PerLane> row(logits + t * experts, experts);
       if (!forced) expert = top_k(row, experts, k);
-      weight = renormalise(lane < k ? logits[t * experts + expert] : 0, k);
+      const float logit = lane < k && scoring != Scoring::kPreSoftmax ? logits[t * experts + expert] : 0;
+      if constexpr (scoring == Scoring::kSoftmax) weight = renormalise(logit, k);
+      if constexpr (scoring == Scoring::kSigmoid) weight = sigmoid_weight(logit, k);
       float p[PerLane];
-      row.softmax(p);
+      row.template probabilities<scoring>(p);
 #pragma unroll
       for (int i = 0; i < PerLane; ++i) probabilities[i] += p[i];
       for (int slot = 0; slot < k; ++slot) {
         const int e = __shfl_sync(~0u, expert, slot);
 #pragma unroll
         for (int i = 0; i < PerLane; ++i) counts[i] += e == row.expert(i);
+        if constexpr (scoring == Scoring::kPreSoftmax) {
+          const float owned = row.at(p, e);
+          if (lane == slot) weight = owned;
+        }
       }
+      weight *= scaling;
     }
     if (lane < k && !forced) chosen[t * k + lane] = expert;
     if (lane < k) weights[t * k + lane] = weight;
@@ -117,33 +131,43 @@ __global__ void __launch_bounds__(kRouterThreads)
   if (threadIdx.x == 0) stats[blockIdx.x] = sum;
 }
 
-template <int PerLane>
+template <int PerLane, Scoring scoring>
 __global__ void __launch_bounds__(kRouterThreads)
     backward_kernel(const float* __restrict__ logits, const int32_t* __restrict__ chosen,
                     const float* __restrict__ weights, const float* __restrict__ dweights,
                     const double* __restrict__ prob_grad, float* __restrict__ dlogits, int64_t rows, int64_t live,
-                    int experts, int k) {
+                    int experts, int k, float scaling) {
   const int lane = threadIdx.x % kWarp;
   const int64_t t = int64_t{blockIdx.x} * kRouterWarps + threadIdx.x / kWarp;
   if (t >= rows) return;
+  constexpr bool kAreWeights = scoring == Scoring::kPreSoftmax;  // the probabilities
   float d[PerLane] = {};
-  if (t < live && prob_grad != nullptr) {
+  if (t < live && (kAreWeights || prob_grad != nullptr)) {
     const Row<PerLane> row(logits + t * experts, experts);
     float p[PerLane], g[PerLane], mean = 0;
-    row.softmax(p);
+    row.template probabilities<scoring>(p);
 #pragma unroll
-    for (int i = 0; i < PerLane; ++i) {
-      g[i] = row.expert(i) < experts ? static_cast<float>(prob_grad[row.expert(i)]) : 0;
-      mean += p[i] * g[i];
+    for (int i = 0; i < PerLane; ++i)
+      g[i] = prob_grad != nullptr && row.expert(i) < experts ? static_cast<float>(prob_grad[row.expert(i)]) : 0;
+    for (int slot = 0; kAreWeights && slot < k; ++slot) {
+      const int e = chosen[t * k + slot];
+      const float added = scaling * dweights[t * k + slot];
+#pragma unroll
+      for (int i = 0; i < PerLane; ++i)
+        if (e == row.expert(i)) g[i] += added;
     }
+#pragma unroll
+    for (int i = 0; i < PerLane; ++i) mean += p[i] * g[i];
     mean = warp_sum(mean);
 #pragma unroll
-    for (int i = 0; i < PerLane; ++i) d[i] = p[i] * (g[i] - mean);
+    for (int i = 0; i < PerLane; ++i) d[i] = p[i] * (g[i] - mean) * slope<scoring>(row.logits[i]);
   }
-  if (t < live) {
+  if (t < live && !kAreWeights) {
     const int expert = lane < k ? chosen[t * k + lane] : -1;
     const float w = lane < k ? weights[t * k + lane] : 0, dw = lane < k ? dweights[t * k + lane] : 0;
-    const float through = w * (dw - warp_sum(w * dw));
+    const float mean = scoring == Scoring::kSoftmax || k > 1 ? warp_sum(w * dw) / scaling : 0;
+    float through = w * (dw - mean);
+    if (scoring == Scoring::kSigmoid && lane < k) through *= slope<scoring>(logits[t * experts + expert]);
     for (int slot = 0; slot < k; ++slot) {
       const int e = __shfl_sync(~0u, expert, slot);
       const float added = __shfl_sync(~0u, through, slot);
@@ -157,6 +181,13 @@ __global__ void __launch_bounds__(kRouterThreads)
     if (lane + i * kWarp < experts) dlogits[t * experts + lane + i * kWarp] = d[i];
 }
 
+// op(logits of a lane, the scoring), as constants.
+template <class Op>
+void on_kernel(const RouterScores& scores, int64_t experts, int64_t k, Op&& op) {
+  on_experts(experts, k,
+             [&](auto per_lane) { on_scoring(scores.scoring, [&](auto scoring) { op(per_lane, scoring); }); });
+}
+
 // Blocks of a forward pass, at most: each adds a row of partial statistics.
 constexpr int64_t kForwardBlocks = 1024;
 
@@ -168,10 +199,11 @@ void router_forward(Ctx& ctx, const RouterForward& args) {
   const Stack::Frame frame(ctx.stack);
   const Tensor partial = ctx.stack.push("router stats, partial", {blocks, 2, experts}, DType::kF64);
   if (blocks > 0)
-    on_experts(experts, k, [&](auto per_lane) {
-      forward_kernel<per_lane><<<blocks, kRouterThreads, 0, ctx.gpu->stream()>>>(
+    on_kernel(args.scores, experts, k, [&](auto per_lane, auto scoring) {
+      forward_kernel<per_lane, scoring><<<blocks, kRouterThreads, 0, ctx.gpu->stream()>>>(
           args.logits.as<float>(), args.experts.as<int32_t>(), args.weights.as<float>(), partial.as<double>(), rows,
-          args.live, static_cast<int>(experts), static_cast<int>(k), args.forced);
+          args.live, static_cast<int>(experts), static_cast<int>(k), args.forced,
+          static_cast<float>(args.scores.scaling));
       check_cuda(cudaGetLastError(), "router forward_kernel");
     });
   stats_kernel<<<static_cast<unsigned>(2 * experts), kRouterThreads, 0, ctx.gpu->stream()>>>(
@@ -182,12 +214,12 @@ void router_forward(Ctx& ctx, const RouterForward& args) {
 void router_backward(Ctx& ctx, const RouterBackward& args) {
   const int64_t rows = args.logits.rows(), experts = args.logits.shape[1], k = args.experts.shape[1];
   if (rows == 0) return;
-  on_experts(experts, k, [&](auto per_lane) {
+  on_kernel(args.scores, experts, k, [&](auto per_lane, auto scoring) {
     const auto blocks = static_cast<unsigned>(ceil_div(rows, kRouterWarps));
-    backward_kernel<per_lane><<<blocks, kRouterThreads, 0, ctx.gpu->stream()>>>(
+    backward_kernel<per_lane, scoring><<<blocks, kRouterThreads, 0, ctx.gpu->stream()>>>(
         args.logits.as<float>(), args.experts.as<int32_t>(), args.weights.as<float>(), args.dweights.as<float>(),
         elements<double>(args.prob_grad), args.dlogits.as<float>(), rows, args.live, static_cast<int>(experts),
-        static_cast<int>(k));
+        static_cast<int>(k), static_cast<float>(args.scores.scaling));
     check_cuda(cudaGetLastError(), "router backward_kernel");
   });
 }

@@ -1,6 +1,7 @@
-// The router: softmax over all experts, top-k, renormalise (docs/design.md, section 4).
+// The router: top-k of the logits, and the weights that their scores make (docs/design.md, section 4).
 #pragma once
 
+#include "config/router_scores.h"
 #include "tensor/ctx.h"
 
 namespace mixtune {
@@ -20,25 +21,27 @@ struct RouterLogitsBackward {
 void router_logits_backward(Ctx& ctx, const RouterLogitsBackward& args);
 
 // Rows [0, live) of logits [T, E]: experts [T, k] int32 holds the k largest logits' indices, largest first, ties to the
-// lower index; weights [T, k] their probabilities, renormalised to sum 1 (= softmax over the k logits). Dead rows:
-// experts -1, weights 0. stats [2, E] fp64 = for each expert, its routed pairs; the sum of its probabilities over live
-// rows.
+// lower index; weights [T, k] what `scores` makes of those logits. Dead rows: experts -1, weights 0. stats [2, E] fp64
+// = for each expert, its routed pairs; the sum of its probabilities over live rows. Probabilities are the softmax over
+// all logits, or their sigmoids divided by the sum of those.
 struct RouterForward {
   Tensor logits;
   int64_t live;
   Tensor experts, weights, stats;
   bool forced = false;  // experts is given, k different ones for each live row, -1 for dead ones
+  RouterScores scores = {};
 };
 void router_forward(Ctx& ctx, const RouterForward& args);
 
-// dlogits [T, E] = the gradient through the top-k softmax from dweights [T, k], plus p_e (g_e - sum_j p_j g_j), where p
-// is the softmax over all experts and g = prob_grad [E] fp64, the gradient of an auxiliary loss with respect to every
-// live token's probabilities (empty: none). Dead rows: 0.
+// dlogits [T, E] = the gradient through the weights from dweights [T, k], plus that through the probabilities from
+// prob_grad [E] fp64, the gradient of an auxiliary loss with respect to every live token's probabilities (empty: none).
+// Dead rows: 0.
 struct RouterBackward {
   Tensor logits, experts, weights, dweights;
   Tensor prob_grad;
   int64_t live;
   Tensor dlogits;
+  RouterScores scores = {};
 };
 void router_backward(Ctx& ctx, const RouterBackward& args);
 

@@ -1,4 +1,4 @@
-// The router's losses against Megatron-Core's own functions (tests/fixtures/router.json, by
+// The router's weights and losses against Megatron-Core's own functions (tests/fixtures/router.json, by
 // scripts/make_router_fixtures.py), whose softmax is in fp32.
 #include <fstream>
 #include <string>
@@ -30,6 +30,11 @@ Buffer<S> buffer_of(const Json& numbers, Shape shape) {
   return buffer;
 }
 
+Scoring scoring_of(const Json& json) {
+  if (json.at("function") == "sigmoid") return Scoring::kSigmoid;
+  return json.value("pre_softmax", false) ? Scoring::kPreSoftmax : Scoring::kSoftmax;
+}
+
 // A layer's tokens, routed.
 struct MegatronCase {
   const Json& json;
@@ -39,9 +44,26 @@ struct MegatronCase {
   Buffer<double> logits = buffer_of<double>(json.at("logits"), {tokens, experts}), weights{{tokens, k}};
   Buffer<double> stats{{1, 2, experts}}, loss{{1}}, dlogits{{tokens, experts}};
   Buffer<int32_t> chosen{{tokens, k}};
+  RouterScores scores = {scoring_of(json), json.value("scaling", 1.0)};
 
   explicit MegatronCase(const Json& of) : json(of) {
-    router_forward(ctx, {logits, tokens, chosen, weights, stats.tensor().view({2, experts})});
+    router_forward(ctx, {.logits = logits,
+                         .live = tokens,
+                         .experts = chosen,
+                         .weights = weights,
+                         .stats = stats.tensor().view({2, experts}),
+                         .scores = scores});
+  }
+  // dlogits of dweights [T, k] and of the gradient of losses of counts.
+  void backward(const Tensor& dweights, const Tensor& prob_grad) {
+    router_backward(ctx, {.logits = logits,
+                          .experts = chosen,
+                          .weights = weights,
+                          .dweights = dweights,
+                          .prob_grad = prob_grad,
+                          .live = tokens,
+                          .dlogits = dlogits,
+                          .scores = scores});
   }
   void expect(const std::string& name, double scale) {
     EXPECT_NEAR(scale * loss[0], json.at("values").at(name).get<double>(), kFp32Softmax) << name;
@@ -50,6 +72,25 @@ struct MegatronCase {
       EXPECT_NEAR(dlogits[i], gradient.at(i).get<double>(), kFp32Softmax) << name;
   }
 };
+
+TEST(MegatronRouter, WeightsAndTheirGradient) {
+  for (const Json& json : megatron_fixture("scores")) {
+    SCOPED_TRACE(json.dump().substr(0, 60));
+    MegatronCase c(json);
+    const Buffer<double> all_dweights = buffer_of<double>(json.at("dweights"), {c.tokens, c.experts});
+    Buffer<double> all_weights({c.tokens, c.experts}), dweights({c.tokens, c.k});
+    for (int64_t pair = 0; pair < c.tokens * c.k; ++pair) {
+      const int64_t place = pair / c.k * c.experts + c.chosen[pair];
+      all_weights[place] = c.weights[pair];
+      dweights[pair] = all_dweights[place];
+    }
+    c.backward(dweights, {});
+    for (int64_t i = 0; i < all_weights.size(); ++i) {
+      EXPECT_NEAR(all_weights[i], json.at("weights").at(i).get<double>(), kFp32Softmax);
+      EXPECT_NEAR(c.dlogits[i], json.at("gradient").at(i).get<double>(), kFp32Softmax);
+    }
+  }
+}
 
 TEST(MegatronRouter, LossesOfCounts) {
   for (const Json& json : megatron_fixture("losses"))
@@ -66,13 +107,7 @@ TEST(MegatronRouter, LossesOfCounts) {
                           .counts = counts,
                           .counted_tokens = 2 * c.tokens});
       Buffer<double> dweights({c.tokens, c.k});
-      router_backward(c.ctx, {.logits = c.logits,
-                              .experts = c.chosen,
-                              .weights = c.weights,
-                              .dweights = dweights,
-                              .prob_grad = prob_grad.tensor().row(0),
-                              .live = c.tokens,
-                              .dlogits = c.dlogits});
+      c.backward(dweights, prob_grad.tensor().row(0));
       c.expect(type == RouterLossType::kSwitch ? "aux_loss" : "global_aux_loss", 1);
     }
 }
@@ -92,7 +127,8 @@ TEST(MegatronRouter, LossesOfTokensAndDocuments) {
                                         .live = sequence.tokens,
                                         .scale = of_a_document,
                                         .dlogits = sequence.dlogits,
-                                        .loss = sequence.loss});
+                                        .loss = sequence.loss,
+                                        .scoring = sequence.scores.scoring});
     sequence.expect("seq_aux_loss", of_a_document);
   }
 }

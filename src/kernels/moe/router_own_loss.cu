@@ -47,7 +47,7 @@ __device__ int document_of(const int32_t* doc_offsets, int documents, int64_t t)
   return low;
 }
 
-template <int PerLane>
+template <int PerLane, bool sigmoid>
 __global__ void __launch_bounds__(kRouterThreads)
     sequence_kernel(const float* __restrict__ logits, const int32_t* __restrict__ doc_offsets,
                     const double* __restrict__ prob_grad, float* __restrict__ dlogits, double* __restrict__ losses,
@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(kRouterThreads)
   const Row<PerLane> row(logits + t * experts, experts);
   float p[PerLane], g[PerLane], mean = 0;
   double loss = 0;
-  row.softmax(p);
+  constexpr Scoring kScoring = sigmoid ? Scoring::kSigmoid : Scoring::kSoftmax;
+  row.template probabilities<kScoring>(p);
 #pragma unroll
   for (int i = 0; i < PerLane; ++i) {
     const double own = row.expert(i) < experts ? from[row.expert(i)] : 0;
@@ -71,7 +72,8 @@ __global__ void __launch_bounds__(kRouterThreads)
   if (threadIdx.x % kWarp == 0) losses[t] = loss;
 #pragma unroll
   for (int i = 0; i < PerLane; ++i)
-    if (row.expert(i) < experts) dlogits[t * experts + row.expert(i)] += p[i] * (g[i] - mean);
+    if (row.expert(i) < experts)
+      dlogits[t * experts + row.expert(i)] += p[i] * (g[i] - mean) * slope<kScoring>(row.logits[i]);
 }
 
 }  // namespace
@@ -96,7 +98,9 @@ void router_sequence_loss(Ctx& ctx, const RouterSequenceLoss& args, const Router
         static_cast<int>(k));
     check_cuda(cudaGetLastError(), "router count_kernel");
     const auto blocks = static_cast<unsigned>(ceil_div(args.live, kRouterWarps));
-    sequence_kernel<per_lane><<<blocks, kRouterThreads, 0, ctx.gpu->stream()>>>(
+    const auto kernel =
+        args.scoring == Scoring::kSigmoid ? sequence_kernel<per_lane, true> : sequence_kernel<per_lane, false>;
+    kernel<<<blocks, kRouterThreads, 0, ctx.gpu->stream()>>>(
         args.logits.as<float>(), offsets, scratch.prob_grad.as<double>(), args.dlogits.as<float>(),
         scratch.losses.as<double>(), args.live, static_cast<int>(documents), static_cast<int>(experts), args.scale);
     check_cuda(cudaGetLastError(), "router sequence_kernel");

@@ -3,6 +3,7 @@
 // [0, live) count. loss [1] fp64 += the sum, unscaled. dlogits [T, E] += scale * its gradient.
 #pragma once
 
+#include "config/router_scores.h"
 #include "tensor/ctx.h"
 
 namespace mixtune {
@@ -24,6 +25,7 @@ struct RouterSequenceLoss {
   int64_t live;
   double scale;
   Tensor dlogits, loss;
+  Scoring scoring = Scoring::kSoftmax;  // of the probabilities (router.h)
 };
 void router_sequence_loss(Ctx& ctx, const RouterSequenceLoss& args);
 

@@ -6,14 +6,6 @@
 
 namespace mixtune::cpu {
 
-// dlogits += the gradient through p = softmax(logits) from scale * g.
-template <class S>
-void add_through_softmax(const S* p, const double* g, int64_t experts, double scale, S* dlogits) {
-  S mean = 0;
-  for (int64_t e = 0; e < experts; ++e) mean += p[e] * static_cast<S>(scale * g[e]);
-  for (int64_t e = 0; e < experts; ++e) dlogits[e] += p[e] * (static_cast<S>(scale * g[e]) - mean);
-}
-
 template <class S>
 void router_z_loss(const RouterZLoss& args, const Tensor& squares) {
   const int64_t experts = args.logits.shape[1];
@@ -47,11 +39,15 @@ void router_sequence_loss(Ctx& ctx, const RouterSequenceLoss& args, const Router
       g[e] *= static_cast<double>(experts) / (static_cast<double>(k) * tokens * tokens);
     for (int64_t t = begin; t < end; ++t) {
       S* p = probabilities.as<S>() + t * experts;
-      softmax(args.logits.as<S>() + t * experts, experts, p);
+      const S* logits = args.logits.as<S>() + t * experts;
+      cpu::probabilities(args.scoring, logits, experts, p);
       double loss = 0;
       for (int64_t e = 0; e < experts; ++e) loss += g[e] * static_cast<double>(p[e]);
       scratch.losses.as<double>()[t] = loss;
-      add_through_softmax(p, g, experts, args.scale, args.dlogits.as<S>() + t * experts);
+      const auto gradient = [&](int64_t e) {
+        return static_cast<S>(args.scale * g[e]);
+      };
+      add_through_probabilities(args.scoring, logits, p, experts, gradient, args.dlogits.as<S>() + t * experts);
     }
   }
 }

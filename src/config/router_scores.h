@@ -1,0 +1,40 @@
+// The scores of the router (docs/router.md): what weights a token's experts get.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace mixtune {
+
+struct RouterSettings;
+
+// What a weight is before `scaling`. Whichever it is, the experts of the largest logits are chosen.
+enum class Scoring : uint8_t {
+  kSoftmax,     // the softmax over the k chosen logits
+  kPreSoftmax,  // the chosen experts' part of the softmax over all logits, as it is
+  kSigmoid      // the sigmoid of the logit, divided by the sum of the k where k > 1
+};
+
+struct RouterScores {
+  Scoring scoring = Scoring::kSoftmax;
+  double scaling = 1;  // of every weight
+
+  bool operator==(const RouterScores&) const = default;
+};
+
+// What the settings say; where they say nothing, `own`, the checkpoint's.
+RouterScores router_scores(const RouterSettings& settings, const RouterScores& own);
+
+// "sigmoid, times 2.5".
+std::string describe(const RouterScores& scores);
+
+// Whether transformers' Mixtral weighs k of E experts so.
+bool is_of_transformers(const RouterScores& scores, int64_t k, int64_t experts);
+
+// Bounds of `scaling`.
+inline constexpr double kLeastScoreScaling = 1e-6, kMostScoreScaling = 1e6;
+
+// Added to sums of sigmoids that something is divided by, as Megatron-Core does.
+inline constexpr double kSigmoidSumEpsilon = 1e-20;
+
+}  // namespace mixtune

@@ -1,0 +1,60 @@
+#include "config/router_scores.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "config/load.h"
+#include "config/testing.h"
+
+namespace mixtune {
+namespace {
+
+using testing::HasSubstr;
+
+RouterScores scores_of(const std::string& text, const RouterScores& own = {}) {
+  return router_scores(parse_config(text, "run.yaml").router, own);
+}
+
+TEST(RouterScores, TheCheckpointsOwnUnlessOthersAreNamed) {
+  const RouterScores sigmoid = {Scoring::kSigmoid, 2.5};
+  EXPECT_EQ(scores_of("seed: 1\n"), RouterScores());
+  EXPECT_EQ(scores_of("seed: 1\n", sigmoid), sigmoid);
+  EXPECT_EQ(scores_of("moe_router_pre_softmax: null\nmoe_router_topk_scaling_factor: ~\n", sigmoid), sigmoid);
+  EXPECT_EQ(scores_of("moe_router_topk_scaling_factor: 1\n", sigmoid), (RouterScores{Scoring::kSigmoid, 1}));
+  EXPECT_EQ(scores_of("moe_router_score_function: softmax\n", sigmoid), (RouterScores{Scoring::kSoftmax, 2.5}));
+  EXPECT_EQ(scores_of("moe_router_pre_softmax: true\n"), (RouterScores{Scoring::kPreSoftmax, 1}));
+  EXPECT_EQ(scores_of("moe_router_pre_softmax: false\n", {Scoring::kPreSoftmax, 1}), RouterScores());
+}
+
+// A sigmoid is of one expert by itself, so that there is nothing to do before the choice: as in Megatron-Core.
+TEST(RouterScores, PreSoftmaxIsNothingToASigmoid) {
+  EXPECT_EQ(scores_of("moe_router_score_function: sigmoid\nmoe_router_pre_softmax: true\n"),
+            (RouterScores{Scoring::kSigmoid, 1}));
+}
+
+TEST(RouterScores, WhatTransformersComputes) {
+  EXPECT_TRUE(is_of_transformers({}, 2, 8));
+  EXPECT_TRUE(is_of_transformers({Scoring::kPreSoftmax, 1}, 4, 4));  // of which the sum is 1
+  EXPECT_FALSE(is_of_transformers({Scoring::kPreSoftmax, 1}, 1, 4));
+  EXPECT_FALSE(is_of_transformers({Scoring::kSoftmax, 2}, 2, 8));
+  EXPECT_FALSE(is_of_transformers({Scoring::kSigmoid, 1}, 2, 8));
+  EXPECT_EQ(describe({Scoring::kSigmoid, 2.5}), "sigmoid, times 2.5");
+  EXPECT_EQ(describe({Scoring::kPreSoftmax, 1}), "softmax over all experts");
+}
+
+TEST(RouterScores, WhatIsWrongIsRefused) {
+  EXPECT_THAT(error_of("moe_router_score_function: sigmoidal\n"),
+              HasSubstr("run.yaml:1: moe_router_score_function: unknown value 'sigmoidal'; did you mean 'sigmoid'?"));
+  EXPECT_THAT(error_of("moe_router_score_function: tanh\n"), HasSubstr("use one of: softmax, sigmoid"));
+  EXPECT_THAT(error_of("moe_router_topk: 0\n"), HasSubstr("0 is out of range"));
+  EXPECT_THAT(error_of("moe_router_topk: 1.5\n"), HasSubstr("1.5 is not a whole number"));
+  for (const char* factor : {"0", "-1", "nan", "1e7"})
+    EXPECT_THAT(error_of(std::string("moe_router_topk_scaling_factor: ") + factor + "\n"), HasSubstr("out of range"));
+  EXPECT_THAT(error_of("moe_router_dtype: fp64\n"), HasSubstr("unknown value 'fp64'; not supported: logits are sums"));
+  EXPECT_THAT(error_of("moe_router_dtype: bf16\n"), HasSubstr("fp32"));
+  EXPECT_THAT(error_of("moe_router_pre_softmax: 2\n"), HasSubstr("neither true nor false"));
+}
+
+}  // namespace
+}  // namespace mixtune
