@@ -42,6 +42,10 @@ inline std::vector<std::string_view> names<RouterAuxLossType>() {
   return {"huggingface"};
 }
 template <>
+inline std::vector<std::string_view> names<TokenDropPolicy>() {
+  return {"probs", "position"};
+}
+template <>
 inline std::vector<std::string_view> names<DeviceChoice>() {
   return {"auto", "cpu", "cuda"};
 }

@@ -42,6 +42,7 @@ enum class RouterAuxLossType { kHuggingface };
 // The first two are sums over a rank's own tokens; the others are made of what all ranks have (kernels/moe).
 enum class RouterLossType : uint8_t { kZ, kSequence, kHuggingface, kSwitch, kGlobal };
 inline constexpr int64_t kRouterLossTypes = 5, kOwnRouterLossTypes = 2;
+enum class TokenDropPolicy { kProbs, kPosition };
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 enum class Precision { kFp32, kBf16, kFp8, kMxfp8 };
 enum class Fp8Scaling { kBlock, kTensor };
@@ -69,6 +70,9 @@ struct RouterSettings {
   std::vector<std::string> moe_router_load_balancing_type;  // empty: aux_loss
   std::vector<std::string> moe_aux_loss_coeff;              // one for each of these
   double moe_z_loss_coeff = 0;
+  std::optional<double> moe_expert_capacity_factor;  // none: no token is dropped
+  TokenDropPolicy moe_token_drop_policy = TokenDropPolicy::kProbs;
+  bool moe_pad_expert_input_to_capacity = false;
 };
 
 // What validation_file has: files or patterns of one set, or of several sets by name, each evaluated by itself.

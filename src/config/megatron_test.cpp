@@ -135,7 +135,8 @@ TEST(MegatronFlags, EachIsTakenAsItsHintSays) {
 TEST(MegatronRecipe, Layout) {
   const MegatronRun run = run_of_fixture("layout.yaml");
   EXPECT_THAT(settings(run),
-              UnorderedElementsAre(Pair("expert_model_parallel_size", "8"), Pair("moe_aux_loss_coeff", "0.02")));
+              UnorderedElementsAre(Pair("expert_model_parallel_size", "8"), Pair("moe_token_drop_policy", "probs"),
+                                   Pair("moe_aux_loss_coeff", "0.02")));
   ASSERT_EQ(run.shape.size(), 2u);
   EXPECT_EQ(run.shape[0].key, "num_local_experts");
   EXPECT_EQ(run.shape[1].key, "num_experts_per_tok");
@@ -144,7 +145,7 @@ TEST(MegatronRecipe, Layout) {
   EXPECT_EQ(run.lines[0], "model_parallel_size: 1 -> nothing: it is so here");
   EXPECT_EQ(run.lines[2], "expert_model_parallel_size: 8 -> expert_model_parallel_size: 8");
   EXPECT_EQ(run.lines[3], "num_experts: 8 -> held against config.json: num_local_experts");
-  EXPECT_THAT(run.lines[5], HasSubstr("no token is ever dropped"));
+  EXPECT_THAT(run.lines[5], HasSubstr("-> moe_token_drop_policy: probs"));
   EXPECT_THAT(run.lines[6], HasSubstr("-> moe_aux_loss_coeff: 0.02"));
   EXPECT_THAT(run.lines[9], HasSubstr("weight_decay (0.01, here 0)"));
 }
@@ -167,11 +168,22 @@ TEST(MegatronRecipe, VariablesOfTheNetworkAreForTheEnvironment) {
     EXPECT_THAT(error, HasSubstr(part));
 }
 
-TEST(MegatronRecipe, CapacityIsRefusedByName) {
+TEST(MegatronRecipe, AnotherNameOfTheCapacityIsRefused) {
   const std::string error = message_of([] { run_of_fixture("router.yaml"); });
-  EXPECT_THAT(error,
-              HasSubstr("router.yaml:5: moe_capacity_factor: not supported yet: it is moe_expert_capacity_factor "
-                        "there; no token is ever dropped here; leave it out"));
+  EXPECT_THAT(error, HasSubstr("router.yaml:5: moe_capacity_factor: moe_capacity_factor is not taken from here; use "
+                               "'moe_expert_capacity_factor'"));
+}
+
+TEST(MegatronRun, CapacityOfExperts) {
+  const auto taken = run_of(
+      "--moe-expert-capacity-factor 1.25 --moe-token-drop-policy position "
+      "--moe-pad-expert-input-to-capacity");
+  EXPECT_THAT(settings(taken), UnorderedElementsAre(Pair("moe_expert_capacity_factor", "1.25"),
+                                                    Pair("moe_token_drop_policy", "position"),
+                                                    Pair("moe_pad_expert_input_to_capacity", "true")));
+  const auto none = run_of("--moe-expert-capacity-factor -1");
+  EXPECT_THAT(settings(none), testing::IsEmpty());
+  EXPECT_EQ(none.lines[0], "--moe-expert-capacity-factor -1 -> nothing: no token is dropped");
 }
 
 TEST(MegatronRecipe, VersionsSayNothing) {
@@ -257,7 +269,7 @@ TEST(MegatronRun, WhatIsLackingIsRefusedWithWhyAndWhat) {
            {"--hidden-dropout 0.1", "there is no dropout; set it to 0"},
            {"--normalization LayerNorm", "set it to RMSNorm"},
            {"--moe-router-pre-softmax", "the softmax is over the chosen experts"},
-           {"--moe-pad-expert-input-to-capacity", "no token is ever dropped"},
+           {"--moe-expert-capacity-factor 0", "0"},
            {"--fp16", "fp16 is not taken from here; use 'precision'"},
            {"--fp8-format hybrid", "fp8_format is not taken from here; use 'fp8_scaling'"},
            {"--optimizer sgd", "the optimizer is always AdamW"},

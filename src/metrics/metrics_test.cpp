@@ -123,7 +123,7 @@ TEST(JsonlSink, OneProcessHasNoFieldsOfRanks) {
   EXPECT_EQ(
       read(file.path()),
       R"({"step":12,"total_steps":500,"epoch":0.25,"loss":3.4567,"lm_loss":3.4,"aux_loss":2.835,)"
-      R"("z_loss":0.0,"grad_norm":1.25,"learning_rate":4.9e-05,"tokens":2048,"target_tokens":2000,"recomputed_layers":0,)"
+      R"("z_loss":0.0,"grad_norm":1.25,"learning_rate":4.9e-05,"tokens":2048,"target_tokens":2000,"drop_rate":0.0,"dropped_tokens_rate":0.0,"recomputed_layers":0,)"
       R"("skipped_steps":0,"tokens_per_second":12345.6,"milliseconds":100.0})"
       "\n");
 }

@@ -25,6 +25,15 @@ void warn_of_carried_over(const Config& config, double coefficient, const Mixtra
       config.where("moe_aux_loss_coeff"), coefficient, times, coefficient / times);
 }
 
+// Of what is of this training alone.
+void warn_of_capacity(const Config& config) {
+  if (const auto factor = config.router.moe_expert_capacity_factor)
+    log_warning(
+        "{}: {}: tokens beyond an expert's capacity are dropped in training alone; evaluation, generation and "
+        "transformers, whose models have no capacity, compute all",
+        config.where("moe_expert_capacity_factor"), *factor);
+}
+
 }  // namespace
 
 void announce_router_losses(const Config& config, const RouterLosses& losses, const MixtralConfig& shape) {
@@ -35,6 +44,7 @@ void announce_router_losses(const Config& config, const RouterLosses& losses, co
     if (type != RouterLossType::kHuggingface && type != RouterLossType::kZ)
       warn_of_carried_over(config, *losses[type], shape);
   }
+  warn_of_capacity(config);
 }
 
 }  // namespace mixtune

@@ -7,7 +7,7 @@
 namespace mixtune {
 
 // Logs each loss with its coefficient. Warns where a coefficient of Megatron-Core's is the one that the checkpoint has
-// for transformers' loss, which is another loss.
+// for transformers' loss, which is another loss; and of an expert capacity.
 void announce_router_losses(const Config& config, const RouterLosses& losses, const MixtralConfig& shape);
 
 }  // namespace mixtune

@@ -235,9 +235,9 @@ StepRecord Trainer::step(int64_t step) {
                     .parallel = result.parallel,
                     .operands = result.operands};
   record.loss = record.lm_loss + result.router_loss;
-  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  record.milliseconds = seconds * 1e3;
-  record.tokens_per_second = static_cast<double>(record.tokens) / seconds;
+  std::tie(record.drop_rate, record.dropped_tokens_rate) = result.drop_rates;
+  record.milliseconds = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+  record.tokens_per_second = static_cast<double>(record.tokens) / record.milliseconds * 1e3;
   check(record);
   return record;
 }
