@@ -8,6 +8,7 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/embedding.h"
 #include "kernels/fill.h"
+#include "kernels/moe/capacity.h"
 #include "kernels/moe/permute.h"
 #include "kernels/moe/router.h"
 #include "kernels/optimizer.h"
@@ -34,6 +35,7 @@ KernelOperands::KernelOperands(Instance& instance, const RandomBatch& random_bat
       k(config.num_experts_per_tok),
       V(config.vocab_size),
       routing{output({T, k}, DType::kI32), output({T, k}, statistics)} {
+  routing.sent = routing.experts;
   const auto dispatcher = make_local_dispatcher(E);
   dispatch = dispatcher->reserve(ctx, routing);
   const Stack::Frame frame(ctx.stack);
@@ -161,6 +163,20 @@ PreparedKernel route_backward(Op& o) {
                             .prob_grad = prob_grad,
                             .live = o.batch.live_tokens,
                             .dlogits = dlogits});
+  });
+}
+
+// An expert takes what it gets if all get the same.
+PreparedKernel drop(Op& o) {
+  const Tensor sent = o.output({o.T, o.k}, DType::kI32), dropped = o.output({2}, DType::kF64);
+  const RowLimit limit = Capacity{.factor = 1}.limit(o.batch.live_tokens, o.k, o.E);
+  return moves({o.routing.experts, o.routing.weights, sent}, [=, &o] {
+    drop_pairs(o.ctx, {.experts = o.routing.experts,
+                       .weights = o.routing.weights,
+                       .all_experts = o.E,
+                       .most = limit.most,
+                       .sent = sent,
+                       .dropped = dropped});
   });
 }
 
@@ -343,6 +359,7 @@ std::vector<KernelRow> kernel_table(const KernelOperands& o) {
       {"router_logits, backward", route_logits_backward},
       {"router", route},
       {"router, backward", route_backward},
+      {"expert capacity", drop},
       {"permute_map, with its wait", map_rows},
       {"permute_rows", permute},
       {"unpermute_rows", unpermute},

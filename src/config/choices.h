@@ -50,6 +50,10 @@ inline std::vector<std::string_view> names<RouterDType>() {
   return {"fp32"};
 }
 template <>
+inline std::vector<std::string_view> names<TokenDropPolicy>() {
+  return {"probs", "position"};
+}
+template <>
 inline std::vector<std::string_view> names<DeviceChoice>() {
   return {"auto", "cpu", "cuda"};
 }

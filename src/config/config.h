@@ -44,6 +44,7 @@ enum class RouterLossType : uint8_t { kZ, kSequence, kHuggingface, kSwitch, kGlo
 inline constexpr int64_t kRouterLossTypes = 5, kOwnRouterLossTypes = 2;
 enum class ScoreFunction : uint8_t { kSoftmax, kSigmoid };
 enum class RouterDType : uint8_t { kFp32 };
+enum class TokenDropPolicy { kProbs, kPosition };
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 enum class Precision { kFp32, kBf16, kFp8, kMxfp8 };
 enum class Fp8Scaling { kBlock, kTensor };
@@ -81,6 +82,9 @@ struct RouterSettings {
   bool sets_scores() const {
     return moe_router_score_function || moe_router_pre_softmax || moe_router_topk_scaling_factor || moe_router_topk;
   }
+  std::optional<double> moe_expert_capacity_factor;  // none: no token is dropped
+  TokenDropPolicy moe_token_drop_policy = TokenDropPolicy::kProbs;
+  bool moe_pad_expert_input_to_capacity = false;
 };
 
 // What validation_file has: files or patterns of one set, or of several sets by name, each evaluated by itself.

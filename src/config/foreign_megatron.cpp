@@ -12,7 +12,6 @@ using Take = MegatronFlag::Take;
 
 constexpr unsigned kM = kMegatron;
 constexpr std::string_view kEnvironment = "not a key: set it in the environment, NCCL reads it there";
-constexpr std::string_view kNoCapacity = "not supported yet: no token is ever dropped, whatever an expert gets";
 constexpr std::string_view kOverlap = "not needed: exchange and sums run beside compute by themselves";
 constexpr std::string_view kPreprocess = "of `mixtune preprocess`";
 constexpr std::string_view kOneProgram =
@@ -84,13 +83,10 @@ constexpr MegatronFlag kFlags[] = {
     {{0, "moe_router_pre_softmax", ""}, Take::kKey},
     {{0, "moe_router_topk_scaling_factor", ""}, Take::kKey},
     {{0, "moe_router_dtype", ""}, Take::kKey},
-    {{kM, "moe_token_drop_policy", "",
-      "not needed: no token is ever dropped, as there without moe_expert_capacity_factor"},
-     Take::kNothing},
-    {{kM, "moe_capacity_factor", "",
-      "not supported yet: it is moe_expert_capacity_factor there; no token is ever dropped here"}},
-    {{kM, "moe_expert_capacity_factor", "", kNoCapacity}},
-    {{kM, "moe_pad_expert_input_to_capacity", "", kNoCapacity}, Take::kOnly, "false"},
+    {{0, "moe_token_drop_policy", ""}, Take::kKey},
+    {{kM, "moe_capacity_factor", "moe_expert_capacity_factor", "its name there too"}},
+    {{0, "moe_expert_capacity_factor", ""}, Take::kCombined},
+    {{0, "moe_pad_expert_input_to_capacity", ""}, Take::kKey},
     {{kM | kLlamaFactory, "moe_token_dispatcher_type", "", "not needed: tokens go by all-to-all"}, Take::kNothing},
     {{kM | kLlamaFactory, "moe_grouped_gemm", "experts_implementation: grouped", "the default"}, Take::kKey},
     {{kM, "moe_permute_fusion", "", kOwnKernels}, Take::kSwitch},

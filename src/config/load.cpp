@@ -194,6 +194,12 @@ void warn_of_overruled(const Config& config) {
                 config.where(o.warmup_steps > 0 ? "warmup_steps" : "warmup_ratio"));
 }
 
+void check_capacity(const Config& config) {
+  if (config.router.moe_pad_expert_input_to_capacity && !config.router.moe_expert_capacity_factor)
+    throw UserError(config.where("moe_pad_expert_input_to_capacity"), "there is no capacity to pad to",
+                    "set moe_expert_capacity_factor, or leave it out");
+}
+
 // In the order of the table, which is that of precedence where one key sets another's field.
 Config build(const Settings& settings) {
   Config config;
@@ -209,6 +215,7 @@ Config build(const Settings& settings) {
   check_evaluations(config);
   check_lr_groups(config);
   check_router_losses(config);
+  check_capacity(config);
   check_schedule_kwargs(config);
   warn_of_overruled(config);
   return config;

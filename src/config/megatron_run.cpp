@@ -184,6 +184,12 @@ class Translator {
     set(a, "lr_groups", fmt::format("{{embeddings: {0}, head: {0}}}", plain(number_of(a))));
   }
 
+  void capacity(const MegatronArgument& a) {
+    static const Key key = item_key(KeyType::kNumber, {-1e15, 1e15});
+    if (std::get<double>(parse_value(key, a.value, a.where)) < 0) return say(a, "nothing: no token is dropped");
+    set(a, "moe_expert_capacity_factor", a.value);
+  }
+
   void tokenizer(const MegatronArgument& a) {
     std::string path = a.value;
     for (const std::string_view name : {"tokenizer.model", "tokenizer.json"})
@@ -328,6 +334,7 @@ const std::map<std::string_view, Translator::Handler>& Translator::handlers() {
                                                           {"exit_duration_in_mins", &Translator::duration},
                                                           {"tensorboard_dir", &Translator::tensorboard},
                                                           {"decoupled_lr", &Translator::decoupled},
+                                                          {"moe_expert_capacity_factor", &Translator::capacity},
                                                           {"tokenizer_model", &Translator::tokenizer},
                                                           {"data_path", &Translator::data},
                                                           {"train_data_path", &Translator::data},

@@ -134,8 +134,9 @@ TEST(MegatronFlags, EachIsTakenAsItsHintSays) {
 // The blocks of a public recipe.
 TEST(MegatronRecipe, Layout) {
   const MegatronRun run = run_of_fixture("layout.yaml");
-  EXPECT_THAT(settings(run), UnorderedElementsAre(Pair("expert_model_parallel_size", "8"),
-                                                  Pair("moe_aux_loss_coeff", "0.02"), Pair("moe_router_topk", "2")));
+  EXPECT_THAT(settings(run),
+              UnorderedElementsAre(Pair("expert_model_parallel_size", "8"), Pair("moe_token_drop_policy", "probs"),
+                                   Pair("moe_aux_loss_coeff", "0.02"), Pair("moe_router_topk", "2")));
   ASSERT_EQ(run.shape.size(), 1u);
   EXPECT_EQ(run.shape[0].key, "num_local_experts");
   EXPECT_EQ(run.shape[0].value, "8");
@@ -143,7 +144,7 @@ TEST(MegatronRecipe, Layout) {
   EXPECT_EQ(run.lines[0], "model_parallel_size: 1 -> nothing: it is so here");
   EXPECT_EQ(run.lines[2], "expert_model_parallel_size: 8 -> expert_model_parallel_size: 8");
   EXPECT_EQ(run.lines[3], "num_experts: 8 -> held against config.json: num_local_experts");
-  EXPECT_THAT(run.lines[5], HasSubstr("no token is ever dropped"));
+  EXPECT_THAT(run.lines[5], HasSubstr("-> moe_token_drop_policy: probs"));
   EXPECT_THAT(run.lines[6], HasSubstr("-> moe_aux_loss_coeff: 0.02"));
   EXPECT_THAT(run.lines[9], HasSubstr("weight_decay (0.01, here 0)"));
 }
@@ -166,11 +167,22 @@ TEST(MegatronRecipe, VariablesOfTheNetworkAreForTheEnvironment) {
     EXPECT_THAT(error, HasSubstr(part));
 }
 
-TEST(MegatronRecipe, CapacityIsRefusedByName) {
+TEST(MegatronRecipe, AnotherNameOfTheCapacityIsRefused) {
   const std::string error = message_of([] { run_of_fixture("router.yaml"); });
-  EXPECT_THAT(error,
-              HasSubstr("router.yaml:5: moe_capacity_factor: not supported yet: it is moe_expert_capacity_factor "
-                        "there; no token is ever dropped here; leave it out"));
+  EXPECT_THAT(error, HasSubstr("router.yaml:5: moe_capacity_factor: moe_capacity_factor is not taken from here; use "
+                               "'moe_expert_capacity_factor'"));
+}
+
+TEST(MegatronRun, CapacityOfExperts) {
+  const auto taken = run_of(
+      "--moe-expert-capacity-factor 1.25 --moe-token-drop-policy position "
+      "--moe-pad-expert-input-to-capacity");
+  EXPECT_THAT(settings(taken), UnorderedElementsAre(Pair("moe_expert_capacity_factor", "1.25"),
+                                                    Pair("moe_token_drop_policy", "position"),
+                                                    Pair("moe_pad_expert_input_to_capacity", "true")));
+  const auto none = run_of("--moe-expert-capacity-factor -1");
+  EXPECT_THAT(settings(none), testing::IsEmpty());
+  EXPECT_EQ(none.lines[0], "--moe-expert-capacity-factor -1 -> nothing: no token is dropped");
 }
 
 TEST(MegatronRecipe, VersionsSayNothing) {
@@ -267,7 +279,7 @@ TEST(MegatronRun, WhatIsLackingIsRefusedWithWhyAndWhat) {
            {"--moe-router-dtype fp64", "--moe-router-dtype: unknown value 'fp64'; not supported: logits are sums"},
            {"--moe-router-score-function relu", "use one of: softmax, sigmoid"},
            {"--moe-router-topk 0", "--moe-router-topk: 0 is out of range"},
-           {"--moe-pad-expert-input-to-capacity", "no token is ever dropped"},
+           {"--moe-expert-capacity-factor 0", "0"},
            {"--fp16", "fp16 is not taken from here; use 'precision'"},
            {"--fp8-format hybrid", "fp8_format is not taken from here; use 'fp8_scaling'"},
            {"--optimizer sgd", "the optimizer is always AdamW"},

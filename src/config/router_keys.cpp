@@ -35,6 +35,15 @@ void add_router_keys(KeyTable& table) {
             {.bounds = {1, 65536}, .nullable = true});
   table.add("moe_router_dtype", &Config::router, &R::moe_router_dtype,
             "`fp32`, in which the router computes whatever the model's precision; null: so too", kNullable);
+  table.add("moe_expert_capacity_factor", &Config::router, &R::moe_expert_capacity_factor,
+            "in training, each expert takes at most so many times what it would get of a micro-batch if all got the "
+            "same; what is beyond is dropped (docs/router.md); null: nothing is",
+            {.bounds = {0, 1e6, Bounds::kOpenLow}, .nullable = true});
+  table.add("moe_token_drop_policy", &Config::router, &R::moe_token_drop_policy,
+            "which tokens an expert then takes: `probs`, those with the largest routing weights, or `position`, the "
+            "earliest");
+  table.add("moe_pad_expert_input_to_capacity", &Config::router, &R::moe_pad_expert_input_to_capacity,
+            "every expert computes as many rows, those of a full micro-batch; needs moe_expert_capacity_factor");
 }
 
 }  // namespace mixtune

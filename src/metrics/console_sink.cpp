@@ -74,6 +74,7 @@ void ConsoleSink::step(const StepRecord& r) {
                                  {kHealth, fmt::format("grad {:8.3g}", r.grad_norm)},
                                  {kDetail, fmt::format("lr {:.3e}", r.learning_rate)}};
   if (r.expert_imbalance > 0) parts.push_back({kHealth, fmt::format("imbal {:4.2f}", r.expert_imbalance)});
+  if (r.drop_rate > 0) parts.push_back({kHealth, fmt::format("drop {:.1f}%", 100 * r.drop_rate)});
   if (r.memory_gib > 0) parts.push_back({kHealth, memory_text(r.memory_gib, options_.memory_gib)});
   parts.push_back({kSpeed, fmt::format("{:>9} tok/s", grouped(r.tokens_per_second))});
   parts.push_back({kAlsoElsewhere, fmt::format("{:>7} ms", step_time(r.milliseconds))});

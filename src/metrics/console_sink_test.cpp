@@ -53,6 +53,15 @@ TEST(ConsoleSink, LineFitsTheTerminal) {
   EXPECT_EQ(in_columns(10), "step  12/500  lm   3.4000\n");
 }
 
+TEST(ConsoleSink, SaysWhatIsDropped) {
+  const std::string line = printed({}, [](ConsoleSink& sink) {
+    StepRecord r = record(12);
+    r.drop_rate = 0.0034;
+    sink.step(r);
+  });
+  EXPECT_NE(line.find("  imbal 1.50  drop 0.3%  mem 1.8 GiB"), std::string::npos) << line;
+}
+
 TEST(ConsoleSink, ADeviceWithoutASizeAndAStepWithoutRoutersSayNoMore) {
   const std::string line = printed({}, [](ConsoleSink& sink) {
     StepRecord r = record(1);

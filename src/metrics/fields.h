@@ -74,6 +74,13 @@ inline constexpr ScalarField<StepRecord> kStepFields[] = {
     {{"learning_rate", &StepRecord::learning_rate, "the one that the step used"}, "learning-rate"},
     {{"tokens", &StepRecord::tokens, "tokens that went through the model"}, "tokens"},
     {{"target_tokens", &StepRecord::target_tokens, "those with a loss"}, "target_tokens"},
+    {{"drop_rate", &StepRecord::drop_rate,
+      "the share of all pairs of a token and an expert that were dropped, as they were beyond the expert's "
+      "[capacity](router.md#capacity); 0 without one"},
+     "drop_rate"},
+    {{"dropped_tokens_rate", &StepRecord::dropped_tokens_rate,
+      "the share of tokens, over all layers, that lost all their experts so"},
+     "dropped_tokens_rate"},
     {{"recomputed_layers", &StepRecord::recomputed_layers,
       "layers, over all micro-batches, of which not all that backward needs fit: the gate-up output was computed "
       "again, or rows of other ranks' tokens were sent again"},

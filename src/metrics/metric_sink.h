@@ -63,6 +63,8 @@ struct StepRecord {
   double learning_rate = 0;
   int64_t tokens = 0;
   int64_t target_tokens = 0;
+  double drop_rate = 0;
+  double dropped_tokens_rate = 0;
   int64_t recomputed_layers = 0;
   int64_t skipped_steps = 0;
   double memory_gib = 0;

@@ -123,7 +123,8 @@ TEST(JsonlSink, OneProcessHasNoFieldsOfRanks) {
             R"({"step":12,"total_steps":500,"epoch":0.25,"loss":3.4567,"lm_loss":3.4,"aux_loss":2.835,)"
             R"("z_loss":0.0,"grad_norm":1.25,"router_grad_norm":0.125,"expert_imbalance":1.5,"expert_share":0.375,)"
             R"("router_entropy":0.75,"router_logit_scale":2.5,)"
-            R"("learning_rate":4.9e-05,"tokens":2048,"target_tokens":2000,"recomputed_layers":0,)"
+            R"("learning_rate":4.9e-05,"tokens":2048,"target_tokens":2000,)"
+            R"("drop_rate":0.0,"dropped_tokens_rate":0.0,"recomputed_layers":0,)"
             R"("skipped_steps":0,"memory_gib":1.75,"tokens_per_second":12345.6,"milliseconds":100.0})"
             "\n");
 }

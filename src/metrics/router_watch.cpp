@@ -17,8 +17,11 @@ bool is_there(double number) {
 }  // namespace
 
 std::vector<std::string> RouterWatch::look(const StepRecord& record) {
-  return {look_at_collapse(record.expert_share, record.expert_imbalance), look_at_imbalance(record.expert_imbalance),
-          look_at_entropy(record.router_entropy), look_at_logits(record.router_logit_scale),
+  return {look_at_collapse(record.expert_share, record.expert_imbalance),
+          look_at_imbalance(record.expert_imbalance),
+          look_at_entropy(record.router_entropy),
+          look_at_logits(record.router_logit_scale),
+          look_at_drops(record.drop_rate),
           look_at_norm(record.router_grad_norm)};
 }
 
@@ -50,8 +53,7 @@ std::string RouterWatch::look_at_entropy(double entropy) {
   if (!entropy_onset_.begins(under)) return "";
   return fmt::format(
       "router_entropy has a mean of {:.3g} over {} steps, under {} times its largest, {:.3g}: the routers grow "
-      "certain, "
-      "and other experts learn less; raise moe_z_loss_coeff or moe_aux_loss_coeff",
+      "certain, and other experts learn less; raise moe_z_loss_coeff or moe_aux_loss_coeff",
       *entropy_.last(), RunningMean::kSteps, kEntropyFactor, *entropy_.largest());
 }
 
@@ -64,6 +66,16 @@ std::string RouterWatch::look_at_logits(double scale) {
       "router_logit_scale has a mean of {:.3g} over {} steps, over {:.3g}, {} times its smallest; raise "
       "moe_z_loss_coeff, or lower the routers' learning rate (lr_groups: router)",
       *logits_.last(), RunningMean::kSteps, limit, kLogitFactor);
+}
+
+std::string RouterWatch::look_at_drops(double rate) {
+  if (!std::isfinite(rate)) return "";
+  drops_.add(rate);
+  if (!drops_onset_.begins(drops_.last() && *drops_.last() > kDropRate)) return "";
+  return fmt::format(
+      "drop_rate has a mean of {:.3g} over {} steps, over {}: these tokens' experts learn nothing of them; raise "
+      "moe_expert_capacity_factor, or moe_aux_loss_coeff for an evener load",
+      *drops_.last(), RunningMean::kSteps, kDropRate);
 }
 
 std::string RouterWatch::look_at_norm(double norm) {

@@ -124,6 +124,14 @@ TEST_F(Routers, SmallLogitsAreNoMeasure) {
   quiet(30);
 }
 
+TEST_F(Routers, ThatDropMoreThanAFewInAHundred) {
+  record_.drop_rate = 0.05;
+  quiet(30);
+  record_.drop_rate = 0.06;
+  EXPECT_THAT(all(30), ElementsAre(AllOf(HasSubstr("drop_rate has a mean of 0.05"), HasSubstr("over 0.05"),
+                                         HasSubstr("raise moe_expert_capacity_factor"))));
+}
+
 TEST_F(Routers, AGradientOverTenTimesItsMedian) {
   quiet(20);
   record_.router_grad_norm = 10;

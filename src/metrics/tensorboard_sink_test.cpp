@@ -61,6 +61,8 @@ TEST_F(TensorBoard, NumbersOfAStepAreInTheFileAtOnce) {
                                                          {"learning-rate", 4.9e-5f},
                                                          {"tokens", 2048},
                                                          {"target_tokens", 2000},
+                                                         {"drop_rate", 0},
+                                                         {"dropped_tokens_rate", 0},
                                                          {"recomputed_layers", 7},
                                                          {"skipped_steps", 3},
                                                          {"tokens_per_second", 12345.6f},

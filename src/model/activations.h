@@ -5,6 +5,7 @@
 
 #include "config/config.h"
 #include "kernels/eight_bit/quantise.h"
+#include "model/capacity.h"
 #include "model/dispatcher.h"
 
 namespace mixtune {
@@ -13,6 +14,7 @@ namespace mixtune {
 struct Activations {
   DType dtype = DType::kF32;
   Recompute recompute = Recompute::kNone;
+  Capacity capacity = {};
 
   Tensor push(Ctx& ctx, const char* name, Shape shape) const { return ctx.stack.push(name, shape, dtype); }
   Tensor push_statistics(Ctx& ctx, const char* name, Shape shape) const {
@@ -42,6 +44,7 @@ struct Saved {
   Tensor rope_table;    // [T, head_dim]
   Tensor router_stats;  // [L, 2, E] fp64, for router_loss
   Tensor router_tally;  // [L, E + kTallyNumbers] fp64, to which forward passes add (router_health); empty: they do not
+  Tensor dropped;       // [2] fp64: drop_pairs adds to it (kernels/moe/capacity.h); empty: it does not
   std::vector<LayerSaved> layers;  // sized once by Mixtral::make_saved
   int64_t recomputed = 0;          // layers that keep less of their experts than they were to: it does not fit
   std::vector<Tensor> forced;  // for tests and benchmarks: each layer's experts [T, k] int32; empty: the router chooses

@@ -4,14 +4,17 @@
 #include <memory>
 
 #include "kernels/gemm/gemm.h"
+#include "kernels/moe/permute.h"
 #include "parallel/communicator.h"
 #include "tensor/ctx.h"
 
 namespace mixtune {
 
-// The router's decision: experts [T, k] int32 (-1: none), weights [T, k].
+// The router's decision, and what of it is followed.
 struct Routing {
-  Tensor experts, weights;
+  Tensor experts, weights;  // [T, k] int32 (-1: none); [T, k]
+  Tensor sent;              // [T, k] int32: experts, -1 where a pair is dropped; the same tensor where none can be
+  RowLimit limit = {};      // of what is sent from here to an expert
 };
 
 // The state that dispatch, combine and their backwards share. Its tensors live on the stacks of those that made it.

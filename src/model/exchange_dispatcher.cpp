@@ -22,7 +22,7 @@ class ExchangeDispatcher : public Dispatcher {
   }
 
   DispatchHandle reserve(Ctx& ctx, const Routing& routing) const override {
-    const int64_t most = align_rows(routing.experts.elements() + experts_ * (kRowAlignment - 1));
+    const int64_t most = most_rows(routing.experts.elements(), experts_, routing.limit);
     const auto counts = [&](const char* name, Shape shape) {
       return ctx.host_stack.push(name, shape, DType::kI32);
     };
@@ -39,16 +39,17 @@ class ExchangeDispatcher : public Dispatcher {
 
   void plan(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const override {
     const Range range(ctx, "dispatch, plan");
-    const PermuteMap map = {.experts = routing.experts,
+    const PermuteMap map = {.experts = routing.sent,
                             .begin = handle.sent_begin,
                             .count = handle.sent_count,
-                            .row_of_slot = handle.row_of_slot};
+                            .row_of_slot = handle.row_of_slot,
+                            .limit = routing.limit};
     start_permute_map(ctx, map);
     gather_reports(ctx, handle);
     wait(ctx);
     handle.slot_of_row = handle.slot_of_row.slice(0, mapped_rows(map));
     permute_invert(ctx, handle.row_of_slot, handle.slot_of_row);
-    place_rows(ctx, handle);
+    place_rows(ctx, routing.limit, handle);
     handle.all_have_room = ctx.is_meta() ? handle.rows <= handle.room : all_have_room(handle);
     send_weights(ctx, routing, handle);
   }
@@ -127,12 +128,13 @@ class ExchangeDispatcher : public Dispatcher {
   }
 
   // Computes where the rows of each expert here will be, and how many there are.
-  void place_rows(const Ctx& ctx, DispatchHandle& handle) const {
+  void place_rows(const Ctx& ctx, const RowLimit& sent, DispatchHandle& handle) const {
     if (ctx.is_meta()) {  // at worst, every token of all ranks comes to as many experts here as it may
       const int64_t tokens = handle.row_of_slot.rows(), k = handle.row_of_slot.shape[1];
       const auto most = static_cast<double>(tokens * ranks_.size() * std::min(k, here_));
       const auto pairs = static_cast<int64_t>(std::min(most, ctx.routing_share * static_cast<double>(tokens * k)));
-      handle.rows = suppose_rows(ctx, pairs, handle.begin, handle.count);
+      const RowLimit limit = {.most = sent.most * ranks_.size(), .padded = sent.padded};
+      handle.rows = suppose_rows(ctx, pairs, handle.begin, handle.count, limit);
       return;
     }
     handle.rows = 0;

@@ -1,4 +1,5 @@
 // The expert block, forward and backward: the residual stream + the experts' outputs, weighed by the router.
+#include "kernels/moe/capacity.h"
 #include "kernels/moe/router_health.h"
 #include "model/mixtral.h"
 
@@ -6,11 +7,13 @@ namespace mixtune {
 
 void Mixtral::route(Ctx& ctx, const Layer& layer, const Tensor& normed) const {
   LayerSaved& saved = layer.saved;
-  if (layer.forced) saved.routing.experts = layer.forced;
+  Routing& routing = saved.routing;
+  if (layer.forced) routing.experts = layer.forced;
+  if (!routing.limit.is_set()) routing.sent = routing.experts;
   router_.forward(ctx, {.x = normed,
                         .weight = *WeightUse(ctx, state_, layer.params.router),
                         .logits = saved.router_logits,
-                        .routing = saved.routing,
+                        .routing = routing,
                         .stats = layer.router_stats,
                         .live = layer.batch.live_tokens,
                         .forced = static_cast<bool>(layer.forced)});
@@ -19,7 +22,15 @@ void Mixtral::route(Ctx& ctx, const Layer& layer, const Tensor& normed) const {
                         .live = layer.batch.live_tokens,
                         .stats = layer.router_stats,
                         .tally = layer.router_tally});
-  dispatcher_.plan(ctx, saved.routing, saved.dispatch);
+  if (routing.limit.is_set())
+    drop_pairs(ctx, {.experts = routing.experts,
+                     .weights = routing.weights,
+                     .all_experts = config_.num_local_experts,
+                     .most = routing.limit.most,
+                     .policy = activations_.capacity.policy,
+                     .sent = routing.sent,
+                     .dropped = layer.dropped});
+  dispatcher_.plan(ctx, routing, saved.dispatch);
 }
 
 void Mixtral::experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const {

@@ -75,7 +75,7 @@ Instance::Instance(const MixtralConfig& config, ModelLayout layout, const Instan
                       ? make_exchange_dispatcher(config.num_local_experts, *ranks().expert_parallel)
                       : make_local_dispatcher(config.num_local_experts)),
       model_(config, layout.params, state_, *recipe_, *dispatcher_,
-             {.dtype = options.types.weights, .recompute = options.recompute}),
+             {.dtype = options.types.weights, .recompute = options.recompute, .capacity = options.capacity}),
       stack_("activations", options.device,
              options.stack_bytes > 0 ? options.stack_bytes : what_is_left(state_, options.device)),
       host_stack_(make_host_stack(options.device)),

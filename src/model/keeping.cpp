@@ -9,6 +9,7 @@ Tensor Keeping::Forward::begin_layer(int64_t layer, const Tensor& input) {
   layer_ = layer;
   LayerSaved& saved = saved_.layers[layer];
   saved.input = input;
+  saved.routing.limit = limit_;
   host_mark_ = ctx_.host_stack.mark(), mark_ = ctx_.stack.mark();
   keeping_.push_routing(ctx_, saved);
   kept_by_full_ = ctx_.stack.mark();
@@ -50,6 +51,7 @@ void Keeping::push_routing(Ctx& ctx, LayerSaved& saved) const {
   saved.router_logits = activations_.push_statistics(ctx, "router logits", {tokens, config_.num_local_experts});
   saved.routing.experts = ctx.stack.push("chosen experts", {tokens, k}, DType::kI32);
   saved.routing.weights = activations_.push_statistics(ctx, "routing weights", {tokens, k});
+  if (saved.routing.limit.is_set()) saved.routing.sent = ctx.stack.push("sent pairs", {tokens, k}, DType::kI32);
   saved.dispatch = dispatcher_.reserve(ctx, saved.routing);
 }
 

@@ -11,7 +11,7 @@ class LocalDispatcher : public Dispatcher {
   explicit LocalDispatcher(int64_t experts) : experts_(experts) {}
 
   DispatchHandle reserve(Ctx& ctx, const Routing& routing) const override {
-    const int64_t most = most_rows(routing.experts.elements());
+    const int64_t most = most_rows(routing.experts.elements(), experts_, routing.limit);
     return {.begin = ctx.host_stack.push("expert row begins", {experts_}, DType::kI32),
             .count = ctx.host_stack.push("expert row counts", {experts_}, DType::kI32),
             .row_of_slot = ctx.stack.push("row of slot", routing.experts.shape, DType::kI32),
@@ -21,9 +21,11 @@ class LocalDispatcher : public Dispatcher {
 
   void plan(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const override {
     const Range range(ctx, "dispatch, plan");
-    handle.rows = permute_map(
-        ctx,
-        {.experts = routing.experts, .begin = handle.begin, .count = handle.count, .row_of_slot = handle.row_of_slot});
+    handle.rows = permute_map(ctx, {.experts = routing.sent,
+                                    .begin = handle.begin,
+                                    .count = handle.count,
+                                    .row_of_slot = handle.row_of_slot,
+                                    .limit = routing.limit});
     handle.slot_of_row = handle.slot_of_row.slice(0, handle.rows);
     handle.row_weights = handle.row_weights.slice(0, handle.rows);
     permute_invert(ctx, handle.row_of_slot, handle.slot_of_row);
@@ -66,9 +68,6 @@ class LocalDispatcher : public Dispatcher {
     permute_rows(ctx, x, handle.slot_of_row, handle.row_of_slot.shape[1], rows);
     return rows;
   }
-
-  // Every expert's rows may end with a gap.
-  int64_t most_rows(int64_t pairs) const { return align_rows(pairs + experts_ * (kRowAlignment - 1)); }
 
   int64_t experts_;
 };

@@ -35,11 +35,15 @@ Mixtral::Layer Mixtral::layer(int64_t index, const Batch& batch, Saved& saved) c
           .router_stats = saved.router_stats.row(index),
           .router_tally = saved.router_tally ? saved.router_tally.row(index) : Tensor{},
           .forced = saved.forced.empty() ? Tensor{} : saved.forced[index],
+          .dropped = saved.dropped,
           .saved = saved.layers[index]};
 }
 
 Tensor Mixtral::layers(Ctx& ctx, const Batch& batch, LayerRange range, const Tensor& h, Saved& saved, bool keep) const {
-  Keeping::Forward keeping(keeping_, ctx, saved, keep);
+  const RowLimit limit =
+      keep ? activations_.capacity.limit(batch.live_tokens, config_.num_experts_per_tok, config_.num_local_experts)
+           : RowLimit();
+  Keeping::Forward keeping(keeping_, ctx, saved, keep, limit);
   Tensor x = h;
   for (int64_t l = range.begin; l < range.end; ++l) x = forward_layer(ctx, layer(l, batch, saved), x, keeping);
   return x;

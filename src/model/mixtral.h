@@ -55,7 +55,8 @@ class Mixtral {
   void embed_backward(Ctx& ctx, const Batch& batch, const Tensor& dh) const;
 
   // Runs layers [begin, end) on h [T, H]; pushes and returns their output. `keep`: the layers' saved tensors stay on
-  // the stack for backward; otherwise only the output does.
+  // the stack for backward, and the capacity of experts drops pairs; otherwise only the output stays, and none is
+  // dropped.
   struct LayerRange {
     int64_t begin, end;
   };
@@ -89,6 +90,7 @@ class Mixtral {
     Tensor router_stats;  // [2, E]
     Tensor router_tally;  // router_health; or empty
     Tensor forced;        // experts [T, k]; empty: the router chooses
+    Tensor dropped;       // [2]; empty: not counted
     LayerSaved& saved;
   };
   Layer layer(int64_t index, const Batch& batch, Saved& saved) const;

@@ -239,7 +239,8 @@ TEST(LocalDispatcher, CombineOfDispatchWeighsTokensByTheirSlots) {
   std::vector<double> weights(12), x(kTokens * kWidth), y(kTokens * kWidth), residual(kTokens * kWidth, 1);
   for (int i = 0; i < 12; ++i) weights[i] = x[i] = i;
   const auto dispatcher = make_local_dispatcher(3);
-  const Routing routing = {host_tensor(experts.data(), {kTokens, 2}), host_tensor(weights.data(), {kTokens, 2})};
+  const Tensor chosen = host_tensor(experts.data(), {kTokens, 2});
+  const Routing routing = {chosen, host_tensor(weights.data(), {kTokens, 2}), chosen};
   DispatchHandle handle = dispatcher->reserve(ctx, routing);
   dispatcher->plan(ctx, routing, handle);
   const RowGroups groups = handle.groups();

@@ -25,9 +25,9 @@ constexpr int64_t kLargestCount = int64_t{1} << 40;  // of tokens or steps: sums
 // What is no curve: where a record stands, and what is drawn as something else.
 constexpr std::string_view kNotNumbers[] = {"step", "total_steps", "epoch", "expert_tokens", "layer_expert_tokens"};
 // What a step without a target does not have, although it has a 0 there.
-constexpr std::string_view kOfTargets[] = {"loss",         "lm_loss",          "aux_loss",
-                                           "grad_norm",    "router_grad_norm", "expert_imbalance",
-                                           "expert_share", "router_entropy",   "router_logit_scale"};
+constexpr std::string_view kOfTargets[] = {
+    "loss",         "lm_loss",        "aux_loss",           "grad_norm", "router_grad_norm",   "expert_imbalance",
+    "expert_share", "router_entropy", "router_logit_scale", "drop_rate", "dropped_tokens_rate"};
 
 struct Share {
   const char *field, *name;

@@ -41,6 +41,15 @@ void announce_scores(const Config& config, const MixtralConfig& shape) {
         "mixtune alone reads them in its config.json (docs/router.md)");
 }
 
+// Of what is of this training alone.
+void warn_of_capacity(const Config& config) {
+  if (const auto factor = config.router.moe_expert_capacity_factor)
+    log_warning(
+        "{}: {}: tokens beyond an expert's capacity are dropped in training alone; evaluation, generation and "
+        "transformers, whose models have no capacity, compute all",
+        config.where("moe_expert_capacity_factor"), *factor);
+}
+
 }  // namespace
 
 Contract contract_of_router(const RouterLosses& losses, const MixtralConfig& shape) {
@@ -58,6 +67,7 @@ void announce_router(const Config& config, const RouterLosses& losses, const Mix
     if (type != RouterLossType::kHuggingface && type != RouterLossType::kZ)
       warn_of_carried_over(config, *losses[type], shape);
   }
+  warn_of_capacity(config);
 }
 
 }  // namespace mixtune

@@ -14,6 +14,7 @@ struct Case {
   const char* name;
   MixtralConfig config;
   RouterLosses router;
+  Capacity capacity = {};
 };
 
 MixtralConfig shape(int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t experts, int64_t k, int64_t window,
@@ -49,6 +50,10 @@ RouterLosses all_losses() {
 
 class Gradient : public testing::TestWithParam<Case> {
  protected:
+  static TestModel model(DType dtype) {
+    return TestModel(GetParam().config,
+                     InstanceOptions{.types = StateTypes::all(dtype), .capacity = GetParam().capacity});
+  }
   static constexpr double kTokenScale = 0.03;
 
   double loss(TestModel& test, const Batch& batch) {
@@ -61,7 +66,7 @@ class Gradient : public testing::TestWithParam<Case> {
 };
 
 TEST_P(Gradient, OracleMatchesFiniteDifferences) {
-  TestModel test(GetParam().config, DType::kF64);
+  TestModel test = model(DType::kF64);
   TestData data(GetParam().config.vocab_size, {9, 1, 23, 70});
   const Batch batch = data.batch();
   loss(test, batch);
@@ -93,7 +98,7 @@ TEST_P(Gradient, OracleMatchesFiniteDifferences) {
 }
 
 TEST_P(Gradient, ProductMatchesOracle) {
-  TestModel oracle(GetParam().config, DType::kF64), product(GetParam().config, DType::kF32);
+  TestModel oracle = model(DType::kF64), product = model(DType::kF32);
   TestData data(GetParam().config.vocab_size, {9, 1, 23, 70});
   const Batch batch = data.batch();
   const double oracle_loss = loss(oracle, batch);
@@ -204,22 +209,28 @@ TEST(Head, WeightsScaleTheLossAndTheGradientOfEachTarget) {
 
 INSTANTIATE_TEST_SUITE_P(
     Shapes, Gradient,
-    testing::Values(Case{"Top2", shape(4, 2, 8, 4, 2, 0, false), huggingface(0)},
-                    Case{"Top2Aux", shape(4, 2, 8, 4, 2, 0, false), huggingface(0.02)},
-                    Case{"Top1Window", shape(2, 1, 10, 3, 1, 5, false), huggingface(0.1)},
-                    Case{"Top1NoAux", shape(2, 2, 16, 3, 1, 0, true), huggingface(0)},
-                    Case{"Top3Tied", shape(6, 3, 4, 6, 3, 64, true), huggingface(0.02)},
-                    Case{"AllExperts", shape(4, 4, 8, 2, 2, 1, false), huggingface(0.02)},
-                    Case{"OneExpert", shape(4, 1, 8, 1, 1, 0, false), huggingface(0.02)},
-                    Case{"Z", shape(4, 2, 8, 4, 2, 0, false), {RouterLossType::kZ, 0.003}},
-                    Case{"AuxLoss", shape(4, 2, 8, 4, 2, 0, false), {RouterLossType::kSwitch, 0.05}},
-                    Case{"Sequence", shape(4, 2, 8, 5, 2, 0, false), {RouterLossType::kSequence, 0.05}},
-                    Case{"Top1AllAtOnce", shape(4, 2, 8, 4, 1, 0, false), all_losses()},
-                    Case{"Sigmoid", scored(shape(4, 2, 8, 5, 2, 0, false), {Scoring::kSigmoid, 2.5}), all_losses()},
-                    Case{"Top1Sigmoid", scored(shape(4, 2, 8, 4, 1, 0, false), {Scoring::kSigmoid, 1}), huggingface(0)},
-                    Case{"PreSoftmax", scored(shape(4, 2, 8, 5, 2, 0, false), {Scoring::kPreSoftmax, 1}), all_losses()},
-                    Case{"Top1PreSoftmax", scored(shape(4, 2, 8, 4, 1, 0, false), {Scoring::kPreSoftmax, 0.5}),
-                         huggingface(0)}),
+    testing::Values(
+        Case{"Top2", shape(4, 2, 8, 4, 2, 0, false), huggingface(0)},
+        Case{"Top2Aux", shape(4, 2, 8, 4, 2, 0, false), huggingface(0.02)},
+        Case{"Top1Window", shape(2, 1, 10, 3, 1, 5, false), huggingface(0.1)},
+        Case{"Top1NoAux", shape(2, 2, 16, 3, 1, 0, true), huggingface(0)},
+        Case{"Top3Tied", shape(6, 3, 4, 6, 3, 64, true), huggingface(0.02)},
+        Case{"AllExperts", shape(4, 4, 8, 2, 2, 1, false), huggingface(0.02)},
+        Case{"OneExpert", shape(4, 1, 8, 1, 1, 0, false), huggingface(0.02)},
+        Case{"Z", shape(4, 2, 8, 4, 2, 0, false), {RouterLossType::kZ, 0.003}},
+        Case{"AuxLoss", shape(4, 2, 8, 4, 2, 0, false), {RouterLossType::kSwitch, 0.05}},
+        Case{"Sequence", shape(4, 2, 8, 5, 2, 0, false), {RouterLossType::kSequence, 0.05}},
+        Case{"Top1AllAtOnce", shape(4, 2, 8, 4, 1, 0, false), all_losses()},
+        Case{"Sigmoid", scored(shape(4, 2, 8, 5, 2, 0, false), {Scoring::kSigmoid, 2.5}), all_losses()},
+        Case{"Top1Sigmoid", scored(shape(4, 2, 8, 4, 1, 0, false), {Scoring::kSigmoid, 1}), huggingface(0)},
+        Case{"PreSoftmax", scored(shape(4, 2, 8, 5, 2, 0, false), {Scoring::kPreSoftmax, 1}), all_losses()},
+        Case{"Top1PreSoftmax", scored(shape(4, 2, 8, 4, 1, 0, false), {Scoring::kPreSoftmax, 0.5}), huggingface(0)},
+        Case{"CapacityByWeight", shape(4, 2, 8, 4, 2, 0, false), all_losses(), {.factor = 0.6}},
+        Case{"CapacityByPosition",
+             shape(4, 2, 8, 5, 3, 0, false),
+             huggingface(0.02),
+             {.factor = 0.7, .policy = TokenDropPolicy::kPosition}},
+        Case{"CapacityPadded", shape(4, 2, 8, 4, 2, 0, false), huggingface(0), {.factor = 0.3, .padded_tokens = 150}}),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

@@ -91,6 +91,14 @@ std::string describe_products(const InstanceOptions& options) {
                      recipe.multiplies_codes ? "" : fmt::format(", emulated in {}", dtype_name(options.types.weights)));
 }
 
+Capacity capacity_of(const Config& config) {
+  const RouterSettings& router = config.router;
+  const int64_t full = config.batch.per_device_train_batch_size * config.data.max_seq_length;
+  return {.factor = router.moe_expert_capacity_factor,
+          .policy = router.moe_token_drop_policy,
+          .padded_tokens = router.moe_pad_expert_input_to_capacity ? full : 0};
+}
+
 // A training on `device`; kMeta stands for a GPU.
 InstanceOptions options_on(const Config& config, Device device, const Ranks& ranks) {
   const ComputeSettings& compute = config.compute;
@@ -105,6 +113,7 @@ InstanceOptions options_on(const Config& config, Device device, const Ranks& ran
   options.ranks = &ranks;
   options.zero_stage = static_cast<int>(config.parallel.zero_stage);
   options.freeze = freeze_of(config);
+  options.capacity = capacity_of(config);
   options.types.weights = bf16 ? DType::kBF16 : DType::kF32;
   options.types.gradients = dtype_of(compute.gradient_dtype);
   options.types.moments = dtype_of(compute.optimizer_state_dtype);

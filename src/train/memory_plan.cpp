@@ -48,6 +48,17 @@ class Planner {
     return stack.peak();
   }
 
+  // The stack's peak over an evaluation, in which no expert has a capacity.
+  size_t count_evaluation(double share) {
+    const Ctx& ctx = instance_.ctx();
+    Stack stack("activations", ctx.device, ctx.stack.capacity());
+    Ctx counting{ctx.device, stack, ctx.host_stack};
+    counting.routing_share = share;
+    Saved saved = instance_.model().make_saved();
+    forward_loss(counting, instance_.model(), batch_.batch(), saved, stack.push("loss", {1}, DType::kF64));
+    return stack.peak();
+  }
+
   // The bytes on the stack when each layer of the last step had kept nothing of its experts.
   std::vector<size_t> marks() const {
     std::vector<size_t> marks;
@@ -97,7 +108,8 @@ double share_that_fits(const MixtralConfig& config, const InstanceOptions& optio
                        size_t bytes) {
   Planner planner(config, options, limits);
   const auto fits = [&](double share) {
-    return planner.count(share, true) <= bytes;
+    return planner.count(share, true) <= bytes &&
+           (!options.capacity.factor || planner.count_evaluation(share) <= bytes);
   };
   if (fits(kWorstRouting)) return kWorstRouting;
   if (!fits(kEvenRouting)) return 0;

@@ -38,8 +38,8 @@ inline RouterLosses heaviest_router_losses() {
 MemoryPlan plan_memory(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits,
                        double share);
 
-// The largest share for which a stack of `bytes` is enough, found to within a hundredth. kWorstRouting: enough for any
-// share; 0: not even for an even one.
+// The largest share for which a stack of `bytes` is enough, also to evaluate, found to within a hundredth.
+// kWorstRouting: enough for any share; 0: not even for an even one.
 double share_that_fits(const MixtralConfig& config, const InstanceOptions& options, const BatchLimits& limits,
                        size_t bytes);
 

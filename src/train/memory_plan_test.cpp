@@ -137,6 +137,27 @@ TEST(MemoryPlan, TheShareOfTokensThatFits) {
   EXPECT_EQ(describe_share(1.59), "routing sends a rank more than 1.5 times its even share of tokens");
 }
 
+// The worst routing sends a rank every token of all ranks; a capacity, no more than its experts take.
+TEST(MemoryPlan, ACapacityBoundsTheWorstRouting) {
+  const MixtralConfig config = testing_config();
+  const Ranks ranks = planned_ranks({.world = 4, .expert_parallel = 4});
+  InstanceOptions options = bf16_options();
+  options.ranks = &ranks;
+  const auto activations = [&](double share, const Capacity& capacity) {
+    options.capacity = capacity;
+    return plan_memory(config, options, kLimits, share).activations;
+  };
+  const size_t even = activations(kEvenRouting, {}), worst = activations(kWorstRouting, {});
+  ASSERT_LT(even, worst);
+  const size_t pairs = kLimits.tokens * config.num_experts_per_tok * sizeof(int32_t) * config.num_hidden_layers;
+  EXPECT_LE(activations(kWorstRouting, {.factor = 1}), even + pairs + 8 * kAlignment);
+  EXPECT_GT(activations(kWorstRouting, {.factor = 1.5}), even);
+  EXPECT_LT(activations(kWorstRouting, {.factor = 1.5}), worst);
+  EXPECT_EQ(activations(kWorstRouting, {.factor = 4}), worst);
+  const Capacity padded = {.factor = 1.5, .padded_tokens = kLimits.tokens};
+  EXPECT_EQ(activations(kEvenRouting, padded), activations(kWorstRouting, padded));
+}
+
 TEST(MemoryPlan, LeavesRoomForAShareBetweenAnEvenOneAndWhatFits) {
   EXPECT_EQ(reserved_share(kWorstRouting), kWorstRouting);
   EXPECT_DOUBLE_EQ(reserved_share(2.6), 1.8);

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numeric>
 #include <span>
+#include <tuple>
 
 namespace mixtune {
 
@@ -46,6 +47,7 @@ StepRecord step_record(const Step& rows, const StepRunner::Result& result) {
                     .routers = result.routers,
                     .operands = result.operands};
   record.loss = record.lm_loss + result.router_loss;
+  std::tie(record.drop_rate, record.dropped_tokens_rate) = result.drop_rates;
   if (const RouterRecord* routers = result.routers) {
     record.expert_imbalance = largest(routers->layer_imbalance);
     record.expert_share = largest(routers->layer_share);

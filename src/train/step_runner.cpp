@@ -10,8 +10,8 @@ namespace mixtune {
 namespace {
 
 // The scalars behind the routers' tally. From that on to the own losses, all are sums over ranks.
-constexpr int64_t kRequests = 3, kRouterSquares = kRequests, kSquares = kRouterSquares + 1, kFirstLoss = kSquares + 1,
-                  kScale = kFirstLoss + kLosses;
+constexpr int64_t kRequests = 3, kRouterSquares = kRequests, kSquares = kRouterSquares + 1, kDropped = kSquares + 1,
+                  kFirstLoss = kDropped + 2, kScale = kFirstLoss + kLosses;
 
 // A loss of the step is the sum of what micro-batches add, by this.
 double divisor(RouterLossType type, const StepRunner::Loss& loss, int64_t micro_batches) {
@@ -42,6 +42,7 @@ StepRunner::StepRunner(Instance& instance, const OptimizerSettings& settings, ui
                      instance.model().config().num_hidden_layers * instance.model().config().num_local_experts) {
   // Both numbers go through one sum, though squares are summed over all ranks and losses over those with other tokens.
   MT_CHECK(instance.ranks().data->size() == instance.ranks().all->size());
+  saved_.dropped = scalars_.slice(tally_size_ + kDropped, 2);
   if (instance.ranks().all->size() > 1) report_.emplace(instance);
   if (instance.options().recipe.eight_bit) operands_.emplace(instance);
 }
@@ -122,6 +123,10 @@ StepRunner::Result StepRunner::read() {
                    .operands = operands_ ? operands_->read() : nullptr};
   if (result.parallel)
     result.memory_gib = std::ranges::max(result.parallel->ranks, {}, &RankRecord::memory_gib).memory_gib;
+  const MixtralConfig& config = instance_.model().config();
+  if (const auto tokens = static_cast<double>(loss_.tokens * config.num_hidden_layers); tokens > 0)
+    result.drop_rates = {scalars[kDropped] / (tokens * static_cast<double>(config.num_experts_per_tok)),
+                         scalars[kDropped + 1] / tokens};
   for_each_loss(loss_.router, [&](RouterLossType type, double coefficient) {
     const double mean = scalars[kFirstLoss + loss_index(type)] / divisor(type, loss_, micro_batches_);
     result.router[type] = mean;

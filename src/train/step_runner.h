@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <span>
+#include <tuple>
 
 #include "state/adamw.h"
 #include "train/micro_batch.h"
@@ -23,7 +24,7 @@ class StepRunner {
   // ranks call this, with as many micro-batches.
   struct Loss {
     double target_weight;   // of all targets of the whole global batch: their number, where none is weighted
-    int64_t tokens = 0;     // of the whole global batch; used by kZ alone
+    int64_t tokens = 0;     // of the whole global batch; used by kZ and drop_rates alone
     int64_t documents = 0;  // the same, by kSequence alone
     RouterLosses router = {};
     bool looks_at_operands = false;  // in 8 bits
@@ -53,6 +54,7 @@ class StepRunner {
   // What the step's micro-batches made; after update() all ranks', which all call this. Waits for the device.
   struct Result {
     double token_loss = 0;                       // the sum, weighted
+    std::tuple<double, double> drop_rates;       // StepRecord's drop_rate and dropped_tokens_rate
     RouterLosses router = {};                    // each mean loss, unscaled; of those that were computed
     double router_loss = 0;                      // the sum of these, each times its coefficient
     double grad_norm = 0, router_grad_norm = 0;  // after update(), with its norm

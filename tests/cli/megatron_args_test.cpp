@@ -88,8 +88,8 @@ TEST_F(MegatronArgs, OfAnotherModelAreRefused) {
   refused("--num-experts few", {"--num-experts: 'few' is not a number"});
   refused("--rotary-base 1000000", {"has rope_theta 10000"});
   refused("untie-embeddings-and-output-weights", {"untie-embeddings-and-output-weights"});
-  refused("--moe-expert-capacity-factor 1",
-          {"--moe-expert-capacity-factor: not supported yet: no token is ever dropped"});
+  refused("--moe-pad-expert-input-to-capacity",
+          {"--moe-pad-expert-input-to-capacity: there is no capacity to pad to; set moe_expert_capacity_factor"});
   EXPECT_EQ(trained({"--megatron_args"}).code, 2);
 }
 

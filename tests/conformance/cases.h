@@ -8,7 +8,7 @@ namespace mixtune {
 ConformanceCases elementwise_cases();  // rms_norm, rope, swiglu, embedding
 ConformanceCases cross_entropy_cases();
 ConformanceCases router_cases();     // router, its losses
-ConformanceCases routing_cases();    // router_logits, permute
+ConformanceCases routing_cases();    // router_logits, permute, drop_pairs
 ConformanceCases optimizer_cases();  // sum_of_squares, clip_scale, adamw, add_sum, cast, fill_normal
 ConformanceCases digest_cases();
 ConformanceCases eight_bit_cases();  // round_operand, quantise, products of codes

@@ -1,8 +1,10 @@
 // The router's logits, and the way of rows to the experts and back.
+#include <bit>
 #include <cmath>
 
 #include "conformance/cases.h"
 #include "conformance/tolerances.h"
+#include "kernels/moe/capacity.h"
 #include "kernels/moe/permute.h"
 #include "kernels/moe/router.h"
 
@@ -51,6 +53,7 @@ void logits_backward_case(Conformance& c, const LogitsBackward& shape) {
 struct Map {
   int64_t tokens, k, experts;
   std::function<int64_t(int64_t)> expert;
+  RowLimit limit = {};
 
   int64_t pairs() const { return tokens * k; }
   // R, computed from the counts alone.
@@ -59,7 +62,7 @@ struct Map {
     for (int64_t i = 0; i < pairs(); ++i)
       if (expert(i) >= 0) ++count[expert(i)];
     int64_t rows = 0;
-    for (const int64_t n : count) rows += align_rows(n);
+    for (const int64_t n : count) rows += align_rows(limit.padded ? limit.most : n);
     return rows;
   }
 };
@@ -70,6 +73,12 @@ Map uneven(int64_t tokens, int64_t k, int64_t experts) {
             const int64_t t = i / k, slot = i % k, e = (slot + (t % 3 == 0 ? 0 : t * 7)) % experts;
             return t % 11 == 10 ? -1 : e == 1 ? (k + 1) % experts : e;
           }};
+}
+
+// Every expert with as many rows as there are tokens.
+Map padded(Map map) {
+  map.limit = {.most = map.tokens, .padded = true};
+  return map;
 }
 
 Map all_to_one(int64_t tokens, int64_t experts) {
@@ -86,18 +95,23 @@ Map nowhere(int64_t tokens) {
 
 struct MapOperands {
   Operand experts, begin, count, row_of_slot, slot_of_row;
+  RowLimit limit;
 
   MapOperands(Conformance& c, const Map& map)
       : experts(c.integers("experts", {map.tokens, map.k}, map.expert)),
         begin(c.host_output("begin", {map.experts}, DType::kI32)),
         count(c.host_output("count", {map.experts}, DType::kI32)),
         row_of_slot(c.output("row of slot", {map.tokens, map.k}, DType::kI32)),
-        slot_of_row(c.output("slot of row", {map.rows()}, DType::kI32)) {}
+        slot_of_row(c.output("slot of row", {map.rows()}, DType::kI32)),
+        limit(map.limit) {}
 
   // Makes the map. Returns R.
   int64_t make(Ctx& ctx, Side side) const {
-    const int64_t rows = permute_map(
-        ctx, {.experts = experts[side], .begin = begin[side], .count = count[side], .row_of_slot = row_of_slot[side]});
+    const int64_t rows = permute_map(ctx, {.experts = experts[side],
+                                           .begin = begin[side],
+                                           .count = count[side],
+                                           .row_of_slot = row_of_slot[side],
+                                           .limit = limit});
     permute_invert(ctx, row_of_slot[side], slot_of_row[side]);
     return rows;
   }
@@ -109,6 +123,40 @@ void map_case(Conformance& c, const Map& map) {
   c.run([&](Ctx& ctx, Side side) { *returned[side].as<int32_t>() = static_cast<int32_t>(operands.make(ctx, side)); });
   for (const Operand& operand : {operands.begin, operands.count, operands.row_of_slot, operands.slot_of_row, returned})
     c.expect_equal(operand);
+}
+
+struct Drops {
+  Map map;
+  int64_t most;
+  TokenDropPolicy policy = TokenDropPolicy::kProbs;
+  bool ties = false;  // weights of few values
+};
+
+// The same fp32 weights on both sides, so the same choice. Of `uneven`, two slots of a token may have one expert: their
+// order is that of slots on both sides.
+void drop_case(Conformance& c, const Drops& drops) {
+  const Map& map = drops.map;
+  const Shape shape = {map.tokens, map.k};
+  const Operand experts = c.integers("experts", shape, map.expert);
+  const Operand weights =
+      drops.ties ? c.integers("bits of weights", shape,
+                              [](int64_t i) { return std::bit_cast<int32_t>(static_cast<float>(i * i % 7) / 8); })
+                 : c.random("weights", shape, DType::kF32, 0.1, 0.5);
+  const Operand sent = c.output("sent", shape, DType::kI32);
+  const Operand dropped = c.doubles("dropped", {2}, [](int64_t i) { return 5.0 + static_cast<double>(i); });
+  c.run([&](Ctx& ctx, Side side) {
+    Tensor of_side = weights[side];
+    of_side.dtype = DType::kF32;
+    drop_pairs(ctx, {.experts = experts[side],
+                     .weights = of_side,
+                     .all_experts = map.experts,
+                     .most = drops.most,
+                     .policy = drops.policy,
+                     .sent = sent[side],
+                     .dropped = dropped[side]});
+  });
+  c.expect_equal(sent);
+  c.expect_equal(dropped);
 }
 
 // Copies are bitwise. Sums of k rows and the residual are made in fp32 in the same order on both sides.
@@ -246,6 +294,8 @@ void add_permute_cases(ConformanceCases& cases) {
   map("T2000_E1", all_to_one(2000, 1));
   map("T5000_E8_all_to_one", all_to_one(5000, 8));
   map("T300_nowhere", nowhere(300));
+  map("T700_k2_E8_padded", padded(uneven(700, 2, 8)));
+  map("T3001_k8_E256_padded", padded(uneven(3001, 8, 256)));
 
   const auto rows = [&](const char* shape, const Map& args, int64_t hidden) {
     cases.push_back({"permute_rows", shape, [=](Conformance& c) {
@@ -259,6 +309,25 @@ void add_permute_cases(ConformanceCases& cases) {
   rows("T333_k8_E64_H66", uneven(333, 8, 64), 66);
   rows("T500_E8_all_to_one_H512", all_to_one(500, 8), 512);
   rows("T50_nowhere_H64", nowhere(50), 64);
+  rows("T333_k2_E4_H24_padded", padded(uneven(333, 2, 4)), 24);
+}
+
+void add_drop_cases(ConformanceCases& cases) {
+  const auto drop = [&](const char* shape, const Drops& args) {
+    cases.push_back({"drop_pairs", shape, [=](Conformance& c) { drop_case(c, args); }, true, false});
+  };
+  constexpr auto kPosition = TokenDropPolicy::kPosition;
+  drop("T16384_k2_E8", {uneven(16384, 2, 8), 4096});
+  drop("T16384_k2_E8_ties", {uneven(16384, 2, 8), 4096, TokenDropPolicy::kProbs, true});
+  drop("T16384_k2_E8_position", {uneven(16384, 2, 8), 4096, kPosition});
+  drop("T70001_k2_E8", {uneven(70001, 2, 8), 9000});
+  drop("T1_k2_E8", {uneven(1, 2, 8), 1});
+  drop("T1025_k1_all_to_one", {all_to_one(1025, 8), 1024});
+  drop("T5000_E1_position", {all_to_one(5000, 1), 1, kPosition});
+  drop("T3001_k8_E256", {uneven(3001, 8, 256), 60});
+  drop("T900_k32_E700", {uneven(900, 32, 700), 11});
+  drop("T5000_k3_E5_nothing", {uneven(5000, 3, 5), 15000});
+  drop("T300_nowhere", {nowhere(300), 1});
 }
 
 }  // namespace
@@ -267,6 +336,7 @@ ConformanceCases routing_cases() {
   ConformanceCases cases;
   add_logits_cases(cases);
   add_permute_cases(cases);
+  add_drop_cases(cases);
   cases.push_back(large({"permute_rows", "past_2_31_elements", many_rows_case, false}));
   cases.push_back(large({"router_logits", "past_2_31_elements", many_tokens_case, false}));
   return cases;

@@ -1,6 +1,7 @@
 // The CUDA half of the router's and the permutations' ops; kernels/cuda_ops.h says what holds for all.
 #pragma once
 
+#include "kernels/moe/capacity.h"
 #include "kernels/moe/permute.h"
 #include "kernels/moe/router.h"
 #include "kernels/moe/router_health.h"
@@ -9,6 +10,7 @@
 
 namespace mixtune::cuda {
 
+void drop_pairs(Ctx& ctx, const DropPairs& args);
 void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row);
 void permute_map(Ctx& ctx, const PermuteMap& args);
 void permute_rows(Ctx& ctx, const Tensor& x, const Tensor& slot_of_row, int64_t k, const Tensor& rows);

@@ -4,6 +4,9 @@
 
 namespace mixtune::cuda {
 
+void drop_pairs(Ctx&, const DropPairs&) {
+  no_cuda();
+}
 void permute_invert(Ctx&, const Tensor&, const Tensor&) {
   no_cuda();
 }

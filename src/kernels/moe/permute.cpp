@@ -6,15 +6,23 @@
 
 namespace mixtune {
 
-int64_t suppose_rows(const Ctx& ctx, int64_t pairs, const Tensor& begin, const Tensor& count) {
-  const int64_t experts = count.rows();
-  const int64_t most = (pairs + experts * (kRowAlignment - 1)) / kRowAlignment * kRowAlignment;
+int64_t most_rows(int64_t pairs, int64_t experts, const RowLimit& limit) {
+  const int64_t limited = experts * align_rows(limit.most);
+  if (limit.padded) return limited;
+  // Every expert's rows may end with a gap.
+  return std::min(limited, (pairs + experts * (kRowAlignment - 1)) / kRowAlignment * kRowAlignment);
+}
+
+int64_t suppose_rows(const Ctx& ctx, int64_t pairs, const Tensor& begin, const Tensor& count, const RowLimit& limit) {
+  const int64_t experts = count.rows(), most = most_rows(pairs, experts, limit);
   const int64_t each = (pairs + experts - 1) / experts;
   const int64_t even = experts * align_rows(each);
-  const int64_t rows = ctx.routing_share > kEvenRouting ? most : std::min(most, even);
-  for (int64_t e = 0; e < experts; ++e) {
-    begin.as<int32_t>()[e] = static_cast<int32_t>(e == 0 ? 0 : rows);
-    count.as<int32_t>()[e] = static_cast<int32_t>(e == 0 ? rows : 0);
+  const int64_t rows = limit.padded || ctx.routing_share > kEvenRouting ? most : std::min(most, even);
+  for (int64_t e = 0, given = 0; e < experts; ++e) {
+    const int64_t own = std::min(rows - given, align_rows(limit.most));
+    begin.as<int32_t>()[e] = static_cast<int32_t>(given);
+    count.as<int32_t>()[e] = static_cast<int32_t>(own);
+    given += own;
   }
   return rows;
 }
@@ -22,7 +30,7 @@ int64_t suppose_rows(const Ctx& ctx, int64_t pairs, const Tensor& begin, const T
 void start_permute_map(Ctx& ctx, const PermuteMap& args) {
   MT_CHECK(args.row_of_slot.shape == args.experts.shape && args.begin.shape == args.count.shape);
   if (ctx.is_meta()) {
-    suppose_rows(ctx, args.experts.elements(), args.begin, args.count);
+    suppose_rows(ctx, args.experts.elements(), args.begin, args.count, args.limit);
     return;
   }
   ctx.like_gpu() ? cuda::permute_map(ctx, args) : cpu::permute_map(args, kRowAlignment);

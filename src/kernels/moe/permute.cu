@@ -84,10 +84,11 @@ __device__ int32_t warp_scan(int32_t x, int32_t& total) {
 }
 
 // One block. counts [tiles, E] becomes the pairs of expert e in tiles before; row `tiles` of it is begin. begin and
-// count are the host's.
+// count are the host's. padded > 0: every expert has so many rows.
 constexpr int kScanThreads = 1024;
 __global__ void __launch_bounds__(kScanThreads)
-    map_scan_kernel(int32_t* __restrict__ counts, int tiles, int experts, int32_t* begin, int32_t* count) {
+    map_scan_kernel(int32_t* __restrict__ counts, int tiles, int experts, int32_t padded, int32_t* begin,
+                    int32_t* count) {
   extern __shared__ int32_t totals[];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   for (int e = warp; e < experts; e += kScanThreads / kWarp) {
@@ -98,7 +99,7 @@ __global__ void __launch_bounds__(kScanThreads)
       const int32_t before = warp_scan(inside ? *here : 0, total);
       if (inside) *here = before;
     }
-    if (lane == 0) totals[e] = total;
+    if (lane == 0) totals[e] = padded > 0 ? padded : total;
   }
   __syncthreads();
   if (warp > 0) return;
@@ -234,7 +235,8 @@ void permute_map(Ctx& ctx, const PermuteMap& args) {
     map_count_kernel<<<tiles, kThreads, kWarps * bytes, stream>>>(args.experts.as<int32_t>(), pairs, counts, experts);
     check_cuda(cudaGetLastError(), "map_count_kernel");
   }
-  map_scan_kernel<<<1, kScanThreads, bytes, stream>>>(counts, tiles, experts, begin, count);
+  const int32_t padded = args.limit.padded ? static_cast<int32_t>(args.limit.most) : 0;
+  map_scan_kernel<<<1, kScanThreads, bytes, stream>>>(counts, tiles, experts, padded, begin, count);
   check_cuda(cudaGetLastError(), "map_scan_kernel");
   if (tiles > 0) {
     map_place_kernel<<<tiles, kThreads, kWarps * bytes, stream>>>(args.experts.as<int32_t>(), pairs, counts, experts,

@@ -4,16 +4,33 @@
 // hold no token.
 #pragma once
 
+#include <limits>
+
 #include "tensor/ctx.h"
 
 namespace mixtune {
 
+// How many rows an expert may have, where that is limited. padded: it has so many, whatever it gets; the last of them
+// hold no token.
+struct RowLimit {
+  int64_t most = kNone;
+  bool padded = false;
+
+  static constexpr int64_t kNone = std::numeric_limits<int32_t>::max();
+  bool is_set() const { return most < kNone; }
+};
+
+// The most rows that `pairs` take, gaps included: a multiple of kRowAlignment.
+int64_t most_rows(int64_t pairs, int64_t experts, const RowLimit& limit);
+
 // Maps experts [T, k] int32 (-1: no expert) to rows. Writes begin and count [E] int32, the rows of each expert, in
 // memory that the host reads (ctx.host_stack); and row_of_slot [T, k] int32, the row of each pair or -1. Returns R, a
-// multiple of kRowAlignment: on a GPU the host waits here, by an event, for the counts.
+// multiple of kRowAlignment: on a GPU the host waits here, by an event, for the counts. No expert has more pairs than
+// the limit; of one that is padded, rows behind them are gap rows, though they count.
 struct PermuteMap {
   Tensor experts;
   Tensor begin, count, row_of_slot;
+  RowLimit limit = {};
 };
 int64_t permute_map(Ctx& ctx, const PermuteMap& args);
 
@@ -22,9 +39,9 @@ void start_permute_map(Ctx& ctx, const PermuteMap& args);
 int64_t mapped_rows(const PermuteMap& args);
 
 // Supposes, on kMeta, which has no routing, that `pairs` are routed to the experts of begin and count [E], and writes
-// those: as many rows as an even routing has, or with ctx.routing_share above that as there can be, all of them the
-// first expert's, which leaves the largest to what takes an expert at a time. Returns R.
-int64_t suppose_rows(const Ctx& ctx, int64_t pairs, const Tensor& begin, const Tensor& count);
+// those: as many rows as an even routing has, or with ctx.routing_share above that as there can be, the first experts'
+// as far as the limit lets them, which leaves the largest to what takes an expert at a time. Returns R.
+int64_t suppose_rows(const Ctx& ctx, int64_t pairs, const Tensor& begin, const Tensor& count, const RowLimit& limit);
 
 // Writes slot_of_row [R] int32: the flat pair t * k + slot that stands in each row, -1 in gap rows.
 void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row);

@@ -16,12 +16,14 @@ inline void permute_map(const PermuteMap& args, int64_t alignment) {
     if (expert[i] >= 0) ++count[expert[i]];
   int64_t rows = 0;
   for (int64_t e = 0; e < experts; ++e) {
+    const int64_t own = args.limit.padded ? args.limit.most : count[e];
     begin[e] = static_cast<int32_t>(rows);
-    rows += (count[e] + alignment - 1) / alignment * alignment;
+    rows += (own + alignment - 1) / alignment * alignment;
     count[e] = 0;
   }
   for (int64_t i = 0; i < pairs; ++i)
     args.row_of_slot.as<int32_t>()[i] = expert[i] < 0 ? -1 : begin[expert[i]] + count[expert[i]]++;
+  if (args.limit.padded) std::fill_n(count, experts, static_cast<int32_t>(args.limit.most));
 }
 
 inline void permute_invert(const Tensor& row_of_slot, const Tensor& slot_of_row) {

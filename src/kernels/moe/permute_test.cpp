@@ -1,5 +1,7 @@
 #include "kernels/moe/permute.h"
 
+#include <numeric>
+
 #include "kernels/testing.h"
 
 namespace mixtune {
@@ -119,6 +121,47 @@ TEST(Permute, MetaSupposesRows) {
   expect_rows_of_the_first(8 * 256);
   ctx.routing_share = kWorstRouting;
   expect_rows_of_the_first(23 * kRowAlignment);  // each expert's rows end one past a multiple, as far as possible
+}
+
+TEST(Permute, MetaSupposesNoMoreRowsThanTheLimit) {
+  TestCtx ctx;
+  ctx.device.type = DeviceType::kMeta;
+  Buffer<int32_t> experts({1000, 2}), begin({8}), count({8}), row_of_slot({1000, 2});
+  PermuteMap map = {
+      .experts = experts, .begin = begin, .count = count, .row_of_slot = row_of_slot, .limit = {.most = 300}};
+  const auto expect_rows = [&](const std::vector<int64_t>& each) {
+    EXPECT_EQ(permute_map(ctx, map), std::accumulate(each.begin(), each.end(), int64_t{0}));
+    for (int64_t e = 0, rows = 0; e < 8; rows += each[e], ++e) {
+      EXPECT_EQ(begin[e], rows);
+      EXPECT_EQ(count[e], each[e]);
+    }
+  };
+  expect_rows({384, 384, 384, 384, 384, 128, 0, 0});
+  ctx.routing_share = kWorstRouting;
+  expect_rows({384, 384, 384, 384, 384, 384, 384, 256});
+  map.limit.most = 128;
+  expect_rows(std::vector<int64_t>(8, 128));
+  map.limit = {.most = 300, .padded = true};
+  expect_rows(std::vector<int64_t>(8, 384));
+}
+
+TEST(Permute, PaddedExpertsHaveAsManyRows) {
+  Permutation p;
+  Buffer<int32_t> begin({kExperts}), count({kExperts}), row_of_slot({kTokens, kSlots});
+  const int64_t rows = permute_map(p.ctx, {.experts = p.experts,
+                                           .begin = begin,
+                                           .count = count,
+                                           .row_of_slot = row_of_slot,
+                                           .limit = {.most = kTokens, .padded = true}});
+  ASSERT_EQ(rows, kExperts * align_rows(kTokens));
+  Buffer<int32_t> slot_of_row({rows});
+  permute_invert(p.ctx, row_of_slot, slot_of_row);
+  for (int64_t e = 0; e < kExperts; ++e) {
+    EXPECT_EQ(begin[e], e * align_rows(kTokens));
+    EXPECT_EQ(count[e], kTokens);
+    for (int64_t i = 0; i < align_rows(kTokens); ++i)
+      EXPECT_EQ(slot_of_row[begin[e] + i], i < p.count[e] ? p.slot_of_row[p.begin[e] + i] : -1);
+  }
 }
 
 }  // namespace
