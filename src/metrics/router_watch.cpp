@@ -17,12 +17,17 @@ bool is_there(double number) {
 }  // namespace
 
 std::vector<std::string> RouterWatch::look(const StepRecord& record) {
-  return {look_at_collapse(record.expert_share, record.expert_imbalance),
-          look_at_imbalance(record.expert_imbalance),
-          look_at_entropy(record.router_entropy),
-          look_at_logits(record.router_logit_scale),
-          look_at_drops(record.drop_rate),
-          look_at_norm(record.router_grad_norm)};
+  std::vector<std::string> warnings;
+  const auto add = [&](std::string warning) {
+    if (!warning.empty()) warnings.push_back(std::move(warning));
+  };
+  add(look_at_collapse(record.expert_share, record.expert_imbalance));
+  add(look_at_imbalance(record.expert_imbalance));
+  add(look_at_entropy(record.router_entropy));
+  add(look_at_logits(record.router_logit_scale));
+  add(look_at_drops(record.drop_rate));
+  add(look_at_norm(record.router_grad_norm));
+  return warnings;
 }
 
 // What an expert gets by what it would get in balance is the imbalance.

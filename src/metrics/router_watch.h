@@ -26,7 +26,7 @@ class RouterWatch {
                           kLeastLogits = 1, kDropRate = 0.05, kNormFactor = 10, kVanished = 0.01;
   static constexpr int64_t kCollapsedSteps = 3, kVanishedSteps = 3;
 
-  // What this step began; "" among them is nothing.
+  // What this step began. Allocates nothing where that is nothing.
   std::vector<std::string> look(const StepRecord& record);
 
  private:

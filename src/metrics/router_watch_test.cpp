@@ -18,11 +18,7 @@ constexpr double kEven = 0.25;
 
 class Routers : public testing::Test {
  protected:
-  std::vector<std::string> look() {
-    std::vector<std::string> said = watch_.look(record_);
-    std::erase(said, "");
-    return said;
-  }
+  std::vector<std::string> look() { return watch_.look(record_); }
   void quiet(int steps) {
     for (int i = 0; i < steps; ++i) EXPECT_THAT(look(), IsEmpty()) << i;
   }
@@ -125,7 +121,7 @@ TEST_F(Routers, SmallLogitsAreNoMeasure) {
 }
 
 TEST_F(Routers, ThatDropMoreThanAFewInAHundred) {
-  record_.drop_rate = 0.05;
+  record_.drop_rate = 0.049;
   quiet(30);
   record_.drop_rate = 0.06;
   EXPECT_THAT(all(30), ElementsAre(AllOf(HasSubstr("drop_rate has a mean of 0.05"), HasSubstr("over 0.05"),

@@ -1,10 +1,12 @@
 #include "tensor/memory.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -123,14 +125,28 @@ size_t available_memory(Device device) {
   throw Error("/proc/meminfo", "no MemAvailable line", "mixtune needs Linux 3.14 or newer");
 }
 
+namespace {
+
+// Of this process, in pages; 0 where it cannot be told. Allocates nothing.
+size_t resident_pages() {
+  const int file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+  if (file < 0) return 0;
+  std::array<char, 128> text = {};
+  const ssize_t length = read(file, text.data(), text.size() - 1);
+  close(file);
+  char* end = text.data();
+  std::strtoull(text.data(), &end, 10);  // the pages of the address space; those that are resident come next
+  return length > 0 ? std::strtoull(end, nullptr, 10) : 0;
+}
+
+}  // namespace
+
 double memory_gib(Device device) {
   size_t bytes = 0;
   if (device.type == DeviceType::kCuda) {
     bytes = gpu_memory_in_use(device.index);
   } else if (device.type == DeviceType::kCpu) {
-    size_t pages = 0;
-    std::ifstream("/proc/self/statm") >> pages >> pages;  // the second: those that are resident
-    bytes = pages * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    bytes = resident_pages() * static_cast<size_t>(sysconf(_SC_PAGESIZE));
   }
   return static_cast<double>(bytes) / static_cast<double>(size_t{1} << 30);
 }
