@@ -86,9 +86,8 @@ __device__ int32_t warp_scan(int32_t x, int32_t& total) {
 // One block. counts [tiles, E] becomes the pairs of expert e in tiles before; row `tiles` of it is begin. begin and
 // count are the host's. padded > 0: every expert has so many rows.
 constexpr int kScanThreads = 1024;
-__global__ void __launch_bounds__(kScanThreads)
-    map_scan_kernel(int32_t* __restrict__ counts, int tiles, int experts, int32_t padded, int32_t* begin,
-                    int32_t* count) {
+__global__ void __launch_bounds__(kScanThreads) map_scan_kernel(int32_t* __restrict__ counts, int tiles, int experts,
+                                                                int32_t padded, int32_t* begin, int32_t* count) {
   extern __shared__ int32_t totals[];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   for (int e = warp; e < experts; e += kScanThreads / kWarp) {
