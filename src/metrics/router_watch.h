@@ -22,7 +22,7 @@ namespace mixtune {
 //              kVanished of it.
 class RouterWatch {
  public:
-  static constexpr double kCollapse = 0.75, kImbalanceFactor = 1.5, kEntropyFactor = 0.5, kLogitFactor = 3,
+  static constexpr double kCollapse = 0.9, kImbalanceFactor = 1.5, kEntropyFactor = 0.5, kLogitFactor = 3,
                           kLeastLogits = 1, kDropRate = 0.05, kNormFactor = 10, kVanished = 0.01;
   static constexpr int64_t kCollapsedSteps = 3, kVanishedSteps = 3;
 
