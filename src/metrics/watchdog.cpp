@@ -56,8 +56,7 @@ std::string Watchdog::look_at_gain(int64_t step) {
   if (looked_ != kFirstSteps || !from_first_ || *loss_.last() < *loss_.first()) return "";
   return fmt::format(
       "lm_loss has a mean of {:.4g} over the last {} of its first {} steps, no less than {:.4g} over the first: it "
-      "does "
-      "not learn; look at what mixtune inspect shows of the data (template, targets), and at learning_rate",
+      "does not learn; look at what mixtune inspect shows of the data (template, targets), and at learning_rate",
       *loss_.last(), RunningMean::kSteps, kFirstSteps, *loss_.first());
 }
 

@@ -39,7 +39,7 @@ struct GpuInfo {
   int driver = 0, runtime = 0;         // CUDA versions: 13000 is 13.0
 };
 GpuInfo gpu_info(int index);
-// Bytes, of all processes. The one number of these that is cheap.
+// Bytes, of all processes: the one number of these that is read in each step.
 size_t gpu_memory_in_use(int index);
 
 // Throws Error where there is no such device.

@@ -114,7 +114,7 @@ class Stack {
 size_t available_memory(Device device);
 
 // What is in use, in GiB: on a GPU by all that runs there, on a CPU what this process has of the machine's memory.
-// Cheap enough for each step. 0 where it cannot be told.
+// Read in each step: allocates nothing. 0 where it cannot be told.
 double memory_gib(Device device);
 
 }  // namespace mixtune

@@ -115,14 +115,14 @@ StepRunner::Result StepRunner::read() {
   Result result = {.token_loss = scalars[kFirstLoss],
                    .grad_norm = std::sqrt(scalars[kSquares]),
                    .router_grad_norm = std::sqrt(scalars[kRouterSquares]),
-                   .memory_gib = memory_gib(instance_.options().device),
                    .recomputed = recomputed_,
                    .parallel = reported_ ? &report_->read() : nullptr,
                    .requests = {scalars[0] > 0, scalars[1] > 0, scalars[2] == instance_.ranks().all->size()},
                    .routers = tallied_ ? &routers_.read(tally) : nullptr,
                    .operands = operands_ ? operands_->read() : nullptr};
-  if (result.parallel)
-    result.memory_gib = std::ranges::max(result.parallel->ranks, {}, &RankRecord::memory_gib).memory_gib;
+  // Of several ranks the report has read it already.
+  result.memory_gib = result.parallel ? std::ranges::max(result.parallel->ranks, {}, &RankRecord::memory_gib).memory_gib
+                                      : memory_gib(instance_.options().device);
   const MixtralConfig& config = instance_.model().config();
   if (const auto tokens = static_cast<double>(loss_.tokens * config.num_hidden_layers); tokens > 0)
     result.drop_rates = {scalars[kDropped] / (tokens * static_cast<double>(config.num_experts_per_tok)),
