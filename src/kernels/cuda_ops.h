@@ -4,6 +4,7 @@
 // RoPE's table) are fp32.
 #pragma once
 
+#include "kernels/adapter.h"
 #include "kernels/cast.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/digest.h"
@@ -27,8 +28,10 @@ void cross_entropy(Ctx& ctx, const CrossEntropy& args);
 void digest(Ctx& ctx, std::span<const Tensor> tensors, const Tensor& digests);
 void embedding_backward(Ctx& ctx, const EmbeddingBackward& args);
 void embedding_forward(Ctx& ctx, const Tensor& ids, const Tensor& table, const Tensor& y);
+void expand_adapter(Ctx& ctx, const ExpandAdapter& args);
 void fill_normal(Ctx& ctx, const FillNormal& args);
 void finish_warm_up(Ctx& ctx);
+void fold_adapter(Ctx& ctx, const FoldAdapter& args);
 void rms_norm_backward(Ctx& ctx, const RmsNormBackward& args);
 void rms_norm_forward(Ctx& ctx, const RmsNormForward& args);
 void rms_norm_recompute(Ctx& ctx, const Tensor& r, const Tensor& weight, const Tensor& rstd, const Tensor& y);

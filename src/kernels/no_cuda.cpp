@@ -31,10 +31,16 @@ void embedding_backward(Ctx&, const EmbeddingBackward&) {
 void embedding_forward(Ctx&, const Tensor&, const Tensor&, const Tensor&) {
   no_cuda();
 }
+void expand_adapter(Ctx&, const ExpandAdapter&) {
+  no_cuda();
+}
 void fill_normal(Ctx&, const FillNormal&) {
   no_cuda();
 }
 void finish_warm_up(Ctx&) {
+  no_cuda();
+}
+void fold_adapter(Ctx&, const FoldAdapter&) {
   no_cuda();
 }
 void rms_norm_backward(Ctx&, const RmsNormBackward&) {

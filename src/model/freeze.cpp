@@ -170,7 +170,7 @@ void apply(const Freeze& freeze, const MixtralConfig& config, std::span<ParamSpe
     selections.emplace_back(entry, config, freeze.where);
     if (!has_any(selections.back(), specs)) selections.back().throw_empty(specs);
   }
-  for (ParamSpec& spec : specs) spec.trainable = !is_frozen(spec, selections, freeze);
+  for (ParamSpec& spec : specs) spec.trainable = !is_frozen(spec, selections, freeze) && spec.trainable;
   if (std::ranges::none_of(specs, &ParamSpec::trainable))
     throw UserError(freeze.where, "freezes every weight: nothing is left to train", "leave out what is to be trained");
 }

@@ -60,7 +60,7 @@ const MixtralConfig& checked(const MixtralConfig& config, Device device) {
 Instance::Instance(const MixtralConfig& config, const InstanceOptions& options)
     : Instance(config,
                make_layout(checked(config, options.device), options.ranks->grid.experts(config.num_local_experts),
-                           options.freeze),
+                           options.freeze, options.lora),
                options) {}
 
 Instance::Instance(const MixtralConfig& config, ModelLayout layout, const InstanceOptions& options)

@@ -23,6 +23,7 @@ struct InstanceOptions {
   const Ranks* ranks = &single_rank();  // never null; outlive the instance
   int zero_stage = 1;                   // 1: each rank keeps a piece of the optimizer's state
   Freeze freeze = {};
+  Lora lora = {};
   Capacity capacity = {};
 };
 

@@ -83,17 +83,23 @@ WeightGradient Mixtral::weight_gradient(int param) const {
 void Mixtral::linear(Ctx& ctx, const Projection& p, Recipe::Linear args) const {
   const Range range(ctx, p.name);
   const WeightUse weight(ctx, state_, p.param);
+  const AdapterUse adapter(ctx, state_, p.adapter, params_.adapter_scale);
   args.weight = operand(weight, p.param);
   recipe_.linear(ctx, args);
+  add_adapter(ctx, *adapter, {.x = args.x, .y = args.y});
 }
 
 void Mixtral::linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackward args) const {
   const Range range(ctx, p.name);
   const WeightUse weight(ctx, state_, p.param);
   args.weight = operand(weight, p.param);
+  const AdapterUse adapter(ctx, state_, p.adapter, params_.adapter_scale);
   args.dweight = weight_gradient(p.param);
   recipe_.linear_backward(ctx, args);
   if (args.dweight.tensor) state_.gradients().notify(p.param);
+  add_adapter_data_gradient(ctx, *adapter, {.dy = args.dy, .dx = args.dx});
+  adapter_weight_gradient(ctx, *adapter, {.x = args.x, .dy = args.dy});
+  adapter.notify();
 }
 
 void Mixtral::norm(Ctx& ctx, int param, RmsNormForward args) const {

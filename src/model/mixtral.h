@@ -11,6 +11,7 @@
 #include "data/batch.h"
 #include "kernels/attention/attention.h"
 #include "kernels/rms_norm.h"
+#include "model/adapter_use.h"
 #include "model/dispatcher.h"
 #include "model/keeping.h"
 #include "model/params.h"
@@ -141,6 +142,7 @@ class Mixtral {
   // y = x W^T of a layer, by the recipe. The weight and its gradient are the parameter's own.
   struct Projection {
     int param;
+    const AdapterParams& adapter;
     const char* name;  // for the profiler
   };
   void linear(Ctx& ctx, const Projection& p, Recipe::Linear args) const;

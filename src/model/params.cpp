@@ -2,11 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <type_traits>
-
 #include "base/random.h"
 #include "kernels/cast.h"
+#include "model/fill_values.h"
 
 namespace mixtune {
 
@@ -14,6 +12,8 @@ namespace {
 
 class LayoutBuilder {
  public:
+  explicit LayoutBuilder(bool trains_stored) : trains_stored_(trains_stored) {}
+
   // Adds a parameter that is one whole Hugging Face tensor.
   int add(WeightGroup group, const std::string& name, Shape shape) { return add(group, name, shape, {{name, shape}}); }
 
@@ -30,7 +30,13 @@ class LayoutBuilder {
   };
   // Adds a parameter of the given whole Hugging Face tensors, one behind the other.
   int add(WeightGroup group, const std::string& name, Shape shape, const std::vector<Part>& parts) {
-    ParamSpec spec{.name = name, .shape = shape, .blocks = {}, .group = group, .place = place_};
+    ParamSpec spec{.name = name,
+                   .shape = shape,
+                   .blocks = {},
+                   .trainable = origin_ == ParamSpec::Origin::kInitialised || trains_stored_,
+                   .group = group,
+                   .place = place_,
+                   .origin = origin_};
     int64_t offset = 0;
     for (const Part& part : parts) {
       spec.blocks.push_back({.name = part.name, .box = Box(part.shape), .offset = offset});
@@ -40,8 +46,9 @@ class LayoutBuilder {
     return static_cast<int>(specs_.size()) - 1;
   }
 
-  // Sets the place of every parameter that is added from now on.
+  // Set the place, and the origin, of every parameter that is added from now on.
   void set_place(const Place& place) { place_ = place; }
+  void set_origin(ParamSpec::Origin origin) { origin_ = origin; }
   // Marks a parameter as one of experts: other ranks may hold `elsewhere`.
   void spread_over_ranks(int param, const std::vector<Part>& elsewhere) {
     specs_[param].of_experts = true;
@@ -51,23 +58,111 @@ class LayoutBuilder {
   std::vector<ParamSpec> take() { return std::move(specs_); }
 
  private:
+  const bool trains_stored_;
   std::vector<ParamSpec> specs_;
   Place place_;
+  ParamSpec::Origin origin_ = ParamSpec::Origin::kStored;
 };
 
-LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankGrid::Experts experts, int64_t layer) {
+// A layer's experts, all of them and those that are here.
+struct ExpertNames {
+  std::string layer;  // "model.layers.3.block_sparse_moe."
+  int64_t all;
+  RankGrid::Experts here;
+
+  bool is_here(int64_t e) const { return e >= here.first && e < here.first + here.count; }
+  std::string expert(int64_t e) const { return fmt::format("{}experts.{}.", layer, e); }
+};
+
+// A projection of a weight: some of its rows.
+struct Module {
+  std::string name;  // the hub's, without ".weight"
+  AdaptedRows rows;
+  bool adapted;
+};
+
+// The parts of the A, and of the B, of the adapted ones.
+struct PairParts {
+  std::vector<LayoutBuilder::Part> a, b;
+
+  void add(const Module& module, int64_t rank, int64_t in) {
+    a.push_back({lora_a_name(module.name), {rank, in}});
+    b.push_back({lora_b_name(module.name), {module.rows.count, rank}});
+  }
+};
+
+AdaptedModules adapted_among(const std::vector<Module>& modules) {
+  AdaptedModules adapted;
+  for (const Module& module : modules)
+    if (module.adapted) adapted.add(module.rows);
+  return adapted;
+}
+
+// The pair of a weight [.., in] of attention.
+AdapterParams add_adapter(LayoutBuilder& builder, int64_t rank, const std::string& name, int64_t in,
+                          const std::vector<Module>& modules) {
+  const AdaptedModules adapted = adapted_among(modules);
+  if (rank == 0 || adapted.size == 0) return {};
+  PairParts parts;
+  for (const Module& module : modules)
+    if (module.adapted) parts.add(module, rank, in);
+  return {.a = builder.add(WeightGroup::kAttention, name + ".lora_A", {adapted.size * rank, in}, parts.a),
+          .b = builder.add(WeightGroup::kAttention, name + ".lora_B", {adapted.row_count(), rank}, parts.b),
+          .modules = adapted};
+}
+
+// The pairs of a weight [experts here, .., in]. modules: those of one expert, after the expert's name.
+AdapterParams add_expert_adapter(LayoutBuilder& builder, int64_t rank, const ExpertNames& names,
+                                 const std::string& name, int64_t in, const std::vector<Module>& modules) {
+  const AdaptedModules adapted = adapted_among(modules);
+  PairParts here, elsewhere;
+  for (int64_t e = 0; e < names.all; ++e)
+    for (const Module& module : modules)
+      (names.is_here(e) ? here : elsewhere).add({names.expert(e) + module.name, module.rows, true}, rank, in);
+  const int64_t count = names.here.count;
+  const AdapterParams params = {
+      .a = builder.add(WeightGroup::kExperts, name + ".lora_A", {count, adapted.size * rank, in}, here.a),
+      .b = builder.add(WeightGroup::kExperts, name + ".lora_B", {count, adapted.row_count(), rank}, here.b),
+      .modules = adapted};
+  builder.spread_over_ranks(params.a, elsewhere.a);
+  builder.spread_over_ranks(params.b, elsewhere.b);
+  return params;
+}
+
+void add_dense_adapters(LayoutBuilder& builder, const MixtralConfig& config, const Lora& lora,
+                        const std::string& attention, LayerParams& p) {
+  const int64_t h = config.hidden_size, q = config.query_size(), kv = config.kv_size();
+  p.qkv_adapter = add_adapter(builder, lora.rank, attention + "qkv_proj", h,
+                              {{attention + "q_proj", {0, q}, lora.q},
+                               {attention + "k_proj", {q, kv}, lora.k},
+                               {attention + "v_proj", {q + kv, kv}, lora.v}});
+  p.out_adapter = add_adapter(builder, lora.rank, attention + "o_proj", q, {{attention + "o_proj", {0, h}, lora.out}});
+}
+
+void add_expert_adapters(LayoutBuilder& builder, const MixtralConfig& config, const Lora& lora,
+                         const ExpertNames& names, LayerParams& p) {
+  if (!lora.is_set() || !lora.experts) return;
+  const int64_t h = config.hidden_size, f = config.intermediate_size;
+  p.gate_up_adapter = add_expert_adapter(builder, lora.rank, names, names.layer + "experts.gate_up", h,
+                                         {{"w1", {0, f}, true}, {"w3", {f, f}, true}});
+  p.down_adapter =
+      add_expert_adapter(builder, lora.rank, names, names.layer + "experts.down", f, {{"w2", {0, h}, true}});
+}
+
+LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankGrid::Experts experts, const Lora& lora,
+                      int64_t layer) {
   const int64_t h = config.hidden_size, f = config.intermediate_size;
   const std::string prefix = fmt::format("model.layers.{}.", layer);
   const std::string attention = prefix + "self_attn.", moe = prefix + "block_sparse_moe.";
+  const ExpertNames names = {moe, config.num_local_experts, experts};
   std::vector<LayoutBuilder::Part> gate_up, down, gate_up_elsewhere, down_elsewhere;
-  for (int64_t e = 0; e < config.num_local_experts; ++e) {
-    const std::string expert = fmt::format("{}experts.{}.", moe, e);
-    const bool here = e >= experts.first && e < experts.first + experts.count;
-    auto& gate_up_parts = here ? gate_up : gate_up_elsewhere;
-    gate_up_parts.push_back({expert + "w1.weight", {f, h}});
-    gate_up_parts.push_back({expert + "w3.weight", {f, h}});
-    (here ? down : down_elsewhere).push_back({expert + "w2.weight", {h, f}});
+  for (int64_t e = 0; e < names.all; ++e) {
+    auto& gate_up_parts = names.is_here(e) ? gate_up : gate_up_elsewhere;
+    gate_up_parts.push_back({names.expert(e) + "w1.weight", {f, h}});
+    gate_up_parts.push_back({names.expert(e) + "w3.weight", {f, h}});
+    (names.is_here(e) ? down : down_elsewhere).push_back({names.expert(e) + "w2.weight", {h, f}});
   }
+  using Origin = ParamSpec::Origin;
   LayerParams p;
   builder.set_place({.layer = layer});
   p.input_norm = builder.add(WeightGroup::kNorms, prefix + "input_layernorm.weight", {h});
@@ -78,11 +173,17 @@ LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankG
   p.attention_out = builder.add(WeightGroup::kAttention, attention + "o_proj.weight", {h, config.query_size()});
   p.post_norm = builder.add(WeightGroup::kNorms, prefix + "post_attention_layernorm.weight", {h});
   p.router = builder.add(WeightGroup::kRouter, moe + "gate.weight", {config.num_local_experts, h});
+  builder.set_origin(Origin::kInitialised);
+  add_dense_adapters(builder, config, lora, attention, p);
+  builder.set_origin(Origin::kStored);
   builder.set_place({.layer = layer, .part = Place::kExperts});
   p.gate_up = builder.add(WeightGroup::kExperts, moe + "experts.gate_up", {experts.count, 2 * f, h}, gate_up);
   p.down = builder.add(WeightGroup::kExperts, moe + "experts.down", {experts.count, h, f}, down);
   builder.spread_over_ranks(p.gate_up, gate_up_elsewhere);
   builder.spread_over_ranks(p.down, down_elsewhere);
+  builder.set_origin(Origin::kInitialised);
+  add_expert_adapters(builder, config, lora, names, p);
+  builder.set_origin(Origin::kStored);
   return p;
 }
 
@@ -93,41 +194,30 @@ double round_to(DType dtype, double value) {
 }
 
 // part [n]: the elements of the weight that are the block.
-template <class S>
 void fill(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, const HfBlock& block,
           const Tensor& part) {
-  constexpr int64_t kAtOnce = 1 << 20;
   const uint64_t key = random_key(random.seed, block.name);
   const bool is_norm = block.shape().rank() == 1;
   const double deviation = is_norm ? random.norm_deviation : config.initializer_range;
-  std::vector<S> values(static_cast<size_t>(std::min(kAtOnce, part.rows())));
-  for (int64_t begin = 0; begin < part.rows(); begin += kAtOnce) {
-    const int64_t count = std::min(kAtOnce, part.rows() - begin);
-#pragma omp parallel for
-    for (int64_t i = 0; i < count; ++i) {
-      const double normal = deviation * random_normal(key, block.box.place(begin + i));
-      const double value = round_to(random.rounded_to, is_norm ? 1 + normal : normal);
-      if constexpr (std::is_same_v<S, BF16>)
-        values[i] = to_bf16(static_cast<float>(value));
-      else
-        values[i] = static_cast<S>(value);
-    }
-    copy(ctx, host_tensor(values.data(), {count}), part.slice(begin, count));
-    wait(ctx);
-  }
+  fill_values(ctx, block, 0, part, [&](int64_t place) {
+    const double normal = deviation * random_normal(key, place);
+    return round_to(random.rounded_to, is_norm ? 1 + normal : normal);
+  });
 }
 
 }  // namespace
 
-ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, const Freeze& freeze) {
-  LayoutBuilder builder;
+ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, const Freeze& freeze,
+                        const Lora& lora) {
+  LayoutBuilder builder(!lora.is_set());
   ModelParams params;
+  params.adapter_scale = lora.scale;
   const Shape table = {config.vocab_size, config.hidden_size};
   builder.set_place({.layer = -1});
   params.embedding =
       builder.add_table(WeightGroup::kEmbeddings, "model.embed_tokens.weight", table, config.added_tokens);
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
-    params.layers.push_back(add_layer(builder, config, experts, layer));
+    params.layers.push_back(add_layer(builder, config, experts, lora, layer));
   builder.set_place({.layer = config.num_hidden_layers});
   params.final_norm = builder.add(WeightGroup::kNorms, "model.norm.weight", {config.hidden_size});
   params.lm_head = config.tie_word_embeddings
@@ -145,12 +235,8 @@ ModelLayout make_layout(const MixtralConfig& config) {
 void initialise_weights(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, State& state) {
   for (int p = 0; p < state.size(); ++p) {
     const Tensor weight = state.weight(p), flat = weight.view({weight.elements()});
-    for (const HfBlock& block : state.spec(p).blocks) {
-      const auto fill_block = weight.dtype == DType::kF64    ? fill<double>
-                              : weight.dtype == DType::kBF16 ? fill<BF16>
-                                                             : fill<float>;
-      fill_block(ctx, config, random, block, flat.slice(block.offset, block.elements()));
-    }
+    for (const HfBlock& block : state.spec(p).blocks)
+      fill(ctx, config, random, block, flat.slice(block.offset, block.elements()));
     const ParamLayout::Piece owned = state.layout().owned(p);
     if (const Tensor master = state.master(p); master && owned.count > 0)
       cast(ctx, flat.slice(owned.begin, owned.count), master.view({owned.count}));

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "model/freeze.h"
+#include "model/lora.h"
 #include "model/mixtral_config.h"
 #include "parallel/rank_grid.h"
 #include "state/state.h"
@@ -18,6 +19,7 @@ struct LayerParams {
   int router;         // [E, H]
   int gate_up;        // [experts here, 2F, H]: w1's rows, then w3's
   int down;           // [experts here, H, F]
+  AdapterParams qkv_adapter, out_adapter, gate_up_adapter, down_adapter;
 };
 
 // Each parameter's index into State.
@@ -26,6 +28,7 @@ struct ModelParams {
   std::vector<LayerParams> layers;
   int final_norm;  // [H]
   int lm_head;     // [V, H]; the embedding itself where they are tied
+  double adapter_scale = 1;
 };
 
 struct ModelLayout {
@@ -33,8 +36,10 @@ struct ModelLayout {
   ModelParams params;
 };
 // The layout of a rank that holds these experts. A layer's parameters are two buckets: dense ones, and the experts';
-// more where `freeze` has a part of them. Throws UserError as `apply` does.
-ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, const Freeze& freeze = {});
+// more where `freeze` has a part of them, or `lora` adds its own, which then are all that is trained. Throws UserError
+// as `apply` does.
+ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, const Freeze& freeze = {},
+                        const Lora& lora = {});
 // The layout of the whole model.
 ModelLayout make_layout(const MixtralConfig& config);
 

@@ -103,11 +103,10 @@ class CodedRecipe : public Recipe {
     multiply(ctx, args.down_weight, {.x = act, .y = args.y, .groups = args.groups});
   }
 
-  void expert_gate_up(Ctx& ctx, const Tensor& x, const Weight& gate_up_weight, const RowGroups& groups,
-                      const Tensor& gate_up) const override {
-    if (!experts_fit(gate_up_weight.values.shape))
-      return rounding_->expert_gate_up(ctx, x, gate_up_weight, groups, gate_up);
-    this->gate_up(ctx, {.x = x, .groups = groups}, gate_up_weight, gate_up);
+  void expert_gate_up(Ctx& ctx, const GateUp& args) const override {
+    if (!experts_fit(args.weight.values.shape)) return rounding_->expert_gate_up(ctx, args);
+    MT_CHECK(!args.adapter);
+    this->gate_up(ctx, {.x = args.x, .groups = args.groups}, args.weight, args.gate_up);
   }
 
   Codes push_kept_rows(Ctx& ctx, const Shape& rows, const Shape& weight) const override {

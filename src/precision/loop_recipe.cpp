@@ -25,12 +25,15 @@ class LoopRecipe : public Recipe {
   void linear(Ctx& ctx, const Linear& args) const override { recipe_->linear(ctx, args); }
   void linear_backward(Ctx& ctx, const LinearBackward& args) const override { recipe_->linear_backward(ctx, args); }
 
-  void expert_gate_up(Ctx& ctx, const Tensor& x, const Weight& gate_up_weight, const RowGroups& groups,
-                      const Tensor& gate_up) const override {
-    for_each_expert(ctx, groups, gate_up, [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
-      recipe_->expert_gate_up(ctx, x.slice(begin, rows), gate_up_weight.values.slice(e, 1), group,
-                              gate_up.slice(begin, rows));
-    });
+  void expert_gate_up(Ctx& ctx, const GateUp& args) const override {
+    for_each_expert(ctx, args.groups, args.gate_up,
+                    [&](int64_t e, int64_t begin, int64_t rows, const RowGroups& group) {
+                      recipe_->expert_gate_up(ctx, {.x = args.x.slice(begin, rows),
+                                                    .weight = args.weight.values.slice(e, 1),
+                                                    .groups = group,
+                                                    .gate_up = args.gate_up.slice(begin, rows),
+                                                    .adapter = args.adapter.of_expert(e)});
+                    });
   }
 
   void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override {
@@ -41,7 +44,9 @@ class LoopRecipe : public Recipe {
                                 .row_weights = args.row_weights.slice(begin, rows),
                                 .groups = group,
                                 .gate_up = args.gate_up.slice(begin, rows),
-                                .y = args.y.slice(begin, rows)});
+                                .y = args.y.slice(begin, rows),
+                                .gate_up_adapter = args.gate_up_adapter.of_expert(e),
+                                .down_adapter = args.down_adapter.of_expert(e)});
     });
   }
 
@@ -61,7 +66,9 @@ class LoopRecipe : public Recipe {
                                          .dx = args.dx.slice(begin, rows),
                                          .drow_weights = args.drow_weights.slice(begin, rows),
                                          .ddown_weight = part(args.ddown_weight, e),
-                                         .leaves_gradient = args.leaves_gradient});
+                                         .leaves_gradient = args.leaves_gradient,
+                                         .gate_up_adapter = args.gate_up_adapter.of_expert(e),
+                                         .down_adapter = args.down_adapter.of_expert(e)});
     });
   }
 
@@ -71,7 +78,8 @@ class LoopRecipe : public Recipe {
                                                     .kept_rows = {},
                                                     .dgate_up = part(args.dgate_up, begin, rows),
                                                     .groups = group,
-                                                    .dweight = part(args.dweight, e)});
+                                                    .dweight = part(args.dweight, e),
+                                                    .adapter = args.adapter.of_expert(e)});
     });
   }
 

@@ -55,7 +55,11 @@ void PlainRecipe::expert_mlp(Ctx& ctx, const ExpertMlp& args) const {
   const Frame frame(ctx);
   const Tensor act =
       ctx.stack.push("expert activation", {args.x.rows(), args.down_weight.values.shape[2]}, args.x.dtype);
-  expert_gate_up(ctx, args.x, args.gate_up_weight, args.groups, args.gate_up);
+  expert_gate_up(ctx, {.x = args.x,
+                       .weight = args.gate_up_weight,
+                       .groups = args.groups,
+                       .gate_up = args.gate_up,
+                       .adapter = args.gate_up_adapter});
   swiglu_forward(ctx, args.gate_up, args.row_weights, act);
   const Range range(ctx, "down");
   multiply(ctx, {.kind = Kind::kForward,
@@ -64,17 +68,18 @@ void PlainRecipe::expert_mlp(Ctx& ctx, const ExpertMlp& args) const {
                  .result = args.y,
                  .live = act.rows(),
                  .groups = &args.groups});
+  add_adapter(ctx, args.down_adapter, {.x = act, .y = args.y, .groups = &args.groups});
 }
 
-void PlainRecipe::expert_gate_up(Ctx& ctx, const Tensor& x, const Weight& gate_up_weight, const RowGroups& groups,
-                                 const Tensor& gate_up) const {
+void PlainRecipe::expert_gate_up(Ctx& ctx, const GateUp& args) const {
   const Range range(ctx, "gate-up");
   multiply(ctx, {.kind = Kind::kForward,
-                 .left = x,
-                 .right = gate_up_weight.values,
-                 .result = gate_up,
-                 .live = x.rows(),
-                 .groups = &groups});
+                 .left = args.x,
+                 .right = args.weight.values,
+                 .result = args.gate_up,
+                 .live = args.x.rows(),
+                 .groups = &args.groups});
+  add_adapter(ctx, args.adapter, {.x = args.x, .y = args.gate_up, .groups = &args.groups});
 }
 
 Recipe::GateUpGradient PlainRecipe::push_gate_up_gradient(Ctx&, const Tensor& gate_up, const Weight&) const {
@@ -95,6 +100,7 @@ void PlainRecipe::expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) c
                    .result = dact,
                    .live = rows,
                    .groups = &args.groups});
+    add_adapter_data_gradient(ctx, args.down_adapter, {.dy = args.dy, .dx = dact, .groups = &args.groups});
   }
   swiglu_backward(ctx, {.gate_up = args.gate_up,
                         .row_weights = args.row_weights,
@@ -105,6 +111,7 @@ void PlainRecipe::expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) c
   {
     const Range range(ctx, "down, weight gradient");
     weight_gradient(ctx, args.ddown_weight, {.left = args.dy, .right = act, .live = rows, .groups = &args.groups});
+    adapter_weight_gradient(ctx, args.down_adapter, {.x = act, .dy = args.dy, .groups = &args.groups});
   }
   const Range range(ctx, "gate-up, data gradient");
   multiply(ctx, {.kind = Kind::kDataGradient,
@@ -113,12 +120,14 @@ void PlainRecipe::expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) c
                  .result = args.dx,
                  .live = rows,
                  .groups = &args.groups});
+  add_adapter_data_gradient(ctx, args.gate_up_adapter, {.dy = dgate_up, .dx = args.dx, .groups = &args.groups});
 }
 
 void PlainRecipe::expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const {
   const Range range(ctx, "gate-up, weight gradient");
   weight_gradient(ctx, args.dweight,
                   {.left = args.dgate_up.values, .right = args.x, .live = args.x.rows(), .groups = &args.groups});
+  adapter_weight_gradient(ctx, args.adapter, {.x = args.x, .dy = args.dgate_up.values, .groups = &args.groups});
 }
 
 }  // namespace mixtune

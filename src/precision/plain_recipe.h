@@ -10,8 +10,7 @@ class PlainRecipe : public Recipe {
   void linear(Ctx& ctx, const Linear& args) const override;
   void linear_backward(Ctx& ctx, const LinearBackward& args) const override;
   void expert_mlp(Ctx& ctx, const ExpertMlp& args) const override;
-  void expert_gate_up(Ctx& ctx, const Tensor& x, const Weight& gate_up_weight, const RowGroups& groups,
-                      const Tensor& gate_up) const override;
+  void expert_gate_up(Ctx& ctx, const GateUp& args) const override;
   GateUpGradient push_gate_up_gradient(Ctx& ctx, const Tensor& gate_up, const Weight& down_weight) const override;
   void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const override;
   void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const override;

@@ -8,15 +8,10 @@
 #include "config/config.h"
 #include "kernels/eight_bit/quantise.h"
 #include "kernels/gemm/gemm.h"
+#include "precision/adapter.h"
 #include "tensor/profiler.h"
 
 namespace mixtune {
-
-// The tensor a weight gradient goes to; empty: it is not wanted.
-struct WeightGradient {
-  Tensor tensor;
-  bool accumulate = false;
-};
 
 // An operand of the products of a weight: x; the weight; the gradient of y.
 enum class OperandRole { kInput, kWeight, kGradient };
@@ -71,7 +66,7 @@ class Recipe {
   virtual void linear_backward(Ctx& ctx, const LinearBackward& args) const = 0;
 
   // The expert MLP of the rows of each group: gate_up [R, 2F] = x gate_up_weight_e^T (saved for backward),
-  // y [R, H] = (silu(gate) * up * row_weights) down_weight_e^T.
+  // y [R, H] = (silu(gate) * up * row_weights) down_weight_e^T; with the parts of adapters.
   struct ExpertMlp {
     Tensor x;                            // [R, H]
     Weight gate_up_weight, down_weight;  // [E, 2F, H], [E, H, F]
@@ -79,6 +74,7 @@ class Recipe {
     RowGroups groups;
     Tensor gate_up, y;
     Codes kept_rows = {};  // of push_kept_rows, written here
+    Adapter gate_up_adapter = {}, down_adapter = {};
   };
   virtual void expert_mlp(Ctx& ctx, const ExpertMlp& args) const = 0;
 
@@ -89,8 +85,14 @@ class Recipe {
   }
 
   // Computes gate_up alone, again, where forward did not keep it.
-  virtual void expert_gate_up(Ctx& ctx, const Tensor& x, const Weight& gate_up_weight, const RowGroups& groups,
-                              const Tensor& gate_up) const = 0;
+  struct GateUp {
+    Tensor x;
+    Weight weight;
+    RowGroups groups;
+    Tensor gate_up;
+    Adapter adapter = {};
+  };
+  virtual void expert_gate_up(Ctx& ctx, const GateUp& args) const = 0;
 
   // The gradient of gate_up as the weight's gradient reads it: values [R, 2F], or codes of their transpose.
   struct GateUpGradient {
@@ -100,7 +102,7 @@ class Recipe {
   // Pushes the memory for it, beside gate_up [R, 2F] or in its place: gate_up is not read after expert_mlp_backward.
   virtual GateUpGradient push_gate_up_gradient(Ctx& ctx, const Tensor& gate_up, const Weight& down_weight) const = 0;
 
-  // From dy [R, H], all gradients but that of gate_up_weight.
+  // From dy [R, H], all gradients but those of gate_up_weight and its adapter.
   struct ExpertMlpBackward {
     Weight gate_up_weight, down_weight;
     Tensor row_weights;
@@ -110,16 +112,18 @@ class Recipe {
     Tensor dx, drow_weights;  // [R, H], [R]
     WeightGradient ddown_weight;
     bool leaves_gradient = false;  // in gate_up: its gradient's values, for who looks at them
+    Adapter gate_up_adapter = {}, down_adapter = {};
   };
   virtual void expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) const = 0;
 
-  // The gradient of gate_up_weight stands apart, so that dx may travel meanwhile.
+  // The gradients of gate_up_weight and its adapter stand apart, so that dx may travel meanwhile.
   struct GateUpWeightGradient {
     Tensor x;         // [R, H]
     Codes kept_rows;  // in its place, where they are there
     GateUpGradient dgate_up;
     RowGroups groups;
     WeightGradient dweight;
+    Adapter adapter = {};
   };
   virtual void expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const = 0;
 };

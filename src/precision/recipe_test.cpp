@@ -230,7 +230,7 @@ struct Experts {
                             .y = y,
                             .kept_rows = kept});
     Matrix again({rows, 2 * ffn}, 9);
-    recipe.expert_gate_up(ctx, x, gate_up_weight.tensor(), groups(), again);
+    recipe.expert_gate_up(ctx, {.x = x, .weight = gate_up_weight.tensor(), .groups = groups(), .gate_up = again});
     expect_same_rows(again, gate_up);
     const Recipe::GateUpGradient gradient = recipe.push_gate_up_gradient(ctx, gate_up, down_weight.tensor());
     recipe.expert_mlp_backward(ctx, {.gate_up_weight = gate_up_weight.tensor(),

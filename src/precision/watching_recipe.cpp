@@ -29,10 +29,7 @@ class WatchingRecipe : public Recipe {
   Codes push_kept_rows(Ctx& ctx, const Shape& rows, const Shape& weight) const override {
     return recipe_->push_kept_rows(ctx, rows, weight);
   }
-  void expert_gate_up(Ctx& ctx, const Tensor& x, const Weight& gate_up_weight, const RowGroups& groups,
-                      const Tensor& gate_up) const override {
-    recipe_->expert_gate_up(ctx, x, gate_up_weight, groups, gate_up);
-  }
+  void expert_gate_up(Ctx& ctx, const GateUp& args) const override { recipe_->expert_gate_up(ctx, args); }
   GateUpGradient push_gate_up_gradient(Ctx& ctx, const Tensor& gate_up, const Weight& down_weight) const override {
     return recipe_->push_gate_up_gradient(ctx, gate_up, down_weight);
   }

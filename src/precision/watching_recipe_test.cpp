@@ -66,7 +66,8 @@ struct Watched {
                             .groups = kWatchedGroups,
                             .gate_up = gate_up,
                             .y = y});
-    recipe.expert_gate_up(ctx, rows, gate_up_weight, kWatchedGroups, gate_up);  // recomputed: counts nowhere
+    // Recomputed: counts nowhere.
+    recipe.expert_gate_up(ctx, {.x = rows, .weight = gate_up_weight, .groups = kWatchedGroups, .gate_up = gate_up});
     swiglu_forward(ctx, gate_up, row_weights, act);
     const Recipe::GateUpGradient dgate_up = recipe.push_gate_up_gradient(ctx, gate_up, down_weight);
     recipe.expert_mlp_backward(ctx, {.gate_up_weight = gate_up_weight,

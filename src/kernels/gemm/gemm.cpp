@@ -29,7 +29,7 @@ void multiply(const GemmArgs& args, int64_t k) {
 template <class S>
 void multiply_groups(const GroupedGemmArgs& args) {
   const int64_t k = args.x.shape[1], n = args.y.shape[1];
-  cpu::clear_gaps(args.groups, n, args.y.rows(), args.y.as<S>());
+  if (!args.accumulate) cpu::clear_gaps(args.groups, n, args.y.rows(), args.y.as<S>());
   cpu::multiply_all(args.groups.groups, [&](int64_t e) -> cpu::Product<S> {
     const int64_t row = args.groups.begin[e];
     return {.m = args.groups.count[e],
@@ -43,7 +43,7 @@ void multiply_groups(const GroupedGemmArgs& args) {
             .trans_b = args.trans_w,
             .c = args.y.as<S>() + row * n,
             .ldc = n,
-            .accumulate = false};
+            .accumulate = args.accumulate};
   });
 }
 

@@ -26,12 +26,13 @@ struct RowGroups {
   int64_t groups;
 };
 
-// Y_e = X_e W_e^T (trans_w) or X_e W_e for every group e. X [R, K], Y [R, N], W [E, N, K] or [E, K, N].
-// The rows of Y that are in no group are set to 0.
+// Y_e = X_e W_e^T (trans_w) or X_e W_e for every group e, or += with accumulate. X [R, K], Y [R, N], W [E, N, K] or
+// [E, K, N]. The rows of Y that are in no group are set to 0; with accumulate they are 0 already.
 struct GroupedGemmArgs {
   Tensor x, w, y;
   RowGroups groups;
   bool trans_w = false;
+  bool accumulate = false;
 };
 void grouped_gemm(Ctx& ctx, const GroupedGemmArgs& args);
 

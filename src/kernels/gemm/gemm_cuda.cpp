@@ -74,8 +74,9 @@ void gemm(Ctx& ctx, const GemmArgs& args) {
 void grouped_gemm(Ctx& ctx, const GroupedGemmArgs& args) {
   check_dtypes(args.x, args.w, args.y);
   check_groups(args.groups, args.y.rows());
-  zero_between(ctx, args.groups, args.y);
-  const GemmKey shape = {.n = args.y.shape[1], .k = args.x.shape[1], .trans_b = args.trans_w};
+  if (!args.accumulate) zero_between(ctx, args.groups, args.y);
+  const GemmKey shape = {
+      .n = args.y.shape[1], .k = args.x.shape[1], .trans_b = args.trans_w, .accumulate = args.accumulate};
   GemmPlans& plans = ctx.gpu->part<GemmPlans>();
   plans.run(ctx, args.groups.groups, plans.max_group_rows(), [&](int64_t e) {
     const int64_t row = args.groups.begin[e];

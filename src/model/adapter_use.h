@@ -1,0 +1,45 @@
+// AdapterUse: the adapter of a weight while ops read it.
+#pragma once
+
+#include <optional>
+
+#include "model/lora.h"
+#include "precision/adapter.h"
+#include "state/state.h"
+
+namespace mixtune {
+
+class AdapterUse {
+ public:
+  // Where the weight has none, so has this.
+  AdapterUse(Ctx& ctx, State& state, const AdapterParams& params, double scale) : state_(state), params_(params) {
+    if (!params.is_set()) return;
+    a_.emplace(ctx, state, params.a);
+    b_.emplace(ctx, state, params.b);
+    adapter_ = {.a = **a_, .b = **b_, .modules = params.modules, .scale = scale};
+    if (!state.is_training()) return;
+    adapter_.da = gradient(params.a);
+    adapter_.db = gradient(params.b);
+  }
+
+  const Adapter& operator*() const { return adapter_; }
+
+  // After the op that writes the gradients.
+  void notify() const {
+    if (adapter_.da.tensor) state_.gradients().notify(params_.a);
+    if (adapter_.db.tensor) state_.gradients().notify(params_.b);
+  }
+
+ private:
+  WeightGradient gradient(int param) const {
+    const GradientSync::Gradient gradient = state_.gradients().gradient(param);
+    return {gradient.tensor, gradient.accumulate};
+  }
+
+  State& state_;
+  const AdapterParams& params_;
+  std::optional<WeightUse> a_, b_;
+  Adapter adapter_;
+};
+
+}  // namespace mixtune

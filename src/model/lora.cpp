@@ -1,0 +1,57 @@
+#include "model/lora.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string_view>
+
+#include "base/random.h"
+#include "model/fill_values.h"
+
+namespace mixtune {
+
+namespace {
+
+constexpr std::string_view kPrefix = "base_model.model.", kA = ".lora_A.weight", kB = ".lora_B.weight";
+
+// Fills what this rank owns of an A.
+void fill_a(Ctx& ctx, uint64_t seed, const State& state, int param) {
+  const Tensor all = state.primary(param), values = all.view({all.elements()});
+  const ParamLayout::Piece owned =
+      state.master(param) ? state.layout().owned(param) : ParamLayout::Piece{0, all.elements()};
+  for (const HfBlock& block : state.spec(param).blocks) {
+    const int64_t begin = std::max(block.offset, owned.begin),
+                  end = std::min(block.offset + block.elements(), owned.begin + owned.count);
+    if (begin >= end) continue;
+    const uint64_t key = random_key(seed, block.name);
+    const double bound = 1 / std::sqrt(static_cast<double>(block.shape()[1]));
+    fill_values(ctx, block, begin - block.offset, values.slice(begin - owned.begin, end - begin),
+                [&](int64_t place) { return bound * (2 * random_uniform(key, place) - 1); });
+  }
+}
+
+}  // namespace
+
+std::string lora_a_name(const std::string& module) {
+  return fmt::format("{}{}{}", kPrefix, module, kA);
+}
+std::string lora_b_name(const std::string& module) {
+  return fmt::format("{}{}{}", kPrefix, module, kB);
+}
+
+void initialise_adapters(Ctx& ctx, uint64_t seed, State& state) {
+  for (int param = 0; param < state.size(); ++param) {
+    if (state.spec(param).origin != ParamSpec::Origin::kInitialised) continue;
+    if (state.spec(param).blocks.empty()) continue;
+    if (state.spec(param).blocks[0].name.ends_with(kA))
+      fill_a(ctx, seed, state, param);
+    else
+      zero(ctx, state.primary(param));
+    state.publish(ctx, param);
+  }
+  state.share_weights(ctx);
+  wait(ctx);
+}
+
+}  // namespace mixtune

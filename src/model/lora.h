@@ -1,0 +1,40 @@
+// Low-rank adapters (LoRA, Hu et al. 2021) of a model's projections: of which, and what they begin as.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "kernels/adapter.h"
+#include "model/mixtral_config.h"
+#include "state/state.h"
+
+namespace mixtune {
+
+// Each adapted projection W [out, in] is W + s B A, A [r, in] and B [out, r]: an expert's w1, w2 and w3 have pairs of
+// their own in each expert. W is not trained then, nor is anything else of the model.
+struct Lora {
+  int64_t rank = 0;  // r; 0: the model has no adapters
+  double scale = 1;  // s
+  bool q = false, k = false, v = false, out = false, experts = false;
+
+  bool is_set() const { return rank > 0; }
+};
+
+// A pair of all adapted modules of a weight, as kernels/adapter.h has it: the parameters' indices into State.
+struct AdapterParams {
+  int a = -1, b = -1;  // [m r, in], [rows, r]; of experts [experts here, ...]; -1: the weight has none
+  AdaptedModules modules = {};
+
+  bool is_set() const { return a >= 0; }
+};
+
+// The names of a module's pair in an adapter's file, of its name in the hub's: PEFT's.
+std::string lora_a_name(const std::string& module);
+std::string lora_b_name(const std::string& module);
+
+// A: uniform within 1/sqrt(in) (PEFT's kaiming_uniform with a = sqrt 5); B: 0. Each element of A is a hash of (seed,
+// name, index): it is the same on any layout and device. Masters are as the weights were before they were rounded.
+void initialise_adapters(Ctx& ctx, uint64_t seed, State& state);
+
+}  // namespace mixtune

@@ -1,0 +1,123 @@
+#include "precision/adapter.h"
+
+#include "tensor/profiler.h"
+
+namespace mixtune {
+
+namespace {
+
+struct Product {
+  Tensor left, weight, result;
+  const RowGroups* groups;
+  bool transposed = false;  // the weight
+  bool accumulate = false;
+};
+
+void multiply(Ctx& ctx, const Product& p) {
+  if (p.groups)
+    grouped_gemm(ctx, {.x = p.left,
+                       .w = p.weight,
+                       .y = p.result,
+                       .groups = *p.groups,
+                       .trans_w = p.transposed,
+                       .accumulate = p.accumulate});
+  else
+    gemm(ctx, {.a = p.left, .b = p.weight, .c = p.result, .trans_b = p.transposed, .accumulate = p.accumulate});
+}
+
+struct GradientProduct {
+  Tensor dy, x;
+  WeightGradient dw;
+  const RowGroups* groups;
+};
+
+void multiply(Ctx& ctx, const GradientProduct& p) {
+  if (p.groups)
+    grouped_wgrad(ctx, {.dy = p.dy, .x = p.x, .dw = p.dw.tensor, .groups = *p.groups, .accumulate = p.dw.accumulate});
+  else
+    gemm(ctx, {.a = p.dy, .b = p.x, .c = p.dw.tensor, .trans_a = true, .accumulate = p.dw.accumulate});
+}
+
+// The shape of s B: rows [N] of the weight, columns of all modules.
+Shape expanded_shape(const Adapter& adapter, int64_t n) {
+  const Shape& a = adapter.a.shape;
+  return a.rank() == 2 ? Shape{n, a[0]} : Shape{a[0], n, a[1]};
+}
+
+Tensor push_expanded(Ctx& ctx, const Adapter& adapter, int64_t n) {
+  const Tensor expanded = ctx.stack.push("adapter B", expanded_shape(adapter, n), adapter.b.dtype);
+  expand_adapter(ctx, {.b = adapter.b, .modules = adapter.modules, .scale = adapter.scale, .expanded = expanded});
+  return expanded;
+}
+
+// u = x A^T.
+Tensor push_inner(Ctx& ctx, const Adapter& adapter, const Tensor& x, const RowGroups* groups) {
+  const Tensor u = ctx.stack.push("adapter inner", {x.rows(), adapter.a.shape[-2]}, x.dtype);
+  multiply(ctx, {.left = x, .weight = adapter.a, .result = u, .groups = groups, .transposed = true});
+  return u;
+}
+
+// v = dy s B.
+Tensor push_inner_gradient(Ctx& ctx, const Adapter& adapter, const Tensor& dy, const RowGroups* groups) {
+  const Tensor v = ctx.stack.push("adapter inner gradient", {dy.rows(), adapter.a.shape[-2]}, dy.dtype);
+  const Frame frame(ctx);
+  multiply(ctx, {.left = dy, .weight = push_expanded(ctx, adapter, dy.shape[1]), .result = v, .groups = groups});
+  return v;
+}
+
+}  // namespace
+
+Adapter Adapter::of_expert(int64_t e) const {
+  if (!a) return {};
+  const auto part = [&](const WeightGradient& all) {
+    return WeightGradient{all.tensor ? all.tensor.slice(e, 1) : Tensor{}, all.accumulate};
+  };
+  return {.a = a.slice(e, 1), .b = b.slice(e, 1), .modules = modules, .scale = scale, .da = part(da), .db = part(db)};
+}
+
+void add_adapter(Ctx& ctx, const Adapter& adapter, const AdapterForward& args) {
+  if (!adapter) return;
+  const Range range(ctx, "adapter");
+  const Frame frame(ctx);
+  const Tensor u = push_inner(ctx, adapter, args.x, args.groups);
+  multiply(ctx, {.left = u,
+                 .weight = push_expanded(ctx, adapter, args.y.shape[1]),
+                 .result = args.y,
+                 .groups = args.groups,
+                 .transposed = true,
+                 .accumulate = true});
+}
+
+void add_adapter_data_gradient(Ctx& ctx, const Adapter& adapter, const AdapterDataGradient& args) {
+  if (!adapter) return;
+  const Range range(ctx, "adapter, data gradient");
+  const Frame frame(ctx);
+  multiply(ctx, {.left = push_inner_gradient(ctx, adapter, args.dy, args.groups),
+                 .weight = adapter.a,
+                 .result = args.dx,
+                 .groups = args.groups,
+                 .accumulate = true});
+}
+
+void adapter_weight_gradient(Ctx& ctx, const Adapter& adapter, const AdapterWeightGradient& args) {
+  if (!adapter) return;
+  const Range range(ctx, "adapter, weight gradient");
+  const Frame frame(ctx);
+  if (adapter.da.tensor)
+    multiply(ctx, {.dy = push_inner_gradient(ctx, adapter, args.dy, args.groups),
+                   .x = args.x,
+                   .dw = adapter.da,
+                   .groups = args.groups});
+  if (!adapter.db.tensor) return;
+  const Tensor u = push_inner(ctx, adapter, args.x, args.groups);
+  const Tensor dexpanded =
+      ctx.stack.push("adapter B gradient", expanded_shape(adapter, args.dy.shape[1]), statistics_dtype(args.dy.dtype));
+  multiply(ctx, {.dy = args.dy, .x = u, .dw = {dexpanded}, .groups = args.groups});
+  fold_adapter(ctx, {.dexpanded = dexpanded,
+                     .modules = adapter.modules,
+                     .scale = adapter.scale,
+                     .db = adapter.db.tensor,
+                     .accumulate = adapter.db.accumulate});
+}
+
+}  // namespace mixtune

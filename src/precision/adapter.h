@@ -1,0 +1,46 @@
+// Adapter: the low-rank pairs beside a weight of the layers (LoRA, Hu et al. 2021): y = x W^T + s (x A^T) B^T.
+//
+// Products are in the dtype of their operands, whatever the recipe; u = x A^T [T, m r] is rounded to it once, and so is
+// s B. Nothing of u is kept: backward makes it again.
+#pragma once
+
+#include "kernels/adapter.h"
+#include "kernels/gemm/gemm.h"
+#include "precision/weight_gradient.h"
+
+namespace mixtune {
+
+// Empty: the weight has none.
+struct Adapter {
+  Tensor a, b;  // of all modules, as kernels/adapter.h has them
+  AdaptedModules modules;
+  double scale = 1;
+  WeightGradient da = {}, db = {};  // for backward
+
+  explicit operator bool() const { return static_cast<bool>(a); }
+  // The part of one expert, still with that dimension.
+  Adapter of_expert(int64_t e) const;
+};
+
+// x [T, K], y [T, N]; with groups the rows of experts. y += the adapter's part.
+struct AdapterForward {
+  Tensor x, y;
+  const RowGroups* groups = nullptr;
+};
+void add_adapter(Ctx& ctx, const Adapter& adapter, const AdapterForward& args);
+
+// dx += the adapter's part.
+struct AdapterDataGradient {
+  Tensor dy, dx;
+  const RowGroups* groups = nullptr;
+};
+void add_adapter_data_gradient(Ctx& ctx, const Adapter& adapter, const AdapterDataGradient& args);
+
+// da = or += v^T x with v = dy s B; db = or += s dy^T u.
+struct AdapterWeightGradient {
+  Tensor x, dy;
+  const RowGroups* groups = nullptr;
+};
+void adapter_weight_gradient(Ctx& ctx, const Adapter& adapter, const AdapterWeightGradient& args);
+
+}  // namespace mixtune

@@ -1,0 +1,214 @@
+// Adapters in a step, held against a model whose weights are W + s B A, all of it trained: with dW its gradient,
+// dB = s dW A^T and dA = s B^T dW.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "train/testing.h"
+
+namespace mixtune {
+namespace {
+
+constexpr int64_t kRank = 3;
+constexpr double kScale = 1.75;
+
+const std::map<std::string, Lora> kTargets = {
+    {"all", {.rank = kRank, .scale = kScale, .q = true, .k = true, .v = true, .out = true, .experts = true}},
+    {"q and v", {.rank = kRank, .scale = kScale, .q = true, .v = true}},
+    {"k and out", {.rank = kRank, .scale = kScale, .k = true, .out = true}},
+    {"experts", {.rank = kRank, .scale = kScale, .experts = true}}};
+
+InstanceOptions adapted(const Lora& lora, DType dtype = DType::kF64) {
+  return {.types = StateTypes::all(dtype), .lora = lora};
+}
+
+double two_micro_batches(TestModel& test, const Batch& batch) {
+  Saved saved = test.model().make_saved();
+  test.state().gradients().begin_step();
+  // Twice: the second adds to the first.
+  double sum = 0;
+  for (int i = 0; i < 2; ++i)
+    sum += run_micro_batch(test.ctx(), test.model(), batch, saved,
+                           {.token_scale = 0.1, .router = {RouterLossType::kHuggingface, 0.02}})
+               .token_sum;
+  test.state().gradients().finish(test.ctx());
+  return sum;
+}
+
+// The Hugging Face tensors of a State by name: weights or gradients.
+class Tensors {
+ public:
+  enum class Of { kWeights, kGradients };
+  Tensors(TestModel& test, Of of) {
+    for (int p = 0; p < test.state().size(); ++p) {
+      const Tensor all = of == Of::kWeights ? test.state().weight(p) : test.state().gradients().finished(test.ctx(), p);
+      if (!all) continue;
+      for (const HfBlock& block : test.state().spec(p).blocks)
+        tensors_[block.name] = all.view({all.elements()}).slice(block.offset, block.elements()).view(block.shape());
+    }
+  }
+  bool has(const std::string& name) const { return tensors_.contains(name); }
+  Tensor at(const std::string& name) const { return tensors_.at(name); }
+  const std::map<std::string, Tensor>& all() const { return tensors_; }
+
+ private:
+  std::map<std::string, Tensor> tensors_;
+};
+
+// Adds s B A to each weight that has a pair.
+void merge(const Tensors& adapters, const Tensors& weights) {
+  int merged = 0;
+  for (const auto& [name, weight] : weights.all()) {
+    const std::string module = name.substr(0, name.rfind(".weight"));
+    if (!adapters.has(lora_a_name(module))) continue;
+    const double* a = adapters.at(lora_a_name(module)).as<double>();
+    const double* b = adapters.at(lora_b_name(module)).as<double>();
+    const int64_t rows = weight.shape[0], columns = weight.shape[1];
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < columns; ++j)
+        for (int64_t r = 0; r < kRank; ++r)
+          weight.as<double>()[i * columns + j] += kScale * b[i * kRank + r] * a[r * columns + j];
+    ++merged;
+  }
+  ASSERT_GT(merged, 0);
+}
+
+// max |is - expected| of all elements, over the largest expected one.
+template <class Expected>
+void expect_near(const Tensor& is, const std::string& name, const Expected& expected) {
+  double worst = 0, largest = 0;
+  for (int64_t i = 0; i < is.shape[0]; ++i)
+    for (int64_t j = 0; j < is.shape[1]; ++j) {
+      const double value = expected(i, j);
+      worst = std::max(worst, std::abs(is.as<double>()[i * is.shape[1] + j] - value));
+      largest = std::max(largest, std::abs(value));
+    }
+  EXPECT_GT(largest, 0) << name;
+  EXPECT_LT(worst, 1e-11 * largest) << name;
+}
+
+TEST(LoraStep, HasTheGradientsOfTheMergedModel) {
+  const MixtralConfig config = testing_config();
+  const TestData data(config.vocab_size, {9, 23, 70});
+  for (const auto& [targets, lora] : kTargets)
+    for (const Recompute recompute : {Recompute::kNone, Recompute::kSelective, Recompute::kFull}) {
+      SCOPED_TRACE(targets);
+      InstanceOptions options = adapted(lora);
+      options.recompute = recompute;
+      TestModel with(config, options), merged(config, DType::kF64);
+      const Tensors adapters(with, Tensors::Of::kWeights), weights(merged, Tensors::Of::kWeights);
+      merge(adapters, weights);
+      merged.state().weights_changed();
+      const double loss = two_micro_batches(with, data.batch()), expected = two_micro_batches(merged, data.batch());
+      EXPECT_NEAR(loss, expected, 1e-12 * expected);
+
+      const Tensors gradients(with, Tensors::Of::kGradients), full(merged, Tensors::Of::kGradients);
+      int64_t pairs = 0;
+      for (const auto& [name, dw] : full.all()) {
+        const std::string module = name.substr(0, name.rfind(".weight"));
+        EXPECT_FALSE(gradients.has(name)) << "the base is not trained";
+        if (!gradients.has(lora_a_name(module))) continue;
+        ++pairs;
+        const double *a = adapters.at(lora_a_name(module)).as<double>(),
+                     *b = adapters.at(lora_b_name(module)).as<double>(), *d = dw.as<double>();
+        const int64_t out = dw.shape[0], in = dw.shape[1];
+        expect_near(gradients.at(lora_a_name(module)), lora_a_name(module), [&](int64_t r, int64_t j) {
+          double sum = 0;
+          for (int64_t i = 0; i < out; ++i) sum += b[i * kRank + r] * d[i * in + j];
+          return kScale * sum;
+        });
+        expect_near(gradients.at(lora_b_name(module)), lora_b_name(module), [&](int64_t i, int64_t r) {
+          double sum = 0;
+          for (int64_t j = 0; j < in; ++j) sum += d[i * in + j] * a[r * in + j];
+          return kScale * sum;
+        });
+      }
+      const int64_t per_layer = lora.q + lora.k + lora.v + lora.out + (lora.experts ? 3 * config.num_local_experts : 0);
+      EXPECT_EQ(pairs, per_layer * config.num_hidden_layers);
+      EXPECT_EQ(gradients.all().size(), static_cast<size_t>(2 * pairs));
+    }
+}
+
+// The gradients of a step as bytes.
+std::string gradient_bytes(TestModel& test) {
+  std::string bytes;
+  for (int p = 0; p < test.state().size(); ++p)
+    if (const Tensor gradient = test.state().gradients().finished(test.ctx(), p))
+      bytes.append(static_cast<const char*>(gradient.data), gradient.bytes());
+  return bytes;
+}
+
+TEST(LoraStep, HasTheSameBitsInALoopOverExpertsAndWithRecompute) {
+  const MixtralConfig config = testing_config();
+  const TestData data(config.vocab_size, {9, 23, 70});
+  TestModel grouped(config, adapted(kTargets.at("all"), DType::kF32));
+  two_micro_batches(grouped, data.batch());
+  for (const bool loops : {true, false}) {
+    InstanceOptions options = adapted(kTargets.at("all"), DType::kF32);
+    if (loops)
+      options.recipe.experts = ExpertsImplementation::kLoop;
+    else
+      options.recompute = Recompute::kFull;
+    TestModel other(config, options);
+    two_micro_batches(other, data.batch());
+    EXPECT_EQ(gradient_bytes(grouped), gradient_bytes(other));
+  }
+}
+
+// B = 0: A's gradient is exactly 0, the loss that of the base bit for bit; and A lies within its bound.
+TEST(LoraStep, BeginsAsTheBase) {
+  const MixtralConfig config = testing_config();
+  const TestData data(config.vocab_size, {9, 23, 70});
+  TestModel base(config, DType::kF32), with(config, adapted(kTargets.at("all"), DType::kF32));
+  initialise_adapters(with.ctx(), 7, with.state());
+  EXPECT_EQ(two_micro_batches(with, data.batch()), two_micro_batches(base, data.batch()));
+  double largest = 0, gradients_of_b = 0;
+  const Tensors weights(with, Tensors::Of::kWeights), gradients(with, Tensors::Of::kGradients);
+  for (const auto& [name, gradient] : gradients.all()) {
+    const bool is_a = name.find("lora_A") != name.npos;
+    const Tensor weight = weights.at(name);
+    const double bound = 1 / std::sqrt(static_cast<double>(weight.shape[1]));
+    for (int64_t i = 0; i < gradient.elements(); ++i) {
+      if (is_a) {
+        ASSERT_EQ(gradient.as<float>()[i], 0) << name;
+        ASSERT_LE(std::abs(weight.as<float>()[i]), bound) << name;
+        largest = std::max(largest, std::abs(weight.as<float>()[i]) / bound);
+      } else {
+        ASSERT_EQ(weight.as<float>()[i], 0) << name;
+        gradients_of_b += std::abs(gradient.as<float>()[i]);
+      }
+    }
+  }
+  EXPECT_GT(largest, 0.99);
+  EXPECT_GT(gradients_of_b, 0);
+}
+
+// An adapter's values are hashes of names: those of a rank with some of the experts are those of all.
+TEST(LoraStep, BeginsTheSameWhicheverExpertsAreHere) {
+  const MixtralConfig config = testing_config();
+  const Lora& lora = kTargets.at("all");
+  const auto begun = [&](RankGrid::Experts experts) {
+    State state(make_layout(config, experts, {}, lora).specs, {}, DType::kF32, State::Purpose::kInference);
+    Stack stack("activations", {}, 1 << 20);
+    Ctx ctx{{}, stack, stack, nullptr};
+    initialise_adapters(ctx, 7, state);
+    std::map<std::string, std::vector<float>> values;
+    for (int p = 0; p < state.size(); ++p)
+      for (const HfBlock& block : state.spec(p).blocks) {
+        const float* at = state.weight(p).as<float>() + block.offset;
+        values[block.name] = {at, at + block.elements()};
+      }
+    return values;
+  };
+  const auto all = begun({0, config.num_local_experts}), some = begun({1, 2});
+  EXPECT_LT(some.size(), all.size());
+  for (const auto& [name, values] : some) EXPECT_EQ(values, all.at(name)) << name;
+}
+
+}  // namespace
+}  // namespace mixtune
