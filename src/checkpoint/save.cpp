@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -17,11 +18,13 @@
 
 #include "base/error.h"
 #include "base/output_file.h"
+#include "checkpoint/adapter_config.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/counted_part.h"
 #include "checkpoint/edit_config.h"
 #include "checkpoint/hf_folder.h"
 #include "checkpoint/index.h"
+#include "checkpoint/join_files.h"
 #include "checkpoint/safetensors_writer.h"
 #include "checkpoint/shards.h"
 #include "parallel/ranks.h"
@@ -37,7 +40,7 @@ std::vector<TensorEntry> hub_tensors(const State& state, const SaveOptions& opti
   std::vector<TensorEntry> tensors;
   std::unordered_map<std::string, int64_t> missing;  // elements of each tensor that no parameter has
   for (int param = 0; param < state.size(); ++param) {
-    if (!state.saves(param)) continue;
+    if (!state.saves(param) || !is_saved(state, options, param)) continue;
     for (const HfBlock& block : state.spec(param).blocks) {
       const auto [elements, is_new] = missing.emplace(block.name, block.shape().elements());
       if (is_new) tensors.push_back({block.name, saved_dtype(state, options, param, block), block.shape()});
@@ -45,6 +48,8 @@ std::vector<TensorEntry> hub_tensors(const State& state, const SaveOptions& opti
     }
   }
   for (const auto& [name, elements] : missing) MT_CHECK(elements == 0);
+  // On every layout the file is the same (join_files).
+  if (options.what == SaveOptions::What::kAdapters) std::ranges::sort(tensors, {}, &TensorEntry::name);
   return tensors;
 }
 
@@ -78,18 +83,22 @@ class Converter {
 
 // The files of a checkpoint that all ranks write together: which are this rank's, and what is in each.
 struct Files {
+  SaveOptions::What what;
   int64_t first = 0, count = 0;  // this rank's are numbers [first, first + own), of `count`
   WeightMap weight_map;          // of all ranks, at rank 0
   uint64_t total_size = 0;
 
-  std::string name(int64_t i) const { return shard_name(static_cast<size_t>(i), static_cast<size_t>(count)); }
+  std::string name(int64_t i) const {
+    if (what == SaveOptions::What::kModel) return shard_name(static_cast<size_t>(i), static_cast<size_t>(count));
+    return count == 1 ? kAdapterWeightsFile : fmt::format("adapter_model.part-{}.safetensors", i);
+  }
 };
 
-Files name_files(Ctx& ctx, const std::vector<Shard>& shards, Communicator& world) {
+Files name_files(Ctx& ctx, SaveOptions::What what, const std::vector<Shard>& shards, Communicator& world) {
   std::string names;  // "FILE NAME BYTES" lines, the files counted from this rank's first
   for (size_t i = 0; i < shards.size(); ++i)
     for (const TensorEntry& entry : shards[i]) names += fmt::format("{} {} {}\n", i, entry.name, entry.bytes());
-  Files files;
+  Files files = {.what = what};
   const std::vector<std::string> all =
       gather_texts(ctx, world, "names of saved tensors", fmt::format("{}\n{}", shards.size(), names));
   std::vector<int64_t> first;
@@ -224,16 +233,22 @@ bool keeps_stored_bytes(const State& state, const SaveOptions& options, int para
 
 void put_weights(Ctx& ctx, const State& state, const SaveOptions& options, ShardFiles& files) {
   state.for_each_saved(ctx, saves_masters(state, options), [&](std::span<const State::Saved> params) {
-    for (const auto& [param, values] : params)
+    for (const auto& [param, values] : params) {
+      if (!is_saved(state, options, param)) continue;
       for (const HfBlock& block : state.spec(param).blocks)
         if (keeps_stored_bytes(state, options, param, block))
           files.copy(block, *options.source);
         else
           files.put(ctx, block, values.view({values.elements()}).slice(block.offset, block.elements()));
+    }
   });
 }
 
 }  // namespace
+
+bool is_saved(const State& state, const SaveOptions& options, int param) {
+  return is_stored(state, param) == (options.what == SaveOptions::What::kModel);
+}
 
 DType saved_dtype(const State& state, const SaveOptions& options, int param, const HfBlock& block) {
   if (options.dtype) return *options.dtype;
@@ -249,7 +264,7 @@ SavedBytes saved_bytes(const State& state, const SaveOptions& options) {
   const bool masters = saves_masters(state, options);
   SavedBytes bytes;
   for (int param = 0; param < state.size(); ++param) {
-    if (!state.saves(param)) continue;
+    if (!state.saves(param) || !is_saved(state, options, param)) continue;
     const DType held = (masters ? state.primary(param) : state.weight(param)).dtype;
     for (const HfBlock& block : state.spec(param).blocks) {
       if (!keeps_stored_bytes(state, options, param, block)) bytes.copied += block.elements() * dtype_size(held);
@@ -264,7 +279,9 @@ bool saves_masters(const State& state, const SaveOptions& options) {
   for (int param = 0; param < state.size(); ++param) {
     const ParamSpec& spec = state.spec(param);
     const DType held = spec.dtype.value_or(state.types().weights);
-    if (!spec.trainable || held == DType::kF32 || (!options.dtype && !is_stored(state, param))) continue;
+    if (!spec.trainable || !is_saved(state, options, param) || held == DType::kF32 ||
+        (!options.dtype && !is_stored(state, param)))
+      continue;
     for (const auto& blocks : {spec.blocks, spec.elsewhere})
       for (const HfBlock& block : blocks)
         if (saved_dtype(state, options, param, block) != held) return true;
@@ -278,7 +295,7 @@ PendingCheckpoint::PendingCheckpoint(Ctx& ctx, const State& state, const SaveOpt
   MT_CHECK(options.dtype || options.source);
   const Frame frame(ctx);
   std::vector<Shard> shards = cut_into_shards(hub_tensors(state, options), options.max_shard_size);
-  const Files files = name_files(ctx, shards, world);
+  const Files files = name_files(ctx, options.what, shards, world);
   if (world.rank() == 0)
     try_to([&] {
       check_space(options.out_folder, files.total_size + options.more_bytes);
@@ -288,8 +305,10 @@ PendingCheckpoint::PendingCheckpoint(Ctx& ctx, const State& state, const SaveOpt
   if (folder_.empty()) return;
   if (world.rank() == 0) {
     for (const SideFile& file : options.side_files) put_file(file.name, file.content);
-    put_file(kConfigFile, saved_config(options));
-    if (files.count > 1) put_file(kIndexFile, format_index(files.weight_map, files.total_size));
+    const bool adapters = options.what == SaveOptions::What::kAdapters;
+    put_file(adapters ? kAdapterConfigFile : kConfigFile, adapters ? options.config_json : saved_config(options));
+    if (files.count > 1 && !adapters) put_file(kIndexFile, format_index(files.weight_map, files.total_size));
+    for (int64_t i = 0; adapters && files.count > 1 && i < files.count; ++i) parts_.push_back(files.name(i));
   }
   ShardFiles own(std::move(shards), files, *this);
   put_weights(ctx, state, options, own);
@@ -321,6 +340,15 @@ void PendingCheckpoint::put_file(const std::string& name, std::string content) {
   });
 }
 
+void PendingCheckpoint::join_adapters(StoredFiles& files) const {
+  if (parts_.empty()) return;
+  files[kAdapterWeightsFile] = join_files(folder_, parts_, kAdapterWeightsFile);
+  for (const std::string& part : parts_) {
+    files.erase(part);
+    std::filesystem::remove(folder_ + "/" + part);
+  }
+}
+
 void PendingCheckpoint::commit() {
   for (const std::string& folder : folders_) sync_folder(folder);
   staged_->commit();
@@ -332,7 +360,11 @@ void save_checkpoint(Ctx& ctx, const State& state, const SaveOptions& options, C
   behind.wait();
   if (const std::exception_ptr failure = behind.take_failure()) std::rethrow_exception(failure);
   barrier(ctx, world, "end of saving");  // all files are there
-  if (world.rank() == 0) pending.commit();
+  if (world.rank() == 0) {
+    StoredFiles files;
+    pending.join_adapters(files);
+    pending.commit();
+  }
   barrier(ctx, world, "checkpoint in place");
 }
 

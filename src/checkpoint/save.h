@@ -21,6 +21,10 @@
 namespace mixtune {
 
 struct SaveOptions {
+  // What is written: the model; or the adapters beside it (ParamSpec::Origin::kInitialised), all in one file, whose
+  // config_json is the text of adapter_config.json.
+  enum class What : uint8_t { kModel, kAdapters };
+
   std::string out_folder;                // must not exist; its parent must
   std::string config_json;               // the text of config.json
   std::span<const SideFile> side_files;  // written byte for byte under their own names
@@ -28,7 +32,11 @@ struct SaveOptions {
   const HfFolder* source = nullptr;
   uint64_t more_bytes = 0;                  // that will be put in the folder besides: the disk must have room for all
   uint64_t max_shard_size = 5'000'000'000;  // bytes of tensors in one file; a larger tensor has a file of its own
+  What what = What::kModel;
 };
+
+// Whether a parameter is among what is written.
+bool is_saved(const State& state, const SaveOptions& options, int param);
 
 // The dtype that a block of a parameter is saved in.
 DType saved_dtype(const State& state, const SaveOptions& options, int param, const HfBlock& block);
@@ -83,6 +91,9 @@ class PendingCheckpoint {
   void put_file(const std::string& name, std::string content);
   void make_folder(const std::string& name);
 
+  // Puts the adapters, of which each rank has written a file, into the one that adapters are read from: once all files
+  // of all ranks, `files`, are on the disk. For rank 0. Leaves a model, and adapters of one file, as they are.
+  void join_adapters(StoredFiles& files) const;
   // Gives the folder its name, once all files of all ranks are on the disk. For rank 0.
   void commit();
 
@@ -94,6 +105,7 @@ class PendingCheckpoint {
   std::string folder_;
   std::optional<StagedFolder> staged_;  // rank 0's
   std::vector<std::string> folders_;
+  std::vector<std::string> parts_;  // rank 0's: the files of adapters, where there are several
   std::shared_ptr<WrittenFiles> written_ = std::make_shared<WrittenFiles>();
 };
 

@@ -129,7 +129,8 @@ void run_estimate(const EstimateArguments& arguments, const Overrides& overrides
   fmt::print("memory of one GPU{} for micro-batches of {} x {} tokens\n",
              arguments.ranks > 1 ? fmt::format(" ({})", ranks.grid.str()) : "", rows, length);
   print_plans(balanced, worst);
-  if (options.freeze.is_set()) fmt::print("{}\n", describe(options.freeze, shape));
+  if (const std::string trained = describe_trained(options.freeze, options.lora, shape); !trained.empty())
+    fmt::print("{}\n", trained);
   if (memory == 0) return;
   const Verdict found =
       verdict(balanced, worst, memory, [&](size_t bytes) { return share_that_fits(shape, options, limits, bytes); });

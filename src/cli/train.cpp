@@ -40,10 +40,9 @@ std::string sizes_of_weights(const std::string& folder) {
 }
 
 Entries fingerprint_of_run(const Config& config, Device device, int ranks) {
-  const std::string& model = config.model.model_name_or_path;
+  const std::string &model = config.model.model_name_or_path, checkpoint = checkpoint_of(config);
   Entries entries = fingerprint(config, device, ranks);
-  entries["checkpoint to go on from"] =
-      config.begun_from.empty() ? "" : std::filesystem::path(model).filename().string();
+  entries["checkpoint to go on from"] = std::filesystem::path(checkpoint).filename().string();
   entries["checkpoint"] = hash_of_text(read_config_json(model)) + "\n" + sizes_of_weights(model);
   return entries;
 }
@@ -94,7 +93,8 @@ void run_train(const TrainArguments& arguments, const Overrides& overrides) {
   const bool leads = !launch || (launch->rank == 0 && !launch->supervised);
   for (const std::string& line : megatron.lines)
     if (leads) log_info("{}", line);
-  if (!choose_checkpoint(config, leads))
+  choose_checkpoint(config, leads);
+  if (config.begun_from.empty())
     config.model.model_name_or_path =
         find_model(config.model.model_name_or_path, config.where("model_name_or_path"), leads);
   apply_to_model(megatron, config);

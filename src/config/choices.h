@@ -54,6 +54,10 @@ inline std::vector<std::string_view> names<TokenDropPolicy>() {
   return {"probs", "position"};
 }
 template <>
+inline std::vector<std::string_view> names<AdapterKind>() {
+  return {"none", "lora"};
+}
+template <>
 inline std::vector<std::string_view> names<DeviceChoice>() {
   return {"auto", "cpu", "cuda"};
 }

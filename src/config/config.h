@@ -45,6 +45,7 @@ inline constexpr int64_t kRouterLossTypes = 5, kOwnRouterLossTypes = 2;
 enum class ScoreFunction : uint8_t { kSoftmax, kSigmoid };
 enum class RouterDType : uint8_t { kFp32 };
 enum class TokenDropPolicy { kProbs, kPosition };
+enum class AdapterKind { kNone, kLora };
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 enum class Precision { kFp32, kBf16, kFp8, kMxfp8 };
 enum class Fp8Scaling { kBlock, kTensor };
@@ -63,6 +64,17 @@ struct ModelSettings {
   std::string model_name_or_path;
   std::string tokenizer_name_or_path;  // empty: model_name_or_path
   bool resize_vocabulary = false;
+};
+
+// What is trained beside weights that stay as they are (model/lora.h).
+struct AdapterSettings {
+  AdapterKind adapter = AdapterKind::kNone;
+  std::string adapter_name_or_path;  // to start from; empty: random
+  int64_t lora_r = 16;
+  double lora_alpha = 32;
+  bool use_rslora = false;
+  std::vector<std::string> lora_target_modules;  // empty: all of them
+  double lora_dropout = 0;
 };
 
 // router_losses.h makes losses of them, router_scores.h scores.
@@ -202,6 +214,7 @@ struct ComputeSettings {
 
 struct Config {
   ModelSettings model;
+  AdapterSettings adapter;
   RouterSettings router;
   DataSettings data;
   BatchSettings batch;
@@ -211,7 +224,8 @@ struct Config {
   MachineSettings machine;
   ComputeSettings compute;
   std::string begun_from;  // the model that the run began with, where model_name_or_path is a checkpoint of the run
-  std::string file;        // that was read; empty: none
+  std::string adapter_checkpoint;  // the checkpoint that the run goes on from, where that is an adapter
+  std::string file;                // that was read; empty: none
   std::map<std::string, std::string, std::less<>> origins;  // of the keys that were set: "run.yaml:3", "--seed"
 
   // Where `key` was set, for messages about its value: "run.yaml:3: seed", "--seed", or "seed" where it was not.

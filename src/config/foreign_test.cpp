@@ -92,7 +92,7 @@ TEST(Foreign, TheTableComesBeforeTheNearestName) {
            {"tensor_model_parallel_size", "not supported: only experts are split"},
            {"attn_implementation", "not needed: the fastest"},
            {"dataset_name", "use 'train_file'"},
-           {"lora_r", "not supported yet: LoRA"},
+           {"lora_rank", "use 'lora_r'"},
            {"NCCL_DEBUG", "not a key: set it in the environment"}})
     EXPECT_THAT(error_of(name + ": 1\n"), testing::HasSubstr("'" + name + "'; " + hint)) << name;
 }

@@ -131,6 +131,7 @@ class KeyTable {
 
 inline constexpr KeyExtra kNullable = {.bounds = {}, .nullable = true};
 
-void add_router_keys(KeyTable& table);  // router_keys.cpp
+void add_adapter_keys(KeyTable& table);  // adapter_keys.cpp
+void add_router_keys(KeyTable& table);   // router_keys.cpp
 
 }  // namespace mixtune

@@ -229,6 +229,7 @@ void add_parallel_keys(KeyTable& table) {
 std::vector<Key> make_key_table() {
   KeyTable table;
   add_model_keys(table);
+  add_adapter_keys(table);
   add_router_keys(table);
   add_data_keys(table);
   add_batch_keys(table);

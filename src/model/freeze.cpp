@@ -175,21 +175,26 @@ void apply(const Freeze& freeze, const MixtralConfig& config, std::span<ParamSpe
     throw UserError(freeze.where, "freezes every weight: nothing is left to train", "leave out what is to be trained");
 }
 
-bool freezes_all(const Freeze& freeze, const MixtralConfig& config, WeightGroup group) {
-  const std::vector<ParamSpec> specs = make_layout(config, {0, config.num_local_experts}, freeze).specs;
+bool freezes_all(const Freeze& freeze, const Lora& lora, const MixtralConfig& config, WeightGroup group) {
+  const std::vector<ParamSpec> specs = make_layout(config, {0, config.num_local_experts}, freeze, lora).specs;
   return std::ranges::none_of(specs, [&](const ParamSpec& spec) { return spec.group == group && spec.trainable; });
 }
 
-std::string describe(const Freeze& freeze, const MixtralConfig& config) {
+std::string describe_trained(const Freeze& freeze, const Lora& lora, const MixtralConfig& config) {
+  if (!freeze.is_set() && !lora.is_set()) return "";
   int64_t all = 0, trained = 0;
-  for (const ParamSpec& spec : make_layout(config, {0, config.num_local_experts}, freeze).specs) {
+  for (const ParamSpec& spec : make_layout(config, {0, config.num_local_experts}, freeze, lora).specs) {
     all += spec.shape.elements();
     if (spec.trainable) trained += spec.shape.elements();
   }
-  const bool with_head = config.tie_word_embeddings && freezes_all(freeze, config, WeightGroup::kEmbeddings);
-  return fmt::format("trained: {} of {} parameters ({:.1f}%); frozen: {}{}", trained, all,
-                     100.0 * static_cast<double>(trained) / static_cast<double>(all), fmt::join(freeze.entries, ", "),
-                     with_head ? "; with the embeddings the head, which is the same (tie_word_embeddings)" : "");
+  std::string text = fmt::format("trained: {} of {} parameters ({:.1f}%)", trained, all,
+                                 100.0 * static_cast<double>(trained) / static_cast<double>(all));
+  if (lora.is_set()) text += fmt::format(", adapters of {}", lora.str());
+  if (!freeze.is_set()) return text;
+  const bool with_head = config.tie_word_embeddings && freezes_all(freeze, lora, config, WeightGroup::kEmbeddings);
+  return fmt::format(
+      "{}; frozen: {}{}", text, fmt::join(freeze.entries, ", "),
+      with_head && !lora.is_set() ? "; with the embeddings the head, which is the same (tie_word_embeddings)" : "");
 }
 
 }  // namespace mixtune

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "model/lora.h"
 #include "model/mixtral_config.h"
 #include "state/param_layout.h"
 
@@ -27,10 +28,11 @@ struct Freeze {
 // stays so.
 void apply(const Freeze& freeze, const MixtralConfig& config, std::span<ParamSpec> specs);
 
-// Whether it leaves nothing of the group to train.
-bool freezes_all(const Freeze& freeze, const MixtralConfig& config, WeightGroup group);
+// Whether nothing of the group is trained.
+bool freezes_all(const Freeze& freeze, const Lora& lora, const MixtralConfig& config, WeightGroup group);
 
-// "trained: 120 of 480 parameters (25.0%); frozen: router, layers.0-7"
-std::string describe(const Freeze& freeze, const MixtralConfig& config);
+// "trained: 120 of 480 parameters (25.0%); frozen: router, layers.0-7"; with adapters: "trained: 12 of 492 parameters
+// (2.4%), adapters of q_proj, v_proj of rank 16, times 2"; "" where all is trained.
+std::string describe_trained(const Freeze& freeze, const Lora& lora, const MixtralConfig& config);
 
 }  // namespace mixtune

@@ -165,19 +165,19 @@ TEST(Freeze, ATiedHeadIsFrozenWithTheEmbeddings) {
   MixtralConfig tied = config();
   tied.tie_word_embeddings = true;
   expect_refused({"lm_head"}, {"'lm_head' names no weights: the head has none of its own", "freeze embeddings"}, tied);
-  const std::string text = describe({.entries = {"embeddings"}}, tied);
+  const std::string text = describe_trained({.entries = {"embeddings"}}, {}, tied);
   EXPECT_TRUE(has(text, "frozen: embeddings; with the embeddings the head, which is the same")) << text;
-  EXPECT_FALSE(has(describe({.entries = {"embeddings"}}, config()), "the head"));
+  EXPECT_FALSE(has(describe_trained({.entries = {"embeddings"}}, {}, config()), "the head"));
 }
 
 TEST(Freeze, CountsWhatIsTrainedInTheWholeModel) {
   // Of 12 layers: attention 8*8 + 2*4*8 + 8*8, two norms of 8, router 4*8, experts 4*3*6*8; two tables and a norm.
   const int64_t layer = 192 + 16 + 32 + 576, all = 12 * layer + 2 * 88 + 8;
-  EXPECT_EQ(describe({.entries = {"experts", "router"}}, config()), "trained: " + std::to_string(all - 12 * 608) +
-                                                                        " of " + std::to_string(all) +
-                                                                        " parameters (26.9%); frozen: experts, router");
-  EXPECT_TRUE(freezes_all({.entries = {"layers.0-5.router", "layers.6-11"}}, config(), WeightGroup::kRouter));
-  EXPECT_FALSE(freezes_all({.entries = {"layers.0-10.router"}}, config(), WeightGroup::kRouter));
+  EXPECT_EQ(describe_trained({.entries = {"experts", "router"}}, {}, config()),
+            "trained: " + std::to_string(all - 12 * 608) + " of " + std::to_string(all) +
+                " parameters (26.9%); frozen: experts, router");
+  EXPECT_TRUE(freezes_all({.entries = {"layers.0-5.router", "layers.6-11"}}, {}, config(), WeightGroup::kRouter));
+  EXPECT_FALSE(freezes_all({.entries = {"layers.0-10.router"}}, {}, config(), WeightGroup::kRouter));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "model/lora.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -32,6 +33,23 @@ void fill_a(Ctx& ctx, uint64_t seed, const State& state, int param) {
 }
 
 }  // namespace
+
+std::vector<std::string> Lora::modules() const {
+  std::vector<std::string> names;
+  const auto add = [&](bool has, std::string_view name) {
+    if (has) names.emplace_back(name);
+  };
+  add(q, "q_proj");
+  add(k, "k_proj");
+  add(v, "v_proj");
+  add(out, "o_proj");
+  for (const char* name : {"w1", "w2", "w3"}) add(experts, name);
+  return names;
+}
+
+std::string Lora::str() const {
+  return fmt::format("{} of rank {}, times {}", fmt::join(modules(), ", "), rank, scale);
+}
 
 std::string lora_a_name(const std::string& module) {
   return fmt::format("{}{}{}", kPrefix, module, kA);

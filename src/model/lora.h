@@ -1,9 +1,9 @@
 // Low-rank adapters (LoRA, Hu et al. 2021) of a model's projections: of which, and what they begin as.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "kernels/adapter.h"
 #include "model/mixtral_config.h"
@@ -19,6 +19,9 @@ struct Lora {
   bool q = false, k = false, v = false, out = false, experts = false;
 
   bool is_set() const { return rank > 0; }
+  // The names of the adapted modules: q_proj, ..., w3.
+  std::vector<std::string> modules() const;
+  std::string str() const;  // "q_proj, v_proj of rank 16, times 2"
 };
 
 // A pair of all adapted modules of a weight, as kernels/adapter.h has it: the parameters' indices into State.

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/staged.h"
+#include "checkpoint/adapter_config.h"
 #include "checkpoint/run_folder.h"
 #include "model/mixtral_config.h"
 #include "run/contract.h"
@@ -76,6 +77,21 @@ void check_shape(const Config& config, const std::string& checkpoint) {
                       "name the model that the run began with, or another output_dir");
 }
 
+bool is_adapter(const std::string& checkpoint) {
+  std::error_code error;
+  return std::filesystem::exists(checkpoint + "/" + kAdapterConfigFile, error);
+}
+
+// Throws where the checkpoint is of the other kind of training.
+void check_kind(const Config& config, const std::string& checkpoint) {
+  const bool adapter = config.adapter.adapter == AdapterKind::kLora;
+  if (adapter == is_adapter(checkpoint)) return;
+  throw UserError(
+      config.where("resume_from_checkpoint"),
+      fmt::format("{} is {}", printable_path(checkpoint), adapter ? "a model, not an adapter" : "an adapter"),
+      adapter ? "put back adapter: none" : "put back adapter: lora, and the base as model_name_or_path");
+}
+
 }  // namespace
 
 bool choose_checkpoint(Config& config, bool say) {
@@ -84,12 +100,22 @@ bool choose_checkpoint(Config& config, bool say) {
   const std::string path = chosen(config, say);
   if (path.empty()) return false;
   const Manifest manifest = read_manifest(path);
-  check_shape(config, path);
+  check_kind(config, path);
+  if (!is_adapter(path)) check_shape(config, path);
   check_contract(manifest.contract, contract_of(config), config);
   if (say) log_info("{}: the run goes on after step {}", printable_path(path), manifest.step);
+  if (is_adapter(path)) {
+    config.adapter_checkpoint = path;
+    return true;
+  }
   config.begun_from = config.model.model_name_or_path;
   config.model.model_name_or_path = path;
   return true;
+}
+
+std::string checkpoint_of(const Config& config) {
+  if (!config.adapter_checkpoint.empty()) return config.adapter_checkpoint;
+  return config.begun_from.empty() ? "" : config.model.model_name_or_path;
 }
 
 Config as_begun(Config config) {

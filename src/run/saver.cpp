@@ -145,6 +145,7 @@ void Saver::put_commit(const StoredFiles& files) {
 void Saver::commit(Pending& pending, const StoredFiles& files) {
   pending.manifest.mixtune = MIXTUNE_VERSION;
   pending.manifest.files = files;
+  pending.folder->join_adapters(pending.manifest.files);
   if (!options_.only_model)
     write_file(pending.folder->folder() + "/" + kManifestFile, format_manifest(pending.manifest));
   pending.folder->commit();

@@ -118,7 +118,7 @@ std::string dry_run(const Config& given, const RankGrid& grid) {
   check_output_folder(output_request(config));
   const ModelFolder folder(config.model.model_name_or_path);
   const MixtralConfig shape = model_shape(config, folder);
-  const State state(make_layout(shape, grid.experts(shape.num_local_experts), options.freeze).specs,
+  const State state(make_layout(shape, grid.experts(shape.num_local_experts), options.freeze, options.lora).specs,
                     {DeviceType::kMeta}, options.types, State::Purpose::kTraining,
                     {.dense = ranks.dense.get(),
                      .experts = ranks.experts.get(),
@@ -128,11 +128,12 @@ std::string dry_run(const Config& given, const RankGrid& grid) {
   const Loader loader(training_rows(config, data, rows_per_step(config, grid.world)),
                       config.batch.per_device_train_batch_size, config.batch.gradient_accumulation_steps,
                       HostMemory::kPageable, {0, grid.world});
-  const std::string frozen = options.freeze.is_set() ? fmt::format("# {}\n", describe(options.freeze, shape)) : "";
+  const std::string trained = describe_trained(options.freeze, options.lora, shape),
+                    of_all = trained.empty() ? "" : fmt::format("# {}\n", trained);
   config.router.router_aux_loss_coef =
       router_losses(config, shape.router_aux_loss_coef)[RouterLossType::kHuggingface].value_or(0);
   if (data.chat_template) config.data.chat_template = data.chat_template->chat_template.name;
-  return print_config(as_begun(config)) + describe_steps(config, data, loader, grid.world) + frozen +
+  return print_config(as_begun(config)) + describe_steps(config, data, loader, grid.world) + of_all +
          (for_gpu(config)
               ? describe_memory(shape, options, config, loader)
               : fmt::format("# memory of each rank: {} for weights, gradients and moments, and activations\n",

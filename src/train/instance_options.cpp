@@ -4,6 +4,7 @@
 
 #include "base/cache_folder.h"
 #include "kernels/eight_bit/coded_gemm.h"
+#include "train/lora_options.h"
 
 namespace mixtune {
 
@@ -99,6 +100,18 @@ Capacity capacity_of(const Config& config) {
           .padded_tokens = router.moe_pad_expert_input_to_capacity ? full : 0};
 }
 
+void check_lora(const Config& config, DeviceType device) {
+  if (config.adapter.adapter == AdapterKind::kNone) return;
+  if (is_eight_bit(config.compute))
+    refuse(config, "precision", "adapters beside products in 8 bits are not supported yet", "set it to bf16 or fp32");
+  if (device != DeviceType::kCpu && config.adapter.lora_r % 8 != 0)
+    refuse(config, "lora_r", "on a GPU it is a multiple of 8", "set it to one, such as 16");
+  if (config.compute.master_weights == MasterWeights::kNone)
+    refuse(config, "master_weights", "adapters are trained in fp32", "remove it");
+  if (config.model.resize_vocabulary)
+    refuse(config, "resize_vocabulary", "an adapter has no rows of the vocabulary", "set it to false");
+}
+
 // A training on `device`; kMeta stands for a GPU.
 InstanceOptions options_on(const Config& config, Device device, const Ranks& ranks) {
   const ComputeSettings& compute = config.compute;
@@ -113,6 +126,8 @@ InstanceOptions options_on(const Config& config, Device device, const Ranks& ran
   options.ranks = &ranks;
   options.zero_stage = static_cast<int>(config.parallel.zero_stage);
   options.freeze = freeze_of(config);
+  options.lora = lora_of(config);
+  check_lora(config, device.type);
   options.capacity = capacity_of(config);
   options.types.weights = bf16 ? DType::kBF16 : DType::kF32;
   options.types.gradients = dtype_of(compute.gradient_dtype);

@@ -17,6 +17,7 @@
 #include "run/resume.h"
 #include "train/early_stopping.h"
 #include "train/instance_options.h"
+#include "train/lora_options.h"
 #include "train/model_tokenizer.h"
 
 namespace mixtune {
@@ -31,13 +32,14 @@ OutputRequest output_request(const Config& config) {
   if (!config.model.tokenizer_name_or_path.empty()) request.inputs.push_back(config.model.tokenizer_name_or_path);
   for (const std::string& file : files_of(validation_datasets(config))) request.inputs.push_back(file);
   request.may_start_over = config.output.resume_from_checkpoint == "auto";
-  if (!config.begun_from.empty()) {
+  if (const std::string chosen = checkpoint_of(config); !chosen.empty()) {
     std::error_code error;
-    const std::filesystem::path checkpoint = std::filesystem::canonical(config.model.model_name_or_path, error);
+    const std::filesystem::path checkpoint = std::filesystem::canonical(chosen, error);
     if (!error && std::filesystem::equivalent(checkpoint.parent_path(), request.path, error))
       request.resumes = checkpoint_step(checkpoint.filename().string());
-    if (!request.resumes) request.inputs.push_back(config.model.model_name_or_path);
+    if (!request.resumes) request.inputs.push_back(chosen);
   }
+  if (!config.adapter.adapter_name_or_path.empty()) request.inputs.push_back(config.adapter.adapter_name_or_path);
   // A run that goes on in its folder may be given the configuration that it wrote there.
   if (!config.file.empty() && !request.resumes) request.inputs.push_back(config.file);
   return request;
@@ -110,15 +112,17 @@ MixtralConfig model_shape(const Config& config, const ModelFolder& folder) {
   MixtralConfig stored = parse_mixtral_config(folder.config_json(), where);
   set_router(config, stored);
   check_head_rate(config, stored.tie_word_embeddings);
-  make_layout(stored, {0, stored.num_local_experts}, freeze_of(config));  // throws where that names nothing
+  // Throws where `freeze` names nothing.
+  make_layout(stored, {0, stored.num_local_experts}, freeze_of(config), lora_of(config));
   return resize_vocabulary(config.model, stored);
 }
 
 void warn_of_frozen_groups(const Config& config, const MixtralConfig& shape) {
   const Freeze freeze = freeze_of(config);
+  const Lora lora = lora_of(config);
   for (size_t g = 0; g < kWeightGroups.size(); ++g)
     if (config.optimizer.lr_groups.contains(kWeightGroups[g]) &&
-        freezes_all(freeze, shape, static_cast<WeightGroup>(g)))
+        freezes_all(freeze, lora, shape, static_cast<WeightGroup>(g)))
       log_warning("{}: {}: no effect, as all its weights are frozen", config.where("lr_groups"), kWeightGroups[g]);
 }
 

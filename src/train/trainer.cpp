@@ -21,6 +21,7 @@
 #include "run/resume.h"
 #include "run/shared_folder.h"
 #include "train/announce_router.h"
+#include "train/run_adapters.h"
 #include "train/run_inputs.h"
 #include "train/run_rows.h"
 #include "train/schedule.h"
@@ -66,8 +67,7 @@ EarlyStopping::Options stopping_options(const OutputSettings& settings) {
 
 Trainer::Trainer(const Config& config, const Ranks& ranks)
     : config_(config),
-      resumed_(config.begun_from.empty() ? std::nullopt
-                                         : std::optional(read_manifest(config.model.model_name_or_path))),
+      resumed_(checkpoint_of(config).empty() ? std::nullopt : std::optional(read_manifest(checkpoint_of(config)))),
       folder_(open_model(config, ranks)),
       options_(instance_options(config, State::Purpose::kTraining, ranks)),
       instance_(model_shape(config, folder_), options_),
@@ -118,10 +118,13 @@ void Trainer::make_saver() {
 void Trainer::load() {
   if (resumed_) check_contract(resumed_->contract, contract_, config_);
   const StoredFiles written = resumed_ ? resumed_->files : StoredFiles();
-  const LoadReport loaded = load_weights(instance_.ctx(), folder_.weights(), instance_.state(), written);
+  const bool has_base = options_.lora.is_set();  // apart from the checkpoint, which is an adapter
+  const LoadReport loaded =
+      load_weights(instance_.ctx(), folder_.weights(), instance_.state(), has_base ? StoredFiles() : written);
   if (leads()) log_info("loaded {}{}", loaded.str(), instance_.ranks().grid.world > 1 ? ", this rank's share" : "");
+  if (has_base) begin_adapters(config_, instance_, written);
   if (!resumed_) return;
-  load_training_state(instance_.ctx(), config_.model.model_name_or_path, instance_.state(), written);
+  load_training_state(instance_.ctx(), checkpoint_of(config_), instance_.state(), written);
   first_step_ = resumed_->step + 1;
 }
 
@@ -183,7 +186,9 @@ void Trainer::close() {
 void Trainer::announce() {
   log_info("{} parameters on {}, {} steps{}", instance_.state().layout().all_elements(), describe(options_),
            total_steps_, resumed_ ? fmt::format(", from step {} on", first_step_) : "");
-  if (options_.freeze.is_set()) log_info("{}", describe(options_.freeze, instance_.model().config()));
+  if (const std::string trained = describe_trained(options_.freeze, options_.lora, instance_.model().config());
+      !trained.empty())
+    log_info("{}", trained);
   if (const std::string warning = untried(options_.recipe); !warning.empty()) log_warning("{}", warning);
   warn_of_frozen_groups(config_, instance_.model().config());
   if (const RankGrid& grid = instance_.ranks().grid; grid.world > 1)
@@ -308,6 +313,7 @@ bool Trainer::save_due(int64_t step) {
 
 SaveOptions Trainer::save_options(const std::string& path) const {
   SaveOptions options = folder_.save_options(path);
+  if (options_.lora.is_set()) return to_save_adapters(std::move(options), config_, options_.lora);
   options.max_shard_size = parse_size(config_.output.max_shard_size);
   if (config_.output.save_dtype != SaveDType::kCheckpoint)
     options.dtype = config_.output.save_dtype == SaveDType::kFp32 ? DType::kF32 : DType::kBF16;

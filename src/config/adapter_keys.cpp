@@ -1,0 +1,26 @@
+#include "config/key_builder.h"
+
+namespace mixtune {
+
+void add_adapter_keys(KeyTable& table) {
+  using A = AdapterSettings;
+  table.group("Adapters");
+  table.add("adapter", &Config::adapter, &A::adapter,
+            "what is trained: `lora`, low-rank pairs beside weights that stay as they are (docs/adapters.md), or the "
+            "weights (`none`)");
+  table.add("adapter_name_or_path", &Config::adapter, &A::adapter_name_or_path,
+            "folder of the adapter to start from, PEFT's or mixtune's; null: A is random, and B 0", kNullable);
+  table.add("lora_r", &Config::adapter, &A::lora_r, "rank of every pair; on a GPU a multiple of 8",
+            {.bounds = {1, 4096}});
+  table.add("lora_alpha", &Config::adapter, &A::lora_alpha, "what the pairs add is `lora_alpha / lora_r` times B A",
+            {.bounds = {0, 1e6, Bounds::kOpenLow}});
+  table.add("use_rslora", &Config::adapter, &A::use_rslora, "divide by the square root of `lora_r` instead");
+  table.add("lora_target_modules", &Config::adapter, &A::lora_target_modules,
+            "which projections have pairs, a list: `q_proj`, `k_proj`, `v_proj`, `o_proj`, and of every expert `w1`, "
+            "`w2`, `w3`, which go together; null or `all-linear`: all of these",
+            kNullable);
+  table.add("lora_dropout", &Config::adapter, &A::lora_dropout, "0: what other trainers drop out of the pairs' input",
+            {.bounds = {0, 0}});
+}
+
+}  // namespace mixtune

@@ -1,0 +1,83 @@
+#include "train/lora_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string_view>
+
+#include "base/error.h"
+#include "base/suggest.h"
+
+namespace mixtune {
+
+namespace {
+
+constexpr std::string_view kTargets = "lora_target_modules", kAll = "all-linear";
+constexpr std::array<std::string_view, 8> kModules = {"q_proj", "k_proj", "v_proj", "o_proj", "w1", "w2", "w3", kAll};
+constexpr std::array<std::string_view, 6> kOwnKeys = {"adapter_name_or_path", "lora_r",      "lora_alpha", "use_rslora",
+                                                      "lora_target_modules",  "lora_dropout"};
+// What other trainers adapt, or call otherwise.
+constexpr std::array<std::string_view, 3> kNeverAdapted = {"gate", "lm_head", "embed_tokens"};
+constexpr std::array<std::string_view, 5> kOtherNames = {"gate_proj", "up_proj", "down_proj", "gate_up_proj",
+                                                         "experts"};
+
+bool is_among(std::string_view name, const auto& names) {
+  return std::ranges::find(names, name) != names.end();
+}
+
+void check_module(const Config& config, const std::string& name) {
+  if (is_among(name, kModules)) return;
+  const std::string where = config.where(kTargets), what = fmt::format("'{}' ", printable(name, 100));
+  if (is_among(name, kNeverAdapted))
+    throw UserError(where, what + "has no adapter here", "name projections of attention or of the experts");
+  if (is_among(name, kOtherNames))
+    throw UserError(where, what + "is not what Mixtral's experts call a projection", "write w1, w2, w3");
+  const std::string near = nearest_name(name.substr(0, 100), kModules);
+  throw UserError(where, what + "is no projection",
+                  near.empty() ? "name q_proj, k_proj, v_proj, o_proj, w1, w2 and w3, or all-linear"
+                               : fmt::format("did you mean '{}'?", near));
+}
+
+void check_experts(const Config& config, const auto& has) {
+  const int named = has("w1") + has("w2") + has("w3");
+  if (named == 0 || named == 3) return;
+  throw UserError(config.where(kTargets),
+                  "names some of w1, w2 and w3: no server takes an adapter of experts without the others",
+                  "name all three, or none");
+}
+
+void refuse_own_keys(const Config& config) {
+  for (const std::string_view key : kOwnKeys)
+    if (config.origins.contains(key))
+      throw UserError(config.where(key), "means nothing without an adapter", "set adapter: lora, or remove it");
+}
+
+}  // namespace
+
+Lora lora_of(const Config& config) {
+  const AdapterSettings& settings = config.adapter;
+  if (settings.adapter == AdapterKind::kNone) {
+    refuse_own_keys(config);
+    return {};
+  }
+  if (settings.lora_dropout != 0)
+    throw UserError(config.where("lora_dropout"), "dropout is not supported yet", "set it to 0");
+  for (const std::string& name : settings.lora_target_modules) check_module(config, name);
+  const bool all = settings.lora_target_modules.empty() || is_among(kAll, settings.lora_target_modules);
+  const auto has = [&](std::string_view name) {
+    return all || is_among(name, settings.lora_target_modules);
+  };
+  check_experts(config, has);
+  const auto rank = static_cast<double>(settings.lora_r);
+  return {.rank = settings.lora_r,
+          .scale = settings.lora_alpha / (settings.use_rslora ? std::sqrt(rank) : rank),
+          .q = has("q_proj"),
+          .k = has("k_proj"),
+          .v = has("v_proj"),
+          .out = has("o_proj"),
+          .experts = has("w1")};
+}
+
+}  // namespace mixtune
