@@ -39,9 +39,31 @@ inline void narrow_one(float x, F16& y) {
   y = to_f16(x);
 }
 
+// The fp32 nearest to 0 that `x` is beyond, made odd where it is another number: rounding that to a type of at most 22
+// bits of mantissa is rounding `x`, once.
+inline float to_odd(double x) {
+  const auto nearest = static_cast<float>(x);
+  if (static_cast<double>(nearest) == x || std::isnan(x)) return nearest;
+  const bool is_beyond = std::abs(static_cast<double>(nearest)) > std::abs(x);
+  return std::bit_cast<float>((std::bit_cast<uint32_t>(nearest) - (is_beyond ? 1 : 0)) | 1);
+}
+
+inline void narrow_one(double x, float& y) {
+  y = static_cast<float>(x);
+}
+inline void narrow_one(double x, BF16& y) {
+  y = to_bf16(to_odd(x));
+}
+inline void narrow_one(double x, F16& y) {
+  y = to_f16(to_odd(x));
+}
+
 // Looks at the bits, so that no compiler flag can assume the answer.
 inline bool not_finite(float x) {
   return (std::bit_cast<uint32_t>(x) & 0x7F800000u) == 0x7F800000u;
+}
+inline bool not_finite(double x) {
+  return (std::bit_cast<uint64_t>(x) & 0x7FF0000000000000u) == 0x7FF0000000000000u;
 }
 
 // Whether no value's magnitude, as bits, reaches that of infinity.
@@ -78,8 +100,8 @@ bool decode_to(const std::byte* from, DType from_dtype, To* to, int64_t n) {
   return decode_as<float>(from, to, n);
 }
 
-template <class To>
-bool narrow_as(const float* from, std::byte* to, int64_t n) {
+template <class To, class From>
+bool narrow_as(const From* from, std::byte* to, int64_t n) {
   bool bad = false;
 #pragma omp parallel for simd reduction(|| : bad) if (n >= kParallelFrom)
   for (int64_t i = 0; i < n; ++i) {
@@ -89,6 +111,15 @@ bool narrow_as(const float* from, std::byte* to, int64_t n) {
     std::memcpy(to + i * sizeof(To), &y, sizeof(To));
   }
   return !bad;
+}
+
+template <class From>
+bool narrow_to(std::span<const From> from, DType to_dtype, std::span<std::byte> to) {
+  const auto n = static_cast<int64_t>(from.size());
+  MT_CHECK(is_weight_dtype(to_dtype) && to.size() == from.size() * dtype_size(to_dtype));
+  if (to_dtype == DType::kBF16) return narrow_as<BF16>(from.data(), to.data(), n);
+  if (to_dtype == DType::kF16) return narrow_as<F16>(from.data(), to.data(), n);
+  return narrow_as<float>(from.data(), to.data(), n);
 }
 
 }  // namespace
@@ -130,11 +161,11 @@ void check_finite_to_save(const Tensor& values, const std::string& name) {
 }
 
 bool narrow(std::span<const float> from, DType to_dtype, std::span<std::byte> to) {
-  const auto n = static_cast<int64_t>(from.size());
-  MT_CHECK(is_weight_dtype(to_dtype) && to.size() == from.size() * dtype_size(to_dtype));
-  if (to_dtype == DType::kBF16) return narrow_as<BF16>(from.data(), to.data(), n);
-  if (to_dtype == DType::kF16) return narrow_as<F16>(from.data(), to.data(), n);
-  return narrow_as<float>(from.data(), to.data(), n);
+  return narrow_to(from, to_dtype, to);
+}
+
+bool narrow(std::span<const double> from, DType to_dtype, std::span<std::byte> to) {
+  return narrow_to(from, to_dtype, to);
 }
 
 F16 to_f16(float x) {

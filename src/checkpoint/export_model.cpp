@@ -77,9 +77,17 @@ ExportPlan make_plan(const Shards& shards, const HfFolder& source, const std::op
 // Converts values of files to those of another type.
 class FileConverter {
  public:
+  explicit FileConverter(WeightEdit* edit) : edit_(edit) {}
+
   // The bytes of `to`, valid until the next call. Throws UserError where a value is not finite, or too large for `to`.
   std::span<const std::byte> operator()(std::span<const std::byte> bytes, const ExportPart& part,
                                         const TensorEntry& to) {
+    if (edit_ != nullptr && edit_->edits(to.name)) {
+      exact_.resize(bytes.size() / dtype_size(part.dtype));
+      if (!decode(bytes, part.dtype, host_tensor(exact_.data(), {static_cast<int64_t>(exact_.size())})))
+        throw_not_finite(*part.file, to.name);
+      return edit_->edited(to, part.first, exact_);
+    }
     if (part.dtype == to.dtype) {
       if (!all_finite(bytes, part.dtype)) throw_not_finite(*part.file, to.name);
       return bytes;
@@ -97,14 +105,17 @@ class FileConverter {
   }
 
  private:
+  WeightEdit* edit_;
+  std::vector<double> exact_;
   std::vector<float> wide_;
   std::vector<std::byte> narrow_;
 };
 
-void write_shards(const Shards& shards, const ExportPlan& plan, const std::string& folder, const BytesDone& progress) {
+void write_shards(const Shards& shards, const ExportPlan& plan, const std::string& folder, const BytesDone& progress,
+                  WeightEdit* edit) {
   std::optional<SafetensorsWriter> writer;
   size_t open = 0;  // the number of the writer's file
-  FileConverter converted;
+  FileConverter converted(edit);
   const auto write = [&](size_t i, std::span<const std::byte> bytes) {
     const ExportPart& part = plan.parts[i];
     if (!writer || part.shard != open) {
@@ -129,7 +140,7 @@ void write_index(const Shards& shards, uint64_t bytes, const std::string& folder
 
 }  // namespace
 
-ExportReport export_model(const State& shape, const SaveOptions& options, const BytesDone& progress) {
+ExportReport export_model(const State& shape, const SaveOptions& options, const BytesDone& progress, WeightEdit* edit) {
   const HfFolder& source = *options.source;
   std::vector<TensorEntry> entries = new_entries(shape, options);
   ExportReport report{.tensors = entries.size()};
@@ -137,11 +148,12 @@ ExportReport export_model(const State& shape, const SaveOptions& options, const 
   const Shards shards = cut_into_shards(std::move(entries), options.max_shard_size);
   report.files = shards.size();
   std::optional<StateIndex> state;
-  if (options.dtype && StateIndex::is_in(source.path())) state.emplace(source.path(), "use another checkpoint");
+  if (options.dtype && edit == nullptr && StateIndex::is_in(source.path()))
+    state.emplace(source.path(), "use another checkpoint");
   const ExportPlan plan = make_plan(shards, source, state, report);
   check_space(options.out_folder, report.bytes);
   StagedFolder folder(options.out_folder);
-  write_shards(shards, plan, folder.path(), progress);
+  write_shards(shards, plan, folder.path(), progress, edit);
   write_index(shards, report.bytes, folder.path());
   for (const SideFile& file : options.side_files) write_file(folder.path() + "/" + file.name, file.content);
   write_file(folder.path() + "/" + kConfigFile, saved_config(options));

@@ -13,14 +13,13 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/json_value.h"
+#include "checkpoint/adapter_config.h"
 
 namespace mixtune {
 
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr const char* kAdapterConfig = "adapter_config.json";
 
 // A kind of folder: it has a name with this start and end.
 struct Kind {
@@ -54,14 +53,14 @@ constexpr auto kKinds = std::to_array<Kind>({
 Foreign adapter(const std::string& folder) {
   constexpr size_t kMaxBytes = 1 << 20;
   constexpr int kMaxDepth = 16;
-  const std::string path = path_within(folder, kAdapterConfig);
+  const std::string path = path_within(folder, kAdapterConfigFile);
   const nlohmann::json config = parse_json_object(read_small_file(path, kMaxBytes, "give a model's folder"),
                                                   printable(path, 200), "give a model's folder", kMaxDepth);
   const auto base = config.find("base_model_name_or_path");
   const bool named = base != config.end() && base->is_string();
   return {fmt::format("holds a PEFT adapter, not a model{}",
                       named ? fmt::format(" (its base: {})", printable(base->get_ref<const std::string&>(), 200)) : ""),
-          "merge it into its base first (PEFT's merge_and_unload, then save_pretrained), and give that folder"};
+          "merge it into its base first ('mixtune merge BASE ADAPTER OUT'), and give that folder"};
 }
 
 }  // namespace
@@ -71,7 +70,7 @@ std::optional<Foreign> foreign_folder(const std::string& folder) {
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
     names.insert(entry->path().filename().string());
-  if (names.contains(kAdapterConfig)) return adapter(folder);
+  if (names.contains(kAdapterConfigFile)) return adapter(folder);
   for (const Kind& kind : kKinds)
     if (std::ranges::any_of(
             names, [&](std::string_view name) { return name.starts_with(kind.start) && name.ends_with(kind.end); }))

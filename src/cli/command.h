@@ -30,6 +30,7 @@ Command add_doctor(CLI::App& program);
 Command add_estimate(CLI::App& program);
 Command add_init(CLI::App& program);
 Command add_export(CLI::App& program);
+Command add_merge(CLI::App& program);
 Command add_diff(CLI::App& program);
 Command add_inspect(CLI::App& program);
 Command add_report(CLI::App& program);

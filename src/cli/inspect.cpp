@@ -16,9 +16,11 @@
 #include "base/output_file.h"
 #include "base/progress_line.h"
 #include "base/staged.h"
+#include "checkpoint/adapter_config.h"
 #include "checkpoint/foreign_folder.h"
 #include "checkpoint/run_folder.h"
 #include "cli/arguments.h"
+#include "cli/describe_adapter.h"
 #include "cli/describe_data.h"
 #include "cli/describe_model.h"
 #include "config/keys.h"
@@ -48,6 +50,7 @@ bool has_file(const fs::path& folder, const char* name) {
 std::string describe_folder(const std::string& path) {
   const std::string folder = model_folder(path);
   if (has_file(folder, "config.json")) return describe_checkpoint(folder);
+  if (has_file(folder, kAdapterConfigFile)) return describe_adapter(folder);
   if (const auto foreign = foreign_folder(folder))
     throw UserError(printable(folder, 200), foreign->what, foreign->mend);
   if (has_file(folder, "tokenizer.model") || has_file(folder, "tokenizer.json")) return describe_tokenizer(folder);
@@ -138,10 +141,11 @@ void inspect(const InspectArguments& arguments, const Overrides& overrides) {
 }  // namespace
 
 Command add_inspect(CLI::App& program) {
-  CLI::App* app = program.add_subcommand("inspect", "Say what a checkpoint, tokenizer or data file holds");
+  CLI::App* app = program.add_subcommand("inspect", "Say what a checkpoint, adapter, tokenizer or data file holds");
   const auto arguments = std::make_shared<InspectArguments>();
-  app->add_option("PATH", arguments->path,
-                  "a model, tokenizer or output folder; a .safetensors, tokenizer.json, tokenizer .model or JSONL file")
+  app->add_option(
+         "PATH", arguments->path,
+         "a model, adapter, tokenizer or output folder; a .safetensors, tokenizer.json, tokenizer .model or JSONL file")
       ->type_name("")
       ->required();
   app->add_option("--tokenizer", arguments->tokenizer, "folder of the tokenizer to count a data file's tokens with")

@@ -35,9 +35,9 @@ void prepare_process() {
 void run(std::vector<std::string> args) {
   CLI::App program("Fine-tunes Mixtral models: from a Hugging Face folder to a Hugging Face folder.", "mixtune");
   const std::vector<Command> commands = {
-      add_train(program),  add_evaluate(program), add_generate(program), add_preprocess(program), add_init(program),
-      add_export(program), add_inspect(program),  add_diff(program),     add_report(program),     add_estimate(program),
-      add_bench(program),  add_doctor(program),   add_version(program)};
+      add_train(program),    add_evaluate(program), add_generate(program), add_preprocess(program), add_init(program),
+      add_export(program),   add_merge(program),    add_inspect(program),  add_diff(program),       add_report(program),
+      add_estimate(program), add_bench(program),    add_doctor(program),   add_version(program)};
   program.footer("'mixtune COMMAND --help' lists a command's flags, and ends with examples.");  // of its own alone
   if (const Command* command = parse_arguments(program, commands, std::move(args))) command->run();
 }

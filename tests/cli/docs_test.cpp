@@ -161,6 +161,20 @@ void write_indexed(const std::string& prefix) {
   write(prefix + ".bin", bin);
 }
 
+// An adapter of the quickstart's first q_proj, which adds nothing.
+void make_adapter(const fs::path& folder) {
+  fs::create_directories(folder);
+  write(folder / "adapter_config.json", R"({"peft_type": "LORA", "r": 2, "lora_alpha": 4})");
+  const std::string module = "base_model.model.model.layers.0.self_attn.q_proj.lora_";
+  const std::string header =
+      fmt::format(R"({{"{0}A.weight":{{"dtype":"F32","shape":[2,256],"data_offsets":[0,2048]}},)"
+                  R"("{0}B.weight":{{"dtype":"F32","shape":[256,2],"data_offsets":[2048,4096]}}}})",
+                  module);
+  const uint64_t length = header.size();
+  const std::string file(reinterpret_cast<const char*>(&length), sizeof(length));
+  write(folder / "adapter_model.safetensors", file + header + std::string(4096, '\0'));
+}
+
 void stand_in(const fs::path& work, const std::string& name) {
   const fs::path path = work / name, example = kSource / "examples/quickstart";
   if (fs::symlink_status(path).type() != fs::file_type::not_found || name.starts_with("examples/")) return;
@@ -175,6 +189,7 @@ void stand_in(const fs::path& work, const std::string& name) {
   for (const std::string prefix : {"corpus_text_document", "chats_text_document"})
     if (name.starts_with(prefix)) return write_indexed(work / prefix);
   if (name == "models/chatml") return make_chatml_tokenizer(path);
+  if (name.starts_with("adapters/")) return make_adapter(path);
   if (name == "model.json") return fs::create_symlink(example / name, path);
   if (name == "model-00001-of-00019.safetensors")
     return fs::create_symlink(example / "pretrained/model.safetensors", path);
@@ -198,6 +213,7 @@ void make_run(const fs::path& folder) {
 // Makes what `shown` reads, and nothing that it writes.
 void prepare(const fs::path& work, const Shown& shown) {
   fs::create_symlink(kSource / "examples", work / "examples");
+  fs::create_symlink(kSource / "tests", work / "tests");
   std::string text =
       std::regex_replace(shown.command, std::regex("--(output|out|json|output_dir|write-good)[ =]\\S+"), "");
   if (std::regex_search(text, std::regex("\\sout/run1(\\s|$)"))) make_run(work / "out/run1");
@@ -308,9 +324,9 @@ TEST_P(HelpOf, EndsWithExamplesThatRun) {
   EXPECT_GE(count, 2);
 }
 
-constexpr std::array kCommands = {"train",        "evaluate",      "generate",   "preprocess", "init",  "export",
-                                  "inspect",      "diff",          "report",     "estimate",   "bench", "bench step",
-                                  "bench ladder", "bench kernels", "bench save", "bench load"};
+constexpr std::array kCommands = {"train",      "evaluate",     "generate",      "preprocess", "init",      "export",
+                                  "merge",      "inspect",      "diff",          "report",     "estimate",  "bench",
+                                  "bench step", "bench ladder", "bench kernels", "bench save", "bench load"};
 
 std::string name_of_help(const testing::TestParamInfo<const char*>& info) {
   return std::regex_replace(info.param, std::regex(" "), "_");

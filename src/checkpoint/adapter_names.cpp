@@ -1,0 +1,138 @@
+#include "checkpoint/adapter_names.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <optional>
+
+#include "base/error.h"
+
+namespace mixtune {
+
+namespace {
+
+constexpr std::string_view kPrefix = "base_model.model.";
+
+// An expert's matrix by the hub's name and by that of most other models.
+struct Matrix {
+  std::string_view hub, other;
+};
+constexpr auto kMatrices = std::to_array<Matrix>({{"w1", "gate_proj"}, {"w2", "down_proj"}, {"w3", "up_proj"}});
+constexpr auto kAttention = std::to_array<std::string_view>({"q_proj", "k_proj", "v_proj", "o_proj"});
+
+// Parts of names that say what mixtune does not read.
+struct Foreign {
+  std::string_view part, what;
+};
+constexpr auto kForeign = std::to_array<Foreign>({
+    {"lora_magnitude_vector", "is of a DoRA adapter"},
+    {"lora_embedding_", "is of an adapter of the embedding"},
+    {"lora_B.bias", "is a bias (lora_bias)"},
+    {"lora_bias", "is a bias (lora_bias)"},
+    {"lora_E", "is of an AdaLoRA adapter"},
+    {"ranknum", "is of an AdaLoRA adapter"},
+    {"modules_to_save", "is a whole weight (modules_to_save)"},
+    {"token_adapter", "has rows of the embedding (trainable_token_indices)"},
+    {"embed_tokens", "is of the embedding"},
+    {"lm_head", "is of the language model's head"},
+});
+
+bool take(std::string_view& text, std::string_view start) {
+  if (!text.starts_with(start)) return false;
+  text.remove_prefix(start.size());
+  return true;
+}
+
+bool take_end(std::string_view& text, std::string_view end) {
+  if (!text.ends_with(end)) return false;
+  text.remove_suffix(end.size());
+  return true;
+}
+
+// A number as it is written in names, and the dot that follows it.
+std::optional<int64_t> take_number(std::string_view& text) {
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const auto digits = static_cast<size_t>(end - text.data());
+  if (error != std::errc() || number < 0 || std::to_string(number) != text.substr(0, digits)) return {};
+  text.remove_prefix(digits);
+  return take(text, ".") ? std::optional(number) : std::nullopt;
+}
+
+using Kind = AdapterTensorName::Kind;
+
+// `rest` follows "layers.N.block_sparse_moe." or "layers.N.mlp.".
+std::optional<std::pair<Kind, std::string>> moe_module(std::string_view rest) {
+  if (rest == "gate") return {{Kind::kModule, "gate"}};
+  if (rest == "experts.base_layer") return {{Kind::kPackedInner, "experts"}};
+  if (rest == "experts") return {{Kind::kPackedOuter, "experts"}};
+  if (!take(rest, "experts.")) return {};
+  const auto expert = take_number(rest);
+  const auto matrix =
+      std::ranges::find_if(kMatrices, [&](const Matrix& m) { return rest == m.hub || rest == m.other; });
+  if (!expert || matrix == kMatrices.end()) return {};
+  return {{Kind::kModule, fmt::format("experts.{}.{}", *expert, matrix->hub)}};
+}
+
+// Sets kind, module and peft from what stands between the prefix and "lora_A".
+bool read_module(std::string_view text, AdapterTensorName& name) {
+  name.peft = text;
+  take(text, "model.");
+  const std::string_view whole = text;
+  if (!take(text, "layers.") || !take_number(text)) return false;
+  const std::string head = fmt::format("model.{}", whole.substr(0, whole.size() - text.size()));
+  if (take(text, "self_attn.")) {
+    name.kind = Kind::kModule;
+    name.module = fmt::format("{}self_attn.{}", head, text);
+    return std::ranges::find(kAttention, text) != kAttention.end();
+  }
+  const bool is_new = take(text, "mlp.");
+  if (!is_new && !take(text, "block_sparse_moe.")) return false;
+  const auto found = moe_module(text);
+  if (!found) return false;
+  name.kind = found->first;
+  name.module = fmt::format("{}block_sparse_moe.{}", head, found->second);
+  if (is_new && text == "gate") name.peft += ".weight";  // a parameter there, not a module
+  if (name.kind == Kind::kPackedInner) name.peft.resize(name.peft.size() - std::string_view(".base_layer").size());
+  return true;
+}
+
+bool read_name(std::string_view text, AdapterTensorName& name) {
+  if (!take(text, kPrefix)) return false;
+  take(text, kPrefix);
+  if (!take_end(text, ".weight")) return false;
+  take_end(text, ".default");
+  const bool is_a = text.ends_with(".lora_A");
+  if (!take_end(text, is_a ? ".lora_A" : ".lora_B")) return false;
+  name.factor = is_a ? AdapterFactor::kA : AdapterFactor::kB;
+  return read_module(text, name);
+}
+
+}  // namespace
+
+AdapterTensorName parse_adapter_name(std::string_view stored, const std::string& where) {
+  AdapterTensorName name{};
+  if (read_name(stored, name)) return name;
+  const auto foreign =
+      std::ranges::find_if(kForeign, [&](const Foreign& f) { return stored.find(f.part) != stored.npos; });
+  throw UserError(
+      where,
+      fmt::format("tensor '{}' {}", printable(stored, 200),
+                  foreign == kForeign.end() ? "is of no module that mixtune knows adapters of" : foreign->what),
+      "mixtune reads plain LoRA of Mixtral's attention, experts and router: merge this one with PEFT");
+}
+
+std::string target_module(std::string_view module, AdapterNaming naming) {
+  const std::string_view last = module.substr(module.rfind('.') + 1);
+  const auto matrix = std::ranges::find(kMatrices, last, &Matrix::hub);
+  return std::string(naming == AdapterNaming::kSglang && matrix != kMatrices.end() ? matrix->other : last);
+}
+
+std::string adapter_tensor_name(std::string_view module, AdapterFactor factor, AdapterNaming naming) {
+  return fmt::format("{}{}.{}.lora_{}.weight", kPrefix, module.substr(0, module.rfind('.')),
+                     target_module(module, naming), factor == AdapterFactor::kA ? "A" : "B");
+}
+
+}  // namespace mixtune

@@ -1,0 +1,41 @@
+// The names that an adapter's tensors have in files, and those that other programs know.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace mixtune {
+
+enum class AdapterFactor : uint8_t { kA, kB };
+
+// What a tensor's name says.
+struct AdapterTensorName {
+  enum Kind : uint8_t {
+    kModule,       // of one weight
+    kPackedInner,  // of a packed parameter of all experts of a layer, below another one's
+    kPackedOuter,  // of the other, or of the only one
+  };
+  Kind kind;
+  AdapterFactor factor;
+  std::string
+      module;        // the hub's name of the weight, without ".weight"; of packed experts "...block_sparse_moe.experts"
+  std::string peft;  // what PEFT matches patterns with; of packed experts without the parameter's name
+};
+
+// Reads a name in any layout (docs/adapters.md). Throws UserError, `where` in front, for all others.
+AdapterTensorName parse_adapter_name(std::string_view stored, const std::string& where);
+
+// How experts are called in files that are written.
+enum class AdapterNaming : uint8_t {
+  kHub,     // block_sparse_moe.experts.E.w1, w3, w2: for PEFT, vLLM and llama.cpp
+  kSglang,  // block_sparse_moe.experts.E.gate_proj, up_proj, down_proj: for SGLang and vLLM
+};
+
+// A tensor's name in a file; `module` is the hub's.
+std::string adapter_tensor_name(std::string_view module, AdapterFactor factor, AdapterNaming naming);
+
+// What target_modules calls a module: the last part of its name.
+std::string target_module(std::string_view module, AdapterNaming naming);
+
+}  // namespace mixtune

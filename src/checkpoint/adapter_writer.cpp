@@ -1,0 +1,80 @@
+#include "checkpoint/adapter_writer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/error.h"
+#include "base/output_file.h"
+#include "base/staged.h"
+#include "checkpoint/convert.h"
+
+namespace mixtune {
+
+namespace {
+
+std::vector<TensorEntry> entries_of(const NewAdapter& adapter) {
+  std::vector<TensorEntry> entries;
+  for (const auto& [name, in, out] : adapter.modules) {
+    entries.push_back({adapter_tensor_name(name, AdapterFactor::kA, adapter.naming), adapter.dtype, {adapter.r, in}});
+    entries.push_back({adapter_tensor_name(name, AdapterFactor::kB, adapter.naming), adapter.dtype, {out, adapter.r}});
+  }
+  return entries;
+}
+
+std::string config_text(const NewAdapter& adapter) {
+  NewAdapterConfig config{
+      .base = adapter.base,
+      .r = adapter.r,
+      .alpha = adapter.rslora ? adapter.alpha * std::sqrt(static_cast<double>(adapter.r)) : adapter.alpha,
+      .target_modules = {}};
+  for (const NewAdapter::Module& module : adapter.modules)
+    config.target_modules.push_back(target_module(module.name, adapter.naming));
+  std::ranges::sort(config.target_modules);
+  const auto rest = std::ranges::unique(config.target_modules);
+  config.target_modules.erase(rest.begin(), rest.end());
+  return format_adapter_config(config);
+}
+
+}  // namespace
+
+AdapterWriter::AdapterWriter(const std::string& folder, const NewAdapter& adapter)
+    : folder_(folder), adapter_(adapter), writer_(folder + "/" + kAdapterWeightsFile, entries_of(adapter)) {}
+
+void AdapterWriter::write(size_t module, std::span<const float> a, std::span<const float> b) {
+  const auto r = static_cast<size_t>(adapter_.r);
+  const auto& [name, in, out] = adapter_.modules[module];
+  MT_CHECK(a.size() == r * static_cast<size_t>(in) && b.size() == r * static_cast<size_t>(out));
+  write_factor(2 * module, a);
+  write_factor(2 * module + 1, b);
+}
+
+void AdapterWriter::write_factor(size_t entry, std::span<const float> values) {
+  const std::string& module = adapter_.modules[entry / 2].name;
+  check_finite_to_save(host_tensor(values.data(), {static_cast<int64_t>(values.size())}), module);
+  std::vector<std::byte> bytes(values.size() * dtype_size(adapter_.dtype));
+  if (!narrow(values, adapter_.dtype, bytes))
+    throw Error(module, "holds a value too large for the type that is saved: nothing is saved",
+                "save the adapter in fp32", ExitCode::kWentBad);
+  writer_.write(entry, 0, bytes);
+}
+
+StoredFiles AdapterWriter::finish() {
+  const std::string config = config_text(adapter_);
+  write_file(folder_ + "/" + kAdapterConfigFile, config);
+  return {{kAdapterWeightsFile, writer_.finish()}, {kAdapterConfigFile, stored_file(config)}};
+}
+
+void write_adapter(const std::string& out, const NewAdapter& adapter,
+                   const std::function<AdapterFactors(size_t module)>& factors) {
+  StagedFolder folder(out);
+  AdapterWriter writer(folder.path(), adapter);
+  for (size_t i = 0; i < adapter.modules.size(); ++i) {
+    const AdapterFactors pair = factors(i);
+    writer.write(i, pair.a, pair.b);
+  }
+  writer.finish();
+  folder.commit();
+}
+
+}  // namespace mixtune

@@ -1,0 +1,178 @@
+#include "checkpoint/merge_adapters.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <set>
+#include <span>
+
+#include "base/error.h"
+#include "checkpoint/adapter_names.h"
+#include "checkpoint/convert.h"
+#include "checkpoint/export_model.h"
+
+namespace mixtune {
+
+namespace {
+
+// One adapter's part of a weight.
+struct DeltaTerm {
+  double scale;
+  int64_t rank;
+  std::vector<double> a, b;  // [rank, in], [out, rank]
+};
+
+std::string module_of(const std::string& tensor) {
+  constexpr std::string_view kWeight = ".weight";
+  return tensor.ends_with(kWeight) ? tensor.substr(0, tensor.size() - kWeight.size()) : "";
+}
+
+// Over some elements of a weight.
+struct MergeSums {
+  int64_t changed = 0;
+  double error = 0, delta = 0;  // squares
+  bool is_finite = true, fits = true;
+
+  void add(const MergeSums& more) {
+    changed += more.changed;
+    error += more.error;
+    delta += more.delta;
+    is_finite = is_finite && more.is_finite;
+    fits = fits && more.fits;
+  }
+};
+
+// Neighbouring elements of a row, as many as a thread merges at once.
+struct MergeBlock {
+  static constexpr int64_t kMost = 1024;
+  int64_t row, column, count;
+  size_t at;  // among the values that are merged
+};
+
+std::vector<MergeBlock> blocks_of(int64_t first, int64_t count, int64_t columns) {
+  std::vector<MergeBlock> blocks;
+  for (int64_t done = 0; done < count;) {
+    const int64_t place = first + done, column = place % columns;
+    const int64_t size = std::min({columns - column, count - done, MergeBlock::kMost});
+    blocks.push_back({place / columns, column, size, static_cast<size_t>(done)});
+    done += size;
+  }
+  return blocks;
+}
+
+class AdapterMerge : public WeightEdit {
+ public:
+  AdapterMerge(std::vector<WeightedAdapter>& adapters, MergeReport& report) : adapters_(adapters), report_(report) {
+    for (const WeightedAdapter& adapter : adapters)
+      for (const AdapterPair& pair : adapter.folder.pairs()) modules_.insert(pair.module);
+    for (const std::string& module : modules_) ++report_.merged[target_module(module, AdapterNaming::kHub)];
+  }
+
+  bool edits(const std::string& tensor) const override { return modules_.contains(module_of(tensor)); }
+
+  std::span<const std::byte> edited(const TensorEntry& to, int64_t first, std::span<const double> values) override {
+    if (tensor_ != to.name) open(to);
+    bytes_.resize(values.size() * dtype_size(to.dtype));
+    const std::vector<MergeBlock> blocks = blocks_of(first, static_cast<int64_t>(values.size()), to.shape[1]);
+    std::vector<MergeSums> sums(blocks.size());
+#pragma omp parallel for
+    for (size_t i = 0; i < blocks.size(); ++i) sums[i] = merged(blocks[i], to, values);
+    MergeSums all;
+    for (const MergeSums& some : sums) all.add(some);
+    check(to, all);
+    report_.changed += all.changed;
+    report_.elements += static_cast<int64_t>(values.size());
+    report_.error += all.error;
+    report_.delta += all.delta;
+    return bytes_;
+  }
+
+ private:
+  void open(const TensorEntry& to) {
+    tensor_ = to.name;
+    terms_.clear();
+    for (auto& [folder, weight] : adapters_)
+      if (const AdapterPair* pair = folder.find(module_of(to.name))) {
+        const AdapterFactors factors = folder.read(*pair);
+        terms_.push_back({weight * pair->scaling,
+                          pair->rank,
+                          {factors.a.begin(), factors.a.end()},
+                          {factors.b.begin(), factors.b.end()}});
+      }
+  }
+
+  // What the adapters add to a block's elements.
+  std::array<double, MergeBlock::kMost> delta_of(const MergeBlock& block, int64_t columns) const {
+    std::array<double, MergeBlock::kMost> delta{};
+    for (const DeltaTerm& term : terms_) {
+      std::array<double, MergeBlock::kMost> product{};
+      for (int64_t j = 0; j < term.rank; ++j) {
+        const double b = term.b[static_cast<size_t>(block.row * term.rank + j)];
+        const double* const a = term.a.data() + j * columns + block.column;
+        for (int64_t k = 0; k < block.count; ++k) product[static_cast<size_t>(k)] += b * a[k];
+      }
+      for (size_t k = 0; k < static_cast<size_t>(block.count); ++k) delta[k] += term.scale * product[k];
+    }
+    return delta;
+  }
+
+  // Writes a block's bytes. A weight that nothing is added to keeps its bits, be it -0.
+  MergeSums merged(const MergeBlock& block, const TensorEntry& to, std::span<const double> values) {
+    const std::array<double, MergeBlock::kMost> delta = delta_of(block, to.shape[1]);
+    const auto count = static_cast<size_t>(block.count), size = dtype_size(to.dtype);
+    const std::span<const double> base = values.subspan(block.at, count);
+    std::array<double, MergeBlock::kMost> sum, rounded;
+    std::array<std::byte, MergeBlock::kMost * sizeof(float)> without;
+    for (size_t k = 0; k < count; ++k) sum[k] = delta[k] == 0 ? base[k] : base[k] + delta[k];
+    const std::span<std::byte> bytes = std::span(bytes_).subspan(block.at * size, count * size);
+    MergeSums sums;
+    for (size_t k = 0; k < count; ++k) sums.is_finite = sums.is_finite && std::isfinite(sum[k]);
+    sums.fits = narrow(std::span<const double>(sum.data(), count), to.dtype, bytes);
+    if (!sums.is_finite || !sums.fits) return sums;
+    narrow(base, to.dtype, std::span(without).first(count * size));
+    decode(bytes, to.dtype, host_tensor(rounded.data(), {block.count}));
+    for (size_t k = 0; k < count; ++k) {
+      sums.changed += std::memcmp(bytes.data() + k * size, without.data() + k * size, size) != 0;
+      sums.error += (rounded[k] - sum[k]) * (rounded[k] - sum[k]);
+      sums.delta += delta[k] * delta[k];
+    }
+    return sums;
+  }
+
+  void check(const TensorEntry& to, const MergeSums& sums) const {
+    if (sums.is_finite && sums.fits) return;
+    const std::string where = printable_path(adapters_.front().folder.path());
+    if (!sums.is_finite)
+      throw UserError(where, fmt::format("merging makes tensor '{}' NaN or infinite", to.name),
+                      "the adapter is damaged, or comes from a run that went bad: use another");
+    throw UserError(where, fmt::format("merging makes tensor '{}' too large for {}", to.name, dtype_name(to.dtype)),
+                    to.dtype == DType::kF16 ? "give --dtype bf16 or fp32" : "give --dtype fp32");
+  }
+
+  std::vector<WeightedAdapter>& adapters_;
+  MergeReport& report_;
+  std::set<std::string> modules_;
+  std::string tensor_;  // whose terms these are
+  std::vector<DeltaTerm> terms_;
+  std::vector<std::byte> bytes_;
+};
+
+}  // namespace
+
+MergeReport merge_adapters(const State& shape, const SaveOptions& options, std::vector<WeightedAdapter>& adapters,
+                           const BytesDone& progress) {
+  MergeReport report;
+  AdapterMerge merge(adapters, report);
+  const ExportReport written = export_model(shape, options, progress, &merge);
+  report.bytes = written.bytes;
+  report.tensors = written.tensors;
+  report.files = written.files;
+  report.delta = std::sqrt(report.delta);
+  report.error = std::sqrt(report.error);
+  return report;
+}
+
+}  // namespace mixtune
