@@ -42,7 +42,8 @@ AdapterPair half_of(AdapterPair pair, int64_t first) {
 BaseShapes base_shapes(const State& shape) {
   BaseShapes shapes;
   for (int param = 0; param < shape.size(); ++param)
-    for (const HfBlock& block : shape.spec(param).blocks) shapes.emplace(block.name, block.shape());
+    for (const auto* blocks : {&shape.spec(param).blocks, &shape.spec(param).elsewhere})
+      for (const HfBlock& block : *blocks) shapes.emplace(block.name, block.shape());
   return shapes;
 }
 

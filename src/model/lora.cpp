@@ -48,7 +48,7 @@ std::vector<std::string> Lora::modules() const {
 }
 
 std::string Lora::str() const {
-  return fmt::format("{} of rank {}, times {}", fmt::join(modules(), ", "), rank, scale);
+  return fmt::format("{} of rank {}, scaling {}", fmt::join(modules(), ", "), rank, scale);
 }
 
 std::string lora_a_name(const std::string& module) {

@@ -21,7 +21,7 @@ struct Lora {
   bool is_set() const { return rank > 0; }
   // The names of the adapted modules: q_proj, ..., w3.
   std::vector<std::string> modules() const;
-  std::string str() const;  // "q_proj, v_proj of rank 16, times 2"
+  std::string str() const;  // "q_proj, v_proj of rank 16, scaling 2"
 };
 
 // A pair of all adapted modules of a weight, as kernels/adapter.h has it: the parameters' indices into State.
