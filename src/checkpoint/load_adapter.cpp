@@ -20,36 +20,44 @@ constexpr const char* kOther = "name another adapter, or set lora_r and lora_tar
 
 // The pair that a block of an adapter's parameter is a factor of.
 struct Factor {
-  const AdapterPair& pair;
+  const AdapterPair* pair;  // null: the folder has none
   AdapterFactor which;
+
+  int64_t rank_of(const HfBlock& block) const { return block.shape()[which == AdapterFactor::kA ? 0 : 1]; }
 };
 Factor factor_of(const AdapterFolder& adapter, const HfBlock& block) {
+  const AdapterTensorName name = parse_adapter_name(block.name, printable_path(adapter.path()));
+  return {adapter.find(name.module), name.factor};
+}
+
+void check_factor(const AdapterFolder& adapter, const HfBlock& block, const AdapterRoom& room) {
+  const Factor factor = factor_of(adapter, block);
   const std::string where = printable_path(adapter.path());
-  const AdapterTensorName name = parse_adapter_name(block.name, where);
-  const AdapterPair* pair = adapter.find(name.module);
-  if (pair == nullptr) throw UserError(where, fmt::format("has no pair of {}", name.module), kOther);
-  const int64_t rank = block.shape()[name.factor == AdapterFactor::kA ? 0 : 1];
-  if (pair->rank != rank)
-    throw UserError(where, fmt::format("has a pair of rank {} of {}, and lora_r is {}", pair->rank, name.module, rank),
-                    kOther);
-  return {*pair, name.factor};
+  if (factor.pair == nullptr) {
+    if (room.pads) return;
+    throw UserError(where, fmt::format("has no pair for {}", block.name), kOther);
+  }
+  const int64_t rank = factor.rank_of(block), has = factor.pair->rank;
+  if (has == rank || (room.pads && has < rank)) return;
+  throw UserError(where, fmt::format("has a pair of rank {} of {}, and lora_r is {}", has, factor.pair->module, rank),
+                  kOther);
 }
 
 // Throws where the folder's pairs are not those of the state, on whatever rank they are.
-void check_pairs(const AdapterFolder& adapter, const State& state) {
-  size_t factors = 0;
+void check_pairs(const AdapterFolder& adapter, const AdapterRoom& room, const State& state) {
+  size_t found = 0;
   for (int param = 0; param < state.size(); ++param) {
     if (is_stored(state, param)) continue;
     for (const auto* blocks : {&state.spec(param).blocks, &state.spec(param).elsewhere})
       for (const HfBlock& block : *blocks) {
-        factor_of(adapter, block);
-        ++factors;
+        check_factor(adapter, block, room);
+        found += factor_of(adapter, block).pair != nullptr;
       }
   }
-  if (2 * adapter.pairs().size() == factors) return;
+  if (2 * adapter.pairs().size() == found) return;
   throw UserError(
       printable_path(adapter.path()),
-      fmt::format("has pairs of {} projections, and lora_target_modules names {}", adapter.pairs().size(), factors / 2),
+      fmt::format("has pairs of {} weights, and {} of them are to have some", adapter.pairs().size(), found / 2),
       kOther);
 }
 
@@ -62,17 +70,33 @@ void check_digests(const std::string& folder, const StoredFiles& written) {
     throw UserError(printable_path(path), changed_bytes(is.xxh3, was->second.xxh3), "resume from another checkpoint");
 }
 
+// The elements of a block, row by row, with zeros where the folder has nothing.
+std::vector<float> values_of(AdapterFolder& adapter, const HfBlock& block, double scale) {
+  const Factor factor = factor_of(adapter, block);
+  std::vector<float> values(static_cast<size_t>(block.elements()));
+  if (factor.pair == nullptr) return values;
+  AdapterFactors read = adapter.read(*factor.pair);
+  const bool is_a = factor.which == AdapterFactor::kA;
+  const std::vector<float>& from = is_a ? read.a : read.b;
+  const double times = is_a ? 1 : factor.pair->scaling / scale;
+  const int64_t columns = block.shape()[1], has = is_a ? columns : factor.pair->rank;
+  for (size_t i = 0; i < from.size(); ++i) {
+    const auto row = static_cast<int64_t>(i) / has, column = static_cast<int64_t>(i) % has;
+    values[static_cast<size_t>(row * columns + column)] = static_cast<float>(times * from[i]);
+  }
+  return values;
+}
+
 // What this rank counts of a block gets its part of `values`.
 void fill(Ctx& ctx, const State& state, int param, const HfBlock& block, std::span<const float> values) {
   const CountedPart part = counted_between(state, param, state.primary(param), block, 0, block.elements());
-  const int64_t n = part.to.elements();
+  const auto n = static_cast<size_t>(part.to.elements());
   if (n == 0) return;
   std::vector<std::byte> bytes(part.to.bytes());
   Tensor host = part.to;
   host.data = bytes.data();
   host.device = {};
-  if (!decode(std::as_bytes(values.subspan(static_cast<size_t>(part.first), static_cast<size_t>(n))), DType::kF32,
-              host))
+  if (!decode(std::as_bytes(values.subspan(static_cast<size_t>(part.first), n)), DType::kF32, host))
     throw UserError(block.name, "holds a value that is not finite", "get the adapter again");
   copy(ctx, host, part.to);
   wait(ctx);
@@ -80,19 +104,15 @@ void fill(Ctx& ctx, const State& state, int param, const HfBlock& block, std::sp
 
 }  // namespace
 
-void load_adapter(Ctx& ctx, const std::string& folder, double scale, State& state, const StoredFiles& written) {
+void load_adapter(Ctx& ctx, const std::string& folder, const AdapterRoom& room, State& state,
+                  const StoredFiles& written) {
   AdapterFolder adapter(folder, base_shapes(state));
-  check_pairs(adapter, state);
+  check_pairs(adapter, room, state);
   check_digests(folder, written);
   for (int param = 0; param < state.size(); ++param) {
     if (is_stored(state, param)) continue;
-    for (const HfBlock& block : state.spec(param).blocks) {
-      const auto& [pair, which] = factor_of(adapter, block);
-      AdapterFactors factors = adapter.read(pair);
-      if (which == AdapterFactor::kB && pair.scaling != scale)
-        for (float& b : factors.b) b = static_cast<float>(b * (pair.scaling / scale));
-      fill(ctx, state, param, block, which == AdapterFactor::kA ? factors.a : factors.b);
-    }
+    for (const HfBlock& block : state.spec(param).blocks)
+      fill(ctx, state, param, block, values_of(adapter, block, room.scale));
     state.publish(ctx, param);
   }
   state.share_weights(ctx);

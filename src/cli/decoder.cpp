@@ -1,15 +1,13 @@
 #include "cli/decoder.h"
 
-#include "checkpoint/load.h"
-
 namespace mixtune {
 
-Decoder::Decoder(const MixtralConfig& config, const std::string& folder, int64_t max_tokens,
+Decoder::Decoder(const MixtralConfig& config, const ModelPaths& paths, int64_t max_tokens,
                  const InstanceOptions& options)
-    : instance_(config, options),
+    : instance_(config, with_adapter(options, paths, config)),
       saved_(instance_.model().make_saved()),
       builder_(BatchRoom{.tokens = max_tokens, .documents = 1}) {
-  load_weights(instance_.ctx(), HfFolder(folder), instance_.state());
+  load_model(instance_, paths);
 }
 
 std::vector<float> Decoder::logits(const std::vector<int32_t>& ids, int64_t count) {

@@ -18,7 +18,7 @@ namespace mixtune {
 namespace {
 
 struct EvaluateArguments {
-  std::string model, file;
+  std::string model, base, file;
   bool json = false;
 };
 
@@ -28,7 +28,11 @@ void run_evaluate(const EvaluateArguments& arguments, const Overrides& overrides
   config.origins["model_name_or_path"] = "MODEL";
   config.origins["validation_file"] = "--file";
   instance_options(config, State::Purpose::kInference);  // the keys fit the machine
-  config.model.model_name_or_path = find_model(arguments.model, "MODEL");
+  const FoundModel found = find_model_or_adapter(arguments.model, "MODEL", arguments.base);
+  config.model.model_name_or_path = found.folder;
+  config.adapter.adapter_name_or_path = found.adapter;
+  if (config.model.tokenizer_name_or_path.empty() && !found.adapter.empty())
+    config.model.tokenizer_name_or_path = found.tokenizer;
   check_data_files(config);
   const EvalRecord result = evaluate(config);
   if (arguments.json) {
@@ -49,7 +53,11 @@ void run_evaluate(const EvaluateArguments& arguments, const Overrides& overrides
 Command add_evaluate(CLI::App& program) {
   CLI::App* app = program.add_subcommand("evaluate", "Print a model's loss and perplexity on a data file");
   const auto arguments = std::make_shared<EvaluateArguments>();
-  app->add_option("MODEL", arguments->model, "folder of a checkpoint")->type_name("FOLDER")->required();
+  app->add_option("MODEL", arguments->model, "folder of a checkpoint, or of an adapter")
+      ->type_name("FOLDER")
+      ->required();
+  app->add_option("--base", arguments->base, "folder of an adapter's base; default: the one that it names")
+      ->type_name("FOLDER");
   app->add_option("--file", arguments->file, "file of JSON records to evaluate on, or a pattern")
       ->type_name("FILE")
       ->required();

@@ -34,7 +34,7 @@ namespace mixtune {
 namespace {
 
 struct GenerateArguments {
-  std::string model, tokenizer, ids, logits, chat_template = "auto";
+  std::string model, base, tokenizer, ids, logits, chat_template = "auto";
   std::optional<std::string> prompt, system;
   bool chat = false;
   bool has_temperature = false, has_top_p = false, has_chat_template = false;  // given, whatever their values
@@ -153,11 +153,13 @@ void check_flags(const GenerateArguments& arguments) {
 
 void run_generate(const GenerateArguments& arguments, const Overrides& overrides) {
   check_flags(arguments);
-  const std::string model = find_model(arguments.model, "MODEL");
+  const FoundModel found = find_model_or_adapter(arguments.model, "MODEL", arguments.base);
+  const std::string& model = found.folder;
   const MixtralConfig config = load_mixtral_config(model);
   std::optional<Prompter> prompter;
   if (arguments.prompt)
-    prompter.emplace(arguments.tokenizer.empty() ? model : model_folder(arguments.tokenizer), config, arguments);
+    prompter.emplace(arguments.tokenizer.empty() ? found.tokenizer : model_folder(arguments.tokenizer), config,
+                     arguments);
   const Tokenizer* tokenizer = prompter ? prompter->tokenizer.get() : nullptr;
   std::vector<int32_t> ids = prompter ? prompter->encode(arguments) : parse_ids(arguments.ids);
   check_prompt(ids, config);
@@ -167,7 +169,7 @@ void run_generate(const GenerateArguments& arguments, const Overrides& overrides
   const int64_t limit =
       std::min(static_cast<int64_t>(prompt) + arguments.max_new_tokens, config.max_position_embeddings);
   const Config keys = load_config(std::nullopt, overrides);
-  Decoder decoder(config, model, limit, instance_options(keys, State::Purpose::kInference));
+  Decoder decoder(config, {model, found.adapter}, limit, instance_options(keys, State::Purpose::kInference));
   if (!arguments.logits.empty()) write_logits(decoder, ids, config.vocab_size, arguments.logits);
   std::vector<int32_t> ends = end_of_text_ids(model, config);
   if (prompter) prompter->add_ends(ends, arguments.chat);
@@ -195,7 +197,11 @@ CLI::Validator number_within(double low, double high) {
 Command add_generate(CLI::App& program) {
   CLI::App* app = program.add_subcommand("generate", "Continue a prompt");
   const auto arguments = std::make_shared<GenerateArguments>();
-  app->add_option("MODEL", arguments->model, "folder of a checkpoint")->type_name("FOLDER")->required();
+  app->add_option("MODEL", arguments->model, "folder of a checkpoint, or of an adapter")
+      ->type_name("FOLDER")
+      ->required();
+  app->add_option("--base", arguments->base, "folder of an adapter's base; default: the one that it names")
+      ->type_name("FOLDER");
   app->add_option("--prompt", arguments->prompt, "text to continue")->type_name("TEXT");
   app->add_flag("--chat", arguments->chat, "The prompt is a user's turn: wrap it as the chat template does");
   const CLI::Option* chat_template = app->add_option("--chat_template,--chat-template", arguments->chat_template,

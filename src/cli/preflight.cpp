@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "checkpoint/adapter_config.h"
 #include "checkpoint/foreign_folder.h"
 #include "checkpoint/run_folder.h"
 #include "data/data_files.h"
@@ -33,6 +34,30 @@ std::string find_model(const std::string& path, const std::string& where, bool s
                   looks_like_hub_name(folder)
                       ? fmt::format("download it first: hf download {} --local-dir FOLDER", shown)
                       : "give a Hugging Face model folder");
+}
+
+FoundModel find_model_or_adapter(const std::string& path, const std::string& where, const std::string& base) {
+  const std::string folder = model_folder(path);
+  const auto has = [&](const char* name) {
+    std::error_code error;
+    return fs::is_regular_file(fs::path(folder) / name, error);
+  };
+  if (has("config.json") || !has(kAdapterConfigFile)) {
+    if (!base.empty())
+      throw UserError("--base", fmt::format("'{}' is no adapter", printable(folder, 200)), "remove it");
+    const std::string found = find_model(path, where);
+    return {.folder = found, .adapter = "", .tokenizer = found};
+  }
+  const std::string named = read_adapter_config(folder).base;
+  if (base.empty() && named.empty())
+    throw UserError(where, fmt::format("the adapter '{}' does not name its base", printable(folder, 200)),
+                    "give it: --base FOLDER");
+  const std::string found = base.empty()
+                                ? find_model(named, fmt::format("{}: base_model_name_or_path (--base names another)",
+                                                                printable_path(folder + "/" + kAdapterConfigFile)))
+                                : find_model(base, "--base");
+  const bool has_tokenizer = has("tokenizer.json") || has("tokenizer.model");
+  return {.folder = found, .adapter = folder, .tokenizer = has_tokenizer ? folder : found};
 }
 
 void check_data_files(const Config& config) {

@@ -11,6 +11,16 @@ namespace mixtune {
 // for any other.
 std::string find_model(const std::string& path, const std::string& where, bool say = true);
 
+// A model, or an adapter beside one.
+struct FoundModel {
+  std::string folder;     // the model's, or the base's
+  std::string adapter;    // "": there is none
+  std::string tokenizer;  // the folder with the tokeniser: the adapter's, where it has one
+};
+// The same of a path that may mean an adapter's folder. Its base is `base` (--base), or, where that is "", the one that
+// the adapter names. Throws UserError as find_model does, and for a `base` without an adapter.
+FoundModel find_model_or_adapter(const std::string& path, const std::string& where, const std::string& base);
+
 // Throws UserError unless the data files that are named can be read and begin as they should. Keys are reported where
 // they were set.
 void check_data_files(const Config& config);

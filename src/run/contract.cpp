@@ -17,8 +17,8 @@ namespace {
 
 constexpr auto kMayDiffer = std::to_array<std::string_view>(
     {// Paths. The model is the checkpoint, and the data's digest is in the contract.
-     "model_name_or_path", "tokenizer_name_or_path", "resize_vocabulary", "train_file", "validation_file", "data_cache",
-     "output_dir",
+     "model_name_or_path", "adapter_name_or_path", "tokenizer_name_or_path", "resize_vocabulary", "train_file",
+     "validation_file", "data_cache", "output_dir",
      // In the contract as what comes of them: data, router_aux_loss_coef, router_losses, router_scores, rows_per_step,
      // total_steps.
      "chat_template", "router_aux_loss_coef", "moe_router_load_balancing_type", "moe_aux_loss_coeff",
@@ -37,7 +37,8 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
      "expert_model_parallel_size", "zero_stage", "collective_timeout"});
 
 // The place in the data is counted in steps; weights that were not trained have no moments to go on with.
-constexpr std::array<std::string_view, 2> kNeverAllowed = {"rows_per_step", "freeze"};
+constexpr std::array<std::string_view, 5> kNeverAllowed = {"rows_per_step", "freeze", "adapter", "lora_r",
+                                                           "lora_target_modules"};
 constexpr std::array<std::string_view, 6> kBesideKeys = {"data",          "router_aux_loss_coef", "router_losses",
                                                          "router_scores", "total_steps",          "windows"};
 
@@ -91,9 +92,11 @@ void check_contract(const Contract& before, const Contract& now, const Config& c
 
 void check_allowed_names(const Config& config) {
   for (const std::string& name : config.output.allow_changes) {
-    if (name == "freeze")
+    if (name != "rows_per_step" && is_never_allowed(name))
       throw UserError(config.where("allow_changes"),
-                      "'freeze' may not change: weights that were not trained have no optimizer state to go on with",
+                      fmt::format("'{}' may not change: weights that were not trained have no optimizer state to go on "
+                                  "with",
+                                  name),
                       "to train others, begin a run with the checkpoint as its model_name_or_path");
     const bool is_key = find_key(name) != nullptr && !may_differ(name);
     if (is_key || std::ranges::find(kBesideKeys, name) != kBesideKeys.end()) continue;

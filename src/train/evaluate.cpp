@@ -7,6 +7,7 @@
 #include "checkpoint/load.h"
 #include "train/instance_options.h"
 #include "train/micro_batch.h"
+#include "train/run_adapters.h"
 #include "train/run_rows.h"
 
 namespace mixtune {
@@ -40,12 +41,12 @@ EvalRecord Evaluator::evaluate(int64_t step) {
 }
 
 EvalRecord evaluate(const Config& config) {
-  const MixtralConfig shape = load_mixtral_config(config.model.model_name_or_path);
-  Instance instance(shape, instance_options(config, State::Purpose::kInference));
-  const HfFolder folder(config.model.model_name_or_path);
-  check_weights(folder, instance.state());
+  const ModelPaths paths = {config.model.model_name_or_path, config.adapter.adapter_name_or_path};
+  const MixtralConfig shape = load_mixtral_config(paths.base);
+  Instance instance(shape, with_adapter(instance_options(config, State::Purpose::kInference), paths, shape));
+  check_weights(HfFolder(paths.base), instance.state());
   const RunData data = load_validation_data(config, shape);
-  load_weights(instance.ctx(), folder, instance.state());
+  load_model(instance, paths);
   return Evaluator(instance, "", validation_rows(config, data, ""), config.batch.per_device_train_batch_size)
       .evaluate(0);
 }

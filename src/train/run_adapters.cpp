@@ -1,7 +1,13 @@
 #include "train/run_adapters.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
 #include "base/log.h"
-#include "checkpoint/adapter_config.h"
+#include "checkpoint/adapter_folder.h"
+#include "checkpoint/load.h"
 #include "checkpoint/load_adapter.h"
 #include "run/resume.h"
 
@@ -12,8 +18,51 @@ void begin_adapters(const Config& config, Instance& instance, const StoredFiles&
   if (checkpoint.empty() && given.empty())
     return initialise_adapters(instance.ctx(), config.machine.seed, instance.state());
   const std::string& path = checkpoint.empty() ? given : checkpoint;
-  load_adapter(instance.ctx(), path, instance.options().lora.scale, instance.state(), written);
+  load_adapter(instance.ctx(), path, {.scale = instance.options().lora.scale}, instance.state(), written);
   if (instance.ranks().grid.rank == 0) log_info("loaded the adapter {}", printable_path(path));
+}
+
+namespace {
+
+// Shapes of the base's weights; nothing is held of them.
+State meta_state(const MixtralConfig& shape) {
+  return {make_layout(shape).specs, {DeviceType::kMeta}, DType::kF32, State::Purpose::kInference};
+}
+
+// What an adapter's pairs ask of a model that has them beside its weights.
+Lora lora_of(const AdapterFolder& adapter) {
+  Lora lora;
+  for (const AdapterPair& pair : adapter.pairs()) {
+    const std::string module = pair.module.substr(pair.module.rfind('.') + 1);
+    bool* const has = module == "q_proj"   ? &lora.q
+                      : module == "k_proj" ? &lora.k
+                      : module == "v_proj" ? &lora.v
+                      : module == "o_proj" ? &lora.out
+                      : module.size() == 2 ? &lora.experts  // w1, w2, w3
+                                           : nullptr;
+    if (has == nullptr)
+      throw UserError(printable_path(adapter.path()), fmt::format("has a pair of {}", pair.module),
+                      "merge it into its base first: mixtune merge");
+    *has = true;
+    lora.rank = std::max(lora.rank, pair.rank);
+    lora.scale = pair.scaling;
+  }
+  return lora;
+}
+
+}  // namespace
+
+InstanceOptions with_adapter(InstanceOptions options, const ModelPaths& paths, const MixtralConfig& shape) {
+  if (paths.adapter.empty()) return options;
+  options.lora = lora_of(AdapterFolder(paths.adapter, base_shapes(meta_state(shape))));
+  if (options.device.type == DeviceType::kCuda) options.lora.rank = (options.lora.rank + 7) / 8 * 8;
+  return options;
+}
+
+void load_model(Instance& instance, const ModelPaths& paths) {
+  load_weights(instance.ctx(), HfFolder(paths.base), instance.state());
+  if (paths.adapter.empty()) return;
+  load_adapter(instance.ctx(), paths.adapter, {.scale = instance.options().lora.scale, .pads = true}, instance.state());
 }
 
 SaveOptions to_save_adapters(SaveOptions model, const Config& config, const Lora& lora) {

@@ -13,6 +13,17 @@ namespace mixtune {
 // this model, or has others than the configuration asks for. All ranks call this.
 void begin_adapters(const Config& config, Instance& instance, const StoredFiles& written);
 
+// A model to compute with, and an adapter beside it.
+struct ModelPaths {
+  std::string base;
+  std::string adapter = "";  // "": none
+};
+// `options` with room for the adapter, whichever of the model's projections it has pairs of. Throws UserError where it
+// has one of another weight.
+InstanceOptions with_adapter(InstanceOptions options, const ModelPaths& paths, const MixtralConfig& shape);
+// Fills an instance of such options.
+void load_model(Instance& instance, const ModelPaths& paths);
+
 // `model`: how the base would be saved.
 SaveOptions to_save_adapters(SaveOptions model, const Config& config, const Lora& lora);
 
