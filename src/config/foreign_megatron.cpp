@@ -186,7 +186,7 @@ constexpr MegatronFlag kFlags[] = {
     {{kM, "eval_interval", "eval_steps"}, Take::kKey},
     {{kM, "eval_iters", "", "not needed: the whole of the validation data is used"}, Take::kNothing},
     {{kM, "log_interval", "logging_steps"}, Take::kKey},
-    {{kM, "log_throughput", "", "not needed: every step prints tokens a second; `mixtune bench step` prints TFLOP/s"},
+    {{kM, "log_throughput", "", "not needed: every step has its TFLOP/s, and its MFU where the GPU's peak is known"},
      Take::kSwitch},
     {{kM, "log_progress", "", "not needed: it changes nothing in training; `metrics.jsonl` has what is measured"},
      Take::kSwitch},

@@ -88,6 +88,7 @@ void Loader::add(const RowCounts& counts) {
   step_.target_tokens += counts.targets;
   step_.target_weight += counts.weight;
   step_.documents += counts.documents;
+  step_.squared_lengths += counts.squared_lengths;
 }
 
 void Loader::read(Rows rows) {

@@ -116,6 +116,7 @@ TEST(Loader, ASmallBatchInFull) {
   EXPECT_EQ(batch.live_tokens, 6);
   EXPECT_EQ(batch.target_tokens(), 3);
   EXPECT_EQ(step.live_tokens, 6);
+  EXPECT_EQ(step.squared_lengths, 4 * 4 + 2 * 2);
   EXPECT_EQ(step.target_tokens, 3);
   EXPECT_EQ(step.documents, 2);
   EXPECT_EQ(step.epoch, 1);

@@ -94,6 +94,14 @@ inline constexpr ScalarField<StepRecord> kStepFields[] = {
       "process; with several ranks of the one that has most"},
      "memory_gib"},
     {{"tokens_per_second", &StepRecord::tokens_per_second, "speed of the step"}, "tokens_per_second"},
+    {{"model_tflops", &StepRecord::model_tflops,
+      "speed of the step in TFLOP/s of each GPU, or CPU process: the operations that the model's mathematics asks for "
+      "([watching.md](watching.md#tflops-and-mfu) says which)"},
+     "throughput"},
+    {{"mfu", &StepRecord::mfu,
+      "`model_tflops` as a share of what the GPU's vendor says that it reaches at most; 0 where that is not known, as "
+      "on a CPU"},
+     "mfu"},
     {{"milliseconds", &StepRecord::milliseconds, "time of the step"}, "iteration-time", 1e-3},
 };
 

@@ -69,6 +69,8 @@ struct StepRecord {
   int64_t skipped_steps = 0;
   double memory_gib = 0;
   double tokens_per_second = 0;
+  double model_tflops = 0;
+  double mfu = 0;
   double milliseconds = 0;
   std::string plans = {};  // in a run's first step on a GPU: the digest of its matrix products' algorithms
   const ParallelRecord* parallel = nullptr;  // with several ranks; valid until the next step
