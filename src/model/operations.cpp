@@ -27,9 +27,9 @@ double weights_of_token(const ParamSpec& spec, const MixtralConfig& config) {
 }
 
 // One product with each weight, and one with each that is trained.
-ModelOperations operations(const MixtralConfig& config, const Freeze& freeze, double every, double trained) {
+ModelOperations operations(const MixtralConfig& config, const ModelLayout& layout, double every, double trained) {
   ModelOperations sum{.window = static_cast<double>(config.sliding_window)};
-  for (const ParamSpec& spec : make_layout(config, {0, config.num_local_experts}, freeze).specs)
+  for (const ParamSpec& spec : layout.specs)
     sum.token += kMultiplyAndAdd * weights_of_token(spec, config) * (every + (spec.trainable ? trained : 0));
   sum.pair =
       2 * kMultiplyAndAdd * static_cast<double>(config.query_size() * config.num_hidden_layers) * (every + trained);
@@ -44,11 +44,11 @@ double ModelOperations::of(double tokens, double squared_lengths) const {
 }
 
 ModelOperations forward_operations(const MixtralConfig& config) {
-  return operations(config, {}, 1, 0);
+  return operations(config, make_layout(config), 1, 0);
 }
 
-ModelOperations training_operations(const MixtralConfig& config, const Freeze& freeze) {
-  return operations(config, freeze, 2, 1);
+ModelOperations training_operations(const MixtralConfig& config, const Freeze& freeze, const Lora& lora) {
+  return operations(config, make_layout(config, {0, config.num_local_experts}, freeze, lora), 2, 1);
 }
 
 }  // namespace mixtune

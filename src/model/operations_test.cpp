@@ -83,5 +83,13 @@ TEST(ModelOperations, Of8x7B) {
   EXPECT_EQ(training_operations(model_8x7b()).of(1, s), formula);
 }
 
+// Frozen weights have two products a token in training, pairs three.
+TEST(ModelOperations, OfAdapters) {
+  const Lora all = {.rank = 16, .q = true, .k = true, .v = true, .out = true, .experts = true};
+  const double attention = 16 * (2 * (4096 + 4096) + 2 * (4096 + 1024)), experts = 2 * 3 * 16 * (4096 + 14336);
+  EXPECT_EQ(training_operations(model_8x7b(), {}, all).token,
+            4 * 12'747'538'432.0 + 6 * 32 * (attention + experts));
+}
+
 }  // namespace
 }  // namespace mixtune

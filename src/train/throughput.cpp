@@ -26,7 +26,7 @@ Peak peak_of(const std::string& gpu, const InstanceOptions& options) {
 }
 
 Throughput::Throughput(const Instance& instance)
-    : operations_(training_operations(instance.model().config(), instance.options().freeze)),
+    : operations_(training_operations(instance.model().config(), instance.options().freeze, instance.options().lora)),
       devices_(static_cast<double>(instance.ranks().grid.world)),
       peak_(peak_of(instance.options())) {}
 
