@@ -42,9 +42,9 @@ State whole_layout(const ModelFolder& model, const std::string& folder) {
 }  // namespace
 
 void check_outside(const std::string& out, const std::string& folder) {
-  std::error_code error;
-  const fs::path from = fs::canonical(folder, error), to = fs::weakly_canonical(out, error);
-  if (!error && std::ranges::mismatch(from, to).in1 == from.end())
+  std::error_code missing, error;
+  const fs::path from = fs::canonical(folder, missing), to = fs::weakly_canonical(out, error);
+  if (!missing && !error && std::ranges::mismatch(from, to).in1 == from.end())
     throw UserError(printable(out, 200), "lies in the checkpoint that is read", "name a folder elsewhere");
 }
 
