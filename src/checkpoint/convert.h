@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 
+#include "base/fp16.h"
 #include "tensor/tensor.h"
 
 namespace mixtune {
@@ -32,8 +33,5 @@ void check_finite_to_save(const Tensor& values, const std::string& name);
 // Fills `to` (fp32, bf16 or fp16, as large as it needs to be) with `from`, rounded to nearest, ties to even. False if
 // a finite value became infinite.
 bool narrow(std::span<const float> from, DType to_dtype, std::span<std::byte> to);
-
-// Rounds to nearest, ties to even. Beyond 65,504 the result is infinite; a NaN stays a NaN.
-F16 to_f16(float x);
 
 }  // namespace mixtune
