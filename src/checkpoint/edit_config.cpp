@@ -34,7 +34,21 @@ Span string_at(std::string_view text, size_t quote) {
   return {quote, std::min(end + 1, text.size()) - quote};
 }
 
-// Where the scalar value of the outermost object's `key` stands in JSON that is known to be well formed.
+// The object or array that opens at text[bracket], with its brackets.
+Span container_at(std::string_view text, size_t bracket) {
+  int depth = 0;
+  size_t end = bracket;
+  do {
+    if (text[end] == '"') end += string_at(text, end).size - 1;
+    depth += text[end] == '{' || text[end] == '[';
+    depth -= text[end] == '}' || text[end] == ']';
+    ++end;
+  } while (depth > 0 && end < text.size());
+  return {bracket, end - bracket};
+}
+
+// Where the value of the outermost object's `key` stands in JSON that is known to be well formed; an object or array
+// from its bracket to the one that closes it.
 std::optional<Span> top_level_value(std::string_view text, std::string_view key) {
   int depth = 0;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -49,6 +63,7 @@ std::optional<Span> top_level_value(std::string_view text, std::string_view key)
     const size_t value = text.find_first_not_of(kSpace, colon + 1);
     if (value == text.npos) continue;
     if (text[value] == '"') return string_at(text, value);
+    if (text[value] == '{' || text[value] == '[') return container_at(text, value);
     return Span{value, text.find_first_of(",}] \t\r\n", value) - value};
   }
   return {};
@@ -92,6 +107,20 @@ std::string with_dtype(std::string config_json, DType dtype) {
   if (named || dtype == DType::kF32) return config_json;
   const char* const key = is_fifth_dialect(config_json) ? "dtype" : "torch_dtype";
   return with_member(std::move(config_json), key, value);
+}
+
+std::string without_quantisation(std::string config_json) {
+  constexpr std::string_view kKey = "\"quantization_config\"";
+  const auto value = top_level_value(config_json, kKey.substr(1, kKey.size() - 2));
+  if (!value) return config_json;
+  size_t begin = config_json.rfind(kKey, value->begin), end = value->begin + value->size;
+  const size_t next = config_json.find_first_not_of(kSpace, end);
+  const size_t last = config_json.find_last_not_of(kSpace, begin - 1);
+  if (next != config_json.npos && config_json[next] == ',')
+    end = config_json.find_first_not_of(kSpace, next + 1);
+  else
+    begin = config_json[last] == ',' ? last : last + 1;
+  return config_json.erase(begin, end - begin);
 }
 
 std::string with_vocab_size(std::string config_json, int64_t vocab_size) {

@@ -14,6 +14,9 @@ namespace mixtune {
 // `torch_dtype`, which every version reads.
 std::string with_dtype(std::string config_json, DType dtype);
 
+// `config_json` without its top-level `quantization_config`: what is saved is not quantised.
+std::string without_quantisation(std::string config_json);
+
 // `config_json` with its top-level `vocab_size` set, or added.
 std::string with_vocab_size(std::string config_json, int64_t vocab_size);
 

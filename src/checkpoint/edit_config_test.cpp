@@ -75,6 +75,23 @@ TEST(WithRouterScores, SaysOthers) {
   EXPECT_EQ(with_router_scores(sigmoid, {Scoring::kSigmoid, 0.1}), sigmoid);
 }
 
+TEST(WithoutQuantisation, TakesTheMemberOut) {
+  const std::string member = R"("quantization_config" : {"a": [1, {"b": "}"}], "quantization_config": 2})";
+  EXPECT_EQ(without_quantisation("{\"x\": 1,\n  " + member + ",\n  \"y\": 2\n}"), "{\"x\": 1,\n  \"y\": 2\n}");
+  EXPECT_EQ(without_quantisation("{\"x\": 1,\n  " + member + "\n}\n"), "{\"x\": 1\n}\n");
+  EXPECT_EQ(without_quantisation("{" + member + "}"), "{}");
+  EXPECT_EQ(without_quantisation("{" + member + ", \"y\": 2}"), "{\"y\": 2}");
+  for (const char* same : {"{}", R"({"a": {"quantization_config": {}}})", R"({"a": "quantization_config"})"})
+    EXPECT_EQ(without_quantisation(same), same);
+}
+
+// A file that is refused later is no reason to read past its end.
+TEST(WithoutQuantisation, BearsAnyText) {
+  for (const char* text : {"", "{", R"({"quantization_config")", R"({"quantization_config":)",
+                           R"({"quantization_config": {"a": ")", R"({"quantization_config": [)"})
+    EXPECT_LE(without_quantisation(text).size(), std::string(text).size());
+}
+
 TEST(WithArchitectures, AddsThemWhereTheyAreMissing) {
   EXPECT_EQ(with_architectures("{\n  \"a\": 1\n}\n"),
             "{\n  \"architectures\": [\"MixtralForCausalLM\"],\n  \"a\": 1\n}\n");

@@ -27,7 +27,9 @@ std::vector<SideFile> tokenizer_files(const std::string& path) {
 }  // namespace
 
 ModelFolder::ModelFolder(const std::string& path)
-    : weights_(path), config_json_(read_config_json(path)), side_files_(read_side_files(path, SideFiles::kAll)) {
+    : weights_(path),
+      config_json_(without_quantisation(read_config_json(path))),
+      side_files_(read_side_files(path, SideFiles::kAll)) {
   report_left_out(path);
 }
 

@@ -127,7 +127,6 @@ const std::vector<Fixed>& fixed_keys() {
       {"moe_layer_freq", {1}},
       {"mlp_only_layers", {json::array()}},
       {"partial_rotary_factor", {1}},
-      {"quantization_config", {}},
       {"attn_logit_softcapping", {}},
       {"final_logit_softcapping", {}},
       {"logit_scale", {1}},
@@ -157,7 +156,8 @@ constexpr std::string_view kHarmless =
     "tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p use_bfloat16 use_cache ";
 
 constexpr std::string_view kRead =
-    " bos_token_id eos_token_id head_dim hidden_size initializer_range intermediate_size max_position_embeddings "
+    " quantization_config bos_token_id eos_token_id head_dim hidden_size initializer_range intermediate_size "
+    "max_position_embeddings "
     "moe_router_pre_softmax moe_router_score_function moe_router_topk_scaling_factor "
     "num_attention_heads num_experts num_experts_per_tok num_hidden_layers num_key_value_heads num_local_experts "
     "pad_token_id rms_norm_eps rope_parameters rope_scaling rope_theta router_aux_loss_coef sliding_window "
@@ -185,6 +185,25 @@ void check_fixed(const Reader& reader) {
           fixed.neutral.empty() ? std::string("use a model without it")
                                 : fmt::format("it can train models where it is {}", shown(fixed.neutral[0])));
   }
+}
+
+// The weights of a 4-bit folder are dequantised as they are read; what else is quantised is not read.
+void check_quantisation(const Reader& reader) {
+  const json* value = reader.find("quantization_config");
+  if (value == nullptr || value->is_null()) return;
+  const std::string where = reader.where() + ": quantization_config";
+  const auto fail = [&](const std::string& what) {
+    throw UserError(where, what, "mixtune reads bitsandbytes' 4 bits of type nf4: use those, or the model in bf16");
+  };
+  if (!value->is_object()) fail(fmt::format("is {}, but must be an object or null", shown(*value)));
+  const auto is = [&](const char* key, const json& wanted, const json& otherwise) {
+    const json found = value->value(key, otherwise);
+    if (found != wanted) fail(fmt::format("{} is {}, which mixtune does not read", key, shown(found)));
+  };
+  is("quant_method", "bitsandbytes", "bitsandbytes");
+  is("load_in_8bit", false, false);
+  is("load_in_4bit", true, false);
+  is("bnb_4bit_quant_type", "nf4", "fp4");  // transformers' own default
 }
 
 void warn_of_unknown(const Reader& reader) {
@@ -322,6 +341,7 @@ MixtralConfig parse_mixtral_config(std::string_view text, const std::string& whe
   const Reader reader(object, where);
   check_architecture(reader);
   check_fixed(reader);
+  check_quantisation(reader);
   MixtralConfig c;
   c.vocab_size = reader.integer("vocab_size", 32000, kMaxInt32);
   c.hidden_size = reader.integer("hidden_size", 4096, 1 << 24);
