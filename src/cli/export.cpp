@@ -77,6 +77,9 @@ void run_export(const ExportArguments& arguments, const Overrides& overrides) {
   options.dtype = dtype_named(arguments.dtype);
   options.max_shard_size = parse_size(config.output.max_shard_size);
   warn_without_tokenizer(options, folder);
+  if (!is_of_transformers(shape.router_scores, shape.num_experts_per_tok, shape.num_local_experts))
+    log_warning("{}: router scores: {}; {}", printable_path(folder), describe(shape.router_scores),
+                kUnknownToTransformers);
   make_parent_folder(out);
   const ExportReport report = exported(layout, options);
   if (report.from_state > 0)

@@ -114,6 +114,8 @@ InstanceOptions options_on(const Config& config, Device device, const Ranks& ran
   options.zero_stage = static_cast<int>(config.parallel.zero_stage);
   options.freeze = freeze_of(config);
   options.capacity = capacity_of(config);
+  options.router_noise = {.jitter = config.router.moe_input_jitter_eps.value_or(0),
+                          .draws_experts = config.router.moe_router_force_load_balancing};
   options.types.weights = bf16 ? DType::kBF16 : DType::kF32;
   options.types.gradients = dtype_of(compute.gradient_dtype);
   options.types.moments = dtype_of(compute.optimizer_state_dtype);
