@@ -23,7 +23,7 @@ void Router::forward(Ctx& ctx, const Forward& args) const {
   const Stack::Frame frame(ctx.stack);
   const int64_t live = args.batch.live_tokens, first_token = args.batch.first_token;
   router_logits(ctx, jittered(ctx, {args.x, args.noise, first_token}), args.weight, args.logits);
-  const bool draws = args.noise && noise_.draws_experts;
+  const bool draws = args.noise && noise_.draws_experts && !args.forced;
   if (draws)
     draw_experts(ctx, {.experts = args.routing.experts,
                        .all_experts = args.logits.shape[1],
