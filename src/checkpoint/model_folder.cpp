@@ -41,6 +41,10 @@ void ModelFolder::set_router(const RouterScores& scores, int64_t experts_per_tok
   config_json_ = with_router_scores(with_experts_per_token(std::move(config_json_), experts_per_token), scores);
 }
 
+void ModelFolder::set_expert_bias(std::span<const float> bias, int64_t experts) {
+  config_json_ = with_expert_bias(std::move(config_json_), bias, experts);
+}
+
 void ModelFolder::set_tokenizer(const std::string& path) {
   std::erase_if(side_files_, [](const SideFile& file) { return is_side_file(file.name, SideFiles::kTokenizer); });
   for (SideFile& file : tokenizer_files(path)) side_files_.push_back(std::move(file));

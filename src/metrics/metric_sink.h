@@ -32,6 +32,7 @@ struct RouterRecord {
   std::vector<std::vector<int64_t>> layer_expert_tokens;  // [L][E]
   std::vector<double> layer_imbalance, layer_share;       // [L]: as expert_imbalance and expert_share
   std::vector<double> layer_entropy, layer_logit_scale;   // [L]
+  std::vector<double> layer_bias_range;                   // [L]; empty where experts have no bias
 };
 
 // Steps whose records have lists of layers: in all of them they would be most of the file.

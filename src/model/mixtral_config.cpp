@@ -156,11 +156,10 @@ constexpr std::string_view kHarmless =
     "tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p use_bfloat16 use_cache ";
 
 constexpr std::string_view kRead =
-    " quantization_config bos_token_id eos_token_id head_dim hidden_size initializer_range intermediate_size "
-    "max_position_embeddings "
-    "moe_router_pre_softmax moe_router_score_function moe_router_topk_scaling_factor "
+    " bos_token_id eos_token_id head_dim hidden_size initializer_range intermediate_size max_position_embeddings "
+    "moe_router_expert_bias moe_router_pre_softmax moe_router_score_function moe_router_topk_scaling_factor "
     "num_attention_heads num_experts num_experts_per_tok num_hidden_layers num_key_value_heads num_local_experts "
-    "pad_token_id rms_norm_eps rope_parameters rope_scaling rope_theta router_aux_loss_coef sliding_window "
+    "pad_token_id quantization_config rms_norm_eps rope_parameters rope_scaling rope_theta router_aux_loss_coef sliding_window "
     "tie_word_embeddings vocab_size ";
 
 void check_architecture(const Reader& reader) {
@@ -314,6 +313,30 @@ RouterScores read_router_scores(const Reader& reader) {
   return router_scores(settings, {});
 }
 
+// Lists of a layer's experts, one for each layer; null is the same as none.
+void read_expert_bias(const Reader& reader, MixtralConfig& config) {
+  constexpr const char* kKey = "moe_router_expert_bias";
+  const json* value = reader.find(kKey);
+  if (value == nullptr || value->is_null()) return;
+  const auto is_list = [&](const json& list, int64_t size) {
+    return list.is_array() && list.size() == static_cast<size_t>(size);
+  };
+  if (config.router_scores.scoring != Scoring::kSigmoid)
+    reader.fail(kKey, *value, "moe_router_score_function is not sigmoid");
+  if (!is_list(*value, config.num_hidden_layers))
+    reader.fail(kKey, *value, fmt::format("must be {} lists, one for each layer", config.num_hidden_layers));
+  for (const json& layer : *value) {
+    if (!is_list(layer, config.num_local_experts))
+      reader.fail(kKey, layer, fmt::format("must have {} numbers for each layer", config.num_local_experts));
+    for (const json& number : layer) {
+      if (!number.is_number() || !(std::abs(number.get<double>()) <= kMostExpertBias))
+        reader.fail(kKey, number, fmt::format("must have numbers between {0} and -{0}", kMostExpertBias));
+      config.expert_bias.push_back(number.get<float>());
+    }
+  }
+  config.router_scores.expert_bias = true;
+}
+
 void check_shape(const Reader& reader, const MixtralConfig& c) {
   if (c.num_attention_heads % c.num_key_value_heads != 0)
     reader.fail(fmt::format("num_attention_heads {} is not a multiple of num_key_value_heads {}", c.num_attention_heads,
@@ -367,6 +390,7 @@ MixtralConfig parse_mixtral_config(std::string_view text, const std::string& whe
   c.eos_token_ids = read_eos_tokens(reader, c.vocab_size);
   c.pad_token_id = read_pad_token(reader, c.vocab_size);
   check_shape(reader, c);
+  read_expert_bias(reader, c);
   warn_of_unknown(reader);
   return c;
 }

@@ -215,6 +215,25 @@ TEST(MixtralConfig, RouterScores) {
     expect_bad(std::string(R"("moe_router_topk_scaling_factor": )") + factor, {"moe_router_topk_scaling_factor is "});
 }
 
+TEST(MixtralConfig, ExpertBias) {
+  const std::string shape = R"("num_hidden_layers": 2, "num_local_experts": 3, )",
+                    bias = R"("moe_router_expert_bias": )", sigmoid = R"("moe_router_score_function": "sigmoid", )";
+  const MixtralConfig config = parse(shape + sigmoid + bias + "[[0, 0.0010000000474974513, -1], [1e-3, 2, 3]]");
+  EXPECT_EQ(config.expert_bias, (std::vector<float>{0, 1e-3F, -1, 1e-3F, 2, 3}));
+  EXPECT_EQ(config.router_scores, (RouterScores{Scoring::kSigmoid, 1, true}));
+  for (const std::string& none : {shape + sigmoid + bias + "null", shape + sigmoid + R"("hidden_act": "silu")"}) {
+    EXPECT_TRUE(parse(none).expert_bias.empty());
+    EXPECT_FALSE(parse(none).router_scores.expert_bias);
+  }
+  expect_bad(shape + bias + "[[1, 2, 3], [1, 2, 3]]", {"moe_router_score_function is not sigmoid"});
+  expect_bad(shape + sigmoid + bias + "3", {"must be 2 lists, one for each layer"});
+  expect_bad(shape + sigmoid + bias + "[[1, 2, 3]]", {"must be 2 lists"});
+  expect_bad(shape + sigmoid + bias + "[[1, 2, 3], [1, 2]]", {"must have 3 numbers"});
+  expect_bad(shape + sigmoid + bias + "[[1, 2, 3], {}]", {"must have 3 numbers"});
+  for (const char* number : {"null", "\"1\"", "1e7", "-1e300", "[1]"})
+    expect_bad(shape + sigmoid + bias + "[[1, 2, 3], [1, 2, " + number + "]]", {"must have numbers between"});
+}
+
 TEST(MixtralConfig, AbsurdNumbers) {
   for (const char* line :
        {R"("rope_theta": 0)", R"("rope_theta": -1e6)", R"("rope_theta": 1e300)", R"("rope_theta": null)",

@@ -213,10 +213,14 @@ StepRecord Trainer::step(int64_t step) {
   if (rows.target_tokens == 0) return skipped_step(step, rows);
   const double share = share_of_peak(config_.optimizer, step - 1, total_steps_);
   StepRunner::Loss loss = StepRunner::loss_of(rows, router_losses_);
+  loss.step = step;
   loss.looks_at_operands = OperandReport::is_due(step);
   runner_.forward_backward(rows.micro_batches, loss);
-  runner_.update(
-      {.step = step, .lr_share = share, .max_norm = config_.optimizer.max_grad_norm, .requests = own_requests()});
+  runner_.update({.step = step,
+                  .lr_share = share,
+                  .max_norm = config_.optimizer.max_grad_norm,
+                  .bias_rate = config_.router.moe_router_bias_update_rate,
+                  .requests = own_requests()});
   const StepRunner::Result result = runner_.read();
   requests_ = result.requests;
   StepRecord record = step_record(rows, result);
@@ -334,6 +338,8 @@ void Trainer::save(int64_t step) {
   instance_.ranks().set_activity("saving");
   instance_.state().weight_sync().await_all(instance_.ctx());
   check_replicas(step);
+  if (const ExpertBias& bias = instance_.expert_bias(); bias)
+    folder_.set_expert_bias(bias.values(), instance_.model().config().num_local_experts);
   const bool evaluated = !last_evaluations_.empty() && last_evaluations_[0].step == step;
   saver_->begin({.step = step,
                  .contract = contract_,
