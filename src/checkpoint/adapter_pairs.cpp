@@ -9,8 +9,8 @@
 #include <utility>
 
 #include "base/error.h"
-#include "checkpoint/adapter_names.h"
 #include "checkpoint/convert.h"
+#include "state/adapter_names.h"
 
 namespace mixtune {
 

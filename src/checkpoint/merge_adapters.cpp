@@ -10,9 +10,9 @@
 #include <span>
 
 #include "base/error.h"
-#include "checkpoint/adapter_names.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/export_model.h"
+#include "state/adapter_names.h"
 
 namespace mixtune {
 

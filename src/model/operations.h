@@ -9,7 +9,8 @@ namespace mixtune {
 // As the peers count them (Megatron-Core's formula, and 6 N for N active parameters): a multiplication and an addition
 // are two; forward, the gradient that is passed down, and that of a weight which is trained count the same, so training
 // is three times forward where nothing is frozen. Counted are
-// - the products of a token with weights (and with adapters): attention's projections, those of num_experts_per_tok experts, also where
+// - the products of a token with weights (and with adapters): attention's projections, those of num_experts_per_tok
+// experts, also where
 //   capacity drops some, and the head, also of tokens without a target; not the embedding (a look-up), norms or router;
 // - attention's two products of a token with those it sees: of its own document alone, and of that itself and what is
 //   before it, which is half of the square of the document's length; within a sliding window no more than that.

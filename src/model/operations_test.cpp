@@ -87,8 +87,7 @@ TEST(ModelOperations, Of8x7B) {
 TEST(ModelOperations, OfAdapters) {
   const Lora all = {.rank = 16, .q = true, .k = true, .v = true, .out = true, .experts = true};
   const double attention = 16 * (2 * (4096 + 4096) + 2 * (4096 + 1024)), experts = 2 * 3 * 16 * (4096 + 14336);
-  EXPECT_EQ(training_operations(model_8x7b(), {}, all).token,
-            4 * 12'747'538'432.0 + 6 * 32 * (attention + experts));
+  EXPECT_EQ(training_operations(model_8x7b(), {}, all).token, 4 * 12'747'538'432.0 + 6 * 32 * (attention + experts));
 }
 
 }  // namespace
