@@ -19,8 +19,9 @@ void add_adapter_keys(KeyTable& table) {
             "which projections have pairs, a list: `q_proj`, `k_proj`, `v_proj`, `o_proj`, and of every expert `w1`, "
             "`w2`, `w3`, which go together; null or `all-linear`: all of these",
             kNullable);
-  table.add("lora_dropout", &Config::adapter, &A::lora_dropout, "0: what other trainers drop out of the pairs' input",
-            {.bounds = {0, 0}});
+  table.add("lora_dropout", &Config::adapter, &A::lora_dropout,
+            "share of the pairs' input that is dropped out in training; only 0 yet",
+            {.bounds = {0, 1, Bounds::kOpenHigh}});
 }
 
 }  // namespace mixtune

@@ -100,7 +100,7 @@ constexpr std::array kTrainerKeys = {
     ForeignKey{kLf, "resize_vocab", "resize_vocabulary"},
     ForeignKey{kLf, "add_tokens", "", kOwnTokens},
     ForeignKey{kLf, "lora_rank", "lora_r"},
-    ForeignKey{kLf, "lora_target", "lora_target_modules", "a list; `all` is `all-linear`"},
+    ForeignKey{kLf, "lora_target", "lora_target_modules", "a list, or all-linear"},
     ForeignKey{kLf, "use_dora", "", kPlainLora},
     ForeignKey{kLf, "quantization_bit", "", kNoQuantisation},
     ForeignKey{kLf, "quantization_method", "", kNoQuantisation},

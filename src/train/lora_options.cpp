@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/suggest.h"
+#include "config/keys.h"
 
 namespace mixtune {
 
@@ -48,9 +49,11 @@ void check_experts(const Config& config, const auto& has) {
                   "name all three, or none");
 }
 
+// Those that are set to what they are anyway say nothing: a run writes all keys.
 void refuse_own_keys(const Config& config) {
+  const Config defaults;
   for (const std::string_view key : kOwnKeys)
-    if (config.origins.contains(key))
+    if (find_key(key)->get(config) != find_key(key)->get(defaults))
       throw UserError(config.where(key), "means nothing without an adapter", "set adapter: lora, or remove it");
 }
 
