@@ -60,6 +60,12 @@ FoundModel find_model_or_adapter(const std::string& path, const std::string& whe
   return {.folder = found, .adapter = folder, .tokenizer = has_tokenizer ? folder : found};
 }
 
+std::string find_adapter(const std::string& path, bool say) {
+  std::string folder = model_folder(path, say);
+  read_adapter_config(folder);
+  return folder;
+}
+
 void check_data_files(const Config& config) {
   for (const auto& datasets : {train_datasets(config), validation_datasets(config)})
     for (const std::string& file : files_of(datasets))

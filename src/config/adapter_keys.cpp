@@ -20,7 +20,7 @@ void add_adapter_keys(KeyTable& table) {
             "`w2`, `w3`, which go together; null or `all-linear`: all of these",
             kNullable);
   table.add("lora_dropout", &Config::adapter, &A::lora_dropout, "0: what other trainers drop out of the pairs' input",
-            {.bounds = {0, 0}});
+            {.bounds = {0, 1}});
 }
 
 }  // namespace mixtune

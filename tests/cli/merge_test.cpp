@@ -84,7 +84,7 @@ TEST_F(Merge, ARunsFolderMeansItsCheckpoint) {
 TEST_F(Merge, WhatIsWrongIsNamed) {
   const std::string hub = adapter_fixture("hub");
   expect_refused({kBase, hub}, {"OUT: is missing", "mixtune merge BASE ADAPTER OUT"});
-  expect_refused({kBase, hub, "none/..", "out"}, {"none/..: there is no such adapter folder"});
+  expect_refused({kBase, hub, "none", "out"}, {"none: there is no such adapter folder"});
   expect_refused({kBase, hub + ":x", "out"}, {"its weight is no number: 'x'", "PATH:WEIGHT"});
   expect_refused({kBase, hub + ":inf", "out"}, {"its weight is no number: 'inf'"});
   expect_refused({kBase, kBase, "out"}, {"is no adapter's folder: it has no adapter_config.json"});
@@ -101,7 +101,7 @@ TEST_F(Merge, WhatIsWrongIsNamed) {
 
 // An adapter where a model is asked for.
 TEST_F(Merge, AnAdapterIsNoModel) {
-  const Outcome outcome = run({"evaluate", adapter_fixture("hub"), "--file=data.jsonl"});
+  const Outcome outcome = run({"export", adapter_fixture("hub"), "out"});
   EXPECT_EQ(outcome.code, 2);
   expect_part(outcome.err, "holds a PEFT adapter, not a model (its base: tests/fixtures/hf/plain)");
 }
