@@ -19,6 +19,7 @@ NAMES = {
     "lm_loss": "lm loss",
     "grad_norm": "grad-norm",
     "learning_rate": "learning-rate",
+    "model_tflops": "throughput",
     "eval_loss": "lm loss validation",
     "eval_perplexity": "lm loss validation ppl",
 }

@@ -10,14 +10,19 @@ documents by themselves, their mean. A loss over several accumulation steps has 
 
 `scores` has the weights of all experts, 0 of those that are not chosen, and the gradient of their sum, each times its
 number in `dweights`.
+
+`biased` has the same of sigmoids with an expert bias, the bias that Megatron-Core makes of these tokens at `rate`, and
+the tokens of each expert that its losses count.
 """
 
 import json
 import sys
 
 import torch
+from megatron.core import parallel_state
 from megatron.core.transformer.moe.moe_utils import (
     compute_routing_scores_for_aux_loss,
+    get_updated_expert_bias,
     switch_load_balancing_loss_func,
     topk_routing_with_score_function,
     z_loss_func,
@@ -77,13 +82,38 @@ def scores(tokens, experts, k, seed, function, pre_softmax=False, scaling=None):
             "gradient": numbers(gradient)}
 
 
+def biased(tokens, experts, k, seed, scaling=None, rate=1e-3):
+    generator = torch.Generator().manual_seed(seed)
+    logits = logits_of(tokens, experts, generator)
+    dweights = torch.randn(tokens, experts, generator=generator).double()
+    bias = 0.3 * torch.randn(experts, generator=generator)
+    weights, chosen = topk_routing_with_score_function(
+        logits, k, scaling_factor=scaling, score_function="sigmoid", expert_bias=bias)
+    gradient = torch.autograd.grad((weights * dweights).sum(), logits)[0]
+    counts = chosen.sum(dim=0).float()
+    counted = compute_routing_scores_for_aux_loss(logits, k, "sigmoid")[0].sum(dim=0)
+    assert not torch.equal(counts, counted.float())
+    return {"experts": experts, "k": k, "function": "sigmoid", "scaling": scaling or 1.0, "logits": numbers(logits),
+            "weights": numbers(weights), "dweights": numbers(dweights), "gradient": numbers(gradient),
+            "bias": numbers(bias), "rate": rate, "counts": numbers(counts), "loss_counts": numbers(counted),
+            "updated": numbers(get_updated_expert_bias(counts.clone()[None], bias[None], rate))}
+
+
+def in_one_process():
+    """For get_updated_expert_bias, which adds up over ranks."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    parallel_state.get_tensor_and_data_parallel_group = lambda **_: torch.distributed.group.WORLD
+
+
 def main():
+    in_one_process()
     made = {"losses": [losses(12, 4, 2, 1), losses(9, 6, 3, 2), losses(7, 5, 1, 3), losses(9, 6, 3, 4, "sigmoid"),
                        losses(7, 5, 1, 5, "sigmoid")],
             "scores": [scores(5, 4, 2, 6, "softmax"), scores(5, 6, 3, 7, "softmax", scaling=2.5),
                        scores(5, 6, 3, 8, "softmax", True), scores(5, 6, 1, 9, "softmax", True, 1.5),
                        scores(5, 6, 3, 10, "sigmoid"), scores(5, 6, 1, 11, "sigmoid"),
-                       scores(5, 8, 2, 12, "sigmoid", True, 2.5)]}
+                       scores(5, 8, 2, 12, "sigmoid", True, 2.5)],
+            "biased": [biased(9, 6, 3, 13), biased(8, 5, 1, 14, 2.5), biased(12, 4, 2, 15, rate=0.01)]}
     with open(sys.argv[1], "w", encoding="utf-8") as file:
         json.dump(made, file, separators=(",", ":"))
         file.write("\n")

@@ -44,6 +44,31 @@ TEST_P(Matrix, OfSigmoidScoresToo) {
   compare_all(run_, options_, {2});
 }
 
+// Which is moved by all ranks' tokens, far enough for other choices from the second step on.
+TEST_P(Matrix, OfAnExpertBiasToo) {
+  run_.config.router_scores = {.scoring = Scoring::kSigmoid, .expert_bias = true};
+  run_.config.expert_bias.resize(run_.config.num_hidden_layers * run_.config.num_local_experts);
+  run_.router[RouterLossType::kSequence] = 0.03;
+  const TrainingRecord unmoved = run_alone(run_, options_);
+  run_.bias_rate = 0.05;
+  EXPECT_NE(run_alone(run_, options_).losses.back(), unmoved.losses.back());
+  compare_all(run_, options_, {1, 2, 4});
+}
+
+// By tokens' places in the global batch, whichever rank and accumulation step has them, and whatever is recomputed.
+TEST_P(Matrix, OfWhatRoutersDrawToo) {
+  for (const RouterNoise& noise : {RouterNoise{.jitter = 0.1}, RouterNoise{.draws_experts = true}}) {
+    options_.router_noise = noise;
+    options_.recompute = Recompute::kNone;
+    compare_all(run_, options_, {1, 2});
+    const TrainingRecord reference = run_alone(run_, options_);
+    options_.recompute = Recompute::kFull;
+    compare(run_, options_, reference, {2, 2, 1});
+    options_.router_noise = {};
+    EXPECT_NE(run_alone(run_, options_).losses[0], reference.losses[0]);
+  }
+}
+
 TEST_P(Matrix, RecomputationToo) {
   const TrainingRecord reference = run_alone(run_, options_);
   print_heading();

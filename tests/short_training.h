@@ -40,6 +40,7 @@ struct ShortTraining {
   RouterLosses router = {RouterLossType::kHuggingface, 0};
   int64_t documents = 9, longest = 60;                                    // of a step
   enum class Weights { kNone, kTwos, kUneven } weights = Weights::kNone;  // of targets
+  double bias_rate = 0;                                                   // where the configuration has an expert bias
   bool first_experts = false;  // order_experts: every token goes to the first experts
   bool little_memory = false;  // as much as the next line says
   double memory = 1.2;         // a multiple of what the worst routing needs where nothing of the experts is kept
@@ -148,8 +149,10 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
                   run.layout.rows_per_micro_batch, run.layout.micro_batches, model.host_memory(), model.share());
     const Step& rows = loader.load(0);
     EXPECT_EQ(rows.documents, run.documents);
-    runner.forward_backward(rows.micro_batches, StepRunner::loss_of(rows, run.router));
-    runner.update({.step = step, .lr_share = 1, .max_norm = 1});
+    StepRunner::Loss loss = StepRunner::loss_of(rows, run.router);
+    loss.step = step;
+    runner.forward_backward(rows.micro_batches, loss);
+    runner.update({.step = step, .lr_share = 1, .max_norm = 1, .bias_rate = run.bias_rate});
     const StepRunner::Result result = runner.read();
     record.losses.push_back(result.token_loss / rows.target_weight + result.router_loss);
     record.norms.push_back(result.grad_norm);

@@ -8,6 +8,7 @@
 #include "base/median.h"
 #include "bench/measure.h"
 #include "bench/steps.h"
+#include "model/operations.h"
 #include "tensor/profiler.h"
 #include "train/memory_plan.h"
 #include "train/warm_up.h"
@@ -102,21 +103,13 @@ StepBenchResult bench_step(const StepBench& bench) {
   return result;
 }
 
-double model_flops_per_token(const MixtralConfig& c, int64_t length, bool forward_only) {
-  const auto d = [](int64_t x) {
-    return static_cast<double>(x);
-  };
-  const double h = d(c.hidden_size), q = d(c.query_size()), kv = d(c.kv_size());
-  const double layer =
-      h * (q + 2 * kv) + q * d(length) + q * h + 3 * d(c.num_experts_per_tok) * h * d(c.intermediate_size);
-  return (forward_only ? 2 : 6) * (d(c.num_hidden_layers) * layer + h * d(c.vocab_size));
-}
-
 StepRates rates_of(const StepBench& bench, double milliseconds) {
+  const ModelOperations operations = bench.mode == BenchMode::kForward
+                                         ? forward_operations(bench.model)
+                                         : training_operations(bench.model, bench.options.freeze);
   const auto tokens = static_cast<double>(bench.tokens * bench.accumulate);
-  const double flops = model_flops_per_token(bench.model, bench.sequence_length / bench.documents_per_row,
-                                             bench.mode == BenchMode::kForward);
-  return {tokens / (milliseconds / 1e3), tokens * flops / (milliseconds * 1e9)};
+  const auto length = static_cast<double>(bench.sequence_length / bench.documents_per_row);
+  return {tokens / (milliseconds / 1e3), operations.of(tokens, tokens * length) / (milliseconds * 1e9)};
 }
 
 MixtralConfig mixtral_8x7b(int64_t layers) {

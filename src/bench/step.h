@@ -27,7 +27,7 @@ struct StepBenchResult {
   std::string device;
   std::string plans;  // on a GPU: digest of the matrix products' algorithms
   double milliseconds = 0, tokens_per_second = 0;
-  double tflops = 0;       // the model's operations (docs/design.md, section 6) by the time
+  double tflops = 0;       // the model's operations (model/operations.h) by the time
   double gemm_tflops = 0;  // those of one large product in the same run
   size_t state_bytes = 0, activation_bytes = 0;
   // 0 without a GPU: memory the run took by CUDA's driver, less that for activations which was never used; memory that
@@ -45,9 +45,6 @@ struct StepBenchResult {
   };
   std::vector<Part> parts;  // longest first
 };
-
-// The model's floating-point operations for one token of documents of `length` tokens.
-double model_flops_per_token(const MixtralConfig& config, int64_t length, bool forward_only);
 
 // What a step of so many milliseconds comes to.
 struct StepRates {

@@ -19,17 +19,17 @@ namespace mixtune {
 
 namespace {
 
-using Json = nlohmann::ordered_json;
+using ConfigJson = nlohmann::ordered_json;
 
-constexpr const char* kMend = "use an adapter of plain LoRA, or merge this one with PEFT";
-constexpr int64_t kMaxRank = 1 << 16;
+constexpr const char* kNoPlainLora = "use an adapter of plain LoRA, or merge this one with PEFT";
+constexpr int64_t kMostRank = 1 << 16;
 
 // A key that must say nothing: null, false, or an empty list or object.
-struct Refused {
+struct RefusedKey {
   std::string_view key, what;
 };
 
-constexpr auto kRefused = std::to_array<Refused>({
+constexpr auto kRefusedKeys = std::to_array<RefusedKey>({
     {"use_dora", "is a DoRA adapter"},
     {"alora_invocation_tokens", "is an aLoRA adapter, which begins at its invocation tokens"},
     {"use_bdlora", "is a BD-LoRA adapter"},
@@ -46,42 +46,42 @@ constexpr auto kRefused = std::to_array<Refused>({
 });
 
 // Keys that say how the adapter was trained, or where PEFT looks for modules: the tensors say what there is.
-constexpr auto kOthers = std::to_array<std::string_view>({"auto_mapping",
-                                                          "base_model_name_or_path",
-                                                          "bias",
-                                                          "corda_config",
-                                                          "ensure_weight_tying",
-                                                          "eva_config",
-                                                          "exclude_modules",
-                                                          "inference_mode",
-                                                          "init_lora_weights",
-                                                          "layers_pattern",
-                                                          "layers_to_transform",
-                                                          "loftq_config",
-                                                          "lora_alpha",
-                                                          "lora_dropout",
-                                                          "lora_ga_config",
-                                                          "megatron_config",
-                                                          "megatron_core",
-                                                          "alpha_pattern",
-                                                          "peft_type",
-                                                          "peft_version",
-                                                          "qalora_group_size",
-                                                          "r",
-                                                          "rank_pattern",
-                                                          "revision",
-                                                          "runtime_config",
-                                                          "target_modules",
-                                                          "target_parameters",
-                                                          "task_type",
-                                                          "use_rslora"});
+constexpr auto kOtherKeys = std::to_array<std::string_view>({"auto_mapping",
+                                                             "base_model_name_or_path",
+                                                             "bias",
+                                                             "corda_config",
+                                                             "ensure_weight_tying",
+                                                             "eva_config",
+                                                             "exclude_modules",
+                                                             "inference_mode",
+                                                             "init_lora_weights",
+                                                             "layers_pattern",
+                                                             "layers_to_transform",
+                                                             "loftq_config",
+                                                             "lora_alpha",
+                                                             "lora_dropout",
+                                                             "lora_ga_config",
+                                                             "megatron_config",
+                                                             "megatron_core",
+                                                             "alpha_pattern",
+                                                             "peft_type",
+                                                             "peft_version",
+                                                             "qalora_group_size",
+                                                             "r",
+                                                             "rank_pattern",
+                                                             "revision",
+                                                             "runtime_config",
+                                                             "target_modules",
+                                                             "target_parameters",
+                                                             "task_type",
+                                                             "use_rslora"});
 
 // Initialisations that leave the base as it was. The others take something off it, which the file does not have.
 constexpr auto kPlainInits = std::to_array<std::string_view>({"gaussian", "eva", "orthogonal", "mica"});
 
-class ConfigReader {
+class AdapterConfigReader {
  public:
-  ConfigReader(const Json& json, const std::string& where) : json_(json), where_(where) {}
+  AdapterConfigReader(const ConfigJson& json, const std::string& where) : json_(json), where_(where) {}
 
   AdapterConfig read() const {
     check_kind();
@@ -95,8 +95,8 @@ class ConfigReader {
       config.rank_pattern.emplace_back(AdapterPattern(key, where_), rank(value, "rank_pattern"));
     for (const auto& [key, value] : object("alpha_pattern").items())
       config.alpha_pattern.emplace_back(AdapterPattern(key, where_), number(value, "alpha_pattern"));
-    if (const Json& names = at("target_parameters"); names.is_array())
-      for (const Json& name : names) {
+    if (const ConfigJson& names = at("target_parameters"); names.is_array())
+      for (const ConfigJson& name : names) {
         if (!name.is_string()) fail("target_parameters is no list of names");
         config.target_parameters.push_back(name.get<std::string>());
       }
@@ -108,19 +108,19 @@ class ConfigReader {
     throw UserError(where_, what, mend);
   }
 
-  const Json& at(std::string_view key) const {
-    static const Json null;
+  const ConfigJson& at(std::string_view key) const {
+    static const ConfigJson null;
     const auto found = json_.find(key);
     return found == json_.end() ? null : *found;
   }
 
-  const Json& required(const char* key) const {
+  const ConfigJson& required(const char* key) const {
     if (at(key).is_null()) fail(fmt::format("has no '{}'", key));
     return at(key);
   }
 
   bool says_something(std::string_view key) const {
-    const Json& value = at(key);
+    const ConfigJson& value = at(key);
     return !(value.is_null() || value == false || (value.is_structured() && value.empty()));
   }
 
@@ -129,17 +129,17 @@ class ConfigReader {
     if (type != "LORA")
       fail(type.empty() ? std::string("has no peft_type")
                         : fmt::format("is an adapter of peft_type {}, which mixtune does not read", printable(type)),
-           kMend);
-    for (const auto& [key, what] : kRefused)
-      if (says_something(key)) fail(fmt::format("{} ({}), which mixtune does not read", what, key), kMend);
-    if (const Json& bias = at("bias"); !bias.is_null() && bias != "none")
-      fail("has trained biases (bias), which mixtune does not read", kMend);
+           kNoPlainLora);
+    for (const auto& [key, what] : kRefusedKeys)
+      if (says_something(key)) fail(fmt::format("{} ({}), which mixtune does not read", what, key), kNoPlainLora);
+    if (const ConfigJson& bias = at("bias"); !bias.is_null() && bias != "none")
+      fail("has trained biases (bias), which mixtune does not read", kNoPlainLora);
     check_init();
     for (const auto& [key, value] : json_.items()) check_known(key);
   }
 
   void check_init() const {
-    const Json& init = at("init_lora_weights");
+    const ConfigJson& init = at("init_lora_weights");
     if (init.is_null() || init.is_boolean()) return;
     const std::string name = text("init_lora_weights");
     if (std::ranges::find(kPlainInits, name) != kPlainInits.end()) return;
@@ -151,47 +151,47 @@ class ConfigReader {
     const auto same = [&](std::string_view known) {
       return known == key;
     };
-    if (!says_something(key) || std::ranges::any_of(kOthers, same)) return;
+    if (!says_something(key) || std::ranges::any_of(kOtherKeys, same)) return;
     if (key.starts_with("use_"))
-      fail(fmt::format("{} is not known here, and may change what the adapter does", printable(key)), kMend);
+      fail(fmt::format("{} is not known here, and may change what the adapter does", printable(key)), kNoPlainLora);
     log_warning("{}: '{}' is not known here, and ignored", where_, printable(key));
   }
 
   std::string text(const char* key) const {
-    const Json& value = at(key);
+    const ConfigJson& value = at(key);
     if (value.is_null()) return "";
     if (!value.is_string()) fail(fmt::format("{} is no text", key));
     return value.get<std::string>();
   }
 
-  const Json& object(const char* key) const {
-    static const Json empty = Json::object();
-    const Json& value = at(key);
+  const ConfigJson& object(const char* key) const {
+    static const ConfigJson empty = ConfigJson::object();
+    const ConfigJson& value = at(key);
     if (value.is_null()) return empty;
     if (!value.is_object()) fail(fmt::format("{} is no object", key));
     return value;
   }
 
-  int64_t rank(const Json& value, const char* key) const {
+  int64_t rank(const ConfigJson& value, const char* key) const {
     const double rank = number(value, key);
-    if (!(rank >= 1 && rank <= static_cast<double>(kMaxRank) && rank == std::floor(rank)))
-      fail(fmt::format("{}: a rank is a whole number from 1 to {}", key, kMaxRank));
+    if (!(rank >= 1 && rank <= static_cast<double>(kMostRank) && rank == std::floor(rank)))
+      fail(fmt::format("{}: a rank is a whole number from 1 to {}", key, kMostRank));
     return static_cast<int64_t>(rank);
   }
 
-  double number(const Json& value, const char* key) const {
+  double number(const ConfigJson& value, const char* key) const {
     if (!value.is_number() || !std::isfinite(value.get<double>())) fail(fmt::format("{} has what is no number", key));
     return value.get<double>();
   }
 
-  const Json& json_;
+  const ConfigJson& json_;
   const std::string& where_;
 };
 
 // 16 in place of 16.0: as configurations have it.
-Json whole_if_it_is(double x) {
+ConfigJson whole_if_it_is(double x) {
   const bool is_whole = x == std::floor(x) && std::abs(x) < 1e15;
-  return is_whole ? Json(static_cast<int64_t>(x)) : Json(x);
+  return is_whole ? ConfigJson(static_cast<int64_t>(x)) : ConfigJson(x);
 }
 
 template <class T>
@@ -231,8 +231,8 @@ std::optional<std::array<int, 3>> AdapterConfig::version() const {
 
 AdapterConfig parse_adapter_config(std::string_view text, const std::string& where) {
   constexpr int kMaxDepth = 16;
-  const Json json = parse_ordered_json_object(text, where, "get the adapter again", kMaxDepth);
-  return ConfigReader(json, where).read();
+  const ConfigJson json = parse_ordered_json_object(text, where, "get the adapter again", kMaxDepth);
+  return AdapterConfigReader(json, where).read();
 }
 
 AdapterConfig read_adapter_config(const std::string& folder) {
@@ -248,24 +248,24 @@ AdapterConfig read_adapter_config(const std::string& folder) {
 }
 
 std::string format_adapter_config(const NewAdapterConfig& config) {
-  const Json json = {{"alpha_pattern", Json::object()},
-                     {"base_model_name_or_path", config.base.empty() ? Json() : Json(config.base)},
-                     {"bias", "none"},
-                     {"fan_in_fan_out", false},
-                     {"inference_mode", true},
-                     {"init_lora_weights", true},
-                     {"layers_pattern", nullptr},
-                     {"layers_to_transform", nullptr},
-                     {"lora_alpha", whole_if_it_is(config.alpha)},
-                     {"lora_dropout", 0.0},
-                     {"modules_to_save", nullptr},
-                     {"peft_type", "LORA"},
-                     {"r", config.r},
-                     {"rank_pattern", Json::object()},
-                     {"target_modules", config.target_modules},
-                     {"task_type", "CAUSAL_LM"},
-                     {"use_dora", false},
-                     {"use_rslora", false}};
+  const ConfigJson json = {{"alpha_pattern", ConfigJson::object()},
+                           {"base_model_name_or_path", config.base.empty() ? ConfigJson() : ConfigJson(config.base)},
+                           {"bias", "none"},
+                           {"fan_in_fan_out", false},
+                           {"inference_mode", true},
+                           {"init_lora_weights", true},
+                           {"layers_pattern", nullptr},
+                           {"layers_to_transform", nullptr},
+                           {"lora_alpha", whole_if_it_is(config.alpha)},
+                           {"lora_dropout", 0.0},
+                           {"modules_to_save", nullptr},
+                           {"peft_type", "LORA"},
+                           {"r", config.r},
+                           {"rank_pattern", ConfigJson::object()},
+                           {"target_modules", config.target_modules},
+                           {"task_type", "CAUSAL_LM"},
+                           {"use_dora", false},
+                           {"use_rslora", false}};
   return json.dump(2) + "\n";
 }
 

@@ -1,4 +1,4 @@
-#include "checkpoint/adapter_names.h"
+#include "state/adapter_names.h"
 
 #include <regex>
 

@@ -9,28 +9,27 @@
 #include <utility>
 
 #include "base/error.h"
-#include "checkpoint/adapter_names.h"
 #include "checkpoint/convert.h"
+#include "state/adapter_names.h"
 
 namespace mixtune {
 
 namespace {
 
-using Entry = StoredTensors::value_type;
-using Kind = AdapterTensorName::Kind;
+using FileTensor = StoredTensors::value_type;
 
-constexpr const char* kDamaged = "the adapter is damaged or incomplete: get it again";
+constexpr const char* kDamagedAdapter = "the adapter is damaged or incomplete: get it again";
 constexpr const char* kOtherBase = "give the base that the adapter was trained on";
 
 // Both factors of a module, or of a packed parameter.
 struct StoredPair {
   std::string peft;
-  const Entry *a = nullptr, *b = nullptr;
+  const FileTensor *a = nullptr, *b = nullptr;
 };
-using StoredPairs = std::map<std::pair<std::string, Kind>, StoredPair>;
+using StoredPairs = std::map<std::pair<std::string, AdapterTensorKind>, StoredPair>;
 
 // What a packed parameter is made of: the matrices of each expert, one below the other.
-struct Packed {
+struct PackedPair {
   std::string experts;  // "model.layers.0.block_sparse_moe.experts"
   StoredPair stored;
   std::vector<const char*> matrices;           // w1, w3; or w2
@@ -47,33 +46,33 @@ class PairReader {
       : config_(config), base_(base), where_(where) {}
 
   AdapterPairs read(const StoredTensors& tensors) {
-    std::vector<Packed> packed;
+    std::vector<PackedPair> packed;
     for (const auto& [key, stored] : stored_pairs(tensors)) {
-      if (key.second == Kind::kModule)
+      if (key.second == AdapterTensorKind::kModule)
         add_plain(key.first, stored);
       else
         packed.push_back(packed_pair(key.first, key.second, stored));
     }
     result_.layout.packed = !packed.empty();
     result_.layout.transposed = is_transposed(packed);
-    for (const Packed& p : packed) add_packed(p);
+    for (const PackedPair& p : packed) add_packed(p);
     std::ranges::sort(result_.pairs, {}, &AdapterPair::module);
     const auto twice = std::ranges::adjacent_find(result_.pairs, {}, &AdapterPair::module);
-    if (twice != result_.pairs.end()) fail(fmt::format("has two pairs for {}", twice->module), kDamaged);
-    if (result_.pairs.empty()) fail("has no pair", kDamaged);
+    if (twice != result_.pairs.end()) fail(fmt::format("has two pairs for {}", twice->module), kDamagedAdapter);
+    if (result_.pairs.empty()) fail("has no pair", kDamagedAdapter);
     return std::move(result_);
   }
 
  private:
   [[noreturn]] void fail(const std::string& what, const char* mend) const { throw UserError(where_, what, mend); }
 
-  [[noreturn]] void fail_tensor(const Entry& entry, const std::string& what, const char* mend) const {
+  [[noreturn]] void fail_tensor(const FileTensor& entry, const std::string& what, const char* mend) const {
     fail(fmt::format("tensor '{}' {}", printable(entry.first, 200), what), mend);
   }
 
   StoredPairs stored_pairs(const StoredTensors& tensors) const {
     StoredPairs pairs;
-    for (const Entry& entry : tensors) {
+    for (const FileTensor& entry : tensors) {
       const AdapterTensorName name = parse_adapter_name(entry.first, where_);
       const StoredTensor& stored = entry.second;
       if (!stored.dtype || !is_weight_dtype(*stored.dtype))
@@ -83,35 +82,35 @@ class PairReader {
         fail_tensor(entry, fmt::format("has shape {}, not two dimensions", stored.shape.str()),
                     "save the adapter with PEFT's save_pretrained");
       StoredPair& pair = pairs[{name.module, name.kind}];
-      const Entry*& place = name.factor == AdapterFactor::kA ? pair.a : pair.b;
+      const FileTensor*& place = name.factor == AdapterFactor::kA ? pair.a : pair.b;
       if (place != nullptr)
-        fail_tensor(entry, fmt::format("is the same factor as '{}'", printable(place->first, 200)), kDamaged);
+        fail_tensor(entry, fmt::format("is the same factor as '{}'", printable(place->first, 200)), kDamagedAdapter);
       place = &entry;
       pair.peft = name.peft;
     }
     for (const auto& [key, pair] : pairs)
       if (pair.a == nullptr || pair.b == nullptr) {
-        const Entry& there = pair.a == nullptr ? *pair.b : *pair.a;
-        fail_tensor(there, fmt::format("comes without its lora_{}", pair.a == nullptr ? 'A' : 'B'), kDamaged);
+        const FileTensor& there = pair.a == nullptr ? *pair.b : *pair.a;
+        fail_tensor(there, fmt::format("comes without its lora_{}", pair.a == nullptr ? 'A' : 'B'), kDamagedAdapter);
       }
     return pairs;
   }
 
-  const Shape& base_shape(const std::string& module, const Entry& entry) const {
+  const Shape& base_shape(const std::string& module, const FileTensor& entry) const {
     const auto found = base_.find(module + ".weight");
     if (found == base_.end())
       fail_tensor(entry, fmt::format("is of {}, which the base does not have", module), kOtherBase);
     return found->second;
   }
 
-  void check_rank(const Entry& entry, int64_t stored, int64_t rank) const {
+  void check_rank(const FileTensor& entry, int64_t stored, int64_t rank) const {
     if (stored != rank)
       fail_tensor(entry, fmt::format("has rank {}, but {} says {}", stored, kAdapterConfigFile, rank),
                   "the tensors and the configuration are not of one adapter");
   }
 
   // Throws where a tensor has not this shape, of which its own rank is a part.
-  void check_shape(const Entry& entry, const Shape& wanted) const {
+  void check_shape(const FileTensor& entry, const Shape& wanted) const {
     if (!(entry.second.shape == wanted))
       fail_tensor(entry, fmt::format("has shape {}, but the base asks for {}", entry.second.shape.str(), wanted.str()),
                   kOtherBase);
@@ -132,18 +131,18 @@ class PairReader {
   }
 
   // Whether the parameter that wraps the experts is gate_up_proj: the only one, as the configuration says.
-  bool is_gate_up(const std::string& experts, Kind kind, const Entry& entry) const {
-    if (kind == Kind::kPackedInner) return true;
+  bool is_gate_up(const std::string& experts, AdapterTensorKind kind, const FileTensor& entry) const {
+    if (kind == AdapterTensorKind::kPackedInner) return true;
     if (has_inner_.contains(experts)) return false;
     const bool gate_up = config_.targets_parameter("gate_up_proj"), down = config_.targets_parameter("down_proj");
     if (gate_up == down)
-      fail_tensor(entry, "is of one packed parameter, and target_parameters does not say of which", kDamaged);
+      fail_tensor(entry, "is of one packed parameter, and target_parameters does not say of which", kDamagedAdapter);
     return gate_up;
   }
 
-  Packed packed_pair(const std::string& experts, Kind kind, const StoredPair& stored) {
-    if (kind == Kind::kPackedInner) has_inner_.insert(experts);
-    Packed packed{.experts = experts, .stored = stored};
+  PackedPair packed_pair(const std::string& experts, AdapterTensorKind kind, const StoredPair& stored) {
+    if (kind == AdapterTensorKind::kPackedInner) has_inner_.insert(experts);
+    PackedPair packed{.experts = experts, .stored = stored};
     const bool gate_up = is_gate_up(experts, kind, *stored.a);
     packed.matrices = gate_up ? std::vector{"w1", "w3"} : std::vector{"w2"};
     const Shape& one = base_shape(fmt::format("{}.0.{}", experts, packed.matrices[0]), *stored.a);
@@ -159,9 +158,9 @@ class PairReader {
 
   // Whether A and B are as a PEFT before 0.19.1 made them of the same parameter: each in the other's place. The shapes
   // of any one parameter may say so; where all are the same either way, the version does.
-  bool is_transposed(const std::vector<Packed>& packed) const {
+  bool is_transposed(const std::vector<PackedPair>& packed) const {
     std::optional<bool> transposed;
-    for (const Packed& p : packed) {
+    for (const PackedPair& p : packed) {
       const Shape &a = p.stored.a->second.shape, &b = p.stored.b->second.shape;
       const bool is_new = a[1] == p.in && b[0] == p.all_out(), is_old = a[1] == p.all_out() && b[0] == p.in;
       if (!is_new && !is_old)
@@ -171,7 +170,7 @@ class PairReader {
                     kOtherBase);
       if (is_new == is_old) continue;
       if (transposed.value_or(is_old) != is_old)
-        fail_tensor(*p.stored.a, "is packed in another way than others of the file", kDamaged);
+        fail_tensor(*p.stored.a, "is packed in another way than others of the file", kDamagedAdapter);
       transposed = is_old;
     }
     if (packed.empty() || transposed) return transposed.value_or(false);
@@ -183,9 +182,9 @@ class PairReader {
     return *version < std::array{0, 19, 1};
   }
 
-  void add_packed(const Packed& p) {
+  void add_packed(const PackedPair& p) {
     const bool transposed = result_.layout.transposed;
-    const auto all_ranks = [&](const Entry& entry, int dim) {
+    const auto all_ranks = [&](const FileTensor& entry, int dim) {
       const int64_t stored = entry.second.shape[dim];
       if (stored % p.experts_count != 0)
         fail_tensor(entry, fmt::format("has {} ranks in all, for {} experts", stored, p.experts_count), kOtherBase);

@@ -15,14 +15,14 @@ namespace {
 using Step = AdapterPattern::Step;
 using Steps = std::vector<Step>;
 
-constexpr size_t kMaxBytes = 1000;
-constexpr int kMaxDepth = 32;
+constexpr size_t kMostPatternBytes = 1000;
+constexpr int kMostPatternDepth = 32;
 
 Step split(int to, int other) {
   return {.kind = Step::kSplit, .to = to, .other = other};
 }
 
-void append(Steps& steps, const Steps& more) {
+void append_steps(Steps& steps, const Steps& more) {
   steps.insert(steps.end(), more.begin(), more.end());
 }
 
@@ -47,7 +47,7 @@ class PatternReader {
   PatternReader(std::string_view text, const std::string& where) : text_(text), where_(where) {}
 
   Steps read() {
-    if (text_.size() > kMaxBytes) fail(fmt::format("has more than {} bytes", kMaxBytes));
+    if (text_.size() > kMostPatternBytes) fail(fmt::format("has more than {} bytes", kMostPatternBytes));
     Steps steps = alternatives(0);
     if (at_ < text_.size()) fail("has a ')' too many");
     return steps;
@@ -71,15 +71,15 @@ class PatternReader {
   }
 
   Steps alternatives(int depth) {
-    if (depth > kMaxDepth) fail("nests too deeply");
+    if (depth > kMostPatternDepth) fail("nests too deeply");
     Steps steps = sequence(depth);
     while (takes('|')) {
       const Steps other = sequence(depth);
       Steps both = {split(1, static_cast<int>(steps.size()) + 2)};
-      append(both, steps);
+      append_steps(both, steps);
       const int over = static_cast<int>(other.size()) + 1;
       both.push_back(split(over, over));
-      append(both, other);
+      append_steps(both, other);
       steps = std::move(both);
     }
     return steps;
@@ -87,7 +87,7 @@ class PatternReader {
 
   Steps sequence(int depth) {
     Steps steps;
-    while (at_ < text_.size() && text_[at_] != '|' && text_[at_] != ')') append(steps, repeated(item(depth)));
+    while (at_ < text_.size() && text_[at_] != '|' && text_[at_] != ')') append_steps(steps, repeated(item(depth)));
     return steps;
   }
 
@@ -96,14 +96,14 @@ class PatternReader {
     Steps steps;
     if (takes('*')) {
       steps = {split(1, size + 2)};
-      append(steps, once);
+      append_steps(steps, once);
       steps.push_back(split(-size - 1, -size - 1));
     } else if (takes('+')) {
       steps = once;
       steps.push_back(split(-size, 1));
     } else if (takes('?')) {
       steps = {split(1, size + 1)};
-      append(steps, once);
+      append_steps(steps, once);
     } else {
       return once;
     }
@@ -215,7 +215,7 @@ AdapterPattern::AdapterPattern(std::string_view expression, const std::string& w
             {.kind = Step::kByte, .bytes = any_byte()},
             split(-2, -2),
             {.kind = Step::kByte, .bytes = one_byte('.')}};
-  append(steps_, own);
+  append_steps(steps_, own);
   steps_.push_back({.kind = Step::kEnd});
 }
 

@@ -1,7 +1,7 @@
 #include "checkpoint/adapter_writer.h"
 
-#include <algorithm>
 #include <cmath>
+#include <set>
 #include <utility>
 
 #include "base/error.h"
@@ -28,11 +28,9 @@ std::string config_text(const NewAdapter& adapter) {
       .r = adapter.r,
       .alpha = adapter.rslora ? adapter.alpha * std::sqrt(static_cast<double>(adapter.r)) : adapter.alpha,
       .target_modules = {}};
-  for (const NewAdapter::Module& module : adapter.modules)
-    config.target_modules.push_back(target_module(module.name, adapter.naming));
-  std::ranges::sort(config.target_modules);
-  const auto rest = std::ranges::unique(config.target_modules);
-  config.target_modules.erase(rest.begin(), rest.end());
+  std::set<std::string> targets;
+  for (const NewAdapter::Module& module : adapter.modules) targets.insert(target_module(module.name, adapter.naming));
+  config.target_modules.assign(targets.begin(), targets.end());
   return format_adapter_config(config);
 }
 

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "checkpoint/adapter_config.h"
-#include "checkpoint/adapter_names.h"
 #include "checkpoint/adapter_pairs.h"
 #include "checkpoint/safetensors_writer.h"
+#include "state/adapter_names.h"
 
 namespace mixtune {
 

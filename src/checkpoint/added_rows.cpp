@@ -22,24 +22,26 @@ void add_rows(const Tensor& rows, std::vector<double>& sums) {
 }
 
 // Stretches of whole rows.
-std::vector<FileStretch> stretches_of_rows(const HfFolder::Stored& from, int64_t rows, int64_t columns) {
-  const int64_t most = std::max<int64_t>(1, kMostInTurn / (columns * dtype_size(from.dtype)));
+std::vector<FileStretch> stretches_of_rows(const StoredValues& from, int64_t rows, int64_t columns, int64_t most) {
   std::vector<FileStretch> stretches;
   for (int64_t row = 0; row < rows; row += most)
-    stretches.push_back(
-        {&from.file->file(), from.byte(row * columns), from.byte(std::min(row + most, rows) * columns)});
+    stretches.push_back(from.stretch(row * columns, std::min(most, rows - row) * columns));
   return stretches;
 }
 
 std::vector<float> mean_of_rows(const HfFolder& folder, const HfBlock& slice) {
   const int64_t rows = slice.stored_shape()[0], columns = slice.stored_elements() / rows;
-  const HfFolder::Stored from = folder.stored(slice);
+  const StoredValues from = folder.stored(slice);
+  const int64_t most = std::max<int64_t>(1, from.at_once() / columns);
   std::vector<float> values;
+  std::vector<std::byte> buffer;
   std::vector<double> sums(static_cast<size_t>(columns));
-  read_in_turn(stretches_of_rows(from, rows, columns), [&](size_t, std::span<const std::byte> bytes) {
-    values.resize(bytes.size() / dtype_size(from.dtype));
-    const Tensor some = host_tensor(values.data(), {std::ssize(values) / columns, columns});
-    if (!decode(bytes, from.dtype, some)) throw_not_finite(*from.file, slice.name);
+  read_in_turn(stretches_of_rows(from, rows, columns, most), [&](size_t i, std::span<const std::byte> bytes) {
+    const int64_t row = static_cast<int64_t>(i) * most, count = std::min(most, rows - row);
+    values.resize(count * columns);
+    const Tensor some = host_tensor(values.data(), {count, columns});
+    if (!decode(from.values(row * columns, count * columns, bytes, buffer), from.dtype, some))
+      throw_not_finite(*from.file, slice.name);
     add_rows(some, sums);
   });
   std::vector<float> mean(sums.size());
@@ -70,7 +72,8 @@ uint64_t fill_added_rows(Ctx& ctx, const HfFolder& folder, State& state) {
       const std::vector<float> mean = mean_of_rows(folder, slice);
       fill_with_row(ctx, mean, part.first, part.to);
       wait(ctx);
-      bytes += slice.stored_elements() * dtype_size(folder.stored(slice).dtype);
+      const FileStretch read = folder.stored(slice).stretch(0, slice.stored_elements());
+      bytes += read.end - read.begin;
     }
   if (bytes > 0) folder.check_unchanged();
   return bytes;

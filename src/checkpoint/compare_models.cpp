@@ -58,7 +58,8 @@ double relative_to(double squares_of_a, double squares) {
 // The same elements of both models' tensor, as many as are compared at once.
 struct ComparedPart {
   size_t tensor;
-  HfFolder::Stored a, b;
+  int64_t first, count;
+  StoredValues a, b;
 };
 
 // Parts of all tensors, and the stretches of each: of a, then of b.
@@ -66,18 +67,17 @@ struct ComparisonPlan {
   std::vector<ComparedPart> parts;
   std::vector<FileStretch> stretches;
 
-  void add(size_t tensor, int64_t elements, const HfFolder::Stored& a, const HfFolder::Stored& b) {
-    const auto most = static_cast<int64_t>(kMostInTurn / std::max(dtype_size(a.dtype), dtype_size(b.dtype)));
+  void add(size_t tensor, int64_t elements, const StoredValues& a, const StoredValues& b) {
+    const int64_t most = std::min(a.at_once(), b.at_once());
     for (int64_t done = 0; done < elements; done += most) {
-      parts.push_back({tensor, a, b});
-      for (const HfFolder::Stored& stored : {a, b})
-        stretches.push_back(
-            {&stored.file->file(), stored.byte(done), stored.byte(done + std::min(most, elements - done))});
+      const int64_t count = std::min(most, elements - done);
+      parts.push_back({tensor, done, count, a, b});
+      for (const StoredValues& stored : {a, b}) stretches.push_back(stored.stretch(done, count));
     }
   }
 };
 
-HfFolder::Stored stored_in(const HfFolder& folder, const std::string& name, const Shape& shape) {
+StoredValues stored_in(const HfFolder& folder, const std::string& name, const Shape& shape) {
   return folder.stored({.name = name, .box = Box(shape)});
 }
 
@@ -109,12 +109,13 @@ std::vector<ComparedTensor> compare_models(const ComparedModel& a, const Compare
                stored_in(b.folder, tensor.name, tensor.b->shape));
   std::vector<DifferenceSums> sums(tensors.size());
   std::vector<double> values[2];
+  std::vector<std::byte> buffer;
   const auto compare = [&](size_t i, std::span<const std::byte> bytes) {
     const ComparedPart& part = plan.parts[i / 2];
-    const HfFolder::Stored& from = i % 2 == 0 ? part.a : part.b;
+    const StoredValues& from = i % 2 == 0 ? part.a : part.b;
     std::vector<double>& wide = values[i % 2];
-    wide.resize(bytes.size() / dtype_size(from.dtype));
-    if (!decode(bytes, from.dtype, host_tensor(wide.data(), {static_cast<int64_t>(wide.size())})))
+    wide.resize(part.count);
+    if (!decode(from.values(part.first, part.count, bytes, buffer), from.dtype, host_tensor(wide.data(), {part.count})))
       throw_not_finite(*from.file, tensors[part.tensor].name);
     if (i % 2 == 1) sums[part.tensor].add(sums_of(values[0], values[1]));
   };

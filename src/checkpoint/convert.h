@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 
+#include "base/fp16.h"
 #include "tensor/tensor.h"
 
 namespace mixtune {
@@ -33,8 +34,5 @@ void check_finite_to_save(const Tensor& values, const std::string& name);
 // False if a finite value became infinite.
 bool narrow(std::span<const float> from, DType to_dtype, std::span<std::byte> to);
 bool narrow(std::span<const double> from, DType to_dtype, std::span<std::byte> to);
-
-// Rounds to nearest, ties to even. Beyond 65,504 the result is infinite; a NaN stays a NaN.
-F16 to_f16(float x);
 
 }  // namespace mixtune

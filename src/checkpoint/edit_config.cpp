@@ -1,12 +1,14 @@
 #include "checkpoint/edit_config.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <optional>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 
@@ -34,7 +36,20 @@ Span string_at(std::string_view text, size_t quote) {
   return {quote, std::min(end + 1, text.size()) - quote};
 }
 
-// Where the scalar value of the outermost object's `key` stands in JSON that is known to be well formed.
+// Where what opens with the bracket text[open] ends.
+Span nested_at(std::string_view text, size_t open) {
+  int depth = 0;
+  for (size_t i = open; i < text.size(); ++i) {
+    if (text[i] == '"') i += string_at(text, i).size - 1;
+    if (i >= text.size()) break;
+    if (text[i] == '{' || text[i] == '[') ++depth;
+    if ((text[i] == '}' || text[i] == ']') && --depth == 0) return {open, i + 1 - open};
+  }
+  return {open, text.size() - open};
+}
+
+// Where the value of the outermost object's `key` stands in JSON that is known to be well formed; an object or array
+// from its bracket to the one that closes it.
 std::optional<Span> top_level_value(std::string_view text, std::string_view key) {
   int depth = 0;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -49,6 +64,7 @@ std::optional<Span> top_level_value(std::string_view text, std::string_view key)
     const size_t value = text.find_first_not_of(kSpace, colon + 1);
     if (value == text.npos) continue;
     if (text[value] == '"') return string_at(text, value);
+    if (text[value] == '[' || text[value] == '{') return nested_at(text, value);
     return Span{value, text.find_first_of(",}] \t\r\n", value) - value};
   }
   return {};
@@ -94,6 +110,20 @@ std::string with_dtype(std::string config_json, DType dtype) {
   return with_member(std::move(config_json), key, value);
 }
 
+std::string without_quantisation(std::string config_json) {
+  constexpr std::string_view kKey = "\"quantization_config\"";
+  const auto value = top_level_value(config_json, kKey.substr(1, kKey.size() - 2));
+  if (!value) return config_json;
+  size_t begin = config_json.rfind(kKey, value->begin), end = value->begin + value->size;
+  const size_t next = config_json.find_first_not_of(kSpace, end);
+  const size_t last = config_json.find_last_not_of(kSpace, begin - 1);
+  if (next != config_json.npos && config_json[next] == ',')
+    end = config_json.find_first_not_of(kSpace, next + 1);
+  else
+    begin = config_json[last] == ',' ? last : last + 1;
+  return config_json.erase(begin, end - begin);
+}
+
 std::string with_vocab_size(std::string config_json, int64_t vocab_size) {
   return with_value(std::move(config_json), "vocab_size", std::to_string(vocab_size));
 }
@@ -111,6 +141,18 @@ std::string with_router_scores(std::string config_json, const RouterScores& scor
   set("moe_router_pre_softmax", pre_softmax ? "true" : "false", !pre_softmax);
   set("moe_router_topk_scaling_factor", fmt::format("{}", scores.scaling), scores.scaling == 1);
   return config_json;
+}
+
+std::string with_expert_bias(std::string config_json, std::span<const float> bias, int64_t experts) {
+  constexpr std::string_view kKey = "moe_router_expert_bias";
+  if (bias.empty())
+    return top_level_value(config_json, kKey) ? with_value(std::move(config_json), kKey, "null") : config_json;
+  std::vector<std::string> layers;
+  for (auto rest = bias; !rest.empty(); rest = rest.subspan(experts)) {
+    const std::vector<double> numbers(rest.begin(), rest.begin() + experts);  // a double's digits are the float's own
+    layers.push_back(fmt::format("[{}]", fmt::join(numbers, ", ")));
+  }
+  return with_value(std::move(config_json), kKey, fmt::format("[{}]", fmt::join(layers, ", ")));
 }
 
 std::string with_architectures(std::string config_json) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "base/dtype.h"
@@ -14,6 +15,9 @@ namespace mixtune {
 // `torch_dtype`, which every version reads.
 std::string with_dtype(std::string config_json, DType dtype);
 
+// `config_json` without its top-level `quantization_config`: what is saved is not quantised.
+std::string without_quantisation(std::string config_json);
+
 // `config_json` with its top-level `vocab_size` set, or added.
 std::string with_vocab_size(std::string config_json, int64_t vocab_size);
 
@@ -22,6 +26,9 @@ std::string with_experts_per_token(std::string config_json, int64_t k);
 
 // `config_json` with the keys that MixtralConfig reads scores from. What says what Mixtral does anyway is not added.
 std::string with_router_scores(std::string config_json, const RouterScores& scores);
+
+// `config_json` with the experts' bias [L, E], by layers, to the last bit; empty: with none, if it had one.
+std::string with_expert_bias(std::string config_json, std::span<const float> bias, int64_t experts);
 
 // `config_json` with `architectures` added, where it has no such key: llama.cpp goes by it, and transformers may not.
 std::string with_architectures(std::string config_json);

@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <string>
+
+#include "base/json_value.h"
+
 namespace mixtune {
 namespace {
 
@@ -73,6 +78,47 @@ TEST(WithRouterScores, SaysOthers) {
             "{\n  \"moe_router_topk_scaling_factor\": 0.1,\n  \"moe_router_score_function\": \"sigmoid\",\n  \"a\": "
             "1\n}\n");
   EXPECT_EQ(with_router_scores(sigmoid, {Scoring::kSigmoid, 0.1}), sigmoid);
+}
+
+TEST(WithoutQuantisation, TakesTheMemberOut) {
+  const std::string member = R"("quantization_config" : {"a": [1, {"b": "}"}], "quantization_config": 2})";
+  EXPECT_EQ(without_quantisation("{\"x\": 1,\n  " + member + ",\n  \"y\": 2\n}"), "{\"x\": 1,\n  \"y\": 2\n}");
+  EXPECT_EQ(without_quantisation("{\"x\": 1,\n  " + member + "\n}\n"), "{\"x\": 1\n}\n");
+  EXPECT_EQ(without_quantisation("{" + member + "}"), "{}");
+  EXPECT_EQ(without_quantisation("{" + member + ", \"y\": 2}"), "{\"y\": 2}");
+  for (const char* same : {"{}", R"({"a": {"quantization_config": {}}})", R"({"a": "quantization_config"})"})
+    EXPECT_EQ(without_quantisation(same), same);
+}
+
+// A file that is refused later is no reason to read past its end.
+TEST(WithoutQuantisation, BearsAnyText) {
+  for (const char* text : {"", "{", R"({"quantization_config")", R"({"quantization_config":)",
+                           R"({"quantization_config": {"a": ")", R"({"quantization_config": [)"})
+    EXPECT_LE(without_quantisation(text).size(), std::string(text).size());
+}
+
+TEST(WithExpertBias, IsExactAndInThePlaceOfTheOld) {
+  const float bias[] = {0, 0.001F, -0.1F, 1};
+  const std::string text = with_expert_bias("{\n  \"a\": 1\n}\n", bias, 2);
+  EXPECT_EQ(
+      text,
+      "{\n  \"moe_router_expert_bias\": [[0, 0.0010000000474974513], [-0.10000000149011612, 1]],\n  \"a\": 1\n}\n");
+  EXPECT_EQ(with_expert_bias(text, bias, 2), text);
+  const float other[] = {1, 2, 3, 4};
+  EXPECT_EQ(with_expert_bias(text, other, 2), "{\n  \"moe_router_expert_bias\": [[1, 2], [3, 4]],\n  \"a\": 1\n}\n");
+  EXPECT_EQ(with_expert_bias(text, {}, 2), "{\n  \"moe_router_expert_bias\": null,\n  \"a\": 1\n}\n");
+  EXPECT_EQ(with_expert_bias(R"({"a": "]"})", {}, 2), R"({"a": "]"})");
+  EXPECT_EQ(with_expert_bias(R"({"moe_router_expert_bias": ["]", {"b": [1]}], "c": 2})", {}, 2),
+            R"({"moe_router_expert_bias": null, "c": 2})");
+}
+
+// Every bit comes back as JSON reads it.
+TEST(WithExpertBias, ComesBack) {
+  for (uint32_t bits = 1; bits < 0x49000000; bits = bits * 3 + 0x1234567) {
+    const float number[] = {std::bit_cast<float>(bits)};
+    const auto read = nlohmann::json::parse(with_expert_bias("{}", number, 1));
+    EXPECT_EQ(read["moe_router_expert_bias"][0][0].get<float>(), number[0]);
+  }
 }
 
 TEST(WithArchitectures, AddsThemWhereTheyAreMissing) {

@@ -33,8 +33,8 @@ std::vector<TensorEntry> new_entries(const State& shape, const SaveOptions& opti
 
 // Neighbouring elements of a file, as many as are read at once, and the tensor that they become a part of.
 struct ExportPart {
-  const SafetensorsFile* file;
-  DType dtype;
+  StoredValues from;
+  int64_t place, count;  // in `from`
   size_t shard, entry;
   int64_t first;  // in the tensor
 };
@@ -43,13 +43,14 @@ struct ExportPlan {
   std::vector<ExportPart> parts;
   std::vector<FileStretch> stretches;  // of each part
 
-  void add(const StateRun& run, size_t shard, size_t entry) {
-    const uint64_t size = dtype_size(run.dtype);
-    const auto most = static_cast<int64_t>(kMostInTurn / size);
-    for (int64_t done = 0; done < run.count; done += most) {
-      const uint64_t begin = run.begin + done * size;
-      parts.push_back({run.file, run.dtype, shard, entry, run.to + done});
-      stretches.push_back({&run.file->file(), begin, begin + std::min(most, run.count - done) * size});
+  // `whole` is the first elements of `from`, as many as it says.
+  void add(const ExportPart& whole) {
+    for (int64_t done = 0; done < whole.count; done += whole.from.at_once()) {
+      ExportPart& part = parts.emplace_back(whole);
+      part.place = done;
+      part.count = std::min(whole.from.at_once(), whole.count - done);
+      part.first += done;
+      stretches.push_back(part.from.stretch(part.place, part.count));
     }
   }
 };
@@ -62,14 +63,19 @@ ExportPlan make_plan(const Shards& shards, const HfFolder& source, const std::op
     for (size_t e = 0; e < shards[s].size(); ++e) {
       const TensorEntry& entry = shards[s][e];
       const int64_t n = entry.shape.elements();
-      const HfFolder::Stored stored = source.stored({.name = entry.name, .box = Box(entry.shape)});
+      const StoredValues stored = source.stored({.name = entry.name, .box = Box(entry.shape)});
       if (stored.dtype == entry.dtype || !state || !state->is_finer(entry.name)) {
-        plan.add({stored.file, stored.begin, stored.dtype, 0, n}, s, e);
+        plan.add({.from = stored, .place = 0, .count = n, .shard = s, .entry = e, .first = 0});
         continue;
       }
       ++report.from_state;
       for (const StateRun& run : state->runs({entry.name, StateKind::kWeight}, {Box(entry.shape), 0, n}))
-        plan.add(run, s, e);
+        plan.add({.from = {run.file, run.begin, run.dtype},
+                  .place = 0,
+                  .count = run.count,
+                  .shard = s,
+                  .entry = e,
+                  .first = run.to});
     }
   return plan;
 }
@@ -80,25 +86,25 @@ class FileConverter {
   explicit FileConverter(WeightEdit* edit) : edit_(edit) {}
 
   // The bytes of `to`, valid until the next call. Throws UserError where a value is not finite, or too large for `to`.
-  std::span<const std::byte> operator()(std::span<const std::byte> bytes, const ExportPart& part,
+  std::span<const std::byte> operator()(std::span<const std::byte> stretch, const ExportPart& part,
                                         const TensorEntry& to) {
+    const StoredValues& from = part.from;
+    const std::span<const std::byte> bytes = from.values(part.place, part.count, stretch, values_);
     if (edit_ != nullptr && edit_->edits(to.name)) {
-      exact_.resize(bytes.size() / dtype_size(part.dtype));
-      if (!decode(bytes, part.dtype, host_tensor(exact_.data(), {static_cast<int64_t>(exact_.size())})))
-        throw_not_finite(*part.file, to.name);
+      exact_.resize(part.count);
+      if (!decode(bytes, from.dtype, host_tensor(exact_.data(), {part.count}))) throw_not_finite(*from.file, to.name);
       return edit_->edited(to, part.first, exact_);
     }
-    if (part.dtype == to.dtype) {
-      if (!all_finite(bytes, part.dtype)) throw_not_finite(*part.file, to.name);
+    if (from.dtype == to.dtype) {
+      if (!all_finite(bytes, from.dtype)) throw_not_finite(*from.file, to.name);
       return bytes;
     }
-    wide_.resize(bytes.size() / dtype_size(part.dtype));
-    if (!decode(bytes, part.dtype, host_tensor(wide_.data(), {static_cast<int64_t>(wide_.size())})))
-      throw_not_finite(*part.file, to.name);
+    wide_.resize(part.count);
+    if (!decode(bytes, from.dtype, host_tensor(wide_.data(), {part.count}))) throw_not_finite(*from.file, to.name);
     if (to.dtype == DType::kF32) return std::as_bytes(std::span(wide_));
     narrow_.resize(wide_.size() * dtype_size(to.dtype));
     if (!narrow(wide_, to.dtype, narrow_))
-      throw UserError(printable_path(part.file->path()),
+      throw UserError(printable_path(from.file->path()),
                       fmt::format("tensor '{}' holds a value too large for {}", to.name, dtype_name(to.dtype)),
                       to.dtype == DType::kF16 ? "give --dtype bf16 or fp32" : "give --dtype fp32");
     return narrow_;
@@ -108,7 +114,7 @@ class FileConverter {
   WeightEdit* edit_;
   std::vector<double> exact_;
   std::vector<float> wide_;
-  std::vector<std::byte> narrow_;
+  std::vector<std::byte> values_, narrow_;
 };
 
 void write_shards(const Shards& shards, const ExportPlan& plan, const std::string& folder, const BytesDone& progress,

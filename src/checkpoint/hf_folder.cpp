@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/foreign_folder.h"
+#include "checkpoint/four_bit.h"
 
 namespace mixtune {
 
@@ -22,7 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kMoe = ".block_sparse_moe.";
-constexpr std::string_view kModelPrefix = "model.";
+constexpr std::string_view kModelPrefix = "model.", kRouter = ".gate.weight";
 
 // A name under which a hub tensor may be stored: whole, or as part `part` of the `parts` that each expert has.
 struct Alias {
@@ -123,16 +124,24 @@ std::string check_index(const WeightMap& weight_map, const std::vector<Safetenso
   return unlisted;
 }
 
+std::string describe_four_bit(const std::vector<std::string>& names) {
+  const auto routers = std::ranges::count_if(names, [](const std::string& name) { return name.ends_with(kRouter); });
+  return fmt::format("{} tensors in 4 bits (NF4{}) are dequantised as they are read", names.size(),
+                     routers == 0 ? "" : fmt::format("; routers among them: {}", routers));
+}
+
 }  // namespace
 
 HfFolder::HfFolder(const std::string& path) : path_(path) {
   check_folder(path);
   for (const std::string& name : weight_files(path, weight_map_)) files_.emplace_back(path_within(path, name));
-  if (weight_map_.empty()) return;
-  if (const std::string unlisted = check_index(weight_map_, files_); !unlisted.empty())
-    log_warning(
-        "{}: {} does not list all tensors of its files, as '{}': one that the model has no place for is ignored",
-        printable_path(path), kIndexFile, printable(unlisted));
+  if (!weight_map_.empty())
+    if (const std::string unlisted = check_index(weight_map_, files_); !unlisted.empty())
+      log_warning(
+          "{}: {} does not list all tensors of its files, as '{}': one that the model has no place for is ignored",
+          printable_path(path), kIndexFile, printable(unlisted));
+  if (const std::vector<std::string> joined = join_four_bit(files_); !joined.empty())
+    log_info("{}: {}", printable_path(path), describe_four_bit(joined));
 }
 
 bool HfFolder::lists(const std::string& stored_name) const {
@@ -165,7 +174,7 @@ HfFolder::Location HfFolder::locate(const std::string& hub_name, const Shape& sh
     }
     if (!stored.dtype || !is_weight_dtype(*stored.dtype))
       fail(fmt::format("is of type {}", printable(stored.dtype_text)),
-           "mixtune reads F32, BF16 and F16: convert the checkpoint with transformers");
+           "mixtune reads F32, BF16, F16 and bitsandbytes' NF4: convert the checkpoint with transformers");
     const int64_t part = alias.expert ? *alias.expert * alias.parts + alias.part : 0;
     return {found.file, &found.tensor->first, &stored, part * shape.elements()};
   }
@@ -173,10 +182,11 @@ HfFolder::Location HfFolder::locate(const std::string& hub_name, const Shape& sh
                   "the checkpoint is incomplete, or config.json is of another model");
 }
 
-HfFolder::Stored HfFolder::stored(const HfBlock& block) const {
+StoredValues HfFolder::stored(const HfBlock& block) const {
   const Location from = locate(block.name, block.stored_shape());
-  const DType dtype = *from.stored->dtype;
-  return {from.file, from.stored->begin + from.first * dtype_size(dtype), dtype};
+  const StoredTensor& tensor = *from.stored;
+  if (tensor.four_bit) return {from.file, tensor.begin, *tensor.dtype, tensor.four_bit.get(), from.first};
+  return {from.file, tensor.begin + from.first * dtype_size(*tensor.dtype), *tensor.dtype};
 }
 
 void HfFolder::check_unchanged() const {
@@ -192,7 +202,8 @@ void throw_not_finite(const SafetensorsFile& file, const std::string& tensor) {
 uint64_t HfFolder::bytes() const {
   uint64_t sum = 0;
   for (const SafetensorsFile& file : files_)
-    for (const auto& [name, tensor] : file.tensors()) sum += tensor.bytes();
+    for (const auto& [name, tensor] : file.tensors())
+      sum += tensor.bytes() + (tensor.four_bit ? tensor.four_bit->bytes_beside_codes() : 0);
   return sum;
 }
 

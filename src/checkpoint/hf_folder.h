@@ -1,7 +1,7 @@
 // HfFolder: the weights of a Hugging Face Mixtral folder, under the names that the hub uses.
 //
 // The folder may hold one file or shards with an index, tensors one per expert (the hub's layout) or packed as
-// transformers 5 has them in memory, names with or without the leading "model.".
+// transformers 5 has them in memory, names with or without the leading "model."; and bitsandbytes' NF4 (four_bit.h).
 #pragma once
 
 #include <string>
@@ -10,13 +10,15 @@
 
 #include "checkpoint/index.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/stored_values.h"
 #include "state/state.h"
 
 namespace mixtune {
 
 class HfFolder {
  public:
-  // Reads the headers of all files, no weights. Throws UserError for whatever is wrong with them.
+  // Reads the headers of all files, no weights. Throws UserError for whatever is wrong with them. Logs what of it is in
+  // 4 bits.
   explicit HfFolder(const std::string& path);
 
   // Where a hub tensor lies: in `stored`, from element `first` on.
@@ -29,15 +31,8 @@ class HfFolder {
   // Throws UserError where the tensor is missing, has another shape, or a type that weights cannot have.
   Location locate(const std::string& hub_name, const Shape& shape) const;
 
-  // Where the whole tensor of a block lies in a file. stored() throws as locate does.
-  struct Stored {
-    const SafetensorsFile* file;
-    uint64_t begin;  // byte
-    DType dtype;
-
-    uint64_t byte(int64_t place) const { return begin + place * dtype_size(dtype); }  // an element's place
-  };
-  Stored stored(const HfBlock& block) const;
+  // The whole tensor of a block. Throws as locate does.
+  StoredValues stored(const HfBlock& block) const;
 
   // Whether the checkpoint counts a tensor of its files as a part of it: an index, if there is one, must list it.
   bool lists(const std::string& stored_name) const;

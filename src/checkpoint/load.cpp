@@ -46,7 +46,7 @@ bool same_bytes(const SafetensorsFile& a, const StoredTensor& x, const Safetenso
 // A checkpoint of a model with tied embeddings may still hold the head, if it is the same tensor.
 bool is_tied_head(const HfFolder& folder, const SafetensorsFile& file, const StoredTensors::value_type& item) {
   const auto& [head_name, head] = item;
-  if (head_name != "lm_head.weight") return false;
+  if (head_name != "lm_head.weight" || head.four_bit) return false;
   for (const SafetensorsFile& other : folder.files())
     for (const auto& [name, tensor] : other.tensors()) {
       if (without_model_prefix(name) != "embed_tokens.weight") continue;
@@ -82,8 +82,10 @@ uint64_t bytes_read(const HfFolder& folder, const State& state) {
   uint64_t bytes = 0;
   for (int param = 0; param < state.size(); ++param)
     for (const HfBlock& slice : state.spec(param).blocks)
-      if (const int64_t n = counted_part(state, param, slice).to.elements(); n > 0)
-        bytes += n * dtype_size(folder.stored(slice).dtype);
+      if (const int64_t n = counted_part(state, param, slice).to.elements(); n > 0) {
+        const FileStretch read = folder.stored(slice).stretch(0, n);
+        bytes += read.end - read.begin;
+      }
   return bytes;
 }
 

@@ -8,9 +8,9 @@
 
 #include "base/error.h"
 #include "checkpoint/adapter_folder.h"
-#include "checkpoint/adapter_names.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/counted_part.h"
+#include "state/adapter_names.h"
 
 namespace mixtune {
 

@@ -10,9 +10,9 @@
 #include <span>
 
 #include "base/error.h"
-#include "checkpoint/adapter_names.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/export_model.h"
+#include "state/adapter_names.h"
 
 namespace mixtune {
 
@@ -112,7 +112,9 @@ class AdapterMerge : public WeightEdit {
       for (int64_t j = 0; j < term.rank; ++j) {
         const double b = term.b[static_cast<size_t>(block.row * term.rank + j)];
         const double* const a = term.a.data() + j * columns + block.column;
-        for (int64_t k = 0; k < block.count; ++k) product[static_cast<size_t>(k)] += b * a[k];
+        double* const sums = product.data();
+#pragma omp simd
+        for (int64_t k = 0; k < block.count; ++k) sums[k] += b * a[k];
       }
       for (size_t k = 0; k < static_cast<size_t>(block.count); ++k) delta[k] += term.scale * product[k];
     }

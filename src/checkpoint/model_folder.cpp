@@ -27,7 +27,9 @@ std::vector<SideFile> tokenizer_files(const std::string& path) {
 }  // namespace
 
 ModelFolder::ModelFolder(const std::string& path)
-    : weights_(path), config_json_(read_config_json(path)), side_files_(read_side_files(path, SideFiles::kAll)) {
+    : weights_(path),
+      config_json_(without_quantisation(read_config_json(path))),
+      side_files_(read_side_files(path, SideFiles::kAll)) {
   report_left_out(path);
 }
 
@@ -37,6 +39,10 @@ void ModelFolder::set_vocab_size(int64_t vocab_size) {
 
 void ModelFolder::set_router(const RouterScores& scores, int64_t experts_per_token) {
   config_json_ = with_router_scores(with_experts_per_token(std::move(config_json_), experts_per_token), scores);
+}
+
+void ModelFolder::set_expert_bias(std::span<const float> bias, int64_t experts) {
+  config_json_ = with_expert_bias(std::move(config_json_), bias, experts);
 }
 
 void ModelFolder::set_tokenizer(const std::string& path) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,8 @@ class ModelFolder {
   void set_vocab_size(int64_t vocab_size);
   // Gives checkpoints these scores of the router, of so many experts a token.
   void set_router(const RouterScores& scores, int64_t experts_per_token);
+  // Gives checkpoints this expert bias (edit_config.h).
+  void set_expert_bias(std::span<const float> bias, int64_t experts);
   // Gives checkpoints the files of the tokeniser `path` in place of this folder's own. A file stands for tokenizer.json
   // and tokenizer.model both, under the name of its kind.
   void set_tokenizer(const std::string& path);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,11 +13,15 @@
 
 namespace mixtune {
 
+class FourBitTensor;
+
 struct StoredTensor {
   std::string dtype_text;      // as the file spells it: "BF16"
   std::optional<DType> dtype;  // none: mixtune does not read the type
   Shape shape;
   uint64_t begin = 0, end = 0;  // bytes, from the start of the file
+  // What the bytes are codes of, and the type and shape are those of (four_bit.h); null: they are as the file has them.
+  std::shared_ptr<const FourBitTensor> four_bit = {};
 
   uint64_t bytes() const { return end - begin; }
 };
@@ -42,6 +47,7 @@ class SafetensorsFile {
   const std::string& path() const { return file_.path(); }
   const InputFile& file() const { return file_; }
   const StoredTensors& tensors() const { return tensors_; }
+  StoredTensors& tensors() { return tensors_; }
   const StoredTensor* find(std::string_view name) const;  // null: no such tensor
 
  private:

@@ -136,17 +136,19 @@ class ShardFile {
     });
     return writer_->missing() == 0;
   }
-  // The same of the whole block, with its bytes as the model that the run began with has them.
-  bool copy(const HfBlock& block, const HfFolder::Stored& from) {
+  // The same of the whole block, with its values as the model that the run began with has them, byte by byte.
+  bool copy(const HfBlock& block, const StoredValues& from) {
     const size_t number = places_.at(block.name);
     const auto size = static_cast<int64_t>(dtype_size(from.dtype));
     MT_CHECK(entries_[number].dtype == from.dtype);
+    std::vector<std::byte> values;
     open();
     block.box.for_each_run(0, block.elements(), [&](int64_t, int64_t place, int64_t n) {
       for (const int64_t end = place + n; place < end;) {
         const int64_t count = std::min(end - place, WriteBehind::kChunkBytes / size);
-        const std::string bytes = from.file->file().read(from.byte(place), count * size);
-        writer_->write(number, place * size, std::as_bytes(std::span(bytes)));
+        const FileStretch stretch = from.stretch(place, count);
+        const std::string bytes = stretch.file->read(stretch.begin, stretch.end - stretch.begin);
+        writer_->write(number, place * size, from.values(place, count, std::as_bytes(std::span(bytes)), values));
         place += count;
       }
     });

@@ -111,7 +111,7 @@ TEST_F(Save, WhatIsFrozenHasTheModelsBytes) {
       EXPECT_GT(after.files().size(), 1u);
       for (const ParamSpec& spec : specs)
         for (const HfBlock& block : spec.blocks) {
-          const HfFolder::Stored was = before.stored(block), is = after.stored(block);
+          const StoredValues was = before.stored(block), is = after.stored(block);
           ASSERT_EQ(is.dtype, was.dtype);
           const uint64_t size = block.elements() * dtype_size(was.dtype);
           const bool same = was.file->file().read(was.begin, size) == is.file->file().read(is.begin, size);

@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "checkpoint/adapter_folder.h"
-#include "checkpoint/adapter_names.h"
 #include "cli/describe_model.h"
+#include "state/adapter_names.h"
 
 namespace mixtune {
 

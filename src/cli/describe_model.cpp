@@ -69,6 +69,8 @@ std::string describe_checkpoint(const std::string& folder_path) {
                    c.sliding_window > 0 ? fmt::format("sliding window {}", c.sliding_window) : "no sliding window"));
   line("experts", fmt::format("{} a layer, {} for a token, intermediate {}", c.num_local_experts, c.num_experts_per_tok,
                               c.intermediate_size));
+  if (!is_of_transformers(c.router_scores, c.num_experts_per_tok, c.num_local_experts))
+    line("router", fmt::format("{}: {}", describe(c.router_scores), kUnknownToTransformers));
   line("positions", std::to_string(c.max_position_embeddings));
   line("parameters", parameters(folder, c));
   line("tensors", fmt::format("{} ({})", dtypes(folder), folder.packed() ? "packed layout" : "hub layout"));

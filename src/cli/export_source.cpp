@@ -16,6 +16,7 @@
 #include "checkpoint/edit_config.h"
 #include "checkpoint/load.h"
 #include "checkpoint/run_folder.h"
+#include "config/router_scores.h"
 #include "model/params.h"
 
 namespace mixtune {
@@ -34,17 +35,18 @@ void warn_without_tokenizer(const SaveOptions& options, const std::string& folde
                 printable_path(folder));
 }
 
-State whole_layout(const ModelFolder& model, const std::string& folder) {
-  const MixtralConfig shape = parse_mixtral_config(model.config_json(), printable_path(folder + "/config.json"));
-  return State(make_layout(shape).specs, {DeviceType::kMeta}, DType::kF32, State::Purpose::kInference);
+void warn_of_router(const MixtralConfig& shape, const std::string& folder) {
+  if (!is_of_transformers(shape.router_scores, shape.num_experts_per_tok, shape.num_local_experts))
+    log_warning("{}: router scores: {}; {}", printable_path(folder), describe(shape.router_scores),
+                kUnknownToTransformers);
 }
 
 }  // namespace
 
 void check_outside(const std::string& out, const std::string& folder) {
-  std::error_code error;
-  const fs::path from = fs::canonical(folder, error), to = fs::weakly_canonical(out, error);
-  if (!error && std::ranges::mismatch(from, to).in1 == from.end())
+  std::error_code missing, error;
+  const fs::path from = fs::canonical(folder, missing), to = fs::weakly_canonical(out, error);
+  if (!missing && !error && std::ranges::mismatch(from, to).in1 == from.end())
     throw UserError(printable(out, 200), "lies in the checkpoint that is read", "name a folder elsewhere");
 }
 
@@ -67,7 +69,8 @@ uint64_t ExportFlags::max_shard_size() const {
 ExportSource::ExportSource(const std::string& checkpoint, const std::string& out, const ExportFlags& flags)
     : folder(without_trailing_slash(model_folder(checkpoint))),
       model(folder),
-      layout(whole_layout(model, folder)),
+      shape(parse_mixtral_config(model.config_json(), printable_path(folder + "/config.json"))),
+      layout(make_layout(shape).specs, {DeviceType::kMeta}, DType::kF32, State::Purpose::kInference),
       options(model.save_options(out)) {
   check_outside(out, folder);
   check_weights(model.weights(), layout);
@@ -75,6 +78,7 @@ ExportSource::ExportSource(const std::string& checkpoint, const std::string& out
   options.dtype = flags.dtype();
   options.max_shard_size = flags.max_shard_size();
   warn_without_tokenizer(options, folder);
+  warn_of_router(shape, folder);
 }
 
 }  // namespace mixtune

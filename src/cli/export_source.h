@@ -10,6 +10,7 @@
 
 #include "checkpoint/model_folder.h"
 #include "cli/arguments.h"
+#include "model/mixtral_config.h"
 #include "state/state.h"
 
 namespace mixtune {
@@ -34,6 +35,7 @@ struct ExportSource {
 
   std::string folder;
   ModelFolder model;
+  MixtralConfig shape;
   State layout;  // its tensors whole, without memory
   SaveOptions options;
 };

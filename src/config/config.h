@@ -87,16 +87,21 @@ struct RouterSettings {
   std::optional<ScoreFunction> moe_router_score_function;  // none of these: the checkpoint's own
   std::optional<bool> moe_router_pre_softmax;
   std::optional<double> moe_router_topk_scaling_factor;
+  std::optional<bool> moe_router_enable_expert_bias;
   std::optional<int64_t> moe_router_topk;
   std::optional<RouterDType> moe_router_dtype;  // none: fp32 too
 
   // Whether they say anything that a checkpoint's config.json has.
   bool sets_scores() const {
-    return moe_router_score_function || moe_router_pre_softmax || moe_router_topk_scaling_factor || moe_router_topk;
+    return moe_router_score_function || moe_router_pre_softmax || moe_router_topk_scaling_factor ||
+           moe_router_enable_expert_bias || moe_router_topk;
   }
+  double moe_router_bias_update_rate = 1e-3;
   std::optional<double> moe_expert_capacity_factor;  // none: no token is dropped
   TokenDropPolicy moe_token_drop_policy = TokenDropPolicy::kProbs;
   bool moe_pad_expert_input_to_capacity = false;
+  std::optional<double> moe_input_jitter_eps;  // none: the same as 0
+  bool moe_router_force_load_balancing = false;
 };
 
 // What validation_file has: files or patterns of one set, or of several sets by name, each evaluated by itself.

@@ -30,6 +30,13 @@ void add_router_keys(KeyTable& table) {
   table.add("moe_router_topk_scaling_factor", &Config::router, &R::moe_router_topk_scaling_factor,
             "by which experts' weights are multiplied; null: the checkpoint's own, 1 of Mixtral's",
             {.bounds = {kLeastScoreScaling, kMostScoreScaling}, .nullable = true});
+  table.add("moe_router_enable_expert_bias", &Config::router, &R::moe_router_enable_expert_bias,
+            "experts are chosen by their score and a bias, which balances them without a loss; needs "
+            "moe_router_score_function: sigmoid (docs/router.md); null: the checkpoint's own, false of Mixtral's",
+            kNullable);
+  table.add("moe_router_bias_update_rate", &Config::router, &R::moe_router_bias_update_rate,
+            "what a step adds to the bias of an expert that got less than the mean, and takes from one that got more",
+            {.bounds = {0, 100}});
   table.add("moe_router_topk", &Config::router, &R::moe_router_topk,
             "experts a token goes to, saved as `num_experts_per_tok`; null: as the checkpoint has it",
             {.bounds = {1, 65536}, .nullable = true});
@@ -44,6 +51,13 @@ void add_router_keys(KeyTable& table) {
             "earliest");
   table.add("moe_pad_expert_input_to_capacity", &Config::router, &R::moe_pad_expert_input_to_capacity,
             "every expert computes as many rows, those of a full micro-batch; needs moe_expert_capacity_factor");
+  table.add("moe_input_jitter_eps", &Config::router, &R::moe_input_jitter_eps,
+            "in training, each number of the router's input is multiplied by a random one between 1 - this and 1 + "
+            "this; null: it is not",
+            {.bounds = {0, 1}, .nullable = true});
+  table.add("moe_router_force_load_balancing", &Config::router, &R::moe_router_force_load_balancing,
+            "in training, tokens go to experts that are drawn, whatever the router says: to measure speed in balance, "
+            "not to train");
 }
 
 }  // namespace mixtune

@@ -13,14 +13,16 @@ RouterScores router_scores(const RouterSettings& settings, const RouterScores& o
   return {.scoring = function == ScoreFunction::kSigmoid ? Scoring::kSigmoid
                      : pre_softmax                       ? Scoring::kPreSoftmax
                                                          : Scoring::kSoftmax,
-          .scaling = settings.moe_router_topk_scaling_factor.value_or(own.scaling)};
+          .scaling = settings.moe_router_topk_scaling_factor.value_or(own.scaling),
+          .expert_bias = settings.moe_router_enable_expert_bias.value_or(own.expert_bias)};
 }
 
 std::string describe(const RouterScores& scores) {
   const char* const name = scores.scoring == Scoring::kSigmoid      ? "sigmoid"
                            : scores.scoring == Scoring::kPreSoftmax ? "softmax over all experts"
                                                                     : "softmax";
-  return scores.scaling == 1 ? name : fmt::format("{}, times {}", name, scores.scaling);
+  return fmt::format("{}{}{}", name, scores.expert_bias ? " with an expert bias" : "",
+                     scores.scaling == 1 ? "" : fmt::format(", times {}", scores.scaling));
 }
 
 bool is_of_transformers(const RouterScores& scores, int64_t k, int64_t experts) {

@@ -27,6 +27,16 @@ TEST(RouterScores, TheCheckpointsOwnUnlessOthersAreNamed) {
   EXPECT_EQ(scores_of("moe_router_pre_softmax: false\n", {Scoring::kPreSoftmax, 1}), RouterScores());
 }
 
+TEST(RouterScores, AnExpertBias) {
+  const RouterScores biased = {Scoring::kSigmoid, 1, true};
+  EXPECT_EQ(scores_of("moe_router_score_function: sigmoid\nmoe_router_enable_expert_bias: true\n"), biased);
+  EXPECT_EQ(scores_of("seed: 1\n", biased), biased);
+  EXPECT_EQ(scores_of("moe_router_enable_expert_bias: false\n", biased), (RouterScores{Scoring::kSigmoid, 1}));
+  EXPECT_EQ(parse_config("seed: 1\n", "run.yaml").router.moe_router_bias_update_rate, 1e-3);
+  EXPECT_THAT(error_of("moe_router_bias_update_rate: -1\n"), HasSubstr("out of range"));
+  EXPECT_EQ(describe({Scoring::kSigmoid, 2.5, true}), "sigmoid with an expert bias, times 2.5");
+}
+
 // A sigmoid is of one expert by itself, so that there is nothing to do before the choice: as in Megatron-Core.
 TEST(RouterScores, PreSoftmaxIsNothingToASigmoid) {
   EXPECT_EQ(scores_of("moe_router_score_function: sigmoid\nmoe_router_pre_softmax: true\n"),
@@ -53,6 +63,8 @@ TEST(RouterScores, WhatIsWrongIsRefused) {
     EXPECT_THAT(error_of(std::string("moe_router_topk_scaling_factor: ") + factor + "\n"), HasSubstr("out of range"));
   EXPECT_THAT(error_of("moe_router_dtype: fp64\n"), HasSubstr("unknown value 'fp64'; not supported: logits are sums"));
   EXPECT_THAT(error_of("moe_router_dtype: bf16\n"), HasSubstr("fp32"));
+  for (const char* eps : {"-0.1", "1.1", "nan"})
+    EXPECT_THAT(error_of(std::string("moe_input_jitter_eps: ") + eps + "\n"), HasSubstr("out of range"));
   EXPECT_THAT(error_of("moe_router_pre_softmax: 2\n"), HasSubstr("neither true nor false"));
 }
 

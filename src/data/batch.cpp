@@ -19,6 +19,7 @@ Batch to_device(Ctx& ctx, const Batch& host) {
                          upload("rows by id", host.rows_by_id.rows)},
           .host_doc_offsets = host.host_doc_offsets,
           .live_tokens = host.live_tokens,
+          .first_token = host.first_token,
           .step_tokens = host.step_tokens};
 }
 

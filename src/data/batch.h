@@ -17,6 +17,7 @@ struct Batch {
   IdIndex rows_by_id;  // of the live rows
   Tensor host_doc_offsets;  // doc_offsets for the host; the same tensor where the batch is in host memory
   int64_t live_tokens = 0;
+  int64_t first_token = 0;  // row 0's number among the live tokens of the step's global batch, in the order of rows
   int64_t step_tokens = 0;  // live tokens of this accumulation step, on all ranks: what the router's loss is a mean of
 
   int64_t target_tokens() const { return targets.rows(); }

@@ -64,10 +64,12 @@ const Step& Loader::load(int64_t step) {
     const Rows all = {row, std::min(row + rows_per_accumulation_, last)};
     const Rows own = rows_of(all, share_.rank);
     builder_->begin(static_cast<int64_t>(batches_.size()));
-    int64_t others = count_other_rows({all.begin, own.begin});  // in the order of the rows
+    const int64_t before = count_other_rows({all.begin, own.begin});  // in the order of the rows
     read(own);
-    others += count_other_rows({own.end, all.end});
-    step_.live_tokens += batches_.emplace_back(builder_->finish(others)).step_tokens;
+    const int64_t after = count_other_rows({own.end, all.end});
+    Batch& batch = batches_.emplace_back(builder_->finish(before + after));
+    batch.first_token = step_.live_tokens + before;
+    step_.live_tokens += batch.step_tokens;
   }
   step_.micro_batches = batches_;
   step_.epoch = source_->epochs_done(last);
@@ -88,6 +90,7 @@ void Loader::add(const RowCounts& counts) {
   step_.target_tokens += counts.targets;
   step_.target_weight += counts.weight;
   step_.documents += counts.documents;
+  step_.squared_lengths += counts.squared_lengths;
 }
 
 void Loader::read(Rows rows) {

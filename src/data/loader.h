@@ -21,7 +21,8 @@ struct Step {
   int64_t target_tokens = 0;
   double target_weight = 0;  // of all targets: summed by document, then by row, in order; unweighted, their number
   int64_t documents = 0;
-  double epoch = 0;  // epochs done after this step
+  double squared_lengths = 0;  // of the documents, added up
+  double epoch = 0;            // epochs done after this step
 };
 
 // Which share of every step is this rank's.

@@ -116,9 +116,29 @@ TEST(Loader, ASmallBatchInFull) {
   EXPECT_EQ(batch.live_tokens, 6);
   EXPECT_EQ(batch.target_tokens(), 3);
   EXPECT_EQ(step.live_tokens, 6);
+  EXPECT_EQ(step.squared_lengths, 4 * 4 + 2 * 2);
   EXPECT_EQ(step.target_tokens, 3);
   EXPECT_EQ(step.documents, 2);
   EXPECT_EQ(step.epoch, 1);
+}
+
+// The rows of a step in order, whichever rank and accumulation step has them.
+TEST(Loader, TokensAreNumberedOverTheGlobalBatch) {
+  MemoryDocuments documents;
+  for (int32_t length = 2; length <= 9; ++length) {
+    std::vector<int32_t> ids(length, length);
+    documents.append(ids, ids);
+  }
+  const PlanOptions options = {.max_seq_length = 16, .epochs = 1};
+  Loader alone(documents, options, 8, 1);
+  const Tensor all = alone.load(0).micro_batches[0].ids;
+  for (const auto& [ranks, micro_batches] : {std::pair(1, 4), std::pair(2, 2), std::pair(4, 1), std::pair(2, 4)})
+    for (int rank = 0; rank < ranks; ++rank) {
+      Loader loader(documents, options, 8 / ranks / micro_batches, micro_batches, HostMemory::kPageable, {rank, ranks});
+      for (const Batch& batch : loader.load(0).micro_batches)
+        for (int64_t i = 0; i < batch.live_tokens; ++i)
+          EXPECT_EQ(batch.ids.as<int32_t>()[i], all.as<int32_t>()[batch.first_token + i]);
+    }
 }
 
 TEST(Loader, ASmallWeightedBatchInFull) {

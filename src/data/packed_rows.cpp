@@ -23,7 +23,9 @@ PackedRows::PackedRows(const Documents& documents, const PlanOptions& options)
 }
 
 void PackedRows::add(int64_t d, int64_t targets, std::span<const float> weights, RowCounts& counts) const {
-  counts.tokens += documents_.length(d);
+  const int64_t length = documents_.length(d);
+  counts.tokens += length;
+  counts.squared_lengths += static_cast<double>(length) * static_cast<double>(length);
   counts.targets += targets;
   counts.weight += weighted() ? target_weight(weights) : static_cast<double>(targets);
   ++counts.documents;

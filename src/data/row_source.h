@@ -9,7 +9,8 @@ namespace mixtune {
 
 struct RowCounts {
   int64_t tokens = 0, targets = 0, documents = 0;
-  double weight = 0;  // of all targets, added up by document: their number, where the source is not weighted
+  double weight = 0;           // of all targets, added up by document: their number, where the source is not weighted
+  double squared_lengths = 0;  // of the documents, added up; exact below 2^53
 };
 
 // Where a row is read into: each span has room for the longest row of the source.

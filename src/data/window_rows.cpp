@@ -39,14 +39,20 @@ int64_t count_targets(const IndexedReader& reader, std::span<const WindowPart> p
   return targets;
 }
 
-// The number of documents in a window. Its last token is only a target, so it begins no document.
-int64_t count_documents(std::span<const WindowPart> parts, const GptMasking& masking) {
-  if (!masking.reset_attention_mask) return 1;
-  return static_cast<int64_t>(parts.size()) - (parts.size() > 1 && parts.back().count == 1);
+RowCounts counts_of(int64_t tokens, int64_t targets) {
+  return {.tokens = tokens, .targets = targets, .weight = static_cast<double>(targets)};
 }
 
-RowCounts counts_of(int64_t tokens, int64_t targets, int64_t documents) {
-  return {tokens, targets, documents, static_cast<double>(targets)};
+void add_document(int64_t length, RowCounts& counts) {
+  ++counts.documents;
+  counts.squared_lengths += static_cast<double>(length) * static_cast<double>(length);
+}
+
+// Of a window. Its last token is only a target, so it begins no document, and is in none.
+void add_documents(std::span<const WindowPart> parts, const GptMasking& masking, RowCounts& counts) {
+  if (!masking.reset_attention_mask) return add_document(counts.tokens, counts);
+  for (const WindowPart& part : parts)
+    if (const int64_t length = part.count - (&part == &parts.back()); length > 0) add_document(length, counts);
 }
 
 }  // namespace
@@ -143,8 +149,9 @@ const WindowSet& WindowRows::find(int64_t row) {
 
 RowCounts WindowRows::count(int64_t row) {
   const IndexedReader& reader = find(row).data->reader();
-  return counts_of(options_.seq_length, count_targets(reader, parts_, options_.masking),
-                   count_documents(parts_, options_.masking));
+  RowCounts counts = counts_of(options_.seq_length, count_targets(reader, parts_, options_.masking));
+  add_documents(parts_, options_.masking, counts);
+  return counts;
 }
 
 RowCounts WindowRows::read(int64_t row, const RowRoom& room) {
@@ -154,9 +161,14 @@ RowCounts WindowRows::read(int64_t row, const RowRoom& room) {
   std::ranges::copy(sample_.targets, room.targets.begin());
   std::ranges::transform(sample_.begins, room.begins.begin(),
                          [](int64_t begin) { return static_cast<int32_t>(begin); });
-  return counts_of(static_cast<int64_t>(sample_.ids.size()),
-                   std::ranges::count_if(sample_.targets, [](int32_t target) { return target != kIgnoreTarget; }),
-                   static_cast<int64_t>(sample_.begins.size()));
+  RowCounts counts =
+      counts_of(std::ssize(sample_.ids),
+                std::ranges::count_if(sample_.targets, [](int32_t target) { return target != kIgnoreTarget; }));
+  for (size_t i = 0; i < sample_.begins.size(); ++i) {
+    const bool last = i + 1 == sample_.begins.size();
+    add_document((last ? counts.tokens : sample_.begins[i + 1]) - sample_.begins[i], counts);
+  }
+  return counts;
 }
 
 }  // namespace mixtune

@@ -96,6 +96,7 @@ TEST(WindowRows, RanksShareTheStepOfOne) {
       EXPECT_EQ(step.target_tokens, alone.load(s).target_tokens);
       EXPECT_EQ(step.live_tokens, alone.load(s).live_tokens);
       EXPECT_EQ(step.documents, alone.load(s).documents);
+      EXPECT_EQ(step.squared_lengths, alone.load(s).squared_lengths);
       EXPECT_EQ(step.epoch, alone.load(s).epoch);
       for (auto& window : windows_in(step, run.options.seq_length)) seen.push_back(std::move(window));
     }
@@ -117,6 +118,7 @@ int64_t expect_counts(WindowRows& rows) {
     EXPECT_EQ(counted.weight, static_cast<double>(counted.targets));
     EXPECT_EQ(read.weight, counted.weight);
     EXPECT_EQ(read.documents, counted.documents) << row;
+    EXPECT_EQ(read.squared_lengths, counted.squared_lengths) << row;
     all += read.targets;
   }
   return all;

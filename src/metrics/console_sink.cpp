@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <utility>
 #include <vector>
 
 #include "metrics/format_numbers.h"
@@ -75,7 +76,11 @@ void ConsoleSink::step(const StepRecord& r) {
                                  {kDetail, fmt::format("lr {:.3e}", r.learning_rate)}};
   if (r.expert_imbalance > 0) parts.push_back({kHealth, fmt::format("imbal {:4.2f}", r.expert_imbalance)});
   if (r.drop_rate > 0) parts.push_back({kHealth, fmt::format("drop {:.1f}%", 100 * r.drop_rate)});
-  if (r.memory_gib > 0) parts.push_back({kHealth, memory_text(r.memory_gib, options_.memory_gib)});
+  if (r.memory_gib > 0) parts.push_back({kHealth, memory_text(r.memory_gib, options_.scale.memory_gib)});
+  if (r.mfu > 0)
+    parts.push_back({kSpeed, fmt::format("mfu {:2.0f}%", 100 * r.mfu)});
+  else if (r.model_tflops > 0)
+    parts.push_back({kSpeed, fmt::format("{:>13}", flops_rate(r.model_tflops))});
   parts.push_back({kSpeed, fmt::format("{:>9} tok/s", grouped(r.tokens_per_second))});
   parts.push_back({kAlsoElsewhere, fmt::format("{:>7} ms", step_time(r.milliseconds))});
   parts.push_back({kSpeed, fmt::format("ETA {:>7}", duration_text(left))});
@@ -94,7 +99,7 @@ void ConsoleSink::evaluation(const EvalRecord& r) {
 void ConsoleSink::finish() {
   if (live_) std::fputs(kClearLine, out_);
   live_ = false;
-  for (const std::string& line : summary_.lines()) print(line, false);
+  for (const std::string& line : summary_.lines(options_.scale)) print(line, false);
   std::fflush(out_);
 }
 
@@ -106,11 +111,11 @@ void ConsoleSink::print(std::string line, bool live) {
   live_ = live;
 }
 
-ConsoleSink::Options stdout_options(int64_t logging_steps, double memory_gib) {
+ConsoleSink::Options stdout_options(int64_t logging_steps, DeviceScale scale) {
   winsize size = {};
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   if (terminal) static_cast<void>(ioctl(STDOUT_FILENO, TIOCGWINSZ, &size));
-  return {.logging_steps = logging_steps, .terminal = terminal, .columns = size.ws_col, .memory_gib = memory_gib};
+  return {.logging_steps = logging_steps, .terminal = terminal, .columns = size.ws_col, .scale = std::move(scale)};
 }
 
 }  // namespace mixtune

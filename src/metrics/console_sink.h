@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include "metrics/metric_sink.h"
 #include "metrics/run_summary.h"
@@ -15,10 +16,10 @@ class ConsoleSink : public MetricSink {
     int64_t logging_steps = 1;  // lines for its multiples, the first step and the last
     bool terminal = false;      // keep a live line between them
     int columns = 0;            // of the terminal, in which a step's line is made to fit; 0: unlimited
-    double memory_gib = 0;      // of the device that StepRecord::memory_gib is of; 0: not shown
+    DeviceScale scale = {};
   };
 
-  ConsoleSink(std::FILE* out, Options options) : out_(out), options_(options) {}
+  ConsoleSink(std::FILE* out, Options options) : out_(out), options_(std::move(options)) {}
 
   void step(const StepRecord& record) override;
   void evaluation(const EvalRecord& record) override;
@@ -36,6 +37,6 @@ class ConsoleSink : public MetricSink {
 };
 
 // Options for standard output, be it a terminal or not.
-ConsoleSink::Options stdout_options(int64_t logging_steps, double memory_gib = 0);
+ConsoleSink::Options stdout_options(int64_t logging_steps, DeviceScale scale);
 
 }  // namespace mixtune

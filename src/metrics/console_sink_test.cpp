@@ -32,24 +32,39 @@ TEST(ConsoleSink, LineOfAStep) {
   const std::string line = printed({}, [](ConsoleSink& sink) { sink.step(record(12)); });
   EXPECT_EQ(line,
             "step  12/500    2.4%  loss   3.4567  lm   3.4000  aux  2.835  grad     1.25  lr 4.900e-05  imbal 1.50"
-            "  mem 1.8 GiB     12,346 tok/s      100 ms  ETA    0:49\n");
+            "  mem 1.8 GiB  mfu 41%     12,346 tok/s      100 ms  ETA    0:49\n");
+}
+
+TEST(ConsoleSink, WithoutAPeakALineHasTheRate) {
+  const auto line = [](double tflops) {
+    return printed({}, [=](ConsoleSink& sink) {
+      StepRecord r = record(12);
+      r.model_tflops = tflops;
+      r.mfu = 0;
+      sink.step(r);
+    });
+  };
+  EXPECT_NE(line(405.5).find("  mem 1.8 GiB    406 TFLOP/s     12,346 tok/s"), std::string::npos) << line(405.5);
+  EXPECT_NE(line(0.0931).find("  mem 1.8 GiB     93 GFLOP/s     12,346 tok/s"), std::string::npos) << line(0.0931);
+  EXPECT_EQ(line(0).find("FLOP/s"), std::string::npos) << line(0);
 }
 
 // What matters least goes first.
 TEST(ConsoleSink, LineFitsTheTerminal) {
   const auto in_columns = [](int columns) {
-    return printed({.terminal = true, .columns = columns, .memory_gib = 80}, [](ConsoleSink& sink) {
+    return printed({.terminal = true, .columns = columns, .scale = {.memory_gib = 80}}, [](ConsoleSink& sink) {
       StepRecord r = record(12);
       r.memory_gib = 61.4;
       sink.step(r);
     });
   };
-  EXPECT_EQ(in_columns(140),
+  EXPECT_EQ(in_columns(150),
             "step  12/500    2.4%  lm   3.4000  aux  2.835  grad     1.25  lr 4.900e-05  imbal 1.50  mem 61/80 GiB"
-            "     12,346 tok/s  ETA    0:49\n");
-  EXPECT_EQ(in_columns(100),
-            "step  12/500  lm   3.4000  grad     1.25  imbal 1.50  mem 61/80 GiB     12,346 tok/s  ETA    0:49\n");
-  EXPECT_EQ(in_columns(80), "step  12/500  lm   3.4000  grad     1.25  imbal 1.50  mem 61/80 GiB\n");
+            "  mfu 41%     12,346 tok/s  ETA    0:49\n");
+  EXPECT_EQ(in_columns(110),
+            "step  12/500  lm   3.4000  grad     1.25  imbal 1.50  mem 61/80 GiB  mfu 41%     12,346 tok/s"
+            "  ETA    0:49\n");
+  EXPECT_EQ(in_columns(80), "step  12/500  lm   3.4000  grad     1.25  imbal 1.50  mem 61/80 GiB  mfu 41%\n");
   EXPECT_EQ(in_columns(10), "step  12/500  lm   3.4000\n");
 }
 
@@ -99,7 +114,11 @@ TEST(ConsoleSink, LoggingStepsThinALogButKeepFirstAndLast) {
 }
 
 TEST(ConsoleSink, TerminalHasALiveLineThatIsReplaced) {
-  const std::string text = printed({.logging_steps = 3, .terminal = true, .columns = 20}, [](ConsoleSink& sink) {
+  const ConsoleSink::Options options = {.logging_steps = 3,
+                                        .terminal = true,
+                                        .columns = 20,
+                                        .scale = {.memory_gib = 80, .peak = "989 TFLOP/s, bf16 dense, H200"}};
+  const std::string text = printed(options, [](ConsoleSink& sink) {
     for (int64_t step = 1; step <= 4; ++step) sink.step(record(step));
     sink.evaluation({.step = 4, .eval_loss = 1, .eval_perplexity = 2.718, .eval_tokens = 12345});
     sink.step(record(5));
@@ -111,6 +130,9 @@ TEST(ConsoleSink, TerminalHasALiveLineThatIsReplaced) {
             std::string::npos);
   EXPECT_TRUE(
       text.ends_with("\r\x1b[Ksteps 1 to 5: 10,240 tokens in 0:01, 20,480 tok/s; median step 100 ms\n"
+                     "the model's operations: median 406 TFLOP/s of each device, mfu 41.0% of 989 TFLOP/s, bf16 dense, "
+                     "H200\n"
+                     "most memory in use: 1.8 of 80 GiB\n"
                      "expert imbalance (most / mean, of the layer where it is largest): median 1.50, most 1.50\n"
                      "evaluations: best lm 1.0000 (step 4), last lm 1.0000 (step 4)\n"));
 }

@@ -94,6 +94,14 @@ inline constexpr ScalarField<StepRecord> kStepFields[] = {
       "process; with several ranks of the one that has most"},
      "memory_gib"},
     {{"tokens_per_second", &StepRecord::tokens_per_second, "speed of the step"}, "tokens_per_second"},
+    {{"model_tflops", &StepRecord::model_tflops,
+      "speed of the step in TFLOP/s of each GPU, or CPU process: the operations that the model's mathematics asks for "
+      "([watching.md](watching.md#tflops-and-mfu) says which)"},
+     "throughput"},
+    {{"mfu", &StepRecord::mfu,
+      "`model_tflops` as a share of what the GPU's vendor says that it reaches at most; 0 where that is not known, as "
+      "on a CPU"},
+     "mfu"},
     {{"milliseconds", &StepRecord::milliseconds, "time of the step"}, "iteration-time", 1e-3},
 };
 
@@ -152,7 +160,7 @@ inline constexpr RankField kRankFields[] = {
     {{"memory_gib", &RankRecord::memory_gib, "each rank's `memory_gib`"}},
 };
 
-// Of each layer, in steps that shows_layers() has: lists in the order of the layers.
+// Of each layer, in steps that shows_layers() has: lists in the order of the layers; an empty one is not written.
 struct LayerField {
   const char* name;
   std::vector<double> RouterRecord::*numbers;
@@ -162,6 +170,10 @@ struct LayerField {
 inline constexpr LayerField kLayerFields[] = {
     {"layer_router_entropy", &RouterRecord::layer_entropy, "`router_entropy` of each layer"},
     {"layer_router_logit_scale", &RouterRecord::layer_logit_scale, "`router_logit_scale` of each layer"},
+    {"layer_expert_bias_range", &RouterRecord::layer_bias_range,
+     "the largest minus the smallest [bias](router.md#expert-bias) of each layer's experts in the step; where they "
+     "have "
+     "one"},
 };
 
 // The operands of the layers' products, in the order of (product, OperandRole of precision/recipe.h).

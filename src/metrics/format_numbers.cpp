@@ -20,6 +20,12 @@ std::string step_time(double milliseconds) {
   return milliseconds < 10 ? fmt::format("{:.1f}", milliseconds) : grouped(milliseconds);
 }
 
+std::string flops_rate(double tflops) {
+  const bool large = tflops >= 1;
+  const double number = large ? tflops : 1000 * tflops;
+  return fmt::format("{} {}FLOP/s", number < 10 ? fmt::format("{:.1f}", number) : grouped(number), large ? 'T' : 'G');
+}
+
 std::string duration_text(double seconds) {
   if (!(seconds < 1e9)) return "-";
   const auto s = std::llround(std::max(seconds, 0.0));

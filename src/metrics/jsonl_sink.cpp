@@ -26,7 +26,8 @@ void add(const RouterRecord& r, bool layers, nlohmann::ordered_json& object) {
   object["expert_tokens"] = r.expert_tokens;
   if (!layers) return;
   object["layer_expert_tokens"] = r.layer_expert_tokens;
-  for (const LayerField& field : kLayerFields) object[field.name] = r.*field.numbers;
+  for (const LayerField& field : kLayerFields)
+    if (!(r.*field.numbers).empty()) object[field.name] = r.*field.numbers;
 }
 
 }  // namespace

@@ -32,6 +32,7 @@ struct RouterRecord {
   std::vector<std::vector<int64_t>> layer_expert_tokens;  // [L][E]
   std::vector<double> layer_imbalance, layer_share;       // [L]: as expert_imbalance and expert_share
   std::vector<double> layer_entropy, layer_logit_scale;   // [L]
+  std::vector<double> layer_bias_range;                   // [L]; empty where experts have no bias
 };
 
 // Steps whose records have lists of layers: in all of them they would be most of the file.
@@ -69,6 +70,8 @@ struct StepRecord {
   int64_t skipped_steps = 0;
   double memory_gib = 0;
   double tokens_per_second = 0;
+  double model_tflops = 0;
+  double mfu = 0;
   double milliseconds = 0;
   std::string plans = {};  // in a run's first step on a GPU: the digest of its matrix products' algorithms
   const ParallelRecord* parallel = nullptr;  // with several ranks; valid until the next step

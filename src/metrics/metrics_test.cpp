@@ -68,6 +68,8 @@ TEST(JsonlSink, FieldsRoundTripAndAreOnDiskAtOnce) {
   EXPECT_EQ(object["tokens"], 2048);
   EXPECT_EQ(object["target_tokens"], 2000);
   EXPECT_EQ(object["tokens_per_second"].get<double>(), r.tokens_per_second);
+  EXPECT_EQ(object["model_tflops"].get<double>(), r.model_tflops);
+  EXPECT_EQ(object["mfu"].get<double>(), r.mfu);
   EXPECT_EQ(object["epoch"].get<double>(), r.epoch);
   EXPECT_EQ(object["total_steps"], 500);
   EXPECT_EQ(object["milliseconds"].get<double>(), 100);
@@ -119,14 +121,15 @@ TEST(JsonlSink, OneProcessHasNoFieldsOfRanks) {
   const TempFile file;
   JsonlSink sink(file.path());
   sink.step(record(12));
-  EXPECT_EQ(read(file.path()),
-            R"({"step":12,"total_steps":500,"epoch":0.25,"loss":3.4567,"lm_loss":3.4,"aux_loss":2.835,)"
-            R"("z_loss":0.0,"grad_norm":1.25,"router_grad_norm":0.125,"expert_imbalance":1.5,"expert_share":0.375,)"
-            R"("router_entropy":0.75,"router_logit_scale":2.5,)"
-            R"("learning_rate":4.9e-05,"tokens":2048,"target_tokens":2000,)"
-            R"("drop_rate":0.0,"dropped_tokens_rate":0.0,"recomputed_layers":0,)"
-            R"("skipped_steps":0,"memory_gib":1.75,"tokens_per_second":12345.6,"milliseconds":100.0})"
-            "\n");
+  EXPECT_EQ(
+      read(file.path()),
+      R"({"step":12,"total_steps":500,"epoch":0.25,"loss":3.4567,"lm_loss":3.4,"aux_loss":2.835,)"
+      R"("z_loss":0.0,"grad_norm":1.25,"router_grad_norm":0.125,"expert_imbalance":1.5,"expert_share":0.375,)"
+      R"("router_entropy":0.75,"router_logit_scale":2.5,)"
+      R"("learning_rate":4.9e-05,"tokens":2048,"target_tokens":2000,)"
+      R"("drop_rate":0.0,"dropped_tokens_rate":0.0,"recomputed_layers":0,)"
+      R"("skipped_steps":0,"memory_gib":1.75,"tokens_per_second":12345.6,"model_tflops":405.5,"mfu":0.41,"milliseconds":100.0})"
+      "\n");
 }
 
 TEST(JsonlSink, FieldsOfRanksAreLists) {

@@ -31,6 +31,29 @@ TEST(RunSummary, OfSteps) {
   EXPECT_THAT(summary.lines(), ElementsAre("steps 11 to 14: 4,000 tokens in 0:06, 714 tok/s; median step 300 ms"));
 }
 
+TEST(RunSummary, OfSpeedMemoryAndDrops) {
+  RunSummary summary;
+  const double tflops[] = {100, 420, 410}, drops[] = {0, 0.03, 0.01}, gib[] = {61.44, 61.5, 20};
+  for (int i = 0; i < 3; ++i) {
+    StepRecord record = step_of(i + 1, 100);
+    record.model_tflops = tflops[i];
+    record.drop_rate = drops[i];
+    record.memory_gib = gib[i];
+    record.tokens = i == 1 ? 2000 : 1000;
+    summary.add(record);
+  }
+  const std::string dropped = "dropped: 1.75% of all pairs of a token and an expert, 3.00% in the worst step";
+  EXPECT_THAT(summary.lines(), ElementsAre(testing::_, "the model's operations: median 410 TFLOP/s of each device",
+                                           "most memory in use: 61.5 GiB", dropped));
+  StepRecord record = step_of(4, 100);
+  record.mfu = 0.4146;
+  summary.add(record);
+  const DeviceScale scale = {.memory_gib = 79.6, .peak = "989 TFLOP/s, bf16 dense, H200"};
+  EXPECT_EQ(summary.lines(scale)[1],
+            "the model's operations: median 410 TFLOP/s of each device, mfu 41.5% of 989 TFLOP/s, bf16 dense, H200");
+  EXPECT_EQ(summary.lines(scale)[2], "most memory in use: 61.5 of 80 GiB");
+}
+
 TEST(RunSummary, OfEvaluations) {
   RunSummary summary;
   summary.add(evaluation_of(0, 4));

@@ -66,6 +66,8 @@ TEST_F(TensorBoard, NumbersOfAStepAreInTheFileAtOnce) {
                                                          {"recomputed_layers", 7},
                                                          {"skipped_steps", 3},
                                                          {"tokens_per_second", 12345.6f},
+                                                         {"throughput", 405.5f},  // as Megatron-LM has it
+                                                         {"mfu", 0.41f},
                                                          {"iteration-time", 0.1f}}));
 }
 

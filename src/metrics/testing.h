@@ -35,6 +35,8 @@ inline StepRecord record(int64_t step) {
           .target_tokens = 2000,
           .memory_gib = 1.75,
           .tokens_per_second = 12345.6,
+          .model_tflops = 405.5,
+          .mfu = 0.41,
           .milliseconds = 100};
 }
 

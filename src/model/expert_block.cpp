@@ -10,18 +10,7 @@ void Mixtral::route(Ctx& ctx, const Layer& layer, const Tensor& normed) const {
   Routing& routing = saved.routing;
   if (layer.forced) routing.experts = layer.forced;
   if (!routing.limit.is_set()) routing.sent = routing.experts;
-  router_.forward(ctx, {.x = normed,
-                        .weight = *WeightUse(ctx, state_, layer.params.router),
-                        .logits = saved.router_logits,
-                        .routing = routing,
-                        .stats = layer.router_stats,
-                        .live = layer.batch.live_tokens,
-                        .forced = static_cast<bool>(layer.forced)});
-  if (layer.router_tally)
-    router_health(ctx, {.logits = saved.router_logits,
-                        .live = layer.batch.live_tokens,
-                        .stats = layer.router_stats,
-                        .tally = layer.router_tally});
+  choose_experts(ctx, layer, normed);
   if (routing.limit.is_set())
     drop_pairs(ctx, {.experts = routing.experts,
                      .weights = routing.weights,
@@ -31,6 +20,28 @@ void Mixtral::route(Ctx& ctx, const Layer& layer, const Tensor& normed) const {
                      .sent = routing.sent,
                      .dropped = layer.dropped});
   dispatcher_.plan(ctx, routing, saved.dispatch);
+}
+
+void Mixtral::choose_experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const {
+  const Frame frame(ctx);
+  const bool is_biased = router_.has_bias() && !layer.forced;  // the losses count another choice than the tally
+  const Tensor stats =
+      is_biased ? ctx.stack.push("router stats, biased", layer.router_stats.shape, DType::kF64) : layer.router_stats;
+  router_.forward(ctx, {.x = normed,
+                        .weight = *WeightUse(ctx, state_, layer.params.router),
+                        .logits = layer.saved.router_logits,
+                        .routing = layer.saved.routing,
+                        .stats = stats,
+                        .loss_stats = is_biased ? layer.router_stats : Tensor{},
+                        .batch = layer.batch,
+                        .layer = layer.index,
+                        .forced = static_cast<bool>(layer.forced),
+                        .noise = layer.noise});
+  if (layer.router_tally)
+    router_health(ctx, {.logits = layer.saved.router_logits,
+                        .live = layer.batch.live_tokens,
+                        .stats = stats,
+                        .tally = layer.router_tally});
 }
 
 void Mixtral::experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const {
@@ -130,7 +141,8 @@ void Mixtral::route_backward(Ctx& ctx, const Layer& layer, const RouteBackward& 
                          .layer = layer.index,
                          .dweights = args.dweights,
                          .dx = args.dnormed,
-                         .dweight = dweight});
+                         .dweight = dweight,
+                         .noise = layer.noise});
   if (dweight.tensor) state_.gradients().notify(router);
 }
 

@@ -74,12 +74,18 @@ Instance::Instance(const MixtralConfig& config, ModelLayout layout, const Instan
       dispatcher_(ranks().expert_parallel->size() > 1
                       ? make_exchange_dispatcher(config.num_local_experts, *ranks().expert_parallel)
                       : make_local_dispatcher(config.num_local_experts)),
+      expert_bias_(config, options.device),
       model_(config, layout.params, state_, *recipe_, *dispatcher_,
-             {.dtype = options.types.weights, .recompute = options.recompute, .capacity = options.capacity}),
+             {.dtype = options.types.weights,
+              .recompute = options.recompute,
+              .capacity = options.capacity,
+              .expert_bias = expert_bias_.on_device(),
+              .router_noise = options.router_noise}),
       stack_("activations", options.device,
              options.stack_bytes > 0 ? options.stack_bytes : what_is_left(state_, options.device)),
       host_stack_(make_host_stack(options.device)),
       ctx_{options.device, stack_, host_stack_ ? *host_stack_ : stack_, gpu_.get()} {
+  if (expert_bias_) expert_bias_.upload(ctx_);
   if (gpu_ && poisons_released_memory()) poison_released(stack_, *gpu_);
 }
 

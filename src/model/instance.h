@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "data/loader.h"
+#include "model/expert_bias.h"
 #include "model/mixtral.h"
 #include "parallel/ranks.h"
 
@@ -25,6 +26,7 @@ struct InstanceOptions {
   Freeze freeze = {};
   Lora lora = {};
   Capacity capacity = {};
+  RouterNoise router_noise = {};
 };
 
 class Instance {
@@ -42,6 +44,8 @@ class Instance {
   Share share() const { return {ranks().grid.position(Axis::kDp), ranks().grid.size(Axis::kDp)}; }
   const InstanceOptions& options() const { return options_; }
   size_t stack_bytes() const { return stack_.capacity(); }
+  // Of the model's configuration; on the device as it is at the last upload().
+  ExpertBias& expert_bias() { return expert_bias_; }
   // What the recipe keeps beside the state, as long as the instance lives.
   size_t recipe_bytes() const { return recipe_->kept_bytes(); }
   // Recipe::watch.
@@ -57,6 +61,7 @@ class Instance {
   State state_;
   std::unique_ptr<Recipe> recipe_;
   std::unique_ptr<Dispatcher> dispatcher_;
+  ExpertBias expert_bias_;
   Mixtral model_;
   Stack stack_;
   std::unique_ptr<Stack> host_stack_;

@@ -9,12 +9,11 @@
 
 #include "base/random.h"
 #include "model/fill_values.h"
+#include "state/adapter_names.h"
 
 namespace mixtune {
 
 namespace {
-
-constexpr std::string_view kPrefix = "base_model.model.", kA = ".lora_A.weight", kB = ".lora_B.weight";
 
 // Fills what this rank owns of an A.
 void fill_a(Ctx& ctx, uint64_t seed, const State& state, int param) {
@@ -52,17 +51,17 @@ std::string Lora::str() const {
 }
 
 std::string lora_a_name(const std::string& module) {
-  return fmt::format("{}{}{}", kPrefix, module, kA);
+  return adapter_tensor_name(module, AdapterFactor::kA, AdapterNaming::kHub);
 }
 std::string lora_b_name(const std::string& module) {
-  return fmt::format("{}{}{}", kPrefix, module, kB);
+  return adapter_tensor_name(module, AdapterFactor::kB, AdapterNaming::kHub);
 }
 
 void initialise_adapters(Ctx& ctx, uint64_t seed, State& state) {
   for (int param = 0; param < state.size(); ++param) {
     if (state.spec(param).origin != ParamSpec::Origin::kInitialised) continue;
     if (state.spec(param).blocks.empty()) continue;
-    if (state.spec(param).blocks[0].name.ends_with(kA))
+    if (parse_adapter_name(state.spec(param).blocks[0].name, "").factor == AdapterFactor::kA)
       fill_a(ctx, seed, state, param);
     else
       zero(ctx, state.primary(param));

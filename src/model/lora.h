@@ -32,7 +32,7 @@ struct AdapterParams {
   bool is_set() const { return a >= 0; }
 };
 
-// The names of a module's pair in an adapter's file, of its name in the hub's: PEFT's.
+// The names of a module's pair in an adapter's file (state/adapter_names.h); `module` is the hub's.
 std::string lora_a_name(const std::string& module);
 std::string lora_b_name(const std::string& module);
 

@@ -1,5 +1,6 @@
 #include "model/mixtral.h"
 
+#include "base/random.h"
 #include "kernels/embedding.h"
 #include "kernels/rope.h"
 
@@ -36,6 +37,7 @@ Mixtral::Layer Mixtral::layer(int64_t index, const Batch& batch, Saved& saved) c
           .router_tally = saved.router_tally ? saved.router_tally.row(index) : Tensor{},
           .forced = saved.forced.empty() ? Tensor{} : saved.forced[index],
           .dropped = saved.dropped,
+          .noise = saved.noise ? std::optional(random_bits(*saved.noise, static_cast<uint64_t>(index))) : std::nullopt,
           .saved = saved.layers[index]};
 }
 

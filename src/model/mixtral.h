@@ -32,7 +32,7 @@ class Mixtral {
         dispatcher_(dispatcher),
         activations_(activations),
         keeping_(config, recipe, dispatcher, activations),
-        router_(config.router_scores) {}
+        router_({.scores = config.router_scores, .bias = activations.expert_bias, .noise = activations.router_noise}) {}
 
   const MixtralConfig& config() const { return config_; }
   DType dtype() const { return activations_.dtype; }  // of activations
@@ -92,6 +92,7 @@ class Mixtral {
     Tensor router_tally;  // router_health; or empty
     Tensor forced;        // experts [T, k]; empty: the router chooses
     Tensor dropped;       // [2]; empty: not counted
+    std::optional<uint64_t> noise;
     LayerSaved& saved;
   };
   Layer layer(int64_t index, const Batch& batch, Saved& saved) const;
@@ -110,6 +111,8 @@ class Mixtral {
 
   // Routes `normed` to the experts that the router chooses, or to those that are forced on it.
   void route(Ctx& ctx, const Layer& layer, const Tensor& normed) const;
+  // Writes the saved routing and logits, and what is counted of them.
+  void choose_experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const;
   // Reads the experts' input from `normed` and leaves the layer's output there.
   void experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const;
   void expert_block_backward(Ctx& ctx, const Layer& layer, const RouterGradients& losses, const Tensor& dh) const;

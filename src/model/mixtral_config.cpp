@@ -16,6 +16,7 @@
 #include "base/json_value.h"
 #include "base/log.h"
 #include "config/config.h"
+#include "model/mixtral_config_keys.h"
 
 namespace mixtune {
 
@@ -93,76 +94,6 @@ class Reader {
   std::string where_;
 };
 
-// A key that would change the maths with any value but these, which mixtune computes (null is always neutral).
-struct Fixed {
-  const char* key;
-  std::vector<json> neutral;
-};
-
-const std::vector<Fixed>& fixed_keys() {
-  static const std::vector<Fixed> keys = {
-      {"hidden_act", {"silu", "swish"}},
-      {"attention_dropout", {0}},
-      {"hidden_dropout", {0}},
-      {"hidden_dropout_prob", {0}},
-      {"residual_dropout", {0}},
-      {"resid_pdrop", {0}},
-      {"attn_pdrop", {0}},
-      {"embd_pdrop", {0}},
-      {"router_jitter_noise", {0}},
-      {"input_jitter_noise", {0}},
-      {"attention_bias", {false}},
-      {"qkv_bias", {false}},
-      {"mlp_bias", {false}},
-      {"use_qk_norm", {false}},
-      {"qk_norm", {false}},
-      {"norm_topk_prob", {true}},
-      {"scoring_func", {"softmax"}},
-      {"routed_scaling_factor", {1}},
-      {"n_shared_experts", {0}},
-      {"num_shared_experts", {0}},
-      {"shared_expert_intermediate_size", {0}},
-      {"first_k_dense_replace", {0}},
-      {"decoder_sparse_step", {1}},
-      {"moe_layer_freq", {1}},
-      {"mlp_only_layers", {json::array()}},
-      {"partial_rotary_factor", {1}},
-      {"quantization_config", {}},
-      {"attn_logit_softcapping", {}},
-      {"final_logit_softcapping", {}},
-      {"logit_scale", {1}},
-      {"logits_scaling", {1}},
-      {"embedding_multiplier", {1}},
-      {"residual_multiplier", {1}},
-      {"attention_multiplier", {}},
-      {"layer_types", {}},
-      {"per_layer_config", {}},
-      {"pruned_heads", {json::object()}},
-      {"is_encoder_decoder", {false}},
-      {"add_cross_attention", {false}},
-  };
-  return keys;
-}
-
-// Keys without a part in the maths of training, and those that are read below. Any other key draws a warning.
-constexpr std::string_view kHarmless =
-    " _attn_implementation_autoset _name_or_path architectures bad_words_ids begin_suppress_tokens "
-    "chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype "
-    "early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task "
-    "forced_bos_token_id forced_eos_token_id id2label is_decoder label2id length_penalty max_length "
-    "max_new_tokens min_length model_type name_or_path no_repeat_ngram_size num_beam_groups num_beams num_labels "
-    "num_return_sequences output_attentions output_hidden_states output_router_logits output_scores prefix "
-    "pretraining_tp problem_type remove_invalid_values repetition_penalty return_dict return_dict_in_generate "
-    "sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder "
-    "tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p use_bfloat16 use_cache ";
-
-constexpr std::string_view kRead =
-    " bos_token_id eos_token_id head_dim hidden_size initializer_range intermediate_size max_position_embeddings "
-    "moe_router_pre_softmax moe_router_score_function moe_router_topk_scaling_factor "
-    "num_attention_heads num_experts num_experts_per_tok num_hidden_layers num_key_value_heads num_local_experts "
-    "pad_token_id rms_norm_eps rope_parameters rope_scaling rope_theta router_aux_loss_coef sliding_window "
-    "tie_word_embeddings vocab_size ";
-
 void check_architecture(const Reader& reader) {
   const json* type = reader.find("model_type");
   if (type == nullptr || *type != "mixtral")
@@ -176,7 +107,7 @@ void check_architecture(const Reader& reader) {
 }
 
 void check_fixed(const Reader& reader) {
-  for (const Fixed& fixed : fixed_keys()) {
+  for (const FixedConfigKey& fixed : fixed_config_keys()) {
     const json* value = reader.find(fixed.key);
     if (value == nullptr || value->is_null()) continue;
     if (std::ranges::find(fixed.neutral, *value) == fixed.neutral.end())
@@ -187,13 +118,29 @@ void check_fixed(const Reader& reader) {
   }
 }
 
+// The weights of a 4-bit folder are dequantised as they are read; what else is quantised is not read.
+void check_quantisation(const Reader& reader) {
+  const json* value = reader.find("quantization_config");
+  if (value == nullptr || value->is_null()) return;
+  const std::string where = reader.where() + ": quantization_config";
+  const auto fail = [&](const std::string& what) {
+    throw UserError(where, what, "mixtune reads bitsandbytes' 4 bits of type nf4: use those, or the model in bf16");
+  };
+  if (!value->is_object()) fail(fmt::format("is {}, but must be an object or null", shown(*value)));
+  const auto is = [&](const char* key, const json& wanted, const json& otherwise) {
+    const json found = value->value(key, otherwise);
+    if (found != wanted) fail(fmt::format("{} is {}, which mixtune does not read", key, shown(found)));
+  };
+  is("quant_method", "bitsandbytes", "bitsandbytes");
+  is("load_in_8bit", false, false);
+  is("load_in_4bit", true, false);
+  is("bnb_4bit_quant_type", "nf4", "fp4");  // transformers' own default
+}
+
 void warn_of_unknown(const Reader& reader) {
   std::vector<std::string> unknown;
   for (const auto& [key, value] : reader.object().items()) {
-    const std::string word = fmt::format(" {} ", key);
-    const bool known = kHarmless.find(word) != std::string_view::npos || kRead.find(word) != std::string_view::npos ||
-                       std::ranges::any_of(fixed_keys(), [&key = key](const Fixed& f) { return key == f.key; });
-    if (!known && unknown.size() < 8) unknown.push_back(printable(key, 40));
+    if (!is_known_config_key(key) && unknown.size() < 8) unknown.push_back(printable(key, 40));
   }
   if (!unknown.empty())
     log_warning("{}: keys that mixtune does not know are ignored: {}", reader.where(), fmt::join(unknown, ", "));
@@ -295,6 +242,30 @@ RouterScores read_router_scores(const Reader& reader) {
   return router_scores(settings, {});
 }
 
+// Lists of a layer's experts, one for each layer; null is the same as none.
+void read_expert_bias(const Reader& reader, MixtralConfig& config) {
+  constexpr const char* kKey = "moe_router_expert_bias";
+  const json* value = reader.find(kKey);
+  if (value == nullptr || value->is_null()) return;
+  const auto is_list = [&](const json& list, int64_t size) {
+    return list.is_array() && list.size() == static_cast<size_t>(size);
+  };
+  if (config.router_scores.scoring != Scoring::kSigmoid)
+    reader.fail(kKey, *value, "moe_router_score_function is not sigmoid");
+  if (!is_list(*value, config.num_hidden_layers))
+    reader.fail(kKey, *value, fmt::format("must be {} lists, one for each layer", config.num_hidden_layers));
+  for (const json& layer : *value) {
+    if (!is_list(layer, config.num_local_experts))
+      reader.fail(kKey, layer, fmt::format("must have {} numbers for each layer", config.num_local_experts));
+    for (const json& number : layer) {
+      if (!number.is_number() || !(std::abs(number.get<double>()) <= kMostExpertBias))
+        reader.fail(kKey, number, fmt::format("must have numbers between {0} and -{0}", kMostExpertBias));
+      config.expert_bias.push_back(number.get<float>());
+    }
+  }
+  config.router_scores.expert_bias = true;
+}
+
 void check_shape(const Reader& reader, const MixtralConfig& c) {
   if (c.num_attention_heads % c.num_key_value_heads != 0)
     reader.fail(fmt::format("num_attention_heads {} is not a multiple of num_key_value_heads {}", c.num_attention_heads,
@@ -322,6 +293,7 @@ MixtralConfig parse_mixtral_config(std::string_view text, const std::string& whe
   const Reader reader(object, where);
   check_architecture(reader);
   check_fixed(reader);
+  check_quantisation(reader);
   MixtralConfig c;
   c.vocab_size = reader.integer("vocab_size", 32000, kMaxInt32);
   c.hidden_size = reader.integer("hidden_size", 4096, 1 << 24);
@@ -347,6 +319,7 @@ MixtralConfig parse_mixtral_config(std::string_view text, const std::string& whe
   c.eos_token_ids = read_eos_tokens(reader, c.vocab_size);
   c.pad_token_id = read_pad_token(reader, c.vocab_size);
   check_shape(reader, c);
+  read_expert_bias(reader, c);
   warn_of_unknown(reader);
   return c;
 }

@@ -28,7 +28,8 @@ struct MixtralConfig {
   double rms_norm_eps = 0;
   double initializer_range = 0;
   double router_aux_loss_coef = 0;
-  RouterScores router_scores;  // by keys of config.json that transformers does not know (docs/router.md)
+  RouterScores router_scores;      // by keys of config.json that transformers does not know (docs/router.md)
+  std::vector<float> expert_bias;  // [L, E], with router_scores.expert_bias; another such key
   bool tie_word_embeddings = false;
   std::optional<int64_t> bos_token_id, pad_token_id;
   std::vector<int32_t> eos_token_ids;  // as config.json lists them

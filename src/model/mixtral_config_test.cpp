@@ -125,8 +125,8 @@ TEST(MixtralConfig, WhatChangesTheMathsIsAnError) {
   for (const char* line :
        {R"("hidden_act": "gelu")", R"("attention_dropout": 0.1)", R"("router_jitter_noise": 0.01)",
         R"("attention_bias": true)", R"("mlp_bias": true)", R"("partial_rotary_factor": 0.5)",
-        R"("quantization_config": {"quant_method": "gptq"})", R"("norm_topk_prob": false)", R"("n_shared_experts": 1)",
-        R"("final_logit_softcapping": 30.0)", R"("layer_types": ["sliding_attention"])", R"("per_layer_config": {})"}) {
+        R"("norm_topk_prob": false)", R"("n_shared_experts": 1)", R"("final_logit_softcapping": 30.0)",
+        R"("layer_types": ["sliding_attention"])", R"("per_layer_config": {})"}) {
     const std::string text = line, key = text.substr(1, text.find('"', 1) - 1);
     expect_bad(text, {key + " is ", "does not implement"});
     EXPECT_EQ(parse(fmt::format(R"("{}": null)", key)).hidden_size, 4096);
@@ -137,6 +137,26 @@ TEST(MixtralConfig, WhatChangesTheMathsIsAnError) {
     expect_bad(fmt::format(R"("rope_parameters": {})", rope), {"rope_parameters", "does not implement"});
     expect_bad(fmt::format(R"("rope_scaling": {})", rope), {"rope_scaling", "does not implement"});
   }
+}
+
+TEST(MixtralConfig, WeightsMayBeInBitsandbytesNf4) {
+  const std::string given = R"("quantization_config": {)";
+  for (const char* read :
+       {R"("quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false, "bnb_4bit_quant_type": "nf4")",
+        R"("load_in_4bit": true, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": true)"})
+    EXPECT_EQ(parse(given + read + "}").hidden_size, 4096);
+  EXPECT_EQ(parse(R"("quantization_config": null)").hidden_size, 4096);
+  const std::vector<std::pair<std::string, std::string>> others = {
+      {R"("quant_method": "gptq", "bits": 4)", R"(quant_method is "gptq")"},
+      {R"("quant_method": "awq")", R"(quant_method is "awq")"},
+      {R"("quant_method": ["bitsandbytes"])", "quant_method is ["},
+      {R"("quant_method": "bitsandbytes", "load_in_8bit": true)", "load_in_8bit is true"},
+      {R"("quant_method": "bitsandbytes")", "load_in_4bit is false"},
+      {R"("load_in_4bit": true, "bnb_4bit_quant_type": "fp4")", R"(bnb_4bit_quant_type is "fp4")"},
+      {R"("load_in_4bit": true)", R"(bnb_4bit_quant_type is "fp4")"}};
+  for (const auto& [text, what] : others)
+    expect_bad(given + text + "}", {"quantization_config: " + what, "does not read", "nf4"});
+  expect_bad(R"("quantization_config": "nf4")", {"must be an object or null"});
 }
 
 TEST(MixtralConfig, OnlyMixtral) {
@@ -193,6 +213,25 @@ TEST(MixtralConfig, RouterScores) {
   expect_bad(R"("moe_router_pre_softmax": 1)", {"must be true or false"});
   for (const char* factor : {"0", "-1", "1e9", "\"2\""})
     expect_bad(std::string(R"("moe_router_topk_scaling_factor": )") + factor, {"moe_router_topk_scaling_factor is "});
+}
+
+TEST(MixtralConfig, ExpertBias) {
+  const std::string shape = R"("num_hidden_layers": 2, "num_local_experts": 3, )",
+                    bias = R"("moe_router_expert_bias": )", sigmoid = R"("moe_router_score_function": "sigmoid", )";
+  const MixtralConfig config = parse(shape + sigmoid + bias + "[[0, 0.0010000000474974513, -1], [1e-3, 2, 3]]");
+  EXPECT_EQ(config.expert_bias, (std::vector<float>{0, 1e-3F, -1, 1e-3F, 2, 3}));
+  EXPECT_EQ(config.router_scores, (RouterScores{Scoring::kSigmoid, 1, true}));
+  for (const std::string& none : {shape + sigmoid + bias + "null", shape + sigmoid + R"("hidden_act": "silu")"}) {
+    EXPECT_TRUE(parse(none).expert_bias.empty());
+    EXPECT_FALSE(parse(none).router_scores.expert_bias);
+  }
+  expect_bad(shape + bias + "[[1, 2, 3], [1, 2, 3]]", {"moe_router_score_function is not sigmoid"});
+  expect_bad(shape + sigmoid + bias + "3", {"must be 2 lists, one for each layer"});
+  expect_bad(shape + sigmoid + bias + "[[1, 2, 3]]", {"must be 2 lists"});
+  expect_bad(shape + sigmoid + bias + "[[1, 2, 3], [1, 2]]", {"must have 3 numbers"});
+  expect_bad(shape + sigmoid + bias + "[[1, 2, 3], {}]", {"must have 3 numbers"});
+  for (const char* number : {"null", "\"1\"", "1e7", "-1e300", "[1]"})
+    expect_bad(shape + sigmoid + bias + "[[1, 2, 3], [1, 2, " + number + "]]", {"must have numbers between"});
 }
 
 TEST(MixtralConfig, AbsurdNumbers) {

@@ -1,18 +1,64 @@
 #include "model/router.h"
 
+#include "base/random.h"
 #include "kernels/moe/router.h"
+#include "kernels/moe/router_noise.h"
 #include "kernels/moe/router_own_loss.h"
 
 namespace mixtune {
 
+namespace {
+
+// Keys of what is drawn, by that of a layer.
+uint64_t jitter_key(uint64_t noise) {
+  return random_bits(noise, 0);
+}
+uint64_t expert_key(uint64_t noise) {
+  return random_bits(noise, 1);
+}
+
+}  // namespace
+
 void Router::forward(Ctx& ctx, const Forward& args) const {
-  router_logits(ctx, args.x, args.weight, args.logits);
+  const Stack::Frame frame(ctx.stack);
+  const int64_t live = args.batch.live_tokens, first_token = args.batch.first_token;
+  router_logits(ctx, jittered(ctx, {args.x, args.noise, first_token}), args.weight, args.logits);
+  const bool draws = args.noise && noise_.draws_experts && !args.forced;
+  if (draws)
+    draw_experts(ctx, {.experts = args.routing.experts,
+                       .all_experts = args.logits.shape[1],
+                       .live = live,
+                       .key = expert_key(*args.noise),
+                       .first_token = first_token});
   router_forward(ctx, {.logits = args.logits,
-                       .live = args.live,
+                       .live = live,
                        .experts = args.routing.experts,
                        .weights = args.routing.weights,
                        .stats = args.stats,
-                       .forced = args.forced,
+                       .forced = args.forced || draws,
+                       .scores = scores_,
+                       .bias = has_bias() ? bias_.row(args.layer) : Tensor{}});
+  if (!args.loss_stats) return;
+  const Tensor experts = ctx.stack.push("unbiased experts", args.routing.experts.shape, DType::kI32);
+  choose_unbiased(ctx, {.logits = args.logits, .experts = experts, .stats = args.loss_stats, .live = live});
+}
+
+Tensor Router::jittered(Ctx& ctx, const Jittered& args) const {
+  if (!jitters(args.noise)) return args.x;
+  const Tensor y = ctx.stack.push("jittered input", args.x.shape, args.x.dtype);
+  router_jitter(
+      ctx,
+      {.x = args.x, .y = y, .key = jitter_key(*args.noise), .first_token = args.first_token, .eps = noise_.jitter});
+  return y;
+}
+
+void Router::choose_unbiased(Ctx& ctx, const Unbiased& args) const {
+  const Stack::Frame frame(ctx.stack);
+  router_forward(ctx, {.logits = args.logits,
+                       .live = args.live,
+                       .experts = args.experts,
+                       .weights = ctx.stack.push("unbiased weights", args.experts.shape, args.logits.dtype),
+                       .stats = args.stats,
                        .scores = scores_});
 }
 
@@ -29,12 +75,29 @@ void Router::backward(Ctx& ctx, const Backward& args) const {
                         .dlogits = dlogits,
                         .scores = scores_});
   add_own_losses(ctx, args, dlogits);
-  router_logits_backward(ctx, {.x = args.x,
+  logits_backward(ctx, args, dlogits);
+}
+
+void Router::logits_backward(Ctx& ctx, const Backward& args, const Tensor& dlogits) const {
+  const Stack::Frame frame(ctx.stack);
+  Tensor dx = args.dx;
+  if (jitters(args.noise)) {
+    dx = ctx.stack.push("jittered input gradient", dx.shape, dx.dtype);
+    zero(ctx, dx);
+  }
+  router_logits_backward(ctx, {.x = jittered(ctx, {args.x, args.noise, args.batch.first_token}),
                                .weight = args.weight,
                                .dlogits = dlogits,
-                               .dx = args.dx,
+                               .dx = dx,
                                .dweight = args.dweight.tensor,
                                .accumulate = args.dweight.accumulate});
+  if (jitters(args.noise))
+    router_jitter(ctx, {.x = dx,
+                        .y = args.dx,
+                        .key = jitter_key(*args.noise),
+                        .first_token = args.batch.first_token,
+                        .eps = noise_.jitter,
+                        .accumulate = true});
 }
 
 void Router::add_own_losses(Ctx& ctx, const Backward& args, const Tensor& dlogits) const {
@@ -47,15 +110,25 @@ void Router::add_own_losses(Ctx& ctx, const Backward& args, const Tensor& dlogit
                         .scale = *scale,
                         .dlogits = dlogits,
                         .loss = sum(RouterLossType::kZ)});
-  if (const auto scale = args.losses.scales[RouterLossType::kSequence])
-    router_sequence_loss(ctx, {.logits = args.logits,
-                               .experts = args.routing.experts,
-                               .doc_offsets = args.batch.doc_offsets,
-                               .live = args.batch.live_tokens,
-                               .scale = *scale,
-                               .dlogits = dlogits,
-                               .loss = sum(RouterLossType::kSequence),
-                               .scoring = scores_.scoring});
+  const auto scale = args.losses.scales[RouterLossType::kSequence];
+  if (!scale) return;
+  const Stack::Frame frame(ctx.stack);
+  Tensor experts = args.routing.experts;
+  if (has_bias()) {
+    experts = ctx.stack.push("unbiased experts", experts.shape, experts.dtype);
+    choose_unbiased(ctx, {.logits = args.logits,
+                          .experts = experts,
+                          .stats = ctx.stack.push("unbiased stats", {2, args.logits.shape[1]}, DType::kF64),
+                          .live = args.batch.live_tokens});
+  }
+  router_sequence_loss(ctx, {.logits = args.logits,
+                             .experts = experts,
+                             .doc_offsets = args.batch.doc_offsets,
+                             .live = args.batch.live_tokens,
+                             .scale = *scale,
+                             .dlogits = dlogits,
+                             .loss = sum(RouterLossType::kSequence),
+                             .scoring = scores_.scoring});
 }
 
 }  // namespace mixtune

@@ -5,22 +5,31 @@
 #include "data/batch.h"
 #include "model/dispatcher.h"
 #include "model/router_losses.h"
+#include "model/router_noise.h"
 #include "precision/recipe.h"
 
 namespace mixtune {
 
 class Router {
  public:
-  explicit Router(const RouterScores& scores) : scores_(scores) {}
+  struct Options {
+    RouterScores scores;
+    Tensor bias;  // [L, E] fp32, for choosing alone; empty: none
+    RouterNoise noise;
+  };
+  explicit Router(const Options& options) : scores_(options.scores), bias_(options.bias), noise_(options.noise) {}
 
-  // Writes logits [T, E], the routing and stats [2, E] (kernels/moe/router.h) of x [T, H]. With forced, routing.experts
-  // is given.
+  // Writes logits [T, E], the routing and its stats [2, E] (kernels/moe/router.h) of x [T, H]. With forced,
+  // routing.experts is given.
   struct Forward {
     Tensor x, weight, logits;
     Routing routing;
     Tensor stats;
-    int64_t live;
+    Tensor loss_stats;  // with a bias: of the choice without it, which the losses count; empty: not written
+    const Batch& batch;
+    int64_t layer;
     bool forced;
+    std::optional<uint64_t> noise;  // the layer's key, by which RouterNoise is drawn; none: it is not
   };
   void forward(Ctx& ctx, const Forward& args) const;
 
@@ -35,14 +44,35 @@ class Router {
     Tensor dweights;
     Tensor dx;
     WeightGradient dweight;
+    std::optional<uint64_t> noise;  // that of forward
   };
   void backward(Ctx& ctx, const Backward& args) const;
 
+  bool has_bias() const { return static_cast<bool>(bias_); }
+
  private:
+  // Chooses by the scores alone. Writes stats, and experts [T, k].
+  struct Unbiased {
+    Tensor logits, experts, stats;
+    int64_t live;
+  };
+  void choose_unbiased(Ctx& ctx, const Unbiased& args) const;
+  // x as the router sees it; what is jittered is pushed on the stack.
+  struct Jittered {
+    Tensor x;
+    std::optional<uint64_t> noise;
+    int64_t first_token;
+  };
+  bool jitters(const std::optional<uint64_t>& noise) const { return noise && noise_.jitter > 0; }
+  Tensor jittered(Ctx& ctx, const Jittered& args) const;
+  void logits_backward(Ctx& ctx, const Backward& args, const Tensor& dlogits) const;
+
   // Adds to dlogits the gradients of the losses that are of a rank's own tokens.
   void add_own_losses(Ctx& ctx, const Backward& args, const Tensor& dlogits) const;
 
   RouterScores scores_;
+  Tensor bias_;
+  RouterNoise noise_;
 };
 
 }  // namespace mixtune

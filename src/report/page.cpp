@@ -12,6 +12,7 @@
 #include "report/run_charts.h"
 #include "report/scale.h"
 #include "report/svg.h"
+#include "run/environment.h"
 #include "run/output_folder.h"
 
 namespace mixtune {
@@ -42,10 +43,17 @@ std::string name_before(Runs runs, const ReportedRun& run) {
   return runs.size() > 1 ? fmt::format("<h3>{}</h3>\n", xml_text(run.name)) : "";
 }
 
+// The text is anybody's.
+DeviceScale scale_of(const ReportedRun& run) {
+  for (const auto& [name, value] : run.environment)
+    if (name == kPeakOfMfu) return {.peak = printable(value, 100)};
+  return {};
+}
+
 std::string summaries(Runs runs) {
   std::string out = heading("Summary");
   for (const ReportedRun& run : runs)
-    if (const std::vector<std::string> lines = run.records.summary().lines(); !lines.empty())
+    if (const std::vector<std::string> lines = run.records.summary().lines(scale_of(run)); !lines.empty())
       out += name_before(runs, run) + list_of(lines);
   return out;
 }

@@ -85,6 +85,16 @@ TEST_F(Report, HasWhatTheFilesHaveAndNothingElse) {
   EXPECT_THAT(page_of({folder}), HasSubstr("8 x H200"));
 }
 
+TEST_F(Report, SaysWhatMfuIsOf) {
+  const std::string folder = run_of("first", steps_lines(5, R"(,"model_tflops":410.0,"mfu":0.415)"));
+  const std::string line = "the model's operations: median 410 TFLOP/s of each device, mfu 41.5%";
+  EXPECT_THAT(page_of({folder}), HasSubstr(line + "</li>"));
+  write_file(folder + "/environment.json", R"({"mfu is of": "<989> TFLOP/s"})");
+  const std::string page = page_of({folder});
+  EXPECT_THAT(page, HasSubstr(line + " of &lt;989&gt; TFLOP/s</li>"));
+  EXPECT_THAT(page, HasSubstr("<h3>Model FLOPs utilisation, of 1</h3>"));
+}
+
 TEST_F(Report, ShowsTheLoadOfEachLayersExperts) {
   const std::string lists = R"(,"layer_expert_tokens":[[6,2,0,0],[1,1,1,1]])";
   const RunRecords records(run_of("first", steps_lines(4, lists)) + "/metrics.jsonl");

@@ -22,6 +22,8 @@ struct Title {
 constexpr Title kTitles[] = {{"grad_norm", "Gradient norm"},
                              {"learning_rate", "Learning rate"},
                              {"tokens_per_second", "Throughput", "tokens/s"},
+                             {"model_tflops", "Model's operations on each device", "TFLOP/s"},
+                             {"mfu", "Model FLOPs utilisation, of 1"},
                              {"milliseconds", "Time of a step", "ms"},
                              {"loss", "Loss, the router's included"},
                              {"aux_loss", "Router's auxiliary loss"},

@@ -23,8 +23,8 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
      // total_steps.
      "chat_template", "router_aux_loss_coef", "moe_router_load_balancing_type", "moe_aux_loss_coeff",
      "moe_z_loss_coeff", "moe_router_score_function", "moe_router_pre_softmax", "moe_router_topk_scaling_factor",
-     "moe_router_topk", "per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size", "max_steps",
-     "num_train_epochs",
+     "moe_router_enable_expert_bias", "moe_router_topk", "per_device_train_batch_size", "gradient_accumulation_steps",
+     "global_batch_size", "max_steps", "num_train_epochs",
      // When a run ends before its last step.
      "skip_nonfinite_steps", "stop_on_divergence", "early_stopping_patience", "early_stopping_threshold",
      // What is written, and when.

@@ -18,6 +18,7 @@ std::string print_environment(const Environment& environment) {
                                    {"cpu_threads", std::thread::hardware_concurrency()},
                                    {"began", fmt::format("{:%Y-%m-%d %H:%M:%S} UTC", fmt::gmtime(std::time(nullptr)))}};
   if (!environment.layout.empty()) object["layout"] = environment.layout;
+  if (!environment.peak.empty()) object[kPeakOfMfu] = environment.peak;
   if (environment.first_step > 1) object["went on from step"] = environment.first_step;
   return object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }

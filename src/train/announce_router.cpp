@@ -35,10 +35,10 @@ void announce_scores(const Config& config, const MixtralConfig& shape) {
   const bool is_transformers =
       is_of_transformers(shape.router_scores, shape.num_experts_per_tok, shape.num_local_experts);
   if (config.router.sets_scores() || !is_transformers) log_info("router scores: {}", describe_scores(shape));
-  if (!is_transformers)
-    log_warning(
-        "transformers' Mixtral has no such scores: of the model that is saved it would compute something else, and "
-        "mixtune alone reads them in its config.json (docs/router.md)");
+  if (!is_transformers) log_warning("{}", kUnknownToTransformers);
+  if (constexpr const char* kRate = "moe_router_bias_update_rate";
+      config.origins.contains(kRate) && !shape.router_scores.expert_bias)
+    log_warning("{}: no effect, as experts have no bias (moe_router_enable_expert_bias)", config.where(kRate));
 }
 
 // Of what is of this training alone.
@@ -48,6 +48,14 @@ void warn_of_capacity(const Config& config) {
         "{}: {}: tokens beyond an expert's capacity are dropped in training alone; evaluation, generation and "
         "transformers, whose models have no capacity, compute all",
         config.where("moe_expert_capacity_factor"), *factor);
+}
+
+void warn_of_drawn_experts(const Config& config) {
+  if (config.router.moe_router_force_load_balancing)
+    log_warning(
+        "{}: in training tokens go to experts that are drawn, not to those that the router chooses: that is for "
+        "measuring speed, and what is trained so is of no use",
+        config.where("moe_router_force_load_balancing"));
 }
 
 }  // namespace
@@ -68,6 +76,7 @@ void announce_router(const Config& config, const RouterLosses& losses, const Mix
       warn_of_carried_over(config, *losses[type], shape);
   }
   warn_of_capacity(config);
+  warn_of_drawn_experts(config);
 }
 
 }  // namespace mixtune

@@ -12,7 +12,7 @@ Contract contract_of_router(const RouterLosses& losses, const MixtralConfig& sha
 
 // Logs the scores where they are set, or are not Mixtral's, of which it warns; and each loss with its coefficient.
 // Warns where a coefficient of Megatron-Core's is the one that the checkpoint has for transformers' loss, which is
-// another loss; and of an expert capacity.
+// another loss; of an expert capacity; and of experts that are drawn.
 void announce_router(const Config& config, const RouterLosses& losses, const MixtralConfig& shape);
 
 }  // namespace mixtune

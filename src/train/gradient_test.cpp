@@ -15,6 +15,7 @@ struct Case {
   MixtralConfig config;
   RouterLosses router;
   Capacity capacity = {};
+  RouterNoise noise = {};
 };
 
 MixtralConfig shape(int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t experts, int64_t k, int64_t window,
@@ -35,6 +36,14 @@ MixtralConfig scored(MixtralConfig config, const RouterScores& scores) {
   return config;
 }
 
+// By sigmoids and a bias that is uneven.
+MixtralConfig biased(MixtralConfig config) {
+  config.router_scores = {Scoring::kSigmoid, 1.5, true};
+  for (int64_t i = 0; i < config.num_hidden_layers * config.num_local_experts; ++i)
+    config.expert_bias.push_back(0.2F * std::sin(static_cast<float>(i)));
+  return config;
+}
+
 RouterLosses huggingface(double scale) {
   return {RouterLossType::kHuggingface, scale};
 }
@@ -51,13 +60,15 @@ RouterLosses all_losses() {
 class Gradient : public testing::TestWithParam<Case> {
  protected:
   static TestModel model(DType dtype) {
-    return TestModel(GetParam().config,
-                     InstanceOptions{.types = StateTypes::all(dtype), .capacity = GetParam().capacity});
+    return TestModel(GetParam().config, InstanceOptions{.types = StateTypes::all(dtype),
+                                                        .capacity = GetParam().capacity,
+                                                        .router_noise = GetParam().noise});
   }
   static constexpr double kTokenScale = 0.03;
 
   double loss(TestModel& test, const Batch& batch) {
     Saved saved = test.model().make_saved();
+    saved.noise = 3;
     test.state().gradients().begin_step();
     const MicroBatchLoss parts = run_micro_batch(test.ctx(), test.model(), batch, saved,
                                                  {.token_scale = kTokenScale, .router = GetParam().router});
@@ -225,6 +236,10 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"Top1Sigmoid", scored(shape(4, 2, 8, 4, 1, 0, false), {Scoring::kSigmoid, 1}), huggingface(0)},
         Case{"PreSoftmax", scored(shape(4, 2, 8, 5, 2, 0, false), {Scoring::kPreSoftmax, 1}), all_losses()},
         Case{"Top1PreSoftmax", scored(shape(4, 2, 8, 4, 1, 0, false), {Scoring::kPreSoftmax, 0.5}), huggingface(0)},
+        Case{"Bias", biased(shape(4, 2, 8, 5, 2, 0, false)), all_losses()},
+        Case{"Top1Bias", biased(shape(4, 2, 8, 4, 1, 0, false)), huggingface(0)},
+        Case{"Jitter", shape(4, 2, 8, 4, 2, 0, false), all_losses(), {}, {.jitter = 0.3}},
+        Case{"DrawnExperts", shape(4, 2, 8, 4, 2, 0, false), all_losses(), {}, {.draws_experts = true}},
         Case{"CapacityByWeight", shape(4, 2, 8, 4, 2, 0, false), all_losses(), {.factor = 0.6}},
         Case{"CapacityByPosition",
              shape(4, 2, 8, 5, 3, 0, false),

@@ -110,6 +110,10 @@ void check_lora(const Config& config, DeviceType device) {
     refuse(config, "master_weights", "adapters are trained in fp32", "remove it");
   if (config.model.resize_vocabulary)
     refuse(config, "resize_vocabulary", "an adapter has no rows of the vocabulary", "set it to false");
+  for (const char* key : {"moe_router_topk", "moe_router_score_function", "moe_router_pre_softmax",
+                          "moe_router_topk_scaling_factor", "moe_router_enable_expert_bias"})
+    if (config.origins.contains(key))
+      refuse(config, key, "an adapter has no config.json to say so in", "remove it: the router is the base's");
 }
 
 // A training on `device`; kMeta stands for a GPU.
@@ -129,6 +133,8 @@ InstanceOptions options_on(const Config& config, Device device, const Ranks& ran
   options.lora = lora_of(config);
   check_lora(config, device.type);
   options.capacity = capacity_of(config);
+  options.router_noise = {.jitter = config.router.moe_input_jitter_eps.value_or(0),
+                          .draws_experts = config.router.moe_router_force_load_balancing};
   options.types.weights = bf16 ? DType::kBF16 : DType::kF32;
   options.types.gradients = dtype_of(compute.gradient_dtype);
   options.types.moments = dtype_of(compute.optimizer_state_dtype);

@@ -26,6 +26,7 @@ class Planner {
                 .weighted = limits.weighted},
                0, HostMemory::kPageable),
         saved_(instance_.model().make_saved()) {
+    saved_.noise = 0;
     if (options.recipe.eight_bit) operands_.emplace(instance_);
   }
 

@@ -1,7 +1,9 @@
 // Routers that are driven towards one expert: the watchdog says so at once, and a load-balancing loss brings them back.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "metrics/watchdog.h"
@@ -36,8 +38,9 @@ struct Trained {
   int64_t flagged = 0;             // the first step of which the watchdog says that it collapsed; 0: none
 };
 
-Trained train(bool biased, double aux_loss_coefficient) {
-  TestModel model(eight_experts(), DType::kF32);
+Trained train(bool biased, double aux_loss_coefficient, const MixtralConfig& config = eight_experts(),
+              double bias_rate = 0) {
+  TestModel model(config, DType::kF32);
   if (biased) bias_routers(model);
   const TestData data(model.model().config().vocab_size, {40, 60, 100});
   const Batch batches[] = {data.batch()};
@@ -49,7 +52,7 @@ Trained train(bool biased, double aux_loss_coefficient) {
     StepRunner::Loss loss{.target_weight = rows.target_weight};
     if (aux_loss_coefficient > 0) loss.router = {RouterLossType::kSwitch, aux_loss_coefficient};
     runner.forward_backward(batches, loss);
-    runner.update({.step = step, .lr_share = 1, .max_norm = 1});
+    runner.update({.step = step, .lr_share = 1, .max_norm = 1, .bias_rate = bias_rate});
     StepRecord record = step_record(rows, runner.read());
     record.step = step;
     trained.imbalances.push_back(record.expert_imbalance);
@@ -72,6 +75,64 @@ TEST(RouterCollapse, EndsWithALoadBalancingLossAndNotWithout) {
   EXPECT_GT(with.imbalances.front(), 3.5);
   EXPECT_LT(with.imbalances.back(), 2);
   EXPECT_GT(without.imbalances.back(), 3.5);
+}
+
+// The same without a loss: experts are chosen by their sigmoid and a bias that the step moves.
+TEST(RouterCollapse, EndsWithAnExpertBiasAndNotWithout) {
+  MixtralConfig config = eight_experts();
+  config.router_scores = {Scoring::kSigmoid, 1, true};
+  config.expert_bias.resize(config.num_hidden_layers * config.num_local_experts);
+  const Trained with = train(true, 0, config, 0.02), without = train(true, 0, config, 0);
+  EXPECT_GT(with.imbalances.front(), 3.5);
+  EXPECT_LT(with.imbalances.back(), 2);
+  EXPECT_GT(without.imbalances.back(), 3.5);
+}
+
+// What a biased choice changes: the experts that are counted in the record. Losses count the choice without it.
+TEST(ExpertBias, LossesCountTheUnbiasedChoice) {
+  MixtralConfig config = eight_experts();
+  config.num_hidden_layers = 1;
+  config.router_scores = {Scoring::kSigmoid, 1, true};
+  const TestData data(config.vocab_size, {40, 60, 100});
+  const Batch batches[] = {data.batch()};
+  StepRunner::Loss loss{.target_weight = 1, .tokens = data.batch().live_tokens, .documents = 3};
+  for (int64_t i = 0; i < kRouterLossTypes; ++i) loss.router[static_cast<RouterLossType>(i)] = 0.1;
+  const auto run = [&](float first) {
+    config.expert_bias.assign(8, 0.F);
+    config.expert_bias[0] = first;
+    TestModel model(config, DType::kF32);
+    StepRunner runner(model, {.learning_rate = 0.01}, 0);
+    runner.forward_backward(batches, loss);
+    const StepRunner::Result result = runner.read();
+    return std::pair(result.router, result.routers->expert_tokens[0]);
+  };
+  const auto [none, some_tokens] = run(0);
+  const auto [biased, all_tokens] = run(1);
+  EXPECT_LT(some_tokens, 200);
+  EXPECT_EQ(all_tokens, 200);
+  EXPECT_EQ(biased, none);
+}
+
+TEST(ExpertBias, StaysInAStepThatIsNotTaken) {
+  MixtralConfig config = eight_experts();
+  config.router_scores = {Scoring::kSigmoid, 1, true};
+  config.expert_bias.assign(config.num_hidden_layers * 8, 0.F);
+  const TestData data(config.vocab_size, {40, 60, 100});
+  const Batch batches[] = {data.batch()};
+  TestModel model(config, DType::kF32);
+  StepRunner runner(model, {.learning_rate = 0.01}, 0);
+  const auto moves = [&](double target_weight) {
+    const std::vector<float> before(model.expert_bias().values().begin(), model.expert_bias().values().end());
+    runner.forward_backward(batches, {.target_weight = target_weight});
+    runner.update({.step = 1, .lr_share = 1, .max_norm = 1, .bias_rate = 0.01});
+    runner.read();
+    const std::vector<float> once(model.expert_bias().values().begin(), model.expert_bias().values().end());
+    runner.read();  // of the same step
+    EXPECT_TRUE(std::ranges::equal(model.expert_bias().values(), once));
+    return once != before;
+  };
+  EXPECT_FALSE(moves(0));  // gradients are infinite
+  EXPECT_TRUE(moves(100));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/moe/router_health.h"
 #include "train/expert_load.h"
@@ -18,7 +19,8 @@ RouterReport::RouterReport(const MixtralConfig& config)
     numbers->resize(layers);
 }
 
-const RouterRecord& RouterReport::read(const double* tally) {
+const RouterRecord& RouterReport::read(const double* tally, std::vector<double> bias_ranges) {
+  record_.layer_bias_range = std::move(bias_ranges);
   std::ranges::fill(record_.expert_tokens, 0);
   for (size_t layer = 0; layer < record_.layer_expert_tokens.size(); ++layer)
     read_layer(layer, tally + static_cast<int64_t>(layer) * shape_[1]);

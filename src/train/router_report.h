@@ -13,8 +13,8 @@ class RouterReport {
 
   // Of what router_health adds up: [L, E + kTallyNumbers] fp64.
   const Shape& tally_shape() const { return shape_; }
-  // Of a tally on the host, the sum over ranks. Valid until the next read.
-  const RouterRecord& read(const double* tally);
+  // Of a tally on the host, the sum over ranks; and of ExpertBias. Valid until the next read.
+  const RouterRecord& read(const double* tally, std::vector<double> bias_ranges);
 
  private:
   void read_layer(size_t layer, const double* tally);

@@ -54,7 +54,10 @@ ModelFolder open_model(const Config& config, const Ranks& ranks) {
 void adapt(ModelFolder& folder, const MixtralConfig& shape, const Config& config, const RunData& data) {
   const ModelSettings& model = config.model;
   if (shape.added_tokens > 0) folder.set_vocab_size(shape.vocab_size);
-  if (config.router.sets_scores()) folder.set_router(shape.router_scores, shape.num_experts_per_tok);
+  if (config.router.sets_scores()) {
+    folder.set_router(shape.router_scores, shape.num_experts_per_tok);
+    folder.set_expert_bias(shape.expert_bias, shape.num_local_experts);
+  }
   if (model.resize_vocabulary && !model.tokenizer_name_or_path.empty())
     folder.set_tokenizer(tokenizer_path(model, false));
   if (const auto& chosen = data.chat_template; chosen && !(chosen->is_folders && model.tokenizer_name_or_path.empty()))
@@ -95,6 +98,26 @@ RunData checked_data(const Config& config, const ModelFolder& folder, Instance& 
 
 namespace {
 
+constexpr int64_t kMostBiasedExperts = 1 << 14;  // their numbers fit into what is read of a config.json
+
+// A bias that is new begins at 0.
+void set_expert_bias(const Config& config, MixtralConfig& shape) {
+  const int64_t experts = shape.router_scores.expert_bias ? shape.num_hidden_layers * shape.num_local_experts : 0;
+  if (experts > 0 && shape.router_scores.scoring != Scoring::kSigmoid)
+    throw UserError(config.where("moe_router_enable_expert_bias"), "a bias is of sigmoids, and the scores are softmax",
+                    "set it to false, or moe_router_score_function to sigmoid");
+  if (experts > 0 && config.router.moe_router_force_load_balancing)
+    throw UserError(config.where("moe_router_force_load_balancing"), "a bias would be moved by experts that are drawn",
+                    "set it to false, or moe_router_enable_expert_bias to false");
+  if (experts > kMostBiasedExperts)
+    throw UserError(config.where("moe_router_enable_expert_bias"),
+                    fmt::format("the model has {} experts in all layers, and at most {} have a bias, which is saved in "
+                                "config.json",
+                                experts, kMostBiasedExperts),
+                    "set it to false");
+  shape.expert_bias.resize(experts);
+}
+
 void set_router(const Config& config, MixtralConfig& shape) {
   const int64_t k = config.router.moe_router_topk.value_or(shape.num_experts_per_tok);
   if (k > shape.num_local_experts)
@@ -103,6 +126,7 @@ void set_router(const Config& config, MixtralConfig& shape) {
                     fmt::format("set it to {} or less", shape.num_local_experts));
   shape.num_experts_per_tok = k;
   shape.router_scores = router_scores(config.router, shape.router_scores);
+  set_expert_bias(config, shape);
 }
 
 }  // namespace

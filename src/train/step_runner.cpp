@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/random.h"
 #include "tensor/profiler.h"
 
 namespace mixtune {
@@ -33,6 +34,7 @@ StepRunner::StepRunner(Instance& instance, const OptimizerSettings& settings, ui
       saved_(instance.model().make_saved()),
       routers_(instance.model().config()),
       tally_size_(routers_.tally_shape().elements()),
+      noise_(random_key(seed, "router noise")),
       scalars_(instance.ctx(), "step scalars", tally_size_ + kScale + 1),
       router_squares_(scalars_.slice(tally_size_ + kRouterSquares)),
       squares_(scalars_.slice(tally_size_ + kSquares)),
@@ -52,11 +54,13 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
   instance_.state().gradients().begin_step();
   scalars_.clear(ctx);
   recomputed_ = 0;
+  bias_rate_.reset();
   loss_ = loss;
   micro_batches_ = static_cast<int64_t>(micro_batches.size());
   reported_ = report_.has_value();
   tallied_ = true;
   saved_.router_tally = scalars_.slice(0, tally_size_).view(routers_.tally_shape());
+  saved_.noise = random_bits(noise_, static_cast<uint64_t>(loss.step));
   if (operands_ && loss.looks_at_operands) operands_->begin();
   if (report_) report_->begin();
   const MixtralConfig& config = instance_.model().config();
@@ -83,6 +87,7 @@ void StepRunner::forward(std::span<const Batch> micro_batches) {
   loss_ = {};
   reported_ = tallied_ = false;
   saved_.router_tally = {};
+  saved_.noise.reset();
   for (const Batch& batch : micro_batches)
     forward_loss(instance_.ctx(), instance_.model(), batch, saved_, losses_.slice(0, 1));
 }
@@ -90,6 +95,7 @@ void StepRunner::forward(std::span<const Batch> micro_batches) {
 void StepRunner::update(const Update& args) {
   Ctx& ctx = instance_.ctx();
   instance_.ranks().set_activity("optimizer");
+  bias_rate_ = args.bias_rate;
   {
     const Range range(ctx, GradientSync::kSums);
     instance_.state().gradients().finish(ctx);
@@ -118,7 +124,7 @@ StepRunner::Result StepRunner::read() {
                    .recomputed = recomputed_,
                    .parallel = reported_ ? &report_->read() : nullptr,
                    .requests = {scalars[0] > 0, scalars[1] > 0, scalars[2] == instance_.ranks().all->size()},
-                   .routers = tallied_ ? &routers_.read(tally) : nullptr,
+                   .routers = tallied_ ? &routers_.read(tally, instance_.expert_bias().ranges()) : nullptr,
                    .operands = operands_ ? operands_->read() : nullptr};
   // Of several ranks the report has read it already.
   result.memory_gib = result.parallel ? std::ranges::max(result.parallel->ranks, {}, &RankRecord::memory_gib).memory_gib
@@ -132,7 +138,17 @@ StepRunner::Result StepRunner::read() {
     result.router[type] = mean;
     result.router_loss += coefficient * mean;
   });
+  if (result.routers != nullptr) move_expert_bias(!std::isnan(scalars[kScale]), *result.routers);
   return result;
+}
+
+void StepRunner::move_expert_bias(bool changed_weights, const RouterRecord& routers) {
+  ExpertBias& bias = instance_.expert_bias();
+  if (bias && bias_rate_ && changed_weights) {
+    bias.move(routers.layer_expert_tokens, *bias_rate_);
+    bias.upload(instance_.ctx());
+  }
+  bias_rate_.reset();
 }
 
 }  // namespace mixtune

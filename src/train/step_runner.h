@@ -27,6 +27,7 @@ class StepRunner {
     int64_t tokens = 0;     // of the whole global batch; used by kZ and drop_rates alone
     int64_t documents = 0;  // the same, by kSequence alone
     RouterLosses router = {};
+    int64_t step = 0;                // by which RouterNoise is drawn
     bool looks_at_operands = false;  // in 8 bits
   };
   static Loss loss_of(const Step& rows, const RouterLosses& router) {
@@ -47,6 +48,7 @@ class StepRunner {
     int64_t step;
     double lr_share, max_norm;  // of the peak learning rates
     bool with_norm = true;
+    double bias_rate = 0;  // by which read() moves the experts' bias, where there is one and the weights changed
     Requests requests = {};
   };
   void update(const Update& args);
@@ -70,17 +72,22 @@ class StepRunner {
   Saved& saved() { return saved_; }
 
  private:
+  // After the result has the ranges that the step had.
+  void move_expert_bias(bool changed_weights, const RouterRecord& routers);
+
   Instance& instance_;
   AdamW optimizer_;
   Saved saved_;
   RouterReport routers_;
   int64_t tally_size_;
+  uint64_t noise_;  // the key of all steps
   Scalars scalars_;
   Tensor router_squares_, squares_, losses_, scale_;  // [1], [1], [kLosses], [1]
   Scalars router_counts_;                             // [L, E], of kGlobal
   Loss loss_ = {};                                    // of the last forward_backward
   int64_t micro_batches_ = 0;
   int64_t recomputed_ = 0;
+  std::optional<double> bias_rate_;        // of an update that was not read yet
   std::optional<ParallelReport> report_;   // with several ranks
   bool reported_ = false;                  // it has the last step
   bool tallied_ = false;                   // the routers of the last step

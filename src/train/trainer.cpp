@@ -72,6 +72,7 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
       options_(instance_options(config, State::Purpose::kTraining, ranks)),
       instance_(model_shape(config, folder_), options_),
       runner_(instance_, config.optimizer, config.machine.seed),
+      throughput_(instance_),
       data_(checked_data(config, folder_, instance_)),
       router_losses_(router_losses(config, instance_.model().config().router_aux_loss_coef)),
       loader_(training_rows(config, data_, rows_per_step(config, instance_.share().ranks)),
@@ -140,10 +141,11 @@ void Trainer::open_output() {
   const RankGrid& grid = instance_.ranks().grid;
   output_->write_environment(print_environment({.device = describe(options_),
                                                 .layout = grid.world > 1 ? grid.str() : "",
+                                                .peak = throughput_.peak().name,
                                                 .parameters = instance_.state().layout().all_elements(),
                                                 .first_step = first_step_}));
-  sinks_.push_back(
-      std::make_unique<ConsoleSink>(stdout, stdout_options(config_.output.logging_steps, gpu_gib(options_.device))));
+  sinks_.push_back(std::make_unique<ConsoleSink>(
+      stdout, stdout_options(config_.output.logging_steps, {gpu_gib(options_.device), throughput_.peak().name})));
   announce();
 }
 
@@ -211,10 +213,14 @@ StepRecord Trainer::step(int64_t step) {
   if (rows.target_tokens == 0) return skipped_step(step, rows);
   const double share = share_of_peak(config_.optimizer, step - 1, total_steps_);
   StepRunner::Loss loss = StepRunner::loss_of(rows, router_losses_);
+  loss.step = step;
   loss.looks_at_operands = OperandReport::is_due(step);
   runner_.forward_backward(rows.micro_batches, loss);
-  runner_.update(
-      {.step = step, .lr_share = share, .max_norm = config_.optimizer.max_grad_norm, .requests = own_requests()});
+  runner_.update({.step = step,
+                  .lr_share = share,
+                  .max_norm = config_.optimizer.max_grad_norm,
+                  .bias_rate = config_.router.moe_router_bias_update_rate,
+                  .requests = own_requests()});
   const StepRunner::Result result = runner_.read();
   requests_ = result.requests;
   StepRecord record = step_record(rows, result);
@@ -222,9 +228,7 @@ StepRecord Trainer::step(int64_t step) {
   record.total_steps = total_steps_;
   record.learning_rate = learning_rate(config_.optimizer, step - 1, total_steps_);
   if (step == first_step_) record.plans = plans_;
-  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  record.milliseconds = seconds * 1e3;
-  record.tokens_per_second = static_cast<double>(record.tokens) / seconds;
+  throughput_.set(record, rows, std::chrono::duration<double>(Clock::now() - start).count());
   check(record);
   return record;
 }
@@ -334,6 +338,8 @@ void Trainer::save(int64_t step) {
   instance_.ranks().set_activity("saving");
   instance_.state().weight_sync().await_all(instance_.ctx());
   check_replicas(step);
+  if (const ExpertBias& bias = instance_.expert_bias(); bias)
+    folder_.set_expert_bias(bias.values(), instance_.model().config().num_local_experts);
   const bool evaluated = !last_evaluations_.empty() && last_evaluations_[0].step == step;
   saver_->begin({.step = step,
                  .contract = contract_,

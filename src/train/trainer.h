@@ -22,6 +22,7 @@
 #include "train/run_data.h"
 #include "train/step_guard.h"
 #include "train/step_runner.h"
+#include "train/throughput.h"
 
 namespace mixtune {
 
@@ -105,6 +106,7 @@ class Trainer {
   InstanceOptions options_;
   Instance instance_;
   StepRunner runner_;
+  Throughput throughput_;
   RunData data_;
   RouterLosses router_losses_;
   Loader loader_;

@@ -50,6 +50,7 @@ std::string warm_up(Instance& instance, BatchLimits limits) {
   Saved saved = instance.model().make_saved();
   if (instance.state().is_training()) {
     leave_room(instance, limits);
+    saved.noise = 0;
     instance.state().gradients().begin_step();
     for (int64_t i = 0; i < std::min<int64_t>(limits.micro_batches, 2); ++i)  // write gradients, and add to them
       forward_backward(ctx, instance.model(), random.batch(), saved,

@@ -68,12 +68,16 @@ TEST_F(Commands, TrainWritesMetricsCheckpointAndLatest) {
   EXPECT_NE(outcome.out.find("step 1/4"), std::string::npos);
   EXPECT_EQ(outcome.out.find("step 2/4"), std::string::npos);  // thinned
   EXPECT_NE(outcome.out.find("evaluation: lm"), std::string::npos);
+  EXPECT_NE(outcome.out.find("\nthe model's operations: median "), std::string::npos);
   const auto records = metrics();
   ASSERT_EQ(records.size(), 5u);  // not thinned, and the evaluation at the end
   for (int i = 0; i < 4; ++i) {
     EXPECT_EQ(records[i]["step"], i + 1);
-    for (const char* field : {"loss", "lm_loss", "aux_loss", "grad_norm", "learning_rate", "tokens_per_second"})
+    for (const char* field :
+         {"loss", "lm_loss", "aux_loss", "grad_norm", "learning_rate", "tokens_per_second", "model_tflops", "mfu"})
       EXPECT_TRUE(records[i][field].is_number_float()) << field;
+    EXPECT_GT(records[i]["model_tflops"], 0);
+    EXPECT_EQ(records[i]["mfu"], 0);  // a CPU's peak is not known
     EXPECT_GT(records[i]["tokens"], 0);
     EXPECT_NEAR(records[i]["loss"], records[i]["lm_loss"].get<double>() + 0.02 * records[i]["aux_loss"].get<double>(),
                 1e-6);

@@ -82,10 +82,20 @@ class RankRuns : public testing::Test {
     return records;
   }
 
+  // Of a step, on all ranks, in 10^9.
+  static double operations(const nlohmann::json& record) {
+    const size_t ranks = record.contains("rank_tokens") ? record["rank_tokens"].size() : 1;
+    return record["model_tflops"].get<double>() * record["milliseconds"].get<double>() * static_cast<double>(ranks);
+  }
+
   void expect_same_metrics(const std::string& expected_out, const std::string& out) const {
     const auto expected = metrics(expected_out), records = metrics(out);
     ASSERT_EQ(records.size(), expected.size());
-    for (size_t i = 0; i < records.size(); ++i)
+    for (size_t i = 0; i < records.size(); ++i) {
+      if (expected[i].contains("model_tflops")) {
+        const double wanted = operations(expected[i]);
+        EXPECT_NEAR(operations(records[i]), wanted, 1e-12 * wanted) << "operations of " << out << ", record " << i;
+      }
       for (const char* field : {"step", "loss", "lm_loss", "aux_loss", "grad_norm", "learning_rate", "tokens",
                                 "target_tokens", "eval_loss", "eval_tokens"}) {
         ASSERT_EQ(records[i].contains(field), expected[i].contains(field)) << field;
@@ -94,6 +104,7 @@ class RankRuns : public testing::Test {
               << field << " of " << out << ", record " << i;
         }
       }
+    }
   }
 
   // The processes of this test's runs, by their ranks.

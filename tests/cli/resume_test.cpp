@@ -57,7 +57,8 @@ class Resume : public RankRuns {
   std::vector<nlohmann::json> untimed(const std::string& out) const {
     std::vector<nlohmann::json> records = metrics(out);
     for (nlohmann::json& record : records)
-      for (const char* field : {"milliseconds", "tokens_per_second", "memory_gib", "plans"}) record.erase(field);
+      for (const char* field : {"milliseconds", "tokens_per_second", "model_tflops", "memory_gib", "plans"})
+        record.erase(field);
     return records;
   }
 

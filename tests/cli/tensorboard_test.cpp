@@ -38,6 +38,7 @@ class Events : public RankRuns {
     static const std::map<std::string, std::string> others = {{"lm_loss", "lm loss"},
                                                               {"grad_norm", "grad-norm"},
                                                               {"learning_rate", "learning-rate"},
+                                                              {"model_tflops", "throughput"},
                                                               {"eval_loss", "lm loss validation"},
                                                               {"eval_perplexity", "lm loss validation ppl"}};
     if (name == "milliseconds" && !evaluation) return {"iteration-time", number / 1000};

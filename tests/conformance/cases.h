@@ -5,6 +5,7 @@
 
 namespace mixtune {
 
+ConformanceCases adapter_cases();
 ConformanceCases elementwise_cases();  // rms_norm, rope, swiglu, embedding
 ConformanceCases cross_entropy_cases();
 ConformanceCases router_cases();     // router, its losses

@@ -106,20 +106,22 @@ void large_result_case(Conformance& c) {
   expect_product(c, y, k);
 }
 
-// Runs the experts' products: forward with either layout of W, and the gradient of W, written and added, in the model's
-// dtype and in fp32.
+// Runs the experts' products: forward with either layout of W, and the gradient of W in the model's dtype and in fp32;
+// written and added.
 void grouped_case(Conformance& c, const Groups& groups, int64_t n, int64_t k) {
   const int64_t e = groups.size(), rows = groups.rows();
   const Operand x = c.random("x", {rows, k}), dy = c.random("dy", {rows, n});
   const Operand w = c.random("w", {e, k, n}), w_t = c.random("w_t", {e, n, k});
-  const Operand y = c.output("y", {rows, n}), y_t = c.output("y_t", {rows, n});
+  const Operand y = c.output("y", {rows, n}), y_t = c.output("y_t", {rows, n}), y_sum = c.random("y_sum", {rows, n});
   const std::array dw = {c.output("dw", {e, n, k}), c.output("dw_fp32", {e, n, k}, DType::kF32)};
   const std::array dw_sum = {c.random("dw_sum", {e, n, k}), c.random("dw_sum_fp32", {e, n, k}, DType::kF32)};
   c.run([&](Ctx& ctx, Side side) {
     groups.zero_gaps(ctx, x[side]);
     groups.zero_gaps(ctx, dy[side]);
+    groups.zero_gaps(ctx, y_sum[side]);
     grouped_gemm(ctx, {.x = x[side], .w = w[side], .y = y[side], .groups = groups});
     grouped_gemm(ctx, {.x = x[side], .w = w_t[side], .y = y_t[side], .groups = groups, .trans_w = true});
+    grouped_gemm(ctx, {.x = x[side], .w = w[side], .y = y_sum[side], .groups = groups, .accumulate = true});
     for (const int i : {0, 1}) {
       grouped_wgrad(ctx, {.dy = dy[side], .x = x[side], .dw = dw[i][side], .groups = groups});
       grouped_wgrad(ctx, {.dy = dy[side], .x = x[side], .dw = dw_sum[i][side], .groups = groups, .accumulate = true});
@@ -127,6 +129,7 @@ void grouped_case(Conformance& c, const Groups& groups, int64_t n, int64_t k) {
   });
   expect_product(c, y, k);
   expect_product(c, y_t, k);
+  expect_product(c, y_sum, k, Into::kSum);
   for (const int i : {0, 1}) {
     expect_product(c, dw[i], groups.largest());
     expect_product(c, dw_sum[i], groups.largest(), Into::kSum);

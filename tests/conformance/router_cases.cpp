@@ -6,6 +6,7 @@
 #include "kernels/moe/router.h"
 #include "kernels/moe/router_health.h"
 #include "kernels/moe/router_loss.h"
+#include "kernels/moe/router_noise.h"
 #include "kernels/moe/router_own_loss.h"
 
 namespace mixtune {
@@ -19,7 +20,7 @@ int64_t some_expert(int64_t pair, int64_t k, int64_t experts, int64_t live) {
 }
 
 constexpr RouterScores kScaled = {Scoring::kSoftmax, 2.5}, kPreSoftmax = {Scoring::kPreSoftmax, 0.5},
-                       kSigmoid = {Scoring::kSigmoid, 2.5};
+                       kSigmoid = {Scoring::kSigmoid, 2.5}, kBiased = {Scoring::kSigmoid, 2.5, true};
 
 struct Routed {
   int64_t tokens, live, experts, k;
@@ -38,6 +39,7 @@ void forward_case(Conformance& c, const Routed& shape) {
                    : c.output("experts", {shape.tokens, shape.k}, DType::kI32);
   const Operand weights = c.output("weights", {shape.tokens, shape.k}, DType::kF32);
   const Operand stats = c.output("stats", {2, shape.experts}, DType::kF64);
+  const Operand bias = c.random("bias", {shape.experts}, DType::kF32, 0.3);
   c.run([&](Ctx& ctx, Side side) {
     router_forward(ctx, {.logits = logits[side],
                          .live = shape.live,
@@ -45,7 +47,8 @@ void forward_case(Conformance& c, const Routed& shape) {
                          .weights = weights[side],
                          .stats = stats[side],
                          .forced = shape.forced,
-                         .scores = shape.scores});
+                         .scores = shape.scores,
+                         .bias = shape.scores.expert_bias ? bias[side] : Tensor{}});
   });
   c.expect_equal(experts);
   c.expect_close(weights, 8);
@@ -123,6 +126,33 @@ void health_case(Conformance& c, const Routed& shape) {
   c.expect_close(tally, 8 + walk(shape.experts));
 }
 
+// A product and a sum, with a factor that may differ in its last bit.
+void jitter_case(Conformance& c, int64_t tokens, int64_t hidden) {
+  const Operand x = c.random("x", {tokens, hidden}), y = c.output("y", {tokens, hidden}),
+                sum = c.random("sum", {tokens, hidden});
+  c.run([&](Ctx& ctx, Side side) {
+    RouterJitter args = {.x = x[side], .y = y[side], .key = 5, .first_token = 1 << 20, .eps = 0.25};
+    router_jitter(ctx, args);
+    args.y = sum[side];
+    args.accumulate = true;
+    router_jitter(ctx, args);
+  });
+  c.expect_close(y, 4);
+  c.expect_close(sum, 4);
+}
+
+void draw_case(Conformance& c, const Routed& shape) {
+  const Operand experts = c.output("experts", {shape.tokens, shape.k}, DType::kI32);
+  c.run([&](Ctx& ctx, Side side) {
+    draw_experts(ctx, {.experts = experts[side],
+                       .all_experts = shape.experts,
+                       .live = shape.live,
+                       .key = 5,
+                       .first_token = int64_t{1} << 33});
+  });
+  c.expect_equal(experts);
+}
+
 // Documents of 1, 2, 3, ... tokens, and a last one of what is left.
 void sequence_loss_case(Conformance& c, const Routed& shape) {
   int64_t documents = 0;
@@ -168,6 +198,8 @@ ConformanceCases router_cases() {
   forward("T90_E40_k3_ties", {90, 90, 40, 3, false, true});
   forward("T500_E8_k2_forced", {500, 470, 8, 2, true});
   forward("T3000_E8_k2_sigmoid", {3000, 2900, 8, 2, false, false, kSigmoid});
+  forward("T500_E8_k2_biased", {500, 470, 8, 2, false, false, kBiased});
+  forward("T60_E700_k32_biased", {60, 59, 700, 32, false, false, kBiased});
   forward("T130_E4_k1_sigmoid", {130, 130, 4, 1, false, false, kSigmoid});
   forward("T60_E700_k32_sigmoid", {60, 59, 700, 32, false, false, kSigmoid});
   forward("T3000_E8_k2_pre_softmax", {3000, 2900, 8, 2, false, false, kPreSoftmax});
@@ -224,6 +256,18 @@ ConformanceCases router_cases() {
   health("T130_E33", {130, 129, 33, 8});
   health("T60_E700", {60, 59, 700, 32});
   health("T40_E1", {40, 39, 1, 1});
+
+  for (const auto& [shape, hidden] : {std::pair("T300_H4096", 4096), std::pair("T300_H37_odd", 37)})
+    cases.push_back({"router_jitter", shape, [hidden = hidden](Conformance& c) {
+                       jitter_case(c, 300, hidden);
+                     }});
+  const auto draw = [&](const char* shape, const Routed& args) {
+    cases.push_back({"draw_experts", shape, [=](Conformance& c) { draw_case(c, args); }, true, false});
+  };
+  draw("T3000_E8_k2", {3000, 2900, 8, 2});
+  draw("T60_E700_k32", {60, 59, 700, 32});
+  draw("T200_none_live", {200, 0, 8, 2});
+
   const auto of_sigmoids = [&](const char* shape, const Routed& args) {
     cases.push_back({"router_sequence_loss", shape, [=](Conformance& c) { sequence_loss_case(c, args); }, true, false});
   };

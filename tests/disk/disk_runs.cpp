@@ -19,7 +19,7 @@ const std::set<std::string> kOfTheirTime = {"report.html", "environment.json"}; 
 
 bool is_timed(const std::string& field) {
   return field.starts_with("rank_") || field == "milliseconds" || field == "tokens_per_second" ||
-         field == "memory_gib" || field == "plans";
+         field == "model_tflops" || field == "mfu" || field == "memory_gib" || field == "plans";
 }
 
 // What a record says on any machine.
@@ -39,7 +39,7 @@ std::string untimed_events(const std::string& path) {
       if (event.scalars.empty()) continue;
       lines += fmt::format("{}", event.step);
       for (const auto& [tag, value] : event.scalars)
-        if (!is_timed(tag) && tag != "iteration-time" && tag != "eval_milliseconds")
+        if (!is_timed(tag) && tag != "iteration-time" && tag != "throughput" && tag != "eval_milliseconds")
           lines += fmt::format(" {}={}", tag, value);
       lines += '\n';
     }

@@ -1,4 +1,4 @@
-// What 8 bits lose, counted by one loop over all elements that knows the formats by their values alone.
+// What 8 bits lose, counted block by block by a loop that knows the formats by their values alone.
 #include "kernels/eight_bit/operand_health.h"
 
 #include <gtest/gtest.h>
@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/eight_bit/testing.h"
 #include "kernels/testing.h"
 
 namespace mixtune {
@@ -41,16 +42,9 @@ class OperandHealthTest : public testing::TestWithParam<HealthCase> {
     return before;
   }
 
-  // The scale of an element's block, looked for anew: doubled and halved until it is the least that is enough.
-  static double scale_at(const Buffer<float>& x, int64_t live, int64_t row, int64_t column) {
+  // Doubled and halved until it is the least that is enough.
+  static double scale_of(double amax) {
     const auto& [format, blocks, rule] = GetParam().bits;
-    const int64_t tall = blocks.rows > 0 ? blocks.rows : kTalliedRows,
-                  wide = blocks.columns > 0 ? blocks.columns : kTalliedColumns;
-    double amax = 0;
-    for (int64_t r = row / tall * tall; r < std::min(live, (row / tall + 1) * tall); ++r)
-      for (int64_t c = column / wide * wide; c < std::min(kTalliedColumns, (column / wide + 1) * wide); ++c)
-        if (std::isfinite(x[r * kTalliedColumns + c]))
-          amax = std::max(amax, std::abs(double{x[r * kTalliedColumns + c]}));
     if (amax == 0) return 1;
     if (rule == ScaleRule::kFp32) return static_cast<float>(amax / format.largest);
     double scale = 1;
@@ -61,18 +55,24 @@ class OperandHealthTest : public testing::TestWithParam<HealthCase> {
 
   static Tally expected(const Buffer<float>& x, int64_t live) {
     Tally sums = {};
-    float amax = 0;
-    for (int64_t r = 0; r < live; ++r)
-      for (int64_t c = 0; c < kTalliedColumns; ++c) {
-        const float value = x[r * kTalliedColumns + c];
-        if (value == 0) continue;
-        const double scaled = std::abs(value) / scale_at(x, live, r, c);
+    double most = 0;
+    for_each_block(GetParam().bits.blocks, {live, kTalliedColumns}, [&](const auto& each_element) {
+      double amax = 0;
+      each_element([&](int64_t r, int64_t c) {
+        const double size = std::abs(double{x[r * kTalliedColumns + c]});
+        if (std::isfinite(size)) amax = std::max(amax, size);
+      });
+      most = std::max(most, amax);
+      const double scale = scale_of(amax);
+      each_element([&](int64_t r, int64_t c) {
+        const double scaled = std::abs(double{x[r * kTalliedColumns + c]}) / scale;
+        if (scaled == 0) return;
         ++sums[kHealthValues];
         sums[kHealthFlushed] += scaled <= GetParam().smallest / 2;  // half-way goes to 0, which is even
         sums[kHealthSaturated] += !(scaled <= GetParam().largest);
-        if (std::isfinite(value)) amax = std::max(amax, std::abs(value));
-      }
-    sums[kHealthAmax] = std::bit_cast<uint32_t>(amax);
+      });
+    });
+    sums[kHealthAmax] = std::bit_cast<uint32_t>(static_cast<float>(most));
     return sums;
   }
 

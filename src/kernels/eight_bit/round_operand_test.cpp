@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "kernels/eight_bit/testing.h"
 #include "kernels/testing.h"
 
 namespace mixtune {
@@ -114,23 +115,26 @@ struct RoundingCase {
 
 class RoundOperandTest : public testing::TestWithParam<RoundingCase> {
  protected:
-  // By the definition, element by element: looks for the block of each anew.
-  static double expected(const Buffer<double>& x, const EightBits& bits, int64_t live, int64_t row, int64_t column) {
-    const int64_t tall = bits.blocks.rows > 0 ? bits.blocks.rows : kOperandRows,
-                  wide = bits.blocks.columns > 0 ? bits.blocks.columns : kOperandColumns;
-    double amax = 0;
-    for (int64_t r = row / tall * tall; r < std::min(live, (row / tall + 1) * tall); ++r)
-      for (int64_t c = column / wide * wide; c < std::min(kOperandColumns, (column / wide + 1) * wide); ++c)
-        amax = std::max(amax, std::abs(x[r * kOperandColumns + c]));
-    double scale = 1;
-    if (bits.scale == ScaleRule::kFp32) {
-      scale = static_cast<float>(amax / bits.format.largest);
-    } else {
-      while (amax > scale * bits.format.largest) scale *= 2;
-      while (amax <= scale / 2 * bits.format.largest) scale /= 2;
-    }
+  // By the definition, block by block; 0 from row `live` on.
+  static Buffer<double> expected(const Buffer<double>& x, const EightBits& bits, int64_t live) {
     static const std::set<double> e4m3 = values_of(4, 3, 448), e5m2 = values_of(5, 2, 57344);
-    return nearest(bits.format == kE4M3 ? e4m3 : e5m2, x[row * kOperandColumns + column] / scale) * scale;
+    Buffer<double> y({kOperandRows, kOperandColumns});
+    for_each_block(bits.blocks, {live, kOperandColumns}, [&](const auto& each_element) {
+      double amax = 0;
+      each_element([&](int64_t r, int64_t c) { amax = std::max(amax, std::abs(x[r * kOperandColumns + c])); });
+      double scale = 1;
+      if (bits.scale == ScaleRule::kFp32) {
+        scale = static_cast<float>(amax / bits.format.largest);
+      } else {
+        while (amax > scale * bits.format.largest) scale *= 2;
+        while (amax <= scale / 2 * bits.format.largest) scale /= 2;
+      }
+      each_element([&](int64_t r, int64_t c) {
+        const int64_t i = r * kOperandColumns + c;
+        y[i] = nearest(bits.format == kE4M3 ? e4m3 : e5m2, x[i] / scale) * scale;
+      });
+    });
+    return y;
   }
 };
 
@@ -142,16 +146,15 @@ TEST_P(RoundOperandTest, IsTheDefinition) {
     for (int64_t i = 0; i < x.size(); ++i) narrow[i] = static_cast<float>(x[i]);
     round_operand(ctx, {.x = x, .y = y, .bits = GetParam().bits, .live = live});
     round_operand(ctx, {.x = narrow, .y = narrow, .bits = GetParam().bits, .live = live});
-    for (int64_t r = 0; r < kOperandRows; ++r)
-      for (int64_t c = 0; c < kOperandColumns; ++c) {
-        const double want = r < live ? expected(x, GetParam().bits, live, r, c) : 0;
-        ASSERT_EQ(y[r * kOperandColumns + c], want) << r << ", " << c;
-        if (GetParam().bits.scale == ScaleRule::kFp32) {
-          ASSERT_FLOAT_EQ(narrow[r * kOperandColumns + c], static_cast<float>(want));
-        } else {
-          ASSERT_EQ(narrow[r * kOperandColumns + c], want) << r << ", " << c;
-        }
+    const Buffer<double> want = expected(x, GetParam().bits, live);
+    for (int64_t i = 0; i < x.size(); ++i) {
+      ASSERT_EQ(y[i], want[i]) << i / kOperandColumns << ", " << i % kOperandColumns;
+      if (GetParam().bits.scale == ScaleRule::kFp32) {
+        ASSERT_FLOAT_EQ(narrow[i], static_cast<float>(want[i]));
+      } else {
+        ASSERT_EQ(narrow[i], want[i]) << i / kOperandColumns << ", " << i % kOperandColumns;
       }
+    }
   }
 }
 

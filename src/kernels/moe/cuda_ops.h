@@ -6,10 +6,12 @@
 #include "kernels/moe/router.h"
 #include "kernels/moe/router_health.h"
 #include "kernels/moe/router_loss.h"
+#include "kernels/moe/router_noise.h"
 #include "kernels/moe/router_own_loss.h"
 
 namespace mixtune::cuda {
 
+void draw_experts(Ctx& ctx, const DrawExperts& args);
 void drop_pairs(Ctx& ctx, const DropPairs& args);
 void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row);
 void permute_map(Ctx& ctx, const PermuteMap& args);
@@ -18,6 +20,7 @@ void permute_weights(Ctx& ctx, const Tensor& weights, const Tensor& slot_of_row,
 void router_backward(Ctx& ctx, const RouterBackward& args);
 void router_forward(Ctx& ctx, const RouterForward& args);
 void router_health(Ctx& ctx, const RouterHealth& args, const Tensor& parts);
+void router_jitter(Ctx& ctx, const RouterJitter& args);
 void router_logits(Ctx& ctx, const Tensor& x, const Tensor& weight, const Tensor& logits);
 void router_logits_backward(Ctx& ctx, const RouterLogitsBackward& args);
 void router_loss(Ctx& ctx, const RouterLoss& args);

@@ -4,6 +4,9 @@
 
 namespace mixtune::cuda {
 
+void draw_experts(Ctx&, const DrawExperts&) {
+  no_cuda();
+}
 void drop_pairs(Ctx&, const DropPairs&) {
   no_cuda();
 }
@@ -26,6 +29,9 @@ void router_forward(Ctx&, const RouterForward&) {
   no_cuda();
 }
 void router_health(Ctx&, const RouterHealth&, const Tensor&) {
+  no_cuda();
+}
+void router_jitter(Ctx&, const RouterJitter&) {
   no_cuda();
 }
 void router_logits(Ctx&, const Tensor&, const Tensor&, const Tensor&) {

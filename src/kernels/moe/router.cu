@@ -47,6 +47,15 @@ __device__ int top_k(const Row<PerLane>& row, int experts, int k) {
   return result;
 }
 
+// The row with what its experts are chosen by in the place of logits.
+template <int PerLane>
+__device__ Row<PerLane> biased(Row<PerLane> row, const float* bias, int experts) {
+#pragma unroll
+  for (int i = 0; i < PerLane; ++i)
+    if (row.expert(i) < experts) row.logits[i] = sigmoid(row.logits[i]) + bias[row.expert(i)];
+  return row;
+}
+
 // Softmax over the logits of lanes < k; 0 in the others.
 __device__ float renormalise(float logit, int k) {
   const bool inside = threadIdx.x % kWarp < k;
@@ -79,9 +88,9 @@ __device__ void sum_over_warps(double mine, double* to, int count) {
 // partial[block] = the block's part of stats [2, E].
 template <int PerLane, Scoring scoring>
 __global__ void __launch_bounds__(kRouterThreads)
-    forward_kernel(const float* __restrict__ logits, int32_t* __restrict__ chosen, float* __restrict__ weights,
-                   double* __restrict__ partial, int64_t rows, int64_t live, int experts, int k, bool forced,
-                   float scaling) {
+    forward_kernel(const float* __restrict__ logits, const float* __restrict__ bias, int32_t* __restrict__ chosen,
+                   float* __restrict__ weights, double* __restrict__ partial, int64_t rows, int64_t live, int experts,
+                   int k, bool forced, float scaling) {
   const int lane = threadIdx.x % kWarp;
   double probabilities[PerLane] = {};
   int counts[PerLane] = {};
@@ -91,7 +100,7 @@ __global__ void __launch_bounds__(kRouterThreads)
     float weight = 0;
     if (t < live) {
       const Row<PerLane> row(logits + t * experts, experts);
-      if (!forced) expert = top_k(row, experts, k);
+      if (!forced) expert = top_k(bias != nullptr ? biased(row, bias, experts) : row, experts, k);
       const float logit = lane < k && scoring != Scoring::kPreSoftmax ? logits[t * experts + expert] : 0;
       if constexpr (scoring == Scoring::kSoftmax) weight = renormalise(logit, k);
       if constexpr (scoring == Scoring::kSigmoid) weight = sigmoid_weight(logit, k);
@@ -201,8 +210,8 @@ void router_forward(Ctx& ctx, const RouterForward& args) {
   if (blocks > 0)
     on_kernel(args.scores, experts, k, [&](auto per_lane, auto scoring) {
       forward_kernel<per_lane, scoring><<<blocks, kRouterThreads, 0, ctx.gpu->stream()>>>(
-          args.logits.as<float>(), args.experts.as<int32_t>(), args.weights.as<float>(), partial.as<double>(), rows,
-          args.live, static_cast<int>(experts), static_cast<int>(k), args.forced,
+          args.logits.as<float>(), elements<float>(args.bias), args.experts.as<int32_t>(), args.weights.as<float>(),
+          partial.as<double>(), rows, args.live, static_cast<int>(experts), static_cast<int>(k), args.forced,
           static_cast<float>(args.scores.scaling));
       check_cuda(cudaGetLastError(), "router forward_kernel");
     });

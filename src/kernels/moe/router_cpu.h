@@ -17,15 +17,26 @@ void softmax(const S* logits, int64_t experts, S* p) {
   for (int64_t e = 0; e < experts; ++e) p[e] /= sum;
 }
 
-// The k largest logits by k passes; a strict comparison leaves ties to the lower index.
+// The k largest by k passes; a strict comparison leaves ties to the lower index.
 template <class S>
-void top_k(const S* logits, int64_t experts, int64_t k, int32_t* chosen) {
+void top_k(const S* numbers, int64_t experts, int64_t k, int32_t* chosen) {
   for (int64_t slot = 0; slot < k; ++slot) {
     int32_t best = -1;
     for (int32_t e = 0; e < experts; ++e)
-      if ((best < 0 || logits[e] > logits[best]) && std::find(chosen, chosen + slot, e) == chosen + slot) best = e;
+      if ((best < 0 || numbers[e] > numbers[best]) && std::find(chosen, chosen + slot, e) == chosen + slot) best = e;
     chosen[slot] = best;
   }
+}
+
+template <class S>
+S sigmoid(S x) {
+  return 1 / (1 + std::exp(-x));
+}
+
+// ranks = what experts are chosen by, E long.
+template <class S>
+void biased_scores(const S* logits, const float* bias, int64_t experts, S* ranks) {
+  for (int64_t e = 0; e < experts; ++e) ranks[e] = sigmoid(logits[e]) + static_cast<S>(bias[e]);
 }
 
 // weights = softmax over the chosen logits.
@@ -35,11 +46,6 @@ void renormalise(const S* logits, const int32_t* chosen, int64_t k, S* weights) 
   for (int64_t slot = 1; slot < k; ++slot) highest = std::max(highest, logits[chosen[slot]]);
   for (int64_t slot = 0; slot < k; ++slot) sum += weights[slot] = std::exp(logits[chosen[slot]] - highest);
   for (int64_t slot = 0; slot < k; ++slot) weights[slot] /= sum;
-}
-
-template <class S>
-S sigmoid(S x) {
-  return 1 / (1 + std::exp(-x));
 }
 
 // p = the probabilities of the experts, E long.
@@ -120,8 +126,9 @@ void router_forward(Ctx& ctx, const RouterForward& args) {
     }
     const S* logits = args.logits.as<S>() + t * experts;
     S* p = probabilities.as<S>() + t * experts;
+    if (!args.forced && args.bias) biased_scores(logits, args.bias.as<float>(), experts, p);
+    if (!args.forced) top_k(args.bias ? p : logits, experts, k, chosen);
     cpu::probabilities(args.scores.scoring, logits, experts, p);
-    if (!args.forced) top_k(logits, experts, k, chosen);
     weigh(args.scores, logits, p, chosen, k, weights);
   }
   double* counts = args.stats.as<double>();

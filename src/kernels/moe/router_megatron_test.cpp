@@ -44,7 +44,8 @@ struct MegatronCase {
   Buffer<double> logits = buffer_of<double>(json.at("logits"), {tokens, experts}), weights{{tokens, k}};
   Buffer<double> stats{{1, 2, experts}}, loss{{1}}, dlogits{{tokens, experts}};
   Buffer<int32_t> chosen{{tokens, k}};
-  RouterScores scores = {scoring_of(json), json.value("scaling", 1.0)};
+  RouterScores scores = {scoring_of(json), json.value("scaling", 1.0), json.contains("bias")};
+  Buffer<float> bias = buffer_of<float>(json.value("bias", Json(std::vector<float>(experts))), {experts});
 
   explicit MegatronCase(const Json& of) : json(of) {
     router_forward(ctx, {.logits = logits,
@@ -52,7 +53,8 @@ struct MegatronCase {
                          .experts = chosen,
                          .weights = weights,
                          .stats = stats.tensor().view({2, experts}),
-                         .scores = scores});
+                         .scores = scores,
+                         .bias = scores.expert_bias ? bias.tensor() : Tensor{}});
   }
   // dlogits of dweights [T, k] and of the gradient of losses of counts.
   void backward(const Tensor& dweights, const Tensor& prob_grad) {
@@ -73,8 +75,8 @@ struct MegatronCase {
   }
 };
 
-TEST(MegatronRouter, WeightsAndTheirGradient) {
-  for (const Json& json : megatron_fixture("scores")) {
+void expect_weights_and_gradient(const char* part) {
+  for (const Json& json : megatron_fixture(part)) {
     SCOPED_TRACE(json.dump().substr(0, 60));
     MegatronCase c(json);
     const Buffer<double> all_dweights = buffer_of<double>(json.at("dweights"), {c.tokens, c.experts});
@@ -88,6 +90,24 @@ TEST(MegatronRouter, WeightsAndTheirGradient) {
     for (int64_t i = 0; i < all_weights.size(); ++i) {
       EXPECT_NEAR(all_weights[i], json.at("weights").at(i).get<double>(), kFp32Softmax);
       EXPECT_NEAR(c.dlogits[i], json.at("gradient").at(i).get<double>(), kFp32Softmax);
+    }
+  }
+}
+
+TEST(MegatronRouter, WeightsAndTheirGradient) {
+  expect_weights_and_gradient("scores");
+}
+
+// A bias chooses other experts, whose tokens are counted; its losses count those of the choice without it.
+TEST(MegatronRouter, WeightsOfABiasedChoice) {
+  expect_weights_and_gradient("biased");
+  for (const Json& json : megatron_fixture("biased")) {
+    Json unbiased = json;
+    unbiased.erase("bias");
+    MegatronCase chosen(json), counted(unbiased);
+    for (int64_t e = 0; e < chosen.experts; ++e) {
+      EXPECT_EQ(chosen.stats[e], json.at("counts").at(e).get<double>());
+      EXPECT_EQ(counted.stats[e], json.at("loss_counts").at(e).get<double>());
     }
   }
 }

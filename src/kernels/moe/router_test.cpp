@@ -1,45 +1,15 @@
 #include "kernels/moe/router.h"
 
-#include "kernels/testing.h"
+#include <cmath>
+#include <vector>
+
+#include "kernels/moe/router_testing.h"
 
 namespace mixtune {
 namespace {
 
-constexpr int64_t kRouted = 30, kLive = 25;
-
-template <class S>
-struct Router {
-  int64_t experts, k;
-  TestCtx ctx;
-  Buffer<S> logits = Buffer<S>::random({kRouted, experts}, "logits", 2), weights{{kRouted, k}, S(9)};
-  Buffer<S> dweights = Buffer<S>::random({kRouted, k}, "dweights"), dlogits{{kRouted, experts}, S(9)};
-  Buffer<int32_t> chosen{{kRouted, k}, 9};
-  Buffer<double> stats{{2, experts}}, prob_grad = Buffer<double>::random({experts}, "prob_grad");
-
-  void forward() {
-    router_forward(ctx, {.logits = logits, .live = kLive, .experts = chosen, .weights = weights, .stats = stats});
-  }
-  void backward(bool with_aux) {
-    router_backward(ctx, {.logits = logits,
-                          .experts = chosen,
-                          .weights = weights,
-                          .dweights = dweights,
-                          .prob_grad = with_aux ? prob_grad.tensor() : Tensor{},
-                          .live = kLive,
-                          .dlogits = dlogits});
-  }
-  // The function whose gradient is tested: of the live weights, and the statistics of probabilities.
-  double loss(bool with_aux) {
-    forward();
-    double sum = 0;
-    for (int64_t i = 0; i < kLive * k; ++i) sum += weights[i] * dweights[i];
-    for (int64_t e = 0; with_aux && e < experts; ++e) sum += prob_grad[e] * stats[experts + e];
-    return sum;
-  }
-};
-
 TEST(Router, TakesTheLargestRenormalisedAndCounts) {
-  Router<double> router{5, 3};
+  RoutedTokens<double> router{5, 3};
   router.forward();
   std::vector<double> counts(5, 0), probabilities(5, 0);
   for (int64_t t = 0; t < kLive; ++t) {
@@ -70,7 +40,7 @@ TEST(Router, TakesTheLargestRenormalisedAndCounts) {
 }
 
 TEST(Router, DeadRowsGoNowhere) {
-  Router<float> router{4, 2};
+  RoutedTokens<float> router{4, 2};
   router.forward();
   router.backward(true);
   for (int64_t t = kLive; t < kRouted; ++t) {
@@ -83,7 +53,7 @@ TEST(Router, DeadRowsGoNowhere) {
 }
 
 TEST(Router, TiesGoToTheLowerIndex) {
-  Router<float> router{4, 2};
+  RoutedTokens<float> router{4, 2};
   router.logits = Buffer<float>({kRouted, 4}, 1.5f);
   router.forward();
   EXPECT_EQ(router.chosen[0], 0);
@@ -92,7 +62,7 @@ TEST(Router, TiesGoToTheLowerIndex) {
 }
 
 TEST(Router, LargeLogitsDoNotOverflow) {
-  Router<float> router{4, 2};
+  RoutedTokens<float> router{4, 2};
   for (int64_t i = 0; i < router.logits.size(); ++i) router.logits[i] *= 1e4f;
   router.forward();
   for (int64_t i = 0; i < kLive * 2; ++i) EXPECT_TRUE(std::isfinite(router.weights[i]));
@@ -101,11 +71,11 @@ TEST(Router, LargeLogitsDoNotOverflow) {
 TEST(Router, BackwardMatchesDifferences) {
   for (const auto& [experts, k] : std::vector<std::pair<int64_t, int64_t>>{{5, 1}, {5, 2}, {5, 5}, {1, 1}})
     for (const bool with_aux : {false, true}) {
-      Router<double> oracle{experts, k};
+      RoutedTokens<double> oracle{experts, k};
       oracle.forward();
       oracle.backward(with_aux);
       expect_gradient(oracle.logits, oracle.dlogits, [&] { return oracle.loss(with_aux); });
-      Router<float> product{experts, k};
+      RoutedTokens<float> product{experts, k};
       product.forward();
       product.backward(with_aux);
       if (experts > 1 && (k > 1 || with_aux)) expect_close(product.dlogits, oracle.dlogits, 32);
@@ -113,25 +83,20 @@ TEST(Router, BackwardMatchesDifferences) {
 }
 
 TEST(Router, TopOneHasNoGradient) {
-  Router<float> router{5, 1};
+  RoutedTokens<float> router{5, 1};
   router.forward();
   router.backward(false);
   for (int64_t i = 0; i < router.dlogits.size(); ++i) EXPECT_EQ(router.dlogits[i], 0);
 }
 
 TEST(Router, ForcedExpertsKeepTheirSlots) {
-  Router<double> router{5, 2};
+  RoutedTokens<double> router{5, 2};
   for (int64_t t = 0; t < kRouted; ++t)
     for (int64_t slot = 0; slot < 2; ++slot)
       router.chosen[2 * t + slot] = t < kLive ? static_cast<int32_t>((t + 3 * slot) % 5) : -1;
   const Buffer<int32_t> given = router.chosen;
   router.logits[0 * 5 + 3] = 1e4;  // the second slot of token 0 far above its first
-  router_forward(router.ctx, {.logits = router.logits,
-                              .live = kLive,
-                              .experts = router.chosen,
-                              .weights = router.weights,
-                              .stats = router.stats,
-                              .forced = true});
+  router.forward(true);
   for (int64_t i = 0; i < given.size(); ++i) EXPECT_EQ(router.chosen[i], given[i]);
   EXPECT_EQ(router.weights[0], 0);
   EXPECT_EQ(router.weights[1], 1);

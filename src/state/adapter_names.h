@@ -22,6 +22,7 @@ struct AdapterTensorName {
       module;        // the hub's name of the weight, without ".weight"; of packed experts "...block_sparse_moe.experts"
   std::string peft;  // what PEFT matches patterns with; of packed experts without the parameter's name
 };
+using AdapterTensorKind = AdapterTensorName::Kind;
 
 // Reads a name in any layout (docs/adapters.md). Throws UserError, `where` in front, for all others.
 AdapterTensorName parse_adapter_name(std::string_view stored, const std::string& where);

@@ -1,4 +1,4 @@
-#include "checkpoint/adapter_names.h"
+#include "state/adapter_names.h"
 
 #include <fmt/format.h>
 
@@ -13,20 +13,20 @@ namespace mixtune {
 
 namespace {
 
-constexpr std::string_view kPrefix = "base_model.model.";
+constexpr std::string_view kAdapterPrefix = "base_model.model.";
 
 // An expert's matrix by the hub's name and by that of most other models.
-struct Matrix {
+struct ExpertMatrix {
   std::string_view hub, other;
 };
-constexpr auto kMatrices = std::to_array<Matrix>({{"w1", "gate_proj"}, {"w2", "down_proj"}, {"w3", "up_proj"}});
+constexpr auto kMatrices = std::to_array<ExpertMatrix>({{"w1", "gate_proj"}, {"w2", "down_proj"}, {"w3", "up_proj"}});
 constexpr auto kAttention = std::to_array<std::string_view>({"q_proj", "k_proj", "v_proj", "o_proj"});
 
 // Parts of names that say what mixtune does not read.
-struct Foreign {
+struct ForeignName {
   std::string_view part, what;
 };
-constexpr auto kForeign = std::to_array<Foreign>({
+constexpr auto kForeignNames = std::to_array<ForeignName>({
     {"lora_magnitude_vector", "is of a DoRA adapter"},
     {"lora_embedding_", "is of an adapter of the embedding"},
     {"lora_B.bias", "is a bias (lora_bias)"},
@@ -61,19 +61,17 @@ std::optional<int64_t> take_number(std::string_view& text) {
   return take(text, ".") ? std::optional(number) : std::nullopt;
 }
 
-using Kind = AdapterTensorName::Kind;
-
 // `rest` follows "layers.N.block_sparse_moe." or "layers.N.mlp.".
-std::optional<std::pair<Kind, std::string>> moe_module(std::string_view rest) {
-  if (rest == "gate") return {{Kind::kModule, "gate"}};
-  if (rest == "experts.base_layer") return {{Kind::kPackedInner, "experts"}};
-  if (rest == "experts") return {{Kind::kPackedOuter, "experts"}};
+std::optional<std::pair<AdapterTensorKind, std::string>> moe_module(std::string_view rest) {
+  if (rest == "gate") return {{AdapterTensorKind::kModule, "gate"}};
+  if (rest == "experts.base_layer") return {{AdapterTensorKind::kPackedInner, "experts"}};
+  if (rest == "experts") return {{AdapterTensorKind::kPackedOuter, "experts"}};
   if (!take(rest, "experts.")) return {};
   const auto expert = take_number(rest);
   const auto matrix =
-      std::ranges::find_if(kMatrices, [&](const Matrix& m) { return rest == m.hub || rest == m.other; });
+      std::ranges::find_if(kMatrices, [&](const ExpertMatrix& m) { return rest == m.hub || rest == m.other; });
   if (!expert || matrix == kMatrices.end()) return {};
-  return {{Kind::kModule, fmt::format("experts.{}.{}", *expert, matrix->hub)}};
+  return {{AdapterTensorKind::kModule, fmt::format("experts.{}.{}", *expert, matrix->hub)}};
 }
 
 // Sets kind, module and peft from what stands between the prefix and "lora_A".
@@ -84,7 +82,7 @@ bool read_module(std::string_view text, AdapterTensorName& name) {
   if (!take(text, "layers.") || !take_number(text)) return false;
   const std::string head = fmt::format("model.{}", whole.substr(0, whole.size() - text.size()));
   if (take(text, "self_attn.")) {
-    name.kind = Kind::kModule;
+    name.kind = AdapterTensorKind::kModule;
     name.module = fmt::format("{}self_attn.{}", head, text);
     return std::ranges::find(kAttention, text) != kAttention.end();
   }
@@ -95,13 +93,14 @@ bool read_module(std::string_view text, AdapterTensorName& name) {
   name.kind = found->first;
   name.module = fmt::format("{}block_sparse_moe.{}", head, found->second);
   if (is_new && text == "gate") name.peft += ".weight";  // a parameter there, not a module
-  if (name.kind == Kind::kPackedInner) name.peft.resize(name.peft.size() - std::string_view(".base_layer").size());
+  if (name.kind == AdapterTensorKind::kPackedInner)
+    name.peft.resize(name.peft.size() - std::string_view(".base_layer").size());
   return true;
 }
 
 bool read_name(std::string_view text, AdapterTensorName& name) {
-  if (!take(text, kPrefix)) return false;
-  take(text, kPrefix);
+  if (!take(text, kAdapterPrefix)) return false;
+  take(text, kAdapterPrefix);
   if (!take_end(text, ".weight")) return false;
   take_end(text, ".default");
   const bool is_a = text.ends_with(".lora_A");
@@ -116,22 +115,22 @@ AdapterTensorName parse_adapter_name(std::string_view stored, const std::string&
   AdapterTensorName name{};
   if (read_name(stored, name)) return name;
   const auto foreign =
-      std::ranges::find_if(kForeign, [&](const Foreign& f) { return stored.find(f.part) != stored.npos; });
+      std::ranges::find_if(kForeignNames, [&](const ForeignName& f) { return stored.find(f.part) != stored.npos; });
   throw UserError(
       where,
       fmt::format("tensor '{}' {}", printable(stored, 200),
-                  foreign == kForeign.end() ? "is of no module that mixtune knows adapters of" : foreign->what),
+                  foreign == kForeignNames.end() ? "is of no module that mixtune knows adapters of" : foreign->what),
       "mixtune reads plain LoRA of Mixtral's attention, experts and router: merge this one with PEFT");
 }
 
 std::string target_module(std::string_view module, AdapterNaming naming) {
   const std::string_view last = module.substr(module.rfind('.') + 1);
-  const auto matrix = std::ranges::find(kMatrices, last, &Matrix::hub);
+  const auto matrix = std::ranges::find(kMatrices, last, &ExpertMatrix::hub);
   return std::string(naming == AdapterNaming::kSglang && matrix != kMatrices.end() ? matrix->other : last);
 }
 
 std::string adapter_tensor_name(std::string_view module, AdapterFactor factor, AdapterNaming naming) {
-  return fmt::format("{}{}.{}.lora_{}.weight", kPrefix, module.substr(0, module.rfind('.')),
+  return fmt::format("{}{}.{}.lora_{}.weight", kAdapterPrefix, module.substr(0, module.rfind('.')),
                      target_module(module, naming), factor == AdapterFactor::kA ? "A" : "B");
 }
 

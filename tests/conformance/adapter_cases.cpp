@@ -1,0 +1,55 @@
+// The B of adapters, expanded and folded (kernels/adapter.h).
+#include "conformance/cases.h"
+#include "conformance/tolerances.h"
+#include "kernels/adapter.h"
+
+namespace mixtune {
+namespace {
+
+AdaptedModules modules_of(std::initializer_list<AdaptedRows> rows) {
+  AdaptedModules modules;
+  for (const AdaptedRows& module : rows) modules.add(module);
+  return modules;
+}
+
+Shape shape_of(int64_t experts, int64_t rows, int64_t columns) {
+  return experts > 0 ? Shape{experts, rows, columns} : Shape{rows, columns};
+}
+
+// Of a weight of n rows; experts 0: no such dimension. A product, rounded once; with accumulate added to.
+void adapter_case(Conformance& c, int64_t experts, int64_t n, int64_t rank, const AdaptedModules& modules) {
+  const Shape b_shape = shape_of(experts, modules.row_count(), rank),
+              expanded_shape = shape_of(experts, n, modules.size * rank);
+  const Operand b = c.random("b", b_shape), expanded = c.output("expanded", expanded_shape);
+  const Operand from = c.random("gradient", expanded_shape, DType::kF32);
+  const Operand db = c.output("db", b_shape), sum = c.random("db sum", b_shape, DType::kF32);
+  c.run([&](Ctx& ctx, Side side) {
+    expand_adapter(ctx, {.b = b[side], .modules = modules, .scale = 1.7, .expanded = expanded[side]});
+    fold_adapter(ctx, {.dexpanded = from[side], .modules = modules, .scale = 1.7, .db = db[side]});
+    fold_adapter(ctx, {.dexpanded = from[side], .modules = modules, .scale = 1.7, .db = sum[side], .accumulate = true});
+  });
+  c.expect_close(expanded, by_dtype(c, 1, kRounded));
+  c.expect_close(db, by_dtype(c, 1, kRounded));
+  c.expect_close(sum, 2);
+}
+
+ConformanceCase adapter(const char* name, int64_t experts, int64_t n, int64_t rank, const AdaptedModules& modules) {
+  return {"adapter", name, [=](Conformance& c) {
+            adapter_case(c, experts, n, rank, modules);
+          }};
+}
+
+}  // namespace
+
+ConformanceCases adapter_cases() {
+  return {
+      adapter("one_module", 0, 40, 8, modules_of({{0, 40}})),
+      adapter("q_and_v", 0, 6144, 16, modules_of({{0, 4096}, {5120, 1024}})),
+      adapter("q_k_v", 0, 6144, 64, modules_of({{0, 4096}, {4096, 1024}, {5120, 1024}})),
+      adapter("gaps_and_odd_rank", 0, 37, 3, modules_of({{2, 5}, {9, 1}, {30, 6}})),
+      adapter("experts", 4, 24, 8, modules_of({{0, 12}, {12, 12}})),
+      adapter("real_experts", 8, 28672, 16, modules_of({{0, 14336}, {14336, 14336}})),
+  };
+}
+
+}  // namespace mixtune
