@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Checks that PEFT takes an adapter that mixtune wrote, and computes what the merged model computes.
+"""Checks that PEFT takes adapters that mixtune wrote, and computes what mixtune computes.
 
     python scripts/check_with_peft.py BASE ADAPTER...      needs torch, transformers 5 and PEFT >= 0.20
 
-Loads each adapter over BASE with PEFT, in fp32, runs build/mixtune (or $MIXTUNE) merge, loads the result with
-transformers, and compares the logits of random tokens: they must agree to TOLERANCE of the largest one (or of 1), and
-differ from the base's. PEFT may neither miss a tensor nor find one too many. Exit status 1 when anything differs.
+Loads each adapter over BASE with PEFT, in fp32, and compares the logits of random tokens with those of build/mixtune (or
+$MIXTUNE): of `mixtune generate` with the adapter beside the base, but for adapters of routers, which it refuses; and of
+transformers with what `mixtune merge` writes. They must agree to TOLERANCE of the largest one (or of 1), and differ from
+the base's. PEFT may neither miss a tensor nor find one too many. Exit status 1 when anything differs.
 """
 import argparse
 import os
@@ -16,6 +17,7 @@ import tempfile
 import warnings
 
 import peft
+import safetensors.torch
 import torch
 import transformers
 
@@ -28,33 +30,57 @@ def open_model(folder):
     return transformers.MixtralForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
 
 
+def random_tokens(model):
+    return torch.randint(3, model.config.vocab_size, (TOKENS,), generator=torch.Generator().manual_seed(1))
+
+
 def logits_of(model):
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(3, model.config.vocab_size, (1, TOKENS), generator=generator)
     with torch.no_grad():
-        return model.eval()(input_ids=ids).logits[0]
+        return model.eval()(input_ids=random_tokens(model)[None]).logits[0]
+
+
+def run_mixtune(*arguments):
+    """Its stderr, and whether it succeeded."""
+    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True)
+    return done.stderr.strip(), done.returncode == 0
 
 
 def merged(base, adapter):
     with tempfile.TemporaryDirectory() as scratch:
         out = str(pathlib.Path(scratch) / "merged")
-        done = subprocess.run([PROGRAM, "merge", base, adapter, out, "--dtype", "fp32"], capture_output=True, text=True)
-        if done.returncode != 0:
-            raise SystemExit(f"{adapter}: mixtune merge failed: {done.stderr.strip()}")
+        said, good = run_mixtune("merge", base, adapter, out, "--dtype", "fp32")
+        if not good:
+            raise SystemExit(f"{adapter}: mixtune merge failed: {said}")
         return logits_of(open_model(out))
 
 
+def beside(base, adapter, tokens):
+    """None for an adapter of routers."""
+    with tempfile.TemporaryDirectory() as scratch:
+        logits = str(pathlib.Path(scratch) / "logits.safetensors")
+        said, good = run_mixtune("generate", adapter, "--base", base, "--ids", ",".join(map(str, tokens.tolist())),
+                                 "--max-new-tokens", "1", "--logits", logits)
+        if good:
+            return safetensors.torch.load_file(logits)["logits"]
+        if "gate" in said and "mixtune merge" in said:
+            return None
+        raise SystemExit(f"{adapter}: mixtune generate failed: {said}")
+
+
 def check(base, adapter):
-    before = logits_of(open_model(base))
+    model = open_model(base)
+    before, tokens = logits_of(model), random_tokens(model)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*(missing|unexpected).*keys.*")
-        want = logits_of(peft.PeftModel.from_pretrained(open_model(base), adapter))
-    got = merged(base, adapter)
-    bound = TOLERANCE * max(1.0, want.abs().max().item())
-    error, change = (got - want).abs().max().item(), (want - before).abs().max().item()
-    good = error <= bound < change
-    print(f"{adapter}: {'good' if good else 'BAD'}: logits differ by {error:.1e} (bound {bound:.1e}), "
-          f"the adapter changes them by {change:.1e}")
+        want = logits_of(peft.PeftModel.from_pretrained(model, adapter))
+    bound, change = TOLERANCE * max(1.0, want.abs().max().item()), (want - before).abs().max().item()
+    errors = {how: (got - want).abs().max().item()
+              for how, got in (("merged", merged(base, adapter)), ("beside the base", beside(base, adapter, tokens)))
+              if got is not None}
+    good = max(errors.values()) <= bound < change
+    print(f"{adapter}: {'good' if good else 'BAD'}: logits differ by "
+          + ", ".join(f"{error:.1e} {how}" for how, error in errors.items())
+          + f" (bound {bound:.1e}), the adapter changes them by {change:.1e}")
     return good
 
 

@@ -87,19 +87,19 @@ std::vector<float> values_of(AdapterFolder& adapter, const HfBlock& block, doubl
   return values;
 }
 
-// What this rank counts of a block gets its part of `values`.
-void fill(Ctx& ctx, const State& state, int param, const HfBlock& block, std::span<const float> values) {
+// What this rank counts of a block gets its part of `values`. Whether all are finite; otherwise it is as it was.
+bool fill(Ctx& ctx, const State& state, int param, const HfBlock& block, std::span<const float> values) {
   const CountedPart part = counted_between(state, param, state.primary(param), block, 0, block.elements());
   const auto n = static_cast<size_t>(part.to.elements());
-  if (n == 0) return;
+  if (n == 0) return true;
   std::vector<std::byte> bytes(part.to.bytes());
   Tensor host = part.to;
   host.data = bytes.data();
   host.device = {};
-  if (!decode(std::as_bytes(values.subspan(static_cast<size_t>(part.first), n)), DType::kF32, host))
-    throw UserError(block.name, "holds a value that is not finite", "get the adapter again");
+  if (!decode(std::as_bytes(values.subspan(static_cast<size_t>(part.first), n)), DType::kF32, host)) return false;
   copy(ctx, host, part.to);
   wait(ctx);
+  return true;
 }
 
 }  // namespace
@@ -112,7 +112,9 @@ void load_adapter(Ctx& ctx, const std::string& folder, const AdapterRoom& room, 
   for (int param = 0; param < state.size(); ++param) {
     if (is_stored(state, param)) continue;
     for (const HfBlock& block : state.spec(param).blocks)
-      fill(ctx, state, param, block, values_of(adapter, block, room.scale));
+      if (!fill(ctx, state, param, block, values_of(adapter, block, room.scale)))
+        throw UserError(fmt::format("{}/{}: tensor {}", printable_path(folder), kAdapterWeightsFile, block.name),
+                        "holds a value that is not finite", "get the adapter again");
     state.publish(ctx, param);
   }
   state.share_weights(ctx);

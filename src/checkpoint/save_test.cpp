@@ -203,6 +203,7 @@ TEST_F(Save, TheMasterOfAParameterInADTypeOfItsOwn) {
 }
 
 // A parameter that no checkpoint has yet (an adapter's, say): loading leaves it, saving writes it as it is held.
+// Beside the model, as the adapters that it is.
 TEST_F(Save, WhatIsNotLoadedIsSavedAsItIsHeld) {
   make_source(source_, DType::kF32);
   std::vector<ParamSpec> specs = small_specs({});
@@ -217,11 +218,20 @@ TEST_F(Save, WhatIsNotLoadedIsSavedAsItIsHeld) {
   std::fill_n(added.as<BF16>(), added.elements(), to_bf16(3));
   load_weights(ctx_, HfFolder(source_), state);
   EXPECT_EQ(to_float(added.as<BF16>()[5]), 3);
-  save_checkpoint(ctx_, state, ModelFolder(source_).save_options(out_));
+
+  const ModelFolder source(source_);
+  save_checkpoint(ctx_, state, source.save_options(out_));
   const HfFolder saved(out_);
-  EXPECT_EQ(*saved.locate("added.weight", shape).stored->dtype, DType::kBF16);
   EXPECT_EQ(*saved.locate("model.norm.weight", {8}).stored->dtype, DType::kF32);
-  EXPECT_EQ(stored_values(saved.files()[0], "added.weight"), std::vector<float>(shape.elements(), 3));
+  for (const SafetensorsFile& file : saved.files()) EXPECT_EQ(file.find("added.weight"), nullptr);
+
+  SaveOptions beside = source.save_options(folder_ / "beside");
+  beside.what = SaveOptions::What::kAdapters;
+  save_checkpoint(ctx_, state, beside);
+  const SafetensorsFile file(folder_ / "beside/adapter_model.safetensors");
+  EXPECT_EQ(file.tensors().size(), 1u);
+  EXPECT_EQ(*file.find("added.weight")->dtype, DType::kBF16);
+  EXPECT_EQ(stored_values(file, "added.weight"), std::vector<float>(shape.elements(), 3));
 }
 
 TEST_F(Save, NeverWritesOverAnything) {

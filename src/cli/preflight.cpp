@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "checkpoint/adapter_config.h"
 #include "checkpoint/foreign_folder.h"
+#include "checkpoint/index.h"
 #include "checkpoint/run_folder.h"
 #include "data/data_files.h"
 #include "data/foreign_data.h"
@@ -42,10 +43,11 @@ FoundModel find_model_or_adapter(const std::string& path, const std::string& whe
     std::error_code error;
     return fs::is_regular_file(fs::path(folder) / name, error);
   };
-  if (has("config.json") || !has(kAdapterConfigFile)) {
+  // Some trainers leave the base's config.json beside an adapter.
+  if (!has(kAdapterConfigFile) || has(kWeightsFile) || has(kIndexFile)) {
+    const std::string found = find_model(folder, where, false);
     if (!base.empty())
       throw UserError("--base", fmt::format("'{}' is no adapter", printable(folder, 200)), "remove it");
-    const std::string found = find_model(path, where);
     return {.folder = found, .adapter = "", .tokenizer = found};
   }
   const std::string named = read_adapter_config(folder).base;
@@ -58,6 +60,12 @@ FoundModel find_model_or_adapter(const std::string& path, const std::string& whe
                                 : find_model(base, "--base");
   const bool has_tokenizer = has("tokenizer.json") || has("tokenizer.model");
   return {.folder = found, .adapter = folder, .tokenizer = has_tokenizer ? folder : found};
+}
+
+std::string find_adapter(const std::string& path, bool say) {
+  std::string folder = model_folder(path, say);
+  read_adapter_config(folder);
+  return folder;
 }
 
 void check_data_files(const Config& config) {

@@ -21,6 +21,9 @@ struct FoundModel {
 // the adapter names. Throws UserError as find_model does, and for a `base` without an adapter.
 FoundModel find_model_or_adapter(const std::string& path, const std::string& where, const std::string& base);
 
+// The adapter's folder that `path`, of adapter_name_or_path, means. Throws UserError where it is none.
+std::string find_adapter(const std::string& path, bool say);
+
 // Throws UserError unless the data files that are named can be read and begin as they should. Keys are reported where
 // they were set.
 void check_data_files(const Config& config);

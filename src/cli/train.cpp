@@ -97,6 +97,8 @@ void run_train(const TrainArguments& arguments, const Overrides& overrides) {
   if (config.begun_from.empty())
     config.model.model_name_or_path =
         find_model(config.model.model_name_or_path, config.where("model_name_or_path"), leads);
+  if (std::string& adapter = config.adapter.adapter_name_or_path; !adapter.empty() && config.adapter_checkpoint.empty())
+    adapter = find_adapter(adapter, leads);
   apply_to_model(megatron, config);
   check_data_files(config);
   if (arguments.dry_run) return run_dry(config, launch, arguments.ranks);

@@ -50,7 +50,7 @@ TEST(Foreign, WhatToWriteCanBeWritten) {
 TEST(Foreign, NotesNameOurKeys) {
   const std::regex code("`([a-z_]+(: [a-z0-9_]+)?)`");
   const std::set<std::string> not_keys = {"to_json",       "text", "path", "type", "data",
-                                          "instruct_data", "full", "sft",  "pt"};
+                                          "instruct_data", "full", "sft",  "pt",   "all"};
   for (const ForeignKey& foreign : foreign_keys()) {
     const std::string note(foreign.note);
     for (std::sregex_iterator match(note.begin(), note.end(), code), end; match != end; ++match) {

@@ -97,7 +97,9 @@ void check_allowed_names(const Config& config) {
                       fmt::format("'{}' may not change: weights that were not trained have no optimizer state to go on "
                                   "with",
                                   name),
-                      "to train others, begin a run with the checkpoint as its model_name_or_path");
+                      name == "freeze" ? "to train others, begin a run with the checkpoint as its model_name_or_path"
+                                       : "to train others, begin a run: with a model, or with one that 'mixtune merge' "
+                                         "has made of it and an adapter");
     const bool is_key = find_key(name) != nullptr && !may_differ(name);
     if (is_key || std::ranges::find(kBesideKeys, name) != kBesideKeys.end()) continue;
     throw UserError(config.where("allow_changes"),

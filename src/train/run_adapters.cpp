@@ -45,7 +45,7 @@ Lora lora_of(const AdapterFolder& adapter) {
                       "merge it into its base first: mixtune merge");
     *has = true;
     lora.rank = std::max(lora.rank, pair.rank);
-    lora.scale = pair.scaling;
+    if (pair.scaling != 0) lora.scale = pair.scaling;
   }
   return lora;
 }

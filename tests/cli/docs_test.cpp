@@ -164,7 +164,8 @@ void write_indexed(const std::string& prefix) {
 // An adapter of the quickstart's first q_proj, which adds nothing.
 void make_adapter(const fs::path& folder) {
   fs::create_directories(folder);
-  write(folder / "adapter_config.json", R"({"peft_type": "LORA", "r": 2, "lora_alpha": 4})");
+  write(folder / "adapter_config.json", R"({"peft_type": "LORA", "r": 2, "lora_alpha": 4,
+    "base_model_name_or_path": "examples/quickstart/pretrained"})");
   const std::string module = "base_model.model.model.layers.0.self_attn.q_proj.lora_";
   const std::string header =
       fmt::format(R"({{"{0}A.weight":{{"dtype":"F32","shape":[2,256],"data_offsets":[0,2048]}},)"
@@ -190,6 +191,10 @@ void stand_in(const fs::path& work, const std::string& name) {
     if (name.starts_with(prefix)) return write_indexed(work / prefix);
   if (name == "models/chatml") return make_chatml_tokenizer(path);
   if (name.starts_with("adapters/")) return make_adapter(path);
+  if (const std::string run = "out/adapter"; name == run || name.starts_with(run + "/")) {
+    make_adapter(work / run / "checkpoint-20");
+    return write(work / run / "latest", "checkpoint-20\n");
+  }
   if (name == "model.json") return fs::create_symlink(example / name, path);
   if (name == "model-00001-of-00019.safetensors")
     return fs::create_symlink(example / "pretrained/model.safetensors", path);

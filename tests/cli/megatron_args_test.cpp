@@ -32,7 +32,7 @@ TEST_F(MegatronArgs, OfALaunchScriptAreARun) {
   for (const char* line :
        {"mixtune: --lr 1e-3 -> learning_rate: 1e-3\n", "--lr-decay-style cosine -> lr_scheduler_type: ",
         "--num-experts 2 -> held against config.json: num_local_experts\n",
-        "--log-throughput -> not needed: every step prints tokens a second",
+        "--log-throughput -> not needed: every step has its TFLOP/s",
         "router loss: aux_loss, coefficient 0.02 (in each of 1 layers)\n"})
     expect_part(outcome.err, line);
   for (const auto& [key, value] : std::map<std::string, std::string>{{"learning_rate", "0.001"},

@@ -100,8 +100,8 @@ TEST_F(Merge, WhatIsWrongIsNamed) {
 }
 
 // An adapter where a model is asked for.
-TEST_F(Merge, AnAdapterOfABaseThatIsNotThere) {
-  const Outcome outcome = run({"evaluate", adapter_fixture("hub"), "--file=data.jsonl"});
+TEST_F(Merge, AnAdapterIsNoModel) {
+  const Outcome outcome = run({"export", adapter_fixture("hub"), "out"});
   EXPECT_EQ(outcome.code, 2);
   expect_part(outcome.err, "holds a PEFT adapter, not a model (its base: tests/fixtures/hf/plain)");
 }

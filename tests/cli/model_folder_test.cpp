@@ -43,8 +43,14 @@ class ModelFolders : public testing::Test {
 
   // Expects that each command that takes a model refuses `folder` alike, in one line.
   void expect_refused(const std::string& folder, const std::vector<std::string>& fragments) const {
-    const std::vector<std::vector<std::string>> commands = {
-        train(folder), {"evaluate", folder, "--file=data.jsonl"}, {"generate", folder, "--ids=1"}, {"inspect", folder}};
+    expect_refused({train(folder),
+                    {"evaluate", folder, "--file=data.jsonl"},
+                    {"generate", folder, "--ids=1"},
+                    {"inspect", folder}},
+                   fragments);
+  }
+  void expect_refused(const std::vector<std::vector<std::string>>& commands,
+                      const std::vector<std::string>& fragments) const {
     for (const auto& args : commands) {
       const Outcome outcome = run(args, 2);
       EXPECT_EQ(std::ranges::count(outcome.err, '\n'), 1) << outcome.err;
@@ -96,11 +102,17 @@ TEST_F(ModelFolders, APadTokenOfMinusOne) {
 TEST_F(ModelFolders, AnAdapter) {
   fs::create_directory(path("adapter"));
   write(path("adapter/adapter_config.json"),
-        R"({"peft_type": "LORA", "base_model_name_or_path": "mistralai/Mixtral-8x7B-v0.1", "r": 8})");
+        R"({"peft_type": "LORA", "base_model_name_or_path": "mistralai/Mixtral-8x7B-v0.1", "r": 8, "lora_alpha": 8})");
   write(path("adapter/tokenizer.model"), read(path("model/tokenizer.model")));
-  expect_refused("adapter", {"PEFT adapter", "mistralai/Mixtral-8x7B-v0.1", "merge it into its base"});
+  const auto expect_no_base = [&] {
+    expect_refused({train("adapter")}, {"PEFT adapter", "mistralai/Mixtral-8x7B-v0.1", "merge it into its base"});
+    expect_refused({{"evaluate", "adapter", "--file=data.jsonl"}, {"generate", "adapter", "--ids=1"}},
+                   {"adapter/adapter_config.json: base_model_name_or_path (--base names another)",
+                    "there is no folder 'mistralai/Mixtral-8x7B-v0.1'", "hf download mistralai/Mixtral-8x7B-v0.1"});
+  };
+  expect_no_base();
   write(path("adapter/config.json"), read(path("model/config.json")));  // some trainers leave the base's beside it
-  expect_refused("adapter", {"PEFT adapter", "mistralai/Mixtral-8x7B-v0.1", "merge it into its base"});
+  expect_no_base();
 }
 
 TEST_F(ModelFolders, OtherFormats) {

@@ -52,9 +52,8 @@ TEST(UnknownNames, AllOfAConfigEachWithItsLine) {
 }
 
 TEST(UnknownNames, AllOfACommandLine) {
-  EXPECT_EQ(errors({"train", "run.yaml", "--lora_r", "8", "--learing_rate=1"}),
-            (Lines{"command line: unknown flag '--lora_r'; not supported yet: LoRA; whole weights are trained, but for "
-                   "what 'freeze' names",
+  EXPECT_EQ(errors({"train", "run.yaml", "--use_dora", "true", "--learing_rate=1"}),
+            (Lines{"command line: unknown flag '--use_dora'; not supported: adapters are plain LoRA (docs/adapters.md)",
                    "command line: unknown flag '--learing_rate'; did you mean '--learning_rate'?",
                    "command line: 2 " + kSeeDocs}));
 }

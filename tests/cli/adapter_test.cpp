@@ -1,0 +1,299 @@
+// LoRA adapters through the program: what a run writes, on any layout and through a stop; who reads it; what is
+// refused.
+#include <cstring>
+
+#include "rank_runs.h"
+#include "stored_weights.h"
+
+namespace mixtune {
+namespace {
+
+const std::string kAdapterFile = "adapter_model.safetensors";
+
+class Adapters : public RankRuns {
+ protected:
+  static Args with(Args args, const Args& more) {
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+
+  // Four steps, saved after the second.
+  static Args four_steps(const std::string& out, const Args& more) {
+    Args args = with({"--max_steps=4", "--save_steps=2", "--packing"}, more);
+    if (on_gpus()) args.push_back("--deterministic");
+    return train(out, args);
+  }
+  static Args lora(const std::string& out, const Args& more = {"--per_device_train_batch_size=4"}) {
+    return four_steps(out, with({"--adapter=lora", "--lora_r=8"}, more));
+  }
+
+  // Those that this machine has: a rank has a GPU to itself.
+  static std::vector<Args> layouts() {
+    const Args alone = {"--per_device_train_batch_size=4"}, two = {"--nproc=2", "--per_device_train_batch_size=2"},
+               by_experts = with(two, {"--expert_model_parallel_size=2"});
+    if (!on_gpus()) return {alone, two, with(two, {"--zero_stage=0"}), by_experts};
+    return promised_gpus() > 1 ? std::vector<Args>{alone, by_experts} : std::vector<Args>{alone};
+  }
+
+  // The JSON that a safetensors file begins with: its tensors, in their order and where they lie.
+  std::string header(const std::string& file) const {
+    const std::string bytes = read(path(file));
+    uint64_t size = 0;
+    std::memcpy(&size, bytes.data(), sizeof(size));
+    return bytes.substr(sizeof(size), size);
+  }
+
+  void flip_last_byte(const std::string& file) const {
+    std::string bytes = read(path(file));
+    bytes.back() = static_cast<char>(bytes.back() ^ 1);
+    write(path(file), bytes);
+  }
+
+  // Makes a folder what a stop after the second step leaves of a finished run.
+  void cut(const std::string& out) const {
+    fs::remove_all(path(out + "/checkpoint-4"));
+    write(path(out + "/latest"), "checkpoint-2\n");
+  }
+
+  double loss_of(const Args& model) const {
+    const Args flags = {"--file=data.jsonl", "--max_seq_length=64", "--json"};
+    return nlohmann::json::parse(done(with(with({"evaluate"}, model), flags)).out)["loss"];
+  }
+
+  std::vector<float> logits_of(const Args& model) const {
+    const TempFolder folder;
+    done(with(with({"generate"}, model),
+              {"--ids=1,5,9,13", "--max-new-tokens=1", "--logits=" + (folder.path() / "logits.safetensors").string()}));
+    return weights_in(folder.path()).at("logits").values;
+  }
+
+  // Expects one line, and that nothing is written.
+  void expect_refused(const Args& args, const Args& parts) const {
+    const auto before = snapshot(path("."));
+    const Outcome outcome = run(args);
+    EXPECT_EQ(outcome.code, 2) << outcome.err;
+    expect_one_error(outcome, parts);
+    EXPECT_TRUE(snapshot(path(".")) == before) << outcome.err;
+  }
+};
+
+TEST_F(Adapters, ACheckpointIsAnAdapter) {
+  const Outcome outcome = done(lora("out"));
+  expect_part(outcome.err, "adapters of q_proj, k_proj, v_proj, o_proj, w1, w2, w3 of rank 8, scaling 4\n");
+  for (const int step : {2, 4}) {
+    const std::string folder = fmt::format("out/checkpoint-{}/", step);
+    EXPECT_FALSE(fs::exists(path(folder + "config.json")));
+    std::vector<std::string> weights;
+    for (const auto& entry : fs::directory_iterator(path(folder)))
+      if (entry.path().extension() == ".safetensors") weights.push_back(entry.path().filename());
+    EXPECT_EQ(weights, Args{kAdapterFile});
+    const auto config = nlohmann::json::parse(read(path(folder + "adapter_config.json")));
+    EXPECT_EQ(config["peft_type"], "LORA");
+    EXPECT_EQ(config["base_model_name_or_path"], "model");
+    EXPECT_EQ(config["r"], 8);
+    EXPECT_EQ(config["lora_alpha"], 32);
+  }
+  const auto pairs = weights_in(path("out/checkpoint-4"));
+  EXPECT_EQ(pairs.size(), 20u);  // 4 of attention, 3 of each of 2 experts; A and B
+  for (const char* name : {"self_attn.q_proj", "self_attn.o_proj", "block_sparse_moe.experts.1.w3"})
+    for (const char* factor : {"A", "B"}) {
+      const std::string tensor = fmt::format("base_model.model.model.layers.0.{}.lora_{}.weight", name, factor);
+      EXPECT_TRUE(pairs.contains(tensor)) << tensor;
+    }
+  expect_part(done({"inspect", "out"}).out, "LoRA, rank 8, alpha 32\n");
+}
+
+TEST_F(Adapters, NamesItsModulesAndScaling) {
+  done(lora("out", {"--lora_target_modules=v_proj", "--lora_target_modules=q_proj", "--use_rslora", "--lora_alpha=6",
+                    "--per_device_train_batch_size=4"}));
+  const auto config = nlohmann::json::parse(read(path("out/checkpoint-4/adapter_config.json")));
+  EXPECT_EQ(config["target_modules"], (nlohmann::json{"q_proj", "v_proj"}));
+  EXPECT_EQ(config["use_rslora"], false);  // folded
+  EXPECT_NEAR(config["lora_alpha"].get<double>(), 6 * std::sqrt(8.0), 1e-12);
+  EXPECT_EQ(weights_in(path("out/checkpoint-4")).size(), 4u);
+}
+
+TEST_F(Adapters, BeginAsTheBase) {
+  done(lora("out"));
+  done(four_steps("full", {"--per_device_train_batch_size=4"}));
+  EXPECT_EQ(metrics("out")[0]["lm_loss"], metrics("full")[0]["lm_loss"]);
+  EXPECT_EQ(metrics("out")[0]["loss"], metrics("full")[0]["loss"]);
+  EXPECT_NE(metrics("out")[1]["loss"], metrics("full")[1]["loss"]);
+}
+
+TEST_F(Adapters, AreOneFileOnAnyLayout) {
+  std::string first;
+  for (const Args& layout : layouts()) {
+    const std::string out = fmt::format("out{}", fmt::join(layout, "")), folder = out + "/checkpoint-4/";
+    done(lora(out, layout));
+    for (const auto& entry : fs::directory_iterator(path(folder))) {
+      const std::string name = entry.path().filename();
+      EXPECT_FALSE(name.ends_with(".safetensors") && name != kAdapterFile) << name;
+    }
+    expect_part(done({"inspect", out, "--verify"}).out, ": all as written\n");
+    if (first.empty()) first = out;
+    EXPECT_EQ(header(folder + kAdapterFile), header(first + "/checkpoint-4/" + kAdapterFile));
+    expect_same_metrics(first, out);
+    expect_same_weights(path(first + "/checkpoint-4"), path(folder));
+  }
+  // Servers look for no other.
+  done(lora("shards", with(layouts()[0], {"--max_shard_size=4KB"})));
+  EXPECT_TRUE(read(path("shards/checkpoint-4/" + kAdapterFile)) == read(path(first + "/checkpoint-4/" + kAdapterFile)));
+}
+
+TEST_F(Adapters, GoOnInTheSameBits) {
+  for (const Args& layout : layouts()) {
+    const std::string out = fmt::format("out{}", fmt::join(layout, ""));
+    done(lora(out, layout));
+    const auto whole = snapshot(path(out + "/checkpoint-4"));
+    cut(out);
+    const Outcome outcome = done(lora(out, with(layout, {"--resume_from_checkpoint=auto"})));
+    expect_part(outcome.err, "checkpoint-2: the run goes on after step 2");
+    EXPECT_TRUE(snapshot(path(out + "/checkpoint-4")) == whole) << out;
+  }
+}
+
+TEST_F(Adapters, AnyLayoutGoesOnFromAnyOther) {
+  done(lora("whole"));
+  for (const Args& wrote : layouts())
+    for (const Args& goes_on : layouts()) {
+      if (wrote == goes_on) continue;
+      SCOPED_TRACE(fmt::format("{} after {}", fmt::join(goes_on, " "), fmt::join(wrote, " ")));
+      done(lora("out", wrote));
+      cut("out");
+      done(lora("out", with(goes_on, {"--resume_from_checkpoint=auto"})));
+      expect_same_weights(path("whole/checkpoint-4"), path("out/checkpoint-4"));
+      fs::remove_all(path("out"));
+    }
+}
+
+TEST_F(Adapters, AFlippedByteIsFoundOnResume) {
+  for (const Args& layout : layouts()) {
+    done(lora("out", layout));
+    cut("out");
+    const Args again = lora("out", with(layout, {"--resume_from_checkpoint=auto"}));
+    flip_last_byte("out/checkpoint-2/" + kAdapterFile);
+    expect_refused(again, {"out/checkpoint-2/" + kAdapterFile + ": ", "bytes are not those that were written (XXH3 ",
+                           "; resume from another checkpoint"});
+    expect_part(run({"inspect", "out", "--verify"}).err, kAdapterFile + ": tensor ");
+    flip_last_byte("out/checkpoint-2/" + kAdapterFile);
+    for (const char* moment : {"exp_avg", "exp_avg_sq"}) {
+      const std::string tensor = "base_model.model.model.layers.0.block_sparse_moe.experts.1.w2.lora_B.weight";
+      const StoredPlace place = find_entry(path("out/checkpoint-2"), fmt::format("{}.{}", tensor, moment));
+      const std::string sound = read(place.file);
+      std::string flipped = sound;
+      flipped.at(place.last) = static_cast<char>(flipped.at(place.last) ^ 1);
+      write(place.file, flipped);
+      expect_refused(again, {place.entry + ": its bytes are not those that were written (XXH3 "});
+      write(place.file, sound);
+    }
+    done(again);
+    fs::remove_all(path("out"));
+  }
+}
+
+TEST_F(Adapters, ComputeWhatTheMergedModelComputes) {
+  done(lora("out", {"--per_device_train_batch_size=4", "--lora_alpha=256"}));
+  done({"merge", "model", "out", "merged", "--dtype=fp32"});
+  const double merged = loss_of({"merged"}), base = loss_of({"model"});
+  EXPECT_GT(std::abs(base - merged), 0.01);
+  EXPECT_NEAR(loss_of({"out"}), merged, 1e-4);
+  EXPECT_NEAR(metrics("out").back()["eval_loss"].get<double>(), merged, 1e-4);
+  EXPECT_EQ(loss_of({"out/checkpoint-4", "--base=model"}), loss_of({"out"}));
+
+  const std::vector<float> logits = logits_of({"out"}), expected = logits_of({"merged"});
+  ASSERT_EQ(logits.size(), expected.size());
+  for (size_t i = 0; i < logits.size(); ++i) ASSERT_NEAR(logits[i], expected[i], 1e-4);
+  EXPECT_EQ(logits_of({"out", "--base=model"}), logits);
+}
+
+TEST_F(Adapters, TheBaseMayLieElsewhere) {
+  done(lora("out"));
+  const double loss = loss_of({"out"});
+  fs::rename(path("model"), path("moved"));
+  expect_refused({"evaluate", "out", "--file=data.jsonl"},
+                 {"base_model_name_or_path (--base names another): there is no folder 'model'"});
+  EXPECT_EQ(loss_of({"out", "--base=moved"}), loss);
+  expect_refused({"evaluate", "moved", "--base=moved", "--file=data.jsonl"}, {"--base: 'moved' is no adapter"});
+}
+
+// A run's folder means its checkpoint, as it does of a model.
+TEST_F(Adapters, ARunBeginsWithAnAdapter) {
+  done(lora("out"));
+  const double loss = metrics("out").back()["eval_loss"];
+  const Outcome outcome = done(lora("more", {"--adapter_name_or_path=out", "--eval_on_start"}));
+  expect_part(outcome.err, "loaded the adapter out/checkpoint-4\n");
+  EXPECT_NEAR(metrics("more")[0]["eval_loss"].get<double>(), loss, 1e-6);
+  // Another scaling leaves what is added.
+  done(lora("scaled", {"--adapter_name_or_path=out", "--eval_on_start", "--lora_alpha=5"}));
+  EXPECT_NEAR(metrics("scaled")[0]["eval_loss"].get<double>(), loss, 1e-6);
+}
+
+// Also where one rank alone reads it.
+TEST_F(Adapters, AValueThatIsNotFiniteIsNamed) {
+  done(lora("out"));
+  const std::string tensor = "base_model.model.model.layers.0.block_sparse_moe.experts.1.w3.lora_A.weight";
+  const StoredPlace place = find_entry(path("out/checkpoint-4"), tensor);
+  std::string bytes = read(place.file);
+  bytes.replace(place.last, 4, "\xff\xff\xff\x7f");
+  write(place.file, bytes);
+  for (const Args& layout : layouts())
+    expect_refused(
+        lora("new", with(layout, {"--adapter_name_or_path=out"})),
+        {"out/checkpoint-4/adapter_model.safetensors: tensor " + tensor + ": holds a value that is not finite"});
+  expect_refused({"evaluate", "out", "--file=data.jsonl"}, {tensor + ": holds a value that is not finite"});
+}
+
+TEST_F(Adapters, OfScalingZeroAddNothing) {
+  done(lora("out"));
+  auto config = nlohmann::json::parse(read(path("out/checkpoint-4/adapter_config.json")));
+  config["lora_alpha"] = 0;
+  write(path("out/checkpoint-4/adapter_config.json"), config.dump());
+  EXPECT_NEAR(loss_of({"out"}), loss_of({"model"}), 1e-6);
+}
+
+TEST_F(Adapters, WhatIsNoAdapterToTrainIsRefused) {
+  done(lora("out"));
+  const auto refused = [&](const Args& more, const Args& parts) {
+    SCOPED_TRACE(fmt::format("{}", fmt::join(more, " ")));
+    expect_refused(four_steps("new", more), parts);
+  };
+  const Args rank = {"--adapter=lora", "--lora_r=8"};
+  refused({"--lora_r=8"}, {"--lora_r: means nothing without an adapter; set adapter: lora"});
+  refused({"--adapter_name_or_path=out"}, {"--adapter_name_or_path: means nothing without an adapter"});
+  refused(with(rank, {"--lora_target_modules=w1"}),
+          {"--lora_target_modules: names some of w1, w2 and w3", "all three"});
+  refused(with(rank, {"--lora_target_modules=gate_proj"}), {"'gate_proj' is not what", "write w1, w2, w3"});
+  refused(with(rank, {"--lora_target_modules=lm_head"}), {"'lm_head' has no adapter here"});
+  refused(with(rank, {"--lora_target_modules=q_prj"}), {"did you mean 'q_proj'?"});
+  refused(with(rank, {"--lora_dropout=0.1"}), {"--lora_dropout: dropout is not supported yet; set it to 0"});
+  refused(with(rank, {"--resize_vocabulary"}), {"--resize_vocabulary: an adapter has no rows of the vocabulary"});
+  refused(with(rank, {"--precision=fp8"}), {"--precision: adapters beside products in 8 bits are not supported yet"});
+  refused(with(rank, {"--adapter_name_or_path=none"}), {"none: there is no such adapter folder"});
+  refused(with(rank, {"--adapter_name_or_path=model"}), {"model: is no adapter's folder"});
+  refused({"--adapter=lora", "--adapter_name_or_path=out"},
+          {"out/checkpoint-4: has a pair of rank 8 of model.layers.0.self_attn.q_proj, and lora_r is 16"});
+  refused(with(rank, {"--adapter_name_or_path=out", "--lora_target_modules=q_proj"}),
+          {"out/checkpoint-4: has pairs of 10 weights, and 1 of them are to have some"});
+}
+
+TEST_F(Adapters, AreOfTheRunsContract) {
+  done(lora("out"));
+  done(four_steps("full", {"--per_device_train_batch_size=4"}));
+  const auto refused = [&](const std::string& out, const Args& more, const Args& parts) {
+    SCOPED_TRACE(fmt::format("{} {}", out, fmt::join(more, " ")));
+    cut(out);
+    expect_refused(four_steps(out, with(more, {"--per_device_train_batch_size=4", "--resume_from_checkpoint=auto"})),
+                   parts);
+  };
+  refused("out", {}, {"out/checkpoint-2 is an adapter; put back adapter: lora, and the base"});
+  refused("full", {"--adapter=lora"}, {"full/checkpoint-2 is a model, not an adapter; put back adapter: none"});
+  refused("out", {"--adapter=lora", "--lora_r=16"}, {"lora_r was 8, is 16; put back what it was"});
+  refused("out", {"--adapter=lora", "--lora_r=8", "--lora_alpha=8"}, {"lora_alpha was 32, is 8; put back"});
+  for (const char* name : {"lora_r", "lora_target_modules", "adapter"})
+    refused("out", {"--adapter=lora", "--lora_r=8", fmt::format("--allow_changes={}", name)},
+            {fmt::format("--allow_changes: '{}' may not change", name), "begin a run"});
+}
+
+}  // namespace
+}  // namespace mixtune
