@@ -249,7 +249,7 @@ void put_weights(Ctx& ctx, const State& state, const SaveOptions& options, Shard
 }  // namespace
 
 bool is_saved(const State& state, const SaveOptions& options, int param) {
-  return options.what == SaveOptions::What::kModel || !is_stored(state, param);
+  return is_stored(state, param) == (options.what == SaveOptions::What::kModel);
 }
 
 DType saved_dtype(const State& state, const SaveOptions& options, int param, const HfBlock& block) {

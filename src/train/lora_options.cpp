@@ -53,7 +53,7 @@ void check_experts(const Config& config, const auto& has) {
 void refuse_own_keys(const Config& config) {
   const Config defaults;
   for (const std::string_view key : kOwnKeys)
-    if (find_key(key)->get(config) != find_key(key)->get(defaults))
+    if (config.origins.contains(key) && find_key(key)->get(config) != find_key(key)->get(defaults))
       throw UserError(config.where(key), "means nothing without an adapter", "set adapter: lora, or remove it");
 }
 
