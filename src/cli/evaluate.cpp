@@ -28,7 +28,7 @@ void run_evaluate(const EvaluateArguments& arguments, const Overrides& overrides
   config.origins["model_name_or_path"] = "MODEL";
   config.origins["validation_file"] = "--file";
   instance_options(config, State::Purpose::kInference);  // the keys fit the machine
-  const FoundModel found = find_model_or_adapter(arguments.model, "MODEL", arguments.base);
+  const FoundModel found = find_model_or_adapter(arguments.model, arguments.base);
   config.model.model_name_or_path = found.folder;
   config.adapter.adapter_name_or_path = found.adapter;
   if (config.model.tokenizer_name_or_path.empty() && !found.adapter.empty())

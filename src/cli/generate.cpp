@@ -153,7 +153,7 @@ void check_flags(const GenerateArguments& arguments) {
 
 void run_generate(const GenerateArguments& arguments, const Overrides& overrides) {
   check_flags(arguments);
-  const FoundModel found = find_model_or_adapter(arguments.model, "MODEL", arguments.base);
+  const FoundModel found = find_model_or_adapter(arguments.model, arguments.base);
   const std::string& model = found.folder;
   const MixtralConfig config = load_mixtral_config(model);
   std::optional<Prompter> prompter;

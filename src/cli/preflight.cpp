@@ -37,8 +37,8 @@ std::string find_model(const std::string& path, const std::string& where, bool s
                       : "give a Hugging Face model folder");
 }
 
-FoundModel find_model_or_adapter(const std::string& path, const std::string& where, const std::string& base) {
-  const std::string folder = model_folder(path);
+FoundModel find_model_or_adapter(const std::string& model, const std::string& base) {
+  const std::string where = "MODEL", folder = model_folder(model);
   const auto has = [&](const char* name) {
     std::error_code error;
     return fs::is_regular_file(fs::path(folder) / name, error);

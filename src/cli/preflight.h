@@ -17,9 +17,9 @@ struct FoundModel {
   std::string adapter;    // "": there is none
   std::string tokenizer;  // the folder with the tokeniser: the adapter's, where it has one
 };
-// The same of a path that may mean an adapter's folder. Its base is `base` (--base), or, where that is "", the one that
+// The same of a MODEL that may be an adapter's folder. Its base is `base` (--base), or, where that is "", the one that
 // the adapter names. Throws UserError as find_model does, and for a `base` without an adapter.
-FoundModel find_model_or_adapter(const std::string& path, const std::string& where, const std::string& base);
+FoundModel find_model_or_adapter(const std::string& model, const std::string& base);
 
 // The adapter's folder that `path`, of adapter_name_or_path, means. Throws UserError where it is none.
 std::string find_adapter(const std::string& path, bool say);
