@@ -21,17 +21,17 @@ void copy(const SafetensorsFile& from, const StoredTensor& tensor, size_t entry,
 }  // namespace
 
 StoredFile join_files(const std::string& folder, std::span<const std::string> parts, const std::string& name) {
-  struct Place {
+  struct Found {
     size_t file;
     const StoredTensor* tensor;
   };
   std::vector<SafetensorsFile> files;
   files.reserve(parts.size());
-  std::map<std::string, Place> places;
+  std::map<std::string, Found> places;
   for (const std::string& part : parts) {
     files.emplace_back(folder + "/" + part);
     for (const auto& [tensor_name, tensor] : files.back().tensors())
-      MT_CHECK(places.emplace(tensor_name, Place{files.size() - 1, &tensor}).second);
+      MT_CHECK(places.emplace(tensor_name, Found{files.size() - 1, &tensor}).second);
   }
   std::vector<TensorEntry> entries;
   for (const auto& [tensor_name, place] : places)
