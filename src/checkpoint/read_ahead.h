@@ -12,15 +12,15 @@
 
 namespace mixtune {
 
-struct Stretch {
+struct ReadStretch {
   const UncachedFile* file;
   uint64_t begin, end;  // bytes
 };
 
 struct ReadPlan {
-  std::vector<Stretch> stretches;  // in the order of reading and giving
-  std::span<std::byte> memory;     // of the ring; begins at a multiple of UncachedFile::kBlock
-  size_t buffer_bytes = 0;         // a multiple of kBlock, with room for the blocks of every stretch
+  std::vector<ReadStretch> stretches;  // in the order of reading and giving
+  std::span<std::byte> memory;         // of the ring; begins at a multiple of UncachedFile::kBlock
+  size_t buffer_bytes = 0;             // a multiple of kBlock, with room for the blocks of every stretch
   int threads = 1;
   // Called by the thread that read a stretch, with its index; what it throws reaches the user of the stretch.
   std::function<void(size_t stretch, std::span<const std::byte> bytes)> inspect;

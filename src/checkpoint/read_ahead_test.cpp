@@ -46,14 +46,14 @@ class ReadAheadTest : public testing::Test {
     return files_.emplace_back(opened_.back(), cache);
   }
 
-  ReadPlan plan(std::vector<Stretch> stretches, size_t buffers, int threads) {
+  ReadPlan plan(std::vector<ReadStretch> stretches, size_t buffers, int threads) {
     return {.stretches = std::move(stretches),
             .memory = {reinterpret_cast<std::byte*>(memory_.data()), buffers * kBufferBytes},
             .buffer_bytes = kBufferBytes,
             .threads = threads};
   }
 
-  std::string expected(const Stretch& stretch) const {
+  std::string expected(const ReadStretch& stretch) const {
     const size_t file = static_cast<size_t>(
         std::ranges::find(files_, stretch.file, [](const UncachedFile& f) { return &f; }) - files_.begin());
     return contents_[file].substr(stretch.begin, stretch.end - stretch.begin);
@@ -64,7 +64,7 @@ class ReadAheadTest : public testing::Test {
   }
 
   // Expects the right bytes with up to `held` stretches in use at a time.
-  void expect_reads(const std::vector<Stretch>& stretches, size_t buffers, int threads, size_t held) {
+  void expect_reads(const std::vector<ReadStretch>& stretches, size_t buffers, int threads, size_t held) {
     ReadAhead ahead(plan(stretches, buffers, threads));
     std::deque<std::span<const std::byte>> in_use;
     size_t first = 0;
@@ -81,8 +81,8 @@ class ReadAheadTest : public testing::Test {
   }
 
   // Stretches of any offsets and lengths that a buffer has room for.
-  std::vector<Stretch> odd_stretches(const UncachedFile& file, size_t size, uint64_t key) const {
-    std::vector<Stretch> stretches = {{&file, 0, 1}, {&file, size - 1, size}, {&file, size, size}};
+  std::vector<ReadStretch> odd_stretches(const UncachedFile& file, size_t size, uint64_t key) const {
+    std::vector<ReadStretch> stretches = {{&file, 0, 1}, {&file, size - 1, size}, {&file, size, size}};
     for (uint64_t i = 0; i < 200; ++i) {
       const uint64_t begin = random_bits(key, 2 * i) % size;
       const uint64_t room = begin / kBlock * kBlock + kBufferBytes - begin;
@@ -99,9 +99,9 @@ class ReadAheadTest : public testing::Test {
 };
 
 TEST_F(ReadAheadTest, AnyStretchesOfSeveralFiles) {
-  std::vector<Stretch> stretches;
+  std::vector<ReadStretch> stretches;
   for (const size_t size : {size_t{1}, kBlock, 100 * kBlock, 50 * kBlock + 1, 70 * kBlock - 3})
-    for (const Stretch& stretch : odd_stretches(add_file(size), size, size)) stretches.push_back(stretch);
+    for (const ReadStretch& stretch : odd_stretches(add_file(size), size, size)) stretches.push_back(stretch);
   for (const bool cached : {true, false})
     for (const auto& [buffers, threads, held] :
          {std::array<size_t, 3>{1, 1, 1}, {1, 4, 1}, {3, 1, 2}, {2, 8, 2}, {16, 8, 3}}) {
@@ -115,7 +115,7 @@ TEST_F(ReadAheadTest, AnyStretchesOfSeveralFiles) {
 TEST_F(ReadAheadTest, LeavesThePageCacheAsItWas) {
   constexpr size_t kSize = 256 * kBlock;
   const UncachedFile& file = add_file(kSize);
-  std::vector<Stretch> stretches;
+  std::vector<ReadStretch> stretches;
   for (size_t begin = 0; begin < kSize; begin += kBufferBytes)
     stretches.push_back({&file, begin, begin + kBufferBytes});
   expect_reads(stretches, 8, 4, 1);
@@ -130,7 +130,7 @@ TEST_F(ReadAheadTest, MayKeepWhatItReads) {
   constexpr size_t kSize = 256 * kBlock;
   const UncachedFile& file = add_file(kSize, PageCache::kUsed);
   evict(opened_[0].path());
-  std::vector<Stretch> stretches;
+  std::vector<ReadStretch> stretches;
   for (size_t begin = 0; begin < kSize; begin += kBufferBytes)
     stretches.push_back({&file, begin, begin + kBufferBytes});
   expect_reads(stretches, 8, 4, 1);
@@ -139,7 +139,7 @@ TEST_F(ReadAheadTest, MayKeepWhatItReads) {
 
 TEST_F(ReadAheadTest, ErrorsReachTheUserOfTheirStretch) {
   const UncachedFile& file = add_file(100 * kBlock);
-  std::vector<Stretch> stretches;
+  std::vector<ReadStretch> stretches;
   for (size_t i = 0; i < 20; ++i) stretches.push_back({&file, i * kBlock, (i + 1) * kBlock});
   ReadPlan faulty = plan(stretches, 4, 3);
   faulty.inspect = [&](size_t stretch, std::span<const std::byte> bytes) {
@@ -173,7 +173,7 @@ TEST_F(ReadAheadTest, ACutFileIsAnErrorThatNamesThePlace) {
 
 TEST_F(ReadAheadTest, EndsWithReadsUnderWay) {
   const UncachedFile& file = add_file(100 * kBlock);
-  std::vector<Stretch> stretches(1000, {&file, 0, kBufferBytes});
+  std::vector<ReadStretch> stretches(1000, {&file, 0, kBufferBytes});
   for (int i = 0; i < 20; ++i) {
     ReadAhead ahead(plan(stretches, 8, 8));
     if (i % 2 == 0) ahead.next();

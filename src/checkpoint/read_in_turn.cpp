@@ -16,7 +16,7 @@ void read_in_turn(const std::vector<FileStretch>& stretches,
   constexpr uint64_t kBlock = UncachedFile::kBlock;
   constexpr size_t kBuffers = 4;  // as many reads at once
   std::map<const InputFile*, UncachedFile> files;
-  std::vector<Stretch> plan;
+  std::vector<ReadStretch> plan;
   uint64_t largest = kBlock, done = 0, all = 0;
   for (const auto& [file, begin, end] : stretches) {
     MT_CHECK(begin <= end && end - begin <= kMostInTurn);

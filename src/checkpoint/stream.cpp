@@ -51,12 +51,13 @@ struct Part {
 
 // Stretches that fit into buffers, and the parts of each.
 struct Cut {
-  std::vector<Stretch> stretches;
+  std::vector<ReadStretch> stretches;
   std::vector<std::vector<Part>> parts;
 
   uint64_t buffer_bytes() const {
     uint64_t largest = kBlock;
-    for (const Stretch& s : stretches) largest = std::max(largest, align_up(s.end, kBlock) - s.begin / kBlock * kBlock);
+    for (const ReadStretch& s : stretches)
+      largest = std::max(largest, align_up(s.end, kBlock) - s.begin / kBlock * kBlock);
     return largest;
   }
 };
@@ -79,7 +80,7 @@ Cut cut(const std::vector<StreamUse>& uses, const OpenFiles& files, uint64_t mos
         limit = begin / kBlock * kBlock + most;
       }
       const auto count = std::min(n - done, static_cast<int64_t>((limit - begin) / size));
-      Stretch& stretch = result.stretches.back();
+      ReadStretch& stretch = result.stretches.back();
       result.parts.back().push_back({&use, begin - stretch.begin, use.to.slice(done, count)});
       stretch.end = begin + count * size;
       done += count;

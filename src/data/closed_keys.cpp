@@ -54,7 +54,7 @@ bool names(std::string_view key, const std::array<std::string_view, n>& words) {
 }
 
 // A weight of 1 changes nothing; the two masks at the end say nothing of what is trained.
-void refuse_weights_and_masks(std::string_view key, const ordered_json& value, const Place& place) {
+void refuse_weights_and_masks(std::string_view key, const ordered_json& value, const FieldPlace& place) {
   constexpr std::array<std::string_view, 3> kWeights = {"weight", "weights", "loss_scale"};
   constexpr std::array<std::string_view, 2> kMasks = {"mask", "masks"};
   const bool weight = names(key, kWeights);
@@ -66,7 +66,7 @@ void refuse_weights_and_masks(std::string_view key, const ordered_json& value, c
   place.fail(fmt::format("'{}' is a mask that is not read", printable(key)), kMaskMend);
 }
 
-void refuse_listed(std::string_view key, std::span<const RefusedKey> refused, const Place& place) {
+void refuse_listed(std::string_view key, std::span<const RefusedKey> refused, const FieldPlace& place) {
   for (const RefusedKey& entry : refused)
     if (key == entry.key) place.fail(fmt::format("'{}' {}", key, entry.what), entry.mend);
 }

@@ -15,11 +15,11 @@ using nlohmann::ordered_json;
 
 }  // namespace
 
-std::string Place::text() const {
+std::string FieldPlace::text() const {
   return outer_ ? fmt::format("{}, {} {}", outer_->text(), kind_, number_) : *record_;
 }
 
-void Place::fail(std::string_view what, std::string_view mend) const {
+void FieldPlace::fail(std::string_view what, std::string_view mend) const {
   throw UserError(text(), what, mend);
 }
 

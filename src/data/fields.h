@@ -12,17 +12,17 @@
 namespace mixtune {
 
 // The place of an object, put into words only for an error: "a.jsonl:12, turn 3, part 1". Refers to its arguments.
-class Place {
+class FieldPlace {
  public:
-  explicit Place(const std::string& record) : record_(&record) {}
-  Place(const Place& outer, const char* kind, size_t number) : outer_(&outer), kind_(kind), number_(number) {}
+  explicit FieldPlace(const std::string& record) : record_(&record) {}
+  FieldPlace(const FieldPlace& outer, const char* kind, size_t number) : outer_(&outer), kind_(kind), number_(number) {}
 
   std::string text() const;
   [[noreturn]] void fail(std::string_view what, std::string_view mend) const;  // throws UserError
 
  private:
   const std::string* record_ = nullptr;
-  const Place* outer_ = nullptr;
+  const FieldPlace* outer_ = nullptr;
   const char* kind_ = "";
   size_t number_ = 0;  // from 1
 };
@@ -43,10 +43,10 @@ bool is_empty(const nlohmann::ordered_json& value);
 // Refers to its arguments. Throws UserError, at the place, where a member is missing or of another type.
 class Fields {
  public:
-  Fields(const nlohmann::ordered_json& object, const Place& place) : object_(object), place_(place) {}
+  Fields(const nlohmann::ordered_json& object, const FieldPlace& place) : object_(object), place_(place) {}
 
   const nlohmann::ordered_json& object() const { return object_; }
-  const Place& place() const { return place_; }
+  const FieldPlace& place() const { return place_; }
 
   const nlohmann::ordered_json* find(std::string_view key) const;  // null: absent
   bool has(std::string_view key) const { return find(key) != nullptr; }
@@ -66,7 +66,7 @@ class Fields {
 
  private:
   const nlohmann::ordered_json& object_;
-  const Place& place_;
+  const FieldPlace& place_;
 };
 
 }  // namespace mixtune

@@ -189,7 +189,7 @@ std::string_view format_name(DatasetFormat format) {
 }
 
 DatasetFormat detect_format(const ordered_json& record, const std::string& where) {
-  const Place place(where);
+  const FieldPlace place(where);
   const Fields fields(record, place);
   for (const DatasetFormat format : {DatasetFormat::kTokenized, DatasetFormat::kMessages, DatasetFormat::kInstruction,
                                      DatasetFormat::kPromptCompletion, DatasetFormat::kText})
@@ -199,7 +199,7 @@ DatasetFormat detect_format(const ordered_json& record, const std::string& where
 
 Record parse_record(const ordered_json& record, DatasetFormat format, const std::string& where, UnreadKeys& unread) {
   MT_CHECK(format != DatasetFormat::kAuto);
-  const Place place(where);
+  const FieldPlace place(where);
   if (format == DatasetFormat::kMegatron)
     place.fail("is a record, and format megatron is windows of indexed data", "leave dataset_format out");
   const Fields fields(record, place);

@@ -24,33 +24,33 @@ JoinedDocuments::JoinedDocuments(std::vector<std::shared_ptr<const Documents>> p
 }
 
 // A part without a document begins at the same number as the next: the last that begins there has it.
-JoinedDocuments::Place JoinedDocuments::place(int64_t d) const {
+JoinedDocuments::FieldPlace JoinedDocuments::place(int64_t d) const {
   const auto part = static_cast<size_t>(std::ranges::upper_bound(begins_, d) - begins_.begin() - 1);
   return {*parts_[part], d - begins_[part], records_before_[part]};
 }
 
 int64_t JoinedDocuments::length(int64_t d) const {
-  const Place at = place(d);
+  const FieldPlace at = place(d);
   return at.documents.length(at.d);
 }
 
 int64_t JoinedDocuments::targets(int64_t d) const {
-  const Place at = place(d);
+  const FieldPlace at = place(d);
   return at.documents.targets(at.d);
 }
 
 int64_t JoinedDocuments::record(int64_t d) const {
-  const Place at = place(d);
+  const FieldPlace at = place(d);
   return at.records_before + at.documents.record(at.d);
 }
 
 void JoinedDocuments::read(int64_t d, std::span<int32_t> ids, std::span<int32_t> labels) const {
-  const Place at = place(d);
+  const FieldPlace at = place(d);
   at.documents.read(at.d, ids, labels);
 }
 
 void JoinedDocuments::read_weights(int64_t d, std::span<float> weights) const {
-  const Place at = place(d);
+  const FieldPlace at = place(d);
   at.documents.read_weights(at.d, weights);
 }
 

@@ -23,12 +23,12 @@ class JoinedDocuments : public Documents {
   uint64_t digest() const override;
 
  private:
-  struct Place {
+  struct FieldPlace {
     const Documents& documents;
     int64_t d;
     int64_t records_before;
   };
-  Place place(int64_t d) const;
+  FieldPlace place(int64_t d) const;
 
   std::vector<std::shared_ptr<const Documents>> parts_;
   std::vector<int64_t> begins_, records_before_;  // of each part

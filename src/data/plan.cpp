@@ -66,11 +66,11 @@ class OpenRows {
 
   // Where a document of `length` goes: into the first of the fullest rows that have room for it; else into one that is
   // opened behind all, or in the place of the first of the fullest.
-  struct Place {
+  struct FieldPlace {
     size_t slot;
     bool opens, closes;
   };
-  Place put(int64_t length) {
+  FieldPlace put(int64_t length) {
     MT_CHECK(length <= capacity_);
     if (const int64_t best = fullest(length); best != kNone) {
       keys_[slot_of(best)] -= length * kRows;
@@ -114,7 +114,7 @@ class Packer {
   }
 
   void add(uint32_t document, int64_t length) {
-    const OpenRows::Place place = open_.put(length);
+    const OpenRows::FieldPlace place = open_.put(length);
     Row& row = rows_[place.slot];
     if (place.closes) close(row);
     if (place.opens) {

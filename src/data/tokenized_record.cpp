@@ -138,7 +138,7 @@ Lengths stated_lengths(size_t tokens, const Fields& record) {
 }
 
 // Takes over `more`, the lengths that `key` tells, if it tells any. They must agree with earlier ones.
-void agree(Lengths& lengths, std::string_view& teller, Lengths more, std::string_view key, const Place& place) {
+void agree(Lengths& lengths, std::string_view& teller, Lengths more, std::string_view key, const FieldPlace& place) {
   if (more.empty()) return;
   if (!lengths.empty() && lengths != more)
     place.fail(fmt::format("'{}' and '{}' tell documents apart differently", teller, key), "remove the wrong one");

@@ -25,7 +25,7 @@ std::string python_text(const ordered_json& value) {
 }
 
 // The object that has name and arguments: `object` itself, or its "function" where it has one.
-const ordered_json& function_of(const ordered_json& object, const Place& place, const char* mend) {
+const ordered_json& function_of(const ordered_json& object, const FieldPlace& place, const char* mend) {
   if (!object.is_object()) place.fail(fmt::format("is {}, not an object", kind_of(object)), mend);
   const Fields fields(object, place);
   const ordered_json* type = fields.find("type");
@@ -38,7 +38,7 @@ const ordered_json& function_of(const ordered_json& object, const Place& place, 
   return *function;
 }
 
-std::string tool_text(const ordered_json& tool, const Place& place) {
+std::string tool_text(const ordered_json& tool, const FieldPlace& place) {
   const ordered_json& function = function_of(tool, place, kToolMend);
   if (&function != &tool) return python_text(tool);
   return fmt::format(R"({{"type": "function", "function": {}}})", python_text(tool));
@@ -56,7 +56,7 @@ std::string arguments_text(const Fields& function) {
   return python_text(object);
 }
 
-ToolCall parse_tool_call(const ordered_json& call, const Place& place) {
+ToolCall parse_tool_call(const ordered_json& call, const FieldPlace& place) {
   const Fields function(function_of(call, place, kCallMend), place);
   const Fields fields(call, place);
   return {.id = fields.has("id") ? fields.text("id") : "",
@@ -66,7 +66,7 @@ ToolCall parse_tool_call(const ordered_json& call, const Place& place) {
 
 }  // namespace
 
-ordered_json parse_json_string(const std::string& text, std::string_view key, const Place& place) {
+ordered_json parse_json_string(const std::string& text, std::string_view key, const FieldPlace& place) {
   return parse_ordered_json(text, fmt::format("{}, '{}'", place.text(), key), "write it as JSON", kMaxJsonDepth);
 }
 
@@ -92,7 +92,7 @@ std::vector<std::string> parse_tools(const Fields& record) {
   return texts;
 }
 
-std::vector<ToolCall> parse_tool_calls(const ordered_json& calls, const Place& place) {
+std::vector<ToolCall> parse_tool_calls(const ordered_json& calls, const FieldPlace& place) {
   if (!calls.is_array()) return {parse_tool_call(calls, place)};
   std::vector<ToolCall> result;
   for (const ordered_json& call : calls)

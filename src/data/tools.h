@@ -16,9 +16,9 @@ std::vector<std::string> parse_tools(const Fields& record);
 
 // Parses one call or a list of them: {"id": ..., "type": "function", "function": {"name": ..., "arguments": ...}}, or a
 // function's name and arguments alone. Arguments are an object, its JSON text or absent ({}).
-std::vector<ToolCall> parse_tool_calls(const nlohmann::ordered_json& calls, const Place& place);
+std::vector<ToolCall> parse_tool_calls(const nlohmann::ordered_json& calls, const FieldPlace& place);
 
 // Parses a string that must be JSON. Throws UserError, which names `key`, where it is not.
-nlohmann::ordered_json parse_json_string(const std::string& text, std::string_view key, const Place& place);
+nlohmann::ordered_json parse_json_string(const std::string& text, std::string_view key, const FieldPlace& place);
 
 }  // namespace mixtune

@@ -58,7 +58,8 @@ constexpr std::array kRefusedInTurn = {
 constexpr std::array<std::string_view, 3> kTextTypes = {"text", "input_text", "output_text"};
 constexpr std::array<std::string_view, 2> kPartKeys = {"type", "text"};
 
-std::string part_text(const ordered_json& part, const Place& place, const std::string& prefix, UnreadKeys& unread) {
+std::string part_text(const ordered_json& part, const FieldPlace& place, const std::string& prefix,
+                      UnreadKeys& unread) {
   constexpr const char* kMend = R"(a content is a string, or a list of strings and {"type": "text", "text": "..."})";
   if (part.is_string()) return part.get<std::string>();
   if (!part.is_object()) place.fail(fmt::format("is {}, not text", kind_of(part)), kMend);
@@ -134,7 +135,7 @@ std::pair<const char*, const char*> dialect(const Fields& fields) {
   return share_gpt ? std::pair("from", "value") : std::pair("role", "content");
 }
 
-Role parse_role(std::string_view name, const Place& place) {
+Role parse_role(std::string_view name, const FieldPlace& place) {
   for (const auto& [known, role] : kRoles)
     if (name == known) return role;
   if (name == kCallRole) return Role::kAssistant;
@@ -146,7 +147,7 @@ void read_tool_answer(Turn& turn, const Fields& fields) {
   if (fields.has("name")) turn.name = fields.text("name");
 }
 
-Turn parse_turn(const ordered_json& object, const Place& place, const std::string& prefix, UnreadKeys& unread) {
+Turn parse_turn(const ordered_json& object, const FieldPlace& place, const std::string& prefix, UnreadKeys& unread) {
   if (!object.is_object()) place.fail(fmt::format("is {}, not an object", kind_of(object)), kTurnMend);
   const Fields fields(object, place);
   const auto [role_key, content_key] = dialect(fields);
