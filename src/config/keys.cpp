@@ -22,6 +22,11 @@ const Key* find_key(std::string_view name) {
   return key == keys().end() ? nullptr : &*key;
 }
 
+bool is_changed(const Config& config, std::string_view name) {
+  const Key* key = find_key(name);
+  return key->get(config) != key->get(Config());
+}
+
 std::vector<std::string> key_names() {
   std::vector<std::string> names;
   for (const Key& key : keys()) {

@@ -54,6 +54,8 @@ struct Key {
 
 std::span<const Key> keys();                 // in the order of the docs, groups together
 const Key* find_key(std::string_view name);  // by its name or its alias
+// Whether a key has another value than by default. Where it was set to that, it says nothing: a run writes all keys.
+bool is_changed(const Config& config, std::string_view name);
 
 std::vector<std::string> key_names();
 

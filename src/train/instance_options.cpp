@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/cache_folder.h"
+#include "config/keys.h"
 #include "kernels/eight_bit/coded_gemm.h"
 #include "train/lora_options.h"
 
@@ -110,9 +111,11 @@ void check_lora(const Config& config, DeviceType device) {
     refuse(config, "master_weights", "adapters are trained in fp32", "remove it");
   if (config.model.resize_vocabulary)
     refuse(config, "resize_vocabulary", "an adapter has no rows of the vocabulary", "set it to false");
+  if (config.output.save_dtype == SaveDType::kBf16)
+    refuse(config, "save_dtype", "adapters are saved in fp32, as they are trained", "remove it");
   for (const char* key : {"moe_router_topk", "moe_router_score_function", "moe_router_pre_softmax",
                           "moe_router_topk_scaling_factor", "moe_router_enable_expert_bias"})
-    if (config.origins.contains(key))
+    if (is_changed(config, key))
       refuse(config, key, "an adapter has no config.json to say so in", "remove it: the router is the base's");
 }
 

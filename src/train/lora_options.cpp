@@ -49,11 +49,9 @@ void check_experts(const Config& config, const auto& has) {
                   "name all three, or none");
 }
 
-// Those that are set to what they are anyway say nothing: a run writes all keys.
 void refuse_own_keys(const Config& config) {
-  const Config defaults;
   for (const std::string_view key : kOwnKeys)
-    if (config.origins.contains(key) && find_key(key)->get(config) != find_key(key)->get(defaults))
+    if (config.origins.contains(key) && is_changed(config, key))
       throw UserError(config.where(key), "means nothing without an adapter", "set adapter: lora, or remove it");
 }
 

@@ -153,6 +153,15 @@ TEST_F(Adapters, GoOnInTheSameBits) {
   }
 }
 
+// The resolved configuration names every key, those too that adapters refuse with another value.
+TEST_F(Adapters, GoOnWithTheConfigurationThatARunWrote) {
+  done(lora("out"));
+  cut("out");
+  const Outcome outcome = run({"train", "out/config.resolved.yaml", "--resume_from_checkpoint=auto"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(fs::exists(path("out/checkpoint-4/" + kAdapterFile)));
+}
+
 TEST_F(Adapters, AnyLayoutGoesOnFromAnyOther) {
   done(lora("whole"));
   for (const Args& wrote : layouts())
