@@ -1,4 +1,4 @@
-// For tests: whether a text is well-formed XML.
+// For tests: whether a text is well-formed XML, and what its tags are.
 #pragma once
 
 #include <algorithm>
@@ -87,6 +87,21 @@ class XmlTags {
 
 inline std::vector<std::string> tags_of_xml(const std::string& xml) {
   return XmlTags(xml).tags();
+}
+
+struct XmlAttribute {
+  std::string name, value;
+};
+
+// The attributes of an opening tag as tags_of_xml gives it, in their order.
+inline std::vector<XmlAttribute> attributes_of_tag(const std::string& tag) {
+  std::vector<XmlAttribute> attributes;
+  size_t begin = tag.find(' ');
+  for (size_t value; (value = tag.find("=\"", begin)) != tag.npos; begin = tag.find('"', value + 2) + 1) {
+    const size_t name = tag.find_first_not_of(" \n", begin);
+    attributes.push_back({tag.substr(name, value - name), tag.substr(value + 2, tag.find('"', value + 2) - value - 2)});
+  }
+  return attributes;
 }
 
 }  // namespace mixtune

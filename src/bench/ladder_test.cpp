@@ -220,5 +220,14 @@ TEST_F(LadderPeers, ThatAreMalformedAreRefused) {
   EXPECT_THAT(refusal_with("/rows/1/skipped", 5), HasSubstr("rows[1].skipped: is no text"));
 }
 
+TEST(LadderChart, TellsValuesFromAttributes) {
+  const std::vector<XmlAttribute> found = attributes_of_tag("<a b=\"onload=\" c-d=\"\" e=\" x=y \"/>");
+  ASSERT_EQ(found.size(), 3u);
+  EXPECT_EQ(found[0].name + "|" + found[0].value, "b|onload=");
+  EXPECT_EQ(found[1].name + "|" + found[1].value, "c-d|");
+  EXPECT_EQ(found[2].name + "|" + found[2].value, "e| x=y ");
+  EXPECT_TRUE(attributes_of_tag("<br/>").empty());
+}
+
 }  // namespace
 }  // namespace mixtune
