@@ -106,7 +106,7 @@ StepBenchResult bench_step(const StepBench& bench) {
 StepRates rates_of(const StepBench& bench, double milliseconds) {
   const ModelOperations operations = bench.mode == BenchMode::kForward
                                          ? forward_operations(bench.model)
-                                         : training_operations(bench.model, bench.options.freeze);
+                                         : training_operations(bench.model, bench.options.freeze, bench.options.lora);
   const auto tokens = static_cast<double>(bench.tokens * bench.accumulate);
   const auto length = static_cast<double>(bench.sequence_length / bench.documents_per_row);
   return {tokens / (milliseconds / 1e3), operations.of(tokens, tokens * length) / (milliseconds * 1e9)};

@@ -114,6 +114,17 @@ class Joiner {
 
 }  // namespace
 
+bool FourBitTensor::is_of(int64_t block, DType dtype) const {
+  return state_.block == block && state_.dtype == dtype && state_.offset &&
+         std::ranges::equal(parts_.nested_map, dynamic_map());
+}
+
+std::vector<std::byte> FourBitTensor::absmax() const {
+  std::vector<std::byte> bytes(state_.blocks() * (state_.offset ? 1 : sizeof(float)));
+  parts_.absmax_file->file().read(parts_.absmax_begin, bytes);
+  return bytes;
+}
+
 FourBitTensor::Codes FourBitTensor::codes(int64_t first, int64_t count) const {
   return {static_cast<uint64_t>(first_block_element(first)) / 2, static_cast<uint64_t>(first + count + 1) / 2};
 }

@@ -25,6 +25,11 @@ class FourBitTensor {
 
   const QuantState& state() const { return state_; }
   uint64_t bytes_beside_codes() const { return parts_.bytes; }
+  // Whether it is doubly quantised as mixtune does it, of so many elements to a block and of values of this type.
+  bool is_of(int64_t block, DType dtype) const;
+  // absmax of all blocks, as the file has them. Throws Error where it cannot be read.
+  std::vector<std::byte> absmax() const;
+  const std::vector<float>& nested_absmax() const { return parts_.nested_absmax; }
 
   // The codes that values of elements [first, first + count) are made of: bytes of the tensor X.
   struct Codes {

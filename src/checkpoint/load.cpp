@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "checkpoint/added_rows.h"
 #include "checkpoint/counted_part.h"
+#include "checkpoint/encode_weights.h"
 #include "checkpoint/stream_weights.h"
 
 namespace mixtune {
@@ -104,11 +105,12 @@ LoadReport load_weights(Ctx& ctx, const HfFolder& folder, State& state, const St
   const auto start = std::chrono::steady_clock::now();
   check_weights(folder, state);
   stream_weights(ctx, folder, state, written);
+  encode_weights(ctx, folder, state);
   const uint64_t read_again = fill_added_rows(ctx, folder, state);
   for (int param = 0; param < state.size(); ++param) state.publish(ctx, param);
   state.share_weights(ctx);
   wait(ctx);
-  return {bytes_read(folder, state) + read_again,
+  return {bytes_read(folder, state) + encoded_bytes(folder, state) + read_again,
           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
 }
 

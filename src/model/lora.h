@@ -17,6 +17,9 @@ struct Lora {
   int64_t rank = 0;  // r; 0: the model has no adapters
   double scale = 1;  // s
   bool q = false, k = false, v = false, out = false, experts = false;
+  // Whether W of attention's and the experts' projections is held in 4 bits (QLoRA, Dettmers et al. 2023), with
+  // adapters or without.
+  bool base_in_four_bits = false;
 
   bool is_set() const { return rank > 0; }
   // The names of the adapted modules: q_proj, ..., w3.

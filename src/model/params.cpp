@@ -12,7 +12,7 @@ namespace {
 
 class LayoutBuilder {
  public:
-  explicit LayoutBuilder(bool trains_stored) : trains_stored_(trains_stored) {}
+  LayoutBuilder(bool trains_stored, bool in_four_bits) : trains_stored_(trains_stored), in_four_bits_(in_four_bits) {}
 
   // Adds a parameter that is one whole Hugging Face tensor.
   int add(WeightGroup group, const std::string& name, Shape shape) { return add(group, name, shape, {{name, shape}}); }
@@ -37,6 +37,11 @@ class LayoutBuilder {
                    .group = group,
                    .place = place_,
                    .origin = origin_};
+    // Of what is stored, matrices of these two groups.
+    if (origin_ == ParamSpec::Origin::kStored && shape.rank() > 1 &&
+        (group == WeightGroup::kAttention || group == WeightGroup::kExperts))
+      spec.in_four_bits = in_four_bits_;
+    if (spec.in_four_bits) spec.trainable = false;
     int64_t offset = 0;
     for (const Part& part : parts) {
       spec.blocks.push_back({.name = part.name, .box = Box(part.shape), .offset = offset});
@@ -58,7 +63,7 @@ class LayoutBuilder {
   std::vector<ParamSpec> take() { return std::move(specs_); }
 
  private:
-  const bool trains_stored_;
+  const bool trains_stored_, in_four_bits_;
   std::vector<ParamSpec> specs_;
   Place place_;
   ParamSpec::Origin origin_ = ParamSpec::Origin::kStored;
@@ -205,11 +210,21 @@ void fill(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, co
   });
 }
 
+void encode_random(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, State& state, int param) {
+  const std::vector<HfBlock>& blocks = state.spec(param).blocks;
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    const Frame frame(ctx);
+    const Tensor values = ctx.stack.push("random weights", {blocks[b].elements()}, state.types().weights);
+    fill(ctx, config, random, blocks[b], values);
+    state.encode(ctx, param, b, values);
+  }
+}
+
 }  // namespace
 
 ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, const Freeze& freeze,
                         const Lora& lora) {
-  LayoutBuilder builder(!lora.is_set());
+  LayoutBuilder builder(!lora.is_set(), lora.base_in_four_bits);
   ModelParams params;
   params.adapter_scale = lora.scale;
   const Shape table = {config.vocab_size, config.hidden_size};
@@ -234,6 +249,10 @@ ModelLayout make_layout(const MixtralConfig& config) {
 
 void initialise_weights(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, State& state) {
   for (int p = 0; p < state.size(); ++p) {
+    if (state.in_four_bits(p)) {
+      encode_random(ctx, config, random, state, p);
+      continue;
+    }
     const Tensor weight = state.weight(p), flat = weight.view({weight.elements()});
     for (const HfBlock& block : state.spec(p).blocks)
       fill(ctx, config, random, block, flat.slice(block.offset, block.elements()));

@@ -54,6 +54,7 @@ struct ParamSpec {
   Place place = {};                             // neighbours of one place lie together: a bucket
   std::optional<DType> dtype = {};              // of the weight; none: that of the state
   Origin origin = Origin::kStored;
+  bool in_four_bits = false;  // held as codes (coded_weights.h); not trained then
 };
 
 class ParamLayout {
@@ -72,7 +73,7 @@ class ParamLayout {
   // reduced, gathered, updated and saved as a whole. Each holder counts, reads and (sharded) updates its piece of it.
   struct Bucket {
     int first, last;  // parameters [first, last)
-    bool trained, of_experts;
+    bool trained, of_experts, in_four_bits;
     DType dtype;  // of the weights
     Place place;
     Holders holders;

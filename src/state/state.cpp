@@ -43,7 +43,8 @@ void check_memory(const ParamLayout& layout, const Kinds& kinds, const StateType
   const auto bytes = [&](const StorageKind& kind, bool held) {
     return held ? Storage::bytes(layout, kind) : 0;
   };
-  const size_t weights = bytes(kinds.weights, true), gradients = bytes(kinds.gradients, training),
+  const size_t weights = bytes(kinds.weights, true) + CodedWeights::bytes(layout),
+               gradients = bytes(kinds.gradients, training),
                moments = bytes(kinds.first_moments, training) + bytes(kinds.second_moments, training),
                masters = bytes(kinds.masters, training && types.masters);
   const size_t needed = weights + gradients + moments + masters, available = available_memory(device);
@@ -79,6 +80,8 @@ State::Parts::Parts(std::vector<ParamSpec> specs, Device where, const StateTypes
     return Storage(layout, kind, arena);
   };
   weights = allocate(kinds.weights);
+  if (const size_t bytes = CodedWeights::bytes(layout); bytes > 0)
+    coded = CodedWeights(layout, *arenas.emplace_back(std::make_unique<Arena>("weights in 4 bits", device, bytes)));
   if (!training) return;
   if (types.masters) masters = allocate(kinds.masters);
   gradients = allocate(kinds.gradients);
@@ -135,9 +138,21 @@ size_t State::bytes() const {
 // Weights live on the device all the time: nothing to fetch but what other ranks updated, nothing to give back.
 Tensor State::get(Ctx& ctx, int param) {
   parts_->weight_sync.await(ctx, layout().bucket_of(param));
-  return weight(param);
+  if (!in_four_bits(param)) return weight(param);
+  const Tensor values = ctx.stack.push("weight from 4 bits", spec(param).shape, types().weights);
+  parts_->coded.decode(ctx, param, values);
+  return values;
 }
-void State::release(int) {}
+
+const Nf4Tensor& State::codes(Ctx& ctx, int param, size_t block) {
+  weights_changed();
+  return parts_->coded.parts(ctx, param, block);
+}
+
+void State::encode(Ctx& ctx, int param, size_t block, const Tensor& values) {
+  weights_changed();
+  parts_->coded.encode(ctx, param, block, values);
+}
 
 int64_t State::version(int param) const {
   return parts_->changes + (spec(param).trainable ? parts_->trainings : 0);
@@ -163,7 +178,7 @@ void State::share_weights(Ctx& ctx) {
   const bool masters_are_whole = !layout().sharded();
   for (size_t b = 0; b < layout().buckets().size(); ++b) {
     const Bucket& bucket = layout().buckets()[b];
-    if (bucket.holders.size == 1) continue;
+    if (bucket.holders.size == 1 || bucket.in_four_bits) continue;
     Communicator& holders = parts_->holders.of(bucket);
     holders.all_gather(ctx, "loaded weights", parts_->weights.bucket(b));
     const Tensor& masters = parts_->masters.bucket(b);

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/four_bit/nf4.h"
 #include "state/gradient_sync.h"
 #include "state/holders.h"
 #include "state/param_layout.h"
@@ -50,9 +51,15 @@ class State {
   size_t bytes() const;  // all that is allocated
   const std::vector<std::unique_ptr<Arena>>& arenas() const;
 
-  // The weight, ready to be read by the ctx's next op; valid until release.
+  // The weight, ready to be read by the ctx's next op. One in 4 bits is what its codes stand for, pushed on the ctx's
+  // stack, which is the caller's to release.
   Tensor get(Ctx& ctx, int param);
-  void release(int param);
+
+  // A weight in 4 bits has no other tensor: weight() and primary() are empty. Gives a block of it these values [n], as
+  // CodedWeights::encode does.
+  bool in_four_bits(int param) const { return spec(param).in_four_bits; }
+  void encode(Ctx& ctx, int param, size_t block, const Tensor& values);
+  const Nf4Tensor& codes(Ctx& ctx, int param, size_t block);  // of a block, for who has codes for it already
 
   // Another number after each change of the weight. Who writes weights says so: all of them, or those that are trained.
   int64_t version(int param) const;
@@ -103,18 +110,24 @@ class State {
   std::unique_ptr<Parts> parts_;  // its members refer to each other
 };
 
-// A weight while ops read it: fetched by the constructor, released by the destructor.
+// A weight while ops read it. What the ctx's stack had to take for it, and what was pushed since, is released by the
+// destructor.
 class WeightUse {
  public:
-  WeightUse(Ctx& ctx, State& state, int param) : state_(state), param_(param), tensor_(state.get(ctx, param)) {}
-  ~WeightUse() { state_.release(param_); }
+  WeightUse(Ctx& ctx, State& state, int param)
+      : stack_(state.in_four_bits(param) ? &ctx.stack : nullptr),
+        mark_(ctx.stack.mark()),
+        tensor_(state.get(ctx, param)) {}
+  ~WeightUse() {
+    if (stack_) stack_->release(mark_);
+  }
   WeightUse(const WeightUse&) = delete;
   WeightUse& operator=(const WeightUse&) = delete;
   const Tensor& operator*() const { return tensor_; }
 
  private:
-  State& state_;
-  int param_;
+  Stack* stack_;  // null: nothing was pushed
+  size_t mark_;
   Tensor tensor_;
 };
 
