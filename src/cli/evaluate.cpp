@@ -66,7 +66,7 @@ Command add_evaluate(CLI::App& program) {
       *app, {"tokenizer_name_or_path", "dataset_format", "train_on_prompt", "chat_template", "parse_special_tokens",
              "long_documents", "packing", "max_seq_length", "data_cache", "reset_attention_mask", "reset_position_ids",
              "eod_mask_loss", "per_device_train_batch_size", "device", "precision", "fp8_scaling",
-             "fp8_power_of_two_scales"});
+             "fp8_power_of_two_scales", "base_precision"});
   add_examples(*app, {"mixtune evaluate examples/quickstart/pretrained --file examples/quickstart/validation.jsonl "
                       "--max_seq_length 256",
                       "mixtune evaluate examples/quickstart/pretrained --file examples/quickstart/validation.jsonl "

@@ -231,7 +231,7 @@ Command add_generate(CLI::App& program) {
       ->type_name("INTEGER")
       ->capture_default_str();
   app->add_option("--tokenizer", arguments->tokenizer, "folder of the tokenizer; default: MODEL")->type_name("FOLDER");
-  const KeyFlags flags(*app, {"device", "precision", "fp8_scaling", "fp8_power_of_two_scales"});
+  const KeyFlags flags(*app, {"device", "precision", "fp8_scaling", "fp8_power_of_two_scales", "base_precision"});
   add_examples(
       *app, {"mixtune generate examples/quickstart/pretrained --prompt \"Once upon a time\" --max-new-tokens 20",
              "mixtune generate examples/quickstart/pretrained --ids 1,345,1200 --max-new-tokens 20 --temperature "

@@ -55,7 +55,11 @@ inline std::vector<std::string_view> names<TokenDropPolicy>() {
 }
 template <>
 inline std::vector<std::string_view> names<AdapterKind>() {
-  return {"none", "lora"};
+  return {"none", "lora", "qlora"};
+}
+template <>
+inline std::vector<std::string_view> names<BasePrecision>() {
+  return {"auto", "nf4"};
 }
 template <>
 inline std::vector<std::string_view> names<DeviceChoice>() {

@@ -45,7 +45,8 @@ inline constexpr int64_t kRouterLossTypes = 5, kOwnRouterLossTypes = 2;
 enum class ScoreFunction : uint8_t { kSoftmax, kSigmoid };
 enum class RouterDType : uint8_t { kFp32 };
 enum class TokenDropPolicy { kProbs, kPosition };
-enum class AdapterKind { kNone, kLora };
+enum class AdapterKind { kNone, kLora, kQlora };
+enum class BasePrecision { kAuto, kNf4 };  // auto: that of the run; with kQlora NF4
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 enum class Precision { kFp32, kBf16, kFp8, kMxfp8 };
 enum class Fp8Scaling { kBlock, kTensor };
@@ -75,6 +76,10 @@ struct AdapterSettings {
   bool use_rslora = false;
   std::vector<std::string> lora_target_modules;  // empty: all of them
   double lora_dropout = 0;
+  BasePrecision base_precision = BasePrecision::kAuto;
+
+  bool is_set() const { return adapter != AdapterKind::kNone; }
+  bool base_in_four_bits() const { return adapter == AdapterKind::kQlora || base_precision == BasePrecision::kNf4; }
 };
 
 // router_losses.h makes losses of them, router_scores.h scores.

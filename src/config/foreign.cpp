@@ -11,7 +11,6 @@ namespace mixtune {
 namespace {
 
 constexpr std::array kValues = {
-    ForeignValue{"adapter", "qlora", "", "not supported yet: `lora` beside weights of bf16"},
     ForeignValue{"precision", "nvfp4", "", "not supported; fp8 and mxfp8 are the lowest"},
     ForeignValue{"precision", "fp4", "", "not supported; fp8 and mxfp8 are the lowest"},
     ForeignValue{"precision", "int8", "", "not supported; fp8 and mxfp8 are what 8 bits are here"},

@@ -84,7 +84,7 @@ bool is_adapter(const std::string& checkpoint) {
 
 // Throws where the checkpoint is of the other kind of training.
 void check_kind(const Config& config, const std::string& checkpoint) {
-  const bool adapter = config.adapter.adapter == AdapterKind::kLora;
+  const bool adapter = config.adapter.is_set();
   if (adapter == is_adapter(checkpoint)) return;
   throw UserError(
       config.where("resume_from_checkpoint"),

@@ -102,7 +102,9 @@ Capacity capacity_of(const Config& config) {
 }
 
 void check_lora(const Config& config, DeviceType device) {
-  if (config.adapter.adapter == AdapterKind::kNone) return;
+  if (config.adapter.base_in_four_bits() && is_eight_bit(config.compute))
+    refuse(config, "precision", "products in 8 bits of weights in 4 are not supported", "set it to bf16 or fp32");
+  if (!config.adapter.is_set()) return;
   if (is_eight_bit(config.compute))
     refuse(config, "precision", "adapters beside products in 8 bits are not supported yet", "set it to bf16 or fp32");
   if (device != DeviceType::kCpu && config.adapter.lora_r % 8 != 0)

@@ -52,16 +52,16 @@ void check_experts(const Config& config, const auto& has) {
 void refuse_own_keys(const Config& config) {
   for (const std::string_view key : kOwnKeys)
     if (config.origins.contains(key) && is_changed(config, key))
-      throw UserError(config.where(key), "means nothing without an adapter", "set adapter: lora, or remove it");
+      throw UserError(config.where(key), "means nothing without an adapter", "set adapter: lora or qlora, or remove it");
 }
 
 }  // namespace
 
 Lora lora_of(const Config& config) {
   const AdapterSettings& settings = config.adapter;
-  if (settings.adapter == AdapterKind::kNone) {
+  if (!settings.is_set()) {
     refuse_own_keys(config);
-    return {};
+    return {.base_in_four_bits = settings.base_in_four_bits()};
   }
   if (settings.lora_dropout != 0)
     throw UserError(config.where("lora_dropout"), "dropout is not supported yet", "set it to 0");
@@ -78,7 +78,8 @@ Lora lora_of(const Config& config) {
           .k = has("k_proj"),
           .v = has("v_proj"),
           .out = has("o_proj"),
-          .experts = has("w1")};
+          .experts = has("w1"),
+          .base_in_four_bits = settings.base_in_four_bits()};
 }
 
 }  // namespace mixtune

@@ -54,7 +54,9 @@ Lora lora_of(const AdapterFolder& adapter) {
 
 InstanceOptions with_adapter(InstanceOptions options, const ModelPaths& paths, const MixtralConfig& shape) {
   if (paths.adapter.empty()) return options;
+  const bool in_four_bits = options.lora.base_in_four_bits;
   options.lora = lora_of(AdapterFolder(paths.adapter, base_shapes(meta_state(shape))));
+  options.lora.base_in_four_bits = in_four_bits;
   if (options.device.type == DeviceType::kCuda) options.lora.rank = (options.lora.rank + 7) / 8 * 8;
   return options;
 }
