@@ -15,6 +15,18 @@ namespace {
 
 constexpr uint64_t kSeed = 1;
 
+void encode_normal(Instance& instance, int param, double deviation) {
+  State& state = instance.state();
+  Ctx& ctx = instance.ctx();
+  const std::vector<HfBlock>& blocks = state.spec(param).blocks;
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    const Frame frame(ctx);
+    const Tensor values = ctx.stack.push("random weights", {blocks[b].elements()}, state.types().weights);
+    fill_normal(ctx, {.tensor = values, .key = random_key(kSeed, blocks[b].name), .deviation = deviation});
+    state.encode(ctx, param, b, values);
+  }
+}
+
 }  // namespace
 
 void fill_weights(Instance& instance) {
@@ -22,6 +34,10 @@ void fill_weights(Instance& instance) {
   Ctx& ctx = instance.ctx();
   const double deviation = instance.model().config().initializer_range;
   for (int p = 0; p < state.size(); ++p) {
+    if (state.in_four_bits(p)) {
+      encode_normal(instance, p, deviation);
+      continue;
+    }
     const bool norm = state.spec(p).shape.rank() == 1;
     fill_normal(ctx, {.tensor = state.primary(p),
                       .key = random_key(kSeed, state.spec(p).name),

@@ -150,11 +150,26 @@ void add_batch_options(CLI::App* app, StepArguments& arguments) {
 }
 
 // A ladder chooses the last but one itself; the last is for saves alone.
-constexpr auto kStepKeys =
-    std::to_array<std::string_view>({"adapter", "lora_r", "lora_target_modules", "device", "deterministic", "precision",
-                                     "fp8_scaling", "fp8_power_of_two_scales", "master_weights", "gradient_dtype",
-                                     "optimizer_state_dtype", "recompute", "expert_model_parallel_size", "zero_stage",
-                                     "collective_timeout", "experts_implementation", "checkpoint_host_memory"});
+constexpr std::array<std::string_view, 20> kStepKeys = {"adapter",
+                                                        "lora_r",
+                                                        "lora_target_modules",
+                                                        "moe_expert_capacity_factor",
+                                                        "moe_token_drop_policy",
+                                                        "moe_pad_expert_input_to_capacity",
+                                                        "device",
+                                                        "deterministic",
+                                                        "precision",
+                                                        "fp8_scaling",
+                                                        "fp8_power_of_two_scales",
+                                                        "master_weights",
+                                                        "gradient_dtype",
+                                                        "optimizer_state_dtype",
+                                                        "recompute",
+                                                        "expert_model_parallel_size",
+                                                        "zero_stage",
+                                                        "collective_timeout",
+                                                        "experts_implementation",
+                                                        "checkpoint_host_memory"};
 
 Command add_step(CLI::App& group) {
   CLI::App* app = group.add_subcommand("step", "A training step on random weights and tokens");
