@@ -92,6 +92,8 @@ void check_shape(const StepBench& bench) {
 // The bench with the options of a rank.
 StepBench with_options(StepBench bench, const Config& config, const Ranks& ranks) {
   bench.options = instance_options(config, State::Purpose::kTraining, ranks);
+  int64_t& padded = bench.options.capacity.padded_tokens;
+  if (padded > 0) padded = bench.tokens;
   return bench;
 }
 

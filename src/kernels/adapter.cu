@@ -1,4 +1,7 @@
-// CUDA half of adapter.h: a thread computes an element of the result.
+// CUDA half of adapter.h: a thread computes an element of the result, or a vector of it.
+#include <cstdint>
+#include <type_traits>
+
 #include "kernels/adapter.h"
 #include "kernels/cuda_math.cuh"
 #include "kernels/cuda_ops.h"
@@ -19,33 +22,36 @@ struct Form {
       : modules(of.size), rank(static_cast<int>(b.shape[-1])), n(expanded.shape[-2]), b_rows(b.shape[-2]) {
     for (int i = 0; i < modules; ++i) rows[i] = of.rows[i];
   }
-  __device__ int64_t columns() const { return int64_t{modules} * rank; }
+  __device__ int columns() const { return modules * rank; }
 };
 
-// expanded[i]: row i / columns of all experts' rows.
-template <class S>
-__global__ void __launch_bounds__(kThreads)
-    expand_kernel(const S* b, Form form, float scale, S* expanded, int64_t all) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+// Elements [V i, V (i + 1)) of expanded, of one row and one module.
+template <int V, class S>
+__global__ void __launch_bounds__(kThreads) expand_kernel(const S* b, Form form, float scale, S* expanded, int all) {
+  const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
   if (i >= all) return;
-  const int64_t row = i / form.columns(), expert = row / form.n, n = row % form.n;
-  const int column = static_cast<int>(i % form.columns()), module = column / form.rank;
-  int64_t before = 0;
-  for (int m = 0; m < module; ++m) before += form.rows[m].count;
-  const int64_t within = n - form.rows[module].first;
-  const bool is_own = within >= 0 && within < form.rows[module].count;
-  const int64_t from = (expert * form.b_rows + before + within) * form.rank + column % form.rank;
-  expanded[i] = from_float<S>(is_own ? scale * to_float(b[from]) : 0);
+  const int columns = form.columns(), row = i / (columns / V), column = i % (columns / V) * V;
+  const int expert = row / static_cast<int>(form.n), module = column / form.rank;
+  int64_t within = row % form.n - form.rows[module].first;
+  S values[V] = {};
+  if (within >= 0 && within < form.rows[module].count) {
+    for (int m = 0; m < module; ++m) within += form.rows[m].count;
+    const S* from = b + (expert * form.b_rows + within) * form.rank + column % form.rank;
+#pragma unroll
+    for (int j = 0; j < V; ++j) values[j] = from_float<S>(scale * to_float(from[j]));
+  }
+#pragma unroll
+  for (int j = 0; j < V; ++j) expanded[int64_t{i} * V + j] = values[j];
 }
 
 // db[i]: row i / rank of all experts' rows of B.
 template <class From, class S>
 __global__ void __launch_bounds__(kThreads)
-    fold_kernel(const From* dexpanded, Form form, float scale, S* db, bool accumulate, int64_t all) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+    fold_kernel(const From* dexpanded, Form form, float scale, S* db, bool accumulate, int all) {
+  const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
   if (i >= all) return;
-  const int64_t row = i / form.rank, expert = row / form.b_rows;
-  int64_t within = row % form.b_rows;
+  const int row = i / form.rank, expert = row / static_cast<int>(form.b_rows);
+  int64_t within = row % static_cast<int>(form.b_rows);
   int module = 0;
   for (; within >= form.rows[module].count; ++module) within -= form.rows[module].count;
   const int64_t n = expert * form.n + form.rows[module].first + within;
@@ -62,10 +68,18 @@ unsigned blocks_of(int64_t elements) {
 void expand_adapter(Ctx& ctx, const ExpandAdapter& args) {
   const int64_t all = args.expanded.elements();
   if (all == 0) return;
+  MT_CHECK(all <= INT32_MAX);
   const Form form(args.modules, args.b, args.expanded);
-  on_dtype(args.b.dtype, [&]<class S>(S) {
-    expand_kernel<<<blocks_of(all), kThreads, 0, ctx.gpu->stream()>>>(
-        elements<S>(args.b), form, static_cast<float>(args.scale), elements<S>(args.expanded), all);
+  const auto run = [&]<int V, class S>(std::integral_constant<int, V>, S) {
+    expand_kernel<V><<<blocks_of(all / V), kThreads, 0, ctx.gpu->stream()>>>(
+        elements<S>(args.b), form, static_cast<float>(args.scale), elements<S>(args.expanded),
+        static_cast<int>(all / V));
+  };
+  on_dtype(args.b.dtype, [&]<class S>(S of) {
+    if (form.rank % kVector<S> == 0)
+      run(std::integral_constant<int, kVector<S>>(), of);
+    else
+      run(std::integral_constant<int, 1>(), of);
   });
   check_cuda(cudaGetLastError(), "expand_kernel");
 }
@@ -73,12 +87,13 @@ void expand_adapter(Ctx& ctx, const ExpandAdapter& args) {
 void fold_adapter(Ctx& ctx, const FoldAdapter& args) {
   const int64_t all = args.db.elements();
   if (all == 0) return;
+  MT_CHECK(all <= INT32_MAX);
   const Form form(args.modules, args.db, args.dexpanded);
   on_dtype(args.dexpanded.dtype, [&]<class From>(From) {
     on_dtype(args.db.dtype, [&]<class S>(S) {
-      fold_kernel<<<blocks_of(all), kThreads, 0, ctx.gpu->stream()>>>(elements<From>(args.dexpanded), form,
-                                                                      static_cast<float>(args.scale),
-                                                                      elements<S>(args.db), args.accumulate, all);
+      fold_kernel<<<blocks_of(all), kThreads, 0, ctx.gpu->stream()>>>(
+          elements<From>(args.dexpanded), form, static_cast<float>(args.scale), elements<S>(args.db), args.accumulate,
+          static_cast<int>(all));
     });
   });
   check_cuda(cudaGetLastError(), "fold_kernel");

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/gemm/cuda_ops.h"
+#include "kernels/gemm/thin_gemm.h"
 #include "tensor/device.h"
 
 namespace mixtune::cuda {
@@ -61,6 +62,7 @@ void check_dtypes(const Tensor& a, const Tensor& b, const Tensor& c) {
 
 void gemm(Ctx& ctx, const GemmArgs& args) {
   check_dtypes(args.a, args.b, args.c);
+  if (thin_gemm(ctx, args)) return;
   const GemmKey shape = {.m = args.c.shape[0],
                          .n = args.c.shape[1],
                          .k = args.a.shape[args.trans_a ? 0 : 1],
@@ -75,6 +77,7 @@ void grouped_gemm(Ctx& ctx, const GroupedGemmArgs& args) {
   check_dtypes(args.x, args.w, args.y);
   check_groups(args.groups, args.y.rows());
   if (!args.accumulate) zero_between(ctx, args.groups, args.y);
+  if (thin_grouped_gemm(ctx, args)) return;
   const GemmKey shape = {
       .n = args.y.shape[1], .k = args.x.shape[1], .trans_b = args.trans_w, .accumulate = args.accumulate};
   GemmPlans& plans = ctx.gpu->part<GemmPlans>();
@@ -88,6 +91,7 @@ void grouped_gemm(Ctx& ctx, const GroupedGemmArgs& args) {
 void grouped_wgrad(Ctx& ctx, const GroupedWgradArgs& args) {
   check_dtypes(args.dy, args.x, args.dw);
   check_groups(args.groups, args.dy.rows());
+  if (thin_grouped_wgrad(ctx, args)) return;
   const GemmKey shape = {.m = args.dy.shape[1], .n = args.x.shape[1], .trans_a = true, .accumulate = args.accumulate};
   GemmPlans& plans = ctx.gpu->part<GemmPlans>();
   plans.run(ctx, args.groups.groups, plans.max_group_rows(), [&](int64_t e) {

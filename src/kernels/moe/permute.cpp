@@ -27,18 +27,32 @@ int64_t suppose_rows(const Ctx& ctx, int64_t pairs, const Tensor& begin, const T
   return rows;
 }
 
+namespace {
+
+// What is so whatever the routing.
+void write_padded_rows(const PermuteMap& args) {
+  for (int64_t e = 0; e < args.count.rows(); ++e) {
+    args.begin.as<int32_t>()[e] = static_cast<int32_t>(e * align_rows(args.limit.most));
+    args.count.as<int32_t>()[e] = static_cast<int32_t>(args.limit.most);
+  }
+}
+
+}  // namespace
+
 void start_permute_map(Ctx& ctx, const PermuteMap& args) {
   MT_CHECK(args.row_of_slot.shape == args.experts.shape && args.begin.shape == args.count.shape);
   if (ctx.is_meta()) {
     suppose_rows(ctx, args.experts.elements(), args.begin, args.count, args.limit);
     return;
   }
-  ctx.like_gpu() ? cuda::permute_map(ctx, args) : cpu::permute_map(args, kRowAlignment);
+  if (!ctx.like_gpu()) return cpu::permute_map(args, kRowAlignment);
+  if (args.limit.padded) write_padded_rows(args);
+  cuda::permute_map(ctx, args);
 }
 
 int64_t permute_map(Ctx& ctx, const PermuteMap& args) {
   start_permute_map(ctx, args);
-  wait(ctx);
+  if (!args.limit.padded) wait(ctx);
   return mapped_rows(args);
 }
 

@@ -108,6 +108,7 @@ __global__ void __launch_bounds__(kScanThreads) map_scan_kernel(int32_t* __restr
     const int32_t n = e < experts ? totals[e] : 0, row = warp_scan(static_cast<int32_t>(align_rows(n)), rows);
     if (e >= experts) continue;
     counts[int64_t{tiles} * experts + e] = row;
+    if (begin == nullptr) continue;
     begin[e] = row;
     count[e] = n;
   }
@@ -225,7 +226,9 @@ void on_word(const Tensor& x, const Tensor& rows, Op&& op) {
 void permute_map(Ctx& ctx, const PermuteMap& args) {
   const int64_t pairs = args.experts.elements();
   const auto experts = static_cast<int>(args.count.rows()), tiles = static_cast<int>(ceil_div(pairs, kTilePairs));
-  int32_t *begin = args.begin.as<int32_t>(), *count = args.count.as<int32_t>();
+  // The host knows those of padded experts, and may use their memory for something else before a kernel runs.
+  int32_t* const begin = args.limit.padded ? nullptr : args.begin.as<int32_t>();
+  int32_t* const count = args.limit.padded ? nullptr : args.count.as<int32_t>();
   const Stack::Frame frame(ctx.stack);
   int32_t* counts = ctx.stack.push("pairs of tiles", {tiles + 1, experts}, DType::kI32).as<int32_t>();
   const size_t bytes = sizeof(int32_t) * experts;

@@ -25,8 +25,8 @@ int64_t most_rows(int64_t pairs, int64_t experts, const RowLimit& limit);
 
 // Maps experts [T, k] int32 (-1: no expert) to rows. Writes begin and count [E] int32, the rows of each expert, in
 // memory that the host reads (ctx.host_stack); and row_of_slot [T, k] int32, the row of each pair or -1. Returns R, a
-// multiple of kRowAlignment: on a GPU the host waits here, by an event, for the counts. No expert has more pairs than
-// the limit; of one that is padded, rows behind them are gap rows, though they count.
+// multiple of kRowAlignment: on a GPU the host waits here, by an event, for the counts, where the limit is not padded.
+// No expert has more pairs than the limit; of one that is padded, rows behind them are gap rows, though they count.
 struct PermuteMap {
   Tensor experts;
   Tensor begin, count, row_of_slot;
