@@ -25,6 +25,24 @@ struct Form {
   __device__ int columns() const { return modules * rank; }
 };
 
+// One element, or a vector.
+template <class S>
+__device__ void load_values(const S* from, float (&values)[1]) {
+  values[0] = to_float(*from);
+}
+template <class S>
+__device__ void load_values(const S* from, float (&values)[kVector<S>]) {
+  load_vector(from, values);
+}
+template <class S>
+__device__ void store_values(S* to, const float (&values)[1]) {
+  *to = from_float<S>(values[0]);
+}
+template <class S>
+__device__ void store_values(S* to, const float (&values)[kVector<S>]) {
+  store_vector(to, values);
+}
+
 // Elements [V i, V (i + 1)) of expanded, of one row and one module.
 template <int V, class S>
 __global__ void __launch_bounds__(kThreads) expand_kernel(const S* b, Form form, float scale, S* expanded, int all) {
@@ -33,15 +51,14 @@ __global__ void __launch_bounds__(kThreads) expand_kernel(const S* b, Form form,
   const int columns = form.columns(), row = i / (columns / V), column = i % (columns / V) * V;
   const int expert = row / static_cast<int>(form.n), module = column / form.rank;
   int64_t within = row % form.n - form.rows[module].first;
-  S values[V] = {};
+  float values[V] = {};
   if (within >= 0 && within < form.rows[module].count) {
     for (int m = 0; m < module; ++m) within += form.rows[m].count;
-    const S* from = b + (expert * form.b_rows + within) * form.rank + column % form.rank;
+    load_values(b + (expert * form.b_rows + within) * form.rank + column % form.rank, values);
 #pragma unroll
-    for (int j = 0; j < V; ++j) values[j] = from_float<S>(scale * to_float(from[j]));
+    for (int j = 0; j < V; ++j) values[j] *= scale;
   }
-#pragma unroll
-  for (int j = 0; j < V; ++j) expanded[int64_t{i} * V + j] = values[j];
+  store_values(expanded + int64_t{i} * V, values);
 }
 
 // db[i]: row i / rank of all experts' rows of B.

@@ -62,7 +62,6 @@ void check_dtypes(const Tensor& a, const Tensor& b, const Tensor& c) {
 
 void gemm(Ctx& ctx, const GemmArgs& args) {
   check_dtypes(args.a, args.b, args.c);
-  if (thin_gemm(ctx, args)) return;
   const GemmKey shape = {.m = args.c.shape[0],
                          .n = args.c.shape[1],
                          .k = args.a.shape[args.trans_a ? 0 : 1],

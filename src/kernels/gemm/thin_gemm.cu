@@ -1,9 +1,6 @@
 // CUDA kernels of thin_gemm.h. A block loads tiles by cp.async, some stages ahead, and multiplies with mma.m16n8k16.
 // Rows of tiles in shared memory are 16 bytes longer than their data: so ldmatrix meets each bank once.
-#include <algorithm>
-
 #include "kernels/cuda_math.cuh"
-#include "kernels/gemm/gemm_cuda.h"
 #include "kernels/gemm/thin_gemm.h"
 #include "kernels/ptx.cuh"
 
@@ -11,8 +8,7 @@ namespace mixtune::cuda {
 
 namespace {
 
-constexpr int kStep = 64, kStages = 4;  // of the summed dimension, a stage's elements
-constexpr int kVectorElements = 8;      // of 16 bytes
+constexpr int kVectorElements = 8;  // of 16 bytes
 
 // The rows [begin, end) of each group.
 struct Groups {
@@ -26,11 +22,10 @@ struct Groups {
   }
 };
 
-// A matrix in global memory; all is within [rows, columns], and zeros are read beyond.
+// A matrix in global memory; beyond it zeros are read.
 struct Matrix {
   const bf16* data;
   int rows, columns;
-  int64_t stride;
 };
 
 // Tiles of kRows x kColumns bf16 in shared memory.
@@ -45,7 +40,7 @@ struct Tile {
     for (int i = static_cast<int>(threadIdx.x); i < kRows * kVectors; i += kThreads) {
       const int r = i / kVectors, c = i % kVectors * kVectorElements;
       const bool valid = row + r < from.rows && column + c < from.columns;
-      const bf16* source = from.data + (valid ? (row + r) * from.stride + column + c : 0);
+      const bf16* source = from.data + (valid ? int64_t{row + r} * from.columns + column + c : 0);
       ptx::copy_async(to + r * kRowBytes + c * 2, source, valid);
     }
   }
@@ -60,7 +55,8 @@ struct LanePlace {
       second = static_cast<int>(threadIdx.x) / 16 % 2 * 8;
 };
 
-// c [16, 8 kTiles] += a [16, 16] b, at k of the tiles in shared memory. kTransposed: the tile has rows of k.
+// c [16, 8 kTiles] += a [16, 16] b, at k of the tiles in shared memory: a [m, k] or transposed [k, m], b [k, n] or
+// transposed [n, k].
 template <class T, bool kTransposed>
 __device__ void load_left(uint32_t (&a)[4], uint32_t tile, int m, int k) {
   const LanePlace lane;
@@ -84,8 +80,8 @@ __device__ void multiply_right(float (&c)[kTiles][4], const uint32_t (&a)[4], ui
   }
 }
 
-// Runs load(stage, step) some steps ahead of use(stage, step).
-template <class Load, class Use>
+// Runs load(stage, step) some steps ahead of use(stage).
+template <int kStages, class Load, class Use>
 __device__ void pipeline(int steps, const Load& load, const Use& use) {
 #pragma unroll
   for (int s = 0; s < kStages - 1; ++s) {
@@ -97,74 +93,84 @@ __device__ void pipeline(int steps, const Load& load, const Use& use) {
     __syncthreads();
     if (const int next = s + kStages - 1; next < steps) load(next % kStages, next);
     ptx::commit_copies();
-    use(s % kStages, s);
+    use(s % kStages);
   }
-}
-
-__device__ void store(float* to, float a) {
-  *to = a;
-}
-__device__ void store(bf16* to, float a) {
-  *to = __float2bfloat16_rn(a);
 }
 
 struct Product {
   Matrix x;
-  const bf16* w;     // of group e from e * w_elements on
-  void* y;           // bf16 [R, n]; of gradients fp32 or bf16
-  int64_t elements;  // of a group's w, or of its gradient
+  const bf16* w;
+  bf16* y;  // [R, n]
   int n, k;
   bool accumulate;
+
+  // Of group e: [n, k] where it is transposed, else [k, n].
+  template <bool kTransposed>
+  __device__ Matrix weight(int e) const {
+    const int rows = kTransposed ? n : k, columns = kTransposed ? k : n;
+    return {w + int64_t{e} * n * k, rows, columns};
+  }
 };
 
-// y [R, n] = x [R, K] W_e, n <= kColumns: a warp has 16 rows.
-template <int kRows, int kColumns, bool kTransposed>
+// y [R, n] = x [R, K] W_e, n <= kColumns: a block has 64 rows, a warp 16 of them and half of each step along K.
+template <int kColumns, bool kTransposed>
 struct NarrowResult {
+  static constexpr int kRows = 64, kStep = 128, kStages = 3, kThreads = 256;
   using Left = Tile<kRows, kStep>;
   using Right = Tile<kTransposed ? kColumns : kStep, kTransposed ? kStep : kColumns>;
-  static constexpr int kThreads = 2 * kRows, kStageBytes = Left::kBytes + Right::kBytes,
-                       kSharedBytes = kStages * kStageBytes;
+  static constexpr int kStageBytes = Left::kBytes + Right::kBytes, kSharedBytes = kStages * kStageBytes;
 };
 
-template <int kRows, int kColumns, bool kTransposed>
-__global__ void __launch_bounds__(2 * kRows)
+template <int kColumns, bool kTransposed>
+__global__ void __launch_bounds__(256)
     narrow_result_kernel(const __grid_constant__ Product p, const __grid_constant__ Groups groups) {
-  using T = NarrowResult<kRows, kColumns, kTransposed>;
+  using T = NarrowResult<kColumns, kTransposed>;
+  constexpr int kTiles = kColumns / 8;
   extern __shared__ uint4 shared[];
-  const int first = static_cast<int>(blockIdx.x) * kRows, e = groups.of_row(first);
+  const int first = static_cast<int>(blockIdx.x) * T::kRows, e = groups.of_row(first);
   if (e == groups.size) return;
-  Matrix x = p.x;
-  x.rows = groups.end[e];
-  const Matrix w = {p.w + e * p.elements, kTransposed ? p.n : p.k, kTransposed ? p.k : p.n, kTransposed ? p.k : p.n};
+  const Matrix w = p.weight<kTransposed>(e);
   const uint32_t tiles = ptx::shared_address(shared);
-  const int m = static_cast<int>(threadIdx.x) / kWarp * 16;
-  float c[kColumns / 8][4] = {};
-  pipeline(
-      p.k / kStep,
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int m = warp % 4 * 16, half = warp / 4 * (T::kStep / 2);
+  float c[kTiles][4] = {};
+  pipeline<T::kStages>(
+      p.k / T::kStep,
       [&](int stage, int step) {
         const uint32_t left = tiles + stage * T::kStageBytes, right = left + T::Left::kBytes;
-        T::Left::template load<T::kThreads>(left, x, first, step * kStep);
-        T::Right::template load<T::kThreads>(right, w, kTransposed ? 0 : step * kStep, kTransposed ? step * kStep : 0);
+        const int k = step * T::kStep;
+        T::Left::template load<T::kThreads>(left, p.x, first, k);
+        T::Right::template load<T::kThreads>(right, w, kTransposed ? 0 : k, kTransposed ? k : 0);
       },
-      [&](int stage, int) {
+      [&](int stage) {
         const uint32_t left = tiles + stage * T::kStageBytes, right = left + T::Left::kBytes;
 #pragma unroll
-        for (int k = 0; k < kStep; k += 16) {
+        for (int k = 0; k < T::kStep / 2; k += 16) {
           uint32_t a[4];
-          load_left<typename T::Left, false>(a, left, m, k);
-          multiply_right<typename T::Right, kTransposed>(c, a, right, k);
+          load_left<typename T::Left, false>(a, left, m, half + k);
+          multiply_right<typename T::Right, kTransposed>(c, a, right, half + k);
         }
       });
-  const int group = static_cast<int>(threadIdx.x) % kWarp / 4, quad = static_cast<int>(threadIdx.x) % 4;
+  // The second halves are added to the first.
+  __syncthreads();
+  float4* const sums = reinterpret_cast<float4*>(shared) + warp % 4 * kTiles * kWarp + lane;
+  if (half > 0)
 #pragma unroll
-  for (int j = 0; j < kColumns / 8; ++j)
+    for (int j = 0; j < kTiles; ++j) sums[j * kWarp] = make_float4(c[j][0], c[j][1], c[j][2], c[j][3]);
+  __syncthreads();
+  if (half > 0) return;
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) {
+    const float4 other = sums[j * kWarp];
+    const float sum[4] = {c[j][0] + other.x, c[j][1] + other.y, c[j][2] + other.z, c[j][3] + other.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int row = first + m + group + i / 2 * 8, column = j * 8 + 2 * quad + i % 2;
-      if (row >= x.rows || column >= p.n) continue;
-      bf16* to = static_cast<bf16*>(p.y) + int64_t{row} * p.n + column;
-      store(to, p.accumulate ? to_float(*to) + c[j][i] : c[j][i]);
+      const int row = first + m + lane / 4 + i / 2 * 8, column = j * 8 + lane % 4 * 2 + i % 2;
+      if (column >= p.n) continue;
+      bf16* to = p.y + int64_t{row} * p.n + column;
+      *to = __float2bfloat16_rn(p.accumulate ? to_float(*to) + sum[i] : sum[i]);
     }
+  }
 }
 
 // y [R, N] = x [R, k] W_e, k <= kInner: a block has 128 rows and 64 columns of y, a warp 16 rows of these.
@@ -179,7 +185,7 @@ struct ShortSum {
 };
 
 template <int kInner, bool kTransposed>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, kInner <= 32 ? 3 : 2)
     short_sum_kernel(const __grid_constant__ Product p, const __grid_constant__ Groups groups) {
   using T = ShortSum<kInner, kTransposed>;
   constexpr int kVectors = T::kColumns / kVectorElements, kTurns = 16 * kVectors / kWarp;
@@ -187,23 +193,20 @@ __global__ void __launch_bounds__(256)
   const int first = static_cast<int>(blockIdx.y) * T::kRows, n = static_cast<int>(blockIdx.x) * T::kColumns;
   const int e = groups.of_row(first);
   if (e == groups.size) return;
-  Matrix x = p.x;
-  x.rows = groups.end[e];
-  const Matrix w = {p.w + e * p.elements, kTransposed ? p.n : p.k, kTransposed ? p.k : p.n, kTransposed ? p.k : p.n};
+  const Matrix w = p.weight<kTransposed>(e);
   const uint32_t left = ptx::shared_address(shared), right = left + T::Left::kBytes;
-  T::Left::template load<T::kThreads>(left, x, first, 0);
+  T::Left::template load<T::kThreads>(left, p.x, first, 0);
   T::Right::template load<T::kThreads>(right, w, kTransposed ? n : 0, kTransposed ? 0 : n);
   ptx::commit_copies();
 
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   // A turn is 4 rows: a lane has 8 columns of one.
   const int row = first + warp * 16 + lane / kVectors, column = n + lane % kVectors * kVectorElements;
-  bf16* const y = static_cast<bf16*>(p.y) + int64_t{row} * p.n + column;
-  float before[kTurns][kVectorElements] = {};
+  bf16* const y = p.y + int64_t{row} * p.n + column;
+  uint4 before[kTurns] = {};
   if (p.accumulate)
 #pragma unroll
-    for (int i = 0; i < kTurns; ++i)
-      if (row + 4 * i < x.rows) load_vector(y + int64_t{4 * i} * p.n, before[i]);
+    for (int i = 0; i < kTurns; ++i) before[i] = *reinterpret_cast<const uint4*>(y + int64_t{4 * i} * p.n);
 
   ptx::wait_copies<0>();
   __syncthreads();
@@ -224,11 +227,10 @@ __global__ void __launch_bounds__(256)
   __syncwarp();
 #pragma unroll
   for (int i = 0; i < kTurns; ++i) {
-    if (row + 4 * i >= x.rows) continue;
     const float* from = result + (lane / kVectors + 4 * i) * T::kResultRow + lane % kVectors * kVectorElements;
     float sum[kVectorElements];
 #pragma unroll
-    for (int j = 0; j < kVectorElements; ++j) sum[j] = before[i][j] + from[j];
+    for (int j = 0; j < kVectorElements; ++j) sum[j] = to_float(reinterpret_cast<const bf16*>(&before[i])[j]) + from[j];
     store_vector(y + int64_t{4 * i} * p.n, sum);
   }
 }
@@ -237,9 +239,10 @@ __global__ void __launch_bounds__(256)
 // wide^T thin, stored so [N, k], or as its transpose [k, N].
 template <int kColumns>
 struct ThinGradient {
+  static constexpr int kStep = 64, kStages = 4, kThreads = 128;
   using Left = Tile<kStep, 64>;
   using Right = Tile<kStep, kColumns>;
-  static constexpr int kThreads = 128, kStageBytes = Left::kBytes + Right::kBytes, kSharedBytes = kStages * kStageBytes;
+  static constexpr int kStageBytes = Left::kBytes + Right::kBytes, kSharedBytes = kStages * kStageBytes;
 };
 
 struct Gradient {
@@ -254,27 +257,25 @@ __global__ void __launch_bounds__(128)
   using T = ThinGradient<kColumns>;
   extern __shared__ uint4 shared[];
   const int first = static_cast<int>(blockIdx.x) * 64, e = static_cast<int>(blockIdx.y);
-  const int begin = groups.begin[e], end = groups.end[e];
-  Matrix wide = p.wide, thin = p.thin;
-  wide.rows = thin.rows = end;
+  const int begin = groups.begin[e];
   const uint32_t tiles = ptx::shared_address(shared);
   const int m = static_cast<int>(threadIdx.x) / kWarp * 16;
   float c[kColumns / 8][4] = {};
-  pipeline((end - begin + kStep - 1) / kStep,
-           [&](int stage, int step) {
-             const uint32_t left = tiles + stage * T::kStageBytes, right = left + T::Left::kBytes;
-             T::Left::template load<T::kThreads>(left, wide, begin + step * kStep, first);
-             T::Right::template load<T::kThreads>(right, thin, begin + step * kStep, 0);
-           },
-           [&](int stage, int) {
-             const uint32_t left = tiles + stage * T::kStageBytes, right = left + T::Left::kBytes;
+  pipeline<T::kStages>((groups.end[e] - begin) / T::kStep,
+                       [&](int stage, int step) {
+                         const uint32_t left = tiles + stage * T::kStageBytes, right = left + T::Left::kBytes;
+                         T::Left::template load<T::kThreads>(left, p.wide, begin + step * T::kStep, first);
+                         T::Right::template load<T::kThreads>(right, p.thin, begin + step * T::kStep, 0);
+                       },
+                       [&](int stage) {
+                         const uint32_t left = tiles + stage * T::kStageBytes, right = left + T::Left::kBytes;
 #pragma unroll
-             for (int k = 0; k < kStep; k += 16) {
-               uint32_t a[4];
-               load_left<typename T::Left, true>(a, left, m, k);
-               multiply_right<typename T::Right, false>(c, a, right, k);
-             }
-           });
+                         for (int k = 0; k < T::kStep; k += 16) {
+                           uint32_t a[4];
+                           load_left<typename T::Left, true>(a, left, m, k);
+                           multiply_right<typename T::Right, false>(c, a, right, k);
+                         }
+                       });
   const int group = static_cast<int>(threadIdx.x) % kWarp / 4, quad = static_cast<int>(threadIdx.x) % 4;
   S* const dw = static_cast<S*>(p.dw) + int64_t{e} * p.wide.columns * p.thin.columns;
 #pragma unroll
@@ -284,20 +285,18 @@ __global__ void __launch_bounds__(128)
       const int row = first + m + group + i / 2 * 8, column = j * 8 + 2 * quad + i % 2;
       if (column >= p.thin.columns) continue;
       S* to = dw + (p.transposed ? int64_t{column} * p.wide.columns + row : int64_t{row} * p.thin.columns + column);
-      store(to, p.accumulate ? to_float(*to) + c[j][i] : c[j][i]);
+      *to = from_float<S>(p.accumulate ? to_float(*to) + c[j][i] : c[j][i]);
     }
 }
 
 bool is_thin(int64_t side) {
   return side > 0 && side <= kThinSide && side % kVectorElements == 0;
 }
-bool is_wide(int64_t side) {
-  return side > 0 && side % kStep == 0;
+bool is_wide(int64_t side, int64_t multiple, int64_t most) {
+  return side > 0 && side % multiple == 0 && side <= most;
 }
-bool are_of(DType dtype, std::initializer_list<Tensor> tensors) {
-  return std::ranges::all_of(tensors, [&](const Tensor& tensor) {
-    return tensor.dtype == dtype && reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0;
-  });
+bool is_bf16(const Tensor& tensor) {
+  return tensor.dtype == DType::kBF16 && reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0;
 }
 
 Groups groups_of(const RowGroups& rows) {
@@ -309,138 +308,92 @@ Groups groups_of(const RowGroups& rows) {
   }
   return groups;
 }
-Groups one_group(int64_t rows) {
-  return {1, {0}, {static_cast<int>(rows)}};
-}
 
 Matrix matrix_of(const Tensor& tensor) {
-  return {elements<bf16>(tensor), static_cast<int>(tensor.rows()), static_cast<int>(tensor.shape[-1]),
-          tensor.shape[-1]};
+  return {elements<bf16>(tensor), static_cast<int>(tensor.rows()), static_cast<int>(tensor.shape[1])};
 }
 
 // Calls what() with the smallest of 16, 32, 48 and 64 that `side` fits into.
 template <class What>
-void with_side(int64_t side, const What& what) {
-  if (side <= 16)
-    what(std::integral_constant<int, 16>());
-  else if (side <= 32)
-    what(std::integral_constant<int, 32>());
-  else if (side <= 48)
-    what(std::integral_constant<int, 48>());
-  else
-    what(std::integral_constant<int, 64>());
+bool with_side(int64_t side, const What& what) {
+  if (side <= 16) return what(std::integral_constant<int, 16>());
+  if (side <= 32) return what(std::integral_constant<int, 32>());
+  if (side <= 48) return what(std::integral_constant<int, 48>());
+  return what(std::integral_constant<int, 64>());
 }
 
-template <class Kernel, class Args>
-void launch(Ctx& ctx, Kernel* kernel, dim3 blocks, int threads, int shared_bytes, const Args& args,
-            const Groups& groups) {
-  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "thin_gemm");
-  kernel<<<blocks, threads, shared_bytes, ctx.gpu->stream()>>>(args, groups);
+// T's kernel, where a block may have so much shared memory.
+template <class T, class Kernel, class Args>
+bool launch(Ctx& ctx, Kernel* kernel, dim3 blocks, const Args& args, const Groups& groups) {
+  int most = 0;
+  check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, ctx.device.index), "thin_gemm");
+  if (T::kSharedBytes > most) return false;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, T::kSharedBytes), "thin_gemm");
+  kernel<<<blocks, T::kThreads, T::kSharedBytes, ctx.gpu->stream()>>>(args, groups);
   check_cuda(cudaGetLastError(), "thin_gemm");
-}
-
-unsigned count(int64_t all, int64_t of_a_block) {
-  return static_cast<unsigned>(ceil_div(all, of_a_block));
-}
-
-// As many blocks as this leave no multiprocessor idle for long.
-constexpr int64_t kManyBlocks = 120;
-
-template <bool kTransposed>
-void narrow_result(Ctx& ctx, const Product& p, const Groups& groups) {
-  const int64_t rows = p.x.rows;
-  with_side(p.n, [&](auto side) {
-    constexpr int kColumns = decltype(side)::value;
-    const auto run = [&](auto block) {
-      constexpr int kRows = decltype(block)::value;
-      using T = NarrowResult<kRows, kColumns, kTransposed>;
-      launch(ctx, narrow_result_kernel<kRows, kColumns, kTransposed>, count(rows, kRows), T::kThreads, T::kSharedBytes,
-             p, groups);
-    };
-    if constexpr (kColumns <= 32)  // more would not fit into the shared memory of an sm_86
-      if (rows / 128 >= kManyBlocks) return run(std::integral_constant<int, 128>());
-    run(std::integral_constant<int, 64>());
-  });
-}
-
-template <bool kTransposed>
-void short_sum(Ctx& ctx, const Product& p, const Groups& groups) {
-  with_side(p.k, [&](auto side) {
-    using T = ShortSum<decltype(side)::value, kTransposed>;
-    launch(ctx, short_sum_kernel<decltype(side)::value, kTransposed>,
-           {count(p.n, T::kColumns), count(p.x.rows, T::kRows)}, T::kThreads, T::kSharedBytes, p, groups);
-  });
-}
-
-bool product(Ctx& ctx, const GroupedGemmArgs& args, const Groups& groups) {
-  const int64_t n = args.y.shape[1], k = args.x.shape[1];
-  const bool narrow = is_thin(n) && is_wide(k), short_sum_of = is_thin(k) && is_wide(n);
-  if ((!narrow && !short_sum_of) || !are_of(DType::kBF16, {args.x, args.w, args.y})) return false;
-  const Product p = {.x = matrix_of(args.x),
-                     .w = elements<bf16>(args.w),
-                     .y = args.y.data,
-                     .elements = n * k,
-                     .n = static_cast<int>(n),
-                     .k = static_cast<int>(k),
-                     .accumulate = args.accumulate};
-  if (p.x.rows == 0) return true;
-  if (narrow)
-    args.trans_w ? narrow_result<true>(ctx, p, groups) : narrow_result<false>(ctx, p, groups);
-  else
-    args.trans_w ? short_sum<true>(ctx, p, groups) : short_sum<false>(ctx, p, groups);
   return true;
 }
 
-bool gradient(Ctx& ctx, const GroupedWgradArgs& args, const Groups& groups) {
+template <bool kTransposed>
+bool narrow_result(Ctx& ctx, const Product& p, const Groups& groups) {
+  return with_side(p.n, [&](auto side) {
+    using T = NarrowResult<decltype(side)::value, kTransposed>;
+    return launch<T>(ctx, narrow_result_kernel<decltype(side)::value, kTransposed>,
+                     static_cast<unsigned>(p.x.rows / T::kRows), p, groups);
+  });
+}
+
+template <bool kTransposed>
+bool short_sum(Ctx& ctx, const Product& p, const Groups& groups) {
+  return with_side(p.k, [&](auto side) {
+    using T = ShortSum<decltype(side)::value, kTransposed>;
+    const dim3 blocks(p.n / T::kColumns, p.x.rows / T::kRows);
+    return launch<T>(ctx, short_sum_kernel<decltype(side)::value, kTransposed>, blocks, p, groups);
+  });
+}
+
+bool is_taken(const RowGroups& groups, int64_t rows) {
+  constexpr int64_t kMostRows = int64_t{65535} * kRowAlignment;  // as a grid's second dimension
+  return groups.groups <= kThinGroups && rows > 0 && rows <= kMostRows;
+}
+
+}  // namespace
+
+bool thin_grouped_gemm(Ctx& ctx, const GroupedGemmArgs& args) {
+  const int64_t n = args.y.shape[1], k = args.x.shape[1];
+  const bool narrow = is_thin(n) && is_wide(k, 128, kThinLongestSum);
+  if (!narrow && !(is_thin(k) && is_wide(n, 64, kThinWidestResult))) return false;
+  if (!is_taken(args.groups, args.x.rows()) || !is_bf16(args.x) || !is_bf16(args.w) || !is_bf16(args.y)) return false;
+  const Product p = {.x = matrix_of(args.x),
+                     .w = elements<bf16>(args.w),
+                     .y = elements<bf16>(args.y),
+                     .n = static_cast<int>(n),
+                     .k = static_cast<int>(k),
+                     .accumulate = args.accumulate};
+  const Groups groups = groups_of(args.groups);
+  if (narrow) return args.trans_w ? narrow_result<true>(ctx, p, groups) : narrow_result<false>(ctx, p, groups);
+  return args.trans_w ? short_sum<true>(ctx, p, groups) : short_sum<false>(ctx, p, groups);
+}
+
+bool thin_grouped_wgrad(Ctx& ctx, const GroupedWgradArgs& args) {
   const int64_t n = args.dy.shape[1], k = args.x.shape[1];
-  const bool by_thin = is_thin(n) && is_wide(k);  // dy is the thin side
-  if (!by_thin && !(is_thin(k) && is_wide(n))) return false;
-  if (!are_of(DType::kBF16, {args.dy, args.x}) || !are_of(args.dw.dtype, {args.dw})) return false;
+  const bool by_thin = is_thin(n);  // dy is the thin side
+  if (!(by_thin ? is_wide(k, 64, kThinWidestGradient) : is_thin(k) && is_wide(n, 64, kThinWidestGradient)))
+    return false;
+  if (!is_taken(args.groups, args.x.rows()) || !is_bf16(args.dy) || !is_bf16(args.x)) return false;
   const Gradient p = {.wide = matrix_of(by_thin ? args.x : args.dy),
                       .thin = matrix_of(by_thin ? args.dy : args.x),
                       .dw = args.dw.data,
                       .transposed = by_thin,
                       .accumulate = args.accumulate};
-  const dim3 blocks = {count(p.wide.columns, 64), static_cast<unsigned>(groups.size)};
-  with_side(p.thin.columns, [&](auto side) {
+  const dim3 blocks(p.wide.columns / 64, static_cast<unsigned>(args.groups.groups));
+  return with_side(p.thin.columns, [&](auto side) {
     constexpr int kColumns = decltype(side)::value;
-    using T = ThinGradient<kColumns>;
+    const Groups groups = groups_of(args.groups);
     if (args.dw.dtype == DType::kF32)
-      launch(ctx, thin_gradient_kernel<kColumns, float>, blocks, T::kThreads, T::kSharedBytes, p, groups);
-    else
-      launch(ctx, thin_gradient_kernel<kColumns, bf16>, blocks, T::kThreads, T::kSharedBytes, p, groups);
+      return launch<ThinGradient<kColumns>>(ctx, thin_gradient_kernel<kColumns, float>, blocks, p, groups);
+    return launch<ThinGradient<kColumns>>(ctx, thin_gradient_kernel<kColumns, bf16>, blocks, p, groups);
   });
-  return true;
-}
-
-bool fits(int64_t rows) {
-  return rows <= (1 << 22);  // of blocks of 64, as a grid's second dimension takes; and an int times 64 columns
-}
-
-}  // namespace
-
-bool thin_gemm(Ctx& ctx, const GemmArgs& args) {
-  const RowGroups none = {};
-  if (args.trans_a) {
-    if (args.trans_b || !fits(args.a.rows())) return false;
-    return gradient(ctx, {.dy = args.a, .x = args.b, .dw = args.c, .groups = none, .accumulate = args.accumulate},
-                    one_group(args.a.rows()));
-  }
-  if (!fits(args.a.rows())) return false;
-  return product(
-      ctx,
-      {.x = args.a, .w = args.b, .y = args.c, .groups = none, .trans_w = args.trans_b, .accumulate = args.accumulate},
-      one_group(args.a.rows()));
-}
-
-bool thin_grouped_gemm(Ctx& ctx, const GroupedGemmArgs& args) {
-  if (args.groups.groups > kThinGroups || !fits(args.x.rows())) return false;
-  return product(ctx, args, groups_of(args.groups));
-}
-
-bool thin_grouped_wgrad(Ctx& ctx, const GroupedWgradArgs& args) {
-  if (args.groups.groups > kThinGroups || !fits(args.x.rows())) return false;
-  return gradient(ctx, args, groups_of(args.groups));
 }
 
 }  // namespace mixtune::cuda

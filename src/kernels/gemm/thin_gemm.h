@@ -1,8 +1,8 @@
-// Products with a thin side on a GPU: those of low-rank adapters. They are bound by memory, and all groups of rows are
-// one launch, where cuBLASLt has one for each.
+// The experts' products with a thin side on a GPU, those of low-rank adapters: all groups of rows in one launch, where
+// cuBLASLt has one for each, too small for a whole GPU.
 //
-// Of bf16 operands, where a side is a multiple of 8 up to kThinSide and the other a multiple of 64; of up to
-// kThinGroups groups. Sums are fp32, over ascending k in 16s, whatever else is computed: the same bits on any layout.
+// Of bf16 operands, for up to kThinGroups groups. The thin side is a multiple of 8 up to kThinSide. Sums are fp32, in
+// an order of their own, the same for any number of groups and rows.
 #pragma once
 
 #include "kernels/gemm/gemm.h"
@@ -10,9 +10,11 @@
 namespace mixtune::cuda {
 
 constexpr int64_t kThinSide = 64, kThinGroups = 64;
+// Up to where they were not slower than cuBLASLt on an H200 (docs/performance.md): the summed dimension of a thin
+// result, the columns of a thin sum's result, the wide side of a gradient.
+constexpr int64_t kThinLongestSum = 16384, kThinWidestResult = 8192, kThinWidestGradient = 16384;
 
 // Each returns false, and does nothing, where the product is none of these.
-bool thin_gemm(Ctx& ctx, const GemmArgs& args);
 bool thin_grouped_gemm(Ctx& ctx, const GroupedGemmArgs& args);
 bool thin_grouped_wgrad(Ctx& ctx, const GroupedWgradArgs& args);
 
