@@ -6,9 +6,11 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "state/adamw.h"
 #include "train/testing.h"
 
 namespace mixtune {
@@ -186,6 +188,38 @@ TEST(LoraStep, BeginsAsTheBase) {
   }
   EXPECT_GT(largest, 0.99);
   EXPECT_GT(gradients_of_b, 0);
+}
+
+// From B = 0 AdamW's first step is the rate times what the gradient alone says; a power of 2 rounds nothing. A has no
+// gradient then.
+TEST(LoraStep, TrainsBAtAMultipleOfTheRateOfA) {
+  constexpr float kRatio = 16;
+  const MixtralConfig config = testing_config();
+  const TestData data(config.vocab_size, {9, 23, 70});
+  const auto stepped = [&](double ratio) {
+    Lora lora = kTargets.at("all");
+    lora.b_lr_ratio = ratio;
+    auto test = std::make_unique<TestModel>(config, adapted(lora, DType::kF32));
+    initialise_adapters(test->ctx(), 7, test->state());
+    AdamW optimizer(test->state(), {.learning_rate = 1e-3, .lr_groups = {{"experts", "5e-4"}}}, 0);
+    two_micro_batches(*test, data.batch());
+    double scale = 1;
+    optimizer.step(test->ctx(), {.step = 1, .lr_share = 0.5, .grad_scale = host_tensor(&scale, {1})});
+    return test;
+  };
+  const auto same = stepped(1), other = stepped(kRatio);
+  const Tensors at_same(*same, Tensors::Of::kWeights), at_other(*other, Tensors::Of::kWeights);
+  for (const auto& [name, weight] : at_same.all()) {
+    const float ratio = name.find("lora_B") != name.npos ? kRatio : 1;
+    float largest = 0;
+    for (int64_t i = 0; i < weight.elements(); ++i) {
+      ASSERT_EQ(at_other.at(name).as<float>()[i], ratio * weight.as<float>()[i]) << name;
+      largest = std::max(largest, std::abs(weight.as<float>()[i]));
+    }
+    if (ratio > 1) {
+      EXPECT_NEAR(largest, name.find("experts") != name.npos ? 2.5e-4 : 5e-4, 1e-6) << name;
+    }
+  }
 }
 
 // An adapter's values are hashes of names: those of a rank with some of the experts are those of all.

@@ -269,6 +269,8 @@ TEST_F(Adapters, WhatIsNoAdapterToTrainIsRefused) {
   };
   const Args rank = {"--adapter=lora", "--lora_r=8"};
   refused({"--lora_r=8"}, {"--lora_r: means nothing without an adapter; set adapter: lora"});
+  refused({"--loraplus_lr_ratio=4"}, {"--loraplus_lr_ratio: means nothing without an adapter"});
+  refused(with(rank, {"--loraplus_lr_ratio=0"}), {"--loraplus_lr_ratio: 0 is out of range"});
   refused({"--adapter_name_or_path=out"}, {"--adapter_name_or_path: means nothing without an adapter"});
   refused(with(rank, {"--lora_target_modules=w1"}),
           {"--lora_target_modules: names some of w1, w2 and w3", "all three"});
