@@ -25,7 +25,7 @@ void add_adapter_keys(KeyTable& table) {
             "`w2`, `w3`, which go together; null or `all-linear`: all of these",
             kNullable);
   table.add("lora_dropout", &Config::adapter, &A::lora_dropout,
-            "share of the pairs' input that is dropped out in training; only 0 yet",
+            "share of the pairs' input that is dropped out in training (docs/adapters.md)",
             {.bounds = {0, 1, Bounds::kOpenHigh}});
   table.add("loraplus_lr_ratio", &Config::adapter, &A::loraplus_lr_ratio,
             "learning rate of every B, as a multiple of A's (LoRA+); 1: the same",

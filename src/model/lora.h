@@ -17,6 +17,7 @@ struct Lora {
   int64_t rank = 0;       // r; 0: the model has no adapters
   double scale = 1;       // s
   double b_lr_ratio = 1;  // the learning rate of B, as a multiple of A's
+  double dropout = 0;     // of the pairs' input, in training
   bool q = false, k = false, v = false, out = false, experts = false;
   // Whether W of attention's and the experts' projections is held in 4 bits (QLoRA, Dettmers et al. 2023), with
   // adapters or without.

@@ -232,6 +232,7 @@ ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, 
   LayoutBuilder builder(!lora.is_set(), lora.base_in_four_bits);
   ModelParams params;
   params.adapter_scale = lora.scale;
+  params.adapter_dropout = lora.dropout;
   const Shape table = {config.vocab_size, config.hidden_size};
   builder.set_place({.layer = -1});
   params.embedding =

@@ -65,8 +65,6 @@ Lora lora_of(const Config& config) {
     refuse_own_keys(config);
     return {.base_in_four_bits = settings.base_in_four_bits()};
   }
-  if (settings.lora_dropout != 0)
-    throw UserError(config.where("lora_dropout"), "dropout is not supported yet", "set it to 0");
   for (const std::string& name : settings.lora_target_modules) check_module(config, name);
   const bool all = settings.lora_target_modules.empty() || is_among(kAll, settings.lora_target_modules);
   const auto has = [&](std::string_view name) {
@@ -77,6 +75,7 @@ Lora lora_of(const Config& config) {
   return {.rank = settings.lora_r,
           .scale = settings.lora_alpha / (settings.use_rslora ? std::sqrt(rank) : rank),
           .b_lr_ratio = settings.loraplus_lr_ratio,
+          .dropout = settings.lora_dropout,
           .q = has("q_proj"),
           .k = has("k_proj"),
           .v = has("v_proj"),
