@@ -24,6 +24,7 @@ import peft
 import safetensors.torch
 import torch
 import transformers
+from peft.optimizers import create_loraplus_optimizer
 
 import make_hf_fixtures as hf
 
@@ -43,6 +44,8 @@ ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "w1", "w2", "w3"]
 RUNS = [
     ("all_linear", BASICS | dict(lora_alpha=20, use_rslora=False, lora_target_modules=ALL)),
     ("rslora", BASICS | dict(lora_alpha=7, use_rslora=True, lora_target_modules=["q_proj", "v_proj"])),
+    ("loraplus", BASICS | dict(lora_r=2, lora_alpha=5, use_rslora=False, lora_target_modules=ALL,
+                               loraplus_lr_ratio=5)),
 ]
 
 
@@ -136,13 +139,25 @@ def check_with_peft(model, settings, folder):
 # Training ------------------------------------------------------------------------------------------------------------
 
 
-def train(model, pairs, steps):
+def make_optimizer(model, settings, ratio):
+    """LoRA+'s where B has a rate of its own, PEFT's then."""
+    if ratio is None:
+        return hf.make_optimizer(model, settings)
+    optimizer = create_loraplus_optimizer(
+        model, torch.optim.AdamW, lr=settings["learning_rate"], loraplus_lr_ratio=ratio,
+        loraplus_weight_decay=settings["weight_decay"], betas=(settings["adam_beta1"], settings["adam_beta2"]),
+        eps=settings["adam_epsilon"], foreach=False)
+    schedule = transformers.get_scheduler(settings["lr_scheduler_type"], optimizer, settings["warmup_steps"], hf.STEPS)
+    return optimizer, schedule
+
+
+def train(model, pairs, steps, ratio):
     """The steps' figures, the tensors to compare, and the closest choice of a router."""
     settings = hf.BASE_TRAIN | FIXTURE.train
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     model.router_aux_loss_coef = COEFFICIENT
     hf.check_transformers_loss(model, steps[0][0], COEFFICIENT)
-    optimizer, schedule = hf.make_optimizer(model, settings)
+    optimizer, schedule = make_optimizer(model, settings, ratio)
     records, tensors, gaps = [], {}, []
     for step, forwards in enumerate(steps, 1):
         documents = [document for part in forwards for document in part]
@@ -178,7 +193,7 @@ def make(seed):
         draw_adapter(pairs, generator)
         save_adapter(settings, pairs, OUT / name)
         check_with_peft(model, settings, OUT / name)
-        records, made, gap = train(model, pairs, steps)
+        records, made, gap = train(model, pairs, steps, settings.get("loraplus_lr_ratio"))
         runs.append(dict(name=name, settings=settings, steps=records))
         tensors |= hf.prefixed(name, made)
         gaps.append(gap)

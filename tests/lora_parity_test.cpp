@@ -198,8 +198,9 @@ TEST_P(LoraParity, TwoRanksShareTheExperts) {
 
 // Also not the coefficient of the gates' loss, though the gates are frozen.
 TEST_P(LoraParity, NothingMayBeOnePercentOff) {
-  for (const char* key : {"router_aux_loss_coef", "lora_alpha"}) {
+  for (const char* key : {"router_aux_loss_coef", "lora_alpha", "loraplus_lr_ratio"}) {
     json settings = run()["settings"];
+    if (!settings.contains(key)) continue;
     settings[key] = 1.01 * settings[key].get<double>();
     const Errors errors = errors_of(settings);
     EXPECT_GT(errors.figures, 1) << key;
@@ -208,7 +209,7 @@ TEST_P(LoraParity, NothingMayBeOnePercentOff) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Runs, LoraParity, testing::Values("all_linear", "rslora"),
+INSTANTIATE_TEST_SUITE_P(Runs, LoraParity, testing::Values("all_linear", "rslora", "loraplus"),
                          [](const auto& test) { return test.param; });
 
 }  // namespace

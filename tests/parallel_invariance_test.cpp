@@ -69,6 +69,20 @@ TEST_P(Matrix, OfWhatRoutersDrawToo) {
   }
 }
 
+// Rows of experts carry their numbers to the rank that has them.
+TEST_P(Matrix, OfWhatAdaptersDropOutToo) {
+  options_.lora = {.rank = 3, .scale = 1.75, .q = true, .k = true, .v = true, .out = true, .experts = true};
+  const TrainingRecord all_left = run_alone(run_, options_);
+  options_.lora.dropout = 0.1;
+  compare_all(run_, options_, {1, 2, 4});
+  const TrainingRecord reference = run_alone(run_, options_);
+  EXPECT_NE(reference.losses[0], all_left.losses[0]);
+  for (const Recompute recompute : {Recompute::kSelective, Recompute::kFull}) {
+    options_.recompute = recompute;
+    compare(run_, options_, reference, {2, 2, 1});
+  }
+}
+
 TEST_P(Matrix, RecomputationToo) {
   const TrainingRecord reference = run_alone(run_, options_);
   print_heading();
@@ -85,10 +99,14 @@ TEST_P(Matrix, TheSameRanksGiveTheSameBits) {
 // All tokens go to rank 0's experts, and it has no memory for what they leave behind.
 TEST_P(Matrix, ARankThatGetsAllTokensRecomputes) {
   run_.first_experts = true;
-  const TrainingRecord reference = run_alone(run_, options_);
-  print_heading();
-  run_.little_memory = true;
-  compare(run_, options_, reference, {4, 4, 1});
+  for (const bool drops_out : {false, true}) {  // by numbers that are sent again too
+    if (drops_out) options_.lora = {.rank = 3, .dropout = 0.1, .q = true, .experts = true};
+    run_.little_memory = false;
+    const TrainingRecord reference = run_alone(run_, options_);
+    print_heading();
+    run_.little_memory = true;
+    compare(run_, options_, reference, {4, 4, 1});
+  }
 }
 
 double exchanged_bytes(const TrainingRecord& record) {

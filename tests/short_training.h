@@ -140,7 +140,11 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
     return t.view({t.elements()});
   };
   if (run.first_experts) order_experts(model);
-  for (int p = 0; p < state.size(); ++p) add(record.start, p, whole(p), flat(state.weight(p)));
+  const auto for_each_trained = [&](const auto& use) {
+    for (int p = 0; p < state.size(); ++p)
+      if (state.spec(p).trainable) use(p);
+  };
+  for_each_trained([&](int p) { add(record.start, p, whole(p), flat(state.weight(p))); });
   StepRunner runner(model, settings, 0);
   for (int64_t step = 1; step <= ShortTraining::kSteps; ++step) {
     model.ranks().set_step(step);
@@ -162,21 +166,22 @@ inline TrainingRecord run_training(const ShortTraining& run, InstanceOptions opt
       for (const RankRecord& rank : result.parallel->ranks)
         record.exchanged.back() += static_cast<double>(rank.exchange_bytes);
     }
-    for (int p = 0; p < state.size() && step == 1; ++p) {
+    if (step > 1) continue;
+    for_each_trained([&](int p) {
       const ParamLayout::Piece counted = state.layout().counted(p);
       add(record.gradients, p, counted,
           flat(state.gradients().finished(model.ctx(), p)).slice(counted.begin, counted.count));
-    }
+    });
   }
   if (run.little_memory && model.ranks().grid.rank == 0) {
     EXPECT_GT(recomputed, 0);
   }
   state.weight_sync().await_all(model.ctx());
-  for (int p = 0; p < state.size(); ++p) {
+  for_each_trained([&](int p) {
     add(record.first_moments, p, state.layout().owned(p), flat(state.first_moment(p)));
     add(record.second_moments, p, state.layout().owned(p), flat(state.second_moment(p)));
     add(record.weights, p, whole(p), flat(state.weight(p)));
-  }
+  });
   return record;
 }
 

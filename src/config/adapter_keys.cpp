@@ -5,14 +5,16 @@ namespace mixtune {
 void add_adapter_keys(KeyTable& table) {
   using A = AdapterSettings;
   table.group("Adapters");
-  table.add("adapter", &Config::adapter, &A::adapter,
-            "what is trained: `lora`, low-rank pairs beside weights that stay as they are (docs/adapters.md), `qlora`, the "
-            "same beside weights in 4 bits, or the weights (`none`)");
+  table.add(
+      "adapter", &Config::adapter, &A::adapter,
+      "what is trained: `lora`, low-rank pairs beside weights that stay as they are (docs/adapters.md), `qlora`, the "
+      "same beside weights in 4 bits, or the weights (`none`)");
   table.add("adapter_name_or_path", &Config::adapter, &A::adapter_name_or_path,
             "folder of the adapter to start from, PEFT's or mixtune's; null: A is random, and B 0", kNullable);
-  table.add("base_precision", &Config::adapter, &A::base_precision,
-            "how the projections beside adapters are held: `nf4`, in 4 bits (docs/four-bit.md), as `adapter: qlora` has "
-            "them; or as `precision` says");
+  table.add(
+      "base_precision", &Config::adapter, &A::base_precision,
+      "how the projections beside adapters are held: `nf4`, in 4 bits (docs/four-bit.md), as `adapter: qlora` has "
+      "them; or as `precision` says");
   table.add("lora_r", &Config::adapter, &A::lora_r, "rank of every pair; on a GPU a multiple of 8",
             {.bounds = {1, 4096}});
   table.add("lora_alpha", &Config::adapter, &A::lora_alpha, "what the pairs add is `lora_alpha / lora_r` times B A",
@@ -23,8 +25,11 @@ void add_adapter_keys(KeyTable& table) {
             "`w2`, `w3`, which go together; null or `all-linear`: all of these",
             kNullable);
   table.add("lora_dropout", &Config::adapter, &A::lora_dropout,
-            "share of the pairs' input that is dropped out in training; only 0 yet",
+            "share of the pairs' input that is dropped out in training (docs/adapters.md)",
             {.bounds = {0, 1, Bounds::kOpenHigh}});
+  table.add("loraplus_lr_ratio", &Config::adapter, &A::loraplus_lr_ratio,
+            "learning rate of every B, as a multiple of A's (LoRA+); 1: the same",
+            {.bounds = {0, 1e6, Bounds::kOpenLow}});
 }
 
 }  // namespace mixtune

@@ -76,6 +76,7 @@ struct AdapterSettings {
   bool use_rslora = false;
   std::vector<std::string> lora_target_modules;  // empty: all of them
   double lora_dropout = 0;
+  double loraplus_lr_ratio = 1;
   BasePrecision base_precision = BasePrecision::kAuto;
 
   bool is_set() const { return adapter != AdapterKind::kNone; }

@@ -8,6 +8,7 @@
 #include "kernels/cast.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/digest.h"
+#include "kernels/dropout.h"
 #include "kernels/embedding.h"
 #include "kernels/fill.h"
 #include "kernels/optimizer.h"
@@ -26,6 +27,7 @@ void cast(Ctx& ctx, const Tensor& from, const Tensor& to);
 void clip_scale(Ctx& ctx, const ClipScale& args);
 void cross_entropy(Ctx& ctx, const CrossEntropy& args);
 void digest(Ctx& ctx, std::span<const Tensor> tensors, const Tensor& digests);
+void drop_out(Ctx& ctx, const DropOut& args);
 void embedding_backward(Ctx& ctx, const EmbeddingBackward& args);
 void embedding_forward(Ctx& ctx, const Tensor& ids, const Tensor& table, const Tensor& y);
 void expand_adapter(Ctx& ctx, const ExpandAdapter& args);

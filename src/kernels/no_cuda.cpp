@@ -25,6 +25,9 @@ void cross_entropy(Ctx&, const CrossEntropy&) {
 void digest(Ctx&, std::span<const Tensor>, const Tensor&) {
   no_cuda();
 }
+void drop_out(Ctx&, const DropOut&) {
+  no_cuda();
+}
 void embedding_backward(Ctx&, const EmbeddingBackward&) {
   no_cuda();
 }

@@ -12,11 +12,12 @@ namespace mixtune {
 class AdapterUse {
  public:
   // Where the weight has none, so has this.
-  AdapterUse(Ctx& ctx, State& state, const AdapterParams& params, double scale) : state_(state), params_(params) {
+  AdapterUse(Ctx& ctx, State& state, const AdapterParams& params, double scale, const Dropout& dropout)
+      : state_(state), params_(params) {
     if (!params.is_set()) return;
     a_.emplace(ctx, state, params.a);
     b_.emplace(ctx, state, params.b);
-    adapter_ = {.a = **a_, .b = **b_, .modules = params.modules, .scale = scale};
+    adapter_ = {.a = **a_, .b = **b_, .modules = params.modules, .scale = scale, .dropout = dropout};
     if (!state.is_training()) return;
     adapter_.da = gradient(params.a);
     adapter_.db = gradient(params.b);

@@ -11,10 +11,11 @@ void Mixtral::attention_block(Ctx& ctx, const Layer& layer, const Tensor& normed
   const Frame frame(ctx);
   const Tensor projected = activations_.push(ctx, "attention projection", saved.input.shape);
   norm(ctx, p.input_norm, {.x = saved.input, .y = normed, .rstd = saved.input_rstd});
-  linear(ctx, {p.qkv, p.qkv_adapter, "qkv"}, {.x = normed, .y = saved.qkv, .live = live});
+  linear(ctx, {p.qkv, p.qkv_adapter, dropout(layer, Draw::kQkvDropout), "qkv"},
+         {.x = normed, .y = saved.qkv, .live = live});
   turn(ctx, layer, saved.qkv, false);
   attention_forward(ctx, attention_shape(layer.batch), saved.qkv, saved.attention, saved.lse);
-  linear(ctx, {p.attention_out, p.out_adapter, "attention output"},
+  linear(ctx, {p.attention_out, p.out_adapter, dropout(layer, Draw::kOutDropout), "attention output"},
          {.x = saved.attention, .y = projected, .live = live});
   norm(ctx, p.post_norm,
        {.x = saved.input, .delta = projected, .r = saved.middle, .y = normed, .rstd = saved.middle_rstd});
@@ -32,7 +33,8 @@ void Mixtral::attention_block_backward(Ctx& ctx, const Layer& layer, const Tenso
   const Frame frame(ctx);
   const Tensor dattention = activations_.push(ctx, "attention output gradient", saved.attention.shape);
   const Tensor dqkv = activations_.push(ctx, "qkv gradient", saved.qkv.shape);
-  linear_backward(ctx, {p.attention_out, p.out_adapter, "attention output, backward"},
+  linear_backward(ctx,
+                  {p.attention_out, p.out_adapter, dropout(layer, Draw::kOutDropout), "attention output, backward"},
                   {.x = saved.attention, .dy = dh, .dx = dattention, .live = live});
   attention_backward(ctx, attention_shape(layer.batch),
                      {.qkv = saved.qkv, .out = saved.attention, .lse = saved.lse, .dout = dattention, .dqkv = dqkv});
@@ -40,7 +42,8 @@ void Mixtral::attention_block_backward(Ctx& ctx, const Layer& layer, const Tenso
   const Tensor normed = activations_.push(ctx, "input norm", dh.shape);
   const Tensor dnormed = activations_.push(ctx, "input norm gradient", dh.shape);
   norm_again(ctx, p.input_norm, saved.input, saved.input_rstd, normed);
-  linear_backward(ctx, {p.qkv, p.qkv_adapter, "qkv, backward"}, {.x = normed, .dy = dqkv, .dx = dnormed, .live = live});
+  linear_backward(ctx, {p.qkv, p.qkv_adapter, dropout(layer, Draw::kQkvDropout), "qkv, backward"},
+                  {.x = normed, .dy = dqkv, .dx = dnormed, .live = live});
   norm_backward(ctx, p.input_norm, {.r = saved.input, .rstd = saved.input_rstd, .dy = dnormed, .dr = dh});
 }
 

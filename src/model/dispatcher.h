@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "kernels/gemm/gemm.h"
 #include "kernels/moe/permute.h"
@@ -15,6 +16,8 @@ struct Routing {
   Tensor experts, weights;  // [T, k] int32 (-1: none); [T, k]
   Tensor sent;              // [T, k] int32: experts, -1 where a pair is dropped; the same tensor where none can be
   RowLimit limit = {};      // of what is sent from here to an expert
+  // The number of token 0 in the step's global batch, where rows are to have numbers.
+  std::optional<int64_t> first_token = {};
 };
 
 // The state that dispatch, combine and their backwards share. Its tensors live on the stacks of those that made it.
@@ -23,6 +26,7 @@ struct DispatchHandle {
   Tensor row_of_slot;   // [T, k] int32; where tokens travel, counts the rows before they do
   Tensor slot_of_row;   // its inverse
   Tensor row_weights;   // [R], of the dtype of the routing weights
+  Tensor row_numbers;   // [R] int64: token number * k + slot, any in gap rows; empty without first_token
   int64_t rows = 0;     // R, a multiple of kRowAlignment
   // Used only where tokens travel.
   Tensor sent_begin, sent_count;  // [E] int32: this rank's rows for each expert, before they travel
@@ -49,8 +53,8 @@ class Dispatcher {
   virtual RowsAgain rows_again(const DispatchHandle& handle) const = 0;
   // x [T, H] -> rows [R, H], pushed on the stack or kept; gap rows are 0.
   virtual Tensor dispatch(Ctx& ctx, const DispatchHandle& handle, const Tensor& x) const = 0;
-  // Gives backward the same rows, for the same x. Without kept rows, row_weights may be gone from the stack and are
-  // pushed there again.
+  // Gives backward the same rows, for the same x. Without kept rows, row_weights and row_numbers may be gone from the
+  // stack and are pushed there again.
   virtual Tensor dispatch_again(Ctx& ctx, const Routing& routing, DispatchHandle& handle, const Tensor& x) const = 0;
   // y [T, H] = residual + the sum of each token's rows, in the order of slots. y may be residual.
   virtual void combine(Ctx& ctx, const DispatchHandle& handle, const Tensor& rows, const Tensor& residual,
@@ -74,8 +78,8 @@ class Dispatcher {
 std::unique_ptr<Dispatcher> make_local_dispatcher(int64_t experts);
 
 // A dispatcher of `experts` spread evenly over the ranks of a group, which all call every function together. Tokens
-// travel to the experts' ranks with their routing weights, and the outputs travel back; no row is sent for padding.
-// Rows of an expert are in the order of (source rank, token).
+// travel to the experts' ranks with their routing weights and numbers, and the outputs travel back; no row is sent for
+// padding. Rows of an expert are in the order of (source rank, token).
 std::unique_ptr<Dispatcher> make_exchange_dispatcher(int64_t experts, Communicator& ranks);
 
 }  // namespace mixtune

@@ -51,7 +51,7 @@ class ExchangeDispatcher : public Dispatcher {
     permute_invert(ctx, handle.row_of_slot, handle.slot_of_row);
     place_rows(ctx, routing.limit, handle);
     handle.all_have_room = ctx.is_meta() ? handle.rows <= handle.room : all_have_room(handle);
-    send_weights(ctx, routing, handle);
+    send_scalars(ctx, routing, handle);
   }
 
   RowsAgain rows_again(const DispatchHandle& handle) const override {
@@ -64,7 +64,7 @@ class ExchangeDispatcher : public Dispatcher {
   }
   Tensor dispatch_again(Ctx& ctx, const Routing& routing, DispatchHandle& handle, const Tensor& x) const override {
     if (handle.kept) return handle.kept;
-    send_weights(ctx, routing, handle);
+    send_scalars(ctx, routing, handle);
     return dispatch(ctx, handle, x);
   }
 
@@ -176,12 +176,26 @@ class ExchangeDispatcher : public Dispatcher {
     }
   }
 
+  // Sends what belongs to the rows, besides themselves.
+  void send_scalars(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const {
+    send_weights(ctx, routing, handle);
+    if (routing.first_token) send_numbers(ctx, routing, handle);
+  }
+
   void send_weights(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const {
     handle.row_weights = ctx.stack.push("row weights", {handle.rows}, routing.weights.dtype);
     const Frame frame(ctx);
     const Tensor sent = ctx.stack.push("sent row weights", {handle.slot_of_row.rows()}, routing.weights.dtype);
     permute_weights(ctx, routing.weights, handle.slot_of_row, sent);
     send(ctx, "routing weights", handle, sent, handle.row_weights);
+  }
+
+  void send_numbers(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const {
+    handle.row_numbers = ctx.stack.push("row numbers", {handle.rows}, DType::kI64);
+    const Frame frame(ctx);
+    const Tensor sent = ctx.stack.push("sent row numbers", {handle.slot_of_row.rows()}, DType::kI64);
+    number_rows(ctx, handle.slot_of_row, *routing.first_token * routing.experts.shape[1], sent);
+    send(ctx, "row numbers", handle, sent, handle.row_numbers);
   }
 
   // Sends the tokens' rows of x [T, H] to their experts. Returns rows [R, H], in `to` or pushed on the stack.

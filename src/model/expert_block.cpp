@@ -44,6 +44,13 @@ void Mixtral::choose_experts(Ctx& ctx, const Layer& layer, const Tensor& normed)
                         .tally = layer.router_tally});
 }
 
+Mixtral::ExpertAdapters Mixtral::expert_adapters(Ctx& ctx, const Layer& layer, const DispatchHandle& dispatch) const {
+  const auto use = [&](const AdapterParams& params, Draw purpose) {
+    return AdapterUse(ctx, state_, params, params_.adapter_scale, dropout(layer, purpose, dispatch.row_numbers));
+  };
+  return {use(layer.params.gate_up_adapter, Draw::kGateUpDropout), use(layer.params.down_adapter, Draw::kDownDropout)};
+}
+
 void Mixtral::experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const {
   const LayerSaved& saved = layer.saved;
   const Frame frame(ctx);
@@ -51,8 +58,7 @@ void Mixtral::experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const 
   const Tensor rows = dispatcher_.dispatch(ctx, saved.dispatch, normed);
   const Tensor out_rows = activations_.push(ctx, "expert output", rows.shape);
   const WeightUse gate_up_weight(ctx, state_, layer.params.gate_up), down_weight(ctx, state_, layer.params.down);
-  const AdapterUse gate_up_adapter(ctx, state_, layer.params.gate_up_adapter, params_.adapter_scale),
-      down_adapter(ctx, state_, layer.params.down_adapter, params_.adapter_scale);
+  const ExpertAdapters adapters = expert_adapters(ctx, layer, saved.dispatch);
   recipe_.expert_mlp(ctx, {.x = rows,
                            .gate_up_weight = operand(gate_up_weight, layer.params.gate_up),
                            .down_weight = operand(down_weight, layer.params.down),
@@ -61,8 +67,8 @@ void Mixtral::experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const 
                            .gate_up = gate_up,
                            .y = out_rows,
                            .kept_rows = saved.expert_rows,
-                           .gate_up_adapter = *gate_up_adapter,
-                           .down_adapter = *down_adapter});
+                           .gate_up_adapter = *adapters.gate_up,
+                           .down_adapter = *adapters.down});
   dispatcher_.combine(ctx, saved.dispatch, out_rows, saved.middle, normed);
 }
 
@@ -84,18 +90,17 @@ void Mixtral::experts_backward(Ctx& ctx, const Layer& layer, const ExpertsBackwa
   const Frame frame(ctx);
   const WeightUse gate_up_use(ctx, state_, p.gate_up), down_use(ctx, state_, p.down);
   const Recipe::Weight gate_up_weight = operand(gate_up_use, p.gate_up), down_weight = operand(down_use, p.down);
-  const AdapterUse gate_up_adapter(ctx, state_, p.gate_up_adapter, params_.adapter_scale),
-      down_adapter(ctx, state_, p.down_adapter, params_.adapter_scale);
   DispatchHandle dispatch = layer.saved.dispatch;
   Tensor rows;
   if (!layer.saved.expert_rows) rows = dispatcher_.dispatch_again(ctx, layer.saved.routing, dispatch, args.normed);
+  const ExpertAdapters adapters = expert_adapters(ctx, layer, dispatch);
   const Tensor gate_up = keeping_.gate_up(ctx, layer.saved);
   if (!layer.saved.gate_up)
     recipe_.expert_gate_up(ctx, {.x = rows,
                                  .weight = gate_up_weight,
                                  .groups = dispatch.groups(),
                                  .gate_up = gate_up,
-                                 .adapter = *gate_up_adapter});
+                                 .adapter = *adapters.gate_up});
   const Tensor dout_rows = dispatcher_.combine_backward(ctx, dispatch, args.dh);
   // What lies above comes behind the exchange that was waited for.
   state_.gradients().complete_from(ctx, {.stage = state_.spec(p.down).place.stage, .layer = layer.index + 1});
@@ -113,19 +118,19 @@ void Mixtral::experts_backward(Ctx& ctx, const Layer& layer, const ExpertsBackwa
                                     .dx = drows,
                                     .drow_weights = drow_weights,
                                     .ddown_weight = ddown,
-                                    .gate_up_adapter = *gate_up_adapter,
-                                    .down_adapter = *down_adapter});
+                                    .gate_up_adapter = *adapters.gate_up,
+                                    .down_adapter = *adapters.down});
   const Dispatcher::Returning returning = dispatcher_.start_return(ctx, dispatch, drows, drow_weights);
   recipe_.expert_gate_up_weight_gradient(ctx, {.x = rows,
                                                .kept_rows = layer.saved.expert_rows,
                                                .dgate_up = dgate_up,
                                                .groups = dispatch.groups(),
                                                .dweight = dgate_up_weight,
-                                               .adapter = *gate_up_adapter});
+                                               .adapter = *adapters.gate_up});
   if (dgate_up_weight.tensor) state_.gradients().notify(p.gate_up);
   if (ddown.tensor) state_.gradients().notify(p.down);
-  gate_up_adapter.notify();
-  down_adapter.notify();
+  adapters.gate_up.notify();
+  adapters.down.notify();
   dispatcher_.dispatch_backward(ctx, dispatch, returning, args.dnormed, args.dweights);
 }
 

@@ -9,7 +9,7 @@ Tensor Keeping::Forward::begin_layer(int64_t layer, const Tensor& input) {
   layer_ = layer;
   LayerSaved& saved = saved_.layers[layer];
   saved.input = input;
-  saved.routing.limit = limit_;
+  saved.routing = routing_;
   host_mark_ = ctx_.host_stack.mark(), mark_ = ctx_.stack.mark();
   keeping_.push_routing(ctx_, saved);
   kept_by_full_ = ctx_.stack.mark();
@@ -67,8 +67,11 @@ void Keeping::push_attention(Ctx& ctx, LayerSaved& saved) const {
 
 int64_t Keeping::room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const {
   if (still_needed_.empty()) return std::numeric_limits<int64_t>::max();
-  const size_t row = config_.hidden_size * dtype_size(activations_.dtype) + dtype_size(saved.routing.weights.dtype);
-  const size_t needed = still_needed_[layer] + 2 * kAlignment;  // alignment of two tensors: rows, and their weights
+  const size_t number = saved.routing.first_token ? dtype_size(DType::kI64) : 0;
+  const size_t row =
+      config_.hidden_size * dtype_size(activations_.dtype) + dtype_size(saved.routing.weights.dtype) + number;
+  // Alignment of each tensor: rows, their weights, their numbers.
+  const size_t needed = still_needed_[layer] + (number > 0 ? 3 : 2) * kAlignment;
   return needed < ctx.stack.left() ? static_cast<int64_t>((ctx.stack.left() - needed) / row) : 0;
 }
 

@@ -23,10 +23,10 @@ class Keeping {
   // The pass forward through the layers, one after the other.
   class Forward {
    public:
-    // `for_backward`: what the layers save stays on the ctx's stacks; otherwise only their output does. `limit` is that
-    // of every layer's routing. The first three references outlive this.
-    Forward(const Keeping& keeping, Ctx& ctx, Saved& saved, bool for_backward, const RowLimit& limit)
-        : keeping_(keeping), ctx_(ctx), saved_(saved), for_backward_(for_backward), limit_(limit) {}
+    // `for_backward`: what the layers save stays on the ctx's stacks; otherwise only their output does. `routing`: what
+    // each layer's begins as, its limit and first token. The first three references outlive this.
+    Forward(const Keeping& keeping, Ctx& ctx, Saved& saved, bool for_backward, const Routing& routing)
+        : keeping_(keeping), ctx_(ctx), saved_(saved), for_backward_(for_backward), routing_(routing) {}
 
     // Pushes what the layer's attention and router save, and tells its dispatch how many rows have room. Returns the
     // layer's output [T, H], pushed too.
@@ -41,7 +41,7 @@ class Keeping {
     Ctx& ctx_;
     Saved& saved_;
     bool for_backward_;
-    RowLimit limit_;
+    Routing routing_;
     int64_t layer_ = 0;
     size_t mark_ = 0, host_mark_ = 0, kept_by_full_ = 0;  // of either stack: before the routing; after it
     bool first_ = true;                                   // the pass is at its first layer, whose input is the caller's

@@ -16,7 +16,8 @@ class LocalDispatcher : public Dispatcher {
             .count = ctx.host_stack.push("expert row counts", {experts_}, DType::kI32),
             .row_of_slot = ctx.stack.push("row of slot", routing.experts.shape, DType::kI32),
             .slot_of_row = ctx.stack.push("slot of row", {most}, DType::kI32),
-            .row_weights = ctx.stack.push("row weights", {most}, routing.weights.dtype)};
+            .row_weights = ctx.stack.push("row weights", {most}, routing.weights.dtype),
+            .row_numbers = routing.first_token ? ctx.stack.push("row numbers", {most}, DType::kI64) : Tensor{}};
   }
 
   void plan(Ctx& ctx, const Routing& routing, DispatchHandle& handle) const override {
@@ -30,6 +31,9 @@ class LocalDispatcher : public Dispatcher {
     handle.row_weights = handle.row_weights.slice(0, handle.rows);
     permute_invert(ctx, handle.row_of_slot, handle.slot_of_row);
     permute_weights(ctx, routing.weights, handle.slot_of_row, handle.row_weights);
+    if (!routing.first_token) return;
+    handle.row_numbers = handle.row_numbers.slice(0, handle.rows);
+    number_rows(ctx, handle.slot_of_row, *routing.first_token * routing.experts.shape[1], handle.row_numbers);
   }
 
   RowsAgain rows_again(const DispatchHandle&) const override { return RowsAgain::kMoved; }

@@ -14,8 +14,10 @@ namespace mixtune {
 // Each adapted projection W [out, in] is W + s B A, A [r, in] and B [out, r]: an expert's w1, w2 and w3 have pairs of
 // their own in each expert. W is not trained then, nor is anything else of the model.
 struct Lora {
-  int64_t rank = 0;  // r; 0: the model has no adapters
-  double scale = 1;  // s
+  int64_t rank = 0;       // r; 0: the model has no adapters
+  double scale = 1;       // s
+  double b_lr_ratio = 1;  // the learning rate of B, as a multiple of A's
+  double dropout = 0;     // of the pairs' input, in training
   bool q = false, k = false, v = false, out = false, experts = false;
   // Whether W of attention's and the experts' projections is held in 4 bits (QLoRA, Dettmers et al. 2023), with
   // adapters or without.

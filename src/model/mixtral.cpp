@@ -42,10 +42,13 @@ Mixtral::Layer Mixtral::layer(int64_t index, const Batch& batch, Saved& saved) c
 }
 
 Tensor Mixtral::layers(Ctx& ctx, const Batch& batch, LayerRange range, const Tensor& h, Saved& saved, bool keep) const {
-  const RowLimit limit =
-      keep ? activations_.capacity.limit(batch.live_tokens, config_.num_experts_per_tok, config_.num_local_experts)
-           : RowLimit();
-  Keeping::Forward keeping(keeping_, ctx, saved, keep, limit);
+  Routing routing;
+  if (keep)
+    routing.limit =
+        activations_.capacity.limit(batch.live_tokens, config_.num_experts_per_tok, config_.num_local_experts);
+  if (params_.adapter_dropout > 0 && saved.noise && params_.layers[range.begin].gate_up_adapter.is_set())
+    routing.first_token = batch.first_token;
+  Keeping::Forward keeping(keeping_, ctx, saved, keep, routing);
   Tensor x = h;
   for (int64_t l = range.begin; l < range.end; ++l) x = forward_layer(ctx, layer(l, batch, saved), x, keeping);
   return x;
@@ -82,10 +85,18 @@ WeightGradient Mixtral::weight_gradient(int param) const {
   return {gradient.tensor, gradient.accumulate};
 }
 
+Dropout Mixtral::dropout(const Layer& layer, Draw purpose, const Tensor& numbers) const {
+  if (params_.adapter_dropout == 0 || !layer.noise) return {};
+  return {.share = params_.adapter_dropout,
+          .key = draw_key(*layer.noise, purpose),
+          .first = layer.batch.first_token,
+          .numbers = numbers};
+}
+
 void Mixtral::linear(Ctx& ctx, const Projection& p, Recipe::Linear args) const {
   const Range range(ctx, p.name);
   const WeightUse weight(ctx, state_, p.param);
-  const AdapterUse adapter(ctx, state_, p.adapter, params_.adapter_scale);
+  const AdapterUse adapter(ctx, state_, p.adapter, params_.adapter_scale, p.dropout);
   args.weight = operand(weight, p.param);
   recipe_.linear(ctx, args);
   add_adapter(ctx, *adapter, {.x = args.x, .y = args.y});
@@ -95,7 +106,7 @@ void Mixtral::linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackw
   const Range range(ctx, p.name);
   const WeightUse weight(ctx, state_, p.param);
   args.weight = operand(weight, p.param);
-  const AdapterUse adapter(ctx, state_, p.adapter, params_.adapter_scale);
+  const AdapterUse adapter(ctx, state_, p.adapter, params_.adapter_scale, p.dropout);
   args.dweight = weight_gradient(p.param);
   recipe_.linear_backward(ctx, args);
   if (args.dweight.tensor) state_.gradients().notify(p.param);

@@ -13,6 +13,7 @@
 #include "kernels/rms_norm.h"
 #include "model/adapter_use.h"
 #include "model/dispatcher.h"
+#include "model/draws.h"
 #include "model/keeping.h"
 #include "model/params.h"
 #include "model/router.h"
@@ -140,12 +141,20 @@ class Mixtral {
   void finish_head_gradient(Ctx& ctx, const WeightGradient& sum) const;
 
   WeightGradient weight_gradient(int param) const;
+  // What an adapter drops out of its input: the rows of the batch; or those of experts, which have numbers.
+  Dropout dropout(const Layer& layer, Draw purpose, const Tensor& numbers = {}) const;
+  // A layer's adapters beside its experts' weights, for the rows of `dispatch`.
+  struct ExpertAdapters {
+    AdapterUse gate_up, down;
+  };
+  ExpertAdapters expert_adapters(Ctx& ctx, const Layer& layer, const DispatchHandle& dispatch) const;
   // As recipes read it.
   Recipe::Weight operand(const WeightUse& weight, int param) const { return {*weight, param, state_.version(param)}; }
   // y = x W^T of a layer, by the recipe. The weight and its gradient are the parameter's own.
   struct Projection {
     int param;
     const AdapterParams& adapter;
+    Dropout dropout;   // of the adapter
     const char* name;  // for the profiler
   };
   void linear(Ctx& ctx, const Projection& p, Recipe::Linear args) const;

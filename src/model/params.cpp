@@ -54,6 +54,8 @@ class LayoutBuilder {
   // Set the place, and the origin, of every parameter that is added from now on.
   void set_place(const Place& place) { place_ = place; }
   void set_origin(ParamSpec::Origin origin) { origin_ = origin; }
+  // Gives a parameter a multiple of its group's learning rate.
+  void set_lr_ratio(int param, double ratio) { specs_[param].lr_ratio = ratio; }
   // Marks a parameter as one of experts: other ranks may hold `elsewhere`.
   void spread_over_ranks(int param, const std::vector<Part>& elsewhere) {
     specs_[param].of_experts = true;
@@ -104,31 +106,35 @@ AdaptedModules adapted_among(const std::vector<Module>& modules) {
 }
 
 // The pair of a weight [.., in] of attention.
-AdapterParams add_adapter(LayoutBuilder& builder, int64_t rank, const std::string& name, int64_t in,
+AdapterParams add_adapter(LayoutBuilder& builder, const Lora& lora, const std::string& name, int64_t in,
                           const std::vector<Module>& modules) {
   const AdaptedModules adapted = adapted_among(modules);
-  if (rank == 0 || adapted.size == 0) return {};
+  if (!lora.is_set() || adapted.size == 0) return {};
   PairParts parts;
   for (const Module& module : modules)
-    if (module.adapted) parts.add(module, rank, in);
-  return {.a = builder.add(WeightGroup::kAttention, name + ".lora_A", {adapted.size * rank, in}, parts.a),
-          .b = builder.add(WeightGroup::kAttention, name + ".lora_B", {adapted.row_count(), rank}, parts.b),
-          .modules = adapted};
+    if (module.adapted) parts.add(module, lora.rank, in);
+  const AdapterParams params = {
+      .a = builder.add(WeightGroup::kAttention, name + ".lora_A", {adapted.size * lora.rank, in}, parts.a),
+      .b = builder.add(WeightGroup::kAttention, name + ".lora_B", {adapted.row_count(), lora.rank}, parts.b),
+      .modules = adapted};
+  builder.set_lr_ratio(params.b, lora.b_lr_ratio);
+  return params;
 }
 
 // The pairs of a weight [experts here, .., in]. modules: those of one expert, after the expert's name.
-AdapterParams add_expert_adapter(LayoutBuilder& builder, int64_t rank, const ExpertNames& names,
+AdapterParams add_expert_adapter(LayoutBuilder& builder, const Lora& lora, const ExpertNames& names,
                                  const std::string& name, int64_t in, const std::vector<Module>& modules) {
   const AdaptedModules adapted = adapted_among(modules);
   PairParts here, elsewhere;
   for (int64_t e = 0; e < names.all; ++e)
     for (const Module& module : modules)
-      (names.is_here(e) ? here : elsewhere).add({names.expert(e) + module.name, module.rows, true}, rank, in);
+      (names.is_here(e) ? here : elsewhere).add({names.expert(e) + module.name, module.rows, true}, lora.rank, in);
   const int64_t count = names.here.count;
   const AdapterParams params = {
-      .a = builder.add(WeightGroup::kExperts, name + ".lora_A", {count, adapted.size * rank, in}, here.a),
-      .b = builder.add(WeightGroup::kExperts, name + ".lora_B", {count, adapted.row_count(), rank}, here.b),
+      .a = builder.add(WeightGroup::kExperts, name + ".lora_A", {count, adapted.size * lora.rank, in}, here.a),
+      .b = builder.add(WeightGroup::kExperts, name + ".lora_B", {count, adapted.row_count(), lora.rank}, here.b),
       .modules = adapted};
+  builder.set_lr_ratio(params.b, lora.b_lr_ratio);
   builder.spread_over_ranks(params.a, elsewhere.a);
   builder.spread_over_ranks(params.b, elsewhere.b);
   return params;
@@ -137,21 +143,20 @@ AdapterParams add_expert_adapter(LayoutBuilder& builder, int64_t rank, const Exp
 void add_dense_adapters(LayoutBuilder& builder, const MixtralConfig& config, const Lora& lora,
                         const std::string& attention, LayerParams& p) {
   const int64_t h = config.hidden_size, q = config.query_size(), kv = config.kv_size();
-  p.qkv_adapter = add_adapter(builder, lora.rank, attention + "qkv_proj", h,
+  p.qkv_adapter = add_adapter(builder, lora, attention + "qkv_proj", h,
                               {{attention + "q_proj", {0, q}, lora.q},
                                {attention + "k_proj", {q, kv}, lora.k},
                                {attention + "v_proj", {q + kv, kv}, lora.v}});
-  p.out_adapter = add_adapter(builder, lora.rank, attention + "o_proj", q, {{attention + "o_proj", {0, h}, lora.out}});
+  p.out_adapter = add_adapter(builder, lora, attention + "o_proj", q, {{attention + "o_proj", {0, h}, lora.out}});
 }
 
 void add_expert_adapters(LayoutBuilder& builder, const MixtralConfig& config, const Lora& lora,
                          const ExpertNames& names, LayerParams& p) {
   if (!lora.is_set() || !lora.experts) return;
   const int64_t h = config.hidden_size, f = config.intermediate_size;
-  p.gate_up_adapter = add_expert_adapter(builder, lora.rank, names, names.layer + "experts.gate_up", h,
+  p.gate_up_adapter = add_expert_adapter(builder, lora, names, names.layer + "experts.gate_up", h,
                                          {{"w1", {0, f}, true}, {"w3", {f, f}, true}});
-  p.down_adapter =
-      add_expert_adapter(builder, lora.rank, names, names.layer + "experts.down", f, {{"w2", {0, h}, true}});
+  p.down_adapter = add_expert_adapter(builder, lora, names, names.layer + "experts.down", f, {{"w2", {0, h}, true}});
 }
 
 LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankGrid::Experts experts, const Lora& lora,
@@ -227,6 +232,7 @@ ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, 
   LayoutBuilder builder(!lora.is_set(), lora.base_in_four_bits);
   ModelParams params;
   params.adapter_scale = lora.scale;
+  params.adapter_dropout = lora.dropout;
   const Shape table = {config.vocab_size, config.hidden_size};
   builder.set_place({.layer = -1});
   params.embedding =

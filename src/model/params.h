@@ -28,7 +28,7 @@ struct ModelParams {
   std::vector<LayerParams> layers;
   int final_norm;  // [H]
   int lm_head;     // [V, H]; the embedding itself where they are tied
-  double adapter_scale = 1;
+  double adapter_scale = 1, adapter_dropout = 0;
 };
 
 struct ModelLayout {

@@ -1,23 +1,11 @@
 #include "model/router.h"
 
-#include "base/random.h"
 #include "kernels/moe/router.h"
 #include "kernels/moe/router_noise.h"
 #include "kernels/moe/router_own_loss.h"
+#include "model/draws.h"
 
 namespace mixtune {
-
-namespace {
-
-// Keys of what is drawn, by that of a layer.
-uint64_t jitter_key(uint64_t noise) {
-  return random_bits(noise, 0);
-}
-uint64_t expert_key(uint64_t noise) {
-  return random_bits(noise, 1);
-}
-
-}  // namespace
 
 void Router::forward(Ctx& ctx, const Forward& args) const {
   const Stack::Frame frame(ctx.stack);
@@ -28,7 +16,7 @@ void Router::forward(Ctx& ctx, const Forward& args) const {
     draw_experts(ctx, {.experts = args.routing.experts,
                        .all_experts = args.logits.shape[1],
                        .live = live,
-                       .key = expert_key(*args.noise),
+                       .key = draw_key(*args.noise, Draw::kExperts),
                        .first_token = first_token});
   router_forward(ctx, {.logits = args.logits,
                        .live = live,
@@ -46,9 +34,11 @@ void Router::forward(Ctx& ctx, const Forward& args) const {
 Tensor Router::jittered(Ctx& ctx, const Jittered& args) const {
   if (!jitters(args.noise)) return args.x;
   const Tensor y = ctx.stack.push("jittered input", args.x.shape, args.x.dtype);
-  router_jitter(
-      ctx,
-      {.x = args.x, .y = y, .key = jitter_key(*args.noise), .first_token = args.first_token, .eps = noise_.jitter});
+  router_jitter(ctx, {.x = args.x,
+                      .y = y,
+                      .key = draw_key(*args.noise, Draw::kJitter),
+                      .first_token = args.first_token,
+                      .eps = noise_.jitter});
   return y;
 }
 
@@ -94,7 +84,7 @@ void Router::logits_backward(Ctx& ctx, const Backward& args, const Tensor& dlogi
   if (jitters(args.noise))
     router_jitter(ctx, {.x = dx,
                         .y = args.dx,
-                        .key = jitter_key(*args.noise),
+                        .key = draw_key(*args.noise, Draw::kJitter),
                         .first_token = args.batch.first_token,
                         .eps = noise_.jitter,
                         .accumulate = true});

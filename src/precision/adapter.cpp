@@ -44,13 +44,26 @@ Shape expanded_shape(const Adapter& adapter, int64_t n) {
   return a.rank() == 2 ? Shape{n, a[0]} : Shape{a[0], n, a[1]};
 }
 
+// s, of what dropout leaves.
+double scale_of(const Adapter& adapter) {
+  return adapter.scale * adapter.dropout.factor();
+}
+
+// x, or what dropout leaves of it, pushed on the stack.
+Tensor left_of(Ctx& ctx, const Adapter& adapter, const Tensor& x) {
+  if (!adapter.dropout) return x;
+  const Tensor left = ctx.stack.push("adapter input", x.shape, x.dtype);
+  drop_out(ctx, {.x = x, .y = left, .dropout = adapter.dropout});
+  return left;
+}
+
 Tensor push_expanded(Ctx& ctx, const Adapter& adapter, int64_t n) {
   const Tensor expanded = ctx.stack.push("adapter B", expanded_shape(adapter, n), adapter.b.dtype);
-  expand_adapter(ctx, {.b = adapter.b, .modules = adapter.modules, .scale = adapter.scale, .expanded = expanded});
+  expand_adapter(ctx, {.b = adapter.b, .modules = adapter.modules, .scale = scale_of(adapter), .expanded = expanded});
   return expanded;
 }
 
-// u = x A^T.
+// u = x A^T, of what is left of x.
 Tensor push_inner(Ctx& ctx, const Adapter& adapter, const Tensor& x, const RowGroups* groups) {
   const Tensor u = ctx.stack.push("adapter inner", {x.rows(), adapter.a.shape[-2]}, x.dtype);
   multiply(ctx, {.left = x, .weight = adapter.a, .result = u, .groups = groups, .transposed = true});
@@ -67,19 +80,25 @@ Tensor push_inner_gradient(Ctx& ctx, const Adapter& adapter, const Tensor& dy, c
 
 }  // namespace
 
-Adapter Adapter::of_expert(int64_t e) const {
+Adapter Adapter::of_expert(int64_t e, int64_t first_row, int64_t rows) const {
   if (!a) return {};
   const auto part = [&](const WeightGradient& all) {
     return WeightGradient{all.tensor ? all.tensor.slice(e, 1) : Tensor{}, all.accumulate};
   };
-  return {.a = a.slice(e, 1), .b = b.slice(e, 1), .modules = modules, .scale = scale, .da = part(da), .db = part(db)};
+  return {.a = a.slice(e, 1),
+          .b = b.slice(e, 1),
+          .modules = modules,
+          .scale = scale,
+          .da = part(da),
+          .db = part(db),
+          .dropout = dropout.slice(first_row, rows)};
 }
 
 void add_adapter(Ctx& ctx, const Adapter& adapter, const AdapterForward& args) {
   if (!adapter) return;
   const Range range(ctx, "adapter");
   const Frame frame(ctx);
-  const Tensor u = push_inner(ctx, adapter, args.x, args.groups);
+  const Tensor u = push_inner(ctx, adapter, left_of(ctx, adapter, args.x), args.groups);
   multiply(ctx, {.left = u,
                  .weight = push_expanded(ctx, adapter, args.y.shape[1]),
                  .result = args.y,
@@ -92,30 +111,31 @@ void add_adapter_data_gradient(Ctx& ctx, const Adapter& adapter, const AdapterDa
   if (!adapter) return;
   const Range range(ctx, "adapter, data gradient");
   const Frame frame(ctx);
-  multiply(ctx, {.left = push_inner_gradient(ctx, adapter, args.dy, args.groups),
-                 .weight = adapter.a,
-                 .result = args.dx,
-                 .groups = args.groups,
-                 .accumulate = true});
+  const Tensor v = push_inner_gradient(ctx, adapter, args.dy, args.groups);
+  const bool drops = static_cast<bool>(adapter.dropout);
+  const Tensor dx = drops ? ctx.stack.push("adapter input gradient", args.dx.shape, args.dx.dtype) : args.dx;
+  multiply(ctx, {.left = v, .weight = adapter.a, .result = dx, .groups = args.groups, .accumulate = !drops});
+  if (drops) drop_out(ctx, {.x = dx, .y = args.dx, .dropout = adapter.dropout, .accumulate = true});
 }
 
 void adapter_weight_gradient(Ctx& ctx, const Adapter& adapter, const AdapterWeightGradient& args) {
   if (!adapter) return;
   const Range range(ctx, "adapter, weight gradient");
   const Frame frame(ctx);
+  const Tensor x = left_of(ctx, adapter, args.x);
   if (adapter.da.tensor)
     multiply(ctx, {.dy = push_inner_gradient(ctx, adapter, args.dy, args.groups),
-                   .x = args.x,
+                   .x = x,
                    .dw = adapter.da,
                    .groups = args.groups});
   if (!adapter.db.tensor) return;
-  const Tensor u = push_inner(ctx, adapter, args.x, args.groups);
+  const Tensor u = push_inner(ctx, adapter, x, args.groups);
   const Tensor dexpanded =
       ctx.stack.push("adapter B gradient", expanded_shape(adapter, args.dy.shape[1]), statistics_dtype(args.dy.dtype));
   multiply(ctx, {.dy = args.dy, .x = u, .dw = {dexpanded}, .groups = args.groups});
   fold_adapter(ctx, {.dexpanded = dexpanded,
                      .modules = adapter.modules,
-                     .scale = adapter.scale,
+                     .scale = scale_of(adapter),
                      .db = adapter.db.tensor,
                      .accumulate = adapter.db.accumulate});
 }

@@ -1,10 +1,12 @@
 // Adapter: the low-rank pairs beside a weight of the layers (LoRA, Hu et al. 2021): y = x W^T + s (x A^T) B^T.
 //
 // Products are in the dtype of their operands, whatever the recipe; u = x A^T [T, m r] is rounded to it once, and so is
-// s B. Nothing of u is kept: backward makes it again.
+// s B. Nothing of u is kept: backward makes it again. With dropout x has lost some of its elements here, the same ones
+// for all modules, and s B stands for what is left.
 #pragma once
 
 #include "kernels/adapter.h"
+#include "kernels/dropout.h"
 #include "kernels/gemm/gemm.h"
 #include "precision/weight_gradient.h"
 
@@ -16,13 +18,15 @@ struct Adapter {
   AdaptedModules modules;
   double scale = 1;
   WeightGradient da = {}, db = {};  // for backward
+  Dropout dropout = {};             // of x
 
   explicit operator bool() const { return static_cast<bool>(a); }
-  // The part of one expert, still with that dimension.
-  Adapter of_expert(int64_t e) const;
+  // The part of one expert, still with that dimension, and for its rows alone.
+  Adapter of_expert(int64_t e, int64_t first_row, int64_t rows) const;
 };
 
-// x [T, K], y [T, N]; with groups the rows of experts. y += the adapter's part.
+// x [T, K], of which the adapter drops out what it does; y [T, N]; with groups the rows of experts. y += the adapter's
+// part.
 struct AdapterForward {
   Tensor x, y;
   const RowGroups* groups = nullptr;

@@ -32,7 +32,7 @@ class LoopRecipe : public Recipe {
                                                     .weight = args.weight.values.slice(e, 1),
                                                     .groups = group,
                                                     .gate_up = args.gate_up.slice(begin, rows),
-                                                    .adapter = args.adapter.of_expert(e)});
+                                                    .adapter = args.adapter.of_expert(e, begin, rows)});
                     });
   }
 
@@ -45,8 +45,8 @@ class LoopRecipe : public Recipe {
                                 .groups = group,
                                 .gate_up = args.gate_up.slice(begin, rows),
                                 .y = args.y.slice(begin, rows),
-                                .gate_up_adapter = args.gate_up_adapter.of_expert(e),
-                                .down_adapter = args.down_adapter.of_expert(e)});
+                                .gate_up_adapter = args.gate_up_adapter.of_expert(e, begin, rows),
+                                .down_adapter = args.down_adapter.of_expert(e, begin, rows)});
     });
   }
 
@@ -67,8 +67,8 @@ class LoopRecipe : public Recipe {
                                          .drow_weights = args.drow_weights.slice(begin, rows),
                                          .ddown_weight = part(args.ddown_weight, e),
                                          .leaves_gradient = args.leaves_gradient,
-                                         .gate_up_adapter = args.gate_up_adapter.of_expert(e),
-                                         .down_adapter = args.down_adapter.of_expert(e)});
+                                         .gate_up_adapter = args.gate_up_adapter.of_expert(e, begin, rows),
+                                         .down_adapter = args.down_adapter.of_expert(e, begin, rows)});
     });
   }
 
@@ -79,7 +79,7 @@ class LoopRecipe : public Recipe {
                                                     .dgate_up = part(args.dgate_up, begin, rows),
                                                     .groups = group,
                                                     .dweight = part(args.dweight, e),
-                                                    .adapter = args.adapter.of_expert(e)});
+                                                    .adapter = args.adapter.of_expert(e, begin, rows)});
     });
   }
 

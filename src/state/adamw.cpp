@@ -17,9 +17,9 @@ Tensor elements(const Tensor& tensor, int64_t offset, int64_t count) {
 }  // namespace
 
 AdamW::AdamW(State& state, const OptimizerSettings& settings, uint64_t seed) : state_(state), settings_(settings) {
-  for (size_t g = 0; g < peak_of_group_.size(); ++g) {
-    peak_of_group_[g] = peak_learning_rate(settings, static_cast<WeightGroup>(g));
-    if (std::ranges::find(peaks_, peak_of_group_[g]) == peaks_.end()) peaks_.push_back(peak_of_group_[g]);
+  for (int p = 0; p < state.size(); ++p) {
+    peak_of_.push_back(state.spec(p).lr_ratio * peak_learning_rate(settings, state.spec(p).group));
+    if (std::ranges::find(peaks_, peak_of_[p]) == peaks_.end()) peaks_.push_back(peak_of_[p]);
   }
   keys_.resize(state.size());
   for (int p = 0; p < state.size(); ++p)
@@ -67,7 +67,7 @@ void AdamW::update(Ctx& ctx, size_t bucket, const Step& args) {
   for (const double peak : peaks_) {
     tensors_.clear();
     for (int p = here.first; p < here.last; ++p)
-      if (peak_of(p) == peak) add_tensors(p);
+      if (peak_of_[p] == peak) add_tensors(p);
     if (!tensors_.empty()) update_tensors(ctx, peak, args);
   }
 }

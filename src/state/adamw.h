@@ -1,7 +1,6 @@
 // AdamW: the optimizer over a State. Norm and scale stay on the device: a step waits for nothing.
 #pragma once
 
-#include <array>
 #include <optional>
 #include <vector>
 
@@ -34,13 +33,12 @@ class AdamW {
   void update(Ctx& ctx, size_t bucket, const Step& args);
 
  private:
-  double peak_of(int param) const { return peak_of_group_[static_cast<size_t>(state_.spec(param).group)]; }
   void add_tensors(int param);
   void update_tensors(Ctx& ctx, double peak, const Step& args);
 
   State& state_;
   OptimizerSettings settings_;
-  std::array<double, kWeightGroups.size()> peak_of_group_;
+  std::vector<double> peak_of_;              // each parameter's
   std::vector<double> peaks_;                // those that differ
   std::vector<std::vector<uint64_t>> keys_;  // of (seed, name), for each block of each parameter
   // Room for one call's lists, so that no step allocates.

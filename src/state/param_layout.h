@@ -50,6 +50,7 @@ struct ParamSpec {
   std::vector<HfBlock> elsewhere = {};  // what other ranks have of this parameter; their offsets mean nothing
   bool trainable = true;
   WeightGroup group = WeightGroup::kAttention;  // whose learning rate it has
+  double lr_ratio = 1;                          // or a multiple of that
   bool of_experts = false;                      // held by the ranks that hold these experts; otherwise by all
   Place place = {};                             // neighbours of one place lie together: a bucket
   std::optional<DType> dtype = {};              // of the weight; none: that of the state

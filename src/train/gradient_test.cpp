@@ -16,6 +16,7 @@ struct Case {
   RouterLosses router;
   Capacity capacity = {};
   RouterNoise noise = {};
+  Lora lora = {};
 };
 
 MixtralConfig shape(int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t experts, int64_t k, int64_t window,
@@ -44,6 +45,10 @@ MixtralConfig biased(MixtralConfig config) {
   return config;
 }
 
+Lora pairs(double dropout) {
+  return {.rank = 3, .scale = 1.75, .dropout = dropout, .q = true, .k = true, .v = true, .out = true, .experts = true};
+}
+
 RouterLosses huggingface(double scale) {
   return {RouterLossType::kHuggingface, scale};
 }
@@ -61,10 +66,16 @@ class Gradient : public testing::TestWithParam<Case> {
  protected:
   static TestModel model(DType dtype) {
     return TestModel(GetParam().config, InstanceOptions{.types = StateTypes::all(dtype),
+                                                        .lora = GetParam().lora,
                                                         .capacity = GetParam().capacity,
                                                         .router_noise = GetParam().noise});
   }
   static constexpr double kTokenScale = 0.03;
+
+  // 0: the parameter is not trained.
+  static int64_t gradient_elements(TestModel& test, int p) {
+    return test.state().spec(p).trainable ? test.state().spec(p).shape.elements() : 0;
+  }
 
   double loss(TestModel& test, const Batch& batch) {
     Saved saved = test.model().make_saved();
@@ -82,9 +93,12 @@ TEST_P(Gradient, OracleMatchesFiniteDifferences) {
   const Batch batch = data.batch();
   loss(test, batch);
   std::vector<std::vector<double>> gradients;
-  for (int p = 0; p < test.state().size(); ++p)
-    gradients.emplace_back(test.gradient(p), test.gradient(p) + test.state().spec(p).shape.elements());
   for (int p = 0; p < test.state().size(); ++p) {
+    gradients.emplace_back();
+    if (const int64_t n = gradient_elements(test, p)) gradients.back().assign(test.gradient(p), test.gradient(p) + n);
+  }
+  for (int p = 0; p < test.state().size(); ++p) {
+    if (gradients[p].empty()) continue;
     SCOPED_TRACE(test.state().spec(p).name);
     const std::vector<double>& gradient = gradients[p];
     const auto n = static_cast<int64_t>(gradient.size());
@@ -116,9 +130,9 @@ TEST_P(Gradient, ProductMatchesOracle) {
   EXPECT_NEAR(loss(product, batch), oracle_loss, 1e-6 * oracle_loss);
   double global = 0;
   for (int p = 0; p < oracle.state().size(); ++p)
-    for (int64_t i = 0; i < oracle.state().spec(p).shape.elements(); ++i)
-      global += oracle.gradient(p)[i] * oracle.gradient(p)[i];
+    for (int64_t i = 0; i < gradient_elements(oracle, p); ++i) global += oracle.gradient(p)[i] * oracle.gradient(p)[i];
   for (int p = 0; p < oracle.state().size(); ++p) {
+    if (gradient_elements(oracle, p) == 0) continue;
     SCOPED_TRACE(oracle.state().spec(p).name);
     const Tensor gradient = product.state().gradients().finished(product.ctx(), p);
     double error = 0, squares = 0;
@@ -240,6 +254,14 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"Top1Bias", biased(shape(4, 2, 8, 4, 1, 0, false)), huggingface(0)},
         Case{"Jitter", shape(4, 2, 8, 4, 2, 0, false), all_losses(), {}, {.jitter = 0.3}},
         Case{"DrawnExperts", shape(4, 2, 8, 4, 2, 0, false), all_losses(), {}, {.draws_experts = true}},
+        Case{"Adapters", shape(4, 2, 8, 4, 2, 0, false), all_losses(), {}, {}, pairs(0)},
+        Case{"AdaptersDropout", shape(4, 2, 8, 4, 2, 0, false), all_losses(), {}, {}, pairs(0.3)},
+        Case{"AdaptersDropoutCapacity",
+             shape(4, 2, 8, 5, 3, 0, true),
+             huggingface(0.02),
+             {.factor = 0.7},
+             {},
+             pairs(0.5)},
         Case{"CapacityByWeight", shape(4, 2, 8, 4, 2, 0, false), all_losses(), {.factor = 0.6}},
         Case{"CapacityByPosition",
              shape(4, 2, 8, 5, 3, 0, false),

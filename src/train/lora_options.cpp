@@ -17,8 +17,9 @@ namespace {
 
 constexpr std::string_view kTargets = "lora_target_modules", kAll = "all-linear";
 constexpr std::array<std::string_view, 8> kModules = {"q_proj", "k_proj", "v_proj", "o_proj", "w1", "w2", "w3", kAll};
-constexpr std::array<std::string_view, 6> kOwnKeys = {"adapter_name_or_path", "lora_r",      "lora_alpha", "use_rslora",
-                                                      "lora_target_modules",  "lora_dropout"};
+constexpr std::array<std::string_view, 7> kOwnKeys = {
+    "adapter_name_or_path", "lora_r",       "lora_alpha",       "use_rslora",
+    "lora_target_modules",  "lora_dropout", "loraplus_lr_ratio"};
 // What other trainers adapt, or call otherwise.
 constexpr std::array<std::string_view, 3> kNeverAdapted = {"gate", "lm_head", "embed_tokens"};
 constexpr std::array<std::string_view, 5> kOtherNames = {"gate_proj", "up_proj", "down_proj", "gate_up_proj",
@@ -52,7 +53,8 @@ void check_experts(const Config& config, const auto& has) {
 void refuse_own_keys(const Config& config) {
   for (const std::string_view key : kOwnKeys)
     if (config.origins.contains(key) && is_changed(config, key))
-      throw UserError(config.where(key), "means nothing without an adapter", "set adapter: lora or qlora, or remove it");
+      throw UserError(config.where(key), "means nothing without an adapter",
+                      "set adapter: lora or qlora, or remove it");
 }
 
 }  // namespace
@@ -63,8 +65,6 @@ Lora lora_of(const Config& config) {
     refuse_own_keys(config);
     return {.base_in_four_bits = settings.base_in_four_bits()};
   }
-  if (settings.lora_dropout != 0)
-    throw UserError(config.where("lora_dropout"), "dropout is not supported yet", "set it to 0");
   for (const std::string& name : settings.lora_target_modules) check_module(config, name);
   const bool all = settings.lora_target_modules.empty() || is_among(kAll, settings.lora_target_modules);
   const auto has = [&](std::string_view name) {
@@ -74,6 +74,8 @@ Lora lora_of(const Config& config) {
   const auto rank = static_cast<double>(settings.lora_r);
   return {.rank = settings.lora_r,
           .scale = settings.lora_alpha / (settings.use_rslora ? std::sqrt(rank) : rank),
+          .b_lr_ratio = settings.loraplus_lr_ratio,
+          .dropout = settings.lora_dropout,
           .q = has("q_proj"),
           .k = has("k_proj"),
           .v = has("v_proj"),

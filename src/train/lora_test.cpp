@@ -6,9 +6,11 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "state/adamw.h"
 #include "train/testing.h"
 
 namespace mixtune {
@@ -27,8 +29,15 @@ InstanceOptions adapted(const Lora& lora, DType dtype = DType::kF64) {
   return {.types = StateTypes::all(dtype), .lora = lora};
 }
 
+Lora dropping(double share) {
+  Lora lora = kTargets.at("all");
+  lora.dropout = share;
+  return lora;
+}
+
 double two_micro_batches(TestModel& test, const Batch& batch) {
   Saved saved = test.model().make_saved();
+  saved.noise = 3;
   test.state().gradients().begin_step();
   // Twice: the second adds to the first.
   double sum = 0;
@@ -146,17 +155,61 @@ std::string gradient_bytes(TestModel& test) {
 TEST(LoraStep, HasTheSameBitsInALoopOverExpertsAndWithRecompute) {
   const MixtralConfig config = testing_config();
   const TestData data(config.vocab_size, {9, 23, 70});
-  TestModel grouped(config, adapted(kTargets.at("all"), DType::kF32));
-  two_micro_batches(grouped, data.batch());
-  for (const bool loops : {true, false}) {
-    InstanceOptions options = adapted(kTargets.at("all"), DType::kF32);
-    if (loops)
-      options.recipe.experts = ExpertsImplementation::kLoop;
-    else
-      options.recompute = Recompute::kFull;
-    TestModel other(config, options);
-    two_micro_batches(other, data.batch());
-    EXPECT_EQ(gradient_bytes(grouped), gradient_bytes(other));
+  for (const double dropout : {0.0, 0.2}) {
+    InstanceOptions options = adapted(dropping(dropout), DType::kF32);
+    TestModel grouped(config, options);
+    two_micro_batches(grouped, data.batch());
+    const auto expect_the_same = [&] {
+      TestModel other(config, options);
+      two_micro_batches(other, data.batch());
+      EXPECT_EQ(gradient_bytes(grouped), gradient_bytes(other));
+    };
+    options.recipe.experts = ExpertsImplementation::kLoop;
+    expect_the_same();
+    options.recipe.experts = ExpertsImplementation::kGrouped;
+    for (const Recompute recompute : {Recompute::kSelective, Recompute::kFull}) {
+      options.recompute = recompute;
+      expect_the_same();
+    }
+  }
+}
+
+// The loss of the micro-batch, in a step or (without noise) in an evaluation.
+double loss_of(TestModel& test, const Batch& batch, std::optional<uint64_t> noise) {
+  Saved saved = test.model().make_saved();
+  saved.noise = noise;
+  double loss = 0;
+  forward_loss(test.ctx(), test.model(), batch, saved, host_tensor(&loss, {1}));
+  return loss;
+}
+
+TEST(LoraDropout, IsOfEachStepAndOfNoEvaluation) {
+  const MixtralConfig config = testing_config();
+  const TestData data(config.vocab_size, {9, 23, 70});
+  TestModel without(config, adapted(dropping(0), DType::kF32)), with(config, adapted(dropping(0.2), DType::kF32));
+  const double loss = loss_of(without, data.batch(), {});
+  EXPECT_EQ(loss_of(without, data.batch(), 3), loss);
+  EXPECT_EQ(loss_of(with, data.batch(), {}), loss);
+  const double dropped = loss_of(with, data.batch(), 3);
+  EXPECT_NE(dropped, loss);
+  EXPECT_EQ(loss_of(with, data.batch(), 3), dropped);
+  EXPECT_NE(loss_of(with, data.batch(), 4), dropped);
+  Batch later = data.batch();
+  later.first_token += 1000;
+  EXPECT_NE(loss_of(with, later, 3), dropped);
+}
+
+// Each module that may have adapters drops out of its input.
+TEST(LoraDropout, IsOfEveryModule) {
+  const MixtralConfig config = testing_config();
+  const TestData data(config.vocab_size, {9, 23, 70});
+  for (Lora lora : {Lora{.q = true}, Lora{.k = true}, Lora{.v = true}, Lora{.out = true}, Lora{.experts = true}}) {
+    SCOPED_TRACE(lora.str());
+    lora.rank = kRank;
+    TestModel without(config, adapted(lora, DType::kF32));
+    lora.dropout = 0.2;
+    TestModel with(config, adapted(lora, DType::kF32));
+    EXPECT_NE(loss_of(with, data.batch(), 3), loss_of(without, data.batch(), 3));
   }
 }
 
@@ -186,6 +239,38 @@ TEST(LoraStep, BeginsAsTheBase) {
   }
   EXPECT_GT(largest, 0.99);
   EXPECT_GT(gradients_of_b, 0);
+}
+
+// From B = 0 AdamW's first step is the rate times what the gradient alone says; a power of 2 rounds nothing. A has no
+// gradient then.
+TEST(LoraStep, TrainsBAtAMultipleOfTheRateOfA) {
+  constexpr float kRatio = 16;
+  const MixtralConfig config = testing_config();
+  const TestData data(config.vocab_size, {9, 23, 70});
+  const auto stepped = [&](double ratio) {
+    Lora lora = kTargets.at("all");
+    lora.b_lr_ratio = ratio;
+    auto test = std::make_unique<TestModel>(config, adapted(lora, DType::kF32));
+    initialise_adapters(test->ctx(), 7, test->state());
+    AdamW optimizer(test->state(), {.learning_rate = 1e-3, .lr_groups = {{"experts", "5e-4"}}}, 0);
+    two_micro_batches(*test, data.batch());
+    double scale = 1;
+    optimizer.step(test->ctx(), {.step = 1, .lr_share = 0.5, .grad_scale = host_tensor(&scale, {1})});
+    return test;
+  };
+  const auto same = stepped(1), other = stepped(kRatio);
+  const Tensors at_same(*same, Tensors::Of::kWeights), at_other(*other, Tensors::Of::kWeights);
+  for (const auto& [name, weight] : at_same.all()) {
+    const float ratio = name.find("lora_B") != name.npos ? kRatio : 1;
+    float largest = 0;
+    for (int64_t i = 0; i < weight.elements(); ++i) {
+      ASSERT_EQ(at_other.at(name).as<float>()[i], ratio * weight.as<float>()[i]) << name;
+      largest = std::max(largest, std::abs(weight.as<float>()[i]));
+    }
+    if (ratio > 1) {
+      EXPECT_NEAR(largest, name.find("experts") != name.npos ? 2.5e-4 : 5e-4, 1e-6) << name;
+    }
+  }
 }
 
 // An adapter's values are hashes of names: those of a rank with some of the experts are those of all.

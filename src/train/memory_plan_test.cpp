@@ -193,16 +193,31 @@ TEST(MemoryPlan, CountsWhatARunTakes) {
   const int threads = omp_get_max_threads();
   omp_set_num_threads(1);  // each thread of the CPU has scratch that a GPU does not need
   const MixtralConfig config = testing_config();
-  InstanceOptions options;
-  const MemoryPlan plan = plan_memory(config, options, {512, 128, 4}, kWorstRouting);
-  TestModel model(config, DType::kF32);
   const TestData data(config.vocab_size, {128, 128, 128, 128});
   const Batch batch = data.batch();
-  Saved saved = model.model().make_saved();
-  run_micro_batch(model.ctx(), model.model(), batch, saved, {.router = {RouterLossType::kHuggingface, 1}});
-  EXPECT_NEAR(static_cast<double>(model.ctx().stack.peak()), static_cast<double>(plan.activations),
-              0.15 * static_cast<double>(plan.activations));
+  InstanceOptions plain, dropout;
+  dropout.lora = {.rank = 3, .dropout = 0.1, .q = true, .k = true, .v = true, .out = true, .experts = true};
+  for (const InstanceOptions& options : {plain, dropout}) {
+    const MemoryPlan plan = plan_memory(config, options, {512, 128, 4}, kWorstRouting);
+    TestModel model(config, options);
+    Saved saved = model.model().make_saved();
+    saved.noise = 3;
+    run_micro_batch(model.ctx(), model.model(), batch, saved, {.router = {RouterLossType::kHuggingface, 1}});
+    EXPECT_NEAR(static_cast<double>(model.ctx().stack.peak()), static_cast<double>(plan.activations),
+                0.15 * static_cast<double>(plan.activations));
+  }
   omp_set_num_threads(threads);
+}
+
+// The rows' numbers in every layer; and what is left of the experts' input.
+TEST(MemoryPlan, CountsWhatDropoutTakes) {
+  const MixtralConfig config = testing_config();
+  InstanceOptions options = bf16_options();
+  options.lora = {.rank = 8, .experts = true};
+  const size_t without = plan_memory(config, options, kLimits, kEvenRouting).activations;
+  options.lora.dropout = 0.1;
+  const size_t numbers = config.num_hidden_layers * config.num_experts_per_tok * kLimits.tokens * sizeof(int64_t);
+  EXPECT_GT(plan_memory(config, options, kLimits, kEvenRouting).activations, without + numbers);
 }
 
 }  // namespace

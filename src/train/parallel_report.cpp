@@ -13,8 +13,8 @@ constexpr auto kNumbers = static_cast<int64_t>(std::size(kRankFields));
 RankRecord record_of(int64_t tokens, Instance& instance) {
   Traffic& traffic = *instance.ranks().traffic;
   const Traffic::Sum exchange =
-      traffic.of({"tokens to experts", "routing weights", "expert outputs", "gradients of expert outputs",
-                  "gradients of tokens", "gradients of routing weights"});
+      traffic.of({"tokens to experts", "routing weights", "row numbers", "expert outputs",
+                  "gradients of expert outputs", "gradients of tokens", "gradients of routing weights"});
   return {.tokens = tokens,
           .exchange_bytes = exchange.bytes,
           .exchange_milliseconds = exchange.seconds * 1e3,

@@ -153,6 +153,32 @@ TEST_F(Adapters, GoOnInTheSameBits) {
   }
 }
 
+// By tokens' places in the global batch, whichever rank has them, before a stop and after; in training alone.
+TEST_F(Adapters, DropOutTheSameOnAnyLayoutAndThroughAStop) {
+  const Args drops = {"--lora_dropout=0.2"};
+  const auto dropping = [&](const std::string& out, const Args& layout, const Args& more = {}) {
+    return lora(out, with(with(drops, layout), more));
+  };
+  std::string first;
+  for (const Args& layout : layouts()) {
+    const std::string out = fmt::format("out{}", fmt::join(layout, ""));
+    done(dropping(out, layout));
+    const auto whole = snapshot(path(out + "/checkpoint-4"));
+    cut(out);
+    done(dropping(out, layout, {"--resume_from_checkpoint=auto"}));
+    EXPECT_TRUE(snapshot(path(out + "/checkpoint-4")) == whole) << out;
+    if (first.empty()) first = out;
+    expect_same_metrics(first, out);
+    expect_same_weights(path(first + "/checkpoint-4"), path(out + "/checkpoint-4"));
+  }
+  EXPECT_NEAR(metrics(first).back()["eval_loss"].get<double>(), loss_of({first}), 1e-5);
+  const auto config = nlohmann::json::parse(read(path(first + "/checkpoint-4/adapter_config.json")));
+  EXPECT_EQ(config["lora_dropout"], 0);  // which is what servers and PEFT compute with
+  done(lora("all"));
+  EXPECT_EQ(metrics("all")[0]["loss"], metrics(first)[0]["loss"]);  // B is 0
+  EXPECT_NE(metrics("all")[0]["grad_norm"], metrics(first)[0]["grad_norm"]);
+}
+
 // The resolved configuration names every key, those too that adapters refuse with another value.
 TEST_F(Adapters, GoOnWithTheConfigurationThatARunWrote) {
   done(lora("out"));
@@ -269,13 +295,18 @@ TEST_F(Adapters, WhatIsNoAdapterToTrainIsRefused) {
   };
   const Args rank = {"--adapter=lora", "--lora_r=8"};
   refused({"--lora_r=8"}, {"--lora_r: means nothing without an adapter; set adapter: lora"});
+  refused({"--loraplus_lr_ratio=4"}, {"--loraplus_lr_ratio: means nothing without an adapter"});
+  refused(with(rank, {"--loraplus_lr_ratio=0"}), {"--loraplus_lr_ratio: 0 is out of range"});
   refused({"--adapter_name_or_path=out"}, {"--adapter_name_or_path: means nothing without an adapter"});
   refused(with(rank, {"--lora_target_modules=w1"}),
           {"--lora_target_modules: names some of w1, w2 and w3", "all three"});
   refused(with(rank, {"--lora_target_modules=gate_proj"}), {"'gate_proj' is not what", "write w1, w2, w3"});
   refused(with(rank, {"--lora_target_modules=lm_head"}), {"'lm_head' has no adapter here"});
   refused(with(rank, {"--lora_target_modules=q_prj"}), {"did you mean 'q_proj'?"});
-  refused(with(rank, {"--lora_dropout=0.1"}), {"--lora_dropout: dropout is not supported yet; set it to 0"});
+  refused({"--lora_dropout=0.1"}, {"--lora_dropout: means nothing without an adapter"});
+  for (const char* share : {"1", "-0.1"})
+    refused(with(rank, {fmt::format("--lora_dropout={}", share)}),
+            {fmt::format("--lora_dropout: {} is out of range", share)});
   refused(with(rank, {"--resize_vocabulary"}), {"--resize_vocabulary: an adapter has no rows of the vocabulary"});
   refused(with(rank, {"--precision=fp8"}), {"--precision: adapters beside products in 8 bits are not supported yet"});
   refused(with(rank, {"--adapter_name_or_path=none"}), {"none: there is no such adapter folder"});

@@ -1,7 +1,9 @@
-// The B of adapters, expanded and folded (kernels/adapter.h).
+// The B of adapters, expanded and folded (kernels/adapter.h), and what is dropped out of their input (dropout.h).
 #include "conformance/cases.h"
 #include "conformance/tolerances.h"
 #include "kernels/adapter.h"
+#include "kernels/dropout.h"
+#include "kernels/moe/permute.h"
 
 namespace mixtune {
 namespace {
@@ -33,6 +35,30 @@ void adapter_case(Conformance& c, int64_t experts, int64_t n, int64_t rank, cons
   c.expect_close(sum, 2);
 }
 
+// Rows by their places, and by numbers among which are gaps'. Copies; with accumulate one sum.
+void dropout_case(Conformance& c, int64_t rows, int64_t columns, double share) {
+  const Operand slots = c.integers("slots", {rows}, [](int64_t i) { return i % 5 == 4 ? -1 : 7 * i; });
+  const Operand numbers = c.output("numbers", {rows}, DType::kI64);
+  const Operand x = c.random("x", {rows, columns}), y = c.output("y", {rows, columns}),
+                by_number = c.output("by number", {rows, columns}), sum = c.random("sum", {rows, columns});
+  c.run([&](Ctx& ctx, Side side) {
+    number_rows(ctx, slots[side], int64_t{1} << 33, numbers[side]);
+    Dropout dropout = {.share = share, .key = 5, .first = int64_t{1} << 20};
+    drop_out(ctx, {.x = x[side], .y = y[side], .dropout = dropout});
+    drop_out(ctx, {.x = x[side], .y = sum[side], .dropout = dropout, .accumulate = true});
+    dropout.numbers = numbers[side];
+    drop_out(ctx, {.x = x[side], .y = by_number[side], .dropout = dropout});
+  });
+  for (const Operand& operand : {numbers, y, by_number}) c.expect_equal(operand);
+  c.expect_close(sum, by_dtype(c, 1, kRounded));
+}
+
+ConformanceCase dropout(const char* name, int64_t rows, int64_t columns, double share) {
+  return {"dropout", name, [=](Conformance& c) {
+            dropout_case(c, rows, columns, share);
+          }};
+}
+
 ConformanceCase adapter(const char* name, int64_t experts, int64_t n, int64_t rank, const AdaptedModules& modules) {
   return {"adapter", name, [=](Conformance& c) {
             adapter_case(c, experts, n, rank, modules);
@@ -48,6 +74,10 @@ ConformanceCases adapter_cases() {
       adapter("q_k_v", 0, 6144, 64, modules_of({{0, 4096}, {4096, 1024}, {5120, 1024}})),
       adapter("gaps_and_odd_rank", 0, 37, 3, modules_of({{2, 5}, {9, 1}, {30, 6}})),
       adapter("experts", 4, 24, 8, modules_of({{0, 12}, {12, 12}})),
+      dropout("packs", 300, 4096, 0.1),
+      dropout("odd_columns", 77, 37, 0.5),
+      dropout("one_element", 1, 1, 0.9),
+      dropout("rows_of_experts", 1024, 14336, 0.05),
       adapter("real_experts", 8, 28672, 16, modules_of({{0, 14336}, {14336, 14336}})),
   };
 }

@@ -13,6 +13,7 @@ namespace mixtune::cuda {
 
 void draw_experts(Ctx& ctx, const DrawExperts& args);
 void drop_pairs(Ctx& ctx, const DropPairs& args);
+void number_rows(Ctx& ctx, const Tensor& slot_of_row, int64_t first, const Tensor& numbers);
 void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_row);
 void permute_map(Ctx& ctx, const PermuteMap& args);
 void permute_rows(Ctx& ctx, const Tensor& x, const Tensor& slot_of_row, int64_t k, const Tensor& rows);

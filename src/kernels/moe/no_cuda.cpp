@@ -10,6 +10,9 @@ void draw_experts(Ctx&, const DrawExperts&) {
 void drop_pairs(Ctx&, const DropPairs&) {
   no_cuda();
 }
+void number_rows(Ctx&, const Tensor&, int64_t, const Tensor&) {
+  no_cuda();
+}
 void permute_invert(Ctx&, const Tensor&, const Tensor&) {
   no_cuda();
 }

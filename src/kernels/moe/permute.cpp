@@ -80,6 +80,12 @@ void unpermute_rows(Ctx& ctx, const Tensor& rows, const Tensor& row_of_slot, con
       [&] { cuda::unpermute_rows(ctx, rows, row_of_slot, residual, y); });
 }
 
+void number_rows(Ctx& ctx, const Tensor& slot_of_row, int64_t first, const Tensor& numbers) {
+  MT_CHECK(numbers.dtype == DType::kI64 && numbers.rows() == slot_of_row.rows());
+  if (ctx.is_meta()) return;
+  ctx.like_gpu() ? cuda::number_rows(ctx, slot_of_row, first, numbers) : cpu::number_rows(slot_of_row, first, numbers);
+}
+
 void permute_weights(Ctx& ctx, const Tensor& weights, const Tensor& slot_of_row, const Tensor& row_weights) {
   MT_CHECK(row_weights.elements() == slot_of_row.elements());
   on_device(

@@ -143,6 +143,13 @@ __global__ void __launch_bounds__(kThreads)
   if (i < pairs && row_of_slot[i] >= 0) slot_of_row[row_of_slot[i]] = static_cast<int32_t>(i);
 }
 
+__global__ void __launch_bounds__(kThreads)
+    number_rows_kernel(const int32_t* __restrict__ slot_of_row, int64_t first, int64_t* __restrict__ numbers,
+                       int64_t rows) {
+  const int64_t r = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (r < rows) numbers[r] = slot_of_row[r] < 0 ? -1 : first + slot_of_row[r];
+}
+
 // A warp copies a row, of `width` words.
 template <class Word>
 __global__ void __launch_bounds__(kThreads)
@@ -255,6 +262,14 @@ void permute_invert(Ctx& ctx, const Tensor& row_of_slot, const Tensor& slot_of_r
   invert_kernel<<<blocks(pairs, kThreads), kThreads, 0, ctx.gpu->stream()>>>(row_of_slot.as<int32_t>(), pairs,
                                                                              slot_of_row.as<int32_t>());
   check_cuda(cudaGetLastError(), "invert_kernel");
+}
+
+void number_rows(Ctx& ctx, const Tensor& slot_of_row, int64_t first, const Tensor& numbers) {
+  const int64_t rows = numbers.rows();
+  if (rows == 0) return;
+  number_rows_kernel<<<blocks(rows, kThreads), kThreads, 0, ctx.gpu->stream()>>>(slot_of_row.as<int32_t>(), first,
+                                                                                 numbers.as<int64_t>(), rows);
+  check_cuda(cudaGetLastError(), "number_rows_kernel");
 }
 
 void permute_rows(Ctx& ctx, const Tensor& x, const Tensor& slot_of_row, int64_t k, const Tensor& rows) {

@@ -53,6 +53,9 @@ void permute_rows(Ctx& ctx, const Tensor& x, const Tensor& slot_of_row, int64_t 
 // one. y may be residual.
 void unpermute_rows(Ctx& ctx, const Tensor& rows, const Tensor& row_of_slot, const Tensor& residual, const Tensor& y);
 
+// Writes numbers [R] int64: first + the flat pair that stands in each row, -1 in gap rows.
+void number_rows(Ctx& ctx, const Tensor& slot_of_row, int64_t first, const Tensor& numbers);
+
 // Writes routing weights [T, k] by row, [R], 0 in gap rows; unpermute_weights writes them back, 0 for absent pairs.
 void permute_weights(Ctx& ctx, const Tensor& weights, const Tensor& slot_of_row, const Tensor& row_weights);
 void unpermute_weights(Ctx& ctx, const Tensor& row_weights, const Tensor& row_of_slot, const Tensor& weights);

@@ -67,6 +67,13 @@ void unpermute_rows(const Tensor& rows, const Tensor& row_of_slot, const Tensor&
   }
 }
 
+inline void number_rows(const Tensor& slot_of_row, int64_t first, const Tensor& numbers) {
+  for (int64_t r = 0; r < numbers.rows(); ++r) {
+    const int32_t slot = slot_of_row.as<int32_t>()[r];
+    numbers.as<int64_t>()[r] = slot < 0 ? -1 : first + slot;
+  }
+}
+
 // out[i] = in[index[i]], 0 where the index is -1.
 template <class S>
 void gather_scalars(const Tensor& in, const Tensor& index, const Tensor& out) {

@@ -50,6 +50,15 @@ TEST(Permute, RowsAreOrderedByExpertThenToken) {
   EXPECT_EQ(mapped, 2 * (kTokens - kTokens / 7));
 }
 
+TEST(Permute, RowsHaveTheNumbersOfTheirPairs) {
+  Permutation p;
+  constexpr int64_t kFirst = int64_t{1} << 40;
+  Buffer<int64_t> numbers({p.rows}, 9);
+  number_rows(p.ctx, p.slot_of_row, kFirst, numbers);
+  for (int64_t r = 0; r < p.rows; ++r)
+    ASSERT_EQ(numbers[r], p.slot_of_row[r] < 0 ? -1 : kFirst + p.slot_of_row[r]) << r;
+}
+
 TEST(Permute, RowsAndWeightsThereAndBack) {
   Permutation p;
   Buffer<float> x = Buffer<float>::random({kTokens, kWidth}, "x"), rows({p.rows, kWidth}, 9);
