@@ -6,36 +6,20 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/output_file.h"
-#include "base/staged.h"
 #include "checkpoint/convert.h"
-#include "checkpoint/index.h"
+#include "checkpoint/new_model_folder.h"
 #include "checkpoint/read_in_turn.h"
-#include "checkpoint/safetensors_writer.h"
-#include "checkpoint/shards.h"
 #include "checkpoint/state_index.h"
 
 namespace mixtune {
 
 namespace {
 
-using Shards = std::vector<std::vector<TensorEntry>>;
-
-std::vector<TensorEntry> new_entries(const State& shape, const SaveOptions& options) {
-  std::vector<TensorEntry> entries;
-  for (int param = 0; param < shape.size(); ++param)
-    for (const HfBlock& block : shape.spec(param).blocks) {
-      MT_CHECK(block.elements() == block.shape().elements() && block.added == 0);
-      entries.push_back({block.name, saved_dtype(shape, options, param, block), block.shape()});
-    }
-  return entries;
-}
-
 // Neighbouring elements of a file, as many as are read at once, and the tensor that they become a part of.
 struct ExportPart {
   StoredValues from;
   int64_t place, count;  // in `from`
-  size_t shard, entry;
+  size_t file, entry;
   int64_t first;  // in the tensor
 };
 
@@ -56,16 +40,16 @@ struct ExportPlan {
 };
 
 // The parts of all tensors, in the order of the new files.
-ExportPlan make_plan(const Shards& shards, const HfFolder& source, const std::optional<StateIndex>& state,
-                     ExportReport& report) {
+ExportPlan make_plan(const std::vector<std::vector<TensorEntry>>& files, const HfFolder& source,
+                     const std::optional<StateIndex>& state, ExportReport& report) {
   ExportPlan plan;
-  for (size_t s = 0; s < shards.size(); ++s)
-    for (size_t e = 0; e < shards[s].size(); ++e) {
-      const TensorEntry& entry = shards[s][e];
+  for (size_t f = 0; f < files.size(); ++f)
+    for (size_t e = 0; e < files[f].size(); ++e) {
+      const TensorEntry& entry = files[f][e];
       const int64_t n = entry.shape.elements();
       const StoredValues stored = source.stored({.name = entry.name, .box = Box(entry.shape)});
       if (stored.dtype == entry.dtype || !state || !state->is_finer(entry.name)) {
-        plan.add({.from = stored, .place = 0, .count = n, .shard = s, .entry = e, .first = 0});
+        plan.add({.from = stored, .place = 0, .count = n, .file = f, .entry = e, .first = 0});
         continue;
       }
       ++report.from_state;
@@ -73,7 +57,7 @@ ExportPlan make_plan(const Shards& shards, const HfFolder& source, const std::op
         plan.add({.from = {run.file, run.begin, run.dtype},
                   .place = 0,
                   .count = run.count,
-                  .shard = s,
+                  .file = f,
                   .entry = e,
                   .first = run.to});
     }
@@ -117,52 +101,25 @@ class FileConverter {
   std::vector<std::byte> values_, narrow_;
 };
 
-void write_shards(const Shards& shards, const ExportPlan& plan, const std::string& folder, const BytesDone& progress,
-                  WeightEdit* edit) {
-  std::optional<SafetensorsWriter> writer;
-  size_t open = 0;  // the number of the writer's file
+void write_tensors(NewModelFolder& folder, const ExportPlan& plan, const BytesDone& progress, WeightEdit* edit) {
   FileConverter converted(edit);
   const auto write = [&](size_t i, std::span<const std::byte> bytes) {
     const ExportPart& part = plan.parts[i];
-    if (!writer || part.shard != open) {
-      if (writer) writer->finish();
-      open = part.shard;
-      writer.emplace(folder + "/" + shard_name(open, shards.size()), shards[open]);
-    }
-    const TensorEntry& entry = shards[open][part.entry];
-    writer->write(part.entry, part.first * dtype_size(entry.dtype), converted(bytes, part, entry));
+    folder.write(part.file, part.entry, part.first, converted(bytes, part, folder.files()[part.file][part.entry]));
   };
   read_in_turn(plan.stretches, write, progress);
-  if (writer) writer->finish();
-}
-
-void write_index(const Shards& shards, uint64_t bytes, const std::string& folder) {
-  if (shards.size() == 1) return;
-  WeightMap weight_map;
-  for (size_t s = 0; s < shards.size(); ++s)
-    for (const TensorEntry& entry : shards[s]) weight_map.emplace(entry.name, shard_name(s, shards.size()));
-  write_file(folder + "/" + kIndexFile, format_index(weight_map, bytes));
 }
 
 }  // namespace
 
 ExportReport export_model(const State& shape, const SaveOptions& options, const BytesDone& progress, WeightEdit* edit) {
   const HfFolder& source = *options.source;
-  std::vector<TensorEntry> entries = new_entries(shape, options);
-  ExportReport report{.tensors = entries.size()};
-  for (const TensorEntry& entry : entries) report.bytes += entry.bytes();
-  const Shards shards = cut_into_shards(std::move(entries), options.max_shard_size);
-  report.files = shards.size();
+  NewModelFolder folder(shape, options);
+  ExportReport report{.tensors = folder.tensors(), .files = folder.files().size(), .bytes = folder.bytes()};
   std::optional<StateIndex> state;
   if (options.dtype && edit == nullptr && StateIndex::is_in(source.path()))
     state.emplace(source.path(), "use another checkpoint");
-  const ExportPlan plan = make_plan(shards, source, state, report);
-  check_space(options.out_folder, report.bytes);
-  StagedFolder folder(options.out_folder);
-  write_shards(shards, plan, folder.path(), progress, edit);
-  write_index(shards, report.bytes, folder.path());
-  for (const SideFile& file : options.side_files) write_file(folder.path() + "/" + file.name, file.content);
-  write_file(folder.path() + "/" + kConfigFile, saved_config(options));
+  write_tensors(folder, make_plan(folder.files(), source, state, report), progress, edit);
   folder.commit();
   return report;
 }

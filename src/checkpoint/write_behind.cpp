@@ -44,6 +44,17 @@ void WriteBehind::put(Ctx& ctx, Queue queue, const Tensor& from, const Use& use)
   }
 }
 
+void WriteBehind::put(Queue queue, DType dtype, int64_t n, const Use& fill, Use use) {
+  Tensor chunk{nullptr, {n}, dtype, {}};
+  MT_CHECK(chunk.bytes() <= kChunkBytes);
+  chunk.data = reserve(chunk.bytes());
+  if (chunk.data == nullptr) return;
+  fill(chunk);
+  add(queue, {[use = std::move(use), chunk] {
+        use(chunk);
+      }});
+}
+
 void WriteBehind::put(Queue queue, std::function<void()> work) {
   add(queue, {std::move(work)});
 }

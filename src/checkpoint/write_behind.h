@@ -45,6 +45,9 @@ class WriteBehind {
   // while there is no room.
   using Use = std::function<void(const Tensor& chunk)>;
   void put(Ctx& ctx, Queue queue, const Tensor& from, const Use& use);
+  // The same of what `fill` writes into its argument, [n], of this type, at most kChunkBytes, on the calling thread;
+  // not called once something has failed.
+  void put(Queue queue, DType dtype, int64_t n, const Use& fill, Use use);
   // The queue calls `work`.
   void put(Queue queue, std::function<void()> work);
 

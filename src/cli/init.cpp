@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -8,9 +9,11 @@
 
 #include "base/error.h"
 #include "base/output_file.h"
+#include "base/progress_line.h"
 #include "base/staged.h"
 #include "checkpoint/run_folder.h"
 #include "checkpoint/save.h"
+#include "checkpoint/write_computed_model.h"
 #include "cli/arguments.h"
 #include "cli/new_folder.h"
 #include "model/mixtral_config.h"
@@ -33,6 +36,16 @@ std::string tokenizer_folder(const std::string& path, const MixtralConfig& model
   return parent_folder(open_model_tokenizer(model_folder(path), model)->path());
 }
 
+void write_random_model(const MixtralConfig& config, uint64_t seed, const State& layout, const SaveOptions& options) {
+  Stack stack("not used", Device{}, 1);
+  Ctx ctx{{}, stack, stack};
+  ByteProgress progress(printable_path(options.out_folder));
+  const auto values = [&](const TensorEntry& tensor, int64_t first, const Tensor& to) {
+    fill_random(config, {.seed = seed}, tensor.name, tensor.shape, first, to);
+  };
+  write_computed_model(ctx, layout, options, values, std::ref(progress));
+}
+
 void run_init(const InitArguments& arguments) {
   const std::string out = without_trailing_slash(arguments.out);
   const std::string text = read_small_file(arguments.config_file, kMaxConfigBytes, "give a config.json");
@@ -41,17 +54,14 @@ void run_init(const InitArguments& arguments) {
   std::vector<SideFile> side_files;
   if (!arguments.tokenizer.empty())
     side_files = read_side_files(tokenizer_folder(arguments.tokenizer, config), SideFiles::kTokenizer);
-  State state(make_layout(config).specs, Device{}, DType::kF32, State::Purpose::kInference);
-  Stack stack("conversions", Device{}, 1 << 20);
-  Ctx ctx{{}, stack, stack};
-  initialise_weights(ctx, config, {.seed = static_cast<uint64_t>(arguments.seed)}, state);
+  const State layout(make_layout(config).specs, {DeviceType::kMeta}, DType::kF32, State::Purpose::kInference);
   make_parent_folder(out);
-  save_checkpoint(ctx, state,
-                  {.out_folder = out,
-                   .config_json = text,
-                   .side_files = side_files,
-                   .dtype = arguments.dtype == "bf16" ? DType::kBF16 : DType::kF32});
-  fmt::print("{}: {} parameters, {}\n", printable_path(out), state.layout().elements(), arguments.dtype);
+  write_random_model(config, static_cast<uint64_t>(arguments.seed), layout,
+                     {.out_folder = out,
+                      .config_json = text,
+                      .side_files = side_files,
+                      .dtype = arguments.dtype == "bf16" ? DType::kBF16 : DType::kF32});
+  fmt::print("{}: {} parameters, {}\n", printable_path(out), layout.layout().elements(), arguments.dtype);
 }
 
 }  // namespace

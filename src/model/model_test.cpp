@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <set>
 
@@ -113,6 +114,28 @@ void initialise(const MixtralConfig& config, const RandomWeights& random, State&
   Stack stack("test", {}, 1);
   Ctx ctx{{}, stack, stack};
   initialise_weights(ctx, config, random, state);
+}
+
+TEST(InitialiseWeights, FillsTensorsWithTheSameBits) {
+  MixtralConfig config = kConfig;
+  config.vocab_size = 5000;  // tables of several blocks, and a part of one
+  for (const RandomWeights& random : {RandomWeights{.seed = 42}, RandomWeights{.seed = 1, .norm_deviation = 0.3},
+                                      RandomWeights{.seed = 1, .rounded_to = DType::kBF16}})
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      State state(make_layout(config).specs, {}, {.weights = dtype}, State::Purpose::kInference);
+      initialise(config, random, state);
+      for (int p = 0; p < state.size(); ++p)
+        for (const HfBlock& block : state.spec(p).blocks) {
+          const int64_t first = block.elements() / 3;  // anywhere
+          std::vector<float> memory(block.elements() - first);
+          const Tensor values{memory.data(), {block.elements() - first}, dtype, {}};
+          fill_random(config, random, block.name, block.shape(), first, values);
+          const Tensor weight = state.weight(p).view({state.weight(p).elements()});
+          EXPECT_EQ(
+              std::memcmp(values.data, weight.slice(block.offset + first, values.elements()).data, values.bytes()), 0)
+              << block.name;
+        }
+    }
 }
 
 TEST(InitialiseWeights, NormalInMatricesOnesInNorms) {

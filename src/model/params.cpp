@@ -2,7 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+#include <span>
+
 #include "base/random.h"
+#include "base/random_normals.h"
 #include "kernels/cast.h"
 #include "model/fill_values.h"
 
@@ -203,16 +208,36 @@ double round_to(DType dtype, double value) {
   return dtype == DType::kBF16 ? to_float(to_bf16(narrow)) : narrow;
 }
 
+// The values of a Hugging Face tensor.
+class RandomValues {
+ public:
+  RandomValues(const MixtralConfig& config, const RandomWeights& random, const std::string& name, const Shape& shape)
+      : key_(random_key(random.seed, name)),
+        is_norm_(shape.rank() == 1),
+        deviation_(is_norm_ ? random.norm_deviation : config.initializer_range),
+        rounded_to_(random.rounded_to) {}
+
+  double operator()(int64_t place) const {
+    const double normal = deviation_ * random_normal(key_, place);
+    return round_to(rounded_to_, is_norm_ ? 1 + normal : normal);
+  }
+  // Those from place `first` on, each rounded once.
+  void fill(int64_t first, std::span<float> values) const {
+    if (!is_norm_ && rounded_to_ == DType::kF64) return random_normals(key_, first, deviation_, values);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>((*this)(first + static_cast<int64_t>(i)));
+  }
+
+ private:
+  const uint64_t key_;
+  const bool is_norm_;
+  const double deviation_;
+  const DType rounded_to_;
+};
+
 // part [n]: the elements of the weight that are the block.
 void fill(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, const HfBlock& block,
           const Tensor& part) {
-  const uint64_t key = random_key(random.seed, block.name);
-  const bool is_norm = block.shape().rank() == 1;
-  const double deviation = is_norm ? random.norm_deviation : config.initializer_range;
-  fill_values(ctx, block, 0, part, [&](int64_t place) {
-    const double normal = deviation * random_normal(key, place);
-    return round_to(random.rounded_to, is_norm ? 1 + normal : normal);
-  });
+  fill_values(ctx, block, 0, part, RandomValues(config, random, block.name, block.shape()));
 }
 
 void encode_random(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, State& state, int param) {
@@ -251,6 +276,24 @@ ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, 
 
 ModelLayout make_layout(const MixtralConfig& config) {
   return make_layout(config, {0, config.num_local_experts});
+}
+
+void fill_random(const MixtralConfig& config, const RandomWeights& random, const std::string& tensor,
+                 const Shape& shape, int64_t first, const Tensor& to) {
+  constexpr int64_t kAtOnce = 4096;
+  const RandomValues values(config, random, tensor, shape);
+  const int64_t n = to.elements();
+#pragma omp parallel for
+  for (int64_t begin = 0; begin < n; begin += kAtOnce) {
+    const auto count = static_cast<size_t>(std::min(kAtOnce, n - begin));
+    if (to.dtype == DType::kF32) {
+      values.fill(first + begin, {to.as<float>() + begin, count});
+      continue;
+    }
+    std::array<float, kAtOnce> wide;
+    values.fill(first + begin, std::span(wide).first(count));
+    for (size_t i = 0; i < count; ++i) to.as<BF16>()[begin + static_cast<int64_t>(i)] = to_bf16(wide[i]);
+  }
 }
 
 void initialise_weights(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, State& state) {

@@ -1,6 +1,7 @@
 // The parameters of a Mixtral model, and of which Hugging Face tensors each is put together.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "model/freeze.h"
@@ -51,6 +52,10 @@ struct RandomWeights {
   double norm_deviation = 0;
   DType rounded_to = DType::kF64;  // before anything else: weights of this type and of wider ones are the same
 };
+// Fills `to` [n], fp32 or bf16 in host memory, on all threads: with the bits that initialise_weights gives the elements
+// from `first` on of the whole Hugging Face tensor of this name and shape.
+void fill_random(const MixtralConfig& config, const RandomWeights& random, const std::string& tensor,
+                 const Shape& shape, int64_t first, const Tensor& to);
 // Fills every weight, which is fp32, bf16 or (on the CPU) fp64, and makes the masters equal to the weights.
 void initialise_weights(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, State& state);
 
