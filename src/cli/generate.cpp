@@ -18,13 +18,12 @@
 #include "checkpoint/run_folder.h"
 #include "checkpoint/safetensors_writer.h"
 #include "cli/arguments.h"
-#include "cli/decoder.h"
 #include "cli/preflight.h"
-#include "cli/sampling.h"
 #include "config/keys.h"
 #include "config/load.h"
 #include "data/choose_template.h"
 #include "data/text_encoder.h"
+#include "generate/continue.h"
 #include "model/end_of_text.h"
 #include "train/instance_options.h"
 #include "train/model_tokenizer.h"
@@ -42,19 +41,10 @@ struct GenerateArguments {
   Sampling sampling;
 };
 
-// Appends tokens to `ids` until one of `ends` or until there are `limit`.
-void extend(Decoder& decoder, std::vector<int32_t>& ids, int64_t limit, const Sampling& sampling,
-            const std::vector<int32_t>& ends) {
-  while (static_cast<int64_t>(ids.size()) < limit) {
-    ids.push_back(next_token(decoder.logits(ids, 1), sampling, static_cast<int64_t>(ids.size())));
-    if (std::ranges::find(ends, ids.back()) != ends.end()) return;
-  }
-}
-
 // A safetensors file with `logits` [T, V]: what the model says after each token of the prompt.
 void write_logits(Decoder& decoder, const std::vector<int32_t>& ids, int64_t vocab, const std::string& path) {
   const auto tokens = static_cast<int64_t>(ids.size());
-  const std::vector<float> logits = decoder.logits(ids, tokens);
+  const std::vector<float> logits = decoder.logits(ids);
   const TensorEntry entry = {"logits", DType::kF32, {tokens, vocab}};
   StagedPath file(path);
   SafetensorsWriter writer(file.path(), {&entry, 1});
@@ -169,11 +159,12 @@ void run_generate(const GenerateArguments& arguments, const Overrides& overrides
   const int64_t limit =
       std::min(static_cast<int64_t>(prompt) + arguments.max_new_tokens, config.max_position_embeddings);
   const Config keys = load_config(std::nullopt, overrides);
-  Decoder decoder(config, {model, found.adapter}, limit, instance_options(keys, State::Purpose::kInference));
+  Decoder decoder(config, {model, found.adapter}, {.sequences = 1, .positions = limit},
+                  instance_options(keys, State::Purpose::kInference));
   if (!arguments.logits.empty()) write_logits(decoder, ids, config.vocab_size, arguments.logits);
-  std::vector<int32_t> ends = end_of_text_ids(model, config);
-  if (prompter) prompter->add_ends(ends, arguments.chat);
-  extend(decoder, ids, limit, arguments.sampling, ends);
+  TextEnds ends = {.ids = end_of_text_ids(model, config), .most_tokens = arguments.max_new_tokens};
+  if (prompter) prompter->add_ends(ends.ids, arguments.chat);
+  continue_texts(decoder, {&ids, 1}, ends, arguments.sampling);
   if (tokenizer) {
     std::erase_if(ids, [&](int32_t id) { return id >= tokenizer->vocab_size(); });  // a padded vocabulary's
     fmt::print("{}\n", continuation(*tokenizer, ids, prompt, arguments.chat));

@@ -1,4 +1,5 @@
 // The attention block, forward and backward: x + attention(norm(x)), and the norm that the experts read.
+#include "kernels/attention/cached_attention.h"
 #include "kernels/rope.h"
 #include "model/mixtral.h"
 
@@ -13,7 +14,7 @@ void Mixtral::attention_block(Ctx& ctx, const Layer& layer, const Tensor& normed
   norm(ctx, p.input_norm, {.x = saved.input, .y = normed, .rstd = saved.input_rstd});
   linear(ctx, {p.qkv, p.qkv_adapter, "qkv"}, {.x = normed, .y = saved.qkv, .live = live});
   turn(ctx, layer, saved.qkv, false);
-  attention_forward(ctx, attention_shape(layer.batch), saved.qkv, saved.attention, saved.lse);
+  attend(ctx, layer);
   linear(ctx, {p.attention_out, p.out_adapter, "attention output"},
          {.x = saved.attention, .y = projected, .live = live});
   norm(ctx, p.post_norm,
@@ -42,6 +43,23 @@ void Mixtral::attention_block_backward(Ctx& ctx, const Layer& layer, const Tenso
   norm_again(ctx, p.input_norm, saved.input, saved.input_rstd, normed);
   linear_backward(ctx, {p.qkv, p.qkv_adapter, "qkv, backward"}, {.x = normed, .dy = dqkv, .dx = dnormed, .live = live});
   norm_backward(ctx, p.input_norm, {.r = saved.input, .rstd = saved.input_rstd, .dy = dnormed, .dr = dh});
+}
+
+void Mixtral::attend(Ctx& ctx, const Layer& layer) const {
+  const Batch& batch = layer.batch;
+  const LayerSaved& saved = layer.saved;
+  if (batch.sequences) {
+    const KvCache::Layer cache = activations_.cache->layer(layer.index);
+    const CachedTokens tokens = {.qkv = saved.qkv,
+                                 .sequences = batch.sequences,
+                                 .positions = batch.positions,
+                                 .live = batch.live_tokens,
+                                 .keys = cache.keys,
+                                 .values = cache.values};
+    append_to_cache(ctx, tokens);
+    if (batch.continues) return cached_attention(ctx, tokens, config_.sliding_window, saved.attention);
+  }
+  attention_forward(ctx, attention_shape(batch), saved.qkv, saved.attention, saved.lse);
 }
 
 void Mixtral::turn(Ctx& ctx, const Layer& layer, const Tensor& qkv, bool inverse) const {

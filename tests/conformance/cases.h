@@ -15,6 +15,7 @@ ConformanceCases digest_cases();
 ConformanceCases eight_bit_cases();  // round_operand, quantise, products of codes
 ConformanceCases gemm_cases();
 ConformanceCases attention_cases();
+ConformanceCases cached_attention_cases();
 ConformanceCases attention_cudnn_cases();  // attention_cudnn.h itself, whatever attention.h chooses
 
 }  // namespace mixtune
