@@ -2,40 +2,39 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
+#include <cstdio>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include <CLI/CLI.hpp>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "base/output_file.h"
 #include "base/staged.h"
 #include "checkpoint/run_folder.h"
 #include "checkpoint/safetensors_writer.h"
 #include "cli/arguments.h"
 #include "cli/preflight.h"
-#include "config/keys.h"
 #include "config/load.h"
-#include "data/choose_template.h"
-#include "data/text_encoder.h"
 #include "generate/continue.h"
+#include "generate/prompter.h"
 #include "model/end_of_text.h"
 #include "train/instance_options.h"
-#include "train/model_tokenizer.h"
 
 namespace mixtune {
 
 namespace {
 
 struct GenerateArguments {
-  std::string model, base, tokenizer, ids, logits, chat_template = "auto";
-  std::optional<std::string> prompt, system;
-  bool chat = false;
+  std::string model, base, tokenizer, ids, logits;
+  std::optional<std::string> prompt;
+  PromptOptions text;
   bool has_temperature = false, has_top_p = false, has_chat_template = false;  // given, whatever their values
   int64_t max_new_tokens = 128;
   Sampling sampling;
@@ -67,73 +66,23 @@ std::vector<int32_t> parse_ids(std::string_view text) {
     ids.push_back(id);
     i = static_cast<size_t>(end - text.data());
   }
+  if (ids.empty()) throw UserError("--ids", "there is no id", "write --ids 1,2,3");
   return ids;
 }
 
-void check_prompt(const std::vector<int32_t>& ids, const MixtralConfig& config) {
-  if (ids.empty()) throw UserError("--ids", "there is no id", "write --ids 1,2,3");
-  for (const int32_t id : ids)
-    if (id < 0 || id >= config.vocab_size)
-      throw UserError("prompt",
-                      fmt::format("token id {} is outside the model's vocabulary of {}", id, config.vocab_size),
-                      "use the tokenizer that belongs to this model");
-  if (static_cast<int64_t>(ids.size()) >= config.max_position_embeddings)
-    throw UserError("prompt",
-                    fmt::format("its {} tokens leave no room in the model's {} positions", ids.size(),
-                                config.max_position_embeddings),
-                    "shorten it");
-}
-
-// What turns a prompt into tokens, and tells where its answer ends.
-struct Prompter {
-  std::unique_ptr<Tokenizer> tokenizer;
-  TextEncoder encoder;
-
-  Prompter(const std::string& folder, const MixtralConfig& model, const GenerateArguments& arguments)
-      : tokenizer(open_model_tokenizer(folder, model)), encoder{.tokenizer = tokenizer.get()} {
-    if (!arguments.chat) return;
-    const Key* key = find_key("chat_template");
-    Config config;
-    key->set(config, parse_value(*key, arguments.chat_template, "--chat-template"));
-    const ChosenTemplate chosen = choose_template(config.data.chat_template, folder, *tokenizer, "--chat-template");
-    log_info("chat template: {} ({})", template_name(chosen.chat_template.name), chosen.why);
-    encoder.chat_template = chosen.chat_template;
-  }
-
-  std::vector<int32_t> encode(const GenerateArguments& arguments) const {
-    if (arguments.chat) {
-      Conversation conversation;
-      if (arguments.system) conversation.turns.push_back({.role = Role::kSystem, .text = *arguments.system});
-      conversation.turns.push_back({.role = Role::kUser, .text = *arguments.prompt});
-      return encode_prompt(encoder, conversation, "--prompt");
-    }
-    std::vector<int32_t> ids = tokenizer->encode(*arguments.prompt);
-    ids.insert(ids.begin(), tokenizer->bos());
-    return ids;
-  }
-
-  // The tokens that end a text, or an answer.
-  void add_ends(std::vector<int32_t>& ends, bool chat) const {
-    ends.push_back(tokenizer->eos());
-    if (chat) ends.push_back(end_of_answer(encoder));
-  }
-};
-
-// What the tokens after the first `prompt` ones say, with the space that may part it from the prompt.
-std::string continuation(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, size_t prompt, bool chat) {
-  const std::span<const int32_t> all(ids);
-  if (chat) return tokenizer.decode(all.subspan(prompt));
-  const std::string text = tokenizer.decode(all);
-  return text.substr(std::min(tokenizer.decode(all.first(prompt)).size(), text.size()));
+// What is heard of a text is printed at once. Throws where standard output is closed.
+void say(const std::string& piece) {
+  fmt::print("{}", piece);
+  if (std::fflush(stdout) != 0) throw std::system_error(errno, std::generic_category());
 }
 
 void check_flags(const GenerateArguments& arguments) {
   if (arguments.prompt.has_value() == !arguments.ids.empty())
     throw UserError("command line", "one of --prompt and --ids is needed", "give --prompt TEXT");
-  if (!arguments.prompt && arguments.chat)
+  if (!arguments.prompt && arguments.text.chat)
     throw UserError("--chat", "has no effect with --ids", "remove it, or give --prompt TEXT");
-  if (!arguments.chat && (arguments.system || arguments.has_chat_template))
-    throw UserError(arguments.system ? "--system" : "--chat-template", "has no effect without --chat",
+  if (!arguments.text.chat && (arguments.text.system || arguments.has_chat_template))
+    throw UserError(arguments.text.system ? "--system" : "--chat-template", "has no effect without --chat",
                     "remove it, or add --chat");
   if (!arguments.prompt && !arguments.tokenizer.empty())
     throw UserError("--tokenizer", "has no effect with --ids", "remove it, or give --prompt TEXT");
@@ -141,34 +90,51 @@ void check_flags(const GenerateArguments& arguments) {
     throw UserError("--top-p", "has no effect without --temperature", "remove it, or add --temperature 1");
 }
 
-void run_generate(const GenerateArguments& arguments, const Overrides& overrides) {
-  check_flags(arguments);
+// What there is to continue, and what its answer is made of.
+struct Task {
+  FoundModel found;
+  MixtralConfig config;
+  std::optional<Prompter> prompter;  // none: of --ids
+  TextEnds ends;
+};
+
+Task make_task(const GenerateArguments& arguments) {
   const FoundModel found = find_model_or_adapter(arguments.model, arguments.base);
-  const std::string& model = found.folder;
-  const MixtralConfig config = load_mixtral_config(model);
-  std::optional<Prompter> prompter;
-  if (arguments.prompt)
-    prompter.emplace(arguments.tokenizer.empty() ? found.tokenizer : model_folder(arguments.tokenizer), config,
-                     arguments);
-  const Tokenizer* tokenizer = prompter ? prompter->tokenizer.get() : nullptr;
-  std::vector<int32_t> ids = prompter ? prompter->encode(arguments) : parse_ids(arguments.ids);
-  check_prompt(ids, config);
+  Task task = {.found = found, .config = load_mixtral_config(found.folder)};
+  if (arguments.ids.empty())
+    task.prompter.emplace(arguments.tokenizer.empty() ? found.tokenizer : model_folder(arguments.tokenizer),
+                          task.config, arguments.text);
+  task.ends = {.ids = end_of_text_ids(found.folder, task.config), .most_tokens = arguments.max_new_tokens};
+  if (task.prompter) task.prompter->add_ends(task.ends.ids);
+  return task;
+}
+
+// With room for prompts of up to `prompt` tokens.
+Decoder make_decoder(const Task& task, int64_t sequences, size_t prompt, const Overrides& overrides) {
+  const int64_t positions =
+      std::min(static_cast<int64_t>(prompt) + task.ends.most_tokens, task.config.max_position_embeddings);
+  const Config keys = load_config(std::nullopt, overrides);
+  return {task.config,
+          {task.found.folder, task.found.adapter},
+          {.sequences = sequences, .positions = positions},
+          instance_options(keys, State::Purpose::kInference)};
+}
+
+void continue_prompt(const GenerateArguments& arguments, const Overrides& overrides) {
+  const Task task = make_task(arguments);
+  std::vector<int32_t> ids =
+      task.prompter ? task.prompter->encode(*arguments.prompt, "prompt") : parse_ids(arguments.ids);
+  if (!task.prompter) check_prompt(ids, task.config, "prompt");
   if (!arguments.logits.empty()) check_output_file(arguments.logits, false);
   const size_t prompt = ids.size();
-
-  const int64_t limit =
-      std::min(static_cast<int64_t>(prompt) + arguments.max_new_tokens, config.max_position_embeddings);
-  const Config keys = load_config(std::nullopt, overrides);
-  Decoder decoder(config, {model, found.adapter}, {.sequences = 1, .positions = limit},
-                  instance_options(keys, State::Purpose::kInference));
-  if (!arguments.logits.empty()) write_logits(decoder, ids, config.vocab_size, arguments.logits);
-  TextEnds ends = {.ids = end_of_text_ids(model, config), .most_tokens = arguments.max_new_tokens};
-  if (prompter) prompter->add_ends(ends.ids, arguments.chat);
-  continue_texts(decoder, {&ids, 1}, ends, arguments.sampling);
-  if (tokenizer) {
-    std::erase_if(ids, [&](int32_t id) { return id >= tokenizer->vocab_size(); });  // a padded vocabulary's
-    fmt::print("{}\n", continuation(*tokenizer, ids, prompt, arguments.chat));
+  Decoder decoder = make_decoder(task, 1, prompt, overrides);
+  if (!arguments.logits.empty()) write_logits(decoder, ids, task.config.vocab_size, arguments.logits);
+  if (task.prompter) {
+    TextStream stream = task.prompter->stream(ids);
+    continue_texts(decoder, {&ids, 1}, task.ends, arguments.sampling, [&](size_t) { say(stream.add(ids.back())); });
+    say(stream.finish() + "\n");
   } else {
+    continue_texts(decoder, {&ids, 1}, task.ends, arguments.sampling);
     fmt::print("{}\n", fmt::join(ids.begin() + static_cast<int64_t>(prompt), ids.end(), " "));
   }
 }
@@ -194,12 +160,13 @@ Command add_generate(CLI::App& program) {
   app->add_option("--base", arguments->base, "folder of an adapter's base; default: the one that it names")
       ->type_name("FOLDER");
   app->add_option("--prompt", arguments->prompt, "text to continue")->type_name("TEXT");
-  app->add_flag("--chat", arguments->chat, "The prompt is a user's turn: wrap it as the chat template does");
-  const CLI::Option* chat_template = app->add_option("--chat_template,--chat-template", arguments->chat_template,
+  app->add_flag("--chat", arguments->text.chat, "The prompt is a user's turn: wrap it as the chat template does");
+  const CLI::Option* chat_template = app->add_option("--chat_template,--chat-template", arguments->text.chat_template,
                                                      "template of --chat; auto: what the folder says")
                                          ->type_name("NAME")
                                          ->capture_default_str();
-  app->add_option("--system", arguments->system, "system text before the user's turn, with --chat")->type_name("TEXT");
+  app->add_option("--system", arguments->text.system, "system text before the user's turn, with --chat")
+      ->type_name("TEXT");
   app->add_option("--ids", arguments->ids, "token ids to continue, instead of text; ids are printed")
       ->type_name("1,2,3");
   app->add_option("--logits", arguments->logits, "write the prompt's logits to this new safetensors file")
@@ -233,7 +200,8 @@ Command add_generate(CLI::App& program) {
             arguments->has_chat_template = chat_template->count() > 0;
             arguments->has_temperature = temperature->count() > 0;
             arguments->has_top_p = top_p->count() > 0;
-            run_generate(*arguments, flags.overrides());
+            check_flags(*arguments);
+            continue_prompt(*arguments, flags.overrides());
           }};
 }
 

@@ -4,6 +4,7 @@
 
 #include <sstream>
 
+#include "base/test_paths.h"
 #include "program.h"
 
 namespace mixtune {
@@ -73,6 +74,17 @@ TEST_F(Generate, ATextEndsWhereIdsDo) {
   for (int id = 1; id < 4096; ++id) all += ", " + std::to_string(id);
   set_generation_end(all + "]");
   EXPECT_LT(generate("--prompt=hello").out.size(), unbounded.size());
+}
+
+// Who reads no more than its beginning closes the pipe while the rest is not there yet.
+TEST_F(Generate, ATextIsPrintedAsItComes) {
+  const Outcome outcome = run_shell(
+      "(\"$0\" generate " + source_path("examples/quickstart/pretrained") +
+          " --prompt 'Once upon a time' --max-new-tokens 2000; echo \"ended with $?\" >&2) | head -c 3",
+      work_.path());
+  EXPECT_EQ(outcome.out.size(), 3u);
+  EXPECT_THAT(outcome.err, HasSubstr("standard output"));
+  EXPECT_THAT(outcome.err, HasSubstr("ended with 1"));
 }
 
 TEST_F(Generate, AGenerationConfigThatIsNotSoundIsNamed) {
