@@ -59,7 +59,7 @@ def beside(base, adapter, tokens):
     with tempfile.TemporaryDirectory() as scratch:
         logits = str(pathlib.Path(scratch) / "logits.safetensors")
         said, good = run_mixtune("generate", adapter, "--base", base, "--ids", ",".join(map(str, tokens.tolist())),
-                                 "--max-new-tokens", "1", "--logits", logits)
+                                 "--max-new-tokens", "1", "--precision", "fp32", "--logits", logits)
         if good:
             return safetensors.torch.load_file(logits)["logits"]
         if "gate" in said and "mixtune merge" in said:

@@ -44,7 +44,7 @@ def ask_mixtune(folder, prompt):
         logits = pathlib.Path(scratch) / "logits.safetensors"
         done = subprocess.run(
             [PROGRAM, "generate", folder, "--ids", ",".join(map(str, prompt)), "--max-new-tokens", str(NEW_TOKENS),
-             "--logits", str(logits)], capture_output=True, text=True)
+             "--precision", "fp32", "--logits", str(logits)], capture_output=True, text=True)
         if done.returncode != 0:
             raise SystemExit(f"{folder}: mixtune generate failed: {done.stderr.strip()}")
         tokens = [int(word) for word in done.stdout.replace(",", " ").split()]

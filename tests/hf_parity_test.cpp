@@ -192,8 +192,8 @@ TEST_P(HfParity, CommandLine) {
 TEST_P(HfParity, GreedyTokens) {
   for (const json& sample : expected_["greedy"]) {
     const std::vector<int> prompt = sample["prompt"], want = sample["tokens"];
-    const std::string command = fmt::format("{} generate {} --ids {} --max-new-tokens {} --device {}", kMixtune,
-                                            folder_, fmt::join(prompt, ","), want.size(), GetParam().device);
+    const std::string command = fmt::format("{} generate {} --ids {} --max-new-tokens {} --device {} --precision fp32",
+                                            kMixtune, folder_, fmt::join(prompt, ","), want.size(), GetParam().device);
     std::unique_ptr<FILE, int (*)(FILE*)> output(popen(command.c_str(), "r"), pclose);
     std::vector<int> got;
     for (int id; std::fscanf(output.get(), "%d", &id) == 1;) got.push_back(id);

@@ -18,6 +18,8 @@ Batch to_device(Ctx& ctx, const Batch& host) {
           .rows_by_id = {upload("ids by id", host.rows_by_id.ids), upload("begins by id", host.rows_by_id.begin),
                          upload("rows by id", host.rows_by_id.rows)},
           .host_doc_offsets = host.host_doc_offsets,
+          .sequences = host.sequences ? upload("sequences", host.sequences) : Tensor{},
+          .continues = host.continues,
           .live_tokens = host.live_tokens,
           .first_token = host.first_token,
           .step_tokens = host.step_tokens};

@@ -16,8 +16,8 @@ size_t room_of(int64_t numbers) {
 }  // namespace
 
 size_t BatchRoom::bytes() const {
-  const int64_t rows = align_rows(tokens);
-  return (weighted ? 7 : 6) * room_of(rows) + room_of(rows + 1) + room_of(documents + 1);
+  const int64_t rows = this->rows(tokens);
+  return static_cast<size_t>(6 + weighted + cached) * room_of(rows) + room_of(rows + 1) + room_of(documents + 1);
 }
 
 BatchBuilder::BatchBuilder(const BatchRoom& room, HostMemory memory, int64_t batches) : room_(room) {
@@ -26,7 +26,7 @@ BatchBuilder::BatchBuilder(const BatchRoom& room, HostMemory memory, int64_t bat
   const auto allocate = [&](const char* name, int64_t n) {
     return arena_->allocate(name, {n}, DType::kI32).as<int32_t>();
   };
-  const int64_t rows = align_rows(room.tokens);
+  const int64_t rows = room.rows(room.tokens);
   for (int64_t i = 0; i < batches; ++i)
     buffers_.push_back(
         {.ids = allocate("ids", rows),
@@ -37,7 +37,8 @@ BatchBuilder::BatchBuilder(const BatchRoom& room, HostMemory memory, int64_t bat
          .sorted_ids = allocate("sorted ids", rows),
          .id_begins = allocate("begins by id", rows + 1),
          .id_rows = allocate("rows by id", rows),
-         .weights = room.weighted ? arena_->allocate("weights", {rows}, DType::kF32).as<float>() : nullptr});
+         .weights = room.weighted ? arena_->allocate("weights", {rows}, DType::kF32).as<float>() : nullptr,
+         .sequences = room.cached ? allocate("sequences", rows) : nullptr});
   sorted_.resize(static_cast<size_t>(room.tokens));
 }
 
@@ -45,6 +46,7 @@ void BatchBuilder::begin(int64_t i) {
   MT_CHECK(i >= 0 && i < batches());
   now_ = buffers_[static_cast<size_t>(i)];
   live_ = targets_ = documents_ = 0;
+  continues_ = false;
 }
 
 // Targets and weights are listed where they are read: no row's place in the list is past the row.
@@ -97,12 +99,22 @@ void BatchBuilder::add_document(std::span<const int32_t> ids, std::span<const in
   add({.tokens = static_cast<int64_t>(ids.size()), .documents = 1});
 }
 
+void BatchBuilder::add_to_sequence(std::span<const int32_t> ids, int64_t sequence, int64_t position) {
+  MT_CHECK(now_.sequences);
+  const int64_t first = live_;
+  add_document(ids, {});
+  for (int64_t row = first; row < live_; ++row) now_.positions[row] += static_cast<int32_t>(position);
+  std::fill(now_.sequences + first, now_.sequences + live_, static_cast<int32_t>(sequence));
+  continues_ |= position > 0;
+}
+
 Batch BatchBuilder::finish(int64_t tokens_elsewhere) {
   const Buffers& b = now_;
   b.doc_offsets[documents_] = static_cast<int32_t>(live_);
-  const int64_t rows = align_rows(std::max<int64_t>(live_, 1));
+  const int64_t rows = room_.rows(live_);
   std::fill(b.ids + live_, b.ids + rows, 0);
   std::fill(b.positions + live_, b.positions + rows, 0);
+  if (b.sequences) std::fill(b.sequences + live_, b.sequences + rows, 0);
   const Tensor doc_offsets = host_tensor(b.doc_offsets, {documents_ + 1});
   return {.ids = host_tensor(b.ids, {rows}),
           .positions = host_tensor(b.positions, {rows}),
@@ -112,6 +124,8 @@ Batch BatchBuilder::finish(int64_t tokens_elsewhere) {
           .doc_offsets = doc_offsets,
           .rows_by_id = index_ids(),
           .host_doc_offsets = doc_offsets,
+          .sequences = b.sequences ? host_tensor(b.sequences, {rows}) : Tensor{},
+          .continues = continues_,
           .live_tokens = live_,
           .step_tokens = live_ + tokens_elsewhere};
 }

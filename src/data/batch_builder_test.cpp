@@ -51,6 +51,23 @@ TEST(BatchBuilder, RowsStandOneAfterTheOther) {
   EXPECT_EQ(batch.step_tokens, 17);
 }
 
+TEST(BatchBuilder, TokensOfSequencesStandWhereTheseGoOn) {
+  BatchBuilder builder({.tokens = 9, .documents = 3, .cached = true, .row_multiple = 4});
+  builder.begin();
+  builder.add_to_sequence(std::vector{7, 8}, 5, 0);
+  EXPECT_FALSE(builder.finish().continues);
+  builder.begin();
+  builder.add_to_sequence(std::vector{7, 8}, 5, 0);
+  builder.add_to_sequence(std::vector{9, 10, 11}, 2, 40);
+  const Batch batch = builder.finish();
+  EXPECT_TRUE(batch.continues);
+  EXPECT_THAT(values(batch.ids), ElementsAre(7, 8, 9, 10, 11, 0, 0, 0));
+  EXPECT_THAT(values(batch.positions), ElementsAre(0, 1, 40, 41, 42, 0, 0, 0));
+  EXPECT_THAT(values(batch.sequences), ElementsAre(5, 5, 2, 2, 2, 0, 0, 0));
+  EXPECT_THAT(values(batch.doc_offsets), ElementsAre(0, 2, 5));
+  EXPECT_EQ(batch.target_tokens(), 0);
+}
+
 TEST(BatchBuilder, WeightsAreThoseOfTheTargets) {
   BatchBuilder builder({.tokens = 9, .documents = 4, .weighted = true});
   builder.begin();

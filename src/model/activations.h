@@ -9,6 +9,7 @@
 #include "kernels/eight_bit/quantise.h"
 #include "model/capacity.h"
 #include "model/dispatcher.h"
+#include "model/kv_cache.h"
 #include "model/router_noise.h"
 
 namespace mixtune {
@@ -20,6 +21,7 @@ struct Activations {
   Capacity capacity = {};
   Tensor expert_bias = {};  // [L, E] fp32; empty: none
   RouterNoise router_noise = {};
+  const KvCache* cache = nullptr;  // of the sequences that batches go on with; null: of none
 
   Tensor push(Ctx& ctx, const char* name, Shape shape) const { return ctx.stack.push(name, shape, dtype); }
   Tensor push_statistics(Ctx& ctx, const char* name, Shape shape) const {

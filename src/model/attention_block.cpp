@@ -1,4 +1,5 @@
 // The attention block, forward and backward: x + attention(norm(x)), and the norm that the experts read.
+#include "kernels/attention/cached_attention.h"
 #include "kernels/rope.h"
 #include "model/mixtral.h"
 
@@ -14,8 +15,13 @@ void Mixtral::attention_block(Ctx& ctx, const Layer& layer, const Tensor& normed
   linear(ctx, {p.qkv, p.qkv_adapter, dropout(layer, Draw::kQkvDropout), "qkv"},
          {.x = normed, .y = saved.qkv, .live = live});
   turn(ctx, layer, saved.qkv, false);
+<<<<<<< HEAD
   attention_forward(ctx, attention_shape(layer.batch), saved.qkv, saved.attention, saved.lse);
   linear(ctx, {p.attention_out, p.out_adapter, dropout(layer, Draw::kOutDropout), "attention output"},
+=======
+  attend(ctx, layer);
+  linear(ctx, {p.attention_out, p.out_adapter, "attention output"},
+>>>>>>> generate
          {.x = saved.attention, .y = projected, .live = live});
   norm(ctx, p.post_norm,
        {.x = saved.input, .delta = projected, .r = saved.middle, .y = normed, .rstd = saved.middle_rstd});
@@ -45,6 +51,23 @@ void Mixtral::attention_block_backward(Ctx& ctx, const Layer& layer, const Tenso
   linear_backward(ctx, {p.qkv, p.qkv_adapter, dropout(layer, Draw::kQkvDropout), "qkv, backward"},
                   {.x = normed, .dy = dqkv, .dx = dnormed, .live = live});
   norm_backward(ctx, p.input_norm, {.r = saved.input, .rstd = saved.input_rstd, .dy = dnormed, .dr = dh});
+}
+
+void Mixtral::attend(Ctx& ctx, const Layer& layer) const {
+  const Batch& batch = layer.batch;
+  const LayerSaved& saved = layer.saved;
+  if (batch.sequences) {
+    const KvCache::Layer cache = activations_.cache->layer(layer.index);
+    const CachedTokens tokens = {.qkv = saved.qkv,
+                                 .sequences = batch.sequences,
+                                 .positions = batch.positions,
+                                 .live = batch.live_tokens,
+                                 .keys = cache.keys,
+                                 .values = cache.values};
+    append_to_cache(ctx, tokens);
+    if (batch.continues) return cached_attention(ctx, tokens, config_.sliding_window, saved.attention);
+  }
+  attention_forward(ctx, attention_shape(batch), saved.qkv, saved.attention, saved.lse);
 }
 
 void Mixtral::turn(Ctx& ctx, const Layer& layer, const Tensor& qkv, bool inverse) const {

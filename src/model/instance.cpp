@@ -13,12 +13,13 @@ namespace {
 // Host memory for what the host reads of one micro-batch: counts of each layer's experts, losses.
 constexpr size_t kPinnedBytes = size_t{4} << 20;
 
-// Host pages of State are not taken yet, so they still count as available; a little is left to everything else.
-size_t what_is_left(const State& state, Device device) {
+// Host pages of what is `taken`, State and the cache, are not taken yet, so they still count as available; a little is
+// left to everything else.
+size_t what_is_left(size_t taken, Device device) {
   const size_t available = available_memory(device);
   if (device.type == DeviceType::kMeta) return available;
   if (device.type == DeviceType::kCuda) return available > kGpuLibraryBytes ? available - kGpuLibraryBytes : 1;
-  return available > state.bytes() ? (available - state.bytes()) / 100 * 95 : 1;
+  return available > taken ? (available - taken) / 100 * 95 : 1;
 }
 
 // Keeps what it can of the weights that it is to multiply.
@@ -75,14 +76,17 @@ Instance::Instance(const MixtralConfig& config, ModelLayout layout, const Instan
                       ? make_exchange_dispatcher(config.num_local_experts, *ranks().expert_parallel)
                       : make_local_dispatcher(config.num_local_experts)),
       expert_bias_(config, options.device),
+      cache_(config, options.device, options.types.weights, options.cache),
       model_(config, layout.params, state_, *recipe_, *dispatcher_,
              {.dtype = options.types.weights,
               .recompute = options.recompute,
               .capacity = options.capacity,
               .expert_bias = expert_bias_.on_device(),
-              .router_noise = options.router_noise}),
+              .router_noise = options.router_noise,
+              .cache = &cache_}),
       stack_("activations", options.device,
-             options.stack_bytes > 0 ? options.stack_bytes : what_is_left(state_, options.device)),
+             options.stack_bytes > 0 ? options.stack_bytes
+                                     : what_is_left(state_.bytes() + cache_.bytes(), options.device)),
       host_stack_(make_host_stack(options.device)),
       ctx_{options.device, stack_, host_stack_ ? *host_stack_ : stack_, gpu_.get()} {
   if (expert_bias_) expert_bias_.upload(ctx_);

@@ -27,6 +27,7 @@ struct InstanceOptions {
   Lora lora = {};
   Capacity capacity = {};
   RouterNoise router_noise = {};
+  CacheRoom cache = {};  // of sequences that batches go on with
 };
 
 class Instance {
@@ -62,6 +63,7 @@ class Instance {
   std::unique_ptr<Recipe> recipe_;
   std::unique_ptr<Dispatcher> dispatcher_;
   ExpertBias expert_bias_;
+  KvCache cache_;
   Mixtral model_;
   Stack stack_;
   std::unique_ptr<Stack> host_stack_;

@@ -107,6 +107,8 @@ class Mixtral {
   void attention_block(Ctx& ctx, const Layer& layer, const Tensor& normed) const;
   void attention_block_again(Ctx& ctx, const Layer& layer) const;
   void attention_block_backward(Ctx& ctx, const Layer& layer, const Tensor& dh) const;
+  // Writes the attention of saved.qkv: of a batch's documents, or of the sequences that it goes on with, for inference.
+  void attend(Ctx& ctx, const Layer& layer) const;
   // Turns qkv by RoPE, in place.
   void turn(Ctx& ctx, const Layer& layer, const Tensor& qkv, bool inverse) const;
 

@@ -228,6 +228,13 @@ int64_t read_head_dim(const Reader& reader, const MixtralConfig& config) {
   return head_dim;
 }
 
+// By transformers 5's name, or 4's. Says nothing of how a model computes: any text may stand there.
+std::string read_dtype(const Reader& reader) {
+  for (const char* key : {"dtype", "torch_dtype"})
+    if (const json* value = reader.find(key); value != nullptr && value->is_string()) return value->get<std::string>();
+  return "";
+}
+
 // As edit_config.h writes them; config.json of other programs has none.
 RouterScores read_router_scores(const Reader& reader) {
   RouterSettings settings;
@@ -315,6 +322,7 @@ MixtralConfig parse_mixtral_config(std::string_view text, const std::string& whe
   c.router_aux_loss_coef = reader.number("router_aux_loss_coef", 0.001, 0, 1e6);
   c.router_scores = read_router_scores(reader);
   c.tie_word_embeddings = reader.boolean("tie_word_embeddings", false);
+  c.dtype = read_dtype(reader);
   c.bos_token_id = read_token(reader, "bos_token_id", 1, c.vocab_size);
   c.eos_token_ids = read_eos_tokens(reader, c.vocab_size);
   c.pad_token_id = read_pad_token(reader, c.vocab_size);

@@ -31,6 +31,7 @@ struct MixtralConfig {
   RouterScores router_scores;      // by keys of config.json that transformers does not know (docs/router.md)
   std::vector<float> expert_bias;  // [L, E], with router_scores.expert_bias; another such key
   bool tie_word_embeddings = false;
+  std::string dtype;  // of the weights: "bfloat16", say; "": config.json has none
   std::optional<int64_t> bos_token_id, pad_token_id;
   std::vector<int32_t> eos_token_ids;  // as config.json lists them
 

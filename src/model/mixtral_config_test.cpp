@@ -91,6 +91,13 @@ TEST(MixtralConfig, SecondDialect) {
   EXPECT_EQ(c.qkv_size(), 3 * 32);
 }
 
+TEST(MixtralConfig, DtypeOfTheWeights) {
+  EXPECT_EQ(parse("").dtype, "");
+  EXPECT_EQ(parse(R"("torch_dtype": "bfloat16")").dtype, "bfloat16");
+  EXPECT_EQ(parse(R"("dtype": "float32", "torch_dtype": "bfloat16")").dtype, "float32");
+  EXPECT_EQ(parse(R"("dtype": null, "torch_dtype": "float16")").dtype, "float16");
+}
+
 TEST(MixtralConfig, RopeDialectsTogether) {
   EXPECT_EQ(parse(R"("rope_parameters": null, "rope_theta": 7)").rope_theta, 7);
   EXPECT_EQ(parse(R"("rope_parameters": {"rope_type": "default"}, "rope_theta": 7)").rope_theta, 7);

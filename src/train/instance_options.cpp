@@ -180,6 +180,12 @@ Freeze freeze_of(const Config& config) {
   return {config.optimizer.freeze, config.where("freeze")};
 }
 
+void choose_precision(Config& config, const MixtralConfig& model, DeviceType device) {
+  if (config.origins.contains("precision")) return;
+  const bool bf16 = device == DeviceType::kCuda && model.dtype == "bfloat16";
+  config.compute.precision = bf16 ? Precision::kBf16 : Precision::kFp32;
+}
+
 InstanceOptions planned_options(const Config& config, const Ranks& ranks) {
   if (config.compute.precision == Precision::kBf16 && config.machine.device == DeviceChoice::kCpu)
     refuse_bf16_on_cpu(config);

@@ -21,6 +21,10 @@ RecipeOptions recipe_options(const Config& config, int compute_capability);
 // What of that no GPU has run yet, as a warning; empty: nothing.
 std::string untried(const RecipeOptions& recipe);
 
+// Sets the precision of an inference on `device`, where config names none: bf16 on a GPU for weights that are bf16;
+// else fp32, which holds any.
+void choose_precision(Config& config, const MixtralConfig& model, DeviceType device);
+
 // The options of a run. Throws UserError where the keys do not fit each other, the build or the machine. Touches no GPU
 // but to count them. `ranks` outlive the instance.
 InstanceOptions instance_options(const Config& config, State::Purpose purpose, const Ranks& ranks = single_rank());

@@ -26,6 +26,21 @@ TEST(InstanceOptions, TheCpuComputesInFp32) {
             std::string::npos);
 }
 
+TEST(InstanceOptions, AnInferenceHasThePrecisionOfTheWeightsUnlessItNamesOne) {
+  const auto chosen = [](const std::string& text, const std::string& dtype, DeviceType device) {
+    Config config = parse_config(text, "run.yaml");
+    choose_precision(config, {.dtype = dtype}, device);
+    return config.compute.precision;
+  };
+  EXPECT_EQ(chosen("", "bfloat16", DeviceType::kCuda), Precision::kBf16);
+  EXPECT_EQ(chosen("", "float32", DeviceType::kCuda), Precision::kFp32);
+  EXPECT_EQ(chosen("", "float16", DeviceType::kCuda), Precision::kFp32);
+  EXPECT_EQ(chosen("", "", DeviceType::kCuda), Precision::kFp32);
+  EXPECT_EQ(chosen("", "bfloat16", DeviceType::kCpu), Precision::kFp32);
+  EXPECT_EQ(chosen("precision: fp32\n", "bfloat16", DeviceType::kCuda), Precision::kFp32);
+  EXPECT_EQ(chosen("precision: fp8\n", "bfloat16", DeviceType::kCuda), Precision::kFp8);
+}
+
 class CountedProgress : public RankProgress {
  public:
   int64_t advanced = 0;

@@ -16,6 +16,7 @@ ConformanceCases eight_bit_cases();  // round_operand, quantise, products of cod
 ConformanceCases four_bit_cases();
 ConformanceCases gemm_cases();
 ConformanceCases attention_cases();
+ConformanceCases cached_attention_cases();
 ConformanceCases attention_cudnn_cases();  // attention_cudnn.h itself, whatever attention.h chooses
 
 }  // namespace mixtune

@@ -54,9 +54,9 @@ void register_case(const ConformanceCase& test_case, DType dtype, uint64_t seed,
 }
 
 void register_cases(std::optional<Sides>& sides) {
-  for (const auto group :
-       {adapter_cases, elementwise_cases, cross_entropy_cases, router_cases, routing_cases, optimizer_cases,
-        digest_cases, eight_bit_cases, four_bit_cases, gemm_cases, attention_cases, attention_cudnn_cases})
+  for (const auto group : {adapter_cases, elementwise_cases, cross_entropy_cases, router_cases, routing_cases,
+                           optimizer_cases, digest_cases, eight_bit_cases, four_bit_cases, gemm_cases, attention_cases,
+                           cached_attention_cases, attention_cudnn_cases})
     for (const ConformanceCase& test_case : group())
       for (const uint64_t seed : {1, 2}) {
         if (test_case.fp32) register_case(test_case, DType::kF32, seed, sides);

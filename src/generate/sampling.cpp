@@ -1,4 +1,4 @@
-#include "cli/sampling.h"
+#include "generate/sampling.h"
 
 #include <algorithm>
 #include <cmath>
