@@ -36,19 +36,12 @@ __device__ Pack<S, Width> left_of(const Pack<S, Width>& x, const Mask& mask, uin
 }
 
 template <class S, int Width>
-__global__ void __launch_bounds__(kThreads)
-    drop_kernel(const S* __restrict__ x, S* __restrict__ y, int64_t columns, Mask mask, bool accumulate) {
+__global__ void __launch_bounds__(kThreads) drop_kernel(const S* x, S* y, int64_t columns, Mask mask) {
   const int64_t row = blockIdx.x;
   const auto first = static_cast<uint64_t>(mask.number(row) * columns);
   for (int64_t i = threadIdx.x * Width; i < columns; i += kThreads * Width) {
     const int64_t at = row * columns + i;
-    Pack<S, Width> left = left_of(load<Width>(x + at), mask, first + static_cast<uint64_t>(i));
-    if (accumulate) {
-      const Pack<S, Width> sum = load<Width>(y + at);
-#pragma unroll
-      for (int k = 0; k < Width; ++k) left.set(k, sum[k] + left[k]);
-    }
-    store(y + at, left);
+    store(y + at, left_of(load<Width>(x + at), mask, first + static_cast<uint64_t>(i)));
   }
 }
 
@@ -63,7 +56,7 @@ void drop_out(Ctx& ctx, const DropOut& args) {
   on_dtype(args.x.dtype, [&]<class S>(S) {
     on_width<S>(packs_fit<S>(columns, args.x, args.y), [&](auto width) {
       drop_kernel<S, width><<<static_cast<unsigned>(rows), kThreads, 0, ctx.gpu->stream()>>>(
-          elements<S>(args.x), elements<S>(args.y), columns, mask, args.accumulate);
+          elements<S>(args.x), elements<S>(args.y), columns, mask);
     });
   });
   check_cuda(cudaGetLastError(), "drop_kernel");

@@ -23,11 +23,10 @@ struct Dropout {
   double factor() const { return 1 / (1 - share); }
 };
 
-// y [T, K] = the elements of x that are left, as they are, and 0 for the others; with accumulate += that.
+// y [T, K] = the elements of x that are left, as they are, and 0 for the others. y may be x.
 struct DropOut {
   Tensor x, y;
   const Dropout& dropout;
-  bool accumulate = false;
 };
 void drop_out(Ctx& ctx, const DropOut& args);
 

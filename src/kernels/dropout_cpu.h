@@ -16,10 +16,8 @@ void drop_out(const DropOut& args) {
     const auto first = static_cast<uint64_t>((numbers ? numbers[row] : args.dropout.first + row) * columns);
     const S* x = args.x.as<S>() + row * columns;
     S* y = args.y.as<S>() + row * columns;
-    for (int64_t i = 0; i < columns; ++i) {
-      const S left = is_dropped(key, first + static_cast<uint64_t>(i), threshold) ? S(0) : x[i];
-      y[i] = args.accumulate ? y[i] + left : left;
-    }
+    for (int64_t i = 0; i < columns; ++i)
+      y[i] = is_dropped(key, first + static_cast<uint64_t>(i), threshold) ? S(0) : x[i];
   }
 }
 

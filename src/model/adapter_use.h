@@ -25,6 +25,11 @@ class AdapterUse {
 
   const Adapter& operator*() const { return adapter_; }
 
+  // For a backward from dy, on the ctx's stack.
+  void push_v(Ctx& ctx, const Tensor& dy) {
+    if (adapter_) adapter_.v = ctx.stack.push("adapter inner gradient", {dy.rows(), adapter_.a.shape[-2]}, dy.dtype);
+  }
+
   // After the op that writes the gradients.
   void notify() const {
     if (adapter_.da.tensor) state_.gradients().notify(params_.a);

@@ -15,13 +15,8 @@ void Mixtral::attention_block(Ctx& ctx, const Layer& layer, const Tensor& normed
   linear(ctx, {p.qkv, p.qkv_adapter, dropout(layer, Draw::kQkvDropout), "qkv"},
          {.x = normed, .y = saved.qkv, .live = live});
   turn(ctx, layer, saved.qkv, false);
-<<<<<<< HEAD
-  attention_forward(ctx, attention_shape(layer.batch), saved.qkv, saved.attention, saved.lse);
-  linear(ctx, {p.attention_out, p.out_adapter, dropout(layer, Draw::kOutDropout), "attention output"},
-=======
   attend(ctx, layer);
-  linear(ctx, {p.attention_out, p.out_adapter, "attention output"},
->>>>>>> generate
+  linear(ctx, {p.attention_out, p.out_adapter, dropout(layer, Draw::kOutDropout), "attention output"},
          {.x = saved.attention, .y = projected, .live = live});
   norm(ctx, p.post_norm,
        {.x = saved.input, .delta = projected, .r = saved.middle, .y = normed, .rstd = saved.middle_rstd});

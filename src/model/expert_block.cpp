@@ -93,7 +93,7 @@ void Mixtral::experts_backward(Ctx& ctx, const Layer& layer, const ExpertsBackwa
   DispatchHandle dispatch = layer.saved.dispatch;
   Tensor rows;
   if (!layer.saved.expert_rows) rows = dispatcher_.dispatch_again(ctx, layer.saved.routing, dispatch, args.normed);
-  const ExpertAdapters adapters = expert_adapters(ctx, layer, dispatch);
+  ExpertAdapters adapters = expert_adapters(ctx, layer, dispatch);
   const Tensor gate_up = keeping_.gate_up(ctx, layer.saved);
   if (!layer.saved.gate_up)
     recipe_.expert_gate_up(ctx, {.x = rows,
@@ -107,6 +107,8 @@ void Mixtral::experts_backward(Ctx& ctx, const Layer& layer, const ExpertsBackwa
   const Tensor drows = activations_.push(ctx, "expert rows gradient", dout_rows.shape);
   const Tensor drow_weights = activations_.push_statistics(ctx, "row weights gradient", {dispatch.rows});
   const Recipe::GateUpGradient dgate_up = recipe_.push_gate_up_gradient(ctx, gate_up, down_weight);
+  adapters.gate_up.push_v(ctx, gate_up);
+  adapters.down.push_v(ctx, dout_rows);
   const WeightGradient dgate_up_weight = weight_gradient(p.gate_up), ddown = weight_gradient(p.down);
   recipe_.expert_mlp_backward(ctx, {.gate_up_weight = gate_up_weight,
                                     .down_weight = down_weight,

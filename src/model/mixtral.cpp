@@ -98,19 +98,21 @@ void Mixtral::linear(Ctx& ctx, const Projection& p, Recipe::Linear args) const {
   const WeightUse weight(ctx, state_, p.param);
   const AdapterUse adapter(ctx, state_, p.adapter, params_.adapter_scale, p.dropout);
   args.weight = operand(weight, p.param);
+  args.accumulate_y = write_adapter(ctx, *adapter, {.x = args.x, .y = args.y});
   recipe_.linear(ctx, args);
-  add_adapter(ctx, *adapter, {.x = args.x, .y = args.y});
 }
 
 void Mixtral::linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackward args) const {
   const Range range(ctx, p.name);
+  const Frame frame(ctx);
   const WeightUse weight(ctx, state_, p.param);
   args.weight = operand(weight, p.param);
-  const AdapterUse adapter(ctx, state_, p.adapter, params_.adapter_scale, p.dropout);
+  AdapterUse adapter(ctx, state_, p.adapter, params_.adapter_scale, p.dropout);
+  adapter.push_v(ctx, args.dy);
   args.dweight = weight_gradient(p.param);
+  args.accumulate_dx = write_adapter_data_gradient(ctx, *adapter, {.dy = args.dy, .dx = args.dx});
   recipe_.linear_backward(ctx, args);
   if (args.dweight.tensor) state_.gradients().notify(p.param);
-  add_adapter_data_gradient(ctx, *adapter, {.dy = args.dy, .dx = args.dx});
   adapter_weight_gradient(ctx, *adapter, {.x = args.x, .dy = args.dy});
   adapter.notify();
 }

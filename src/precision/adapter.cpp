@@ -10,19 +10,13 @@ struct Product {
   Tensor left, weight, result;
   const RowGroups* groups;
   bool transposed = false;  // the weight
-  bool accumulate = false;
 };
 
 void multiply(Ctx& ctx, const Product& p) {
   if (p.groups)
-    grouped_gemm(ctx, {.x = p.left,
-                       .w = p.weight,
-                       .y = p.result,
-                       .groups = *p.groups,
-                       .trans_w = p.transposed,
-                       .accumulate = p.accumulate});
+    grouped_gemm(ctx, {.x = p.left, .w = p.weight, .y = p.result, .groups = *p.groups, .trans_w = p.transposed});
   else
-    gemm(ctx, {.a = p.left, .b = p.weight, .c = p.result, .trans_b = p.transposed, .accumulate = p.accumulate});
+    gemm(ctx, {.a = p.left, .b = p.weight, .c = p.result, .trans_b = p.transposed});
 }
 
 struct GradientProduct {
@@ -70,14 +64,6 @@ Tensor push_inner(Ctx& ctx, const Adapter& adapter, const Tensor& x, const RowGr
   return u;
 }
 
-// v = dy s B.
-Tensor push_inner_gradient(Ctx& ctx, const Adapter& adapter, const Tensor& dy, const RowGroups* groups) {
-  const Tensor v = ctx.stack.push("adapter inner gradient", {dy.rows(), adapter.a.shape[-2]}, dy.dtype);
-  const Frame frame(ctx);
-  multiply(ctx, {.left = dy, .weight = push_expanded(ctx, adapter, dy.shape[1]), .result = v, .groups = groups});
-  return v;
-}
-
 }  // namespace
 
 Adapter Adapter::of_expert(int64_t e, int64_t first_row, int64_t rows) const {
@@ -91,11 +77,12 @@ Adapter Adapter::of_expert(int64_t e, int64_t first_row, int64_t rows) const {
           .scale = scale,
           .da = part(da),
           .db = part(db),
+          .v = v ? v.slice(first_row, rows) : Tensor{},
           .dropout = dropout.slice(first_row, rows)};
 }
 
-void add_adapter(Ctx& ctx, const Adapter& adapter, const AdapterForward& args) {
-  if (!adapter) return;
+bool write_adapter(Ctx& ctx, const Adapter& adapter, const AdapterForward& args) {
+  if (!adapter) return false;
   const Range range(ctx, "adapter");
   const Frame frame(ctx);
   const Tensor u = push_inner(ctx, adapter, left_of(ctx, adapter, args.x), args.groups);
@@ -103,19 +90,21 @@ void add_adapter(Ctx& ctx, const Adapter& adapter, const AdapterForward& args) {
                  .weight = push_expanded(ctx, adapter, args.y.shape[1]),
                  .result = args.y,
                  .groups = args.groups,
-                 .transposed = true,
-                 .accumulate = true});
+                 .transposed = true});
+  return true;
 }
 
-void add_adapter_data_gradient(Ctx& ctx, const Adapter& adapter, const AdapterDataGradient& args) {
-  if (!adapter) return;
+bool write_adapter_data_gradient(Ctx& ctx, const Adapter& adapter, const AdapterDataGradient& args) {
+  if (!adapter) return false;
   const Range range(ctx, "adapter, data gradient");
   const Frame frame(ctx);
-  const Tensor v = push_inner_gradient(ctx, adapter, args.dy, args.groups);
-  const bool drops = static_cast<bool>(adapter.dropout);
-  const Tensor dx = drops ? ctx.stack.push("adapter input gradient", args.dx.shape, args.dx.dtype) : args.dx;
-  multiply(ctx, {.left = v, .weight = adapter.a, .result = dx, .groups = args.groups, .accumulate = !drops});
-  if (drops) drop_out(ctx, {.x = dx, .y = args.dx, .dropout = adapter.dropout, .accumulate = true});
+  multiply(ctx, {.left = args.dy,
+                 .weight = push_expanded(ctx, adapter, args.dy.shape[1]),
+                 .result = adapter.v,
+                 .groups = args.groups});
+  multiply(ctx, {.left = adapter.v, .weight = adapter.a, .result = args.dx, .groups = args.groups});
+  if (adapter.dropout) drop_out(ctx, {.x = args.dx, .y = args.dx, .dropout = adapter.dropout});
+  return true;
 }
 
 void adapter_weight_gradient(Ctx& ctx, const Adapter& adapter, const AdapterWeightGradient& args) {
@@ -123,11 +112,7 @@ void adapter_weight_gradient(Ctx& ctx, const Adapter& adapter, const AdapterWeig
   const Range range(ctx, "adapter, weight gradient");
   const Frame frame(ctx);
   const Tensor x = left_of(ctx, adapter, args.x);
-  if (adapter.da.tensor)
-    multiply(ctx, {.dy = push_inner_gradient(ctx, adapter, args.dy, args.groups),
-                   .x = x,
-                   .dw = adapter.da,
-                   .groups = args.groups});
+  if (adapter.da.tensor) multiply(ctx, {.dy = adapter.v, .x = x, .dw = adapter.da, .groups = args.groups});
   if (!adapter.db.tensor) return;
   const Tensor u = push_inner(ctx, adapter, x, args.groups);
   const Tensor dexpanded =

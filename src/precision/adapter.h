@@ -18,6 +18,7 @@ struct Adapter {
   AdaptedModules modules;
   double scale = 1;
   WeightGradient da = {}, db = {};  // for backward
+  Tensor v = {};                    // [T, m r], memory for dy s B, which both gradients read
   Dropout dropout = {};             // of x
 
   explicit operator bool() const { return static_cast<bool>(a); }
@@ -25,22 +26,26 @@ struct Adapter {
   Adapter of_expert(int64_t e, int64_t first_row, int64_t rows) const;
 };
 
-// x [T, K], of which the adapter drops out what it does; y [T, N]; with groups the rows of experts. y += the adapter's
-// part.
+// Each of these two writes a result that the weight's own product is then added to, which reads it beside its work: a
+// product that came after would read and write all of it by itself. They return whether they did: not where the weight
+// has no adapter.
+//
+// y = the adapter's part. x [T, K], of which the adapter drops out what it does; y [T, N]; with groups the rows of
+// experts.
 struct AdapterForward {
   Tensor x, y;
   const RowGroups* groups = nullptr;
 };
-void add_adapter(Ctx& ctx, const Adapter& adapter, const AdapterForward& args);
+bool write_adapter(Ctx& ctx, const Adapter& adapter, const AdapterForward& args);
 
-// dx += the adapter's part.
+// dx = the adapter's part; and adapter.v, for adapter_weight_gradient.
 struct AdapterDataGradient {
   Tensor dy, dx;
   const RowGroups* groups = nullptr;
 };
-void add_adapter_data_gradient(Ctx& ctx, const Adapter& adapter, const AdapterDataGradient& args);
+bool write_adapter_data_gradient(Ctx& ctx, const Adapter& adapter, const AdapterDataGradient& args);
 
-// da = or += v^T x with v = dy s B; db = or += s dy^T u.
+// da = or += v^T x; db = or += s dy^T u.
 struct AdapterWeightGradient {
   Tensor x, dy;
   const RowGroups* groups = nullptr;

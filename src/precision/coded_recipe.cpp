@@ -68,7 +68,7 @@ class CodedRecipe : public Recipe {
     const DenseGroup all(args.live);
     const Codes x = push_rows(ctx, args.x.shape);
     quantise(ctx, {.x = args.x, .groups = all.groups(), .scale = scale_, .rows = x});
-    multiply(ctx, args.weight, {.x = x, .y = args.y, .groups = all.groups()});
+    multiply(ctx, args.weight, {.x = x, .y = args.y, .groups = all.groups(), .accumulate = args.accumulate_y});
   }
 
   void linear_backward(Ctx& ctx, const LinearBackward& args) const override {

@@ -24,7 +24,12 @@ void PlainRecipe::multiply(Ctx& ctx, const Product& p) const {
   else if (gradient)
     grouped_wgrad(ctx, {.dy = p.left, .x = p.right, .dw = p.result, .groups = *p.groups, .accumulate = p.accumulate});
   else
-    grouped_gemm(ctx, {.x = p.left, .w = p.right, .y = p.result, .groups = *p.groups, .trans_w = forward});
+    grouped_gemm(ctx, {.x = p.left,
+                       .w = p.right,
+                       .y = p.result,
+                       .groups = *p.groups,
+                       .trans_w = forward,
+                       .accumulate = p.accumulate});
 }
 
 void PlainRecipe::weight_gradient(Ctx& ctx, const WeightGradient& dw, Product product) const {
@@ -36,8 +41,12 @@ void PlainRecipe::weight_gradient(Ctx& ctx, const WeightGradient& dw, Product pr
 }
 
 void PlainRecipe::linear(Ctx& ctx, const Linear& args) const {
-  multiply(ctx,
-           {.kind = Kind::kForward, .left = args.x, .right = args.weight.values, .result = args.y, .live = args.live});
+  multiply(ctx, {.kind = Kind::kForward,
+                 .left = args.x,
+                 .right = args.weight.values,
+                 .result = args.y,
+                 .live = args.live,
+                 .accumulate = args.accumulate_y});
 }
 
 void PlainRecipe::linear_backward(Ctx& ctx, const LinearBackward& args) const {
@@ -62,24 +71,26 @@ void PlainRecipe::expert_mlp(Ctx& ctx, const ExpertMlp& args) const {
                        .adapter = args.gate_up_adapter});
   swiglu_forward(ctx, args.gate_up, args.row_weights, act);
   const Range range(ctx, "down");
+  const bool adapted = write_adapter(ctx, args.down_adapter, {.x = act, .y = args.y, .groups = &args.groups});
   multiply(ctx, {.kind = Kind::kForward,
                  .left = act,
                  .right = args.down_weight.values,
                  .result = args.y,
                  .live = act.rows(),
-                 .groups = &args.groups});
-  add_adapter(ctx, args.down_adapter, {.x = act, .y = args.y, .groups = &args.groups});
+                 .groups = &args.groups,
+                 .accumulate = adapted});
 }
 
 void PlainRecipe::expert_gate_up(Ctx& ctx, const GateUp& args) const {
   const Range range(ctx, "gate-up");
+  const bool adapted = write_adapter(ctx, args.adapter, {.x = args.x, .y = args.gate_up, .groups = &args.groups});
   multiply(ctx, {.kind = Kind::kForward,
                  .left = args.x,
                  .right = args.weight.values,
                  .result = args.gate_up,
                  .live = args.x.rows(),
-                 .groups = &args.groups});
-  add_adapter(ctx, args.adapter, {.x = args.x, .y = args.gate_up, .groups = &args.groups});
+                 .groups = &args.groups,
+                 .accumulate = adapted});
 }
 
 Recipe::GateUpGradient PlainRecipe::push_gate_up_gradient(Ctx&, const Tensor& gate_up, const Weight&) const {
@@ -94,13 +105,15 @@ void PlainRecipe::expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) c
   const int64_t rows = args.dy.rows();
   {
     const Range range(ctx, "down, data gradient");
+    const bool adapted =
+        write_adapter_data_gradient(ctx, args.down_adapter, {.dy = args.dy, .dx = dact, .groups = &args.groups});
     multiply(ctx, {.kind = Kind::kDataGradient,
                    .left = args.dy,
                    .right = args.down_weight.values,
                    .result = dact,
                    .live = rows,
-                   .groups = &args.groups});
-    add_adapter_data_gradient(ctx, args.down_adapter, {.dy = args.dy, .dx = dact, .groups = &args.groups});
+                   .groups = &args.groups,
+                   .accumulate = adapted});
   }
   swiglu_backward(ctx, {.gate_up = args.gate_up,
                         .row_weights = args.row_weights,
@@ -114,13 +127,15 @@ void PlainRecipe::expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) c
     adapter_weight_gradient(ctx, args.down_adapter, {.x = act, .dy = args.dy, .groups = &args.groups});
   }
   const Range range(ctx, "gate-up, data gradient");
+  const bool adapted =
+      write_adapter_data_gradient(ctx, args.gate_up_adapter, {.dy = dgate_up, .dx = args.dx, .groups = &args.groups});
   multiply(ctx, {.kind = Kind::kDataGradient,
                  .left = dgate_up,
                  .right = args.gate_up_weight.values,
                  .result = args.dx,
                  .live = rows,
-                 .groups = &args.groups});
-  add_adapter_data_gradient(ctx, args.gate_up_adapter, {.dy = dgate_up, .dx = args.dx, .groups = &args.groups});
+                 .groups = &args.groups,
+                 .accumulate = adapted});
 }
 
 void PlainRecipe::expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGradient& args) const {

@@ -43,11 +43,12 @@ class Recipe {
   // of the gradient of y as that of x does. Results stay the same. Empty: no more. Without 8 bits nothing is lost.
   virtual void watch(const Tensor& tally) { (void)tally; }
 
-  // y [T, N] = x [T, K] weight^T, weight [N, K]. Rows of y from `live` on are not read.
+  // y [T, N] = x [T, K] weight^T (or +=, with accumulate_y), weight [N, K]. Rows of y from `live` on are not read.
   struct Linear {
     Tensor x;
     Weight weight;
     Tensor y;
+    bool accumulate_y = false;
     int64_t live;
   };
   virtual void linear(Ctx& ctx, const Linear& args) const = 0;

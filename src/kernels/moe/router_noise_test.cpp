@@ -10,10 +10,10 @@ namespace mixtune {
 namespace {
 
 constexpr int64_t kTokens = 200, kWidth = 24, kFirst = 1000;
-constexpr double kEps = 0.25;
+constexpr double kNoiseEps = 0.25;
 
 template <class S>
-Buffer<S> jittered(const Buffer<S>& x, int64_t first_token, double eps = kEps) {
+Buffer<S> jittered(const Buffer<S>& x, int64_t first_token, double eps = kNoiseEps) {
   TestCtx ctx;
   Buffer<S> in = x, y({x.size() / kWidth, kWidth}, S(9));
   router_jitter(ctx, {.x = in, .y = y, .key = 7, .first_token = first_token, .eps = eps});
@@ -25,14 +25,14 @@ TEST(RouterNoise, JitterIsEvenBetweenItsBounds) {
   const Buffer<double> factors = jittered(ones, kFirst);
   double sum = 0, squares = 0;
   for (int64_t i = 0; i < factors.size(); ++i) {
-    EXPECT_GE(factors[i], 1 - kEps);
-    EXPECT_LE(factors[i], 1 + kEps);
+    EXPECT_GE(factors[i], 1 - kNoiseEps);
+    EXPECT_LE(factors[i], 1 + kNoiseEps);
     sum += factors[i] - 1;
     squares += (factors[i] - 1) * (factors[i] - 1);
   }
   const auto n = static_cast<double>(factors.size());
-  EXPECT_NEAR(sum / n, 0, 4 * kEps / std::sqrt(3 * n));
-  EXPECT_NEAR(squares / n, kEps * kEps / 3, 4 * kEps * kEps / std::sqrt(n));
+  EXPECT_NEAR(sum / n, 0, 4 * kNoiseEps / std::sqrt(3 * n));
+  EXPECT_NEAR(squares / n, kNoiseEps * kNoiseEps / 3, 4 * kNoiseEps * kNoiseEps / std::sqrt(n));
   const Buffer<double> same = jittered(ones, kFirst, 0);
   for (int64_t i = 0; i < same.size(); ++i) EXPECT_EQ(same[i], 1);
 }
@@ -52,7 +52,7 @@ TEST(RouterNoise, JitterAddsUp) {
   TestCtx ctx;
   Buffer<double> x = Buffer<double>::random({kTokens, kWidth}, "x"), y({kTokens, kWidth}, 2.0);
   const Buffer<double> once = jittered(x, kFirst);
-  router_jitter(ctx, {.x = x, .y = y, .key = 7, .first_token = kFirst, .eps = kEps, .accumulate = true});
+  router_jitter(ctx, {.x = x, .y = y, .key = 7, .first_token = kFirst, .eps = kNoiseEps, .accumulate = true});
   for (int64_t i = 0; i < y.size(); ++i) EXPECT_EQ(y[i], 2.0 + once[i]);
 }
 
