@@ -5,14 +5,16 @@ namespace mixtune {
 void add_adapter_keys(KeyTable& table) {
   using A = AdapterSettings;
   table.group("Adapters");
-  table.add("adapter", &Config::adapter, &A::adapter,
-            "what is trained: `lora`, low-rank pairs beside weights that stay as they are (docs/adapters.md), `qlora`, the "
-            "same beside weights in 4 bits, or the weights (`none`)");
+  table.add(
+      "adapter", &Config::adapter, &A::adapter,
+      "what is trained: `lora`, low-rank pairs beside weights that stay as they are (docs/adapters.md), `qlora`, the "
+      "same beside weights in 4 bits, or the weights (`none`)");
   table.add("adapter_name_or_path", &Config::adapter, &A::adapter_name_or_path,
             "folder of the adapter to start from, PEFT's or mixtune's; null: A is random, and B 0", kNullable);
-  table.add("base_precision", &Config::adapter, &A::base_precision,
-            "how the projections beside adapters are held: `nf4`, in 4 bits (docs/four-bit.md), as `adapter: qlora` has "
-            "them; or as `precision` says");
+  table.add(
+      "base_precision", &Config::adapter, &A::base_precision,
+      "how the projections beside adapters are held: `nf4`, in 4 bits (docs/four-bit.md), as `adapter: qlora` has "
+      "them; or as `precision` says");
   table.add("lora_r", &Config::adapter, &A::lora_r, "rank of every pair; on a GPU a multiple of 8",
             {.bounds = {1, 4096}});
   table.add("lora_alpha", &Config::adapter, &A::lora_alpha, "what the pairs add is `lora_alpha / lora_r` times B A",

@@ -27,6 +27,7 @@ struct InstanceOptions {
   Lora lora = {};
   Capacity capacity = {};
   RouterNoise router_noise = {};
+  bool sinkhorn = false;  // Router::Options
 };
 
 class Instance {

@@ -16,6 +16,7 @@ struct Case {
   RouterLosses router;
   Capacity capacity = {};
   RouterNoise noise = {};
+  bool sinkhorn = false;
 };
 
 MixtralConfig shape(int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t experts, int64_t k, int64_t window,
@@ -62,7 +63,8 @@ class Gradient : public testing::TestWithParam<Case> {
   static TestModel model(DType dtype) {
     return TestModel(GetParam().config, InstanceOptions{.types = StateTypes::all(dtype),
                                                         .capacity = GetParam().capacity,
-                                                        .router_noise = GetParam().noise});
+                                                        .router_noise = GetParam().noise,
+                                                        .sinkhorn = GetParam().sinkhorn});
   }
   static constexpr double kTokenScale = 0.03;
 
@@ -240,6 +242,18 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"Top1Bias", biased(shape(4, 2, 8, 4, 1, 0, false)), huggingface(0)},
         Case{"Jitter", shape(4, 2, 8, 4, 2, 0, false), all_losses(), {}, {.jitter = 0.3}},
         Case{"DrawnExperts", shape(4, 2, 8, 4, 2, 0, false), all_losses(), {}, {.draws_experts = true}},
+        Case{"Sinkhorn",
+             scored(shape(4, 2, 8, 5, 2, 0, false), {Scoring::kPreSoftmax, 1}),
+             {RouterLossType::kZ, 0.003},
+             {},
+             {},
+             true},
+        Case{"Top1Sinkhorn",
+             scored(shape(4, 2, 8, 4, 1, 0, false), {Scoring::kSigmoid, 1}),
+             huggingface(0),
+             {.factor = 0.6},
+             {.jitter = 0.2},
+             true},
         Case{"CapacityByWeight", shape(4, 2, 8, 4, 2, 0, false), all_losses(), {.factor = 0.6}},
         Case{"CapacityByPosition",
              shape(4, 2, 8, 5, 3, 0, false),
