@@ -55,7 +55,7 @@ ModelFolder open_model(const Config& config, const Ranks& ranks) {
 void adapt(ModelFolder& folder, const MixtralConfig& shape, const Config& config, const RunData& data) {
   const ModelSettings& model = config.model;
   if (shape.added_tokens > 0) folder.set_vocab_size(shape.vocab_size);
-  if (config.router.sets_scores()) {
+  if (config.router.sets_scores() || uses_sinkhorn(config.router)) {
     folder.set_router(shape.router_scores, shape.num_experts_per_tok);
     folder.set_expert_bias(shape.expert_bias, shape.num_local_experts);
   }

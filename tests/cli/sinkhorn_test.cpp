@@ -46,8 +46,8 @@ TEST_F(SinkhornRuns, BalanceInTrainingAndLeaveAModelOfItsScores) {
   EXPECT_EQ(config_of("out/checkpoint-2")["moe_router_score_function"], "sigmoid");
   EXPECT_NEAR(evaluated("out"), last_evaluation("out"), 1e-6);
   trained("plain", {"--moe_router_load_balancing_type=none", "--moe_router_score_function=sigmoid"});
-  EXPECT_LT(first_imbalance("out"), 1.05);
-  EXPECT_GT(first_imbalance("plain"), 1.1);
+  // Of the same logits. Scores are balanced, and so tokens' choices more or less.
+  EXPECT_LT(first_imbalance("out"), first_imbalance("plain") - 0.05);
   trained("both", {kSinkhorn, "--moe_router_topk=2"});
   EXPECT_EQ(config_of("both/checkpoint-2")["moe_router_pre_softmax"], true);
 }
