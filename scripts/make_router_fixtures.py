@@ -13,6 +13,9 @@ number in `dweights`.
 
 `biased` has the same of sigmoids with an expert bias, the bias that Megatron-Core makes of these tokens at `rate`, and
 the tokens of each expert that its losses count.
+
+`sinkhorn` has the same of the choice that TopKRouter makes in training by sinkhorn(), whose result is `balanced`. No
+two of a token's are close, nor is the change of a round to the one that ends it.
 """
 
 import json
@@ -20,13 +23,17 @@ import sys
 
 import torch
 from megatron.core import parallel_state
+from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.moe.moe_utils import (
     compute_routing_scores_for_aux_loss,
     get_updated_expert_bias,
+    sinkhorn,
     switch_load_balancing_loss_func,
     topk_routing_with_score_function,
     z_loss_func,
 )
+from megatron.core.transformer.moe.router import TopKRouter
+from megatron.core.transformer.transformer_config import TransformerConfig
 
 
 def numbers(tensor):
@@ -99,9 +106,42 @@ def biased(tokens, experts, k, seed, scaling=None, rate=1e-3):
             "updated": numbers(get_updated_expert_bias(counts.clone()[None], bias[None], rate))}
 
 
+def sinkhorn_router(experts, k):
+    config = TransformerConfig(
+        num_layers=1, hidden_size=4, num_attention_heads=1, num_moe_experts=experts, moe_router_topk=k,
+        moe_router_load_balancing_type="sinkhorn", add_bias_linear=False)
+    groups = ProcessGroupCollection()
+    groups.tp = groups.cp = groups.tp_cp = groups.tp_dp_cp = torch.distributed.group.WORLD
+    return TopKRouter(config, groups).train()
+
+
+def is_close(logits, balanced, k):
+    """Whether rounding might choose others: the last round's change depends on which is the last."""
+    tighter, wider = (sinkhorn(logits.float(), tol=tol) for tol in (0.9e-4, 1.1e-4))
+    top = balanced.topk(k + 1, dim=1).values.log()
+    return not torch.equal(tighter, wider) or (top[:, k - 1] - top[:, k]).min() < 1e-3
+
+
+def sinkhorn_scores(tokens, experts, k, seed, uneven):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(tokens, experts, generator=generator) + uneven * torch.randn(experts, generator=generator)
+    logits = logits.double().requires_grad_()
+    dweights = torch.randn(tokens, experts, generator=generator).double()
+    weights, chosen = sinkhorn_router(experts, k).sinkhorn_load_balancing(logits)
+    gradient = torch.autograd.grad((weights * dweights).sum(), logits)[0]
+    balanced = sinkhorn(logits.detach().float())
+    assert not is_close(logits.detach(), balanced, k), seed
+    assert not torch.equal(chosen, torch.zeros_like(chosen).scatter(1, logits.topk(k, dim=1).indices, True))
+    return {"experts": experts, "k": k, "function": "sigmoid" if k == 1 else "softmax", "pre_softmax": k > 1,
+            "logits": numbers(logits), "weights": numbers(weights), "dweights": numbers(dweights),
+            "gradient": numbers(gradient), "balanced": numbers(balanced),
+            "chosen": [int(x) for x in chosen.flatten()]}
+
+
 def in_one_process():
     """For get_updated_expert_bias, which adds up over ranks."""
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.cuda.current_device = lambda: "cpu"  # where TopKRouter keeps its counts
     parallel_state.get_tensor_and_data_parallel_group = lambda **_: torch.distributed.group.WORLD
 
 
@@ -113,7 +153,9 @@ def main():
                        scores(5, 6, 3, 8, "softmax", True), scores(5, 6, 1, 9, "softmax", True, 1.5),
                        scores(5, 6, 3, 10, "sigmoid"), scores(5, 6, 1, 11, "sigmoid"),
                        scores(5, 8, 2, 12, "sigmoid", True, 2.5)],
-            "biased": [biased(9, 6, 3, 13), biased(8, 5, 1, 14, 2.5), biased(12, 4, 2, 15, rate=0.01)]}
+            "biased": [biased(9, 6, 3, 13), biased(8, 5, 1, 14, 2.5), biased(12, 4, 2, 15, rate=0.01)],
+            "sinkhorn": [sinkhorn_scores(40, 6, 2, 17, 1.0), sinkhorn_scores(33, 5, 1, 18, 1.5),
+                         sinkhorn_scores(24, 8, 3, 20, 0.5)]}
     with open(sys.argv[1], "w", encoding="utf-8") as file:
         json.dump(made, file, separators=(",", ":"))
         file.write("\n")

@@ -72,7 +72,7 @@ constexpr std::array kValues = {
     ForeignValue{"moe_router_dtype", "fp64", "",
                  "not supported: logits are sums of bf16 or fp32 products, exact enough in fp32"},
     ForeignValue{"moe_router_dtype", "bf16", "fp32", "it is never less"},
-    ForeignValue{"router_aux_loss_type", "sinkhorn", "", "not supported: routing is Mixtral's top-k"},
+    ForeignValue{"router_aux_loss_type", "sinkhorn", "", "no loss; set `moe_router_load_balancing_type: sinkhorn`"},
 };
 
 std::vector<ForeignKey> joined() {

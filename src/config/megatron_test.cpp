@@ -256,6 +256,9 @@ TEST(MegatronRun, TheRoutersLossesAreKeys) {
   EXPECT_THAT(settings("--moe-router-load-balancing-type aux_loss seq_aux_loss --moe-aux-loss-coeff 0.01 0.02"),
               UnorderedElementsAre(Pair("moe_router_load_balancing_type", "aux_loss seq_aux_loss"),
                                    Pair("moe_aux_loss_coeff", "0.01 0.02")));
+  EXPECT_THAT(
+      settings("--moe-router-load-balancing-type sinkhorn --moe-aux-loss-coeff 0"),
+      UnorderedElementsAre(Pair("moe_router_load_balancing_type", "sinkhorn"), Pair("moe_aux_loss_coeff", "0")));
 }
 
 TEST(MegatronRun, TheRoutersScoresAreKeys) {

@@ -14,8 +14,8 @@ void add_router_keys(KeyTable& table) {
   table.add(
       "moe_router_load_balancing_type", &Config::router, &R::moe_router_load_balancing_type,
       "Megatron-Core's load-balancing losses, one or a list: `aux_loss` (of the tokens of an accumulation step), "
-      "`seq_aux_loss` (of each document), `global_aux_loss` (of the step's accumulation steps so far), or `none`; "
-      "null: `aux_loss`",
+      "`seq_aux_loss` (of each document), `global_aux_loss` (of the step's accumulation steps so far), or `none`; or "
+      "`sinkhorn`, which is no loss: it chooses experts so that they are balanced (docs/router.md); null: `aux_loss`",
       kNullable);
   table.add("moe_aux_loss_coeff", &Config::router, &R::moe_aux_loss_coeff,
             "their weights, in the same order, instead of `router_aux_loss_coef`; null: there are none", kNullable);

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <optional>
 #include <sstream>
 #include <string_view>
 #include <vector>
@@ -20,16 +21,17 @@ constexpr std::array<const char*, kRouterLossTypes> kNames = {"z", "seq_aux_loss
                                                               "global_aux_loss"};
 constexpr std::array kBalancing = {RouterLossType::kSwitch, RouterLossType::kSequence, RouterLossType::kGlobal};
 constexpr const char *kType = "moe_router_load_balancing_type", *kCoefficient = "moe_aux_loss_coeff";
+constexpr const char* kNoLosses[] = {"none", "sinkhorn"};
 
 RouterLossType balancing_type(std::string_view text, const std::string& where) {
   const auto found = std::ranges::find_if(kBalancing, [&](RouterLossType type) { return text == name_of(type); });
   if (found != kBalancing.end()) return *found;
-  if (text == "none") throw UserError(where, "'none' stands by itself", "remove it from the list");
-  const std::vector<std::string_view> names = {"none", "aux_loss", "seq_aux_loss", "global_aux_loss"};
+  if (std::ranges::find(kNoLosses, text) != std::end(kNoLosses))
+    throw UserError(where, fmt::format("'{}' stands by itself", text), "remove it from the list");
+  const std::vector<std::string_view> names = {"none", "aux_loss", "seq_aux_loss", "global_aux_loss", "sinkhorn"};
   const std::string near = nearest_name(text.substr(0, 100), names);
   throw UserError(where, fmt::format("there is no load-balancing loss '{}'", printable(text)),
                   text == "huggingface" ? "remove it: router_aux_loss_coef is that loss's weight"
-                  : text == "sinkhorn"  ? "not supported: experts are chosen by the router's scores alone"
                   : near.empty()        ? fmt::format("use one of: {}", fmt::join(names, ", "))
                                         : fmt::format("did you mean '{}'?", near));
 }
@@ -44,11 +46,18 @@ std::vector<std::string> words_of(const std::vector<std::string>& items) {
   return words;
 }
 
+// What is named in the place of losses; nothing where these are.
+std::optional<std::string> no_losses(const RouterSettings& settings) {
+  const std::vector<std::string> names = words_of(settings.moe_router_load_balancing_type);
+  const bool is_none = names.size() == 1 && std::ranges::find(kNoLosses, names[0]) != std::end(kNoLosses);
+  return is_none ? std::optional(names[0]) : std::nullopt;
+}
+
 // The types that are named; aux_loss where none is, as in Megatron-Core.
 std::vector<RouterLossType> balancing_types(const Config& config) {
   const std::vector<std::string> names = words_of(config.router.moe_router_load_balancing_type);
   if (names.empty()) return {RouterLossType::kSwitch};
-  if (names == std::vector<std::string>{"none"}) return {};
+  if (no_losses(config.router)) return {};
   std::vector<RouterLossType> types;
   for (const std::string& name : names) {
     const RouterLossType type = balancing_type(name, config.where(kType));
@@ -73,8 +82,10 @@ RouterLosses balancing_losses(const Config& config) {
   const std::vector<double> numbers = coefficients(config);
   RouterLosses losses;
   if (types.empty() && std::ranges::any_of(numbers, [](double c) { return c != 0; }))
-    throw UserError(config.where(kCoefficient), "is a weight, but moe_router_load_balancing_type is none",
-                    "set it to 0, or name a loss");
+    throw UserError(
+        config.where(kCoefficient),
+        fmt::format("is a weight, but moe_router_load_balancing_type is {}", no_losses(config.router).value()),
+        "set it to 0, or name a loss");
   if (types.empty() || (numbers.empty() && config.router.moe_router_load_balancing_type.empty())) return losses;
   if (numbers.size() != types.size())
     throw UserError(config.where(kCoefficient),
@@ -95,10 +106,18 @@ const char* name_of(RouterLossType type) {
   return kNames[static_cast<size_t>(type)];
 }
 
+bool uses_sinkhorn(const RouterSettings& settings) {
+  return no_losses(settings) == "sinkhorn";
+}
+
 RouterLosses router_losses(const Config& config, double own) {
   const RouterSettings& settings = config.router;
   RouterLosses losses = balancing_losses(config);
   const bool balances = losses != RouterLosses();
+  if (uses_sinkhorn(settings) && settings.router_aux_loss_coef.value_or(0) != 0)
+    throw UserError(config.where("router_aux_loss_coef"),
+                    "is the weight of a load-balancing loss, and sinkhorn is to balance without one",
+                    "set it to 0, or moe_router_load_balancing_type to none");
   if (balances && settings.router_aux_loss_coef.value_or(0) != 0)
     throw UserError(config.where("router_aux_loss_coef"),
                     "is the weight of one load-balancing loss, and moe_aux_loss_coeff that of another",

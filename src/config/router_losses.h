@@ -31,6 +31,9 @@ class RouterLosses {
 // As the keys name it: "aux_loss". z: the loss of moe_z_loss_coeff.
 const char* name_of(RouterLossType type);
 
+// Whether experts are to be chosen by Sinkhorn's iteration: a value of moe_router_load_balancing_type that is no loss.
+bool uses_sinkhorn(const RouterSettings& settings);
+
 // What the settings say; `own` is the checkpoint's router_aux_loss_coef, which is taken where they name no
 // load-balancing loss. Throws UserError for what they cannot say.
 RouterLosses router_losses(const Config& config, double own);

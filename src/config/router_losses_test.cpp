@@ -57,6 +57,18 @@ TEST(RouterLosses, ZeroStandsBesideAnything) {
             RouterLosses(RouterLossType::kSwitch, 0.1));
 }
 
+TEST(RouterLosses, SinkhornIsNone) {
+  const std::string sinkhorn = "moe_router_load_balancing_type: sinkhorn\n";
+  EXPECT_EQ(losses_of(sinkhorn), pooled_loss(0));
+  EXPECT_EQ(losses_of(sinkhorn + "moe_aux_loss_coeff: 0\nrouter_aux_loss_coef: 0\n"), pooled_loss(0));
+  RouterLosses with_z = pooled_loss(0);
+  with_z[RouterLossType::kZ] = 1e-3;
+  EXPECT_EQ(losses_of(sinkhorn + "moe_z_loss_coeff: 1e-3\n"), with_z);
+  EXPECT_TRUE(uses_sinkhorn(parse_config(sinkhorn, "run.yaml").router));
+  for (const char* other : {"seed: 1\n", "moe_router_load_balancing_type: none\n", "moe_aux_loss_coeff: 0.1\n"})
+    EXPECT_FALSE(uses_sinkhorn(parse_config(other, "run.yaml").router)) << other;
+}
+
 TEST(RouterLosses, WhatContradictsIsRefused) {
   EXPECT_THAT(error_of("router_aux_loss_coef: 0.02\nmoe_aux_loss_coeff: 0.01\n"),
               HasSubstr("run.yaml:1: router_aux_loss_coef: is the weight of one load-balancing loss, and "
@@ -70,7 +82,14 @@ TEST(RouterLosses, WhatContradictsIsRefused) {
               HasSubstr("'aux_loss' stands there twice"));
   EXPECT_THAT(error_of(types + "[aux_loss, none]\n" + number + "[1, 2]\n"), HasSubstr("'none' stands by itself"));
   EXPECT_THAT(error_of(types + "aux_los\n" + number + "1\n"), HasSubstr("did you mean 'aux_loss'?"));
-  EXPECT_THAT(error_of(types + "sinkhorn\n" + number + "0\n"), HasSubstr("not supported"));
+  EXPECT_THAT(error_of(types + "[sinkhorn, aux_loss]\n" + number + "[0, 1]\n"),
+              HasSubstr("'sinkhorn' stands by itself; remove it from the list"));
+  EXPECT_THAT(error_of(types + "sinkhorn\n" + number + "0.1\n"),
+              HasSubstr("is a weight, but moe_router_load_balancing_type is sinkhorn"));
+  EXPECT_THAT(
+      error_of(types + "sinkhorn\nrouter_aux_loss_coef: 0.1\n"),
+      HasSubstr("run.yaml:2: router_aux_loss_coef: is the weight of a load-balancing loss, and sinkhorn is to"));
+  EXPECT_THAT(error_of(types + "sinkhon\n"), HasSubstr("did you mean 'sinkhorn'?"));
   EXPECT_THAT(error_of(types + "huggingface\n" + number + "1\n"),
               HasSubstr("router_aux_loss_coef is that loss's weight"));
   EXPECT_THAT(error_of(number + "-1\n"), HasSubstr("-1 is out of range"));

@@ -6,6 +6,7 @@
 
 namespace mixtune {
 
+struct Config;
 struct RouterSettings;
 
 // What a weight is before `scaling`. Whichever it is, the experts of the largest logits are chosen; with a bias those
@@ -26,6 +27,11 @@ struct RouterScores {
 
 // What the settings say; where they say nothing, `own`, the checkpoint's.
 RouterScores router_scores(const RouterSettings& settings, const RouterScores& own);
+
+// Those of a model whose experts sinkhorn chooses in training, as in Megatron-Core: parts of the softmax over all
+// experts, of one expert the sigmoid. Whatever scoring is the checkpoint's own is replaced. Throws UserError for a key
+// that says others, for a scaling, and for what else chooses experts.
+RouterScores sinkhorn_scores(const Config& config, const RouterScores& own, int64_t experts_per_token);
 
 // "sigmoid with an expert bias, times 2.5".
 std::string describe(const RouterScores& scores);

@@ -43,6 +43,49 @@ TEST(RouterScores, PreSoftmaxIsNothingToASigmoid) {
             (RouterScores{Scoring::kSigmoid, 1}));
 }
 
+RouterScores sinkhorn_scores_of(const std::string& text, int64_t k, const RouterScores& own = {}) {
+  return sinkhorn_scores(parse_config("moe_router_load_balancing_type: sinkhorn\n" + text, "run.yaml"), own, k);
+}
+
+TEST(RouterScores, OfSinkhornAreMegatronCores) {
+  const RouterScores several = {Scoring::kPreSoftmax, 1}, one = {Scoring::kSigmoid, 1};
+  EXPECT_EQ(sinkhorn_scores_of("", 2), several);
+  EXPECT_EQ(sinkhorn_scores_of("", 1), one);
+  EXPECT_EQ(sinkhorn_scores_of("", 2, one), several);
+  EXPECT_EQ(sinkhorn_scores_of("", 1, several), one);
+  EXPECT_EQ(sinkhorn_scores_of("moe_router_score_function: softmax\nmoe_router_pre_softmax: true\n", 2), several);
+  EXPECT_EQ(sinkhorn_scores_of("moe_router_score_function: sigmoid\nmoe_router_pre_softmax: false\n", 1), one);
+  EXPECT_EQ(sinkhorn_scores_of("moe_router_topk_scaling_factor: 1\nmoe_router_enable_expert_bias: false\n", 1,
+                               {Scoring::kSigmoid, 2.5, true}),
+            one);
+}
+
+TEST(RouterScores, WhatContradictsSinkhornIsRefused) {
+  struct Contradiction {
+    const char *text, *message;
+    int64_t k = 2;
+    RouterScores own = {};
+  };
+  for (const auto& [text, message, k, own] : std::vector<Contradiction>{
+           {"moe_router_score_function: sigmoid\n",
+            "run.yaml:2: moe_router_score_function: sinkhorn weighs several experts a token by a softmax; set it to "
+            "softmax"},
+           {"moe_router_score_function: softmax\n", "one expert a token by a sigmoid; set it to sigmoid", 1},
+           {"moe_router_pre_softmax: false\n", "softmax over all experts; set it to true"},
+           {"moe_router_topk_scaling_factor: 2.5\n", "is 2.5, and sinkhorn's weights are not multiplied; set it to 1"},
+           {"", "is 0.5, and sinkhorn's", 2, {Scoring::kSoftmax, 0.5}},
+           {"moe_router_enable_expert_bias: true\n", "a bias and sinkhorn both choose the experts"},
+           {"", "moe_router_enable_expert_bias: a bias and", 1, {Scoring::kSigmoid, 1, true}},
+           {"moe_router_force_load_balancing: true\n", "experts that are drawn are not chosen by sinkhorn"}}) {
+    try {
+      sinkhorn_scores_of(text, k, own);
+      ADD_FAILURE() << text;
+    } catch (const UserError& error) {
+      EXPECT_THAT(error.what(), HasSubstr(message));
+    }
+  }
+}
+
 TEST(RouterScores, WhatTransformersComputes) {
   EXPECT_TRUE(is_of_transformers({}, 2, 8));
   EXPECT_TRUE(is_of_transformers({Scoring::kPreSoftmax, 1}, 4, 4));  // of which the sum is 1

@@ -22,6 +22,7 @@ struct Activations {
   Tensor expert_bias = {};  // [L, E] fp32; empty: none
   RouterNoise router_noise = {};
   const KvCache* cache = nullptr;  // of the sequences that batches go on with; null: of none
+  bool sinkhorn = false;           // Router::Options
 
   Tensor push(Ctx& ctx, const char* name, Shape shape) const { return ctx.stack.push(name, shape, dtype); }
   Tensor push_statistics(Ctx& ctx, const char* name, Shape shape) const {
@@ -53,7 +54,7 @@ struct Saved {
   Tensor router_tally;  // [L, E + kTallyNumbers] fp64, to which forward passes add (router_health); empty: they do not
   Tensor dropped;       // [2] fp64: drop_pairs adds to it (kernels/moe/capacity.h); empty: it does not
   std::vector<LayerSaved> layers;  // sized once by Mixtral::make_saved
-  std::optional<uint64_t> noise;   // of the step, by which all that draws.h names is drawn; none: it is not
+  std::optional<uint64_t> noise;   // of the step, by which all that draws.h names is drawn; none: this is no training
   int64_t recomputed = 0;          // layers that keep less of their experts than they were to: it does not fit
   std::vector<Tensor> forced;  // for tests and benchmarks: each layer's experts [T, k] int32; empty: the router chooses
 };

@@ -83,7 +83,8 @@ Instance::Instance(const MixtralConfig& config, ModelLayout layout, const Instan
               .capacity = options.capacity,
               .expert_bias = expert_bias_.on_device(),
               .router_noise = options.router_noise,
-              .cache = &cache_}),
+              .cache = &cache_,
+              .sinkhorn = options.sinkhorn}),
       stack_("activations", options.device,
              options.stack_bytes > 0 ? options.stack_bytes
                                      : what_is_left(state_.bytes() + cache_.bytes(), options.device)),

@@ -27,7 +27,8 @@ struct InstanceOptions {
   Lora lora = {};
   Capacity capacity = {};
   RouterNoise router_noise = {};
-  CacheRoom cache = {};  // of sequences that batches go on with
+  CacheRoom cache = {};   // of sequences that batches go on with
+  bool sinkhorn = false;  // Router::Options
 };
 
 class Instance {

@@ -33,7 +33,10 @@ class Mixtral {
         dispatcher_(dispatcher),
         activations_(activations),
         keeping_(config, recipe, dispatcher, activations),
-        router_({.scores = config.router_scores, .bias = activations.expert_bias, .noise = activations.router_noise}) {}
+        router_({.scores = config.router_scores,
+                 .bias = activations.expert_bias,
+                 .noise = activations.router_noise,
+                 .sinkhorn = activations.sinkhorn}) {}
 
   const MixtralConfig& config() const { return config_; }
   DType dtype() const { return activations_.dtype; }  // of activations

@@ -3,6 +3,7 @@
 #include "kernels/moe/router.h"
 #include "kernels/moe/router_noise.h"
 #include "kernels/moe/router_own_loss.h"
+#include "kernels/moe/sinkhorn.h"
 #include "model/draws.h"
 
 namespace mixtune {
@@ -25,10 +26,18 @@ void Router::forward(Ctx& ctx, const Forward& args) const {
                        .stats = args.stats,
                        .forced = args.forced || draws,
                        .scores = scores_,
-                       .bias = has_bias() ? bias_.row(args.layer) : Tensor{}});
+                       .bias = has_bias() ? bias_.row(args.layer) : Tensor{},
+                       .offsets = offsets(ctx, args)});
   if (!args.loss_stats) return;
   const Tensor experts = ctx.stack.push("unbiased experts", args.routing.experts.shape, DType::kI32);
   choose_unbiased(ctx, {.logits = args.logits, .experts = experts, .stats = args.loss_stats, .live = live});
+}
+
+Tensor Router::offsets(Ctx& ctx, const Forward& args) const {
+  if (!sinkhorn_ || !args.noise || args.forced) return {};
+  const Tensor offsets = ctx.stack.push("sinkhorn offsets", {args.logits.shape[1]}, args.logits.dtype);
+  sinkhorn(ctx, {.logits = args.logits, .live = args.batch.live_tokens, .offsets = offsets});
+  return offsets;
 }
 
 Tensor Router::jittered(Ctx& ctx, const Jittered& args) const {

@@ -16,8 +16,10 @@ class Router {
     RouterScores scores;
     Tensor bias;  // [L, E] fp32, for choosing alone; empty: none
     RouterNoise noise;
+    bool sinkhorn = false;  // in training, choose what balances the micro-batch (kernels/moe/sinkhorn.h)
   };
-  explicit Router(const Options& options) : scores_(options.scores), bias_(options.bias), noise_(options.noise) {}
+  explicit Router(const Options& options)
+      : scores_(options.scores), bias_(options.bias), noise_(options.noise), sinkhorn_(options.sinkhorn) {}
 
   // Writes logits [T, E], the routing and its stats [2, E] (kernels/moe/router.h) of x [T, H]. With forced,
   // routing.experts is given.
@@ -29,7 +31,7 @@ class Router {
     const Batch& batch;
     int64_t layer;
     bool forced;
-    std::optional<uint64_t> noise;  // the layer's key, by which RouterNoise is drawn; none: it is not
+    std::optional<uint64_t> noise;  // the layer's key, by which RouterNoise is drawn; none: this is no training
   };
   void forward(Ctx& ctx, const Forward& args) const;
 
@@ -51,6 +53,8 @@ class Router {
   bool has_bias() const { return static_cast<bool>(bias_); }
 
  private:
+  // What is added to logits to choose by, on the stack; empty: nothing is.
+  Tensor offsets(Ctx& ctx, const Forward& args) const;
   // Chooses by the scores alone. Writes stats, and experts [T, k].
   struct Unbiased {
     Tensor logits, experts, stats;
@@ -73,6 +77,7 @@ class Router {
   RouterScores scores_;
   Tensor bias_;
   RouterNoise noise_;
+  bool sinkhorn_;
 };
 
 }  // namespace mixtune

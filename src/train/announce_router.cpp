@@ -58,11 +58,26 @@ void warn_of_drawn_experts(const Config& config) {
         config.where("moe_router_force_load_balancing"));
 }
 
+void warn_of_sinkhorn(const Config& config) {
+  if (uses_sinkhorn(config.router))
+    log_warning(
+        "{}: sinkhorn: in training experts are chosen by what tokens share a rank's micro-batch, so that results "
+        "depend on the layout; evaluation and generation choose by scores alone",
+        config.where("moe_router_load_balancing_type"));
+}
+
+// "sinkhorn, z 0.001"
+std::string balance_str(const Config& config, const RouterLosses& losses) {
+  const std::string trained = megatron_losses_str(losses);
+  if (!uses_sinkhorn(config.router)) return trained;
+  return trained == "none" ? "sinkhorn" : fmt::format("sinkhorn, {}", trained);
+}
+
 }  // namespace
 
-Contract contract_of_router(const RouterLosses& losses, const MixtralConfig& shape) {
+Contract contract_of_router(const Config& config, const RouterLosses& losses, const MixtralConfig& shape) {
   return {{"router_aux_loss_coef", fmt::format("{}", losses[RouterLossType::kHuggingface].value_or(0))},
-          {"router_losses", megatron_losses_str(losses)},
+          {"router_losses", balance_str(config, losses)},
           {"router_scores", describe_scores(shape)}};
 }
 
@@ -77,6 +92,7 @@ void announce_router(const Config& config, const RouterLosses& losses, const Mix
   }
   warn_of_capacity(config);
   warn_of_drawn_experts(config);
+  warn_of_sinkhorn(config);
 }
 
 }  // namespace mixtune

@@ -17,6 +17,7 @@ struct Case {
   Capacity capacity = {};
   RouterNoise noise = {};
   Lora lora = {};
+  bool sinkhorn = false;
 };
 
 MixtralConfig shape(int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t experts, int64_t k, int64_t window,
@@ -68,7 +69,8 @@ class Gradient : public testing::TestWithParam<Case> {
     return TestModel(GetParam().config, InstanceOptions{.types = StateTypes::all(dtype),
                                                         .lora = GetParam().lora,
                                                         .capacity = GetParam().capacity,
-                                                        .router_noise = GetParam().noise});
+                                                        .router_noise = GetParam().noise,
+                                                        .sinkhorn = GetParam().sinkhorn});
   }
   static constexpr double kTokenScale = 0.03;
 
@@ -262,6 +264,20 @@ INSTANTIATE_TEST_SUITE_P(
              {.factor = 0.7},
              {},
              pairs(0.5)},
+        Case{"Sinkhorn",
+             scored(shape(4, 2, 8, 5, 2, 0, false), {Scoring::kPreSoftmax, 1}),
+             {RouterLossType::kZ, 0.003},
+             {},
+             {},
+             {},
+             true},
+        Case{"Top1Sinkhorn",
+             scored(shape(4, 2, 8, 4, 1, 0, false), {Scoring::kSigmoid, 1}),
+             huggingface(0),
+             {.factor = 0.6},
+             {.jitter = 0.2},
+             {},
+             true},
         Case{"CapacityByWeight", shape(4, 2, 8, 4, 2, 0, false), all_losses(), {.factor = 0.6}},
         Case{"CapacityByPosition",
              shape(4, 2, 8, 5, 3, 0, false),

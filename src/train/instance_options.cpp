@@ -4,6 +4,7 @@
 
 #include "base/cache_folder.h"
 #include "config/keys.h"
+#include "config/router_losses.h"
 #include "kernels/eight_bit/coded_gemm.h"
 #include "train/lora_options.h"
 
@@ -119,6 +120,10 @@ void check_lora(const Config& config, DeviceType device) {
                           "moe_router_topk_scaling_factor", "moe_router_enable_expert_bias"})
     if (is_changed(config, key))
       refuse(config, key, "an adapter has no config.json to say so in", "remove it: the router is the base's");
+  if (uses_sinkhorn(config.router))
+    refuse(config, "moe_router_load_balancing_type",
+           "sinkhorn weighs experts in its own way, and an adapter has no config.json to say so in",
+           "set it to none: the router is the base's");
 }
 
 // A training on `device`; kMeta stands for a GPU.
@@ -140,6 +145,7 @@ InstanceOptions options_on(const Config& config, Device device, const Ranks& ran
   options.capacity = capacity_of(config);
   options.router_noise = {.jitter = config.router.moe_input_jitter_eps.value_or(0),
                           .draws_experts = config.router.moe_router_force_load_balancing};
+  options.sinkhorn = uses_sinkhorn(config.router);
   options.types.weights = bf16 ? DType::kBF16 : DType::kF32;
   options.types.gradients = dtype_of(compute.gradient_dtype);
   options.types.moments = dtype_of(compute.optimizer_state_dtype);

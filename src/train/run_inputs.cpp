@@ -12,6 +12,7 @@
 #include "checkpoint/load.h"
 #include "checkpoint/run_folder.h"
 #include "config/lr_groups.h"
+#include "config/router_losses.h"
 #include "data/data_files.h"
 #include "data/open_documents.h"
 #include "run/resume.h"
@@ -54,7 +55,7 @@ ModelFolder open_model(const Config& config, const Ranks& ranks) {
 void adapt(ModelFolder& folder, const MixtralConfig& shape, const Config& config, const RunData& data) {
   const ModelSettings& model = config.model;
   if (shape.added_tokens > 0) folder.set_vocab_size(shape.vocab_size);
-  if (config.router.sets_scores()) {
+  if (config.router.sets_scores() || uses_sinkhorn(config.router)) {
     folder.set_router(shape.router_scores, shape.num_experts_per_tok);
     folder.set_expert_bias(shape.expert_bias, shape.num_local_experts);
   }
@@ -125,7 +126,8 @@ void set_router(const Config& config, MixtralConfig& shape) {
                     fmt::format("is {}, and the model has {} experts", k, shape.num_local_experts),
                     fmt::format("set it to {} or less", shape.num_local_experts));
   shape.num_experts_per_tok = k;
-  shape.router_scores = router_scores(config.router, shape.router_scores);
+  shape.router_scores = uses_sinkhorn(config.router) ? sinkhorn_scores(config, shape.router_scores, k)
+                                                     : router_scores(config.router, shape.router_scores);
   set_expert_bias(config, shape);
 }
 

@@ -91,7 +91,7 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
   ranks.compare({{"data", data_.digest()}, {"vocabulary", std::to_string(instance_.model().config().vocab_size)}});
   contract_ = contract_of(config);
   contract_["data"] = data_.training_digest();
-  contract_.merge(contract_of_router(router_losses_, instance_.model().config()));
+  contract_.merge(contract_of_router(config, router_losses_, instance_.model().config()));
   contract_["rows_per_step"] = std::to_string(rows_per_step(config, instance_.share().ranks));
   contract_["total_steps"] = std::to_string(total_steps_);
   if (!data_.train)  // which windows are drawn depends on how the length of the run is said

@@ -1,5 +1,6 @@
 // The router's choice and weights, and its losses.
 #include <cmath>
+#include <limits>
 
 #include "conformance/cases.h"
 #include "conformance/tolerances.h"
@@ -8,6 +9,7 @@
 #include "kernels/moe/router_loss.h"
 #include "kernels/moe/router_noise.h"
 #include "kernels/moe/router_own_loss.h"
+#include "kernels/moe/sinkhorn.h"
 
 namespace mixtune {
 
@@ -153,6 +155,30 @@ void draw_case(Conformance& c, const Routed& shape) {
   c.expect_equal(experts);
 }
 
+// Experts that are as far apart as tokens make them, so that rounds are needed. A round more or less, where rounding
+// decides which is the last, moves a factor by about the tolerance; the choice by the offsets is that of the same ones.
+void sinkhorn_case(Conformance& c, const Routed& shape, double deviation) {
+  const Operand logits = c.random("logits", {shape.tokens, shape.experts}, DType::kF32, deviation);
+  const Operand offsets = c.output("offsets", {shape.experts}, DType::kF32);
+  const Operand given = c.random("given", {shape.experts}, DType::kF32);
+  const Operand experts = c.output("experts", {shape.tokens, shape.k}, DType::kI32);
+  const Operand weights = c.output("weights", {shape.tokens, shape.k}, DType::kF32);
+  const Operand stats = c.output("stats", {2, shape.experts}, DType::kF64);
+  c.run([&](Ctx& ctx, Side side) {
+    sinkhorn(ctx, {.logits = logits[side], .live = shape.live, .offsets = offsets[side]});
+    router_forward(ctx, {.logits = logits[side],
+                         .live = shape.live,
+                         .experts = experts[side],
+                         .weights = weights[side],
+                         .stats = stats[side],
+                         .scores = kPreSoftmax,
+                         .offsets = given[side]});
+  });
+  c.expect_close(offsets, 10 * kSinkhornTolerance / std::numeric_limits<float>::epsilon());
+  c.expect_equal(experts);
+  c.expect_close(weights, 8);
+}
+
 // Documents of 1, 2, 3, ... tokens, and a last one of what is left.
 void sequence_loss_case(Conformance& c, const Routed& shape) {
   int64_t documents = 0;
@@ -261,6 +287,14 @@ ConformanceCases router_cases() {
     cases.push_back({"router_jitter", shape, [hidden = hidden](Conformance& c) {
                        jitter_case(c, 300, hidden);
                      }});
+  const auto balanced = [&](const char* shape, const Routed& args, double deviation) {
+    cases.push_back({"sinkhorn", shape, [=](Conformance& c) { sinkhorn_case(c, args, deviation); }, true, false});
+  };
+  balanced("T65536_E8_k2", {65536, 65500, 8, 2}, 1);
+  balanced("T4096_E256_k8", {4096, 4090, 256, 8}, 0.5);
+  balanced("T300_E8_k2_far", {300, 299, 8, 2}, 30);
+  balanced("T60_E700_k32", {60, 59, 700, 32}, 0.5);
+  balanced("T1_E8_k1", {1, 1, 8, 1}, 1);
   const auto draw = [&](const char* shape, const Routed& args) {
     cases.push_back({"draw_experts", shape, [=](Conformance& c) { draw_case(c, args); }, true, false});
   };

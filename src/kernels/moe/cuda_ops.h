@@ -8,6 +8,7 @@
 #include "kernels/moe/router_loss.h"
 #include "kernels/moe/router_noise.h"
 #include "kernels/moe/router_own_loss.h"
+#include "kernels/moe/sinkhorn.h"
 
 namespace mixtune::cuda {
 
@@ -27,6 +28,7 @@ void router_logits_backward(Ctx& ctx, const RouterLogitsBackward& args);
 void router_loss(Ctx& ctx, const RouterLoss& args);
 void router_sequence_loss(Ctx& ctx, const RouterSequenceLoss& args, const RouterSequenceScratch& scratch);
 void router_z_loss(Ctx& ctx, const RouterZLoss& args, const Tensor& squares);
+void sinkhorn(Ctx& ctx, const Sinkhorn& args);
 void unpermute_rows(Ctx& ctx, const Tensor& rows, const Tensor& row_of_slot, const Tensor& residual, const Tensor& y);
 void unpermute_weights(Ctx& ctx, const Tensor& row_weights, const Tensor& row_of_slot, const Tensor& weights);
 

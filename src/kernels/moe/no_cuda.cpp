@@ -52,6 +52,9 @@ void router_sequence_loss(Ctx&, const RouterSequenceLoss&, const RouterSequenceS
 void router_z_loss(Ctx&, const RouterZLoss&, const Tensor&) {
   no_cuda();
 }
+void sinkhorn(Ctx&, const Sinkhorn&) {
+  no_cuda();
+}
 void unpermute_rows(Ctx&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) {
   no_cuda();
 }

@@ -36,6 +36,7 @@ void router_forward(Ctx& ctx, const RouterForward& args) {
   MT_CHECK(args.experts.shape[1] <= args.logits.shape[1] && args.live <= args.logits.rows());
   MT_CHECK(args.weights.shape == args.experts.shape && args.stats.shape == (Shape{2, args.logits.shape[1]}));
   MT_CHECK(!args.bias || (args.bias.shape == (Shape{args.logits.shape[1]}) && args.bias.dtype == DType::kF32));
+  MT_CHECK(!args.offsets || (args.offsets.shape == (Shape{args.logits.shape[1]}) && !args.bias));
   on_device(
       ctx, "router", args.logits.dtype, [&]<class S>(S) { cpu::router_forward<S>(ctx, args); },
       [&] { cuda::router_forward(ctx, args); });

@@ -56,6 +56,14 @@ __device__ Row<PerLane> biased(Row<PerLane> row, const float* bias, int experts)
   return row;
 }
 
+template <int PerLane>
+__device__ Row<PerLane> offset(Row<PerLane> row, const float* offsets, int experts) {
+#pragma unroll
+  for (int i = 0; i < PerLane; ++i)
+    if (row.expert(i) < experts) row.logits[i] += offsets[row.expert(i)];
+  return row;
+}
+
 // Softmax over the logits of lanes < k; 0 in the others.
 __device__ float renormalise(float logit, int k) {
   const bool inside = threadIdx.x % kWarp < k;
@@ -88,9 +96,9 @@ __device__ void sum_over_warps(double mine, double* to, int count) {
 // partial[block] = the block's part of stats [2, E].
 template <int PerLane, Scoring scoring>
 __global__ void __launch_bounds__(kRouterThreads)
-    forward_kernel(const float* __restrict__ logits, const float* __restrict__ bias, int32_t* __restrict__ chosen,
-                   float* __restrict__ weights, double* __restrict__ partial, int64_t rows, int64_t live, int experts,
-                   int k, bool forced, float scaling) {
+    forward_kernel(const float* __restrict__ logits, const float* __restrict__ bias, const float* __restrict__ offsets,
+                   int32_t* __restrict__ chosen, float* __restrict__ weights, double* __restrict__ partial,
+                   int64_t rows, int64_t live, int experts, int k, bool forced, float scaling) {
   const int lane = threadIdx.x % kWarp;
   double probabilities[PerLane] = {};
   int counts[PerLane] = {};
@@ -100,7 +108,11 @@ __global__ void __launch_bounds__(kRouterThreads)
     float weight = 0;
     if (t < live) {
       const Row<PerLane> row(logits + t * experts, experts);
-      if (!forced) expert = top_k(bias != nullptr ? biased(row, bias, experts) : row, experts, k);
+      if (!forced)
+        expert = top_k(bias != nullptr      ? biased(row, bias, experts)
+                       : offsets != nullptr ? offset(row, offsets, experts)
+                                            : row,
+                       experts, k);
       const float logit = lane < k && scoring != Scoring::kPreSoftmax ? logits[t * experts + expert] : 0;
       if constexpr (scoring == Scoring::kSoftmax) weight = renormalise(logit, k);
       if constexpr (scoring == Scoring::kSigmoid) weight = sigmoid_weight(logit, k);
@@ -210,9 +222,9 @@ void router_forward(Ctx& ctx, const RouterForward& args) {
   if (blocks > 0)
     on_kernel(args.scores, experts, k, [&](auto per_lane, auto scoring) {
       forward_kernel<per_lane, scoring><<<blocks, kRouterThreads, 0, ctx.gpu->stream()>>>(
-          args.logits.as<float>(), elements<float>(args.bias), args.experts.as<int32_t>(), args.weights.as<float>(),
-          partial.as<double>(), rows, args.live, static_cast<int>(experts), static_cast<int>(k), args.forced,
-          static_cast<float>(args.scores.scaling));
+          args.logits.as<float>(), elements<float>(args.bias), elements<float>(args.offsets),
+          args.experts.as<int32_t>(), args.weights.as<float>(), partial.as<double>(), rows, args.live,
+          static_cast<int>(experts), static_cast<int>(k), args.forced, static_cast<float>(args.scores.scaling));
       check_cuda(cudaGetLastError(), "router forward_kernel");
     });
   stats_kernel<<<static_cast<unsigned>(2 * experts), kRouterThreads, 0, ctx.gpu->stream()>>>(

@@ -21,17 +21,18 @@ struct RouterLogitsBackward {
 void router_logits_backward(Ctx& ctx, const RouterLogitsBackward& args);
 
 // Rows [0, live) of logits [T, E]: experts [T, k] int32 holds the k largest logits' indices, largest first, ties to the
-// lower index (with a bias [E] fp32: of the sums of it and the logits' sigmoids); weights [T, k] what `scores` makes of
-// the chosen experts' logits. Dead rows: experts -1, weights 0. stats [2, E] fp64
-// = for each expert, its routed pairs; the sum of its probabilities over live rows. Probabilities are the softmax over
-// all logits, or their sigmoids divided by the sum of those.
+// lower index (with a bias [E] fp32: of the sums of it and the logits' sigmoids; with offsets [E]: of them and the
+// logits); weights [T, k] what `scores` makes of the chosen experts' logits. Dead rows: experts -1, weights 0.
+// stats [2, E] fp64 = for each expert, its routed pairs; the sum of its probabilities over live rows. Probabilities are
+// the softmax over all logits, or their sigmoids divided by the sum of those.
 struct RouterForward {
   Tensor logits;
   int64_t live;
   Tensor experts, weights, stats;
   bool forced = false;  // experts is given, k different ones for each live row, -1 for dead ones
   RouterScores scores = {};
-  Tensor bias = {};  // empty: none
+  Tensor bias = {};     // empty: none
+  Tensor offsets = {};  // of the logits' dtype (sinkhorn.h); empty: none. Not beside a bias
 };
 void router_forward(Ctx& ctx, const RouterForward& args);
 

@@ -39,6 +39,11 @@ void biased_scores(const S* logits, const float* bias, int64_t experts, S* ranks
   for (int64_t e = 0; e < experts; ++e) ranks[e] = sigmoid(logits[e]) + static_cast<S>(bias[e]);
 }
 
+template <class S>
+void offset_logits(const S* logits, const S* offsets, int64_t experts, S* ranks) {
+  for (int64_t e = 0; e < experts; ++e) ranks[e] = logits[e] + offsets[e];
+}
+
 // weights = softmax over the chosen logits.
 template <class S>
 void renormalise(const S* logits, const int32_t* chosen, int64_t k, S* weights) {
@@ -127,7 +132,8 @@ void router_forward(Ctx& ctx, const RouterForward& args) {
     const S* logits = args.logits.as<S>() + t * experts;
     S* p = probabilities.as<S>() + t * experts;
     if (!args.forced && args.bias) biased_scores(logits, args.bias.as<float>(), experts, p);
-    if (!args.forced) top_k(args.bias ? p : logits, experts, k, chosen);
+    if (!args.forced && args.offsets) offset_logits(logits, args.offsets.as<S>(), experts, p);
+    if (!args.forced) top_k(args.bias || args.offsets ? p : logits, experts, k, chosen);
     cpu::probabilities(args.scores.scoring, logits, experts, p);
     weigh(args.scores, logits, p, chosen, k, weights);
   }

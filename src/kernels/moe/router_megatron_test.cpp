@@ -9,6 +9,7 @@
 #include "kernels/moe/router.h"
 #include "kernels/moe/router_loss.h"
 #include "kernels/moe/router_own_loss.h"
+#include "kernels/moe/sinkhorn.h"
 #include "kernels/testing.h"
 
 namespace mixtune {
@@ -47,14 +48,19 @@ struct MegatronCase {
   RouterScores scores = {scoring_of(json), json.value("scaling", 1.0), json.contains("bias")};
   Buffer<float> bias = buffer_of<float>(json.value("bias", Json(std::vector<float>(experts))), {experts});
 
+  Buffer<double> offsets{{experts}};
+
   explicit MegatronCase(const Json& of) : json(of) {
+    const bool balances = json.contains("balanced");
+    if (balances) sinkhorn(ctx, {.logits = logits, .live = tokens, .offsets = offsets});
     router_forward(ctx, {.logits = logits,
                          .live = tokens,
                          .experts = chosen,
                          .weights = weights,
                          .stats = stats.tensor().view({2, experts}),
                          .scores = scores,
-                         .bias = scores.expert_bias ? bias.tensor() : Tensor{}});
+                         .bias = scores.expert_bias ? bias.tensor() : Tensor{},
+                         .offsets = balances ? offsets.tensor() : Tensor{}});
   }
   // dlogits of dweights [T, k] and of the gradient of losses of counts.
   void backward(const Tensor& dweights, const Tensor& prob_grad) {
@@ -108,6 +114,29 @@ TEST(MegatronRouter, WeightsOfABiasedChoice) {
     for (int64_t e = 0; e < chosen.experts; ++e) {
       EXPECT_EQ(chosen.stats[e], json.at("counts").at(e).get<double>());
       EXPECT_EQ(counted.stats[e], json.at("loss_counts").at(e).get<double>());
+    }
+  }
+}
+
+// Sinkhorn's own result is fp32, and reached from logits and offsets: exp(l + offset), each row scaled to 1 / T.
+TEST(MegatronRouter, WeightsOfSinkhornsChoice) {
+  expect_weights_and_gradient("sinkhorn");
+  for (const Json& json : megatron_fixture("sinkhorn")) {
+    MegatronCase c(json);
+    std::vector<int> chosen(static_cast<size_t>(c.logits.size()));
+    for (int64_t pair = 0; pair < c.tokens * c.k; ++pair) ++chosen[pair / c.k * c.experts + c.chosen[pair]];
+    EXPECT_EQ(chosen, json.at("chosen").get<std::vector<int>>());
+    for (int64_t t = 0; t < c.tokens; ++t) {
+      double ours = 0, theirs = 0;
+      const auto balanced = [&](int64_t e) {
+        return json.at("balanced").at(t * c.experts + e).get<double>();
+      };
+      for (int64_t e = 0; e < c.experts; ++e) {
+        ours += std::exp(c.logits[t * c.experts + e] + c.offsets[e]);
+        theirs += balanced(e);
+      }
+      for (int64_t e = 0; e < c.experts; ++e)
+        EXPECT_NEAR(std::exp(c.logits[t * c.experts + e] + c.offsets[e]) / ours, balanced(e) / theirs, 1e-5);
     }
   }
 }
