@@ -143,9 +143,8 @@ __global__ void __launch_bounds__(kThreads)
   if (i < pairs && row_of_slot[i] >= 0) slot_of_row[row_of_slot[i]] = static_cast<int32_t>(i);
 }
 
-__global__ void __launch_bounds__(kThreads)
-    number_rows_kernel(const int32_t* __restrict__ slot_of_row, int64_t first, int64_t* __restrict__ numbers,
-                       int64_t rows) {
+__global__ void __launch_bounds__(kThreads) number_rows_kernel(const int32_t* __restrict__ slot_of_row, int64_t first,
+                                                               int64_t* __restrict__ numbers, int64_t rows) {
   const int64_t r = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (r < rows) numbers[r] = slot_of_row[r] < 0 ? -1 : first + slot_of_row[r];
 }
