@@ -27,6 +27,10 @@ class Adapters : public RankRuns {
     return four_steps(out, with({"--adapter=lora", "--lora_r=8"}, more));
   }
 
+  static Args qlora(const std::string& out, const Args& more = {"--per_device_train_batch_size=4"}) {
+    return four_steps(out, with({"--adapter=qlora", "--lora_r=8"}, more));
+  }
+
   // Those that this machine has: a rank has a GPU to itself.
   static std::vector<Args> layouts() {
     const Args alone = {"--per_device_train_batch_size=4"}, two = {"--nproc=2", "--per_device_train_batch_size=2"},
@@ -151,6 +155,26 @@ TEST_F(Adapters, GoOnInTheSameBits) {
     expect_part(outcome.err, "checkpoint-2: the run goes on after step 2");
     EXPECT_TRUE(snapshot(path(out + "/checkpoint-4")) == whole) << out;
   }
+}
+
+TEST_F(Adapters, LieBesideABaseInFourBits) {
+  done(lora("lora"));
+  std::string first;
+  for (const Args& layout : layouts()) {
+    const std::string out = fmt::format("out{}", fmt::join(layout, ""));
+    done(qlora(out, layout));
+    if (first.empty()) first = out;
+    expect_same_metrics(first, out);
+    expect_same_weights(path(first + "/checkpoint-4"), path(out + "/checkpoint-4"));
+    const auto whole = snapshot(path(out + "/checkpoint-4"));
+    cut(out);
+    done(qlora(out, with(layout, {"--resume_from_checkpoint=auto"})));
+    EXPECT_TRUE(snapshot(path(out + "/checkpoint-4")) == whole) << out;
+  }
+  EXPECT_NE(metrics(first)[0]["loss"], metrics("lora")[0]["loss"]);
+  const double trained = metrics(first).back()["eval_loss"];
+  EXPECT_NEAR(loss_of({first, "--base_precision=nf4"}), trained, 1e-4);
+  EXPECT_GT(std::abs(loss_of({first}) - trained), 1e-4);
 }
 
 // By tokens' places in the global batch, whichever rank has them, before a stop and after; in training alone.

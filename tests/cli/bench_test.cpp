@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/json_value.h"
+#include "base/test_paths.h"
 #include "program.h"
 
 namespace mixtune {
@@ -162,6 +163,20 @@ TEST_F(Bench, EstimatePrintsATable) {
   EXPECT_EQ(out.find("master weights"), std::string::npos) << out;
   const std::string bf16 = run({"estimate", "--model_name_or_path=model", "--precision=bf16"}).out;
   EXPECT_NE(bf16.find("master weights"), std::string::npos) << bf16;
+}
+
+// Each example of Mixtral 8x7B fits into the GPU that its first lines name.
+TEST_F(Bench, EstimateFitsTheExamples) {
+  fs::create_directories(path("models/mixtral-8x7b"));
+  write(path("models/mixtral-8x7b/config.json"), R"({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral",
+      "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+      "num_attention_heads": 32, "num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2,
+      "max_position_embeddings": 32768, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "hidden_act": "silu"})");
+  for (const auto& [name, memory] :
+       {std::pair{"lora.yaml", "--gpu-memory=140GiB"}, std::pair{"qlora-48gb.yaml", "--gpu-memory=48GB"}}) {
+    const std::string example = source_path("examples/mixtral-8x7b/") + name;
+    EXPECT_NE(run({"estimate", example, memory}).out.find(": fits"), std::string::npos) << name;
+  }
 }
 
 TEST_F(Bench, WhatCannotBePlanned) {
