@@ -63,8 +63,8 @@ StoredFiles AdapterWriter::finish() {
   return {{kAdapterWeightsFile, writer_.finish()}, {kAdapterConfigFile, stored_file(config)}};
 }
 
-void write_adapter(const std::string& out, const NewAdapter& adapter,
-                   const std::function<AdapterFactors(size_t module)>& factors) {
+void write_adapter_folder(const std::string& out, const NewAdapter& adapter,
+                          const std::function<AdapterFactors(size_t module)>& factors) {
   StagedFolder folder(out);
   AdapterWriter writer(folder.path(), adapter);
   for (size_t i = 0; i < adapter.modules.size(); ++i) {

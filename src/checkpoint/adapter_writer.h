@@ -53,7 +53,7 @@ class AdapterWriter {
 
 // Makes the folder, whole or not at all. `factors(i)` gives those of modules[i]; it is called once for each, in order.
 // Throws UserError where `out` exists.
-void write_adapter(const std::string& out, const NewAdapter& adapter,
-                   const std::function<AdapterFactors(size_t module)>& factors);
+void write_adapter_folder(const std::string& out, const NewAdapter& adapter,
+                          const std::function<AdapterFactors(size_t module)>& factors);
 
 }  // namespace mixtune

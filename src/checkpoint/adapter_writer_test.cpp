@@ -11,7 +11,7 @@ class AdapterWriterTest : public testing::Test {
   void write(NewAdapter adapter) {
     adapter.base = "tests/fixtures/hf/plain";
     for (const AdapterPair& pair : source_.pairs()) adapter.modules.push_back({pair.module, pair.in, pair.out});
-    write_adapter(out_, adapter, [&](size_t i) { return source_.read(source_.pairs()[i]); });
+    write_adapter_folder(out_, adapter, [&](size_t i) { return source_.read(source_.pairs()[i]); });
   }
 
   nlohmann::json config() const { return nlohmann::json::parse(get(out_ + "/adapter_config.json")); }
@@ -89,7 +89,7 @@ TEST_F(AdapterWriterTest, AFailureLeavesNothing) {
   const auto failing = [&](float bad, DType dtype) {
     NewAdapter adapter{.r = 4, .alpha = 8, .modules = {{"model.layers.0.self_attn.q_proj", 32, 32}}, .dtype = dtype};
     const std::vector<float> good(4 * 32), wrong(4 * 32, bad);
-    write_adapter(out_, adapter, [&](size_t) { return AdapterFactors{good, wrong}; });
+    write_adapter_folder(out_, adapter, [&](size_t) { return AdapterFactors{good, wrong}; });
   };
   for (const auto& [bad, dtype] :
        {std::pair(std::numeric_limits<float>::infinity(), DType::kF32), {70'000.0f, DType::kF16}}) {

@@ -47,7 +47,7 @@ class MergeAdapters : public testing::Test {
         values.push_back(static_cast<float>(0.1 * random_normal(random_key(3, key), static_cast<uint64_t>(i))));
       return values;
     };
-    write_adapter(folder_ / name, adapter, [&](size_t i) {
+    write_adapter_folder(folder_ / name, adapter, [&](size_t i) {
       const auto& module = adapter.modules[i];
       return AdapterFactors{random(name + module.name + "A", r * module.in),
                             random(name + module.name + "B", r * module.out)};

@@ -10,17 +10,21 @@
 #include "base/log.h"
 #include "base/progress_line.h"
 #include "base/staged.h"
+#include "checkpoint/adapter_folder.h"
+#include "checkpoint/adapter_writer.h"
 #include "checkpoint/export_model.h"
 #include "cli/arguments.h"
 #include "cli/export_source.h"
 #include "cli/new_folder.h"
+#include "cli/preflight.h"
+#include "model/params.h"
 
 namespace mixtune {
 
 namespace {
 
 struct ExportArguments {
-  std::string checkpoint, out;
+  std::string checkpoint, out, base, adapter_format;
 };
 
 ExportReport exported(const State& layout, const SaveOptions& options) {
@@ -28,9 +32,51 @@ ExportReport exported(const State& layout, const SaveOptions& options) {
   return export_model(layout, options, std::ref(progress));
 }
 
+// The adapter's pairs as they are to be written. Throws UserError where no one rank and scaling says what they do.
+NewAdapter new_adapter(const AdapterFolder& adapter, const ExportArguments& arguments, std::optional<DType> dtype) {
+  const AdapterPair& first = adapter.pairs().front();
+  NewAdapter made = {.base = adapter.config().base,
+                     .r = first.rank,
+                     .alpha = first.scaling * static_cast<double>(first.rank),
+                     .modules = {},
+                     .dtype = dtype.value_or(DType::kF32),
+                     .naming = arguments.adapter_format == "sglang" ? AdapterNaming::kSglang : AdapterNaming::kHub};
+  for (const AdapterPair& pair : adapter.pairs()) {
+    if (pair.rank != first.rank || pair.scaling != first.scaling)
+      throw UserError(
+          printable_path(adapter.path()),
+          fmt::format("{} and {} have not the same rank and scaling, of which programs make different things",
+                      first.module, pair.module),
+          "merge it: mixtune merge BASE ADAPTER OUT");
+    made.modules.push_back({pair.module, pair.in, pair.out});
+  }
+  return made;
+}
+
+void export_adapter(const FoundModel& found, const ExportArguments& arguments, const ExportFlags& flags) {
+  check_outside(arguments.out, found.adapter);
+  const State base(make_layout(load_mixtral_config(found.folder)).specs, {DeviceType::kMeta}, DType::kF32,
+                   State::Purpose::kInference);
+  AdapterFolder adapter(found.adapter, base_shapes(base));
+  const NewAdapter made = new_adapter(adapter, arguments, flags.dtype());
+  const std::string out = without_trailing_slash(arguments.out);
+  make_parent_folder(out);
+  write_adapter_folder(out, made, [&](size_t i) { return adapter.read(adapter.pairs()[i]); });
+  fmt::print("{}: an adapter of {} pairs, rank {}, alpha {}\n", printable_path(out), made.modules.size(), made.r,
+             made.alpha);
+}
+
 void run_export(const ExportArguments& arguments, const ExportFlags& flags) {
   const std::string out = without_trailing_slash(arguments.out);
   check_new_folder(out);
+  if (!arguments.adapter_format.empty()) {
+    const FoundModel found = find_model_or_adapter(arguments.checkpoint, arguments.base);
+    if (found.adapter.empty())
+      throw UserError("--adapter_format", fmt::format("'{}' is no adapter", printable(arguments.checkpoint, 200)),
+                      "leave it out");
+    return export_adapter(found, arguments, flags);
+  }
+  if (!arguments.base.empty()) throw UserError("--base", "has no effect without --adapter_format", "leave it out");
   const ExportSource source(arguments.checkpoint, out, flags);
   make_parent_folder(out);
   const ExportReport report = exported(source.layout, source.options);
@@ -51,9 +97,17 @@ Command add_export(CLI::App& program) {
       ->type_name("FOLDER")
       ->required();
   app->add_option("OUT", arguments->out, "folder to make")->type_name("FOLDER")->required();
+  app->add_option("--adapter_format", arguments->adapter_format,
+                  "write an adapter anew: hub, by the names that PEFT, vLLM and llama.cpp know, or sglang, by SGLang's")
+      ->type_name("hub|sglang")
+      ->check(CLI::IsMember({"hub", "sglang"}));
+  app->add_option("--base", arguments->base, "the adapter's base, where it is not where the adapter says")
+      ->type_name("FOLDER");
   const ExportFlags flags(*app);
   add_examples(*app, {"mixtune export examples/quickstart/pretrained out/exported",
-                      "mixtune export examples/quickstart/pretrained out/halves --dtype fp16 --max_shard_size 1GB"});
+                      "mixtune export examples/quickstart/pretrained out/halves --dtype fp16 --max_shard_size 1GB",
+                      "mixtune export tests/fixtures/peft/packed out/sglang --adapter_format sglang --base "
+                      "tests/fixtures/hf/plain"});
   return {app, [arguments, flags] {
             run_export(*arguments, flags);
           }};

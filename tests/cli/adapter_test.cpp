@@ -266,6 +266,23 @@ TEST_F(Adapters, ComputeWhatTheMergedModelComputes) {
   EXPECT_EQ(logits_of({"out", "--base=model"}), logits);
 }
 
+TEST_F(Adapters, AreExportedByTheNamesOfOthers) {
+  done(lora("out"));
+  expect_part(done({"export", "out", "sglang", "--adapter_format=sglang"}).out, "rank 8, alpha 32");
+  const std::string names = header("sglang/" + kAdapterFile);
+  expect_part(names, "experts.0.gate_proj.lora_A.weight");
+  EXPECT_EQ(names.find(".w1."), names.npos);
+  EXPECT_EQ(loss_of({"sglang"}), loss_of({"out"}));
+  done({"export", "sglang", "back", "--adapter_format=hub"});
+  expect_same_weights(path("out/checkpoint-4"), path("back"));
+
+  expect_refused({"export", "out", "sglang", "--adapter_format=sglang"}, {"sglang"});
+  expect_refused({"export", "out", "out/checkpoint-4/inner", "--adapter_format=hub"}, {"lies in the checkpoint"});
+  expect_refused({"export", "model", "x", "--adapter_format=hub"}, {"--adapter_format: 'model' is no adapter"});
+  expect_refused({"export", "model", "x", "--base=model"}, {"--base: has no effect without --adapter_format"});
+  expect_refused({"export", "out", "x", "--adapter_format=gguf"}, {"--adapter_format"});
+}
+
 TEST_F(Adapters, TheBaseMayLieElsewhere) {
   done(lora("out"));
   const double loss = loss_of({"out"});
