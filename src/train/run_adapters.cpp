@@ -6,7 +6,9 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/xxh3.h"
 #include "checkpoint/adapter_folder.h"
+#include "checkpoint/convert.h"
 #include "checkpoint/load.h"
 #include "checkpoint/load_adapter.h"
 #include "run/resume.h"
@@ -50,7 +52,32 @@ Lora lora_of(const AdapterFolder& adapter) {
   return lora;
 }
 
+// Adds the values of up to kSampled elements from `place` on, as fp32 numbers.
+constexpr int64_t kSampled = 64;  // whole blocks of a tensor in 4 bits
+void add_sample(const StoredValues& stored, int64_t place, int64_t elements, Xxh3& digest) {
+  const int64_t count = std::min(kSampled, elements - place);
+  const FileStretch stretch = stored.stretch(place, count);
+  std::vector<std::byte> bytes(stretch.end - stretch.begin), buffer;
+  stretch.file->read(stretch.begin, bytes);
+  std::vector<float> values(static_cast<size_t>(count));
+  decode(stored.values(place, count, bytes, buffer), stored.dtype, host_tensor(values.data(), {count}));
+  digest.add(std::as_bytes(std::span(values)));
+}
+
 }  // namespace
+
+std::string sample_digest(const HfFolder& folder, const MixtralConfig& shape) {
+  const State base = meta_state(shape);
+  Xxh3 digest;
+  for (int param = 0; param < base.size(); ++param)
+    for (const HfBlock& block : base.spec(param).blocks) {
+      const int64_t elements = block.stored_elements(), last = (elements - 1) / kSampled * kSampled;
+      const StoredValues stored = folder.stored(block);
+      for (const int64_t place : {int64_t{0}, last / 2 / kSampled * kSampled, last})
+        add_sample(stored, place, elements, digest);
+    }
+  return digest.take();
+}
 
 InstanceOptions with_adapter(InstanceOptions options, const ModelPaths& paths, const MixtralConfig& shape) {
   if (paths.adapter.empty()) return options;

@@ -96,6 +96,7 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
   contract_["total_steps"] = std::to_string(total_steps_);
   if (!data_.train)  // which windows are drawn depends on how the length of the run is said
     contract_["windows"] = config.batch.max_steps > 0 ? "of max_steps" : "of num_train_epochs";
+  if (options_.lora.is_set()) contract_["base"] = sample_digest(folder_.weights(), instance_.model().config());
   load();
   int64_t tokens = loader_.max_batch_tokens();
   for (const auto& evaluator : evaluators_) tokens = std::max(tokens, evaluator->max_batch_tokens());

@@ -374,6 +374,11 @@ TEST_F(Adapters, AreOfTheRunsContract) {
   for (const char* name : {"lora_r", "lora_target_modules", "adapter"})
     refused("out", {"--adapter=lora", "--lora_r=8", fmt::format("--allow_changes={}", name)},
             {fmt::format("--allow_changes: '{}' may not change", name), "begin a run"});
+  const Args same = {"--adapter=lora", "--lora_r=8"};
+  flip_last_byte("model/model.safetensors");
+  refused("out", same, {"base was", "put back what it was"});
+  done(four_steps("out", with(with(same, {"--per_device_train_batch_size=4", "--resume_from_checkpoint=auto"}),
+                              {"--allow_changes=base"})));
 }
 
 }  // namespace
