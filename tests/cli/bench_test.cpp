@@ -1,6 +1,7 @@
 // The commands that measure and plan: bench, estimate, doctor.
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -167,7 +168,7 @@ TEST_F(Bench, EstimatePrintsATable) {
 
 // Each example of Mixtral 8x7B fits into the GPU that its first lines name.
 TEST_F(Bench, EstimateFitsTheExamples) {
-  fs::create_directories(path("models/mixtral-8x7b"));
+  std::filesystem::create_directories(path("models/mixtral-8x7b"));
   write(path("models/mixtral-8x7b/config.json"), R"({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral",
       "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
       "num_attention_heads": 32, "num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2,
