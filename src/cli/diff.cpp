@@ -40,8 +40,7 @@ struct DiffSide {
         folder(name),
         config(parse_json_object(read_config_json(name), printable_path(name + "/config.json"), "get it again",
                                  kConfigDepth)),
-        layout(make_layout(load_mixtral_config(name)).specs, {DeviceType::kMeta}, DType::kF32,
-               State::Purpose::kInference) {
+        layout(meta_state(load_mixtral_config(name))) {
     check_weights(folder, layout);
   }
 

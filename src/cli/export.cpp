@@ -55,9 +55,7 @@ NewAdapter new_adapter(const AdapterFolder& adapter, const ExportArguments& argu
 
 void export_adapter(const FoundModel& found, const ExportArguments& arguments, const ExportFlags& flags) {
   check_outside(arguments.out, found.adapter);
-  const State base(make_layout(load_mixtral_config(found.folder)).specs, {DeviceType::kMeta}, DType::kF32,
-                   State::Purpose::kInference);
-  AdapterFolder adapter(found.adapter, base_shapes(base));
+  AdapterFolder adapter(found.adapter, base_shapes(meta_state(load_mixtral_config(found.folder))));
   const NewAdapter made = new_adapter(adapter, arguments, flags.dtype());
   const std::string out = without_trailing_slash(arguments.out);
   make_parent_folder(out);

@@ -70,7 +70,7 @@ ExportSource::ExportSource(const std::string& checkpoint, const std::string& out
     : folder(without_trailing_slash(model_folder(checkpoint))),
       model(folder),
       shape(parse_mixtral_config(model.config_json(), printable_path(folder + "/config.json"))),
-      layout(make_layout(shape).specs, {DeviceType::kMeta}, DType::kF32, State::Purpose::kInference),
+      layout(meta_state(shape)),
       options(model.save_options(out)) {
   check_outside(out, folder);
   check_weights(model.weights(), layout);

@@ -54,7 +54,7 @@ void run_init(const InitArguments& arguments) {
   std::vector<SideFile> side_files;
   if (!arguments.tokenizer.empty())
     side_files = read_side_files(tokenizer_folder(arguments.tokenizer, config), SideFiles::kTokenizer);
-  const State layout(make_layout(config).specs, {DeviceType::kMeta}, DType::kF32, State::Purpose::kInference);
+  const State layout = meta_state(config);
   make_parent_folder(out);
   write_random_model(config, static_cast<uint64_t>(arguments.seed), layout,
                      {.out_folder = out,

@@ -278,6 +278,10 @@ ModelLayout make_layout(const MixtralConfig& config) {
   return make_layout(config, {0, config.num_local_experts});
 }
 
+State meta_state(const MixtralConfig& config) {
+  return {make_layout(config).specs, {DeviceType::kMeta}, DType::kF32, State::Purpose::kInference};
+}
+
 void fill_random(const MixtralConfig& config, const RandomWeights& random, const std::string& tensor,
                  const Shape& shape, int64_t first, const Tensor& to) {
   constexpr int64_t kAtOnce = 4096;

@@ -43,6 +43,8 @@ ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, 
                         const Lora& lora = {});
 // The layout of the whole model.
 ModelLayout make_layout(const MixtralConfig& config);
+// Its tensors as a State that holds nothing: for who reads and writes files.
+State meta_state(const MixtralConfig& config);
 
 // Random values: normal(0, initializer_range) in matrices, as transformers has them, and normal(1, norm_deviation) in
 // norms. Each is a hash of (seed, Hugging Face tensor name, element index), computed by the host: it is the same on any

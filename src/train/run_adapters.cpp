@@ -26,11 +26,6 @@ void begin_adapters(const Config& config, Instance& instance, const StoredFiles&
 
 namespace {
 
-// Shapes of the base's weights; nothing is held of them.
-State meta_state(const MixtralConfig& shape) {
-  return {make_layout(shape).specs, {DeviceType::kMeta}, DType::kF32, State::Purpose::kInference};
-}
-
 // What an adapter's pairs ask of a model that has them beside its weights.
 Lora lora_of(const AdapterFolder& adapter) {
   Lora lora;

@@ -59,11 +59,6 @@ class Adapters : public RankRuns {
     write(path(out + "/latest"), "checkpoint-2\n");
   }
 
-  double loss_of(const Args& model) const {
-    const Args flags = {"--file=data.jsonl", "--max_seq_length=64", "--json"};
-    return nlohmann::json::parse(done(with(with({"evaluate"}, model), flags)).out)["loss"];
-  }
-
   std::vector<float> logits_of(const Args& model) const {
     const TempFolder folder;
     done(with(with({"generate"}, model),

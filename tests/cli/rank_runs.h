@@ -82,6 +82,25 @@ class RankRuns : public testing::Test {
     return records;
   }
 
+  double last_evaluation(const std::string& out) const {
+    double loss = 0;
+    for (const auto& record : metrics(out))
+      if (record.contains("eval_loss")) loss = record["eval_loss"];
+    return loss;
+  }
+
+  // What `evaluate` says of a model, an argument and maybe flags.
+  double loss_of(const Args& model) const {
+    Args args = {"evaluate"};
+    args.insert(args.end(), model.begin(), model.end());
+    args.insert(args.end(), {"--file=data.jsonl", "--max_seq_length=64", "--json"});
+    return nlohmann::json::parse(done(args).out).at("loss");
+  }
+
+  nlohmann::json config_of(const std::string& folder) const {
+    return nlohmann::json::parse(read(path(folder + "/config.json")));
+  }
+
   // Of a step, on all ranks, in 10^9.
   static double operations(const nlohmann::json& record) {
     const size_t ranks = record.contains("rank_tokens") ? record["rank_tokens"].size() : 1;

@@ -30,8 +30,6 @@ class ResizeVocabulary : public RankRuns {
     more.push_back("--resize_vocabulary");
     return more;
   }
-
-  json config_of(const std::string& folder) const { return json::parse(read(path(folder + "/config.json"))); }
 };
 
 void expect_added_means(const std::vector<float>& before, const std::vector<float>& after, size_t added) {

@@ -18,20 +18,7 @@ class RouterBiasRuns : public RankRuns {
     if (on_gpus()) args.push_back("--deterministic");
     return train(out, args);
   }
-  nlohmann::json config_of(const std::string& folder) const {
-    return nlohmann::json::parse(read(path(folder + "/config.json")));
-  }
   nlohmann::json bias_of(const std::string& folder) const { return config_of(folder).at("moe_router_expert_bias"); }
-  double evaluated(const std::string& folder) const {
-    const Outcome outcome = done({"evaluate", folder, "--file=data.jsonl", "--max_seq_length=64", "--json"});
-    return nlohmann::json::parse(outcome.out).at("loss");
-  }
-  double last_evaluation(const std::string& out) const {
-    double loss = 0;
-    for (const auto& record : metrics(out))
-      if (record.contains("eval_loss")) loss = record["eval_loss"];
-    return loss;
-  }
 };
 
 TEST_F(RouterBiasRuns, IsMovedSavedAndReadAgain) {
@@ -47,7 +34,7 @@ TEST_F(RouterBiasRuns, IsMovedSavedAndReadAgain) {
     EXPECT_EQ(bias[layer], nlohmann::json({-ahead, ahead})) << "layer " << layer;
     EXPECT_EQ(first["layer_expert_bias_range"][layer], 0);
   }
-  EXPECT_NEAR(evaluated("out"), last_evaluation("out"), 1e-6);
+  EXPECT_NEAR(loss_of({"out"}), last_evaluation("out"), 1e-6);
   done({"generate", "out", "--ids=1,5", "--max-new-tokens=2"});
   expect_part(done({"inspect", "out/checkpoint-2"}).out,
               "router       sigmoid with an expert bias: transformers' Mixtral has no such scores");
@@ -56,10 +43,10 @@ TEST_F(RouterBiasRuns, IsMovedSavedAndReadAgain) {
       "warning: out/checkpoint-2: router scores: sigmoid with an expert bias; transformers' Mixtral has no such");
   EXPECT_EQ(bias_of("plain"), bias_of("out/checkpoint-2"));
   auto other = config_of("out/checkpoint-1");
-  const double with = evaluated("out/checkpoint-1");
+  const double with = loss_of({"out/checkpoint-1"});
   for (auto& layer : other["moe_router_expert_bias"]) std::swap(layer[0], layer[1]);
   write(path("out/checkpoint-1/config.json"), other.dump());
-  EXPECT_GT(std::abs(evaluated("out/checkpoint-1") - with), 1e-5);
+  EXPECT_GT(std::abs(loss_of({"out/checkpoint-1"}) - with), 1e-5);
 }
 
 TEST_F(RouterBiasRuns, ARunThatGoesOnHasTheSameBits) {
@@ -101,7 +88,7 @@ TEST_F(RouterBiasRuns, IsTakenAwayWhereARunSaysSo) {
   fs::copy(path("out/checkpoint-1"), path("model"), fs::copy_options::recursive);
   done(train("without", {"--max_steps=1", "--moe_router_enable_expert_bias=false"}));
   EXPECT_EQ(bias_of("without/checkpoint-1"), nullptr);
-  EXPECT_NEAR(evaluated("without"), last_evaluation("without"), 1e-6);
+  EXPECT_NEAR(loss_of({"without"}), last_evaluation("without"), 1e-6);
 }
 
 TEST_F(RouterBiasRuns, WhatMakesNoSenseIsRefused) {

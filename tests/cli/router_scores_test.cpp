@@ -10,19 +10,6 @@ class RouterScoreRuns : public RankRuns {
     more.push_back("--max_steps=2");
     return done(train(out, more));
   }
-  nlohmann::json config_of(const std::string& folder) const {
-    return nlohmann::json::parse(read(path(folder + "/config.json")));
-  }
-  double evaluated(const std::string& folder) const {
-    const Outcome outcome = done({"evaluate", folder, "--file=data.jsonl", "--max_seq_length=64", "--json"});
-    return nlohmann::json::parse(outcome.out).at("loss");
-  }
-  double last_evaluation(const std::string& out) const {
-    double loss = 0;
-    for (const auto& record : metrics(out))
-      if (record.contains("eval_loss")) loss = record["eval_loss"];
-    return loss;
-  }
 };
 
 constexpr const char* kWarning = "warning: transformers' Mixtral has no such scores";
@@ -36,12 +23,12 @@ TEST_F(RouterScoreRuns, AreSavedAndReadAgain) {
     EXPECT_EQ(config_of(folder)["moe_router_score_function"], "sigmoid");
     EXPECT_EQ(config_of(folder)["moe_router_topk_scaling_factor"], 2.5);
   }
-  EXPECT_NEAR(evaluated("out"), last_evaluation("out"), 1e-6);
+  EXPECT_NEAR(loss_of({"out"}), last_evaluation("out"), 1e-6);
   done({"generate", "out", "--ids=1,5", "--max-new-tokens=2"});
   auto other = config_of("out/checkpoint-2");
   other.erase("moe_router_score_function");
   write(path("out/checkpoint-2/config.json"), other.dump());
-  EXPECT_GT(std::abs(evaluated("out") - last_evaluation("out")), 1e-5);
+  EXPECT_GT(std::abs(loss_of({"out"}) - last_evaluation("out")), 1e-5);
 }
 
 TEST_F(RouterScoreRuns, ARunThatGoesOnKeepsThem) {
@@ -67,7 +54,7 @@ TEST_F(RouterScoreRuns, MoreExpertsATokenAreTheSavedModels) {
   EXPECT_EQ(count_of(outcome.err, kWarning), 0);
   EXPECT_EQ(config_of("out/checkpoint-2")["num_experts_per_tok"], 2);
   EXPECT_FALSE(config_of("out/checkpoint-2").contains("moe_router_score_function"));
-  EXPECT_NEAR(evaluated("out"), last_evaluation("out"), 1e-6);
+  EXPECT_NEAR(loss_of({"out"}), last_evaluation("out"), 1e-6);
   expect_one_error(run(train("other", {"--moe_router_topk=3"})),
                    {"--moe_router_topk: is 3, and the model has 2 experts; set it to 2 or less"});
 }

@@ -12,19 +12,6 @@ class SinkhornRuns : public RankRuns {
     more.insert(more.begin(), {"--max_steps=2", "--save_steps=1"});
     return done(train(out, more));
   }
-  nlohmann::json config_of(const std::string& folder) const {
-    return nlohmann::json::parse(read(path(folder + "/config.json")));
-  }
-  double evaluated(const std::string& folder) const {
-    const Outcome outcome = done({"evaluate", folder, "--file=data.jsonl", "--max_seq_length=64", "--json"});
-    return nlohmann::json::parse(outcome.out).at("loss");
-  }
-  double last_evaluation(const std::string& out) const {
-    double loss = 0;
-    for (const auto& record : metrics(out))
-      if (record.contains("eval_loss")) loss = record["eval_loss"];
-    return loss;
-  }
   // Of the busiest expert, in the first step, times its even share; the mean of the layers.
   double first_imbalance(const std::string& out) const {
     const auto layers = metrics(out)[0]["layer_expert_tokens"].get<std::vector<std::vector<double>>>();
@@ -44,7 +31,7 @@ TEST_F(SinkhornRuns, BalanceInTrainingAndLeaveAModelOfItsScores) {
       "warning: --moe_router_load_balancing_type: sinkhorn: in training experts are chosen by what tokens share");
   EXPECT_EQ(count_of(outcome.err, "warning: transformers' Mixtral has no such scores"), 1);
   EXPECT_EQ(config_of("out/checkpoint-2")["moe_router_score_function"], "sigmoid");
-  EXPECT_NEAR(evaluated("out"), last_evaluation("out"), 1e-6);
+  EXPECT_NEAR(loss_of({"out"}), last_evaluation("out"), 1e-6);
   trained("plain", {"--moe_router_load_balancing_type=none", "--moe_router_score_function=sigmoid"});
   // Of the same logits. Scores are balanced, and so tokens' choices more or less.
   EXPECT_LT(first_imbalance("out"), first_imbalance("plain") - 0.05);

@@ -10,8 +10,9 @@
 namespace mixtune::cuda {
 
 constexpr int64_t kThinSide = 64, kThinGroups = 64;
-// Up to where they were not slower than cuBLASLt on an H200 (docs/performance.md): the summed dimension of a thin
-// result, the columns of a thin sum's result, the wide side of a gradient.
+// Up to where they were faster than cuBLASLt on an H200, or slower by 15% at most with 2,048 rows of an expert
+// (docs/performance.md): the summed dimension of a thin result, the columns of a thin sum's result, the wide side of a
+// gradient.
 constexpr int64_t kThinLongestSum = 16384, kThinWidestResult = 8192, kThinWidestGradient = 16384;
 
 // Each returns false, and does nothing, where the product is none of these.
