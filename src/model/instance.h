@@ -29,7 +29,7 @@ struct InstanceOptions {
   RouterNoise router_noise = {};
   CacheRoom cache = {};      // of sequences that batches go on with
   bool sinkhorn = false;     // Router::Options
-  bool cuda_graphs = false;  // of each micro-batch's forward and backward; wants one rank, and a capacity padded to
+  bool cuda_graphs = false;  // of each layer and its backward; want one rank, and a capacity padded to
 };
 
 class Instance {

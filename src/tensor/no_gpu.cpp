@@ -1,11 +1,11 @@
-// The functions of gpu.cpp, cuda_memory.cpp, fence.cpp, graph.cpp, lane.cpp and nvtx.cpp in a build without CUDA.
+// The functions of gpu.cpp, cuda_memory.cpp, fence.cpp, graphs.cpp, lane.cpp and nvtx.cpp in a build without CUDA.
 #include <cstring>
 
 #include "tensor/ctx.h"
 #include "tensor/cuda_memory.h"
 #include "tensor/fence.h"
 #include "tensor/gpu_identity.h"
-#include "tensor/graph.h"
+#include "tensor/graphs.h"
 #include "tensor/lane.h"
 #include "tensor/nvtx.h"
 
@@ -77,13 +77,16 @@ LaneMark mark_lane(Ctx&) {
 }
 void wait_for_lane(Ctx&, LaneMark) {}
 
-struct Graph::Device {};
-Graph::Graph() = default;
-Graph::~Graph() = default;
-void Graph::run(Ctx&, const std::function<void()>&) {
+struct Graphs::Device {};
+Graphs::Graphs() = default;
+Graphs::~Graphs() = default;
+void Graphs::run(Ctx&, const std::function<void()>&) {
   no_cuda();
 }
-int64_t Graph::instantiations() const {
+void Graphs::cut(Ctx&) {
+  no_cuda();
+}
+int64_t Graphs::instantiations() const {
   return 0;
 }
 

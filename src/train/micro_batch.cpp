@@ -40,7 +40,8 @@ void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& host_batch, S
                       const Tensor& losses) {
   scales.ranks->set_activity("forward");
   const Frame frame(ctx);
-  backward_pass(ctx, model, forward_pass(ctx, model, host_batch, saved, true), saved, scales, losses);
+  backward_pass(ctx, model, forward_pass(ctx, model, host_batch, saved, true, scales.before_layer), saved, scales,
+                losses);
 }
 
 ForwardPass forward_pass(Ctx& ctx, const Mixtral& model, const Batch& host_batch, Saved& saved, bool for_backward,

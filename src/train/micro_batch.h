@@ -8,7 +8,7 @@
 
 namespace mixtune {
 
-// For tests: called on the way through the layers, which then run one by one, with the same result. It may change h.
+// Called on the way through the layers, which then run one by one, with the same result. It may change h.
 using BetweenLayers = std::function<void(int64_t layer, const Tensor& h)>;
 
 // What a micro-batch adds to losses [kLosses] fp64 on the device, unscaled: the weighted sum of this rank's token
@@ -27,6 +27,7 @@ struct LossScales {
   Tensor router_counts = {};  // [L, E] fp64 of kGlobal: those of the step's earlier micro-batches; this one's are added
   int64_t counted_tokens = 0;           // step_tokens of these and of this one
   const Ranks* ranks = &single_rank();  // never null; their batches are one accumulation step
+  BetweenLayers before_layer = {};      // forward_pass's
   BetweenLayers before_backward = {};   // with the gradient of each layer's output, the last layer's first
 };
 void forward_backward(Ctx& ctx, const Mixtral& model, const Batch& batch, Saved& saved, const LossScales& scales,

@@ -77,17 +77,23 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
     if (&batch == &micro_batches.back()) instance_.state().gradients().begin_last_micro_batch();
     scales.counted_tokens += batch.step_tokens;
     if (report_) report_->add(batch);
-    run_micro_batch(&batch == &micro_batches.front(),
-                    [&] { mixtune::forward_backward(ctx, instance_.model(), batch, saved_, scales, losses_); });
+    run_micro_batch(batch, scales, &batch == &micro_batches.front());
     recomputed_ += saved_.recomputed;
   }
 }
 
-void StepRunner::run_micro_batch(bool first, const std::function<void()>& work) {
+void StepRunner::run_micro_batch(const Batch& batch, LossScales scales, bool first) {
   Ctx& ctx = instance_.ctx();
+  const auto run = [&] {
+    mixtune::forward_backward(ctx, instance_.model(), batch, saved_, scales, losses_);
+  };
   const bool looks_inside = ctx.profiler != nullptr || (operands_ && loss_.looks_at_operands);
-  if (!instance_.options().cuda_graphs || looks_inside) return work();
-  graphs_[first ? 0 : 1].run(ctx, work);
+  if (!instance_.options().cuda_graphs || looks_inside) return run();
+  Graphs& graphs = graphs_[first ? 0 : 1];
+  scales.before_layer = scales.before_backward = [&](int64_t, const Tensor&) {
+    graphs.cut(ctx);
+  };
+  graphs.run(ctx, run);
 }
 
 void StepRunner::forward(std::span<const Batch> micro_batches) {
