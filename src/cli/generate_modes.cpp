@@ -5,12 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <cstdio>
 #include <iostream>
 #include <span>
-#include <system_error>
 #include <vector>
 
 #include "base/error.h"
@@ -20,6 +17,7 @@
 #include "checkpoint/run_folder.h"
 #include "checkpoint/safetensors_writer.h"
 #include "cli/preflight.h"
+#include "cli/say.h"
 #include "generate/chat.h"
 #include "generate/prompts_file.h"
 #include "model/end_of_text.h"
@@ -62,12 +60,6 @@ std::vector<int32_t> parse_ids(std::string_view text) {
   }
   if (ids.empty()) throw UserError("--ids", "there is no id", "write --ids 1,2,3");
   return ids;
-}
-
-// What is heard of a text is printed at once. Throws where standard output is closed.
-void say(const std::string& piece) {
-  fmt::print("{}", piece);
-  if (std::fflush(stdout) != 0) throw std::system_error(errno, std::generic_category());
 }
 
 // What there is to continue with, and where that ends.
