@@ -164,6 +164,24 @@ TEST_F(InferenceRanks, TalkAsOneProcessDoes) {
   }
 }
 
+// So many that the first batch does not fit into the pipe, whose reader begins after longer than a rank may stand
+// still.
+TEST_F(InferenceRanks, WaitForWhoReadsTheirTexts) {
+  std::string prompts;
+  for (int i = 0; i < 1200; ++i) prompts += fmt::format("\"{} {}\"\n", std::string(70, '='), i);
+  write(path("prompts.jsonl"), prompts);
+  const Args args = {"generate", "model", "--prompts=prompts.jsonl", "--batch=1000", "--max-new-tokens=1"};
+  const Outcome alone = done(args);
+  EXPECT_GT(alone.out.size(), size_t{64} << 10);
+  for (const Args& layout : layouts()) {
+    const Outcome outcome = run_shell(
+        fmt::format("\"$0\" {} --collective_timeout=1.5 | (sleep 3; cat)", fmt::join(with(args, layout), " ")),
+        work_.path());
+    EXPECT_EQ(outcome.out, alone.out);
+    EXPECT_EQ(outcome.err, "");
+  }
+}
+
 TEST_F(InferenceRanks, ATurnThatIsNoTextEndsAll) {
   if (layouts().empty()) GTEST_SKIP() << "needs two GPUs";
   const Outcome outcome = run_shell(fmt::format("printf 'a\\nb\\377\\n' | \"$0\" {}",
