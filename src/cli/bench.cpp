@@ -108,23 +108,15 @@ void on_ranks(const StepArguments& arguments, const KeyFlags& flags, const Plan&
   if (arguments.sequence_length->count() == 0) bench.sequence_length = std::min(bench.sequence_length, bench.tokens);
   check_shape(bench);
   arguments.common.check();
-  const auto alone = plan(bench, config, single_rank());
-  const int64_t experts = bench.model.num_local_experts;
-  const auto launch = launch_of_process(arguments.ranks);
-  const int ranks = std::max(arguments.ranks, 1);
-  if (!launch) grid_of(config, experts, ranks);
-  if (!launch && ranks > 1) {
-    check_gpus(config, ranks);
-    return supervise_ranks(config, ranks);
-  }
-  if (!launch) return measure(alone, true);
-  const auto connect = [&](Job& job) {
-    const Device device = choose_device(config.machine.device, launch->local_rank);
-    job.compare(fingerprint(config, device, launch->size));
-    return job.connect(device, grid_of(config, experts, launch->size, launch->rank));
-  };
-  run_as_rank(config, *launch, connect,
-              [&](const Ranks& all) { measure(plan(bench, config, all), launch->rank == 0); });
+  plan(bench, config, single_rank());
+  run_on_ranks({.config = config,
+                .launch = launch_of_process(arguments.ranks),
+                .nproc = arguments.ranks,
+                .experts =
+                    [&] {
+                      return bench.model.num_local_experts;
+                    }},
+               [&](const Ranks& ranks) { measure(plan(bench, config, ranks), ranks.grid.rank == 0); });
 }
 
 // The options of all benches of steps.

@@ -99,7 +99,9 @@ Command add_generate(CLI::App& program) {
       ->type_name("INTEGER")
       ->capture_default_str();
   app->add_option("--tokenizer", arguments->tokenizer, "folder of the tokenizer; default: MODEL")->type_name("FOLDER");
-  const KeyFlags flags(*app, {"device", "precision", "fp8_scaling", "fp8_power_of_two_scales", "base_precision"});
+  add_nproc(*app, arguments->ranks);
+  const KeyFlags flags(*app, {"device", "precision", "fp8_scaling", "fp8_power_of_two_scales", "base_precision",
+                              "expert_model_parallel_size", "collective_timeout"});
   CLI::Option* precision = app->get_option("--precision");
   precision->default_str("")->description(precision->get_description() +
                                           "; default: bf16 on a GPU for weights in bf16, else fp32");
@@ -108,6 +110,8 @@ Command add_generate(CLI::App& program) {
              "mixtune generate examples/quickstart/pretrained --prompts examples/quickstart/prompts.jsonl "
              "--max-new-tokens 20",
              "mixtune generate examples/quickstart/pretrained --chat",
+             "mixtune generate examples/quickstart/pretrained --prompts examples/quickstart/prompts.jsonl "
+             "--max-new-tokens 20 --nproc 2 --expert_model_parallel_size 2 --device cpu",
              "mixtune generate examples/quickstart/pretrained --ids 1,345,1200 --max-new-tokens 20 --temperature "
              "0.8 --seed 1",
              "mixtune generate examples/quickstart/pretrained --chat --system \"Be brief.\" --prompt \"Define: daisy "

@@ -21,9 +21,10 @@ struct GenerateArguments {
   int64_t batch = 8;  // prompts of the file at once
   int64_t max_new_tokens = 128;
   Sampling sampling;
+  int ranks = 0;  // --nproc
 };
 
-// Prints to standard output. `overrides`: the keys of the machine.
+// Prints to standard output. `overrides`: the keys of the machine and of its ranks.
 void generate(const GenerateArguments& arguments, const Overrides& overrides);
 
 }  // namespace mixtune

@@ -37,8 +37,8 @@ std::string find_model(const std::string& path, const std::string& where, bool s
                       : "give a Hugging Face model folder");
 }
 
-FoundModel find_model_or_adapter(const std::string& model, const std::string& base) {
-  const std::string where = "MODEL", folder = model_folder(model);
+FoundModel find_model_or_adapter(const std::string& model, const std::string& base, bool say) {
+  const std::string where = "MODEL", folder = model_folder(model, say);
   const auto has = [&](const char* name) {
     std::error_code error;
     return fs::is_regular_file(fs::path(folder) / name, error);
@@ -54,10 +54,11 @@ FoundModel find_model_or_adapter(const std::string& model, const std::string& ba
   if (base.empty() && named.empty())
     throw UserError(where, fmt::format("the adapter '{}' does not name its base", printable(folder, 200)),
                     "give it: --base FOLDER");
-  const std::string found = base.empty()
-                                ? find_model(named, fmt::format("{}: base_model_name_or_path (--base names another)",
-                                                                printable_path(folder + "/" + kAdapterConfigFile)))
-                                : find_model(base, "--base");
+  const std::string found = base.empty() ? find_model(named,
+                                                      fmt::format("{}: base_model_name_or_path (--base names another)",
+                                                                  printable_path(folder + "/" + kAdapterConfigFile)),
+                                                      say)
+                                         : find_model(base, "--base", say);
   const bool has_tokenizer = has("tokenizer.json") || has("tokenizer.model");
   return {.folder = found, .adapter = folder, .tokenizer = has_tokenizer ? folder : found};
 }

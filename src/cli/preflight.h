@@ -19,7 +19,7 @@ struct FoundModel {
 };
 // The same of a MODEL that may be an adapter's folder. Its base is `base` (--base), or, where that is "", the one that
 // the adapter names. Throws UserError as find_model does, and for a `base` without an adapter.
-FoundModel find_model_or_adapter(const std::string& model, const std::string& base);
+FoundModel find_model_or_adapter(const std::string& model, const std::string& base, bool say = true);
 
 // The adapter's folder that `path`, of adapter_name_or_path, means. Throws UserError where it is none.
 std::string find_adapter(const std::string& path, bool say);

@@ -26,21 +26,43 @@ std::optional<Launch> launch_of_process(int nproc);
 // The key's groups of `ranks`. Throws UserError where there are none.
 RankGrid grid_of(const Config& config, int64_t experts, int ranks, int rank = 0);
 
-// Throws UserError where `count` ranks of this machine would have no GPU each, and are not to compute on CPUs.
-void check_gpus(const Config& config, int count);
+// Whether this process says what all processes of its command would say before ranks are connected.
+bool leads(const std::optional<Launch>& launch);
 
-// Runs this process's command line, less --nproc, as `count` ranks, and waits for them. Throws Error with the job's one
-// message where it failed.
-void supervise_ranks(const Config& config, int count);
+// While it lives, this process logs errors alone, if it is told to be silent.
+class Silence {
+ public:
+  explicit Silence(bool silent);
+  ~Silence();
+  Silence(const Silence&) = delete;
+  Silence& operator=(const Silence&) = delete;
 
-// Joins the job as the rank that `launch` says. connect(job) compares what ranks must have in common, and connects
-// them; run(ranks) is the rest. Throws Ended where the job failed and another process tells why.
-void run_as_rank(const Config& config, const Launch& launch, const std::function<Ranks(Job&)>& connect,
-                 const std::function<void(const Ranks&)>& run);
+ private:
+  bool silent_;
+  std::optional<std::string> before_;
+};
 
-// What every job's ranks must have in common, by its name in messages: the program, each key of the configuration, and
-// of a GPU its driver and NCCL.
-Entries fingerprint(const Config& config, Device device, int ranks);
+// A command's work on ranks.
+struct RankWork {
+  const Config& config;
+  std::optional<Launch> launch;      // launch_of_process
+  int nproc = 0;                     // --nproc
+  std::function<int64_t()> experts;  // how many the model has; asked where there are several ranks
+  // What ranks must have in common, by its name in messages, beside the program, each key of the configuration, and of
+  // a GPU its driver and NCCL.
+  std::function<Entries()> entries = [] {
+    return Entries();
+  };
+  bool reads_input = false;  // rank 0 reads standard input
+};
+
+// Calls run(ranks) in every rank: in this process, alone or as the rank that it is; or, with --nproc, in as many
+// processes of its command line that are started and waited for. Throws UserError where the key's groups of ranks do
+// not fit; Error with the job's one message where it failed, or Ended where another process tells why.
+void run_on_ranks(const RankWork& work, const std::function<void(const Ranks&)>& run);
+
+// For RankWork::entries: the folder of a model, and that of an adapter beside it ("": none).
+Entries entries_of_model(const std::string& folder, const std::string& adapter = "");
 std::string hash_of_text(std::string_view text);
 
 }  // namespace mixtune

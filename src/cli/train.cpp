@@ -6,7 +6,6 @@
 
 #include <CLI/CLI.hpp>
 
-#include "base/contained.h"
 #include "base/log.h"
 #include "cli/arguments.h"
 #include "cli/megatron.h"
@@ -29,49 +28,10 @@ struct TrainArguments {
   int ranks = 0;
 };
 
-std::string sizes_of_weights(const std::string& folder) {
-  std::string text;
-  for (const std::string& name : regular_files(folder)) {
-    std::error_code gone;
-    if (name.ends_with(".safetensors"))
-      text += fmt::format("{} {}\n", name, std::filesystem::file_size(folder + "/" + name, gone));
-  }
-  return text;
-}
-
-Entries fingerprint_of_run(const Config& config, Device device, int ranks) {
-  const std::string &model = config.model.model_name_or_path, checkpoint = checkpoint_of(config);
-  Entries entries = fingerprint(config, device, ranks);
-  entries["checkpoint to go on from"] = std::filesystem::path(checkpoint).filename().string();
-  entries["checkpoint"] = hash_of_text(read_config_json(model)) + "\n" + sizes_of_weights(model);
+Entries entries_of_run(const Config& config) {
+  Entries entries = entries_of_model(config.model.model_name_or_path);
+  entries["checkpoint to go on from"] = std::filesystem::path(checkpoint_of(config)).filename().string();
   return entries;
-}
-
-// The run has said why it was stopped.
-void end_if(bool stopped) {
-  if (stopped) throw Ended{static_cast<int>(ExitCode::kStopped)};
-}
-
-void train_as_rank(const Config& given, const Launch& launch, bool profile) {
-  Config config = given;
-  const auto connect = [&](Job& job) {
-    resolve_global_batch_size(config, launch.size);
-    const Device device = choose_device(config.machine.device, launch.local_rank);
-    job.compare(fingerprint_of_run(given, device, launch.size));
-    const int64_t experts = load_mixtral_config(config.model.model_name_or_path).num_local_experts;
-    return job.connect(device, grid_of(config, experts, launch.size, launch.rank));
-  };
-  bool stopped = false;
-  run_as_rank(config, launch, connect, [&](const Ranks& ranks) { stopped = train(config, profile, ranks); });
-  end_if(stopped);
-}
-
-void train_on_ranks(const Config& config, int count) {
-  Config checked = config;
-  resolve_global_batch_size(checked, count);
-  grid_of(config, load_mixtral_config(config.model.model_name_or_path).num_local_experts, count);
-  check_gpus(config, count);
-  supervise_ranks(config, count);
 }
 
 void run_dry(const Config& config, const std::optional<Launch>& launch, int nproc) {
@@ -90,24 +50,35 @@ void run_train(const TrainArguments& arguments, const Overrides& overrides) {
     instance_options(config, State::Purpose::kTraining);  // the keys fit each other and the machine
   const auto launch = launch_of_process(arguments.ranks);
   if (arguments.dry_run && launch && launch->rank != 0) return;  // rank 0 says the same
-  const bool leads = !launch || (launch->rank == 0 && !launch->supervised);
+  const bool says = leads(launch);
   for (const std::string& line : megatron.lines)
-    if (leads) log_info("{}", line);
-  choose_checkpoint(config, leads);
+    if (says) log_info("{}", line);
+  choose_checkpoint(config, says);
   if (config.begun_from.empty())
     config.model.model_name_or_path =
-        find_model(config.model.model_name_or_path, config.where("model_name_or_path"), leads);
+        find_model(config.model.model_name_or_path, config.where("model_name_or_path"), says);
   if (std::string& adapter = config.adapter.adapter_name_or_path; !adapter.empty() && config.adapter_checkpoint.empty())
-    adapter = find_adapter(adapter, leads);
+    adapter = find_adapter(adapter, says);
   apply_to_model(megatron, config);
   check_data_files(config);
   if (arguments.dry_run) return run_dry(config, launch, arguments.ranks);
-  if (launch) return train_as_rank(config, *launch, arguments.profile);
-  if (arguments.ranks > 1) return train_on_ranks(config, arguments.ranks);
-  grid_of(config, 1, 1);  // there are no ranks to spread experts over
-  Config alone = config;
-  resolve_global_batch_size(alone, 1);
-  end_if(train(alone, arguments.profile, single_rank()));
+  const auto resolved = [&](int ranks) {
+    Config run = config;
+    resolve_global_batch_size(run, ranks);
+    return run;
+  };
+  if (!launch) resolved(std::max(arguments.ranks, 1));  // refused before a rank is started
+  bool stopped = false;
+  run_on_ranks({.config = config,
+                .launch = launch,
+                .nproc = arguments.ranks,
+                .experts = [&] { return load_mixtral_config(config.model.model_name_or_path).num_local_experts; },
+                .entries =
+                    [&] {
+                      return entries_of_run(config);
+                    }},
+               [&](const Ranks& ranks) { stopped = train(resolved(ranks.grid.world), arguments.profile, ranks); });
+  if (stopped) throw Ended{static_cast<int>(ExitCode::kStopped)};  // the run has said why
 }
 
 }  // namespace

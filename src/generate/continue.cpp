@@ -17,7 +17,7 @@ void continue_texts(Decoder& decoder, std::span<std::vector<int32_t>> texts, con
   };
   std::erase_if(open, [&](size_t i) { return texts[i].size() >= limits[i]; });
   const auto vocab = static_cast<size_t>(decoder.vocab_size());
-  while (!open.empty()) {
+  while (decoder.any(!open.empty())) {
     std::vector<Decoder::Extension> extensions;
     for (const size_t i : open) {
       const auto sequence = static_cast<int64_t>(i);

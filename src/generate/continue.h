@@ -19,7 +19,8 @@ struct TextEnds {
 };
 
 // texts[i] is the text of sequence i of the decoder, which has a part of it that is not all, or nothing yet. Appends to
-// each until it ends; one that has ended costs nothing. Calls heard(i) after each token of text i.
+// each until it ends; one that has ended costs nothing. Calls heard(i) after each token of text i. All ranks call this,
+// with texts of their own, or none, and return when those of all have ended.
 void continue_texts(Decoder& decoder, std::span<std::vector<int32_t>> texts, const TextEnds& ends,
                     const Sampling& sampling, const std::function<void(size_t)>& heard = {});
 

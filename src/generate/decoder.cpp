@@ -1,5 +1,7 @@
 #include "generate/decoder.h"
 
+#include <algorithm>
+
 #include "kernels/moe/permute.h"
 
 namespace mixtune {
@@ -11,10 +13,11 @@ InstanceOptions with_cache(InstanceOptions options, const CacheRoom& room) {
   return options;
 }
 
-// The room for all sequences at once.
+// The room for all sequences at once; one is there in any case, for the batch of nothing.
 BatchRoom batch_room(const CacheRoom& room, Device device) {
-  return {.tokens = room.sequences * room.positions,
-          .documents = room.sequences,
+  const int64_t sequences = std::max<int64_t>(room.sequences, 1);
+  return {.tokens = sequences * room.positions,
+          .documents = sequences,
           .cached = true,
           .row_multiple = device.type == DeviceType::kCpu ? 1 : kRowAlignment};
 }
@@ -35,6 +38,7 @@ std::vector<float> Decoder::extend(std::span<const Extension> extensions) {
   const Frame frame(ctx);
   std::vector<int32_t> last_rows;
   int32_t rows = 0;
+  MT_CHECK(!extensions.empty() || ranks().grid.world > 1);
   builder_.begin();
   for (const auto& [sequence, ids] : extensions) {
     int64_t& length = lengths_[static_cast<size_t>(sequence)];
@@ -45,7 +49,10 @@ std::vector<float> Decoder::extend(std::span<const Extension> extensions) {
     rows += static_cast<int32_t>(count);
     last_rows.push_back(rows - 1);
   }
-  const Tensor h = forward(builder_.finish());
+  Batch batch = builder_.finish();
+  if (extensions.empty()) batch.sequences = {};
+  const Tensor h = forward(batch);
+  if (extensions.empty()) return {};
   const Shape shape = {static_cast<int64_t>(last_rows.size())};
   const Tensor wanted = ctx.stack.push("last rows", shape, DType::kI32);
   copy(ctx, host_tensor(last_rows.data(), shape), wanted);
@@ -66,6 +73,26 @@ std::vector<float> Decoder::logits(std::span<const int32_t> ids) {
   Batch document = builder_.finish();
   document.sequences = {};
   return head(forward(document).slice(0, document.live_tokens));
+}
+
+bool Decoder::any(bool here) {
+  if (ranks().grid.world == 1) return here;
+  constexpr const char* kWhat = "texts that go on";
+  Ctx& ctx = instance_.ctx();
+  const Frame frame(ctx);
+  int32_t count = here;
+  const Tensor host = host_tensor(&count, {1}), sum = ctx.stack.push(kWhat, {1}, DType::kI32);
+  copy(ctx, host, sum);
+  ranks().all->all_reduce(ctx, kWhat, sum);
+  wait(ctx);  // with patience: a copy to pageable memory would wait for the others in the driver
+  copy(ctx, sum, host);
+  wait(ctx);
+  return count > 0;
+}
+
+std::vector<std::string> Decoder::gather(const std::string& text) {
+  if (ranks().grid.world == 1) return {text};
+  return gather_texts(instance_.ctx(), *ranks().all, "texts", text);
 }
 
 Tensor Decoder::forward(const Batch& batch) {

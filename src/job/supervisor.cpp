@@ -123,14 +123,19 @@ std::vector<std::string> environment_with(std::vector<std::string> settings) {
   return settings;
 }
 
-// Runs in the child, between fork and exec: system calls alone.
-[[noreturn]] void become(const char* program, char** command, char** environment, pid_t parent) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(kCannotStart);  // the parent has died already
+// A group of its own, and nothing to read.
+void part_from_terminal() {
   setpgid(0, 0);
   const int null = open("/dev/null", O_RDONLY);
   if (null > 0) dup2(null, 0);
   if (null > 0) close(null);
+}
+
+// Runs in the child, between fork and exec: system calls alone.
+[[noreturn]] void become(const char* program, char** command, char** environment, pid_t parent, bool reads) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(kCannotStart);  // the parent has died already
+  if (!reads) part_from_terminal();
   execvpe(program, command, environment);
   _exit(kCannotStart);
 }
@@ -154,7 +159,10 @@ class Supervisor {
  private:
   struct Rank {
     pid_t pid;
+    bool grouped;               // its process group is its own
     std::optional<int> status;  // waitpid's, once the process has ended
+
+    pid_t address() const { return grouped ? -pid : pid; }  // for signals
   };
 
   void start(int rank);
@@ -208,12 +216,13 @@ void Supervisor::start(int rank) {
     settings.push_back(fmt::format("OMP_NUM_THREADS={}", std::max(1, cores / options_.ranks)));
   Strings command(options_.command), environment(environment_with(std::move(settings)));
   const std::string& program = options_.program.empty() ? options_.command[0] : options_.program;
+  const bool reads = options_.first_reads && rank == 0;
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) throw Error(fmt::format("rank {}", rank), std::strerror(errno), "start fewer processes");
-  if (pid == 0) become(program.c_str(), command.get(), environment.get(), parent);
-  setpgid(pid, pid);  // the child does so too: whichever is first
-  ranks_.push_back({.pid = pid, .status = {}});
+  if (pid == 0) become(program.c_str(), command.get(), environment.get(), parent, reads);
+  if (!reads) setpgid(pid, pid);  // the child does so too: whichever is first
+  ranks_.push_back({.pid = pid, .grouped = !reads, .status = {}});
 }
 
 void Supervisor::handle(int signal) {
@@ -234,7 +243,7 @@ void Supervisor::reap() {
     if (rank.status || waitid(P_PID, static_cast<id_t>(rank.pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
         info.si_pid == 0)
       continue;
-    kill(-rank.pid, SIGKILL);
+    if (rank.grouped) kill(-rank.pid, SIGKILL);
     int status = 0;
     waitpid(rank.pid, &status, 0);
     rank.status = status;
@@ -245,8 +254,8 @@ void Supervisor::reap() {
 void Supervisor::signal_all(int signal) {
   for (const Rank& rank : ranks_) {
     if (rank.status) continue;
-    kill(-rank.pid, signal);
-    kill(-rank.pid, SIGCONT);
+    kill(rank.address(), signal);
+    kill(rank.address(), SIGCONT);
   }
 }
 

@@ -78,6 +78,32 @@ TEST_F(SupervisorTest, RanksHaveTorchrunsEnvironment) {
   EXPECT_EQ(outcome.message, "");
 }
 
+// Rank 0 alone, in the process group of its supervisor, and it ends with the others all the same.
+TEST_F(SupervisorTest, FirstRankMayRead) {
+  const int input = dup(STDIN_FILENO);
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  ASSERT_EQ(write(ends[1], "a line\n", 7), 7);
+  dup2(ends[0], STDIN_FILENO);
+  SupervisorOptions reading =
+      options("if test $RANK = 0; then read line && test \"$line\" = 'a line' && cut -d' ' -f5 /proc/$$/stat > " +
+                  file("group") + "; else ! read line; fi",
+              2);
+  reading.first_reads = true;
+  EXPECT_EQ(supervise(reading).message, "");
+  pid_t group = 0;
+  std::ifstream(file("group")) >> group;
+  EXPECT_EQ(group, getpgrp());
+  SupervisorOptions failing = options("test $RANK = 1 && exit 3; exec sleep 30", 2);
+  failing.first_reads = true;
+  const auto start = steady_clock::now();
+  EXPECT_EQ(supervise(failing).exit_code, 3);
+  EXPECT_TRUE(is_gone(pid_of(0)));
+  EXPECT_LT(steady_clock::now() - start, milliseconds(5000));
+  dup2(input, STDIN_FILENO);
+  for (const int fd : {input, ends[0], ends[1]}) close(fd);
+}
+
 TEST_F(SupervisorTest, RankThatFailsEndsAll) {
   const auto start = steady_clock::now();
   const Outcome outcome = run("test $RANK = 1 && exit 3; sleep 30");

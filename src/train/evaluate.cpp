@@ -4,10 +4,11 @@
 #include <cmath>
 #include <utility>
 
-#include "checkpoint/load.h"
+#include "checkpoint/hf_folder.h"
 #include "train/instance_options.h"
 #include "train/micro_batch.h"
 #include "train/run_adapters.h"
+#include "train/run_inputs.h"
 #include "train/run_rows.h"
 
 namespace mixtune {
@@ -40,13 +41,14 @@ EvalRecord Evaluator::evaluate(int64_t step) {
   return record;
 }
 
-EvalRecord evaluate(const Config& config) {
+EvalRecord evaluate(const Config& config, const Ranks& ranks) {
+  ranks.set_activity("loading");
   const ModelPaths paths = {config.model.model_name_or_path, config.adapter.adapter_name_or_path};
   const MixtralConfig shape = load_mixtral_config(paths.base);
-  Instance instance(shape, with_adapter(instance_options(config, State::Purpose::kInference), paths, shape));
-  check_weights(HfFolder(paths.base), instance.state());
-  const RunData data = load_validation_data(config, shape);
+  Instance instance(shape, with_adapter(instance_options(config, State::Purpose::kInference, ranks), paths, shape));
+  const RunData data = checked_data(config, HfFolder(paths.base), instance, load_validation_data);
   load_model(instance, paths);
+  ranks.set_activity("evaluation");
   return Evaluator(instance, "", validation_rows(config, data, ""), config.batch.per_device_train_batch_size)
       .evaluate(0);
 }

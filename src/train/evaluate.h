@@ -30,7 +30,8 @@ class Evaluator {
   Scalars token_sum_;
 };
 
-// Evaluates the model of config.model on config.data.validation_file.
-EvalRecord evaluate(const Config& config);
+// Evaluates the model of config.model on config.data.validation_file. All ranks call this, each takes its share of the
+// rows, and all return the same.
+EvalRecord evaluate(const Config& config, const Ranks& ranks = single_rank());
 
 }  // namespace mixtune

@@ -82,7 +82,7 @@ TokenizerNames names_of(const TextSource& source) {
 
 }  // namespace
 
-RunData load_validation_data(const Config& config, const MixtralConfig& shape) {
+RunData load_validation_data(const Config& config, const MixtralConfig& shape, const std::function<void()>& advanced) {
   const std::vector<ValidationSet> sets = validation_sets(config);
   if (cuts_windows(config))
     return {.train = nullptr, .validation = {}, .windows = open_windows({}, sets, config, shape.vocab_size)};
@@ -90,7 +90,7 @@ RunData load_validation_data(const Config& config, const MixtralConfig& shape) {
   RunData data;
   for (const ValidationSet& set : sets)
     data.validation.push_back(
-        {set.name, open_documents({&set.dataset, 1}, config, source.encoder(config.data), shape.vocab_size)});
+        {set.name, open_documents({&set.dataset, 1}, config, source.encoder(config.data), shape.vocab_size, advanced)});
   return data;
 }
 

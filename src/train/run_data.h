@@ -38,9 +38,11 @@ struct RunData {
 
 // Reads what config trains on, and validation_file or a part split off, as config says (open_documents). Where no split
 // has weight for validation there is none.
+// `advanced` is called as it goes on.
 RunData load_run_data(const Config& config, const MixtralConfig& shape, const std::function<void()>& advanced = {});
 
 // Reads validation_file alone, as the run's validation.
-RunData load_validation_data(const Config& config, const MixtralConfig& shape);
+RunData load_validation_data(const Config& config, const MixtralConfig& shape,
+                             const std::function<void()>& advanced = {});
 
 }  // namespace mixtune

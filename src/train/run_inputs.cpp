@@ -83,8 +83,8 @@ class BorrowedThreads {
 
 }  // namespace
 
-RunData checked_data(const Config& config, const ModelFolder& folder, Instance& instance) {
-  check_weights(folder.weights(), instance.state());  // a matter of headers: before the data, which takes longer
+RunData checked_data(const Config& config, const HfFolder& weights, Instance& instance, LoadData load) {
+  check_weights(weights, instance.state());  // a matter of headers: before the data, which takes longer
   const Ranks& ranks = instance.ranks();
   const bool others_wait = ranks.grid.rank == 0 && caches_documents(config);
   const auto meet = [&](bool now) {
@@ -92,8 +92,10 @@ RunData checked_data(const Config& config, const ModelFolder& folder, Instance& 
   };
   meet(ranks.grid.rank != 0);
   const BorrowedThreads threads(others_wait ? ranks.grid.world : 1);
-  RunData data = load_run_data(config, instance.model().config(), [&ranks] { ranks.advance(); });
+  RunData data = load(config, instance.model().config(), [&ranks] { ranks.advance(); });
   meet(ranks.grid.rank == 0);
+  // Rows are drawn from one plan, so all ranks must have read the same.
+  ranks.compare({{"data", data.digest()}, {"vocabulary", std::to_string(instance.model().config().vocab_size)}});
   return data;
 }
 

@@ -73,7 +73,7 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
       instance_(model_shape(config, folder_), options_),
       runner_(instance_, config.optimizer, config.machine.seed),
       throughput_(instance_),
-      data_(checked_data(config, folder_, instance_)),
+      data_(checked_data(config, folder_.weights(), instance_, load_run_data)),
       router_losses_(router_losses(config, instance_.model().config().router_aux_loss_coef)),
       loader_(training_rows(config, data_, rows_per_step(config, instance_.share().ranks)),
               config.batch.per_device_train_batch_size, config.batch.gradient_accumulation_steps,
@@ -87,8 +87,6 @@ Trainer::Trainer(const Config& config, const Ranks& ranks)
   for (const std::string& name : data_.evaluations())
     evaluators_.push_back(std::make_unique<Evaluator>(instance_, name, validation_rows(config, data_, name),
                                                       config.batch.per_device_train_batch_size));
-  // Rows are drawn from one plan, so all ranks must have read the same.
-  ranks.compare({{"data", data_.digest()}, {"vocabulary", std::to_string(instance_.model().config().vocab_size)}});
   contract_ = contract_of(config);
   contract_["data"] = data_.training_digest();
   contract_.merge(contract_of_router(config, router_losses_, instance_.model().config()));

@@ -118,11 +118,16 @@ TEST_F(OutputFiles, EvaluateTellsALossThatIsNotFinite) {
   for (size_t i = sizeof(header) + header; i + sizeof(large) <= weights.size(); i += sizeof(large))
     std::memcpy(weights.data() + i, &large, sizeof(large));
   write(path("model/model.safetensors"), weights);
-  const Outcome outcome =
-      run_mixtune({"evaluate", "model", "--file=data.jsonl", "--max_seq_length=64", "--json"}, work_.path());
-  EXPECT_EQ(outcome.code, 17) << outcome.err;
-  EXPECT_TRUE(nlohmann::json::parse(outcome.out)["loss"].is_null()) << outcome.out;
-  EXPECT_NE(outcome.err.find("data.jsonl: the evaluation went bad: loss "), std::string::npos) << outcome.err;
+  std::vector<std::vector<std::string>> layouts = {{}};
+  if (!on_gpus() || promised_gpus() > 1) layouts.push_back({"--nproc=2", "--expert_model_parallel_size=2"});
+  for (std::vector<std::string> args : layouts) {
+    args.insert(args.begin(), {"evaluate", "model", "--file=data.jsonl", "--max_seq_length=64", "--json"});
+    const Outcome outcome = run_mixtune(args, work_.path());
+    EXPECT_EQ(outcome.code, 17) << outcome.err;
+    EXPECT_TRUE(nlohmann::json::parse(outcome.out)["loss"].is_null()) << outcome.out;
+    EXPECT_NE(outcome.err.find("data.jsonl: the evaluation went bad: loss "), std::string::npos) << outcome.err;
+    EXPECT_EQ(outcome.err.find("error"), outcome.err.rfind("error")) << outcome.err;
+  }
 }
 
 }  // namespace

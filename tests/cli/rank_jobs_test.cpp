@@ -1,7 +1,4 @@
 // Ranks of a job: they start under a launcher, may not train where they differ, and end as a whole.
-#include <arpa/inet.h>
-#include <sys/socket.h>
-
 #include <cstdlib>
 
 #include "rank_runs.h"
@@ -9,34 +6,6 @@
 
 namespace mixtune {
 namespace {
-
-// A port at which nobody listens now.
-int free_port() {
-  const int listener = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  const bool found = bind(listener, reinterpret_cast<sockaddr*>(&address), size) == 0 &&
-                     getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) == 0;
-  close(listener);
-  if (!found) throw std::runtime_error("no free port");
-  return ntohs(address.sin_port);
-}
-
-// Starts two ranks as torchrun does; the second has further arguments, and a folder of its own. Prints their exit
-// codes.
-std::string launch_two(const Args& args, const std::string& more_of_rank_1, const std::string& folder_of_rank_1 = ".",
-                       int timeout = 30) {
-  const std::string command = fmt::format("\"$0\" {} --collective_timeout={}", fmt::join(args, " "), timeout);
-  return fmt::format(
-      "export WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT={0} OMP_NUM_THREADS=1\n"
-      "export MIXTUNE_TOKEN=${{MIXTUNE_TOKEN-0123456789abcdef}}\n"
-      "RANK=0 LOCAL_RANK=0 {1} > out.0 & rank_0=$!\n"
-      "(cd {3} && RANK=1 LOCAL_RANK=1 {1} {2}) > out.1 & rank_1=$!\n"
-      "wait $rank_0; echo $?; wait $rank_1; echo $?\n",
-      free_port(), command, more_of_rank_1, folder_of_rank_1);
-}
 
 TEST_F(RankRuns, ComeFromAnotherLauncher) {
   done(train("one", {"--max_steps=3", "--per_device_train_batch_size=2"}));

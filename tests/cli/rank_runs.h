@@ -1,9 +1,11 @@
-// RankRuns: `mixtune train` on CPU ranks through the program itself.
+// RankRuns: commands on several CPU ranks through the program itself.
 #pragma once
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -149,8 +151,13 @@ class RankRuns : public testing::Test {
 
   // Starts a run that goes on until `signal` comes to its process `rank`, in the middle of it.
   Outcome interrupted(const Args& args, int rank, int signal) const {
-    auto outcome = std::async(std::launch::async, [&] { return run(args); });
-    EXPECT_TRUE(comes_true([&] { return lines_of(read(path("out/metrics.jsonl"))).size() > 2; }));
+    return interrupted([&] { return run(args); }, [&] { return lines_of(read(path("out/metrics.jsonl"))).size() > 2; },
+                       rank, signal);
+  }
+  Outcome interrupted(const std::function<Outcome()>& start, const std::function<bool()>& in_the_middle, int rank,
+                      int signal) const {
+    auto outcome = std::async(std::launch::async, start);
+    EXPECT_TRUE(comes_true(in_the_middle));
     std::this_thread::sleep_for(std::chrono::milliseconds(500));  // heartbeats tell where ranks are
     auto running = processes();
     EXPECT_TRUE(running.contains(rank));
@@ -173,6 +180,34 @@ inline void expect_one_error(const Outcome& outcome, const Args& parts) {
 inline Args four_ranks(int steps) {
   return {"--nproc", "4", "--expert_model_parallel_size=2", "--per_device_train_batch_size=1",
           fmt::format("--max_steps={}", steps)};
+}
+
+// A port at which nobody listens now.
+inline int free_port() {
+  const int listener = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  const bool found = bind(listener, reinterpret_cast<sockaddr*>(&address), size) == 0 &&
+                     getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size) == 0;
+  close(listener);
+  if (!found) throw std::runtime_error("no free port");
+  return ntohs(address.sin_port);
+}
+
+// Starts two ranks as torchrun does; the second has further arguments, and a folder of its own. Prints their exit
+// codes.
+inline std::string launch_two(const Args& args, const std::string& more_of_rank_1,
+                              const std::string& folder_of_rank_1 = ".", int timeout = 30) {
+  const std::string command = fmt::format("\"$0\" {} --collective_timeout={}", fmt::join(args, " "), timeout);
+  return fmt::format(
+      "export WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT={0} OMP_NUM_THREADS=1\n"
+      "export MIXTUNE_TOKEN=${{MIXTUNE_TOKEN-0123456789abcdef}}\n"
+      "RANK=0 LOCAL_RANK=0 {1} > out.0 & rank_0=$!\n"
+      "(cd {3} && RANK=1 LOCAL_RANK=1 {1} {2}) > out.1 & rank_1=$!\n"
+      "wait $rank_0; echo $?; wait $rank_1; echo $?\n",
+      free_port(), command, more_of_rank_1, folder_of_rank_1);
 }
 
 }  // namespace mixtune
