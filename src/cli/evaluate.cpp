@@ -26,8 +26,8 @@ struct EvaluateArguments {
   int ranks = 0;
 };
 
-std::string describe(const EvalRecord& result, bool json) {
-  if (!json)
+std::string describe(const EvalRecord& result, bool as_json) {
+  if (!as_json)
     return fmt::format("loss        {:.6f}\nperplexity  {:.4f}\ntokens      {}\n", result.eval_loss,
                        result.eval_perplexity, result.eval_tokens);
   const nlohmann::ordered_json object = {
