@@ -93,6 +93,18 @@ TEST_F(Fp8WeightTest, HasTheCodesAndScalesOfAProductsOperand) {
                                                          r * kScaleBlock, c * kScaleBlock)]);
 }
 
+TEST_F(Fp8WeightTest, LosesLittleOfANormalWeight) {
+  const Shape matrix = {512, 1024};
+  Buffer<float> x = Buffer<float>::random(matrix, "weight", 0.02);
+  const Buffer<float> y = held(x, matrix);
+  double squares = 0, squares_of_x = 0;
+  for (int64_t i = 0; i < x.size(); ++i) {
+    squares += std::pow(static_cast<double>(x[i]) - y[i], 2);
+    squares_of_x += std::pow(static_cast<double>(x[i]), 2);
+  }
+  EXPECT_NEAR(std::sqrt(squares / squares_of_x), 0.0264, 0.0003);
+}
+
 // The largest of a square is what its scale is taken of, and rounding may make it 224 scales: then half the scale does.
 TEST_F(Fp8WeightTest, StaysWhatItIsWhereItIsRoundedAgain) {
   const Shape matrix = {300, 200};
