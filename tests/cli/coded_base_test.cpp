@@ -163,6 +163,32 @@ TEST_F(CodedBases, InEightBitsBeginWithTheirLoss) {
   EXPECT_NE(metrics("held")[1]["loss"], metrics("full")[1]["loss"]);
 }
 
+// Onto what they were trained on, in 8 bits the rounded weights, those too that have no pairs.
+TEST_F(CodedBases, AreMergedOnto) {
+  spread_weights();
+  const Args more = {"--per_device_train_batch_size=4", "--lora_alpha=256"};
+  for (const auto& [name, base] : {std::pair("nf4", kQlora), {"fp8", kFp8}}) {
+    const std::string out = name, held = fmt::format("--base_precision={}", name);
+    done(coded(out, base, more));
+    done({"merge", "model", out, out + "-merged", "--dtype=fp32", held});
+    const double merged = loss_of({out + "-merged"}), beside = loss_of(with({out, held}, device()));
+    EXPECT_NEAR(merged, beside, on_gpus() ? 1e-3 : 1e-5);
+    done({"merge", "model", out, out + "-plain", "--dtype=fp32"});
+    EXPECT_GT(std::abs(loss_of({out + "-plain"}) - beside), 1e-4);
+  }
+  done(coded("attention", kFp8, with(more, {"--lora_target_modules=q_proj"})));
+  expect_part(done({"merge", "model", "attention", "attention-merged", "--base_precision=fp8"}).out,
+              "merged into 1 of 16 tensors (1 q_proj)");
+  round_weights();
+  for (const std::string out : {"fp8", "attention"}) {
+    const Args dtype = out == "fp8" ? Args{"--dtype=fp32"} : Args{};
+    done(with({"merge", "model", out, out + "-rounded"}, dtype));
+    EXPECT_TRUE(read(path(out + "-rounded/model.safetensors")) == read(path(out + "-merged/model.safetensors"))) << out;
+  }
+  expect_refused({"merge", "model", "fp8", "new", "--base_precision=int4"},
+                 {"--base_precision: unknown value 'int4'; did you mean 'nf4'?"});
+}
+
 TEST_F(CodedBases, AreRefusedWhereTheyMeanNothing) {
   const auto refused = [&](const Args& more, const Args& parts) {
     SCOPED_TRACE(fmt::format("{}", fmt::join(more, " ")));
