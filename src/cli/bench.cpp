@@ -152,7 +152,7 @@ void add_batch_options(CLI::App* app, StepArguments& arguments) {
 }
 
 // A ladder chooses the last but one itself; the last is for saves alone.
-constexpr std::array<std::string_view, 21> kStepKeys = {"adapter",
+constexpr std::array<std::string_view, 22> kStepKeys = {"adapter",
                                                         "base_precision",
                                                         "lora_r",
                                                         "lora_target_modules",
@@ -170,6 +170,7 @@ constexpr std::array<std::string_view, 21> kStepKeys = {"adapter",
                                                         "recompute",
                                                         "expert_model_parallel_size",
                                                         "zero_stage",
+                                                        "cuda_graphs",
                                                         "collective_timeout",
                                                         "experts_implementation",
                                                         "checkpoint_host_memory"};

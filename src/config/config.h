@@ -225,6 +225,7 @@ struct ComputeSettings {
   MasterWeights master_weights = MasterWeights::kFp32;
   Recompute recompute = Recompute::kNone;
   ExpertsImplementation experts_implementation = ExpertsImplementation::kGrouped;
+  bool cuda_graphs = false;
 };
 
 struct Config {

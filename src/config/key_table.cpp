@@ -209,6 +209,8 @@ void add_run_keys(KeyTable& table) {
       "a layer but its routing");
   table.add("experts_implementation", &Config::compute, &C::experts_implementation,
             "the experts' matrix products: all together (`grouped`) or one after the other (`loop`)");
+  table.add("cuda_graphs", &Config::compute, &C::cuda_graphs,
+            "give a GPU each micro-batch as one CUDA graph; needs moe_pad_expert_input_to_capacity, and one rank");
 }
 
 void add_parallel_keys(KeyTable& table) {

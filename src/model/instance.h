@@ -27,8 +27,9 @@ struct InstanceOptions {
   Lora lora = {};
   Capacity capacity = {};
   RouterNoise router_noise = {};
-  CacheRoom cache = {};   // of sequences that batches go on with
-  bool sinkhorn = false;  // Router::Options
+  CacheRoom cache = {};      // of sequences that batches go on with
+  bool sinkhorn = false;     // Router::Options
+  bool cuda_graphs = false;  // of each micro-batch's forward and backward; wants one rank, and a capacity padded to
 };
 
 class Instance {

@@ -34,7 +34,7 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
      // The machine, the layout, and how exactly it computes.
      "device", "deterministic", "precision", "moe_router_dtype", "fp8_scaling", "fp8_power_of_two_scales",
      "master_weights", "gradient_dtype", "optimizer_state_dtype", "recompute", "experts_implementation",
-     "expert_model_parallel_size", "zero_stage", "collective_timeout"});
+     "cuda_graphs", "expert_model_parallel_size", "zero_stage", "collective_timeout"});
 
 // The place in the data is counted in steps; weights that were not trained have no moments to go on with.
 constexpr std::array<std::string_view, 5> kNeverAllowed = {"rows_per_step", "freeze", "adapter", "lora_r",

@@ -1,10 +1,11 @@
-// The functions of gpu.cpp, cuda_memory.cpp, fence.cpp, lane.cpp and nvtx.cpp in a build without CUDA.
+// The functions of gpu.cpp, cuda_memory.cpp, fence.cpp, graph.cpp, lane.cpp and nvtx.cpp in a build without CUDA.
 #include <cstring>
 
 #include "tensor/ctx.h"
 #include "tensor/cuda_memory.h"
 #include "tensor/fence.h"
 #include "tensor/gpu_identity.h"
+#include "tensor/graph.h"
 #include "tensor/lane.h"
 #include "tensor/nvtx.h"
 
@@ -75,6 +76,16 @@ LaneMark mark_lane(Ctx&) {
   return {};
 }
 void wait_for_lane(Ctx&, LaneMark) {}
+
+struct Graph::Device {};
+Graph::Graph() = default;
+Graph::~Graph() = default;
+void Graph::run(Ctx&, const std::function<void()>&) {
+  no_cuda();
+}
+int64_t Graph::instantiations() const {
+  return 0;
+}
 
 struct Fence::Event {};
 Fence::Fence() = default;

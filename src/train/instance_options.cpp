@@ -132,6 +132,16 @@ void check_lora(const Config& config, DeviceType device) {
            "set it to none: the router is the base's");
 }
 
+void check_cuda_graphs(const Config& config, DeviceType device, const Ranks& ranks) {
+  if (!config.compute.cuda_graphs) return;
+  if (device == DeviceType::kCpu) refuse(config, "cuda_graphs", "the device is the CPU", "remove it");
+  if (!config.router.moe_pad_expert_input_to_capacity)
+    refuse(config, "cuda_graphs", "the host waits for the experts' numbers of rows",
+           "set moe_pad_expert_input_to_capacity, or remove it");
+  if (ranks.grid.world > 1)
+    refuse(config, "cuda_graphs", "a graph of what ranks exchange is not supported", "train on one rank, or remove it");
+}
+
 // A training on `device`; kMeta stands for a GPU.
 InstanceOptions options_on(const Config& config, Device device, const Ranks& ranks) {
   const ComputeSettings& compute = config.compute;
@@ -148,10 +158,12 @@ InstanceOptions options_on(const Config& config, Device device, const Ranks& ran
   options.freeze = freeze_of(config);
   options.lora = lora_of(config);
   check_lora(config, device.type);
+  check_cuda_graphs(config, device.type, ranks);
   options.capacity = capacity_of(config);
   options.router_noise = {.jitter = config.router.moe_input_jitter_eps.value_or(0),
                           .draws_experts = config.router.moe_router_force_load_balancing};
   options.sinkhorn = uses_sinkhorn(config.router);
+  options.cuda_graphs = compute.cuda_graphs;
   options.types.weights = bf16 ? DType::kBF16 : DType::kF32;
   options.types.gradients = dtype_of(compute.gradient_dtype);
   options.types.moments = dtype_of(compute.optimizer_state_dtype);

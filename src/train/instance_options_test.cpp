@@ -1,5 +1,6 @@
 #include "train/instance_options.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "config/load.h"
@@ -39,6 +40,25 @@ TEST(InstanceOptions, AnInferenceHasThePrecisionOfTheWeightsUnlessItNamesOne) {
   EXPECT_EQ(chosen("", "bfloat16", DeviceType::kCpu), Precision::kFp32);
   EXPECT_EQ(chosen("precision: fp32\n", "bfloat16", DeviceType::kCuda), Precision::kFp32);
   EXPECT_EQ(chosen("precision: fp8\n", "bfloat16", DeviceType::kCuda), Precision::kFp8);
+}
+
+TEST(InstanceOptions, GraphsAreOfFixedShapesOnOneGpu) {
+  const auto planned = [](const std::string& text, int world) -> std::string {
+    const Ranks ranks = make_ranks(make_single_communicator(), {.world = world});
+    try {
+      const Config config = parse_config("cuda_graphs: true\n" + text, "run.yaml");
+      return planned_options(config, ranks).cuda_graphs ? "" : "no graphs";
+    } catch (const UserError& error) {
+      return error.what();
+    }
+  };
+  const std::string padded = "moe_expert_capacity_factor: 1\nmoe_pad_expert_input_to_capacity: true\n";
+  EXPECT_EQ(planned(padded, 1), "");
+  EXPECT_THAT(planned("", 1), testing::HasSubstr("run.yaml:1: cuda_graphs: the host waits"));
+  EXPECT_THAT(planned("", 1), testing::HasSubstr("set moe_pad_expert_input_to_capacity"));
+  EXPECT_THAT(planned(padded, 2), testing::HasSubstr("run.yaml:1: cuda_graphs: a graph of what ranks exchange"));
+  EXPECT_THAT(refusal("cuda_graphs: true\ndevice: cpu\n" + padded),
+              testing::HasSubstr("run.yaml:1: cuda_graphs: the device is the CPU"));
 }
 
 class CountedProgress : public RankProgress {

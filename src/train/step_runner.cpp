@@ -77,9 +77,17 @@ void StepRunner::forward_backward(std::span<const Batch> micro_batches, const Lo
     if (&batch == &micro_batches.back()) instance_.state().gradients().begin_last_micro_batch();
     scales.counted_tokens += batch.step_tokens;
     if (report_) report_->add(batch);
-    mixtune::forward_backward(ctx, instance_.model(), batch, saved_, scales, losses_);
+    run_micro_batch(&batch == &micro_batches.front(),
+                    [&] { mixtune::forward_backward(ctx, instance_.model(), batch, saved_, scales, losses_); });
     recomputed_ += saved_.recomputed;
   }
+}
+
+void StepRunner::run_micro_batch(bool first, const std::function<void()>& work) {
+  Ctx& ctx = instance_.ctx();
+  const bool looks_inside = ctx.profiler != nullptr || (operands_ && loss_.looks_at_operands);
+  if (!instance_.options().cuda_graphs || looks_inside) return work();
+  graphs_[first ? 0 : 1].run(ctx, work);
 }
 
 void StepRunner::forward(std::span<const Batch> micro_batches) {

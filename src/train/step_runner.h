@@ -1,11 +1,14 @@
 // StepRunner: puts an optimizer step on the device without waiting for any of it.
 #pragma once
 
+#include <array>
+#include <functional>
 #include <optional>
 #include <span>
 #include <tuple>
 
 #include "state/adamw.h"
+#include "tensor/graph.h"
 #include "train/micro_batch.h"
 #include "train/operand_report.h"
 #include "train/parallel_report.h"
@@ -70,8 +73,13 @@ class StepRunner {
   Result read();
 
   Saved& saved() { return saved_; }
+  // How often graphs of micro-batches were made anew (graph.h).
+  int64_t graphs_made() const { return graphs_[0].instantiations() + graphs_[1].instantiations(); }
 
  private:
+  // As a graph, where options ask for it and nothing looks inside. The first micro-batch writes sums and the others
+  // add.
+  void run_micro_batch(bool first, const std::function<void()>& work);
   // After the result has the ranges that the step had.
   void move_expert_bias(bool changed_weights, const RouterRecord& routers);
 
@@ -84,6 +92,7 @@ class StepRunner {
   Scalars scalars_;
   Tensor router_squares_, squares_, losses_, scale_;  // [1], [1], [kLosses], [1]
   Scalars router_counts_;                             // [L, E], of kGlobal
+  std::array<Graph, 2> graphs_;                       // of a step's first micro-batch, and of the others
   Loss loss_ = {};                                    // of the last forward_backward
   int64_t micro_batches_ = 0;
   int64_t recomputed_ = 0;

@@ -107,6 +107,7 @@ class Training {
     return numbers(rows);
   }
 
+  int64_t graphs_made() const { return runner_.graphs_made(); }
   Instance& instance() { return instance_; }
   State& state() { return instance_.state(); }
   Ctx& ctx() { return instance_.ctx(); }

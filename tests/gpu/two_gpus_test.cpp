@@ -114,7 +114,8 @@ TEST_F(TwoGpus, Bf16ByTheTwoRuns) {
 
 // One layer whose tokens go to all experts, as in eight_bit_gpu_test. Both layouts round each token alike; but products
 // of other sizes add in another order, and a rounding that falls the other way makes others do so. A layout must change
-// the gradients by less than 8 bits do: by a wrong scale, or one lost on the way, it would change them by more.
+// the gradients by no more than a hundredth of what 8 bits do (seen: a 1800th); a wrong scale, or one lost on the way,
+// changes them by more than all of it.
 TEST_F(TwoGpus, EightBitsByWhatTheyCost) {
   ShortTraining run = {.config = middle_size_config(), .layout = {false, 8, 3}, .documents = 19, .longest = 300};
   run.config.num_hidden_layers = 1;
@@ -134,7 +135,7 @@ TEST_F(TwoGpus, EightBitsByWhatTheyCost) {
       fmt::print("{}, ep {}, zero_stage {}: gradients {:.1e} apart, 8 bits' {:.1e}\n",
                  scaling == EightBitScaling::kBlock ? "fp8" : "mxfp8", grid.expert_parallel, grid.zero_stage, apart,
                  cost);
-      EXPECT_LT(1.3 * apart, cost);
+      EXPECT_LT(100 * apart, cost);
       for (size_t step = 0; step < alone.losses.size(); ++step) {
         EXPECT_NEAR(ranks.losses[step] / alone.losses[step], 1, step == 0 ? 1e-3 : 3e-3) << "step " << step;
         EXPECT_NEAR(ranks.norms[step] / alone.norms[step], 1, 2e-2) << "step " << step;
