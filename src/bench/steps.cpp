@@ -34,7 +34,7 @@ void fill_weights(Instance& instance) {
   Ctx& ctx = instance.ctx();
   const double deviation = instance.model().config().initializer_range;
   for (int p = 0; p < state.size(); ++p) {
-    if (state.in_four_bits(p)) {
+    if (state.is_coded(p)) {
       encode_normal(instance, p, deviation);
       continue;
     }

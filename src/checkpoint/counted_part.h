@@ -30,16 +30,16 @@ inline bool is_stored(const State& state, int param) {
   return state.spec(param).origin == ParamSpec::Origin::kStored;
 }
 
-// The elements that this rank counts and the checkpoint has. Of a weight in 4 bits none: it is read as a whole.
+// The elements that this rank counts and the checkpoint has. Of a weight held as codes none: it is read as a whole.
 inline CountedPart counted_part(const State& state, int param, const HfBlock& slice) {
-  if (state.in_four_bits(param)) return {0, host_tensor(static_cast<float*>(nullptr), {0})};
+  if (state.is_coded(param)) return {0, host_tensor(static_cast<float*>(nullptr), {0})};
   if (!is_stored(state, param)) return {0, state.primary(param).view({state.primary(param).elements()}).slice(0, 0)};
   return counted_between(state, param, state.primary(param), slice, 0, slice.stored_elements());
 }
 
 // The elements that this rank counts of the rows that the checkpoint lacks.
 inline CountedPart added_part(const State& state, int param, const HfBlock& slice) {
-  if (state.in_four_bits(param)) return {0, host_tensor(static_cast<float*>(nullptr), {0})};
+  if (state.is_coded(param)) return {0, host_tensor(static_cast<float*>(nullptr), {0})};
   return counted_between(state, param, state.primary(param), slice, slice.stored_elements(), slice.elements());
 }
 

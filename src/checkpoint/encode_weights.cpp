@@ -10,20 +10,24 @@ namespace mixtune {
 
 namespace {
 
-// A block of a parameter in 4 bits, and where its values lie.
+// A block of a parameter held as codes, and where its values lie.
 struct Source {
   int param;
   size_t block;
   const HfBlock* slice;
   StoredValues values;
 
-  bool has_codes() const { return values.four_bit != nullptr && values.four_bit->is_of(kNf4Block, DType::kBF16); }
+  // Whether the folder has the codes that the state wants.
+  bool has_codes(const State& state) const {
+    return state.spec(param).held_in == BasePrecision::kNf4 && values.four_bit != nullptr &&
+           values.four_bit->is_of(kNf4Block, DType::kBF16);
+  }
 };
 
 std::vector<Source> sources_of(const HfFolder& folder, const State& state) {
   std::vector<Source> sources;
   for (int param = 0; param < state.size(); ++param) {
-    if (!state.in_four_bits(param)) continue;
+    if (!state.is_coded(param)) continue;
     const std::vector<HfBlock>& blocks = state.spec(param).blocks;
     for (size_t b = 0; b < blocks.size(); ++b) {
       MT_CHECK(blocks[b].elements() == blocks[b].shape().elements() && blocks[b].added == 0);  // a whole tensor
@@ -36,7 +40,7 @@ std::vector<Source> sources_of(const HfFolder& folder, const State& state) {
 // The folder's own codes.
 void take_codes(Ctx& ctx, const Source& source, State& state) {
   const FourBitTensor& from = *source.values.four_bit;
-  const Nf4Tensor& to = state.codes(ctx, source.param, source.block);
+  const Nf4Tensor& to = state.nf4(ctx, source.param, source.block);
   const FileStretch stretch = source.values.stretch(0, to.elements);
   std::vector<std::byte> codes(stretch.end - stretch.begin), absmax = from.absmax();
   stretch.file->read(stretch.begin, codes);
@@ -80,8 +84,8 @@ uint64_t encoded_bytes(const HfFolder& folder, const State& state) {
 void encode_weights(Ctx& ctx, const HfFolder& folder, State& state) {
   std::vector<Source> sources = sources_of(folder, state);
   for (const Source& source : sources)
-    if (source.has_codes()) take_codes(ctx, source, state);
-  std::erase_if(sources, [](const Source& source) { return source.has_codes(); });
+    if (source.has_codes(state)) take_codes(ctx, source, state);
+  std::erase_if(sources, [&](const Source& source) { return source.has_codes(state); });
   const size_t room = ctx.stack.left() / 2, element = dtype_size(state.types().weights);
   for (size_t begin = 0, end; begin < sources.size(); begin = end) {
     size_t bytes = 0;

@@ -13,6 +13,7 @@
 #include "checkpoint/model_folder.h"
 #include "checkpoint/stream_weights.h"
 #include "checkpoint/test_tensors.h"
+#include "kernels/eight_bit/quantise.h"
 #include "kernels/testing.h"
 #include "parallel/ranks.h"
 
@@ -124,6 +125,52 @@ TEST_F(FourBit, LoadsIntoEveryType) {
   for (int param = 0; param < bf16.size(); ++param)
     for (int64_t i = 0; i < bf16.weight(param).elements(); ++i)
       ASSERT_EQ(bf16.weight(param).as<BF16>()[i].bits, to_bf16(expected.weight(param).as<float>()[i]).bits);
+}
+
+// The projections of the fixture, held as codes: what these stand for, by the tensors' names.
+std::map<std::string, std::vector<float>> held_values(Ctx& ctx, BasePrecision base) {
+  std::vector<ParamSpec> specs = small_specs(kModel);
+  for (ParamSpec& spec : specs)
+    if (spec.name.ends_with("qkv") || spec.name.ends_with("_proj.weight") || spec.name.ends_with(".gate_up") ||
+        spec.name.ends_with(".down"))
+      spec.held_in = base, spec.trainable = false;
+  State state(std::move(specs), {}, DType::kF32, State::Purpose::kInference);
+  load_weights(ctx, HfFolder(kFixture), state);
+  std::map<std::string, std::vector<float>> values;
+  for (int param = 0; param < state.size(); ++param) {
+    if (!state.is_coded(param)) continue;
+    const WeightUse weight(ctx, state, param);
+    for (const HfBlock& block : state.spec(param).blocks) {
+      const float* begin = (*weight).as<float>() + block.offset;
+      values[block.name] = {begin, begin + block.elements()};
+    }
+  }
+  EXPECT_EQ(values.size(), 10u);
+  return values;
+}
+
+TEST_F(FourBit, CodesOfTheSameKindAreHeldAsTheyAre) {
+  const SafetensorsFile expected(kFixture + "/expected.safetensors");
+  const HfFolder folder(kFixture);
+  int same = 0;
+  for (const auto& [name, values] : held_values(ctx_, BasePrecision::kNf4)) {
+    const StoredTensor& tensor = *folder.files()[0].find(name);
+    if (!tensor.four_bit || !tensor.four_bit->is_of(kNf4Block, DType::kBF16)) continue;
+    EXPECT_EQ(values, stored_values(expected, name)) << name;
+    ++same;
+  }
+  EXPECT_GT(same, 0);
+}
+
+TEST_F(FourBit, InEightBitsIsHeldWhatTheCodesStandFor) {
+  const SafetensorsFile model(kFixture + "/" + kWeightsFile), expected(kFixture + "/expected.safetensors");
+  for (const auto& [name, values] : held_values(ctx_, BasePrecision::kFp8)) {
+    std::vector<float> wanted = stored_values(expected.find(name) ? expected : model, name);
+    const Tensor matrix = host_tensor(wanted.data(), (expected.find(name) ? expected : model).find(name)->shape);
+    const EightBits bits = {.blocks = {kScaleBlock, kScaleBlock}, .scale = ScaleRule::kPowerOfTwo};
+    round_operand(ctx_, {.x = matrix, .y = matrix, .bits = bits, .live = matrix.rows()});
+    EXPECT_EQ(values, wanted) << name;
+  }
 }
 
 // Pieces of ranks begin and end within blocks.

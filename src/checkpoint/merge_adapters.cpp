@@ -65,16 +65,20 @@ std::vector<MergeBlock> blocks_of(int64_t first, int64_t count, int64_t columns)
 
 class AdapterMerge : public WeightEdit {
  public:
-  AdapterMerge(std::vector<WeightedAdapter>& adapters, MergeReport& report) : adapters_(adapters), report_(report) {
+  AdapterMerge(std::vector<WeightedAdapter>& adapters, HeldBase* base, MergeReport& report)
+      : adapters_(adapters), base_(base), report_(report) {
     for (const WeightedAdapter& adapter : adapters)
       for (const AdapterPair& pair : adapter.folder.pairs()) modules_.insert(pair.module);
     for (const std::string& module : modules_) ++report_.merged[target_module(module, AdapterNaming::kHub)];
   }
 
-  bool edits(const std::string& tensor) const override { return modules_.contains(module_of(tensor)); }
+  bool edits(const std::string& tensor) const override {
+    return modules_.contains(module_of(tensor)) || (base_ != nullptr && base_->has(tensor));
+  }
 
-  std::span<const std::byte> edited(const TensorEntry& to, int64_t first, std::span<const double> values) override {
+  std::span<const std::byte> edited(const TensorEntry& to, int64_t first, std::span<const double> stored) override {
     if (tensor_ != to.name) open(to);
+    const std::span<const double> values = base_values(to.name, first, stored);
     bytes_.resize(values.size() * dtype_size(to.dtype));
     const std::vector<MergeBlock> blocks = blocks_of(first, static_cast<int64_t>(values.size()), to.shape[1]);
     std::vector<MergeSums> sums(blocks.size());
@@ -83,6 +87,7 @@ class AdapterMerge : public WeightEdit {
     MergeSums all;
     for (const MergeSums& some : sums) all.add(some);
     check(to, all);
+    if (terms_.empty()) return bytes_;
     report_.changed += all.changed;
     report_.elements += static_cast<int64_t>(values.size());
     report_.error += all.error;
@@ -102,6 +107,14 @@ class AdapterMerge : public WeightEdit {
                           {factors.a.begin(), factors.a.end()},
                           {factors.b.begin(), factors.b.end()}});
       }
+  }
+
+  // What is added to: the folder's values, or what the base has of them.
+  std::span<const double> base_values(const std::string& tensor, int64_t first, std::span<const double> stored) {
+    if (base_ == nullptr || !base_->has(tensor)) return stored;
+    const std::span<const float> held = base_->values(tensor).subspan(static_cast<size_t>(first), stored.size());
+    held_.assign(held.begin(), held.end());
+    return held_;
   }
 
   // What the adapters add to a block's elements.
@@ -155,19 +168,21 @@ class AdapterMerge : public WeightEdit {
   }
 
   std::vector<WeightedAdapter>& adapters_;
+  HeldBase* base_;  // null: the folder's values
   MergeReport& report_;
   std::set<std::string> modules_;
   std::string tensor_;  // whose terms these are
   std::vector<DeltaTerm> terms_;
+  std::vector<double> held_;
   std::vector<std::byte> bytes_;
 };
 
 }  // namespace
 
 MergeReport merge_adapters(const State& shape, const SaveOptions& options, std::vector<WeightedAdapter>& adapters,
-                           const BytesDone& progress) {
+                           const BytesDone& progress, HeldBase* base) {
   MergeReport report;
-  AdapterMerge merge(adapters, report);
+  AdapterMerge merge(adapters, base, report);
   const ExportReport written = export_model(shape, options, progress, &merge);
   report.bytes = written.bytes;
   report.tensors = written.tensors;

@@ -7,6 +7,7 @@
 
 #include "base/progress_line.h"
 #include "checkpoint/adapter_folder.h"
+#include "checkpoint/held_base.h"
 #include "checkpoint/save.h"
 
 namespace mixtune {
@@ -27,9 +28,10 @@ struct MergeReport {
 
 // Writes options.source with the adapters merged, as export_model does: in each weight that has pairs, W plus all
 // adapters' weight * scaling * B A is summed in fp64 and rounded once, to nearest, ties to even. Every other tensor has
-// the bytes that export_model writes. Holds the pairs of one weight at a time. Throws UserError where a sum is not
-// finite, or too large for its type.
+// the bytes that export_model writes. With a `base` of options.source, W is what that has of it, also where no adapter
+// has a pair. Holds the pairs of one weight at a time. Throws UserError where a sum is not finite, or too large for its
+// type.
 MergeReport merge_adapters(const State& shape, const SaveOptions& options, std::vector<WeightedAdapter>& adapters,
-                           const BytesDone& progress = {});
+                           const BytesDone& progress = {}, HeldBase* base = nullptr);
 
 }  // namespace mixtune

@@ -154,6 +154,28 @@ TEST_F(MergeAdapters, SeveralWithWeights) {
   EXPECT_EQ(report.merged, (std::map<std::string, size_t>{{"gate", 2}, {"q_proj", 2}, {"w2", 6}}));
 }
 
+// Of bitsandbytes' codes: what they stand for is added to.
+TEST_F(MergeAdapters, ABaseInFourBitsIsDequantised) {
+  std::filesystem::create_directory(base_);
+  for (const char* name : {"config.json", "model.safetensors"})
+    std::filesystem::copy(source_path("tests/fixtures/nf4/") + name, base_);
+  model_ = {.layers = 1, .hidden = 64, .ffn = 32, .experts = 2, .kv = 16, .vocab = 24};
+  const std::string adapter = make_adapter("adapter", kAttentionAndExperts, 3, 7);
+  merge({{adapter, 1}}, DType::kF32);
+  const std::string merged = get(out_ + "/model.safetensors"), plain = folder_ / "plain";
+  {
+    const ModelFolder coded(base_);
+    SaveOptions options = coded.save_options(plain);
+    options.dtype = DType::kF32, options.max_shard_size = 1 << 30;
+    export_model(meta_layout(model_), options);
+  }
+  std::filesystem::remove_all(base_), std::filesystem::remove_all(out_);
+  std::filesystem::rename(plain, base_);
+  merge({{adapter, 1}}, DType::kF32);
+  expect_merged({{adapter, 1}}, DType::kF32, DType::kF32);
+  EXPECT_TRUE(get(out_ + "/model.safetensors") == merged);
+}
+
 // A row longer than a thread's block, and a tensor that is read in several goes, which end within rows.
 TEST_F(MergeAdapters, LargeTensors) {
   save_base({.layers = 1, .hidden = 1030, .ffn = 4500, .experts = 1, .kv = 4, .vocab = 3}, DType::kF32);

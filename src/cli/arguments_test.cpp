@@ -97,12 +97,11 @@ TEST_F(Arguments, FlagsOfOtherTrainersAreInTheTable) {
 }
 
 TEST_F(Arguments, AllUnknownFlagsAtOnce) {
-  EXPECT_EQ(
-      error({"train", "--load_in_4bit", "8", "--sead", "-1", "--dry-rum"}),
-      "command line: unknown flag '--load_in_4bit'; not supported yet: weights of 8 or 4 bits; bf16 is the least\n"
-      "command line: unknown flag '--sead'; did you mean '--seed'?\n"
-      "command line: unknown flag '--dry-rum'; did you mean '--dry-run'?\n"
-      "command line: 3 of these; docs/coming-from.md says what other trainers' keys are called here");
+  EXPECT_EQ(error({"train", "--load_in_4bit", "8", "--sead", "-1", "--dry-rum"}),
+            "command line: unknown flag '--load_in_4bit'; use 'adapter' ('qlora')\n"
+            "command line: unknown flag '--sead'; did you mean '--seed'?\n"
+            "command line: unknown flag '--dry-rum'; did you mean '--dry-run'?\n"
+            "command line: 3 of these; docs/coming-from.md says what other trainers' keys are called here");
 }
 
 TEST_F(Arguments, ACommandWithFewKeysHasTheHintsOfThose) {

@@ -144,7 +144,8 @@ void add_batch_options(CLI::App* app, StepArguments& arguments) {
 }
 
 // A ladder chooses the last but one itself; the last is for saves alone.
-constexpr std::array<std::string_view, 21> kStepKeys = {"adapter",
+constexpr std::array<std::string_view, 22> kStepKeys = {"adapter",
+                                                        "base_precision",
                                                         "lora_r",
                                                         "lora_target_modules",
                                                         "moe_expert_capacity_factor",

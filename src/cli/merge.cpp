@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,8 @@
 #include "cli/arguments.h"
 #include "cli/export_source.h"
 #include "cli/new_folder.h"
+#include "model/lora.h"
+#include "model/params.h"
 
 namespace mixtune {
 
@@ -64,9 +67,13 @@ std::vector<WeightedAdapter> opened_adapters(const std::vector<GivenAdapter>& gi
   return adapters;
 }
 
-MergeReport merged(const ExportSource& source, std::vector<WeightedAdapter>& adapters) {
+MergeReport merged(const ExportSource& source, std::vector<WeightedAdapter>& adapters, BasePrecision base) {
   ByteProgress progress(printable_path(source.options.out_folder));
-  return merge_adapters(source.layout, source.options, adapters, std::ref(progress));
+  const State held(make_layout(source.shape, {0, source.shape.num_local_experts}, {}, Lora{.base = base}).specs,
+                   {DeviceType::kMeta}, DType::kF32, State::Purpose::kInference);
+  HeldBase values(source.model.weights(), held);
+  return merge_adapters(source.layout, source.options, adapters, std::ref(progress),
+                        base == BasePrecision::kAuto ? nullptr : &values);
 }
 
 // "32 q_proj, 256 w1"
@@ -88,7 +95,7 @@ void print_report(const std::string& out, const MergeReport& report) {
       format_bytes(report.bytes), report.files, report.files == 1 ? "file" : "files");
 }
 
-void run_merge(const MergeArguments& arguments, const ExportFlags& flags) {
+void run_merge(const MergeArguments& arguments, const ExportFlags& flags, BasePrecision base) {
   if (arguments.others.size() < 2) throw UserError("OUT", "is missing", "write mixtune merge BASE ADAPTER OUT");
   const std::string out = without_trailing_slash(arguments.others.back());
   check_new_folder(out);
@@ -97,7 +104,7 @@ void run_merge(const MergeArguments& arguments, const ExportFlags& flags) {
   const ExportSource source(arguments.base, out, flags);
   std::vector<WeightedAdapter> adapters = opened_adapters(given, out, base_shapes(source.layout));
   make_parent_folder(out);
-  print_report(out, merged(source, adapters));
+  print_report(out, merged(source, adapters, base));
 }
 
 }  // namespace
@@ -113,13 +120,14 @@ Command add_merge(CLI::App& program) {
       ->type_name("FOLDER")
       ->required();
   const ExportFlags flags(*app);
+  const KeyFlags keys(*app, {"base_precision"});
   add_examples(
       *app,
       {"mixtune merge tests/fixtures/hf/plain tests/fixtures/peft/hub out/merged",
        "mixtune merge tests/fixtures/hf/plain tests/fixtures/peft/hub:0.5 tests/fixtures/peft/packed:0.5 out/both "
        "--dtype bf16"});
-  return {app, [arguments, flags] {
-            run_merge(*arguments, flags);
+  return {app, [arguments, flags, keys] {
+            run_merge(*arguments, flags, load_config(std::nullopt, keys.overrides()).adapter.base());
           }};
 }
 

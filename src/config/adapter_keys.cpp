@@ -14,7 +14,7 @@ void add_adapter_keys(KeyTable& table) {
   table.add(
       "base_precision", &Config::adapter, &A::base_precision,
       "how the projections beside adapters are held: `nf4`, in 4 bits (docs/four-bit.md), as `adapter: qlora` has "
-      "them; or as `precision` says");
+      "them; `fp8`, in 8 bits (docs/eight-bit.md); or as `precision` says");
   table.add("lora_r", &Config::adapter, &A::lora_r, "rank of every pair; on a GPU a multiple of 8",
             {.bounds = {1, 4096}});
   table.add("lora_alpha", &Config::adapter, &A::lora_alpha, "what the pairs add is `lora_alpha / lora_r` times B A",

@@ -59,7 +59,7 @@ inline std::vector<std::string_view> names<AdapterKind>() {
 }
 template <>
 inline std::vector<std::string_view> names<BasePrecision>() {
-  return {"auto", "nf4"};
+  return {"auto", "nf4", "fp8"};
 }
 template <>
 inline std::vector<std::string_view> names<DeviceChoice>() {

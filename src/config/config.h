@@ -46,7 +46,7 @@ enum class ScoreFunction : uint8_t { kSoftmax, kSigmoid };
 enum class RouterDType : uint8_t { kFp32 };
 enum class TokenDropPolicy { kProbs, kPosition };
 enum class AdapterKind { kNone, kLora, kQlora };
-enum class BasePrecision { kAuto, kNf4 };  // auto: that of the run; with kQlora NF4
+enum class BasePrecision : uint8_t { kAuto, kNf4, kFp8 };  // auto: that of the run; with kQlora NF4
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 enum class Precision { kFp32, kBf16, kFp8, kMxfp8 };
 enum class Fp8Scaling { kBlock, kTensor };
@@ -80,7 +80,11 @@ struct AdapterSettings {
   BasePrecision base_precision = BasePrecision::kAuto;
 
   bool is_set() const { return adapter != AdapterKind::kNone; }
-  bool base_in_four_bits() const { return adapter == AdapterKind::kQlora || base_precision == BasePrecision::kNf4; }
+  // How the base is held: kNf4 with kQlora, too.
+  BasePrecision base() const {
+    return adapter == AdapterKind::kQlora && base_precision == BasePrecision::kAuto ? BasePrecision::kNf4
+                                                                                    : base_precision;
+  }
 };
 
 // router_losses.h makes losses of them, router_scores.h scores.

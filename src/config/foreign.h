@@ -48,7 +48,6 @@ std::span<const ForeignKey> megatron_keys();
 
 // Notes that keys of several tools share.
 inline constexpr std::string_view kPlainLora = "not supported: adapters are plain LoRA (docs/adapters.md)";
-inline constexpr std::string_view kNoQuantisation = "not supported yet: weights of 8 or 4 bits; bf16 is the least";
 inline constexpr std::string_view kNoTracker = "not supported; `metrics.jsonl` in `output_dir` has every step";
 inline constexpr std::string_view kSentByScript =
     "not supported; `scripts/send_metrics.py` sends every step there (docs/other-trackers.md)";

@@ -19,9 +19,9 @@ struct Lora {
   double b_lr_ratio = 1;  // the learning rate of B, as a multiple of A's
   double dropout = 0;     // of the pairs' input, in training
   bool q = false, k = false, v = false, out = false, experts = false;
-  // Whether W of attention's and the experts' projections is held in 4 bits (QLoRA, Dettmers et al. 2023), with
-  // adapters or without.
-  bool base_in_four_bits = false;
+  // How W of attention's and the experts' projections is held, with adapters or without: kNf4 is QLoRA (Dettmers et
+  // al. 2023).
+  BasePrecision base = BasePrecision::kAuto;
 
   bool is_set() const { return rank > 0; }
   // The names of the adapted modules: q_proj, ..., w3.

@@ -17,7 +17,7 @@ namespace {
 
 class LayoutBuilder {
  public:
-  LayoutBuilder(bool trains_stored, bool in_four_bits) : trains_stored_(trains_stored), in_four_bits_(in_four_bits) {}
+  LayoutBuilder(bool trains_stored, BasePrecision base) : trains_stored_(trains_stored), base_(base) {}
 
   // Adds a parameter that is one whole Hugging Face tensor.
   int add(WeightGroup group, const std::string& name, Shape shape) { return add(group, name, shape, {{name, shape}}); }
@@ -45,8 +45,8 @@ class LayoutBuilder {
     // Of what is stored, matrices of these two groups.
     if (origin_ == ParamSpec::Origin::kStored && shape.rank() > 1 &&
         (group == WeightGroup::kAttention || group == WeightGroup::kExperts))
-      spec.in_four_bits = in_four_bits_;
-    if (spec.in_four_bits) spec.trainable = false;
+      spec.held_in = base_;
+    if (spec.is_coded()) spec.trainable = false;
     int64_t offset = 0;
     for (const Part& part : parts) {
       spec.blocks.push_back({.name = part.name, .box = Box(part.shape), .offset = offset});
@@ -70,7 +70,8 @@ class LayoutBuilder {
   std::vector<ParamSpec> take() { return std::move(specs_); }
 
  private:
-  const bool trains_stored_, in_four_bits_;
+  const bool trains_stored_;
+  const BasePrecision base_;
   std::vector<ParamSpec> specs_;
   Place place_;
   ParamSpec::Origin origin_ = ParamSpec::Origin::kStored;
@@ -254,7 +255,7 @@ void encode_random(Ctx& ctx, const MixtralConfig& config, const RandomWeights& r
 
 ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, const Freeze& freeze,
                         const Lora& lora) {
-  LayoutBuilder builder(!lora.is_set(), lora.base_in_four_bits);
+  LayoutBuilder builder(!lora.is_set(), lora.base);
   ModelParams params;
   params.adapter_scale = lora.scale;
   params.adapter_dropout = lora.dropout;
@@ -302,7 +303,7 @@ void fill_random(const MixtralConfig& config, const RandomWeights& random, const
 
 void initialise_weights(Ctx& ctx, const MixtralConfig& config, const RandomWeights& random, State& state) {
   for (int p = 0; p < state.size(); ++p) {
-    if (state.in_four_bits(p)) {
+    if (state.is_coded(p)) {
       encode_random(ctx, config, random, state, p);
       continue;
     }

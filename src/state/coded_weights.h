@@ -1,9 +1,12 @@
-// CodedWeights: the weights that a State holds in 4 bits (kernels/four_bit/nf4.h), doubly quantised, each Hugging Face
-// tensor by itself. They are not trained; ops read what they stand for, rounded to bf16.
+// CodedWeights: the weights that a State holds as codes, each Hugging Face tensor by itself: in NF4, doubly quantised
+// (kernels/four_bit/nf4.h), or in FP8 (kernels/eight_bit/fp8_weight.h). They are not trained; ops read what they stand
+// for, of NF4 rounded to bf16.
 #pragma once
 
+#include <variant>
 #include <vector>
 
+#include "kernels/eight_bit/fp8_weight.h"
 #include "kernels/four_bit/nf4.h"
 #include "state/param_layout.h"
 #include "tensor/ctx.h"
@@ -24,14 +27,16 @@ class CodedWeights {
   void encode(Ctx& ctx, int param, size_t block, const Tensor& values);
   // Fills `to`, of the parameter's shape.
   void decode(Ctx& ctx, int param, const Tensor& to) const;
-  // The parts of a block, for who has codes already. Their nested_map is there after the first encode or this.
-  const Nf4Tensor& parts(Ctx& ctx, int param, size_t block);
+  // The parts of a block in NF4, for who has codes already. Their nested_map is there after the first encode or this.
+  const Nf4Tensor& nf4(Ctx& ctx, int param, size_t block);
 
  private:
+  using Block = std::variant<Nf4Tensor, Fp8Weight>;
+
   void fill_map(Ctx& ctx);
 
-  std::vector<std::vector<Nf4Tensor>> blocks_;  // by parameter; of those in 4 bits
-  Tensor map_;
+  std::vector<std::vector<Block>> blocks_;  // by parameter; of those held as codes
+  Tensor map_;                              // of NF4 alone
   bool has_map_ = false;
 };
 

@@ -37,7 +37,7 @@ ParamLayout::ParamLayout(std::vector<ParamSpec> specs, DType dtype, const Copies
     : specs_(std::move(specs)), copies_(copies) {
   for (int p = 0; p < size(); ++p) {
     check_blocks(specs_[p]);
-    MT_CHECK(!specs_[p].in_four_bits || !specs_[p].trainable);
+    MT_CHECK(!specs_[p].is_coded() || !specs_[p].trainable);
     add(p, specs_[p].dtype.value_or(dtype));
   }
   std::array<int, 2> turns{};  // of buckets of dense parameters, of experts
@@ -51,14 +51,14 @@ void ParamLayout::add(int param, DType dtype) {
   const ParamSpec& spec = specs_[param];
   const auto continues = [&](const Bucket& bucket) {
     return bucket.place == spec.place && bucket.of_experts == spec.of_experts && bucket.trained == spec.trainable &&
-           bucket.in_four_bits == spec.in_four_bits && bucket.dtype == dtype;
+           bucket.is_coded == spec.is_coded() && bucket.dtype == dtype;
   };
   if (buckets_.empty() || !continues(buckets_.back()))
     buckets_.push_back({.first = param,
                         .last = param,
                         .trained = spec.trainable,
                         .of_experts = spec.of_experts,
-                        .in_four_bits = spec.in_four_bits,
+                        .is_coded = spec.is_coded(),
                         .dtype = dtype,
                         .place = spec.place,
                         .holders = spec.of_experts ? copies_.experts : copies_.dense});

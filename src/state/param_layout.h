@@ -55,7 +55,9 @@ struct ParamSpec {
   Place place = {};                             // neighbours of one place lie together: a bucket
   std::optional<DType> dtype = {};              // of the weight; none: that of the state
   Origin origin = Origin::kStored;
-  bool in_four_bits = false;  // held as codes (coded_weights.h); not trained then
+  BasePrecision held_in = BasePrecision::kAuto;  // codes (coded_weights.h), which are not trained; kAuto: values
+
+  bool is_coded() const { return held_in != BasePrecision::kAuto; }
 };
 
 class ParamLayout {
@@ -74,7 +76,7 @@ class ParamLayout {
   // reduced, gathered, updated and saved as a whole. Each holder counts, reads and (sharded) updates its piece of it.
   struct Bucket {
     int first, last;  // parameters [first, last)
-    bool trained, of_experts, in_four_bits;
+    bool trained, of_experts, is_coded;
     DType dtype;  // of the weights
     Place place;
     Holders holders;

@@ -78,7 +78,7 @@ std::string State::replica_differences(Ctx& ctx, Communicator& holders, int rank
   std::vector<std::string> names;
   for (int p = 0; p < size(); ++p) {
     if (&parts_->holders.of(layout().buckets()[layout().bucket_of(p)]) != &holders || holders.size() == 1) continue;
-    if (in_four_bits(p)) continue;  // made of the same files on each rank
+    if (is_coded(p)) continue;  // made of the same files on each rank
     tensors.push_back(weight(p));
     names.push_back(spec(p).name);
     if (layout().sharded() || !master(p)) continue;

@@ -45,7 +45,7 @@ void State::for_each_saved(Ctx& ctx, bool masters, const std::function<void(std:
     std::vector<Saved> saved;
     for (size_t b = begin; b < end; ++b) {
       const Bucket& bucket = layout().buckets()[b];
-      if (bucket.in_four_bits) continue;  // is never saved
+      if (bucket.is_coded) continue;  // is never saved
       const size_t mark = ctx.stack.mark();
       const Tensor values = whole(ctx, b, masters);
       if (!bucket.saved_here()) {

@@ -81,7 +81,7 @@ State::Parts::Parts(std::vector<ParamSpec> specs, Device where, const StateTypes
   };
   weights = allocate(kinds.weights);
   if (const size_t bytes = CodedWeights::bytes(layout); bytes > 0)
-    coded = CodedWeights(layout, *arenas.emplace_back(std::make_unique<Arena>("weights in 4 bits", device, bytes)));
+    coded = CodedWeights(layout, *arenas.emplace_back(std::make_unique<Arena>("weights held as codes", device, bytes)));
   if (!training) return;
   if (types.masters) masters = allocate(kinds.masters);
   gradients = allocate(kinds.gradients);
@@ -138,15 +138,15 @@ size_t State::bytes() const {
 // Weights live on the device all the time: nothing to fetch but what other ranks updated, nothing to give back.
 Tensor State::get(Ctx& ctx, int param) {
   parts_->weight_sync.await(ctx, layout().bucket_of(param));
-  if (!in_four_bits(param)) return weight(param);
-  const Tensor values = ctx.stack.push("weight from 4 bits", spec(param).shape, types().weights);
+  if (!is_coded(param)) return weight(param);
+  const Tensor values = ctx.stack.push("weight from codes", spec(param).shape, types().weights);
   parts_->coded.decode(ctx, param, values);
   return values;
 }
 
-const Nf4Tensor& State::codes(Ctx& ctx, int param, size_t block) {
+const Nf4Tensor& State::nf4(Ctx& ctx, int param, size_t block) {
   weights_changed();
-  return parts_->coded.parts(ctx, param, block);
+  return parts_->coded.nf4(ctx, param, block);
 }
 
 void State::encode(Ctx& ctx, int param, size_t block, const Tensor& values) {
@@ -178,7 +178,7 @@ void State::share_weights(Ctx& ctx) {
   const bool masters_are_whole = !layout().sharded();
   for (size_t b = 0; b < layout().buckets().size(); ++b) {
     const Bucket& bucket = layout().buckets()[b];
-    if (bucket.holders.size == 1 || bucket.in_four_bits) continue;
+    if (bucket.holders.size == 1 || bucket.is_coded) continue;
     Communicator& holders = parts_->holders.of(bucket);
     holders.all_gather(ctx, "loaded weights", parts_->weights.bucket(b));
     const Tensor& masters = parts_->masters.bucket(b);

@@ -51,15 +51,15 @@ class State {
   size_t bytes() const;  // all that is allocated
   const std::vector<std::unique_ptr<Arena>>& arenas() const;
 
-  // The weight, ready to be read by the ctx's next op. One in 4 bits is what its codes stand for, pushed on the ctx's
-  // stack, which is the caller's to release.
+  // The weight, ready to be read by the ctx's next op. Of one held as codes that is what they stand for, pushed on the
+  // ctx's stack, which is the caller's to release.
   Tensor get(Ctx& ctx, int param);
 
-  // A weight in 4 bits has no other tensor: weight() and primary() are empty. Gives a block of it these values [n], as
-  // CodedWeights::encode does.
-  bool in_four_bits(int param) const { return spec(param).in_four_bits; }
+  // A weight held as codes has no other tensor: weight() and primary() are empty. Gives a block of it these values [n],
+  // as CodedWeights::encode does.
+  bool is_coded(int param) const { return spec(param).is_coded(); }
   void encode(Ctx& ctx, int param, size_t block, const Tensor& values);
-  const Nf4Tensor& codes(Ctx& ctx, int param, size_t block);  // of a block, for who has codes for it already
+  const Nf4Tensor& nf4(Ctx& ctx, int param, size_t block);  // of a block, for who has codes for it already
 
   // Another number after each change of the weight. Who writes weights says so: all of them, or those that are trained.
   int64_t version(int param) const;
@@ -115,9 +115,7 @@ class State {
 class WeightUse {
  public:
   WeightUse(Ctx& ctx, State& state, int param)
-      : stack_(state.in_four_bits(param) ? &ctx.stack : nullptr),
-        mark_(ctx.stack.mark()),
-        tensor_(state.get(ctx, param)) {}
+      : stack_(state.is_coded(param) ? &ctx.stack : nullptr), mark_(ctx.stack.mark()), tensor_(state.get(ctx, param)) {}
   ~WeightUse() {
     if (stack_) stack_->release(mark_);
   }

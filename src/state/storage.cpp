@@ -11,7 +11,7 @@ DType dtype_in(const StorageKind& kind, const Bucket& bucket) {
 }
 
 bool has(const StorageKind& kind, const Bucket& bucket) {
-  return (bucket.trained || !kind.trained_only) && !bucket.in_four_bits &&
+  return (bucket.trained || !kind.trained_only) && !bucket.is_coded &&
          (!kind.beside_narrow || dtype_size(bucket.dtype) < dtype_size(dtype_in(kind, bucket)));
 }
 

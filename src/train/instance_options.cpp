@@ -103,8 +103,14 @@ Capacity capacity_of(const Config& config) {
 }
 
 void check_lora(const Config& config, DeviceType device) {
-  if (config.adapter.base_in_four_bits() && is_eight_bit(config.compute))
-    refuse(config, "precision", "products in 8 bits of weights in 4 are not supported", "set it to bf16 or fp32");
+  if (config.adapter.base() != BasePrecision::kAuto) {
+    if (is_eight_bit(config.compute))
+      refuse(config, "precision", "products in 8 bits of weights that base_precision holds are not supported",
+             "set it to bf16 or fp32");
+    if (!is_bf16(config.compute, device) && device != DeviceType::kCpu)
+      refuse(config, "precision", "on a GPU weights that base_precision holds are computed with in bf16",
+             "set it to bf16");
+  }
   if (!config.adapter.is_set()) return;
   if (is_eight_bit(config.compute))
     refuse(config, "precision", "adapters beside products in 8 bits are not supported yet", "set it to bf16 or fp32");

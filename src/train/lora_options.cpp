@@ -61,9 +61,12 @@ void refuse_own_keys(const Config& config) {
 
 Lora lora_of(const Config& config) {
   const AdapterSettings& settings = config.adapter;
+  if (settings.adapter == AdapterKind::kQlora && settings.base() != BasePrecision::kNf4)
+    throw UserError(config.where("base_precision"), "is fp8, and adapter: qlora is LoRA beside nf4",
+                    "set adapter: lora");
   if (!settings.is_set()) {
     refuse_own_keys(config);
-    return {.base_in_four_bits = settings.base_in_four_bits()};
+    return {.base = settings.base()};
   }
   for (const std::string& name : settings.lora_target_modules) check_module(config, name);
   const bool all = settings.lora_target_modules.empty() || is_among(kAll, settings.lora_target_modules);
@@ -81,7 +84,7 @@ Lora lora_of(const Config& config) {
           .v = has("v_proj"),
           .out = has("o_proj"),
           .experts = has("w1"),
-          .base_in_four_bits = settings.base_in_four_bits()};
+          .base = settings.base()};
 }
 
 }  // namespace mixtune

@@ -76,9 +76,9 @@ std::string sample_digest(const HfFolder& folder, const MixtralConfig& shape) {
 
 InstanceOptions with_adapter(InstanceOptions options, const ModelPaths& paths, const MixtralConfig& shape) {
   if (paths.adapter.empty()) return options;
-  const bool in_four_bits = options.lora.base_in_four_bits;
+  const BasePrecision base = options.lora.base;
   options.lora = lora_of(AdapterFolder(paths.adapter, base_shapes(meta_state(shape))));
-  options.lora.base_in_four_bits = in_four_bits;
+  options.lora.base = base;
   if (options.device.type == DeviceType::kCuda) options.lora.rank = (options.lora.rank + 7) / 8 * 8;
   return options;
 }

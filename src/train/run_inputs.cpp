@@ -140,8 +140,9 @@ MixtralConfig model_shape(const Config& config, const ModelFolder& folder) {
   MixtralConfig stored = parse_mixtral_config(folder.config_json(), where);
   set_router(config, stored);
   check_head_rate(config, stored.tie_word_embeddings);
-  if (config.adapter.base_in_four_bits() && !config.adapter.is_set())
-    throw UserError(config.where("base_precision"), "weights in 4 bits are not trained", "set adapter: qlora");
+  if (config.adapter.base() != BasePrecision::kAuto && !config.adapter.is_set())
+    throw UserError(config.where("base_precision"), "weights that are held in 4 or 8 bits are not trained",
+                    "set adapter: lora, or remove it");
   // Throws where `freeze` names nothing.
   make_layout(stored, {0, stored.num_local_experts}, freeze_of(config), lora_of(config));
   return resize_vocabulary(config.model, stored);

@@ -12,7 +12,7 @@ ConformanceCases router_cases();     // router, its losses
 ConformanceCases routing_cases();    // router_logits, permute, drop_pairs
 ConformanceCases optimizer_cases();  // sum_of_squares, clip_scale, adamw, add_sum, cast, fill_normal
 ConformanceCases digest_cases();
-ConformanceCases eight_bit_cases();  // round_operand, quantise, products of codes
+ConformanceCases eight_bit_cases();  // round_operand, quantise, products of codes, weights held as codes
 ConformanceCases four_bit_cases();
 ConformanceCases gemm_cases();
 ConformanceCases attention_cases();

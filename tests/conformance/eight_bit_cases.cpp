@@ -11,6 +11,7 @@
 #include "conformance/tolerances.h"
 #include "kernels/eight_bit/coded_gemm.h"
 #include "kernels/eight_bit/coded_swiglu.h"
+#include "kernels/eight_bit/fp8_weight.h"
 #include "kernels/eight_bit/operand_health.h"
 #include "kernels/swiglu.h"
 
@@ -87,6 +88,23 @@ void quantise_case(Conformance& c, std::vector<int32_t> counts, int64_t tail, in
   });
   for (const Kind& kind : kinds)
     for (const Operand& operand : {kind.codes, kind.scales, kind.alone, kind.scales_alone}) c.expect_equal(operand);
+}
+
+// A weight's codes, and what they stand for, alone and as each of two whose values lie one behind the other.
+void held_weight_case(Conformance& c, const Shape& matrix, const std::function<uint16_t(int64_t)>& value = {}) {
+  const Operand x = value ? c.bits("x", matrix, value) : c.random("x", matrix, 0.02);
+  const Operand codes = c.output("codes", matrix, DType::kF8E4M3),
+                scales = c.output("scales", fp8_weight_scales(matrix), DType::kF32);
+  const Operand alone = c.output("alone", matrix), two = c.output("two", {2, matrix[0], matrix[1]});
+  c.run([&](Ctx& ctx, Side side) {
+    const Fp8Weight weight = {codes[side], scales[side]};
+    fp8_quantise(ctx, {.x = x[side], .to = weight});
+    const Fp8Dequantise all[] = {{.from = weight, .to = alone[side]},
+                                 {.from = weight, .to = two[side].slice(0, 1)},
+                                 {.from = weight, .to = two[side].slice(1, 1)}};
+    fp8_dequantise(ctx, all);
+  });
+  for (const Operand& operand : {codes, scales, alone, two}) c.expect_equal(operand);
 }
 
 // Hopper's tensor cores add 128 products of codes with about 13 bits behind the largest one's leading bit: 2^-11 of the
@@ -281,6 +299,14 @@ ConformanceCases eight_bit_cases() {
       quantise_case(c, {512}, 0, 128, rule, [](int64_t i) { return static_cast<uint16_t>(i % 128 * 512 + i / 128); });
     }));
   }
+  for (const Shape& matrix : {Shape{128, 128}, {1024, 4096}, {300, 200}, {1, 1}, {257, 131}, {16, 8}})
+    cases.push_back(bf16_only("held_weight", fmt::format("{}x{}", matrix[0], matrix[1]),
+                              [=](Conformance& c) { held_weight_case(c, matrix); }));
+  for (const int64_t apart : {1, 512})
+    cases.push_back(bf16_only("held_weight", fmt::format("all_values_{}_apart", apart), [=](Conformance& c) {
+      held_weight_case(c, {512, 128},
+                       [=](int64_t i) { return static_cast<uint16_t>(i * apart % 0x10000 + i * apart / 0x10000); });
+    }));
   for (const auto& [name, rule] : {std::pair("", kTwo), {"_fp32", kFp32}, {"_mx", kMx}})
     for (const int64_t ffn : {128, 384, 1792})
       cases.push_back(bf16_only(std::string("coded_swiglu") + name, fmt::format("groups_{}", ffn), [=](Conformance& c) {

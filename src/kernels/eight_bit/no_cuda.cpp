@@ -19,6 +19,12 @@ void coded_wgrad(Ctx&, const CodedWgrad&) {
 void fill_codes(Ctx&, const Tensor&, uint64_t) {
   no_cuda();
 }
+void fp8_dequantise(Ctx&, std::span<const Fp8Dequantise>) {
+  no_cuda();
+}
+void fp8_quantise(Ctx&, const Fp8Quantise&) {
+  no_cuda();
+}
 void operand_health(Ctx&, const OperandHealth&, const Tensor&) {
   no_cuda();
 }

@@ -9,20 +9,20 @@
 namespace mixtune {
 namespace {
 
-constexpr int64_t kTokens = 200, kWidth = 24, kFirst = 1000;
+constexpr int64_t kNoisyTokens = 200, kNoisyWidth = 24, kFirstNoisy = 1000;
 constexpr double kNoiseEps = 0.25;
 
 template <class S>
 Buffer<S> jittered(const Buffer<S>& x, int64_t first_token, double eps = kNoiseEps) {
   TestCtx ctx;
-  Buffer<S> in = x, y({x.size() / kWidth, kWidth}, S(9));
+  Buffer<S> in = x, y({x.size() / kNoisyWidth, kNoisyWidth}, S(9));
   router_jitter(ctx, {.x = in, .y = y, .key = 7, .first_token = first_token, .eps = eps});
   return y;
 }
 
 TEST(RouterNoise, JitterIsEvenBetweenItsBounds) {
-  const Buffer<double> ones({kTokens, kWidth}, 1.0);
-  const Buffer<double> factors = jittered(ones, kFirst);
+  const Buffer<double> ones({kNoisyTokens, kNoisyWidth}, 1.0);
+  const Buffer<double> factors = jittered(ones, kFirstNoisy);
   double sum = 0, squares = 0;
   for (int64_t i = 0; i < factors.size(); ++i) {
     EXPECT_GE(factors[i], 1 - kNoiseEps);
@@ -33,26 +33,26 @@ TEST(RouterNoise, JitterIsEvenBetweenItsBounds) {
   const auto n = static_cast<double>(factors.size());
   EXPECT_NEAR(sum / n, 0, 4 * kNoiseEps / std::sqrt(3 * n));
   EXPECT_NEAR(squares / n, kNoiseEps * kNoiseEps / 3, 4 * kNoiseEps * kNoiseEps / std::sqrt(n));
-  const Buffer<double> same = jittered(ones, kFirst, 0);
+  const Buffer<double> same = jittered(ones, kFirstNoisy, 0);
   for (int64_t i = 0; i < same.size(); ++i) EXPECT_EQ(same[i], 1);
 }
 
 // A rank that has the later tokens alone draws what one that has all does.
 TEST(RouterNoise, JitterIsOfTheTokenAndNotOfItsRow) {
-  const Buffer<float> x = Buffer<float>::random({kTokens, kWidth}, "x");
-  const Buffer<float> all = jittered(x, kFirst);
-  Buffer<float> tail({kTokens - 50, kWidth});
-  for (int64_t i = 0; i < tail.size(); ++i) tail[i] = x[50 * kWidth + i];
-  const Buffer<float> later = jittered(tail, kFirst + 50);
-  for (int64_t i = 0; i < later.size(); ++i) EXPECT_EQ(later[i], all[50 * kWidth + i]);
-  EXPECT_NE(jittered(x, kFirst + 1)[0], all[0]);
+  const Buffer<float> x = Buffer<float>::random({kNoisyTokens, kNoisyWidth}, "x");
+  const Buffer<float> all = jittered(x, kFirstNoisy);
+  Buffer<float> tail({kNoisyTokens - 50, kNoisyWidth});
+  for (int64_t i = 0; i < tail.size(); ++i) tail[i] = x[50 * kNoisyWidth + i];
+  const Buffer<float> later = jittered(tail, kFirstNoisy + 50);
+  for (int64_t i = 0; i < later.size(); ++i) EXPECT_EQ(later[i], all[50 * kNoisyWidth + i]);
+  EXPECT_NE(jittered(x, kFirstNoisy + 1)[0], all[0]);
 }
 
 TEST(RouterNoise, JitterAddsUp) {
   TestCtx ctx;
-  Buffer<double> x = Buffer<double>::random({kTokens, kWidth}, "x"), y({kTokens, kWidth}, 2.0);
-  const Buffer<double> once = jittered(x, kFirst);
-  router_jitter(ctx, {.x = x, .y = y, .key = 7, .first_token = kFirst, .eps = kNoiseEps, .accumulate = true});
+  Buffer<double> x = Buffer<double>::random({kNoisyTokens, kNoisyWidth}, "x"), y({kNoisyTokens, kNoisyWidth}, 2.0);
+  const Buffer<double> once = jittered(x, kFirstNoisy);
+  router_jitter(ctx, {.x = x, .y = y, .key = 7, .first_token = kFirstNoisy, .eps = kNoiseEps, .accumulate = true});
   for (int64_t i = 0; i < y.size(); ++i) EXPECT_EQ(y[i], 2.0 + once[i]);
 }
 
@@ -64,9 +64,9 @@ Buffer<int32_t> drawn(int64_t tokens, int64_t live, int64_t k, int64_t first_tok
 }
 
 TEST(RouterNoise, DrawnExpertsAreDifferentAndEven) {
-  constexpr int64_t kMany = 8000, kExperts = 8, kOfToken = 2;
-  const Buffer<int32_t> chosen = drawn(kMany + 5, kMany, kOfToken, kFirst, kExperts);
-  std::vector<int64_t> counts(kExperts, 0);
+  constexpr int64_t kMany = 8000, kDrawn = 8, kOfToken = 2;
+  const Buffer<int32_t> chosen = drawn(kMany + 5, kMany, kOfToken, kFirstNoisy, kDrawn);
+  std::vector<int64_t> counts(kDrawn, 0);
   for (int64_t t = 0; t < kMany; ++t) {
     EXPECT_NE(chosen[t * kOfToken], chosen[t * kOfToken + 1]);
     for (int64_t slot = 0; slot < kOfToken; ++slot) ++counts.at(chosen[t * kOfToken + slot]);
@@ -78,9 +78,9 @@ TEST(RouterNoise, DrawnExpertsAreDifferentAndEven) {
 }
 
 TEST(RouterNoise, DrawnExpertsAreOfTheToken) {
-  const Buffer<int32_t> all = drawn(40, 40, 3, kFirst, 5), later = drawn(30, 30, 3, kFirst + 10, 5);
+  const Buffer<int32_t> all = drawn(40, 40, 3, kFirstNoisy, 5), later = drawn(30, 30, 3, kFirstNoisy + 10, 5);
   for (int64_t i = 0; i < later.size(); ++i) EXPECT_EQ(later[i], all[10 * 3 + i]);
-  const Buffer<int32_t> every = drawn(1, 1, 5, kFirst, 5);
+  const Buffer<int32_t> every = drawn(1, 1, 5, kFirstNoisy, 5);
   for (int32_t e = 0; e < 5; ++e) EXPECT_EQ(std::count(&every[0], &every[0] + 5, e), 1);
 }
 
