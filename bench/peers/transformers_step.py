@@ -2,12 +2,34 @@
 its own: steps for some seconds, then the median of the timed ones. On a GPU in bf16, weights, gradients and moments; on
 the CPU in fp32. No clipping, no auxiliary loss."""
 import dataclasses
+import json
+import pathlib
 import statistics
 import time
 
 MIXTRAL_8X7B = dict(vocab_size=32000, hidden_size=4096, intermediate_size=14336, num_attention_heads=32,
                     num_key_value_heads=8, head_dim=128, num_local_experts=8, num_experts_per_tok=2,
                     max_position_embeddings=32768, rope_theta=1e6, rms_norm_eps=1e-5)
+SHAPE = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+         "num_key_value_heads", "head_dim", "num_local_experts", "num_experts_per_tok"]
+
+
+def shape_of(path, layers):
+    """The keys of the config.json at `path`, Mixtral 8x7B's without one; what it lacks has transformers' default, as in
+    mixtune."""
+    import transformers
+    shape = json.loads(pathlib.Path(path).read_text()) if path else MIXTRAL_8X7B
+    known = [*MIXTRAL_8X7B, "rope_parameters", "sliding_window", "tie_word_embeddings"]
+    given = {key: shape[key] for key in known if key in shape}
+    config = transformers.MixtralConfig(**given, num_hidden_layers=layers)
+    sizes = {key: getattr(config, key) for key in SHAPE}
+    return dict(given, **dict(sizes, head_dim=sizes["head_dim"] or config.hidden_size // config.num_attention_heads))
+
+
+def device_of(name):
+    """`cpu`, or else a GPU where there is one."""
+    import torch
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 @dataclasses.dataclass
@@ -37,7 +59,8 @@ def versions():
     return {"transformers": transformers.__version__, "torch": torch.__version__}
 
 
-def make_step(work, implementation, compiled):
+def make_model(work, implementation):
+    """Random weights; `implementation`: of experts."""
     import torch
     import transformers
     torch.manual_seed(0)
@@ -46,16 +69,22 @@ def make_step(work, implementation, compiled):
             transformers.MixtralConfig(**dict(work.shape, use_cache=False)), attn_implementation="sdpa",
             dtype=torch.bfloat16 if work.device == "cuda" else torch.float32, experts_implementation=implementation)
     assert model.config._experts_implementation == implementation
+    return model
+
+
+def make_step(work, model):
+    """A function that trains a step of what is trainable in `model`."""
+    import torch
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.0, fused=True)
-    run_model = torch.compile(model) if compiled else model
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6, weight_decay=0.0, fused=True)
     batches = [torch.randint(0, work.shape["vocab_size"], (work.tokens // work.document_tokens, work.document_tokens),
                              device=work.device) for _ in range(work.accumulate)]
 
     def step():
         for ids in batches:
             with torch.set_grad_enabled(work.mode != "forward"):
-                loss = run_model(input_ids=ids, labels=ids).loss / work.accumulate
+                loss = model(input_ids=ids, labels=ids).loss / work.accumulate
             if work.mode != "forward":
                 loss.backward()
         if work.mode == "step":
@@ -79,15 +108,20 @@ def timed(work, step):
     return begin.elapsed_time(end)
 
 
-def measure(work, name):
-    """The median milliseconds of a step, and on a GPU this process's peak memory in bytes. `name`: an experts
-    implementation, "+compile" behind it for torch.compile."""
+def measure_step(work, step):
+    """The median milliseconds of a step, and on a GPU this process's peak memory in bytes."""
     import torch
-    implementation, _, compiled = name.partition("+")
-    step = make_step(work, implementation, bool(compiled))
     timed(work, step)
     start = time.monotonic()
     while time.monotonic() - start < work.settle:
         timed(work, step)
     milliseconds = statistics.median(timed(work, step) for _ in range(work.steps))
     return milliseconds, torch.cuda.max_memory_allocated() if work.device == "cuda" else None
+
+
+def measure(work, name):
+    """The same, of training all weights. `name`: an experts implementation, "+compile" behind it for torch.compile."""
+    import torch
+    implementation, _, compiled = name.partition("+")
+    model = make_model(work, implementation)
+    return measure_step(work, make_step(work, torch.compile(model) if compiled else model))

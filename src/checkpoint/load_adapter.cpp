@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -45,19 +47,19 @@ void check_factor(const AdapterFolder& adapter, const HfBlock& block, const Adap
 
 // Throws where the folder's pairs are not those of the state, on whatever rank they are.
 void check_pairs(const AdapterFolder& adapter, const AdapterRoom& room, const State& state) {
-  size_t found = 0;
+  std::set<std::string> found;
   for (int param = 0; param < state.size(); ++param) {
     if (is_stored(state, param)) continue;
     for (const auto* blocks : {&state.spec(param).blocks, &state.spec(param).elsewhere})
       for (const HfBlock& block : *blocks) {
         check_factor(adapter, block, room);
-        found += factor_of(adapter, block).pair != nullptr;
+        if (factor_of(adapter, block).pair != nullptr) found.insert(block.name);
       }
   }
-  if (2 * adapter.pairs().size() == found) return;
+  if (2 * adapter.pairs().size() == found.size()) return;
   throw UserError(
       printable_path(adapter.path()),
-      fmt::format("has pairs of {} weights, and {} of them are to have some", adapter.pairs().size(), found / 2),
+      fmt::format("has pairs of {} weights, and {} of them are to have some", adapter.pairs().size(), found.size() / 2),
       kOther);
 }
 
@@ -70,10 +72,10 @@ void check_digests(const std::string& folder, const StoredFiles& written) {
     throw UserError(printable_path(path), changed_bytes(is.xxh3, was->second.xxh3), "resume from another checkpoint");
 }
 
-// The elements of a block, row by row, with zeros where the folder has nothing.
-std::vector<float> values_of(AdapterFolder& adapter, const HfBlock& block, double scale) {
+// The tensor that a block is of, row by row, with zeros where the folder has nothing.
+std::vector<float> tensor_of(AdapterFolder& adapter, const HfBlock& block, double scale) {
   const Factor factor = factor_of(adapter, block);
-  std::vector<float> values(static_cast<size_t>(block.elements()));
+  std::vector<float> values(static_cast<size_t>(block.shape().elements()));
   if (factor.pair == nullptr) return values;
   AdapterFactors read = adapter.read(*factor.pair);
   const bool is_a = factor.which == AdapterFactor::kA;
@@ -84,6 +86,15 @@ std::vector<float> values_of(AdapterFolder& adapter, const HfBlock& block, doubl
     const auto row = static_cast<int64_t>(i) / has, column = static_cast<int64_t>(i) % has;
     values[static_cast<size_t>(row * columns + column)] = static_cast<float>(times * from[i]);
   }
+  return values;
+}
+
+std::vector<float> values_of(AdapterFolder& adapter, const HfBlock& block, double scale) {
+  const std::vector<float> all = tensor_of(adapter, block, scale);
+  std::vector<float> values;
+  block.box.for_each_run(0, block.elements(), [&](int64_t, int64_t place, int64_t n) {
+    values.insert(values.end(), all.begin() + place, all.begin() + place + n);
+  });
   return values;
 }
 

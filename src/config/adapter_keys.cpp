@@ -20,6 +20,9 @@ void add_adapter_keys(KeyTable& table) {
   table.add("lora_alpha", &Config::adapter, &A::lora_alpha, "what the pairs add is `lora_alpha / lora_r` times B A",
             {.bounds = {0, 1e6, Bounds::kOpenLow}});
   table.add("use_rslora", &Config::adapter, &A::use_rslora, "divide by the square root of `lora_r` instead");
+  table.add("lora_init", &Config::adapter, &A::lora_init,
+            "what pairs begin as: A random and B 0 (`default`), or the part of each weight with its `lora_r` largest "
+            "singular values, which is taken off it (`pissa`; docs/adapters.md)");
   table.add("lora_target_modules", &Config::adapter, &A::lora_target_modules,
             "which projections have pairs, a list: `q_proj`, `k_proj`, `v_proj`, `o_proj`, and of every expert `w1`, "
             "`w2`, `w3`, which go together; null or `all-linear`: all of these",

@@ -58,6 +58,10 @@ inline std::vector<std::string_view> names<AdapterKind>() {
   return {"none", "lora", "qlora"};
 }
 template <>
+inline std::vector<std::string_view> names<LoraInit>() {
+  return {"default", "pissa"};
+}
+template <>
 inline std::vector<std::string_view> names<BasePrecision>() {
   return {"auto", "nf4", "fp8"};
 }

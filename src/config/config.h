@@ -46,6 +46,7 @@ enum class ScoreFunction : uint8_t { kSoftmax, kSigmoid };
 enum class RouterDType : uint8_t { kFp32 };
 enum class TokenDropPolicy { kProbs, kPosition };
 enum class AdapterKind { kNone, kLora, kQlora };
+enum class LoraInit { kDefault, kPissa };                  // default: A random, B 0
 enum class BasePrecision : uint8_t { kAuto, kNf4, kFp8 };  // auto: that of the run; with kQlora NF4
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 enum class Precision { kFp32, kBf16, kFp8, kMxfp8 };
@@ -73,6 +74,7 @@ struct AdapterSettings {
   std::string adapter_name_or_path;  // to start from; empty: random
   int64_t lora_r = 16;
   double lora_alpha = 32;
+  LoraInit lora_init = LoraInit::kDefault;
   bool use_rslora = false;
   std::vector<std::string> lora_target_modules;  // empty: all of them
   double lora_dropout = 0;

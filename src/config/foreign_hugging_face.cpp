@@ -101,6 +101,7 @@ constexpr std::array kHuggingFaceKeys = {
     ForeignKey{kHf, "hub_token", "", kNoHub},
     ForeignKey{kHf, "use_peft", "adapter", "`lora`"},
     ForeignKey{kHf | kAxolotl, "peft_config", "adapter", "`lora`, and `lora_r`, `lora_alpha`, ..."},
+    ForeignKey{kHf, "init_lora_weights", "lora_init", "`default` or `pissa`"},
     ForeignKey{kHf | kAxolotl, "lora_modules_to_save", "",
                "not supported: what is trained beside adapters has no place in a file that servers take"},
     ForeignKey{kHf | kAxolotl, "load_in_8bit", "base_precision", "`fp8`, with `adapter: lora`"},

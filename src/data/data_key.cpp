@@ -27,8 +27,8 @@ constexpr size_t kShaDigits = 64, kKeyDigits = 32;
 constexpr const char* kVersion = "tokenised data 2";
 
 // Groups of keys, and single keys, that do not affect the tokens of a document.
-constexpr std::string_view kOtherGroups[] = {"Router",  "Batch and length of the run", "Optimizer",    "Output",
-                                             "Machine", "Precision and memory",        "Several ranks"};
+constexpr std::string_view kOtherGroups[] = {"Adapters", "Router",  "Batch and length of the run", "Optimizer",
+                                             "Output",   "Machine", "Precision and memory",        "Several ranks"};
 constexpr std::string_view kOtherKeys[] = {"model_name_or_path",
                                            "tokenizer_name_or_path",
                                            "resize_vocabulary",

@@ -50,6 +50,7 @@ TEST_F(DataKeyTest, IsTheSameForTheSame) {
   config_.data.split = "990,9,1";
   config_.optimizer.learning_rate = 1;
   config_.machine.seed = 7;
+  config_.adapter.lora_r = 8;
   config_.output.output_dir = "out";
   EXPECT_EQ(key(), first);
   fs::rename(folder_.path("a.jsonl"), folder_.path("c.jsonl"));

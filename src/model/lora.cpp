@@ -17,17 +17,10 @@ namespace {
 
 // Fills what this rank owns of an A.
 void fill_a(Ctx& ctx, uint64_t seed, const State& state, int param) {
-  const Tensor all = state.primary(param), values = all.view({all.elements()});
-  const ParamLayout::Piece owned =
-      state.master(param) ? state.layout().owned(param) : ParamLayout::Piece{0, all.elements()};
-  for (const HfBlock& block : state.spec(param).blocks) {
-    const int64_t begin = std::max(block.offset, owned.begin),
-                  end = std::min(block.offset + block.elements(), owned.begin + owned.count);
-    if (begin >= end) continue;
+  for (const auto& [block, first, values] : owned_blocks(state, param)) {
     const uint64_t key = random_key(seed, block.name);
     const double bound = 1 / std::sqrt(static_cast<double>(block.shape()[1]));
-    fill_values(ctx, block, begin - block.offset, values.slice(begin - owned.begin, end - begin),
-                [&](int64_t place) { return bound * (2 * random_uniform(key, place) - 1); });
+    fill_values(ctx, block, first, values, [&](int64_t place) { return bound * (2 * random_uniform(key, place) - 1); });
   }
 }
 
@@ -55,6 +48,19 @@ std::string lora_a_name(const std::string& module) {
 }
 std::string lora_b_name(const std::string& module) {
   return adapter_tensor_name(module, AdapterFactor::kB, AdapterNaming::kHub);
+}
+
+std::vector<OwnedBlock> owned_blocks(const State& state, int param) {
+  const Tensor all = state.primary(param), values = all.view({all.elements()});
+  const ParamLayout::Piece owned =
+      state.master(param) ? state.layout().owned(param) : ParamLayout::Piece{0, all.elements()};
+  std::vector<OwnedBlock> blocks;
+  for (const HfBlock& block : state.spec(param).blocks) {
+    const int64_t begin = std::max(block.offset, owned.begin),
+                  end = std::min(block.offset + block.elements(), owned.begin + owned.count);
+    if (begin < end) blocks.push_back({block, begin - block.offset, values.slice(begin - owned.begin, end - begin)});
+  }
+  return blocks;
 }
 
 void initialise_adapters(Ctx& ctx, uint64_t seed, State& state) {

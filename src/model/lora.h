@@ -18,6 +18,8 @@ struct Lora {
   double scale = 1;       // s
   double b_lr_ratio = 1;  // the learning rate of B, as a multiple of A's
   double dropout = 0;     // of the pairs' input, in training
+  // Pairs begin as the part of W with its r largest singular values, and W is held without that (model/pissa.h).
+  bool pissa = false;
   bool q = false, k = false, v = false, out = false, experts = false;
   // How W of attention's and the experts' projections is held, with adapters or without: kNf4 is QLoRA (Dettmers et
   // al. 2023).
@@ -27,6 +29,9 @@ struct Lora {
   // The names of the adapted modules: q_proj, ..., w3.
   std::vector<std::string> modules() const;
   std::string str() const;  // "q_proj, v_proj of rank 16, scaling 2"
+  // The rank of the pairs that are saved, which stand beside W as it was: with `pissa` the trained pairs less what they
+  // began as, [A; A0] and [B, -B0].
+  int64_t saved_rank() const { return pissa ? 2 * rank : rank; }
 };
 
 // A pair of all adapted modules of a weight, as kernels/adapter.h has it: the parameters' indices into State.
@@ -40,6 +45,14 @@ struct AdapterParams {
 // The names of a module's pair in an adapter's file (state/adapter_names.h); `module` is the hub's.
 std::string lora_a_name(const std::string& module);
 std::string lora_b_name(const std::string& module);
+
+// What this rank owns of the primary of an adapter's parameter: of a block the elements from index `first` on.
+struct OwnedBlock {
+  const HfBlock& block;
+  int64_t first;
+  Tensor values;  // [n], at least one
+};
+std::vector<OwnedBlock> owned_blocks(const State& state, int param);
 
 // A: uniform within 1/sqrt(in) (PEFT's kaiming_uniform with a = sqrt 5); B: 0. Each element of A is a hash of (seed,
 // name, index): it is the same on any layout and device. Masters are as the weights were before they were rounded.

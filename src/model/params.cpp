@@ -6,6 +6,7 @@
 #include <array>
 #include <span>
 
+#include "base/error.h"
 #include "base/random.h"
 #include "base/random_normals.h"
 #include "kernels/cast.h"
@@ -31,9 +32,12 @@ class LayoutBuilder {
 
   struct Part {
     std::string name;
-    Shape shape;
+    Box box;
+
+    Part(std::string tensor, const Shape& whole) : Part(std::move(tensor), Box(whole)) {}
+    Part(std::string tensor, const Box& part) : name(std::move(tensor)), box(part) {}
   };
-  // Adds a parameter of the given whole Hugging Face tensors, one behind the other.
+  // Adds a parameter of the given boxes of Hugging Face tensors, one behind the other.
   int add(WeightGroup group, const std::string& name, Shape shape, const std::vector<Part>& parts) {
     ParamSpec spec{.name = name,
                    .shape = shape,
@@ -49,8 +53,8 @@ class LayoutBuilder {
     if (spec.is_coded()) spec.trainable = false;
     int64_t offset = 0;
     for (const Part& part : parts) {
-      spec.blocks.push_back({.name = part.name, .box = Box(part.shape), .offset = offset});
-      offset += part.shape.elements();
+      spec.blocks.push_back({.name = part.name, .box = part.box, .offset = offset});
+      offset += part.box.elements();
     }
     specs_.push_back(std::move(spec));
     return static_cast<int>(specs_.size()) - 1;
@@ -64,7 +68,12 @@ class LayoutBuilder {
   // Marks a parameter as one of experts: other ranks may hold `elsewhere`.
   void spread_over_ranks(int param, const std::vector<Part>& elsewhere) {
     specs_[param].of_experts = true;
-    for (const Part& part : elsewhere) specs_[param].elsewhere.push_back({.name = part.name, .box = Box(part.shape)});
+    for (const Part& part : elsewhere) specs_[param].elsewhere.push_back({.name = part.name, .box = part.box});
+  }
+  // Freezes a parameter, and holds it in fp32 whatever the weights are.
+  void keep_exact(int param) {
+    specs_[param].trainable = false;
+    specs_[param].dtype = DType::kF32;
   }
 
   std::vector<ParamSpec> take() { return std::move(specs_); }
@@ -94,13 +103,25 @@ struct Module {
   bool adapted;
 };
 
+// Which pairs are added: those that are trained, or what they began as, where W is held without that (Lora::pissa).
+// Both are parts of the tensors that are saved.
+struct NewPairs {
+  const Lora& lora;
+  bool initial = false;
+
+  Box part(const Shape& saved, int dim) const { return Box(saved).cut(dim, initial ? lora.rank : 0, lora.rank); }
+  std::string names(const std::string& weight, const char* factor) const {
+    return fmt::format("{}.{}{}", weight, initial ? "initial_" : "", factor);
+  }
+};
+
 // The parts of the A, and of the B, of the adapted ones.
 struct PairParts {
   std::vector<LayoutBuilder::Part> a, b;
 
-  void add(const Module& module, int64_t rank, int64_t in) {
-    a.push_back({lora_a_name(module.name), {rank, in}});
-    b.push_back({lora_b_name(module.name), {module.rows.count, rank}});
+  void add(const Module& module, const NewPairs& pairs, int64_t in) {
+    a.push_back({lora_a_name(module.name), pairs.part({pairs.lora.saved_rank(), in}, 0)});
+    b.push_back({lora_b_name(module.name), pairs.part({module.rows.count, pairs.lora.saved_rank()}, 1)});
   }
 };
 
@@ -111,58 +132,77 @@ AdaptedModules adapted_among(const std::vector<Module>& modules) {
   return adapted;
 }
 
+void set_kind(LayoutBuilder& builder, const NewPairs& pairs, const AdapterParams& params) {
+  builder.set_lr_ratio(params.b, pairs.lora.b_lr_ratio);
+  if (!pairs.initial) return;
+  builder.keep_exact(params.a);
+  builder.keep_exact(params.b);
+}
+
 // The pair of a weight [.., in] of attention.
-AdapterParams add_adapter(LayoutBuilder& builder, const Lora& lora, const std::string& name, int64_t in,
+AdapterParams add_adapter(LayoutBuilder& builder, const NewPairs& pairs, const std::string& name, int64_t in,
                           const std::vector<Module>& modules) {
   const AdaptedModules adapted = adapted_among(modules);
-  if (!lora.is_set() || adapted.size == 0) return {};
+  const int64_t rank = pairs.lora.rank;
+  if (!pairs.lora.is_set() || adapted.size == 0) return {};
   PairParts parts;
   for (const Module& module : modules)
-    if (module.adapted) parts.add(module, lora.rank, in);
+    if (module.adapted) parts.add(module, pairs, in);
   const AdapterParams params = {
-      .a = builder.add(WeightGroup::kAttention, name + ".lora_A", {adapted.size * lora.rank, in}, parts.a),
-      .b = builder.add(WeightGroup::kAttention, name + ".lora_B", {adapted.row_count(), lora.rank}, parts.b),
+      .a = builder.add(WeightGroup::kAttention, pairs.names(name, "lora_A"), {adapted.size * rank, in}, parts.a),
+      .b = builder.add(WeightGroup::kAttention, pairs.names(name, "lora_B"), {adapted.row_count(), rank}, parts.b),
       .modules = adapted};
-  builder.set_lr_ratio(params.b, lora.b_lr_ratio);
+  set_kind(builder, pairs, params);
   return params;
 }
 
 // The pairs of a weight [experts here, .., in]. modules: those of one expert, after the expert's name.
-AdapterParams add_expert_adapter(LayoutBuilder& builder, const Lora& lora, const ExpertNames& names,
+AdapterParams add_expert_adapter(LayoutBuilder& builder, const NewPairs& pairs, const ExpertNames& names,
                                  const std::string& name, int64_t in, const std::vector<Module>& modules) {
   const AdaptedModules adapted = adapted_among(modules);
+  const int64_t count = names.here.count, rank = pairs.lora.rank;
   PairParts here, elsewhere;
   for (int64_t e = 0; e < names.all; ++e)
     for (const Module& module : modules)
-      (names.is_here(e) ? here : elsewhere).add({names.expert(e) + module.name, module.rows, true}, lora.rank, in);
-  const int64_t count = names.here.count;
+      (names.is_here(e) ? here : elsewhere).add({names.expert(e) + module.name, module.rows, true}, pairs, in);
   const AdapterParams params = {
-      .a = builder.add(WeightGroup::kExperts, name + ".lora_A", {count, adapted.size * lora.rank, in}, here.a),
-      .b = builder.add(WeightGroup::kExperts, name + ".lora_B", {count, adapted.row_count(), lora.rank}, here.b),
+      .a = builder.add(WeightGroup::kExperts, pairs.names(name, "lora_A"), {count, adapted.size * rank, in}, here.a),
+      .b = builder.add(WeightGroup::kExperts, pairs.names(name, "lora_B"), {count, adapted.row_count(), rank}, here.b),
       .modules = adapted};
-  builder.set_lr_ratio(params.b, lora.b_lr_ratio);
+  set_kind(builder, pairs, params);
   builder.spread_over_ranks(params.a, elsewhere.a);
   builder.spread_over_ranks(params.b, elsewhere.b);
   return params;
 }
 
-void add_dense_adapters(LayoutBuilder& builder, const MixtralConfig& config, const Lora& lora,
+void add_dense_adapters(LayoutBuilder& builder, const MixtralConfig& config, const NewPairs& pairs,
                         const std::string& attention, LayerParams& p) {
   const int64_t h = config.hidden_size, q = config.query_size(), kv = config.kv_size();
-  p.qkv_adapter = add_adapter(builder, lora, attention + "qkv_proj", h,
+  const Lora& lora = pairs.lora;
+  p.qkv_adapter = add_adapter(builder, pairs, attention + "qkv_proj", h,
                               {{attention + "q_proj", {0, q}, lora.q},
                                {attention + "k_proj", {q, kv}, lora.k},
                                {attention + "v_proj", {q + kv, kv}, lora.v}});
-  p.out_adapter = add_adapter(builder, lora, attention + "o_proj", q, {{attention + "o_proj", {0, h}, lora.out}});
+  p.out_adapter = add_adapter(builder, pairs, attention + "o_proj", q, {{attention + "o_proj", {0, h}, lora.out}});
 }
 
-void add_expert_adapters(LayoutBuilder& builder, const MixtralConfig& config, const Lora& lora,
+void add_expert_adapters(LayoutBuilder& builder, const MixtralConfig& config, const NewPairs& pairs,
                          const ExpertNames& names, LayerParams& p) {
-  if (!lora.is_set() || !lora.experts) return;
+  if (!pairs.lora.is_set() || !pairs.lora.experts) return;
   const int64_t h = config.hidden_size, f = config.intermediate_size;
-  p.gate_up_adapter = add_expert_adapter(builder, lora, names, names.layer + "experts.gate_up", h,
+  p.gate_up_adapter = add_expert_adapter(builder, pairs, names, names.layer + "experts.gate_up", h,
                                          {{"w1", {0, f}, true}, {"w3", {f, f}, true}});
-  p.down_adapter = add_expert_adapter(builder, lora, names, names.layer + "experts.down", f, {{"w2", {0, h}, true}});
+  p.down_adapter = add_expert_adapter(builder, pairs, names, names.layer + "experts.down", f, {{"w2", {0, h}, true}});
+}
+
+// Calls `add(pairs, p)` for the pairs that are trained, and then for what they began as, which no op reads.
+template <class Add>
+void add_pairs(LayoutBuilder& builder, const Lora& lora, LayerParams& p, Add&& add) {
+  builder.set_origin(ParamSpec::Origin::kInitialised);
+  add(NewPairs{lora}, p);
+  LayerParams unread;
+  if (lora.pissa) add(NewPairs{lora, true}, unread);
+  builder.set_origin(ParamSpec::Origin::kStored);
 }
 
 LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankGrid::Experts experts, const Lora& lora,
@@ -178,7 +218,6 @@ LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankG
     gate_up_parts.push_back({names.expert(e) + "w3.weight", {f, h}});
     (names.is_here(e) ? down : down_elsewhere).push_back({names.expert(e) + "w2.weight", {h, f}});
   }
-  using Origin = ParamSpec::Origin;
   LayerParams p;
   builder.set_place({.layer = layer});
   p.input_norm = builder.add(WeightGroup::kNorms, prefix + "input_layernorm.weight", {h});
@@ -189,18 +228,28 @@ LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankG
   p.attention_out = builder.add(WeightGroup::kAttention, attention + "o_proj.weight", {h, config.query_size()});
   p.post_norm = builder.add(WeightGroup::kNorms, prefix + "post_attention_layernorm.weight", {h});
   p.router = builder.add(WeightGroup::kRouter, moe + "gate.weight", {config.num_local_experts, h});
-  builder.set_origin(Origin::kInitialised);
-  add_dense_adapters(builder, config, lora, attention, p);
-  builder.set_origin(Origin::kStored);
+  add_pairs(builder, lora, p,
+            [&](const NewPairs& pairs, LayerParams& to) { add_dense_adapters(builder, config, pairs, attention, to); });
   builder.set_place({.layer = layer, .part = Place::kExperts});
   p.gate_up = builder.add(WeightGroup::kExperts, moe + "experts.gate_up", {experts.count, 2 * f, h}, gate_up);
   p.down = builder.add(WeightGroup::kExperts, moe + "experts.down", {experts.count, h, f}, down);
   builder.spread_over_ranks(p.gate_up, gate_up_elsewhere);
   builder.spread_over_ranks(p.down, down_elsewhere);
-  builder.set_origin(Origin::kInitialised);
-  add_expert_adapters(builder, config, lora, names, p);
-  builder.set_origin(Origin::kStored);
+  add_pairs(builder, lora, p,
+            [&](const NewPairs& pairs, LayerParams& to) { add_expert_adapters(builder, config, pairs, names, to); });
   return p;
+}
+
+void check_singular_values(const MixtralConfig& config, const Lora& lora) {
+  if (!lora.pissa) return;
+  int64_t fewest = config.hidden_size;
+  if (lora.q || lora.out) fewest = std::min(fewest, config.query_size());
+  if (lora.k || lora.v) fewest = std::min(fewest, config.kv_size());
+  if (lora.experts) fewest = std::min(fewest, config.intermediate_size);
+  if (lora.rank > fewest)
+    throw UserError("lora_r",
+                    fmt::format("is {}, and pissa finds {} singular values of the smallest weight", lora.rank, fewest),
+                    "lower lora_r, or set lora_init: default");
 }
 
 double round_to(DType dtype, double value) {
@@ -255,6 +304,7 @@ void encode_random(Ctx& ctx, const MixtralConfig& config, const RandomWeights& r
 
 ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, const Freeze& freeze,
                         const Lora& lora) {
+  check_singular_values(config, lora);
   LayoutBuilder builder(!lora.is_set(), lora.base);
   ModelParams params;
   params.adapter_scale = lora.scale;

@@ -33,12 +33,12 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
      "checkpoint_host_memory", "time_limit", "max_shard_size", "logging_steps", "report_to",
      // The machine, the layout, and how exactly it computes.
      "device", "deterministic", "precision", "moe_router_dtype", "fp8_scaling", "fp8_power_of_two_scales",
-     "master_weights", "gradient_dtype", "optimizer_state_dtype", "recompute", "experts_implementation",
-     "cuda_graphs", "expert_model_parallel_size", "zero_stage", "collective_timeout"});
+     "master_weights", "gradient_dtype", "optimizer_state_dtype", "recompute", "experts_implementation", "cuda_graphs",
+     "expert_model_parallel_size", "zero_stage", "collective_timeout"});
 
 // The place in the data is counted in steps; weights that were not trained have no moments to go on with.
-constexpr std::array<std::string_view, 5> kNeverAllowed = {"rows_per_step", "freeze", "adapter", "lora_r",
-                                                           "lora_target_modules"};
+constexpr std::array<std::string_view, 6> kNeverAllowed = {"rows_per_step", "freeze",    "adapter",
+                                                           "lora_r",        "lora_init", "lora_target_modules"};
 constexpr std::array<std::string_view, 7> kBesideKeys = {
     "base", "data", "router_aux_loss_coef", "router_losses", "router_scores", "total_steps", "windows"};
 

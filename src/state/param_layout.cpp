@@ -41,9 +41,14 @@ ParamLayout::ParamLayout(std::vector<ParamSpec> specs, DType dtype, const Copies
     add(p, specs_[p].dtype.value_or(dtype));
   }
   std::array<int, 2> turns{};  // of buckets of dense parameters, of experts
+  const Bucket* before = nullptr;
   for (Bucket& bucket : buckets_) {
     bucket.elements = round_up(bucket.elements, kElementAlignment * bucket.holders.size);
-    bucket.turn = turns[bucket.of_experts]++;
+    const bool shares_turn = before && before->origin == ParamSpec::Origin::kInitialised &&
+                             before->origin == bucket.origin && before->place == bucket.place &&
+                             before->of_experts == bucket.of_experts;
+    bucket.turn = shares_turn ? before->turn : turns[bucket.of_experts]++;
+    before = &bucket;
   }
 }
 
@@ -51,7 +56,7 @@ void ParamLayout::add(int param, DType dtype) {
   const ParamSpec& spec = specs_[param];
   const auto continues = [&](const Bucket& bucket) {
     return bucket.place == spec.place && bucket.of_experts == spec.of_experts && bucket.trained == spec.trainable &&
-           bucket.is_coded == spec.is_coded() && bucket.dtype == dtype;
+           bucket.is_coded == spec.is_coded() && bucket.origin == spec.origin && bucket.dtype == dtype;
   };
   if (buckets_.empty() || !continues(buckets_.back()))
     buckets_.push_back({.first = param,
@@ -59,6 +64,7 @@ void ParamLayout::add(int param, DType dtype) {
                         .trained = spec.trainable,
                         .of_experts = spec.of_experts,
                         .is_coded = spec.is_coded(),
+                        .origin = spec.origin,
                         .dtype = dtype,
                         .place = spec.place,
                         .holders = spec.of_experts ? copies_.experts : copies_.dense});

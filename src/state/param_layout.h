@@ -77,11 +77,14 @@ class ParamLayout {
   struct Bucket {
     int first, last;  // parameters [first, last)
     bool trained, of_experts, is_coded;
+    ParamSpec::Origin origin;
     DType dtype;  // of the weights
     Place place;
     Holders holders;
     int64_t elements = 0;  // a multiple of kElementAlignment times the holders
-    int turn = 0;          // its number among the buckets of the same holders, who save them by turns
+    // Its number among the buckets of the same holders, who save them by turns. Those of one place that are initialised
+    // have one turn: they may have parts of the same tensors.
+    int turn = 0;
 
     int64_t piece() const { return elements / holders.size; }
     int64_t piece_begin() const { return holders.rank * piece(); }

@@ -17,9 +17,9 @@ namespace {
 
 constexpr std::string_view kTargets = "lora_target_modules", kAll = "all-linear";
 constexpr std::array<std::string_view, 8> kModules = {"q_proj", "k_proj", "v_proj", "o_proj", "w1", "w2", "w3", kAll};
-constexpr std::array<std::string_view, 7> kOwnKeys = {
-    "adapter_name_or_path", "lora_r",       "lora_alpha",       "use_rslora",
-    "lora_target_modules",  "lora_dropout", "loraplus_lr_ratio"};
+constexpr std::array<std::string_view, 8> kOwnKeys = {"adapter_name_or_path", "lora_r",           "lora_alpha",
+                                                      "use_rslora",           "lora_init",        "lora_target_modules",
+                                                      "lora_dropout",         "loraplus_lr_ratio"};
 // What other trainers adapt, or call otherwise.
 constexpr std::array<std::string_view, 3> kNeverAdapted = {"gate", "lm_head", "embed_tokens"};
 constexpr std::array<std::string_view, 5> kOtherNames = {"gate_proj", "up_proj", "down_proj", "gate_up_proj",
@@ -50,6 +50,20 @@ void check_experts(const Config& config, const auto& has) {
                   "name all three, or none");
 }
 
+void check_init(const Config& config) {
+  const AdapterSettings& settings = config.adapter;
+  if (settings.lora_init != LoraInit::kPissa) return;
+  if (settings.base() != BasePrecision::kAuto)
+    throw UserError(
+        config.where("lora_init"),
+        "pissa takes a pair off each weight, and what a few bits make of the rest is not what they make of the "
+        "weight: the adapter would not be what was trained",
+        "set adapter: lora and base_precision: auto, or lora_init: default");
+  if (!settings.adapter_name_or_path.empty())
+    throw UserError(config.where("lora_init"),
+                    "pissa begins with the weights, and adapter_name_or_path with an adapter", "remove one of them");
+}
+
 void refuse_own_keys(const Config& config) {
   for (const std::string_view key : kOwnKeys)
     if (config.origins.contains(key) && is_changed(config, key))
@@ -68,6 +82,7 @@ Lora lora_of(const Config& config) {
     refuse_own_keys(config);
     return {.base = settings.base()};
   }
+  check_init(config);
   for (const std::string& name : settings.lora_target_modules) check_module(config, name);
   const bool all = settings.lora_target_modules.empty() || is_among(kAll, settings.lora_target_modules);
   const auto has = [&](std::string_view name) {
@@ -79,6 +94,7 @@ Lora lora_of(const Config& config) {
           .scale = settings.lora_alpha / (settings.use_rslora ? std::sqrt(rank) : rank),
           .b_lr_ratio = settings.loraplus_lr_ratio,
           .dropout = settings.lora_dropout,
+          .pissa = settings.lora_init == LoraInit::kPissa,
           .q = has("q_proj"),
           .k = has("k_proj"),
           .v = has("v_proj"),

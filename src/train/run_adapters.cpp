@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -11,17 +12,36 @@
 #include "checkpoint/convert.h"
 #include "checkpoint/load.h"
 #include "checkpoint/load_adapter.h"
+#include "model/pissa.h"
 #include "run/resume.h"
 
 namespace mixtune {
 
+namespace {
+
+void begin_anew(Instance& instance, uint64_t seed) {
+  const Lora& lora = instance.options().lora;
+  if (!lora.pissa) return initialise_adapters(instance.ctx(), seed, instance.state());
+  const auto start = std::chrono::steady_clock::now();
+  initialise_principal_adapters(instance.ctx(), seed, lora.scale, instance.state());
+  if (instance.ranks().grid.rank == 0)
+    log_info("pissa: the largest {} singular values of each weight found in {:.0f} s", lora.rank,
+             std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+}
+
+}  // namespace
+
 void begin_adapters(const Config& config, Instance& instance, const StoredFiles& written) {
   const std::string checkpoint = checkpoint_of(config), &given = config.adapter.adapter_name_or_path;
-  if (checkpoint.empty() && given.empty())
-    return initialise_adapters(instance.ctx(), config.machine.seed, instance.state());
-  const std::string& path = checkpoint.empty() ? given : checkpoint;
-  load_adapter(instance.ctx(), path, {.scale = instance.options().lora.scale}, instance.state(), written);
-  if (instance.ranks().grid.rank == 0) log_info("loaded the adapter {}", printable_path(path));
+  const Lora& lora = instance.options().lora;
+  if (checkpoint.empty() && given.empty()) {
+    begin_anew(instance, config.machine.seed);
+  } else {
+    const std::string& path = checkpoint.empty() ? given : checkpoint;
+    load_adapter(instance.ctx(), path, {.scale = lora.scale}, instance.state(), written);
+    if (instance.ranks().grid.rank == 0) log_info("loaded the adapter {}", printable_path(path));
+  }
+  if (lora.pissa) take_off_principal_pairs(instance.ctx(), lora.scale, instance.state());
 }
 
 namespace {
@@ -93,8 +113,8 @@ SaveOptions to_save_adapters(SaveOptions model, const Config& config, const Lora
   model.what = SaveOptions::What::kAdapters;
   model.dtype = DType::kF32;  // that of the masters: a run goes on as it was
   model.config_json = format_adapter_config({.base = config.model.model_name_or_path,
-                                             .r = lora.rank,
-                                             .alpha = lora.scale * static_cast<double>(lora.rank),
+                                             .r = lora.saved_rank(),
+                                             .alpha = lora.scale * static_cast<double>(lora.saved_rank()),
                                              .target_modules = lora.modules()});
   return model;
 }

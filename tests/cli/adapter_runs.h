@@ -1,4 +1,4 @@
-// AdapterRuns: `mixtune train` of adapters through the program itself.
+// AdapterRuns: runs of adapters through the program, on the layouts that this machine has.
 #pragma once
 
 #include <cstring>
@@ -25,6 +25,10 @@ class AdapterRuns : public RankRuns {
   }
   static Args lora(const std::string& out, const Args& more = {"--per_device_train_batch_size=4"}) {
     return four_steps(out, with({"--adapter=lora", "--lora_r=8"}, more));
+  }
+
+  static Args qlora(const std::string& out, const Args& more = {"--per_device_train_batch_size=4"}) {
+    return four_steps(out, with({"--adapter=qlora", "--lora_r=8"}, more));
   }
 
   // Those that this machine has: a rank has a GPU to itself.

@@ -244,6 +244,7 @@ TEST_F(Adapters, WhatIsNoAdapterToTrainIsRefused) {
   refused({"--lora_r=8"}, {"--lora_r: means nothing without an adapter; set adapter: lora"});
   refused({"--loraplus_lr_ratio=4"}, {"--loraplus_lr_ratio: means nothing without an adapter"});
   refused(with(rank, {"--loraplus_lr_ratio=0"}), {"--loraplus_lr_ratio: 0 is out of range"});
+  refused({"--lora_init=pissa"}, {"--lora_init: means nothing without an adapter"});
   refused({"--adapter_name_or_path=out"}, {"--adapter_name_or_path: means nothing without an adapter"});
   refused(with(rank, {"--lora_target_modules=w1"}),
           {"--lora_target_modules: names some of w1, w2 and w3", "all three"});
@@ -277,7 +278,7 @@ TEST_F(Adapters, AreOfTheRunsContract) {
   refused("full", {"--adapter=lora"}, {"full/checkpoint-2 is a model, not an adapter; put back adapter: none"});
   refused("out", {"--adapter=lora", "--lora_r=16"}, {"lora_r was 8, is 16; put back what it was"});
   refused("out", {"--adapter=lora", "--lora_r=8", "--lora_alpha=8"}, {"lora_alpha was 32, is 8; put back"});
-  for (const char* name : {"lora_r", "lora_target_modules", "adapter"})
+  for (const char* name : {"lora_r", "lora_init", "lora_target_modules", "adapter"})
     refused("out", {"--adapter=lora", "--lora_r=8", fmt::format("--allow_changes={}", name)},
             {fmt::format("--allow_changes: '{}' may not change", name), "begin a run"});
   const Args same = {"--adapter=lora", "--lora_r=8"};

@@ -166,19 +166,31 @@ TEST_F(Bench, EstimatePrintsATable) {
   EXPECT_NE(bf16.find("master weights"), std::string::npos) << bf16;
 }
 
-// Each example of Mixtral 8x7B fits into the GPU that its first lines name.
+// Each example of Mixtral fits into the GPUs that its first lines name.
 TEST_F(Bench, EstimateFitsTheExamples) {
-  std::filesystem::create_directories(path("models/mixtral-8x7b"));
-  write(path("models/mixtral-8x7b/config.json"), R"({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral",
-      "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
-      "num_attention_heads": 32, "num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2,
-      "max_position_embeddings": 32768, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "hidden_act": "silu"})");
-  for (const auto& [name, memory] :
-       {std::pair{"lora.yaml", "--gpu-memory=140GiB"}, std::pair{"lora-80gb.yaml", "--gpu-memory=78GB"},
-        std::pair{"qlora-48gb.yaml", "--gpu-memory=48GB"}}) {
-    const std::string example = source_path("examples/mixtral-8x7b/") + name;
-    EXPECT_NE(run({"estimate", example, memory}).out.find(": fits\n"), std::string::npos) << name;
-  }
+  const auto write_config = [&](const std::string& folder, const char* sizes) {
+    std::filesystem::create_directories(path(folder));
+    write(path(folder + "/config.json"), R"({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral",
+        "num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2, "rms_norm_eps": 1e-05,
+        "rope_theta": 1000000.0, "hidden_act": "silu", )" +
+                                             std::string(sizes) + "}");
+  };
+  write_config("models/mixtral-8x7b", R"("vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
+      "num_hidden_layers": 32, "num_attention_heads": 32, "max_position_embeddings": 32768)");
+  write_config("models/mixtral-8x22b", R"("vocab_size": 32768, "hidden_size": 6144, "intermediate_size": 16384,
+      "num_hidden_layers": 56, "num_attention_heads": 48, "max_position_embeddings": 65536)");
+  const auto expect_fits = [&](const char* example, std::vector<std::string> flags) {
+    flags.insert(flags.begin(), {"estimate", source_path("examples/") + example});
+    const std::string out = run(flags).out;
+    EXPECT_NE(out.find(": fits\n"), std::string::npos) << example << "\n" << out;
+  };
+  expect_fits("mixtral-8x7b/lora.yaml", {"--gpu-memory=140GiB"});
+  expect_fits("mixtral-8x7b/lora-80gb.yaml", {"--gpu-memory=78GB"});
+  expect_fits("mixtral-8x7b/qlora-48gb.yaml", {"--gpu-memory=48GB"});
+  expect_fits("mixtral-8x22b/qlora.yaml", {"--nproc=2", "--gpu-memory=80GB"});
+  expect_fits("mixtral-8x22b/qlora.yaml", {"--nproc=2", "--gpu-memory=140GiB", "--recompute=none"});
+  expect_fits("mixtral-8x22b/qlora.yaml",
+              {"--nproc=2", "--gpu-memory=140GiB", "--recompute=none", "--expert_model_parallel_size=1"});
   // 46.4e9 projections in a byte each; without them in 8 bits the same does not fit.
   const std::string example = source_path("examples/mixtral-8x7b/lora-80gb.yaml");
   expect_part(run({"estimate", example}).out, "weights held as codes            43.3 GiB     43.3 GiB\n");
