@@ -46,6 +46,21 @@ TEST(AdapterFolder, TakesJoinedPairsApart) {
   }
 }
 
+TEST(AdapterFolder, GivesWhatPeftTrainedWhole) {
+  AdapterFolder folder(peft_fixture("whole"), fixture_base());
+  const SafetensorsFile expected(peft_fixture("whole") + "/expected.safetensors");
+  EXPECT_EQ(folder.whole().size(), 2u + 1 + 1 + 5);
+  EXPECT_EQ(folder.whole().size() + folder.pairs().size(), expected.tensors().size());
+  for (const AdapterWhole& whole : folder.whole()) {
+    const std::vector<float> want = stored_values(expected, whole.module + ".weight");
+    const auto n = static_cast<int64_t>(want.size());
+    EXPECT_EQ(folder.read(whole, 0, n), want) << whole.module;
+    EXPECT_EQ(folder.read(whole, 5, 7), std::vector<float>(want.begin() + 5, want.begin() + 12));
+    EXPECT_EQ(folder.find_whole(whole.module), &whole);
+  }
+  EXPECT_EQ(folder.find_whole("model.layers.0.self_attn.q_proj"), nullptr);
+}
+
 class OtherNames : public testing::Test {
  protected:
   void expect_same() {

@@ -102,6 +102,7 @@ constexpr std::array kTrainerKeys = {
     ForeignKey{kLf, "add_tokens", "", kOwnTokens},
     ForeignKey{kLf, "lora_rank", "lora_r"},
     ForeignKey{kLf, "lora_target", "lora_target_modules", "a list, or all-linear"},
+    ForeignKey{kLf, "additional_target", "modules_to_save", "a list"},
     ForeignKey{kLf, "use_dora", "", kPlainLora},
     ForeignKey{kLf, "quantization_bit", "", kNoQuantisation},
     ForeignKey{kLf, "quantization_method", "", kNoQuantisation},

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/adapter.h"
@@ -12,7 +13,7 @@
 namespace mixtune {
 
 // Each adapted projection W [out, in] is W + s B A, A [r, in] and B [out, r]: an expert's w1, w2 and w3 have pairs of
-// their own in each expert. W is not trained then, nor is anything else of the model.
+// their own in each expert. W is not trained then, nor is anything else of the model but what is trained whole.
 struct Lora {
   int64_t rank = 0;       // r; 0: the model has no adapters
   double scale = 1;       // s
@@ -23,10 +24,15 @@ struct Lora {
   // adapters or without.
   bool base_in_four_bits = false;
 
+  // What is trained whole beside the pairs: entries of modules_to_save (state/adapter_names.h).
+  std::vector<std::string> whole = {};
+
   bool is_set() const { return rank > 0; }
+  // Whether the hub's tensor, "lm_head.weight", is trained whole.
+  bool trains_whole(std::string_view tensor) const;
   // The names of the adapted modules: q_proj, ..., w3.
   std::vector<std::string> modules() const;
-  std::string str() const;  // "q_proj, v_proj of rank 16, scaling 2"
+  std::string str() const;  // "q_proj, v_proj of rank 16, scaling 2; whole: gate"
 };
 
 // A pair of all adapted modules of a weight, as kernels/adapter.h has it: the parameters' indices into State.

@@ -270,6 +270,8 @@ ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, 
                        ? params.embedding
                        : builder.add_table(WeightGroup::kHead, "lm_head.weight", table, config.added_tokens);
   std::vector<ParamSpec> specs = builder.take();
+  for (ParamSpec& spec : specs)
+    if (lora.is_set() && spec.blocks.size() == 1 && lora.trains_whole(spec.blocks[0].name)) spec.trainable = true;
   apply(freeze, config, specs);
   return {std::move(specs), std::move(params)};
 }

@@ -37,7 +37,8 @@ struct ModelLayout {
   ModelParams params;
 };
 // The layout of a rank that holds these experts. A layer's parameters are two buckets: dense ones, and the experts';
-// more where `freeze` has a part of them, or `lora` adds its own, which then are all that is trained. Throws UserError
+// more where `freeze` has a part of them, or `lora` adds its own, which, and what it trains whole, are all that is
+// trained. Throws UserError
 // as `apply` does.
 ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, const Freeze& freeze = {},
                         const Lora& lora = {});

@@ -1,6 +1,7 @@
 #include "train/lora_options.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +11,8 @@
 #include "base/error.h"
 #include "base/suggest.h"
 #include "config/keys.h"
+#include "model/params.h"
+#include "train/instance_options.h"
 
 namespace mixtune {
 
@@ -17,9 +20,12 @@ namespace {
 
 constexpr std::string_view kTargets = "lora_target_modules", kAll = "all-linear";
 constexpr std::array<std::string_view, 8> kModules = {"q_proj", "k_proj", "v_proj", "o_proj", "w1", "w2", "w3", kAll};
-constexpr std::array<std::string_view, 7> kOwnKeys = {
-    "adapter_name_or_path", "lora_r",       "lora_alpha",       "use_rslora",
-    "lora_target_modules",  "lora_dropout", "loraplus_lr_ratio"};
+constexpr std::string_view kWholeKey = "modules_to_save";
+constexpr std::array<std::string_view, 7> kWhole = {
+    "gate", "lm_head", "embed_tokens", "norm", "model.norm", "input_layernorm", "post_attention_layernorm"};
+constexpr std::array<std::string_view, 8> kOwnKeys = {
+    "adapter_name_or_path", "lora_r",  "lora_alpha",   "use_rslora",
+    "lora_target_modules",  kWholeKey, "lora_dropout", "loraplus_lr_ratio"};
 // What other trainers adapt, or call otherwise.
 constexpr std::array<std::string_view, 3> kNeverAdapted = {"gate", "lm_head", "embed_tokens"};
 constexpr std::array<std::string_view, 5> kOtherNames = {"gate_proj", "up_proj", "down_proj", "gate_up_proj",
@@ -40,6 +46,17 @@ void check_module(const Config& config, const std::string& name) {
   throw UserError(where, what + "is no projection",
                   near.empty() ? "name q_proj, k_proj, v_proj, o_proj, w1, w2 and w3, or all-linear"
                                : fmt::format("did you mean '{}'?", near));
+}
+
+void check_whole_name(const Config& config, const std::string& name) {
+  if (is_among(name, kWhole)) return;
+  const std::string near = nearest_name(name.substr(0, 100), kWhole);
+  throw UserError(
+      config.where(kWholeKey),
+      fmt::format(
+          "'{}' {}", printable(name, 100),
+          is_among(name, kModules) ? "has pairs, and is not trained whole beside them" : "is not trained whole"),
+      near.empty() ? fmt::format("name {}", fmt::join(kWhole, ", ")) : fmt::format("did you mean '{}'?", near));
 }
 
 void check_experts(const Config& config, const auto& has) {
@@ -66,6 +83,7 @@ Lora lora_of(const Config& config) {
     return {.base_in_four_bits = settings.base_in_four_bits()};
   }
   for (const std::string& name : settings.lora_target_modules) check_module(config, name);
+  for (const std::string& name : settings.modules_to_save) check_whole_name(config, name);
   const bool all = settings.lora_target_modules.empty() || is_among(kAll, settings.lora_target_modules);
   const auto has = [&](std::string_view name) {
     return all || is_among(name, settings.lora_target_modules);
@@ -81,7 +99,23 @@ Lora lora_of(const Config& config) {
           .v = has("v_proj"),
           .out = has("o_proj"),
           .experts = has("w1"),
-          .base_in_four_bits = settings.base_in_four_bits()};
+          .base_in_four_bits = settings.base_in_four_bits(),
+          .whole = settings.modules_to_save};
+}
+
+void check_whole(const Config& config, const MixtralConfig& shape) {
+  const Lora lora = lora_of(config);
+  if (lora.whole.empty()) return;
+  if (shape.tie_word_embeddings &&
+      (lora.trains_whole("lm_head.weight") || lora.trains_whole("model.embed_tokens.weight")))
+    throw UserError(config.where(kWholeKey),
+                    "the model's embedding and head are one (tie_word_embeddings), and an adapter's are not",
+                    "leave out lm_head and embed_tokens");
+  const Freeze freeze = freeze_of(config);
+  for (const ParamSpec& spec : make_layout(shape, {0, shape.num_local_experts}, freeze, lora).specs)
+    if (!spec.trainable && lora.trains_whole(spec.blocks[0].name))
+      throw UserError(freeze.where, fmt::format("freezes {}, which modules_to_save trains", spec.blocks[0].name),
+                      "leave it out of one of them");
 }
 
 }  // namespace mixtune

@@ -23,7 +23,10 @@ const std::map<std::string, Lora> kTargets = {
     {"all", {.rank = kRank, .scale = kScale, .q = true, .k = true, .v = true, .out = true, .experts = true}},
     {"q and v", {.rank = kRank, .scale = kScale, .q = true, .v = true}},
     {"k and out", {.rank = kRank, .scale = kScale, .k = true, .out = true}},
-    {"experts", {.rank = kRank, .scale = kScale, .experts = true}}};
+    {"experts", {.rank = kRank, .scale = kScale, .experts = true}},
+    {"k, and others whole",
+     {.rank = kRank, .scale = kScale, .k = true, .whole = {"gate", "lm_head", "embed_tokens", "norm"}}},
+    {"v, and the last norm whole", {.rank = kRank, .scale = kScale, .v = true, .whole = {"model.norm"}}}};
 
 InstanceOptions adapted(const Lora& lora, DType dtype = DType::kF64) {
   return {.types = StateTypes::all(dtype), .lora = lora};
@@ -87,9 +90,10 @@ void merge(const Tensors& adapters, const Tensors& weights) {
   ASSERT_GT(merged, 0);
 }
 
-// max |is - expected| of all elements, over the largest expected one.
+// max |is - expected| of all elements, over the largest expected one. A vector is one row.
 template <class Expected>
-void expect_near(const Tensor& is, const std::string& name, const Expected& expected) {
+void expect_near(const Tensor& all, const std::string& name, const Expected& expected) {
+  const Tensor is = all.shape.rank() == 1 ? all.view({1, all.elements()}) : all;
   double worst = 0, largest = 0;
   for (int64_t i = 0; i < is.shape[0]; ++i)
     for (int64_t j = 0; j < is.shape[1]; ++j) {
@@ -117,10 +121,15 @@ TEST(LoraStep, HasTheGradientsOfTheMergedModel) {
       EXPECT_NEAR(loss, expected, 1e-12 * expected);
 
       const Tensors gradients(with, Tensors::Of::kGradients), full(merged, Tensors::Of::kGradients);
-      int64_t pairs = 0;
+      int64_t pairs = 0, whole = 0;
       for (const auto& [name, dw] : full.all()) {
         const std::string module = name.substr(0, name.rfind(".weight"));
-        EXPECT_FALSE(gradients.has(name)) << "the base is not trained";
+        EXPECT_EQ(gradients.has(name), lora.trains_whole(name)) << name << ": the rest of the base is not trained";
+        if (lora.trains_whole(name)) {
+          ++whole;
+          expect_near(gradients.at(name), name,
+                      [&, d = dw.as<double>()](int64_t i, int64_t j) { return d[i * dw.shape[-1] + j]; });
+        }
         if (!gradients.has(lora_a_name(module))) continue;
         ++pairs;
         const double *a = adapters.at(lora_a_name(module)).as<double>(),
@@ -139,7 +148,7 @@ TEST(LoraStep, HasTheGradientsOfTheMergedModel) {
       }
       const int64_t per_layer = lora.q + lora.k + lora.v + lora.out + (lora.experts ? 3 * config.num_local_experts : 0);
       EXPECT_EQ(pairs, per_layer * config.num_hidden_layers);
-      EXPECT_EQ(gradients.all().size(), static_cast<size_t>(2 * pairs));
+      EXPECT_EQ(gradients.all().size(), static_cast<size_t>(2 * pairs + whole));
     }
 }
 

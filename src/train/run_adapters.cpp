@@ -26,7 +26,7 @@ void begin_adapters(const Config& config, Instance& instance, const StoredFiles&
 
 namespace {
 
-// What an adapter's pairs ask of a model that has them beside its weights.
+// What an adapter asks of a model that has its pairs beside its weights, and its whole weights for some.
 Lora lora_of(const AdapterFolder& adapter) {
   Lora lora;
   for (const AdapterPair& pair : adapter.pairs()) {
@@ -44,6 +44,7 @@ Lora lora_of(const AdapterFolder& adapter) {
     lora.rank = std::max(lora.rank, pair.rank);
     if (pair.scaling != 0) lora.scale = pair.scaling;
   }
+  for (const AdapterWhole& whole : adapter.whole()) lora.whole.push_back(whole.module);
   return lora;
 }
 
@@ -95,7 +96,8 @@ SaveOptions to_save_adapters(SaveOptions model, const Config& config, const Lora
   model.config_json = format_adapter_config({.base = config.model.model_name_or_path,
                                              .r = lora.rank,
                                              .alpha = lora.scale * static_cast<double>(lora.rank),
-                                             .target_modules = lora.modules()});
+                                             .target_modules = lora.modules(),
+                                             .modules_to_save = lora.whole});
   return model;
 }
 
