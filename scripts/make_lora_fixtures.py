@@ -49,6 +49,7 @@ RUNS = [
                                loraplus_lr_ratio=5)),
     ("whole", BASICS | dict(lora_alpha=20, use_rslora=False, lora_target_modules=["o_proj", "w1", "w2", "w3"],
                             modules_to_save=["gate", "lm_head", "embed_tokens", "norm"])),
+    ("head", BASICS | dict(lora_alpha=20, use_rslora=False, lora_target_modules=["v_proj", "lm_head"])),
 ]
 
 

@@ -14,8 +14,8 @@ TEST_P(PeftFixture, GivesTheDeltasThatPeftComputes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(AdapterFolder, PeftFixture,
-                         testing::Values("attention", "block_diagonal", "double_rank", "hub", "one_parameter", "packed",
-                                         "packed_old"),
+                         testing::Values("attention", "block_diagonal", "double_rank", "head", "hub", "one_parameter",
+                                         "packed", "packed_old"),
                          [](const auto& fixture) { return std::string(fixture.param); });
 
 int64_t rank_of(const std::string& fixture, const std::string& module) {
@@ -44,6 +44,15 @@ TEST(AdapterFolder, TakesJoinedPairsApart) {
     const AdapterFactors a = hub.read(pair), b = joined.read(*joined.find(pair.module));
     EXPECT_TRUE(a.a == b.a && a.b == b.b) << pair.module;
   }
+}
+
+// PEFT writes the head's own weight beside its pair.
+TEST(AdapterFolder, TakesNoWeightFromACopyOfTheBases) {
+  const AdapterFolder folder(peft_fixture("head"), fixture_base());
+  const SafetensorsFile file(peft_fixture("head") + "/adapter_model.safetensors");
+  EXPECT_NE(file.find("base_model.model.lm_head.base_layer.weight"), nullptr);
+  EXPECT_TRUE(folder.whole().empty());
+  EXPECT_EQ(folder.find("lm_head")->rank, 3);
 }
 
 TEST(AdapterFolder, GivesWhatPeftTrainedWhole) {

@@ -102,6 +102,19 @@ TEST(AdapterNames, AreReadBack) {
     }
 }
 
+TEST(AdapterNames, OfTheHead) {
+  for (const AdapterFactor factor : {AdapterFactor::kA, AdapterFactor::kB, AdapterFactor::kWhole}) {
+    const AdapterTensorName name =
+        parse_adapter_name(adapter_tensor_name("lm_head", factor, AdapterNaming::kHub), "file");
+    EXPECT_EQ(name.module, "lm_head");
+    EXPECT_EQ(name.peft, "lm_head");
+    EXPECT_EQ(name.factor, factor);
+  }
+  EXPECT_EQ(adapter_tensor_name("lm_head", AdapterFactor::kB, AdapterNaming::kSglang),
+            "base_model.model.lm_head.lora_B.weight");
+  EXPECT_EQ(parse_adapter_name("base_model.model.lm_head.base_layer.weight", "file").factor, AdapterFactor::kBase);
+}
+
 TEST(AdapterNames, OfPackedExperts) {
   const std::string start = "base_model.model.model.layers.3.mlp.experts.",
                     experts = "model.layers.3.block_sparse_moe.experts";
@@ -126,7 +139,8 @@ TEST(AdapterNames, OthersAreRefused) {
       {layer + "self_attn.q_proj.lora_E", "AdaLoRA"},
       {"base_model.model.model.embed_tokens.lora_embedding_A", "of an adapter of the embedding"},
       {"base_model.model.model.embed_tokens.lora_A.weight", "is of the embedding"},
-      {"base_model.model.lm_head.lora_A.weight", "language model's head"},
+      {"base_model.model.model.lm_head.lora_A.weight", "no module"},
+      {"base_model.model.model.norm.base_layer.weight", "no module"},
       {"base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta", "rows of the embedding"},
       {layer + "mlp.gate_proj.lora_A.weight", "no module that mixtune knows"},
       {layer + "mlp.experts.01.w1.lora_A.weight", "no module"},

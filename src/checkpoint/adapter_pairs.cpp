@@ -81,9 +81,10 @@ class PairReader {
   void read_whole(const StoredTensors& tensors) {
     for (const FileTensor& entry : tensors) {
       const AdapterTensorName name = parse_adapter_name(entry.first, where_);
-      if (name.factor != AdapterFactor::kWhole) continue;
-      check_type(entry);
+      if (name.factor != AdapterFactor::kWhole && name.factor != AdapterFactor::kBase) continue;
       check_shape(entry, base_shape(name.module, entry));
+      if (name.factor == AdapterFactor::kBase) continue;
+      check_type(entry);
       if (name.module == "model.embed_tokens" && !base_.contains("lm_head.weight"))
         fail_tensor(entry, "is an embedding of its own, and the base's is the head too (tie_word_embeddings)",
                     "merge the adapter with PEFT");
@@ -109,7 +110,7 @@ class PairReader {
     StoredPairs pairs;
     for (const FileTensor& entry : tensors) {
       const AdapterTensorName name = parse_adapter_name(entry.first, where_);
-      if (name.factor == AdapterFactor::kWhole) continue;
+      if (name.factor == AdapterFactor::kWhole || name.factor == AdapterFactor::kBase) continue;
       const StoredTensor& stored = entry.second;
       check_type(entry);
       if (stored.shape.rank() != 2)

@@ -127,6 +127,15 @@ TEST_F(AdapterRefusals, AnEmbeddingOfItsOwnOfATiedBase) {
                     {"embed_tokens.weight' is an embedding of its own", "tie_word_embeddings"});
 }
 
+// As of a base whose vocabulary was resized.
+TEST_F(AdapterRefusals, ACopyOfAnotherBasesHead) {
+  adapter_ = TestAdapter::of_fixture("head");
+  TestTensor& copy = named(adapter_.tensors, "base_model.model.lm_head.base_layer.weight");
+  copy.entry.shape = {97, 32};
+  copy.values.resize(97 * 32);
+  expect_refused({"lm_head.base_layer.weight' has shape [97, 32], but the base asks for [96, 32]"});
+}
+
 TEST_F(AdapterRefusals, AFactorWithoutTheOther) {
   std::erase_if(adapter_.tensors, [](const TestTensor& t) {
     return t.entry.name.find("0.self_attn.q_proj.lora_B") != t.entry.name.npos;

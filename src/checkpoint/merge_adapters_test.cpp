@@ -120,7 +120,7 @@ class MergeAdapters : public testing::Test {
   const std::string base_ = folder_ / "base", out_ = folder_ / "out";
 };
 
-const std::vector<std::string> kAttentionAndExperts = {"q_proj", "v_proj", "o_proj", ".w1.", ".w2.", ".w3."};
+const std::vector<std::string> kAttentionAndExperts = {"q_proj", "v_proj", "o_proj", ".w1.", ".w2.", ".w3.", "lm_head"};
 
 TEST_F(MergeAdapters, IsTheExactSumRoundedOnce) {
   for (const DType from : {DType::kF32, DType::kBF16, DType::kF16}) {

@@ -30,7 +30,7 @@ std::string describe_adapter(const std::string& folder) {
   bool packed = false;
   for (const auto& [stored, tensor] : file.tensors()) {
     const AdapterTensorName name = parse_adapter_name(stored, printable_path(file.path()));
-    elements += tensor.shape.elements();
+    if (name.factor != AdapterFactor::kBase) elements += tensor.shape.elements();
     ++types[printable(tensor.dtype_text, 16)];
     if (name.factor == AdapterFactor::kWhole) ++whole[target_module(name.module, AdapterNaming::kHub)];
     if (name.factor != AdapterFactor::kA) continue;

@@ -110,18 +110,17 @@ AdaptedModules adapted_among(const std::vector<Module>& modules) {
   return adapted;
 }
 
-// The pair of a weight [.., in] of attention.
-AdapterParams add_adapter(LayoutBuilder& builder, const Lora& lora, const std::string& name, int64_t in,
-                          const std::vector<Module>& modules) {
+// The pair of a weight [.., in], not of experts.
+AdapterParams add_adapter(LayoutBuilder& builder, const Lora& lora, WeightGroup group, const std::string& name,
+                          int64_t in, const std::vector<Module>& modules) {
   const AdaptedModules adapted = adapted_among(modules);
   if (!lora.is_set() || adapted.size == 0) return {};
   PairParts parts;
   for (const Module& module : modules)
     if (module.adapted) parts.add(module, lora.rank, in);
-  const AdapterParams params = {
-      .a = builder.add(WeightGroup::kAttention, name + ".lora_A", {adapted.size * lora.rank, in}, parts.a),
-      .b = builder.add(WeightGroup::kAttention, name + ".lora_B", {adapted.row_count(), lora.rank}, parts.b),
-      .modules = adapted};
+  const AdapterParams params = {.a = builder.add(group, name + ".lora_A", {adapted.size * lora.rank, in}, parts.a),
+                                .b = builder.add(group, name + ".lora_B", {adapted.row_count(), lora.rank}, parts.b),
+                                .modules = adapted};
   builder.set_lr_ratio(params.b, lora.b_lr_ratio);
   return params;
 }
@@ -148,11 +147,12 @@ AdapterParams add_expert_adapter(LayoutBuilder& builder, const Lora& lora, const
 void add_dense_adapters(LayoutBuilder& builder, const MixtralConfig& config, const Lora& lora,
                         const std::string& attention, LayerParams& p) {
   const int64_t h = config.hidden_size, q = config.query_size(), kv = config.kv_size();
-  p.qkv_adapter = add_adapter(builder, lora, attention + "qkv_proj", h,
+  p.qkv_adapter = add_adapter(builder, lora, WeightGroup::kAttention, attention + "qkv_proj", h,
                               {{attention + "q_proj", {0, q}, lora.q},
                                {attention + "k_proj", {q, kv}, lora.k},
                                {attention + "v_proj", {q + kv, kv}, lora.v}});
-  p.out_adapter = add_adapter(builder, lora, attention + "o_proj", q, {{attention + "o_proj", {0, h}, lora.out}});
+  p.out_adapter = add_adapter(builder, lora, WeightGroup::kAttention, attention + "o_proj", q,
+                              {{attention + "o_proj", {0, h}, lora.out}});
 }
 
 void add_expert_adapters(LayoutBuilder& builder, const MixtralConfig& config, const Lora& lora,
@@ -269,6 +269,9 @@ ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, 
   params.lm_head = config.tie_word_embeddings
                        ? params.embedding
                        : builder.add_table(WeightGroup::kHead, "lm_head.weight", table, config.added_tokens);
+  builder.set_origin(ParamSpec::Origin::kInitialised);
+  params.head_adapter = add_adapter(builder, lora, WeightGroup::kHead, "lm_head", config.hidden_size,
+                                    {{"lm_head", {0, config.vocab_size}, lora.head && !config.tie_word_embeddings}});
   std::vector<ParamSpec> specs = builder.take();
   for (ParamSpec& spec : specs)
     if (lora.is_set() && spec.blocks.size() == 1 && lora.trains_whole(spec.blocks[0].name)) spec.trainable = true;

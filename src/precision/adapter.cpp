@@ -66,6 +66,13 @@ Tensor push_inner(Ctx& ctx, const Adapter& adapter, const Tensor& x, const RowGr
 
 }  // namespace
 
+Adapter Adapter::of_rows(int64_t first, int64_t rows) const {
+  Adapter part = *this;
+  part.dropout = dropout.slice(first, rows);
+  if (v) part.v = v.slice(0, rows);
+  return part;
+}
+
 Adapter Adapter::of_expert(int64_t e, int64_t first_row, int64_t rows) const {
   if (!a) return {};
   const auto part = [&](const WeightGradient& all) {

@@ -22,6 +22,8 @@ struct Adapter {
   Dropout dropout = {};             // of x
 
   explicit operator bool() const { return static_cast<bool>(a); }
+  // That of some of the rows; its v is the first of v's.
+  Adapter of_rows(int64_t first, int64_t rows) const;
   // The part of one expert, still with that dimension, and for its rows alone.
   Adapter of_expert(int64_t e, int64_t first_row, int64_t rows) const;
 };

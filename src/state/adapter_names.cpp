@@ -41,7 +41,6 @@ constexpr auto kForeignNames = std::to_array<ForeignName>({
     {"modules_to_save", "is a whole weight (modules_to_save)"},
     {"token_adapter", "has rows of the embedding (trainable_token_indices)"},
     {"embed_tokens", "is of the embedding"},
-    {"lm_head", "is of the language model's head"},
 });
 
 bool take(std::string_view& text, std::string_view start) {
@@ -82,6 +81,11 @@ std::optional<std::pair<AdapterTensorKind, std::string>> moe_module(std::string_
 // Sets kind, module and peft from what stands between the prefix and "lora_A".
 bool read_module(std::string_view text, AdapterTensorName& name) {
   name.peft = text;
+  if (text == kHead) {
+    name.kind = AdapterTensorKind::kModule;
+    name.module = text;
+    return true;
+  }
   take(text, "model.");
   const std::string_view whole = text;
   if (!take(text, "layers.") || !take_number(text)) return false;
@@ -118,10 +122,11 @@ bool read_name(std::string_view text, AdapterTensorName& name) {
   if (!take(text, kAdapterPrefix)) return false;
   take(text, kAdapterPrefix);
   if (!take_end(text, ".weight")) return false;
-  name.module = whole_module(text);
+  const bool is_copy = text == "lm_head.base_layer";
+  name.module = whole_module(is_copy ? kHead : text);
   if (!name.module.empty()) {
     name.kind = AdapterTensorKind::kModule;
-    name.factor = AdapterFactor::kWhole;
+    name.factor = is_copy ? AdapterFactor::kBase : AdapterFactor::kWhole;
     name.peft = text;
     return true;
   }
@@ -143,7 +148,8 @@ AdapterTensorName parse_adapter_name(std::string_view stored, const std::string&
       where,
       fmt::format("tensor '{}' {}", printable(stored, 200),
                   foreign == kForeignNames.end() ? "is of no module that mixtune knows adapters of" : foreign->what),
-      "mixtune reads plain LoRA of Mixtral's attention, experts and router, and whole norms, gates, embeddings and "
+      "mixtune reads plain LoRA of Mixtral's attention, experts, router and head, and whole norms, gates, embeddings "
+      "and "
       "heads: merge this one with PEFT");
 }
 
@@ -162,8 +168,9 @@ std::string adapter_tensor_name(std::string_view module, AdapterFactor factor, A
     if (!take_end(module, kHubGate)) return fmt::format("{}{}.weight", kAdapterPrefix, module);
     return fmt::format("{}{}{}.weight", kAdapterPrefix, module, kGate);
   }
-  return fmt::format("{}{}.{}.lora_{}.weight", kAdapterPrefix, module.substr(0, module.rfind('.')),
-                     target_module(module, naming), factor == AdapterFactor::kA ? "A" : "B");
+  const std::string last = target_module(module, naming);
+  return fmt::format("{}{}{}.lora_{}.weight", kAdapterPrefix, module.substr(0, module.rfind('.') + 1), last,
+                     factor == AdapterFactor::kA ? "A" : "B");
 }
 
 }  // namespace mixtune

@@ -8,8 +8,8 @@
 namespace mixtune {
 
 // What a tensor is of its module: a factor of its pair, or the weight itself, which was trained whole beside pairs
-// (PEFT's modules_to_save).
-enum class AdapterFactor : uint8_t { kA, kB, kWhole };
+// (PEFT's modules_to_save), or a copy of the base's weight, which PEFT writes beside a pair of the head.
+enum class AdapterFactor : uint8_t { kA, kB, kWhole, kBase };
 
 // What a tensor's name says.
 struct AdapterTensorName {

@@ -19,7 +19,8 @@ namespace mixtune {
 namespace {
 
 constexpr std::string_view kTargets = "lora_target_modules", kAll = "all-linear";
-constexpr std::array<std::string_view, 8> kModules = {"q_proj", "k_proj", "v_proj", "o_proj", "w1", "w2", "w3", kAll};
+constexpr std::array<std::string_view, 9> kModules = {"q_proj", "k_proj", "v_proj",  "o_proj", "w1",
+                                                      "w2",     "w3",     "lm_head", kAll};
 constexpr std::string_view kWholeKey = "modules_to_save";
 constexpr std::array<std::string_view, 7> kWhole = {
     "gate", "lm_head", "embed_tokens", "norm", "model.norm", "input_layernorm", "post_attention_layernorm"};
@@ -27,7 +28,7 @@ constexpr std::array<std::string_view, 8> kOwnKeys = {
     "adapter_name_or_path", "lora_r",  "lora_alpha",   "use_rslora",
     "lora_target_modules",  kWholeKey, "lora_dropout", "loraplus_lr_ratio"};
 // What other trainers adapt, or call otherwise.
-constexpr std::array<std::string_view, 3> kNeverAdapted = {"gate", "lm_head", "embed_tokens"};
+constexpr std::array<std::string_view, 2> kNeverAdapted = {"gate", "embed_tokens"};
 constexpr std::array<std::string_view, 5> kOtherNames = {"gate_proj", "up_proj", "down_proj", "gate_up_proj",
                                                          "experts"};
 
@@ -39,12 +40,12 @@ void check_module(const Config& config, const std::string& name) {
   if (is_among(name, kModules)) return;
   const std::string where = config.where(kTargets), what = fmt::format("'{}' ", printable(name, 100));
   if (is_among(name, kNeverAdapted))
-    throw UserError(where, what + "has no adapter here", "name projections of attention or of the experts");
+    throw UserError(where, what + "has no adapter here", "name projections of attention or of the experts, or lm_head");
   if (is_among(name, kOtherNames))
     throw UserError(where, what + "is not what Mixtral's experts call a projection", "write w1, w2, w3");
   const std::string near = nearest_name(name.substr(0, 100), kModules);
   throw UserError(where, what + "is no projection",
-                  near.empty() ? "name q_proj, k_proj, v_proj, o_proj, w1, w2 and w3, or all-linear"
+                  near.empty() ? "name q_proj, k_proj, v_proj, o_proj, w1, w2 and w3, all-linear, or lm_head"
                                : fmt::format("did you mean '{}'?", near));
 }
 
@@ -57,6 +58,13 @@ void check_whole_name(const Config& config, const std::string& name) {
           "'{}' {}", printable(name, 100),
           is_among(name, kModules) ? "has pairs, and is not trained whole beside them" : "is not trained whole"),
       near.empty() ? fmt::format("name {}", fmt::join(kWhole, ", ")) : fmt::format("did you mean '{}'?", near));
+}
+
+void check_pair_or_whole(const Config& config) {
+  for (const std::string& name : config.adapter.lora_target_modules)
+    if (is_among(name, config.adapter.modules_to_save))
+      throw UserError(config.where(kWholeKey), fmt::format("'{}' is in lora_target_modules too", name),
+                      "leave it out of one of them");
 }
 
 void check_experts(const Config& config, const auto& has) {
@@ -84,6 +92,7 @@ Lora lora_of(const Config& config) {
   }
   for (const std::string& name : settings.lora_target_modules) check_module(config, name);
   for (const std::string& name : settings.modules_to_save) check_whole_name(config, name);
+  check_pair_or_whole(config);
   const bool all = settings.lora_target_modules.empty() || is_among(kAll, settings.lora_target_modules);
   const auto has = [&](std::string_view name) {
     return all || is_among(name, settings.lora_target_modules);
@@ -99,12 +108,17 @@ Lora lora_of(const Config& config) {
           .v = has("v_proj"),
           .out = has("o_proj"),
           .experts = has("w1"),
+          .head = is_among("lm_head", settings.lora_target_modules),
           .base_in_four_bits = settings.base_in_four_bits(),
           .whole = settings.modules_to_save};
 }
 
-void check_whole(const Config& config, const MixtralConfig& shape) {
+void check_trained(const Config& config, const MixtralConfig& shape) {
   const Lora lora = lora_of(config);
+  if (lora.head && shape.tie_word_embeddings)
+    throw UserError(config.where(kTargets),
+                    "the model's embedding and head are one (tie_word_embeddings), and lm_head has no pair of its own",
+                    "leave out lm_head");
   if (lora.whole.empty()) return;
   if (shape.tie_word_embeddings &&
       (lora.trains_whole("lm_head.weight") || lora.trains_whole("model.embed_tokens.weight")))

@@ -11,7 +11,7 @@ namespace mixtune {
 // `adapter: lora`.
 Lora lora_of(const Config& config);
 
-// Throws UserError where what is to be trained whole cannot be so in a model of this shape, or is frozen.
-void check_whole(const Config& config, const MixtralConfig& shape);
+// Throws UserError where what is to be trained, in pairs or whole, cannot be so in a model of this shape, or is frozen.
+void check_trained(const Config& config, const MixtralConfig& shape);
 
 }  // namespace mixtune

@@ -142,7 +142,7 @@ MixtralConfig model_shape(const Config& config, const ModelFolder& folder) {
     throw UserError(config.where("base_precision"), "weights in 4 bits are not trained", "set adapter: qlora");
   // Throws where `freeze` names nothing.
   make_layout(stored, {0, stored.num_local_experts}, freeze_of(config), lora_of(config));
-  check_whole(config, stored);
+  check_trained(config, stored);
   return resize_vocabulary(config.model, stored);
 }
 
