@@ -12,7 +12,7 @@ The base is tests/fixtures/hf/plain. For each of RUNS six steps of two forwards,
 
 transformers holds the experts packed; PEFT would give w1 and w3 one A then, or a pair of twice the rank. So the experts'
 weights are put into a Linear for each projection (Experts, below), which must not change the model's logits; all pairs
-are PEFT's own lora.Linear of a Linear. The base is frozen but for what modules_to_save has PEFT train whole; where the
+are PEFT's own lora.Linear of a Linear, and of gates its ParamWrapper of the parameter. The base is frozen but for what modules_to_save has PEFT train whole; where the
 gates are frozen, the auxiliary loss still pulls the adapters
 through the hidden states that the gates see. That the adapter's folder means to PEFT what is trained here is checked
 with PeftModel.from_pretrained. Adapters and data are redrawn until no router's choice is close. One thread, fp32.
@@ -50,6 +50,7 @@ RUNS = [
     ("whole", BASICS | dict(lora_alpha=20, use_rslora=False, lora_target_modules=["o_proj", "w1", "w2", "w3"],
                             modules_to_save=["gate", "lm_head", "embed_tokens", "norm"])),
     ("head", BASICS | dict(lora_alpha=20, use_rslora=False, lora_target_modules=["v_proj", "lm_head"])),
+    ("gate", BASICS | dict(lora_alpha=20, use_rslora=False, lora_target_modules=["q_proj", "gate"])),
 ]
 
 
@@ -106,7 +107,8 @@ def adapted_model(settings):
     torch.testing.assert_close(model(input_ids=probe).logits, before, rtol=0, atol=1e-5)
     peft.inject_adapter_in_model(
         peft.LoraConfig(r=settings["lora_r"], lora_alpha=settings["lora_alpha"], use_rslora=settings["use_rslora"],
-                        lora_dropout=0.0, target_modules=settings["lora_target_modules"],
+                        lora_dropout=0.0, target_modules=[m for m in settings["lora_target_modules"] if m != "gate"],
+                        target_parameters=["gate.weight"] if "gate" in settings["lora_target_modules"] else None,
                         modules_to_save=settings.get("modules_to_save")), Holder(model))
     pairs = {hub_name("model." + name): p for name, p in model.named_parameters() if p.requires_grad}
     whole = [name for name in pairs if not name.endswith((".lora_A.weight", ".lora_B.weight"))]

@@ -214,7 +214,7 @@ TEST_P(LoraParity, NothingMayBeOnePercentOff) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Runs, LoraParity, testing::Values("all_linear", "rslora", "loraplus", "whole", "head"),
+INSTANTIATE_TEST_SUITE_P(Runs, LoraParity, testing::Values("all_linear", "rslora", "loraplus", "whole", "gate", "head"),
                          [](const auto& test) { return test.param; });
 
 }  // namespace

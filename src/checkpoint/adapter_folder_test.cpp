@@ -14,8 +14,8 @@ TEST_P(PeftFixture, GivesTheDeltasThatPeftComputes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(AdapterFolder, PeftFixture,
-                         testing::Values("attention", "block_diagonal", "double_rank", "head", "hub", "one_parameter",
-                                         "packed", "packed_old"),
+                         testing::Values("attention", "block_diagonal", "double_rank", "gate", "head", "hub",
+                                         "one_parameter", "packed", "packed_old"),
                          [](const auto& fixture) { return std::string(fixture.param); });
 
 int64_t rank_of(const std::string& fixture, const std::string& module) {

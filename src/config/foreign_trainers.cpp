@@ -46,7 +46,7 @@ constexpr std::array kTrainerKeys = {
     ForeignKey{kAx, "eval_table_size", "", "not supported; `mixtune generate` shows what a checkpoint says"},
     ForeignKey{kAx, "lora_model_dir", "adapter_name_or_path"},
     ForeignKey{kAx | kLf, "loraplus_lr_embedding", "", "not needed: the embedding has no adapter"},
-    ForeignKey{kAx, "lora_target_linear", "lora_target_modules: all-linear", "the default"},
+    ForeignKey{kAx, "lora_target_linear", "lora_target_modules: all-linear", "the default is that without the routers"},
     ForeignKey{kAx, "lora_target_parameters", "lora_target_modules", "with w1, w2 and w3: the experts' projections"},
     ForeignKey{kAx, "unfrozen_parameters", "freeze", "of what is not trained, instead of what is (docs/freezing.md)"},
     ForeignKey{kAx, "rl", "", kNoPreferences},

@@ -43,6 +43,7 @@ std::vector<std::string> Lora::modules() const {
   add(v, "v_proj");
   add(out, "o_proj");
   for (const char* name : {"w1", "w2", "w3"}) add(experts, name);
+  add(gate, "gate");
   add(head, "lm_head");
   return names;
 }

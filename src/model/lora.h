@@ -19,7 +19,7 @@ struct Lora {
   double scale = 1;       // s
   double b_lr_ratio = 1;  // the learning rate of B, as a multiple of A's
   double dropout = 0;     // of the pairs' input, in training
-  bool q = false, k = false, v = false, out = false, experts = false, head = false;
+  bool q = false, k = false, v = false, out = false, experts = false, gate = false, head = false;
   // Whether W of attention's and the experts' projections is held in 4 bits (QLoRA, Dettmers et al. 2023), with
   // adapters or without.
   bool base_in_four_bits = false;
@@ -30,7 +30,7 @@ struct Lora {
   bool is_set() const { return rank > 0; }
   // Whether the hub's tensor, "lm_head.weight", is trained whole.
   bool trains_whole(std::string_view tensor) const;
-  // The names of the adapted modules: q_proj, ..., w3, lm_head.
+  // The names of the adapted modules: q_proj, ..., w3, gate, lm_head.
   std::vector<std::string> modules() const;
   std::string str() const;  // "q_proj, v_proj of rank 16, scaling 2; whole: gate"
 };

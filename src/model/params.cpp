@@ -145,7 +145,7 @@ AdapterParams add_expert_adapter(LayoutBuilder& builder, const Lora& lora, const
 }
 
 void add_dense_adapters(LayoutBuilder& builder, const MixtralConfig& config, const Lora& lora,
-                        const std::string& attention, LayerParams& p) {
+                        const std::string& attention, const std::string& moe, LayerParams& p) {
   const int64_t h = config.hidden_size, q = config.query_size(), kv = config.kv_size();
   p.qkv_adapter = add_adapter(builder, lora, WeightGroup::kAttention, attention + "qkv_proj", h,
                               {{attention + "q_proj", {0, q}, lora.q},
@@ -153,6 +153,8 @@ void add_dense_adapters(LayoutBuilder& builder, const MixtralConfig& config, con
                                {attention + "v_proj", {q + kv, kv}, lora.v}});
   p.out_adapter = add_adapter(builder, lora, WeightGroup::kAttention, attention + "o_proj", q,
                               {{attention + "o_proj", {0, h}, lora.out}});
+  p.router_adapter = add_adapter(builder, lora, WeightGroup::kRouter, moe + "gate", h,
+                                 {{moe + "gate", {0, config.num_local_experts}, lora.gate}});
 }
 
 void add_expert_adapters(LayoutBuilder& builder, const MixtralConfig& config, const Lora& lora,
@@ -189,7 +191,7 @@ LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankG
   p.post_norm = builder.add(WeightGroup::kNorms, prefix + "post_attention_layernorm.weight", {h});
   p.router = builder.add(WeightGroup::kRouter, moe + "gate.weight", {config.num_local_experts, h});
   builder.set_origin(Origin::kInitialised);
-  add_dense_adapters(builder, config, lora, attention, p);
+  add_dense_adapters(builder, config, lora, attention, moe, p);
   builder.set_origin(Origin::kStored);
   builder.set_place({.layer = layer, .part = Place::kExperts});
   p.gate_up = builder.add(WeightGroup::kExperts, moe + "experts.gate_up", {experts.count, 2 * f, h}, gate_up);

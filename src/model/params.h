@@ -20,7 +20,7 @@ struct LayerParams {
   int router;         // [E, H]
   int gate_up;        // [experts here, 2F, H]: w1's rows, then w3's
   int down;           // [experts here, H, F]
-  AdapterParams qkv_adapter, out_adapter, gate_up_adapter, down_adapter;
+  AdapterParams qkv_adapter, out_adapter, router_adapter, gate_up_adapter, down_adapter;
 };
 
 // Each parameter's index into State.

@@ -54,4 +54,15 @@ struct AdapterWeightGradient {
 };
 void adapter_weight_gradient(Ctx& ctx, const Adapter& adapter, const AdapterWeightGradient& args);
 
+// Beside a router's weight, whose product, and the gradients from it, are not rounded (kernels/moe/router.h): these
+// add, and u and v stay in y's dtype, fp32 on a GPU.
+//
+// y += the adapter's part.
+void add_router_adapter(Ctx& ctx, const Adapter& adapter, const AdapterForward& args);
+// dx += the adapter's part; da and db = or += theirs.
+struct RouterAdapterBackward {
+  Tensor x, dy, dx;
+};
+void router_adapter_backward(Ctx& ctx, const Adapter& adapter, const RouterAdapterBackward& args);
+
 }  // namespace mixtune

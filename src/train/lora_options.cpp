@@ -19,8 +19,8 @@ namespace mixtune {
 namespace {
 
 constexpr std::string_view kTargets = "lora_target_modules", kAll = "all-linear";
-constexpr std::array<std::string_view, 9> kModules = {"q_proj", "k_proj", "v_proj",  "o_proj", "w1",
-                                                      "w2",     "w3",     "lm_head", kAll};
+constexpr std::array<std::string_view, 10> kModules = {"q_proj", "k_proj", "v_proj", "o_proj",  "w1",
+                                                       "w2",     "w3",     "gate",   "lm_head", kAll};
 constexpr std::string_view kWholeKey = "modules_to_save";
 constexpr std::array<std::string_view, 7> kWhole = {
     "gate", "lm_head", "embed_tokens", "norm", "model.norm", "input_layernorm", "post_attention_layernorm"};
@@ -28,7 +28,7 @@ constexpr std::array<std::string_view, 8> kOwnKeys = {
     "adapter_name_or_path", "lora_r",  "lora_alpha",   "use_rslora",
     "lora_target_modules",  kWholeKey, "lora_dropout", "loraplus_lr_ratio"};
 // What other trainers adapt, or call otherwise.
-constexpr std::array<std::string_view, 2> kNeverAdapted = {"gate", "embed_tokens"};
+constexpr std::array<std::string_view, 1> kNeverAdapted = {"embed_tokens"};
 constexpr std::array<std::string_view, 5> kOtherNames = {"gate_proj", "up_proj", "down_proj", "gate_up_proj",
                                                          "experts"};
 
@@ -40,12 +40,13 @@ void check_module(const Config& config, const std::string& name) {
   if (is_among(name, kModules)) return;
   const std::string where = config.where(kTargets), what = fmt::format("'{}' ", printable(name, 100));
   if (is_among(name, kNeverAdapted))
-    throw UserError(where, what + "has no adapter here", "name projections of attention or of the experts, or lm_head");
+    throw UserError(where, what + "has no adapter here",
+                    "name projections of attention or of the experts, gate, or lm_head");
   if (is_among(name, kOtherNames))
     throw UserError(where, what + "is not what Mixtral's experts call a projection", "write w1, w2, w3");
   const std::string near = nearest_name(name.substr(0, 100), kModules);
   throw UserError(where, what + "is no projection",
-                  near.empty() ? "name q_proj, k_proj, v_proj, o_proj, w1, w2 and w3, all-linear, or lm_head"
+                  near.empty() ? "name q_proj, k_proj, v_proj, o_proj, w1, w2 and w3, all-linear, gate, or lm_head"
                                : fmt::format("did you mean '{}'?", near));
 }
 
@@ -93,9 +94,12 @@ Lora lora_of(const Config& config) {
   for (const std::string& name : settings.lora_target_modules) check_module(config, name);
   for (const std::string& name : settings.modules_to_save) check_whole_name(config, name);
   check_pair_or_whole(config);
-  const bool all = settings.lora_target_modules.empty() || is_among(kAll, settings.lora_target_modules);
+  const auto named = [&](std::string_view name) {
+    return is_among(name, settings.lora_target_modules);
+  };
+  const bool all = settings.lora_target_modules.empty() || named(kAll);
   const auto has = [&](std::string_view name) {
-    return all || is_among(name, settings.lora_target_modules);
+    return all || named(name);
   };
   check_experts(config, has);
   const auto rank = static_cast<double>(settings.lora_r);
@@ -108,7 +112,8 @@ Lora lora_of(const Config& config) {
           .v = has("v_proj"),
           .out = has("o_proj"),
           .experts = has("w1"),
-          .head = is_among("lm_head", settings.lora_target_modules),
+          .gate = named("gate") || (named(kAll) && !is_among("gate", settings.modules_to_save)),
+          .head = named("lm_head"),
           .base_in_four_bits = settings.base_in_four_bits(),
           .whole = settings.modules_to_save};
 }

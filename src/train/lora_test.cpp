@@ -26,6 +26,7 @@ const std::map<std::string, Lora> kTargets = {
     {"experts", {.rank = kRank, .scale = kScale, .experts = true}},
     {"k, and others whole",
      {.rank = kRank, .scale = kScale, .k = true, .whole = {"gate", "lm_head", "embed_tokens", "norm"}}},
+    {"the gate and out", {.rank = kRank, .scale = kScale, .out = true, .gate = true}},
     {"the head and q", {.rank = kRank, .scale = kScale, .q = true, .head = true}},
     {"v, and the last norm whole", {.rank = kRank, .scale = kScale, .v = true, .whole = {"model.norm"}}}};
 
@@ -143,7 +144,8 @@ void expect_gradients_of_the_merged_model(const MixtralConfig& config, const Lor
       return kScale * sum;
     });
   }
-  const int64_t per_layer = lora.q + lora.k + lora.v + lora.out + (lora.experts ? 3 * config.num_local_experts : 0);
+  const int64_t per_layer =
+      lora.q + lora.k + lora.v + lora.out + lora.gate + (lora.experts ? 3 * config.num_local_experts : 0);
   EXPECT_EQ(pairs, per_layer * config.num_hidden_layers + lora.head);
   EXPECT_EQ(gradients.all().size(), static_cast<size_t>(2 * pairs + whole));
 }
@@ -224,7 +226,7 @@ TEST(LoraDropout, IsOfEveryModule) {
   const MixtralConfig config = testing_config();
   const TestData data(config.vocab_size, {9, 23, 70});
   for (Lora lora : {Lora{.q = true}, Lora{.k = true}, Lora{.v = true}, Lora{.out = true}, Lora{.experts = true},
-                    Lora{.head = true}}) {
+                    Lora{.gate = true}, Lora{.head = true}}) {
     SCOPED_TRACE(lora.str());
     lora.rank = kRank;
     TestModel without(config, adapted(lora, DType::kF32));

@@ -35,6 +35,7 @@ Lora lora_of(const AdapterFolder& adapter) {
                       : module == "k_proj"  ? &lora.k
                       : module == "v_proj"  ? &lora.v
                       : module == "o_proj"  ? &lora.out
+                      : module == "gate"    ? &lora.gate
                       : module == "lm_head" ? &lora.head
                       : module.size() == 2  ? &lora.experts  // w1, w2, w3
                                             : nullptr;
