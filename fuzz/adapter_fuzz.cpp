@@ -17,12 +17,14 @@ BaseShapes base_of_fuzzed() {
     for (const char* name : {"q", "o"}) shapes[head + "self_attn." + name + "_proj.weight"] = {32, 32};
     for (const char* name : {"k", "v"}) shapes[head + "self_attn." + name + "_proj.weight"] = {16, 32};
     shapes[moe + "gate.weight"] = {4, 32};
+    for (const char* norm : {"input", "post_attention"}) shapes[head + norm + "_layernorm.weight"] = {32};
     for (int e = 0; e < 4; ++e) {
       const std::string expert = moe + "experts." + std::to_string(e);
       shapes[expert + ".w1.weight"] = shapes[expert + ".w3.weight"] = {16, 32};
       shapes[expert + ".w2.weight"] = {32, 16};
     }
   }
+  for (const char* table : {"lm_head.weight", "model.embed_tokens.weight"}) shapes[table] = {96, 32};
   return shapes;
 }
 
@@ -44,7 +46,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (config.rank_of("model.layers.0.self_attn.q_proj") < 1) abort();
     const std::string_view file = all.substr(std::min(end + 1, all.size()));
     const StoredTensors tensors = parse_safetensors(file, file.size(), "fuzz");
-    for (const AdapterPair& pair : adapter_pairs(tensors, config, base, "fuzz").pairs) {
+    const AdapterPairs all_pairs = adapter_pairs(tensors, config, base, "fuzz");
+    for (const AdapterWhole& whole : all_pairs.whole)
+      if (!(base.at(whole.module + ".weight") == whole.tensor->second.shape)) abort();
+    for (const AdapterPair& pair : all_pairs.pairs) {
       if (!base.contains(pair.weight()) || pair.rank < 1) abort();
       check_place(pair.a, pair.rank, pair.in);
       check_place(pair.b, pair.out, pair.rank);

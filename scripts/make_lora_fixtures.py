@@ -12,7 +12,8 @@ The base is tests/fixtures/hf/plain. For each of RUNS six steps of two forwards,
 
 transformers holds the experts packed; PEFT would give w1 and w3 one A then, or a pair of twice the rank. So the experts'
 weights are put into a Linear for each projection (Experts, below), which must not change the model's logits; all pairs
-are PEFT's own lora.Linear of a Linear. The base is frozen, the gates too; the auxiliary loss still pulls the adapters
+are PEFT's own lora.Linear of a Linear, and of gates its ParamWrapper of the parameter. The base is frozen but for what modules_to_save has PEFT train whole; where the
+gates are frozen, the auxiliary loss still pulls the adapters
 through the hidden states that the gates see. That the adapter's folder means to PEFT what is trained here is checked
 with PeftModel.from_pretrained. Adapters and data are redrawn until no router's choice is close. One thread, fp32.
 """
@@ -46,6 +47,10 @@ RUNS = [
     ("rslora", BASICS | dict(lora_alpha=7, use_rslora=True, lora_target_modules=["q_proj", "v_proj"])),
     ("loraplus", BASICS | dict(lora_r=2, lora_alpha=5, use_rslora=False, lora_target_modules=ALL,
                                loraplus_lr_ratio=5)),
+    ("whole", BASICS | dict(lora_alpha=20, use_rslora=False, lora_target_modules=["o_proj", "w1", "w2", "w3"],
+                            modules_to_save=["gate", "lm_head", "embed_tokens", "norm"])),
+    ("head", BASICS | dict(lora_alpha=20, use_rslora=False, lora_target_modules=["v_proj", "lm_head"])),
+    ("gate", BASICS | dict(lora_alpha=20, use_rslora=False, lora_target_modules=["q_proj", "gate"])),
 ]
 
 
@@ -86,7 +91,10 @@ class Holder(torch.nn.Module):
 
 
 def hub_name(parameter):
-    """base_model.model.MODULE.lora_A.weight of a parameter's name within Holder."""
+    """base_model.model.MODULE.lora_A.weight of a parameter's name within Holder; of a whole weight MODULE.weight, and
+    its gate below mlp, as PEFT has it."""
+    if ".modules_to_save." in parameter:
+        return "base_model." + parameter.replace(".modules_to_save.default", "")
     return "base_model." + parameter.replace(".mlp.", ".block_sparse_moe.").replace(".default", "")
 
 
@@ -99,15 +107,21 @@ def adapted_model(settings):
     torch.testing.assert_close(model(input_ids=probe).logits, before, rtol=0, atol=1e-5)
     peft.inject_adapter_in_model(
         peft.LoraConfig(r=settings["lora_r"], lora_alpha=settings["lora_alpha"], use_rslora=settings["use_rslora"],
-                        lora_dropout=0.0, target_modules=settings["lora_target_modules"]), Holder(model))
+                        lora_dropout=0.0, target_modules=[m for m in settings["lora_target_modules"] if m != "gate"],
+                        target_parameters=["gate.weight"] if "gate" in settings["lora_target_modules"] else None,
+                        modules_to_save=settings.get("modules_to_save")), Holder(model))
     pairs = {hub_name("model." + name): p for name, p in model.named_parameters() if p.requires_grad}
-    assert all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in pairs)
+    whole = [name for name in pairs if not name.endswith((".lora_A.weight", ".lora_B.weight"))]
+    assert all(name.removesuffix(".weight").endswith(tuple(settings.get("modules_to_save", ()))) for name in whole)
     return model, pairs
 
 
 def draw_adapter(pairs, generator):
     with torch.no_grad():
         for name, factor in pairs.items():
+            if ".lora_" not in name:
+                factor.add_(0.02 * torch.randn(factor.shape, generator=generator))
+                continue
             size = factor.shape[1] ** -0.5 if ".lora_A." in name else 0.1
             factor.copy_(size * torch.randn(factor.shape, generator=generator))
 
@@ -117,6 +131,8 @@ def save_adapter(settings, pairs, folder):
     config = dict(peft_type="LORA", task_type="CAUSAL_LM", base_model_name_or_path="tests/fixtures/hf/plain",
                   r=settings["lora_r"], lora_alpha=settings["lora_alpha"], use_rslora=settings["use_rslora"],
                   target_modules=settings["lora_target_modules"], lora_dropout=0.0, bias="none", inference_mode=True)
+    if "modules_to_save" in settings:
+        config["modules_to_save"] = settings["modules_to_save"]
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     save({name: factor.detach().contiguous() for name, factor in pairs.items()}, folder / "adapter_model.safetensors")
 

@@ -6,7 +6,8 @@
 Makes the folders of the PEFT that is installed; run it once with each version (`pip install --target DIR peft==0.18.1`,
 then PYTHONPATH=DIR). All are of the model in tests/fixtures/hf/plain, with random A and B.
   adapter_config.json, adapter_model.safetensors   what save_pretrained wrote (of `hub`: what it is given to load)
-  expected.safetensors                             get_delta_weight's values, by the hub's names of the weights
+  expected.safetensors                             get_delta_weight's values, by the hub's names of the weights; and
+                                                   the weights that are trained whole
 """
 import json
 import pathlib
@@ -16,6 +17,7 @@ import peft
 import safetensors.torch
 import torch
 import transformers
+from peft.utils import ModulesToSaveWrapper
 
 FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "tests" / "fixtures"
 BASE = FIXTURES / "hf" / "plain"
@@ -31,6 +33,9 @@ CASES = {
         "packed": dict(target_modules=["v_proj"], target_parameters=EXPERTS, use_rslora=True),
         "one_parameter": dict(target_modules=["k_proj"], target_parameters=["gate_up_proj", "mlp.gate.weight"])},
     "0.21.2": {
+        "whole": dict(target_modules=["q_proj"], modules_to_save=["gate", "lm_head", "embed_tokens", "norm"]),
+        "gate": dict(target_modules=["o_proj", "gate"]),
+        "head": dict(target_modules=["v_proj", "lm_head"], rank_pattern={"lm_head": 3}),
         "double_rank": dict(target_modules=["q_proj", "w1", "w2", "w3"]),
         "attention": dict(target_modules=ATTENTION, use_rslora=True,
                           rank_pattern={r"layers\.1\.self_attn\.(q|k)_proj": 2, "o_proj": 6},
@@ -47,14 +52,18 @@ def randomise(model):
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_" in name:
+            if "lora_" in name or "modules_to_save" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
 
 
 def deltas(model):
-    """get_delta_weight of every wrapper, by the hub's name of each weight that it changes."""
+    """get_delta_weight of every wrapper, by the hub's name of each weight that it changes; and each weight that is
+    trained whole."""
     found = {}
     for name, module in model.named_modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            name = name.removeprefix("base_model.model.").replace(".mlp.", ".block_sparse_moe.")
+            found[f"{name}.weight"] = module.modules_to_save["default"].weight.detach().clone()
         if not hasattr(module, "get_delta_weight"):
             continue
         delta = module.get_delta_weight("default").detach()

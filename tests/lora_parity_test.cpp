@@ -18,6 +18,7 @@
 #include "config/load.h"
 #include "expected_tensors.h"
 #include "sameness.h"
+#include "state/adapter_names.h"
 #include "train/trainer.h"
 
 namespace mixtune {
@@ -111,7 +112,7 @@ class LoraParity : public testing::TestWithParam<std::string> {
     }
     for_each_factor(
         state, [&](int p) { return state.weight(p); },
-        [&](const HfBlock& block, const Tensor& tensor) { add_factor(block.name, tensor, errors); });
+        [&](const std::string& name, const Tensor& tensor) { add_factor(name, tensor, errors); });
     return errors;
   }
 
@@ -136,13 +137,17 @@ class LoraParity : public testing::TestWithParam<std::string> {
   }
 
  private:
+  // And each weight that is trained whole; by the names of an adapter's file.
   template <class TensorOf, class Check>
   static void for_each_factor(const State& state, const TensorOf& tensor_of, const Check& check) {
     for (int p = 0; p < state.size(); ++p) {
-      if (state.spec(p).origin != ParamSpec::Origin::kInitialised) continue;
-      const Tensor whole = tensor_of(p);
+      if (!state.spec(p).trainable) continue;
+      const Tensor all = tensor_of(p);
       for (const HfBlock& block : state.spec(p).blocks)
-        check(block, whole.view({whole.elements()}).slice(block.offset, block.elements()));
+        check(state.spec(p).origin == ParamSpec::Origin::kInitialised
+                  ? block.name
+                  : adapter_tensor_name(module_of(block.name), AdapterFactor::kWhole, AdapterNaming::kHub),
+              all.view({all.elements()}).slice(block.offset, block.elements()));
     }
   }
 
@@ -151,10 +156,10 @@ class LoraParity : public testing::TestWithParam<std::string> {
     size_t factors = 0;
     for_each_factor(
         state, [&](int p) { return state.gradients().finished(instance.ctx(), p); },
-        [&](const HfBlock& block, const Tensor& tensor) {
+        [&](const std::string& name, const Tensor& tensor) {
           NormError error;
-          error.add(tensor, expected("grad", block.name, block.elements()));
-          EXPECT_LT(error.relative(), kTensors) << block.name;
+          error.add(tensor, expected("grad", name, tensor.elements()));
+          EXPECT_LT(error.relative(), kTensors) << name;
           ++factors;
         });
     EXPECT_EQ(factors, begun_file_.tensors().size());
@@ -209,7 +214,7 @@ TEST_P(LoraParity, NothingMayBeOnePercentOff) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Runs, LoraParity, testing::Values("all_linear", "rslora", "loraplus"),
+INSTANTIATE_TEST_SUITE_P(Runs, LoraParity, testing::Values("all_linear", "rslora", "loraplus", "whole", "gate", "head"),
                          [](const auto& test) { return test.param; });
 
 }  // namespace

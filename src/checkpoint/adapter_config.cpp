@@ -42,7 +42,6 @@ constexpr auto kRefusedKeys = std::to_array<RefusedKey>({
     {"fan_in_fan_out", "has its weights transposed"},
     {"layer_replication", "replicates layers of its base"},
     {"trainable_token_indices", "has trained rows of the embedding"},
-    {"modules_to_save", "has whole modules that were trained beside the pairs"},
 });
 
 // Keys that say how the adapter was trained, or where PEFT looks for modules: the tensors say what there is.
@@ -63,6 +62,7 @@ constexpr auto kOtherKeys = std::to_array<std::string_view>({"auto_mapping",
                                                              "lora_ga_config",
                                                              "megatron_config",
                                                              "megatron_core",
+                                                             "modules_to_save",
                                                              "alpha_pattern",
                                                              "peft_type",
                                                              "peft_version",
@@ -95,11 +95,8 @@ class AdapterConfigReader {
       config.rank_pattern.emplace_back(AdapterPattern(key, where_), rank(value, "rank_pattern"));
     for (const auto& [key, value] : object("alpha_pattern").items())
       config.alpha_pattern.emplace_back(AdapterPattern(key, where_), number(value, "alpha_pattern"));
-    if (const ConfigJson& names = at("target_parameters"); names.is_array())
-      for (const ConfigJson& name : names) {
-        if (!name.is_string()) fail("target_parameters is no list of names");
-        config.target_parameters.push_back(name.get<std::string>());
-      }
+    config.target_parameters = names("target_parameters");
+    config.modules_to_save = names("modules_to_save");
     return config;
   }
 
@@ -162,6 +159,18 @@ class AdapterConfigReader {
     if (value.is_null()) return "";
     if (!value.is_string()) fail(fmt::format("{} is no text", key));
     return value.get<std::string>();
+  }
+
+  std::vector<std::string> names(const char* key) const {
+    const ConfigJson& list = at(key);
+    std::vector<std::string> names;
+    if (list.is_null()) return names;
+    if (!list.is_array()) fail(fmt::format("{} is no list of names", key));
+    for (const ConfigJson& name : list) {
+      if (!name.is_string()) fail(fmt::format("{} is no list of names", key));
+      names.push_back(name.get<std::string>());
+    }
+    return names;
   }
 
   const ConfigJson& object(const char* key) const {
@@ -248,24 +257,25 @@ AdapterConfig read_adapter_config(const std::string& folder) {
 }
 
 std::string format_adapter_config(const NewAdapterConfig& config) {
-  const ConfigJson json = {{"alpha_pattern", ConfigJson::object()},
-                           {"base_model_name_or_path", config.base.empty() ? ConfigJson() : ConfigJson(config.base)},
-                           {"bias", "none"},
-                           {"fan_in_fan_out", false},
-                           {"inference_mode", true},
-                           {"init_lora_weights", true},
-                           {"layers_pattern", nullptr},
-                           {"layers_to_transform", nullptr},
-                           {"lora_alpha", whole_if_it_is(config.alpha)},
-                           {"lora_dropout", 0.0},
-                           {"modules_to_save", nullptr},
-                           {"peft_type", "LORA"},
-                           {"r", config.r},
-                           {"rank_pattern", ConfigJson::object()},
-                           {"target_modules", config.target_modules},
-                           {"task_type", "CAUSAL_LM"},
-                           {"use_dora", false},
-                           {"use_rslora", false}};
+  const ConfigJson json = {
+      {"alpha_pattern", ConfigJson::object()},
+      {"base_model_name_or_path", config.base.empty() ? ConfigJson() : ConfigJson(config.base)},
+      {"bias", "none"},
+      {"fan_in_fan_out", false},
+      {"inference_mode", true},
+      {"init_lora_weights", true},
+      {"layers_pattern", nullptr},
+      {"layers_to_transform", nullptr},
+      {"lora_alpha", whole_if_it_is(config.alpha)},
+      {"lora_dropout", 0.0},
+      {"modules_to_save", config.modules_to_save.empty() ? ConfigJson() : ConfigJson(config.modules_to_save)},
+      {"peft_type", "LORA"},
+      {"r", config.r},
+      {"rank_pattern", ConfigJson::object()},
+      {"target_modules", config.target_modules},
+      {"task_type", "CAUSAL_LM"},
+      {"use_dora", false},
+      {"use_rslora", false}};
   return json.dump(2) + "\n";
 }
 

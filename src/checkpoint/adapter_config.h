@@ -16,14 +16,15 @@ namespace mixtune {
 constexpr const char* kAdapterConfigFile = "adapter_config.json";
 constexpr const char* kAdapterWeightsFile = "adapter_model.safetensors";
 
-// Of a LoRA adapter that adds scaling * B A to some weights, and does nothing else.
+// Of a LoRA adapter that adds scaling * B A to some weights, has others whole, and does nothing else.
 struct AdapterConfig {
   std::string base;  // base_model_name_or_path; "" where there is none
   std::string peft_version;
   int64_t r = 0;
   double alpha = 0;
   bool use_rslora = false;
-  std::vector<std::string> target_parameters;  // where experts are packed
+  std::vector<std::string> target_parameters;     // where experts are packed
+  std::vector<std::string> modules_to_save = {};  // trained whole; each names modules by how they end
   std::vector<std::pair<AdapterPattern, int64_t>> rank_pattern = {};
   std::vector<std::pair<AdapterPattern, double>> alpha_pattern = {};
 
@@ -49,6 +50,7 @@ struct NewAdapterConfig {
   int64_t r = 0;
   double alpha = 0;  // every pair's scaling is alpha / r
   std::vector<std::string> target_modules;
+  std::vector<std::string> modules_to_save = {};  // empty: null
 };
 std::string format_adapter_config(const NewAdapterConfig& config);
 

@@ -73,6 +73,22 @@ AdapterPair* AdapterFolder::pair_of(std::string_view module) {
   return found != pairs_.pairs.end() && found->module == module ? &*found : nullptr;
 }
 
+const AdapterWhole* AdapterFolder::find_whole(std::string_view module) const {
+  const auto found = std::ranges::lower_bound(pairs_.whole, module, {}, &AdapterWhole::module);
+  return found != pairs_.whole.end() && found->module == module ? &*found : nullptr;
+}
+
+std::vector<float> AdapterFolder::read(const AdapterWhole& whole, int64_t first, int64_t count) const {
+  const StoredTensor& stored = whole.tensor->second;
+  const size_t size = dtype_size(*stored.dtype);
+  const std::string bytes =
+      file_.file().read(stored.begin + static_cast<uint64_t>(first) * size, static_cast<size_t>(count) * size);
+  file_.file().check_unchanged();
+  std::vector<float> values(static_cast<size_t>(count));
+  decode(std::as_bytes(std::span(bytes)), *stored.dtype, host_tensor(values.data(), {count}));
+  return values;
+}
+
 const std::string& AdapterFolder::bytes_of(const StoredTensors::value_type* tensor) {
   constexpr size_t kMostKept = 4;  // A and B of both packed parameters of a layer
   const auto found = std::ranges::find(kept_, tensor, &Kept::tensor);

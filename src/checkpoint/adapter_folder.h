@@ -31,6 +31,12 @@ class AdapterFolder {
     return const_cast<AdapterFolder*>(this)->pair_of(module);
   }
 
+  // What it has whole, by module, each once.
+  const std::vector<AdapterWhole>& whole() const { return pairs_.whole; }
+  const AdapterWhole* find_whole(std::string_view module) const;  // null: not whole
+
+  // Elements [first, first + count) of a weight that it has whole. Throws as the other.
+  std::vector<float> read(const AdapterWhole& whole, int64_t first, int64_t count) const;
   // Both factors of a pair of this folder. Values may be NaN or infinite. The tensors that were read last are kept, so
   // that the experts of a packed one, asked for one after the other, are read from the file once. Throws Error where
   // the file cannot be read or has changed since it was opened.

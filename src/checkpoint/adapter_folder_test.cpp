@@ -14,8 +14,8 @@ TEST_P(PeftFixture, GivesTheDeltasThatPeftComputes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(AdapterFolder, PeftFixture,
-                         testing::Values("attention", "block_diagonal", "double_rank", "hub", "one_parameter", "packed",
-                                         "packed_old"),
+                         testing::Values("attention", "block_diagonal", "double_rank", "gate", "head", "hub",
+                                         "one_parameter", "packed", "packed_old"),
                          [](const auto& fixture) { return std::string(fixture.param); });
 
 int64_t rank_of(const std::string& fixture, const std::string& module) {
@@ -44,6 +44,30 @@ TEST(AdapterFolder, TakesJoinedPairsApart) {
     const AdapterFactors a = hub.read(pair), b = joined.read(*joined.find(pair.module));
     EXPECT_TRUE(a.a == b.a && a.b == b.b) << pair.module;
   }
+}
+
+// PEFT writes the head's own weight beside its pair.
+TEST(AdapterFolder, TakesNoWeightFromACopyOfTheBases) {
+  const AdapterFolder folder(peft_fixture("head"), fixture_base());
+  const SafetensorsFile file(peft_fixture("head") + "/adapter_model.safetensors");
+  EXPECT_NE(file.find("base_model.model.lm_head.base_layer.weight"), nullptr);
+  EXPECT_TRUE(folder.whole().empty());
+  EXPECT_EQ(folder.find("lm_head")->rank, 3);
+}
+
+TEST(AdapterFolder, GivesWhatPeftTrainedWhole) {
+  AdapterFolder folder(peft_fixture("whole"), fixture_base());
+  const SafetensorsFile expected(peft_fixture("whole") + "/expected.safetensors");
+  EXPECT_EQ(folder.whole().size(), 2u + 1 + 1 + 5);
+  EXPECT_EQ(folder.whole().size() + folder.pairs().size(), expected.tensors().size());
+  for (const AdapterWhole& whole : folder.whole()) {
+    const std::vector<float> want = stored_values(expected, whole.module + ".weight");
+    const auto n = static_cast<int64_t>(want.size());
+    EXPECT_EQ(folder.read(whole, 0, n), want) << whole.module;
+    EXPECT_EQ(folder.read(whole, 5, 7), std::vector<float>(want.begin() + 5, want.begin() + 12));
+    EXPECT_EQ(folder.find_whole(whole.module), &whole);
+  }
+  EXPECT_EQ(folder.find_whole("model.layers.0.self_attn.q_proj"), nullptr);
 }
 
 class OtherNames : public testing::Test {

@@ -1,5 +1,6 @@
 #include "state/adapter_names.h"
 
+#include <map>
 #include <regex>
 
 #include "checkpoint/test_model.h"
@@ -50,6 +51,34 @@ void expect_takes_all(const Taker& taker, AdapterNaming naming) {
     }
 }
 
+// Both ways, and the gate as PEFT on transformers 5 and on 4 has it.
+TEST(AdapterNames, OfWholeWeights) {
+  const std::map<std::string, std::string> names = {
+      {"lm_head", "lm_head"},
+      {"model.embed_tokens", "model.embed_tokens"},
+      {"model.norm", "model.norm"},
+      {"model.layers.3.input_layernorm", "model.layers.3.input_layernorm"},
+      {"model.layers.3.post_attention_layernorm", "model.layers.3.post_attention_layernorm"},
+      {"model.layers.3.block_sparse_moe.gate", "model.layers.3.mlp.gate"}};
+  const auto expect_module = [](const std::string& stored, const std::string& module) {
+    const AdapterTensorName name = parse_adapter_name(stored, "file");
+    EXPECT_EQ(name.factor, AdapterFactor::kWhole) << stored;
+    EXPECT_EQ(name.module, module) << stored;
+  };
+  for (const auto& [module, written] : names) {
+    const std::string stored = fmt::format("base_model.model.{}.weight", written);
+    EXPECT_EQ(adapter_tensor_name(module, AdapterFactor::kWhole, AdapterNaming::kHub), stored);
+    expect_module(stored, module);
+    expect_module(fmt::format("base_model.model.{}.weight", module), module);
+  }
+  expect_module("base_model.model.base_model.model.norm.weight", "model.norm");
+  for (const char* other : {"model.layers.03.input_layernorm", "model.layers.3.norm", "model.layers.3.self_attn.v_proj",
+                            "model.layers.3.gate", "layernorm", ""}) {
+    const std::string stored = fmt::format("base_model.model.{}.weight", other);
+    expect_user_error([&] { parse_adapter_name(stored, "file"); }, {"file: tensor '", "is of no module"});
+  }
+}
+
 TEST(AdapterNames, AreThoseThatProgramsTake) {
   for (const Taker& taker : {kPeft, kPeft4, kVllm, kLlamaCpp}) expect_takes_all(taker, AdapterNaming::kHub);
   for (const Taker& taker : {kSglang, kVllm}) expect_takes_all(taker, AdapterNaming::kSglang);
@@ -71,6 +100,19 @@ TEST(AdapterNames, AreReadBack) {
       EXPECT_EQ(name.kind, AdapterTensorName::kModule);
       EXPECT_EQ(name.factor, AdapterFactor::kB);
     }
+}
+
+TEST(AdapterNames, OfTheHead) {
+  for (const AdapterFactor factor : {AdapterFactor::kA, AdapterFactor::kB, AdapterFactor::kWhole}) {
+    const AdapterTensorName name =
+        parse_adapter_name(adapter_tensor_name("lm_head", factor, AdapterNaming::kHub), "file");
+    EXPECT_EQ(name.module, "lm_head");
+    EXPECT_EQ(name.peft, "lm_head");
+    EXPECT_EQ(name.factor, factor);
+  }
+  EXPECT_EQ(adapter_tensor_name("lm_head", AdapterFactor::kB, AdapterNaming::kSglang),
+            "base_model.model.lm_head.lora_B.weight");
+  EXPECT_EQ(parse_adapter_name("base_model.model.lm_head.base_layer.weight", "file").factor, AdapterFactor::kBase);
 }
 
 TEST(AdapterNames, OfPackedExperts) {
@@ -96,8 +138,9 @@ TEST(AdapterNames, OthersAreRefused) {
       {layer + "self_attn.q_proj.lora_B.bias", "is a bias"},
       {layer + "self_attn.q_proj.lora_E", "AdaLoRA"},
       {"base_model.model.model.embed_tokens.lora_embedding_A", "of an adapter of the embedding"},
-      {"base_model.model.model.embed_tokens.weight", "is of the embedding"},
-      {"base_model.model.lm_head.lora_A.weight", "language model's head"},
+      {"base_model.model.model.embed_tokens.lora_A.weight", "is of the embedding"},
+      {"base_model.model.model.lm_head.lora_A.weight", "no module"},
+      {"base_model.model.model.norm.base_layer.weight", "no module"},
       {"base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta", "rows of the embedding"},
       {layer + "mlp.gate_proj.lora_A.weight", "no module that mixtune knows"},
       {layer + "mlp.experts.01.w1.lora_A.weight", "no module"},

@@ -56,6 +56,7 @@ class PairReader {
     result_.layout.packed = !packed.empty();
     result_.layout.transposed = is_transposed(packed);
     for (const PackedPair& p : packed) add_packed(p);
+    read_whole(tensors);
     std::ranges::sort(result_.pairs, {}, &AdapterPair::module);
     const auto twice = std::ranges::adjacent_find(result_.pairs, {}, &AdapterPair::module);
     if (twice != result_.pairs.end()) fail(fmt::format("has two pairs for {}", twice->module), kDamagedAdapter);
@@ -70,14 +71,48 @@ class PairReader {
     fail(fmt::format("tensor '{}' {}", printable(entry.first, 200), what), mend);
   }
 
+  void check_type(const FileTensor& entry) const {
+    const StoredTensor& stored = entry.second;
+    if (stored.dtype && is_weight_dtype(*stored.dtype)) return;
+    fail_tensor(entry, fmt::format("is of type {}", printable(stored.dtype_text)),
+                "mixtune reads F32, BF16 and F16: save the adapter in one of them");
+  }
+
+  void read_whole(const StoredTensors& tensors) {
+    for (const FileTensor& entry : tensors) {
+      const AdapterTensorName name = parse_adapter_name(entry.first, where_);
+      if (name.factor != AdapterFactor::kWhole && name.factor != AdapterFactor::kBase) continue;
+      check_shape(entry, base_shape(name.module, entry));
+      if (name.factor == AdapterFactor::kBase) continue;
+      check_type(entry);
+      if (name.module == "model.embed_tokens" && !base_.contains("lm_head.weight"))
+        fail_tensor(entry, "is an embedding of its own, and the base's is the head too (tie_word_embeddings)",
+                    "merge the adapter with PEFT");
+      result_.whole.push_back({name.module, &entry});
+    }
+    std::ranges::sort(result_.whole, {}, &AdapterWhole::module);
+    const auto twice = std::ranges::adjacent_find(result_.whole, {}, &AdapterWhole::module);
+    if (twice != result_.whole.end()) fail(fmt::format("has {} twice", twice->module), kDamagedAdapter);
+    for (const auto& [weight, shape] : base_) check_complete(module_of(weight));
+  }
+
+  void check_complete(const std::string& module) const {
+    const auto names = [&](const std::string& entry) {
+      return names_module(entry, module);
+    };
+    if (std::ranges::none_of(config_.modules_to_save, names)) return;
+    const auto found = std::ranges::lower_bound(result_.whole, module, {}, &AdapterWhole::module);
+    if (found == result_.whole.end() || found->module != module)
+      fail(fmt::format("has no {}, which modules_to_save names", module), kDamagedAdapter);
+  }
+
   StoredPairs stored_pairs(const StoredTensors& tensors) const {
     StoredPairs pairs;
     for (const FileTensor& entry : tensors) {
       const AdapterTensorName name = parse_adapter_name(entry.first, where_);
+      if (name.factor == AdapterFactor::kWhole || name.factor == AdapterFactor::kBase) continue;
       const StoredTensor& stored = entry.second;
-      if (!stored.dtype || !is_weight_dtype(*stored.dtype))
-        fail_tensor(entry, fmt::format("is of type {}", printable(stored.dtype_text)),
-                    "mixtune reads F32, BF16 and F16: save the adapter in one of them");
+      check_type(entry);
       if (stored.shape.rank() != 2)
         fail_tensor(entry, fmt::format("has shape {}, not two dimensions", stored.shape.str()),
                     "save the adapter with PEFT's save_pretrained");

@@ -33,6 +33,12 @@ struct AdapterPair {
   std::string weight() const { return module + ".weight"; }
 };
 
+// A weight that was trained whole: the tensor is what the module has in place of the base's.
+struct AdapterWhole {
+  std::string module;
+  const StoredTensors::value_type* tensor;
+};
+
 // A pair's values, row by row.
 struct AdapterFactors {
   std::vector<float> a, b;  // [rank, in], [out, rank]
@@ -46,13 +52,15 @@ struct AdapterLayout {
 };
 
 struct AdapterPairs {
-  std::vector<AdapterPair> pairs;  // by module; each factor's tensor is an entry of the file's
+  std::vector<AdapterPair> pairs;   // by module; each factor's tensor is an entry of the file's
+  std::vector<AdapterWhole> whole;  // by module
   AdapterLayout layout;
 };
 
 // The pairs of a file's tensors. None of them is trusted: throws UserError, `where` in front, for a name or type that
 // is not read, a factor without the other, a module twice, a rank that the configuration does not have, and shapes that
-// are not those of the base.
+// are not those of the base, for a whole weight that modules_to_save names and the file lacks, and for a whole
+// embedding of a base whose head is the same. A copy of the base's weight beside a pair has its shape, and is not read.
 AdapterPairs adapter_pairs(const StoredTensors& tensors, const AdapterConfig& config, const BaseShapes& base,
                            const std::string& where);
 

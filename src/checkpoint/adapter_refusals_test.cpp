@@ -57,7 +57,6 @@ TEST_F(AdapterRefusals, WhatChangesMoreThanWeights) {
   expect_config_refused("bias", "all", {"has trained biases (bias)"});
   expect_config_refused("layer_replication", {{0, 2}, {1, 2}}, {"replicates layers"});
   expect_config_refused("trainable_token_indices", {5}, {"trained rows of the embedding"});
-  expect_config_refused("modules_to_save", {"lm_head"}, {"has whole modules", "modules_to_save"});
   expect_config_refused("fan_in_fan_out", true, {"transposed"});
   for (const char* init : {"pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga", "newest"})
     expect_config_refused("init_lora_weights", init,
@@ -85,11 +84,56 @@ TEST_F(AdapterRefusals, AMalformedConfiguration) {
   expect_config_refused("rank_pattern", {1}, {"rank_pattern is no object"});
   expect_config_refused("alpha_pattern", {{"q_proj", nullptr}}, {"alpha_pattern has what is no number"});
   expect_config_refused("base_model_name_or_path", 7, {"base_model_name_or_path is no text"});
-  expect_config_refused("target_parameters", {7}, {"target_parameters is no list of names"});
+  for (const char* key : {"target_parameters", "modules_to_save"})
+    for (const nlohmann::json& names : std::vector<nlohmann::json>{{7}, "gate", {{"gate", true}}})
+      expect_config_refused(key, names, {fmt::format("{} is no list of names", key)});
   read_text("", {"adapter_config.json"});
   read_text("[]", {"adapter_config.json"});
   read_text(std::string(100'000, '['), {"adapter_config.json"});
   read_text(R"({"r": 8, "r": 16})", {"adapter_config.json", "r"});
+}
+
+TEST_F(AdapterRefusals, WholeWeightsThatAreNotTheBases) {
+  const std::string model = "base_model.model.", gate = model + "model.layers.0.mlp.gate.weight";
+  const auto with = [&](const std::string& name, Shape shape, const std::vector<std::string>& parts,
+                        const SmallModel& base = kFixtureBase) {
+    adapter_ = TestAdapter::of_fixture("whole");
+    std::erase_if(adapter_.tensors, [&](const TestTensor& tensor) { return tensor.entry.name == name; });
+    adapter_.tensors.push_back({{name, DType::kF32, shape}, std::vector<float>(shape.elements())});
+    expect_refused(parts, base);
+  };
+  with(gate, {8, 32}, {gate, "has shape [8, 32], but the base asks for [4, 32]"});
+  with(model + "model.norm.weight", {32, 1}, {"model.norm.weight", "has shape [32, 1], but the base asks for [32]"});
+  with(model + "model.layers.2.mlp.gate.weight", {4, 32}, {"of model.layers.2.block_sparse_moe.gate", "does not have"});
+  with(model + "model.layers.0.block_sparse_moe.gate.weight", {4, 32},
+       {"has model.layers.0.block_sparse_moe.gate twice"});
+  for (const char* other : {"model.layers.0.self_attn.q_proj", "model.layers.0.block_sparse_moe.experts.1.w1", "score"})
+    with(fmt::format("{}{}.weight", model, other), {32, 32}, {other, "is of no module"});
+  with(model + "model.embed_tokens.modules_to_save.default.weight", {96, 32}, {"is a whole weight (modules_to_save)"});
+
+  adapter_ = TestAdapter::of_fixture("whole");
+  std::erase_if(adapter_.tensors, [&](const TestTensor& tensor) { return tensor.entry.name == gate; });
+  expect_refused({"has no model.layers.0.block_sparse_moe.gate, which modules_to_save names"});
+}
+
+TEST_F(AdapterRefusals, AnEmbeddingOfItsOwnOfATiedBase) {
+  adapter_ = TestAdapter::of_fixture("whole");
+  std::erase_if(adapter_.tensors,
+                [](const TestTensor& tensor) { return tensor.entry.name.ends_with("lm_head.weight"); });
+  BaseShapes base = fixture_base();
+  base.erase("lm_head.weight");
+  adapter_.write(folder_ / "adapter");
+  expect_user_error([&] { AdapterFolder(folder_ / "adapter", base); },
+                    {"embed_tokens.weight' is an embedding of its own", "tie_word_embeddings"});
+}
+
+// As of a base whose vocabulary was resized.
+TEST_F(AdapterRefusals, ACopyOfAnotherBasesHead) {
+  adapter_ = TestAdapter::of_fixture("head");
+  TestTensor& copy = named(adapter_.tensors, "base_model.model.lm_head.base_layer.weight");
+  copy.entry.shape = {97, 32};
+  copy.values.resize(97 * 32);
+  expect_refused({"lm_head.base_layer.weight' has shape [97, 32], but the base asks for [96, 32]"});
 }
 
 TEST_F(AdapterRefusals, AFactorWithoutTheOther) {

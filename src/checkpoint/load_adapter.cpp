@@ -63,6 +63,31 @@ void check_pairs(const AdapterFolder& adapter, const AdapterRoom& room, const St
       kOther);
 }
 
+constexpr const char* kOtherWhole = "name another adapter, or set modules_to_save to what it has";
+
+// Whether a parameter is the model's, and trained beside the adapters.
+bool is_whole(const State& state, int param) {
+  return is_stored(state, param) && state.spec(param).trainable;
+}
+
+// The same of what the folder has whole.
+void check_whole(const AdapterFolder& adapter, const AdapterRoom& room, const State& state) {
+  const std::string where = printable_path(adapter.path());
+  std::set<std::string> trained;
+  for (int param = 0; param < state.size(); ++param) {
+    if (!is_whole(state, param)) continue;
+    for (const HfBlock& block : state.spec(param).blocks) {
+      const std::string module = module_of(block.name);
+      trained.insert(module);
+      if (!room.pads && adapter.find_whole(module) == nullptr)
+        throw UserError(where, fmt::format("has no whole {}", module), kOtherWhole);
+    }
+  }
+  for (const AdapterWhole& whole : adapter.whole())
+    if (!trained.contains(whole.module))
+      throw UserError(where, fmt::format("has a whole {}, which is not to be trained", whole.module), kOtherWhole);
+}
+
 void check_digests(const std::string& folder, const StoredFiles& written) {
   const auto was = written.find(kAdapterWeightsFile);
   if (was == written.end()) return;
@@ -98,19 +123,34 @@ std::vector<float> values_of(AdapterFolder& adapter, const HfBlock& block, doubl
   return values;
 }
 
-// What this rank counts of a block gets its part of `values`. Whether all are finite; otherwise it is as it was.
-bool fill(Ctx& ctx, const State& state, int param, const HfBlock& block, std::span<const float> values) {
+// What this rank counts of a block gets `values_of(first, count)`. Whether all are finite; otherwise it is as it was.
+template <class Values>
+bool fill(Ctx& ctx, const State& state, int param, const HfBlock& block, Values&& values_of) {
   const CountedPart part = counted_between(state, param, state.primary(param), block, 0, block.elements());
-  const auto n = static_cast<size_t>(part.to.elements());
-  if (n == 0) return true;
+  if (part.to.elements() == 0) return true;
   std::vector<std::byte> bytes(part.to.bytes());
   Tensor host = part.to;
   host.data = bytes.data();
   host.device = {};
-  if (!decode(std::as_bytes(values.subspan(static_cast<size_t>(part.first), n)), DType::kF32, host)) return false;
+  const std::vector<float> values = values_of(part.first, part.to.elements());
+  if (!decode(std::as_bytes(std::span(values)), DType::kF32, host)) return false;
   copy(ctx, host, part.to);
   wait(ctx);
   return true;
+}
+
+bool fill_factor(Ctx& ctx, AdapterFolder& adapter, double scale, const State& state, int param, const HfBlock& block) {
+  return fill(ctx, state, param, block, [&](int64_t first, int64_t count) {
+    const std::vector<float> all = values_of(adapter, block, scale);
+    return std::vector<float>(all.begin() + first, all.begin() + first + count);
+  });
+}
+
+// The base's values stay where the folder has none.
+bool fill_whole(Ctx& ctx, const AdapterFolder& adapter, const State& state, int param, const HfBlock& block) {
+  const AdapterWhole* whole = adapter.find_whole(module_of(block.name));
+  return whole == nullptr || fill(ctx, state, param, block,
+                                  [&](int64_t first, int64_t count) { return adapter.read(*whole, first, count); });
 }
 
 }  // namespace
@@ -119,12 +159,16 @@ void load_adapter(Ctx& ctx, const std::string& folder, const AdapterRoom& room, 
                   const StoredFiles& written) {
   AdapterFolder adapter(folder, base_shapes(state));
   check_pairs(adapter, room, state);
+  check_whole(adapter, room, state);
   check_digests(folder, written);
   for (int param = 0; param < state.size(); ++param) {
-    if (is_stored(state, param)) continue;
+    const bool whole = is_whole(state, param);
+    if (is_stored(state, param) && !whole) continue;
     for (const HfBlock& block : state.spec(param).blocks)
-      if (!fill(ctx, state, param, block, values_of(adapter, block, room.scale)))
-        throw UserError(fmt::format("{}/{}: tensor {}", printable_path(folder), kAdapterWeightsFile, block.name),
+      if (whole ? !fill_whole(ctx, adapter, state, param, block)
+                : !fill_factor(ctx, adapter, room.scale, state, param, block))
+        throw UserError(fmt::format("{}/{}: tensor {}", printable_path(folder), kAdapterWeightsFile,
+                                    whole ? adapter.find_whole(module_of(block.name))->tensor->first : block.name),
                         "holds a value that is not finite", "get the adapter again");
     state.publish(ctx, param);
   }

@@ -25,11 +25,6 @@ struct DeltaTerm {
   std::vector<double> a, b;  // [rank, in], [out, rank]
 };
 
-std::string module_of(const std::string& tensor) {
-  constexpr std::string_view kWeight = ".weight";
-  return tensor.ends_with(kWeight) ? tensor.substr(0, tensor.size() - kWeight.size()) : "";
-}
-
 // Over some elements of a weight.
 struct MergeSums {
   int64_t changed = 0;
@@ -67,8 +62,10 @@ class AdapterMerge : public WeightEdit {
  public:
   AdapterMerge(std::vector<WeightedAdapter>& adapters, HeldBase* base, MergeReport& report)
       : adapters_(adapters), base_(base), report_(report) {
-    for (const WeightedAdapter& adapter : adapters)
+    for (const WeightedAdapter& adapter : adapters) {
       for (const AdapterPair& pair : adapter.folder.pairs()) modules_.insert(pair.module);
+      for (const AdapterWhole& whole : adapter.folder.whole()) add_whole(adapter, whole);
+    }
     for (const std::string& module : modules_) ++report_.merged[target_module(module, AdapterNaming::kHub)];
   }
 
@@ -79,15 +76,16 @@ class AdapterMerge : public WeightEdit {
   std::span<const std::byte> edited(const TensorEntry& to, int64_t first, std::span<const double> stored) override {
     if (tensor_ != to.name) open(to);
     const std::span<const double> values = base_values(to.name, first, stored);
+    const std::vector<double> whole = whole_values(to, first, static_cast<int64_t>(values.size()));
     bytes_.resize(values.size() * dtype_size(to.dtype));
-    const std::vector<MergeBlock> blocks = blocks_of(first, static_cast<int64_t>(values.size()), to.shape[1]);
+    const std::vector<MergeBlock> blocks = blocks_of(first, static_cast<int64_t>(values.size()), to.shape[-1]);
     std::vector<MergeSums> sums(blocks.size());
 #pragma omp parallel for
-    for (size_t i = 0; i < blocks.size(); ++i) sums[i] = merged(blocks[i], to, values);
+    for (size_t i = 0; i < blocks.size(); ++i) sums[i] = merged(blocks[i], to, values, whole);
     MergeSums all;
     for (const MergeSums& some : sums) all.add(some);
     check(to, all);
-    if (terms_.empty()) return bytes_;
+    if (terms_.empty() && whole.empty()) return bytes_;  // held, and not merged into
     report_.changed += all.changed;
     report_.elements += static_cast<int64_t>(values.size());
     report_.error += all.error;
@@ -96,6 +94,28 @@ class AdapterMerge : public WeightEdit {
   }
 
  private:
+  void add_whole(const WeightedAdapter& adapter, const AdapterWhole& whole) {
+    const std::string where = printable_path(adapter.folder.path());
+    if (adapter.weight != 1)
+      throw UserError(where,
+                      fmt::format("has {} whole, which takes the base's place and is not added {} times", whole.module,
+                                  adapter.weight),
+                      "give it without a weight");
+    if (!whole_.emplace(whole.module, &adapter.folder).second)
+      throw UserError(
+          where, fmt::format("has {} whole, as {} has", whole.module, printable_path(whole_.at(whole.module)->path())),
+          "merge one of them");
+    modules_.insert(whole.module);
+  }
+
+  // What takes the place of a tensor's elements from `first` on; nothing: they stay.
+  std::vector<double> whole_values(const TensorEntry& to, int64_t first, int64_t count) const {
+    const auto found = whole_.find(module_of(to.name));
+    if (found == whole_.end()) return {};
+    const std::vector<float> values = found->second->read(*found->second->find_whole(found->first), first, count);
+    return {values.begin(), values.end()};
+  }
+
   void open(const TensorEntry& to) {
     tensor_ = to.name;
     terms_.clear();
@@ -135,13 +155,18 @@ class AdapterMerge : public WeightEdit {
   }
 
   // Writes a block's bytes. A weight that nothing is added to keeps its bits, be it -0.
-  MergeSums merged(const MergeBlock& block, const TensorEntry& to, std::span<const double> values) {
-    const std::array<double, MergeBlock::kMost> delta = delta_of(block, to.shape[1]);
+  MergeSums merged(const MergeBlock& block, const TensorEntry& to, std::span<const double> values,
+                   std::span<const double> whole) {
+    std::array<double, MergeBlock::kMost> delta = delta_of(block, to.shape[-1]);
     const auto count = static_cast<size_t>(block.count), size = dtype_size(to.dtype);
     const std::span<const double> base = values.subspan(block.at, count);
     std::array<double, MergeBlock::kMost> sum, rounded;
     std::array<std::byte, MergeBlock::kMost * sizeof(float)> without;
-    for (size_t k = 0; k < count; ++k) sum[k] = delta[k] == 0 ? base[k] : base[k] + delta[k];
+    for (size_t k = 0; k < count; ++k) {
+      const double from = whole.empty() ? base[k] : whole[block.at + k];
+      sum[k] = delta[k] == 0 ? from : from + delta[k];
+      delta[k] += from - base[k];
+    }
     const std::span<std::byte> bytes = std::span(bytes_).subspan(block.at * size, count * size);
     MergeSums sums;
     for (size_t k = 0; k < count; ++k) sums.is_finite = sums.is_finite && std::isfinite(sum[k]);
@@ -171,7 +196,8 @@ class AdapterMerge : public WeightEdit {
   HeldBase* base_;  // null: the folder's values
   MergeReport& report_;
   std::set<std::string> modules_;
-  std::string tensor_;  // whose terms these are
+  std::map<std::string, const AdapterFolder*> whole_;  // by module
+  std::string tensor_;                                 // whose terms these are
   std::vector<DeltaTerm> terms_;
   std::vector<double> held_;
   std::vector<std::byte> bytes_;

@@ -5,6 +5,7 @@
 #include "checkpoint/model_folder.h"
 #include "checkpoint/test_adapters.h"
 #include "kernels/testing.h"
+#include "state/adapter_names.h"
 
 namespace mixtune {
 namespace {
@@ -119,7 +120,7 @@ class MergeAdapters : public testing::Test {
   const std::string base_ = folder_ / "base", out_ = folder_ / "out";
 };
 
-const std::vector<std::string> kAttentionAndExperts = {"q_proj", "v_proj", "o_proj", ".w1.", ".w2.", ".w3."};
+const std::vector<std::string> kAttentionAndExperts = {"q_proj", "v_proj", "o_proj", ".w1.", ".w2.", ".w3.", "lm_head"};
 
 TEST_F(MergeAdapters, IsTheExactSumRoundedOnce) {
   for (const DType from : {DType::kF32, DType::kBF16, DType::kF16}) {
@@ -182,6 +183,56 @@ TEST_F(MergeAdapters, LargeTensors) {
   const std::string adapter = make_adapter("adapter", {".w2."}, 1, 1);
   merge({{adapter, 1}}, DType::kBF16);
   expect_merged({{adapter, 1}}, DType::kF32, DType::kBF16);
+}
+
+// Beside pairs, and below the pair that another adapter has of the same weight.
+TEST_F(MergeAdapters, WhatIsWholeTakesTheBasesPlace) {
+  save_base({}, DType::kBF16);
+  const std::string whole = make_adapter("whole", {"q_proj"}, 2, 4), gates = make_adapter("gates", {"gate"}, 3, 5);
+  const SafetensorsFile base(base_ + "/model.safetensors");
+  std::vector<TestTensor> tensors = tensors_of_file(whole + "/adapter_model.safetensors");
+  std::map<std::string, std::vector<float>> values;
+  for (const char* name : {"lm_head.weight", "model.norm.weight", "model.layers.1.block_sparse_moe.gate.weight"}) {
+    std::vector<float>& to = values[name] = stored_values(base, name);
+    for (size_t i = 0; i < to.size(); ++i) to[i] += 0.1F * static_cast<float>(i % 7) - 0.31F;
+    tensors.push_back({{adapter_tensor_name(module_of(name), AdapterFactor::kWhole, AdapterNaming::kHub), DType::kF32,
+                        base.find(name)->shape},
+                       to});
+  }
+  TestAdapter{nlohmann::json::parse(get(whole + "/adapter_config.json")), tensors}.write(whole);
+
+  for (const DType to : {DType::kF32, DType::kBF16}) {
+    const MergeReport report = merge({{whole, 1}, {gates, 0.5}}, to);
+    EXPECT_EQ(report.merged, (std::map<std::string, size_t>{{"gate", 2}, {"lm_head", 1}, {"norm", 1}, {"q_proj", 2}}));
+    const SafetensorsFile out(out_ + "/model.safetensors"), pairs(gates + "/adapter_model.safetensors");
+    for (const auto& [name, tensor] : out.tensors()) {
+      const auto found = values.find(name);
+      if (found == values.end()) {
+        EXPECT_EQ(stored_values(out, name), expected(name, {{whole, 1}, {gates, 0.5}}, to)) << name;
+        continue;
+      }
+      std::vector<long double> sum(found->second.begin(), found->second.end());
+      if (name.ends_with("gate.weight")) {
+        const std::string gate = "base_model.model." + name.substr(0, name.size() - 7);
+        const std::vector<float> a = stored_values(pairs, gate + ".lora_A.weight"),
+                                 b = stored_values(pairs, gate + ".lora_B.weight");
+        const size_t in = a.size() / 3;
+        for (size_t i = 0; i < sum.size(); ++i)
+          for (size_t j = 0; j < 3; ++j)
+            sum[i] += 0.5L * 5 / 3 * static_cast<long double>(b[i / in * 3 + j]) * a[j * in + i % in];
+      }
+      std::vector<float> want;
+      for (const long double exact : sum) want.push_back(nearest(to, exact));
+      EXPECT_EQ(stored_values(out, name), want) << name;
+    }
+    std::filesystem::remove_all(out_);
+  }
+  expect_user_error([&] { merge({{whole, 0.5}}); }, {whole, "takes the base's place and is not added 0.5 times"});
+  expect_user_error([&] { merge({{whole, 1}, {whole, 1}}); }, {whole, "whole, as ", "merge one of them"});
+  tensors.back().values.back() = std::numeric_limits<float>::infinity();
+  TestAdapter{nlohmann::json::parse(get(whole + "/adapter_config.json")), tensors}.write(whole);
+  expect_user_error([&] { merge({{whole, 1}}); }, {whole, "gate.weight' NaN or infinite"});
+  EXPECT_FALSE(std::filesystem::exists(out_));
 }
 
 TEST_F(MergeAdapters, ReportsWhatRoundingLeaves) {

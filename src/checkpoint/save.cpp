@@ -28,6 +28,7 @@
 #include "checkpoint/safetensors_writer.h"
 #include "checkpoint/shards.h"
 #include "parallel/ranks.h"
+#include "state/adapter_names.h"
 
 namespace mixtune {
 
@@ -43,7 +44,9 @@ std::vector<TensorEntry> hub_tensors(const State& state, const SaveOptions& opti
     if (!state.saves(param) || !is_saved(state, options, param)) continue;
     for (const HfBlock& block : state.spec(param).blocks) {
       const auto [elements, is_new] = missing.emplace(block.name, block.shape().elements());
-      if (is_new) tensors.push_back({block.name, saved_dtype(state, options, param, block), block.shape()});
+      if (is_new)
+        tensors.push_back(
+            {saved_name(state, options, param, block), saved_dtype(state, options, param, block), block.shape()});
       elements->second -= block.elements();
     }
   }
@@ -124,9 +127,10 @@ class ShardFile {
     for (size_t e = 0; e < entries_.size(); ++e) places_[entries_[e].name] = e;
   }
 
-  // Writes `chunk`: elements of the block from its index `first` on. Returns whether the file is whole now.
-  bool write(const HfBlock& block, int64_t first, const Tensor& chunk) {
-    const size_t number = places_.at(block.name);
+  // Writes `chunk`: elements, from index `first` on, of the block of the tensor that is `name` there. Returns whether
+  // the file is whole now.
+  bool write(const std::string& name, const HfBlock& block, int64_t first, const Tensor& chunk) {
+    const size_t number = places_.at(name);
     const TensorEntry& entry = entries_[number];
     const auto size = static_cast<int64_t>(dtype_size(entry.dtype));
     const std::span<const std::byte> bytes = converted_(chunk, entry.dtype, entry.name);
@@ -192,12 +196,12 @@ class ShardFiles {
     }
   }
 
-  void put(Ctx& ctx, const HfBlock& block, const Tensor& values) {
-    const File& to = files_[places_.at(block.name)];
+  void put(Ctx& ctx, const std::string& name, const HfBlock& block, const Tensor& values) {
+    const File& to = files_[places_.at(name)];
     pending_.behind().put(
         ctx, to.queue, values,
-        [&block, file = to.file, finish = finisher(to), first = int64_t{0}](const Tensor& chunk) mutable {
-          if (file->write(block, first, chunk)) finish();
+        [name, &block, file = to.file, finish = finisher(to), first = int64_t{0}](const Tensor& chunk) mutable {
+          if (file->write(name, block, first, chunk)) finish();
           first += chunk.elements();
         });
   }
@@ -241,7 +245,8 @@ void put_weights(Ctx& ctx, const State& state, const SaveOptions& options, Shard
         if (keeps_stored_bytes(state, options, param, block))
           files.copy(block, *options.source);
         else
-          files.put(ctx, block, values.view({values.elements()}).slice(block.offset, block.elements()));
+          files.put(ctx, saved_name(state, options, param, block), block,
+                    values.view({values.elements()}).slice(block.offset, block.elements()));
     }
   });
 }
@@ -249,7 +254,13 @@ void put_weights(Ctx& ctx, const State& state, const SaveOptions& options, Shard
 }  // namespace
 
 bool is_saved(const State& state, const SaveOptions& options, int param) {
-  return is_stored(state, param) == (options.what == SaveOptions::What::kModel);
+  const bool model = options.what == SaveOptions::What::kModel;
+  return is_stored(state, param) ? model || state.spec(param).trainable : !model;
+}
+
+std::string saved_name(const State& state, const SaveOptions& options, int param, const HfBlock& block) {
+  if (options.what == SaveOptions::What::kModel || !is_stored(state, param)) return block.name;
+  return adapter_tensor_name(module_of(block.name), AdapterFactor::kWhole, AdapterNaming::kHub);
 }
 
 DType saved_dtype(const State& state, const SaveOptions& options, int param, const HfBlock& block) {

@@ -21,8 +21,8 @@
 namespace mixtune {
 
 struct SaveOptions {
-  // What is written: the model; or the adapters beside it (ParamSpec::Origin::kInitialised), all in one file, whose
-  // config_json is the text of adapter_config.json.
+  // What is written: the model; or the adapters beside it (ParamSpec::Origin::kInitialised) and what of it is trained,
+  // all in one file, whose config_json is the text of adapter_config.json.
   enum class What : uint8_t { kModel, kAdapters };
 
   std::string out_folder;                // must not exist; its parent must
@@ -40,6 +40,9 @@ bool is_saved(const State& state, const SaveOptions& options, int param);
 
 // The dtype that a block of a parameter is saved in.
 DType saved_dtype(const State& state, const SaveOptions& options, int param, const HfBlock& block);
+
+// The name that a block of a parameter is saved under.
+std::string saved_name(const State& state, const SaveOptions& options, int param, const HfBlock& block);
 
 // The text of the config.json that is written.
 constexpr const char* kConfigFile = "config.json";

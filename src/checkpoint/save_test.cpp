@@ -203,10 +203,11 @@ TEST_F(Save, TheMasterOfAParameterInADTypeOfItsOwn) {
 }
 
 // A parameter that no checkpoint has yet (an adapter's, say): loading leaves it, saving writes it as it is held.
-// Beside the model, as the adapters that it is.
+// Beside the model, as the adapters that it is, with what of the model is trained.
 TEST_F(Save, WhatIsNotLoadedIsSavedAsItIsHeld) {
   make_source(source_, DType::kF32);
   std::vector<ParamSpec> specs = small_specs({});
+  for (ParamSpec& spec : specs) spec.trainable = spec.name == "head";
   const Shape shape{2, 8};
   specs.push_back({.name = "added",
                    .shape = shape,
@@ -229,7 +230,9 @@ TEST_F(Save, WhatIsNotLoadedIsSavedAsItIsHeld) {
   beside.what = SaveOptions::What::kAdapters;
   save_checkpoint(ctx_, state, beside);
   const SafetensorsFile file(folder_ / "beside/adapter_model.safetensors");
-  EXPECT_EQ(file.tensors().size(), 1u);
+  EXPECT_EQ(file.tensors().size(), 2u);
+  EXPECT_EQ(stored_values(file, "base_model.model.lm_head.weight"),
+            stored_values(SafetensorsFile(source_ + "/" + kWeightsFile), "lm_head.weight"));
   EXPECT_EQ(*file.find("added.weight")->dtype, DType::kBF16);
   EXPECT_EQ(stored_values(file, "added.weight"), std::vector<float>(shape.elements(), 3));
 }

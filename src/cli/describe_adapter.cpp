@@ -25,14 +25,15 @@ std::string joined(const std::map<std::string, int64_t>& counts) {
 std::string describe_adapter(const std::string& folder) {
   const AdapterConfig config = read_adapter_config(folder);
   const SafetensorsFile file = open_adapter_weights(folder);
-  std::map<std::string, int64_t> modules, types;
+  std::map<std::string, int64_t> modules, whole, types;
   int64_t elements = 0;
   bool packed = false;
   for (const auto& [stored, tensor] : file.tensors()) {
     const AdapterTensorName name = parse_adapter_name(stored, printable_path(file.path()));
-    elements += tensor.shape.elements();
+    if (name.factor != AdapterFactor::kBase) elements += tensor.shape.elements();
     ++types[printable(tensor.dtype_text, 16)];
-    if (name.factor == AdapterFactor::kB) continue;
+    if (name.factor == AdapterFactor::kWhole) ++whole[target_module(name.module, AdapterNaming::kHub)];
+    if (name.factor != AdapterFactor::kA) continue;
     ++modules[target_module(name.module, AdapterNaming::kHub)];
     packed |= name.kind != AdapterTensorName::kModule;
   }
@@ -45,6 +46,7 @@ std::string describe_adapter(const std::string& folder) {
                    config.rank_pattern.empty() && config.alpha_pattern.empty() ? "" : ", others by pattern"));
   line("base", config.base.empty() ? "not said" : printable(config.base, 200));
   line("pairs", fmt::format("{} ({})", joined(modules), packed ? "experts packed" : "one for each weight"));
+  if (!whole.empty()) line("whole", joined(whole));
   line("parameters", std::to_string(elements));
   line("tensors", joined(types));
   if (!config.peft_version.empty()) line("saved by", "PEFT " + printable(config.peft_version, 40));

@@ -34,6 +34,11 @@ ExportReport exported(const State& layout, const SaveOptions& options) {
 
 // The adapter's pairs as they are to be written. Throws UserError where no one rank and scaling says what they do.
 NewAdapter new_adapter(const AdapterFolder& adapter, const ExportArguments& arguments, std::optional<DType> dtype) {
+  if (!adapter.whole().empty())
+    throw UserError(printable_path(adapter.path()),
+                    fmt::format("has {} whole (modules_to_save), which no server takes beside pairs",
+                                adapter.whole().front().module),
+                    "merge it: mixtune merge BASE ADAPTER OUT");
   const AdapterPair& first = adapter.pairs().front();
   NewAdapter made = {.base = adapter.config().base,
                      .r = first.rank,

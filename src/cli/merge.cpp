@@ -58,8 +58,9 @@ std::vector<WeightedAdapter> opened_adapters(const std::vector<GivenAdapter>& gi
     const std::string folder = without_trailing_slash(model_folder(path));
     check_outside(out, folder);
     AdapterFolder adapter(folder, base);
-    log_info("{}: rank {}, alpha {}{}, {} pairs{}{}", printable_path(folder), adapter.config().r,
+    log_info("{}: rank {}, alpha {}{}, {} pairs{}{}{}", printable_path(folder), adapter.config().r,
              adapter.config().alpha, adapter.config().use_rslora ? ", rslora" : "", adapter.pairs().size(),
+             adapter.whole().empty() ? "" : fmt::format(", {} whole weights", adapter.whole().size()),
              adapter.config().base.empty() ? "" : fmt::format(", trained on {}", printable(adapter.config().base, 200)),
              weight == 1 ? "" : fmt::format("; taken {} times", weight));
     adapters.push_back({std::move(adapter), weight});

@@ -25,7 +25,12 @@ void add_adapter_keys(KeyTable& table) {
             "singular values, which is taken off it (`pissa`; docs/adapters.md)");
   table.add("lora_target_modules", &Config::adapter, &A::lora_target_modules,
             "which projections have pairs, a list: `q_proj`, `k_proj`, `v_proj`, `o_proj`, and of every expert `w1`, "
-            "`w2`, `w3`, which go together; null or `all-linear`: all of these",
+            "`w2`, `w3`, which go together; null: all of these; `gate` and `lm_head` where they are named; "
+            "`all-linear`: all but `lm_head`",
+            kNullable);
+  table.add("modules_to_save", &Config::adapter, &A::modules_to_save,
+            "what is trained whole beside the pairs and is saved with them, a list: `gate`, `lm_head`, `embed_tokens`, "
+            "`input_layernorm`, `post_attention_layernorm`, `model.norm`, and `norm` for all norms; null: nothing",
             kNullable);
   table.add("lora_dropout", &Config::adapter, &A::lora_dropout,
             "share of the pairs' input that is dropped out in training (docs/adapters.md)",

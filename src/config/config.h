@@ -77,6 +77,7 @@ struct AdapterSettings {
   LoraInit lora_init = LoraInit::kDefault;
   bool use_rslora = false;
   std::vector<std::string> lora_target_modules;  // empty: all of them
+  std::vector<std::string> modules_to_save;
   double lora_dropout = 0;
   double loraplus_lr_ratio = 1;
   BasePrecision base_precision = BasePrecision::kAuto;

@@ -7,7 +7,16 @@
 
 namespace mixtune {
 
-enum class Draw : uint64_t { kJitter, kExperts, kQkvDropout, kOutDropout, kGateUpDropout, kDownDropout };
+enum class Draw : uint64_t {
+  kJitter,
+  kExperts,
+  kQkvDropout,
+  kOutDropout,
+  kGateUpDropout,
+  kDownDropout,
+  kHeadDropout,
+  kRouterDropout
+};
 
 constexpr uint64_t draw_key(uint64_t layer, Draw purpose) {
   return random_bits(layer, static_cast<uint64_t>(purpose));

@@ -27,8 +27,11 @@ void Mixtral::choose_experts(Ctx& ctx, const Layer& layer, const Tensor& normed)
   const bool is_biased = router_.has_bias() && !layer.forced;  // the losses count another choice than the tally
   const Tensor stats =
       is_biased ? ctx.stack.push("router stats, biased", layer.router_stats.shape, DType::kF64) : layer.router_stats;
+  const WeightUse weight(ctx, state_, layer.params.router);
+  const AdapterUse adapter(ctx, state_, layer.params.router_adapter, params_.adapter_scale,
+                           dropout(layer, Draw::kRouterDropout));
   router_.forward(ctx, {.x = normed,
-                        .weight = *WeightUse(ctx, state_, layer.params.router),
+                        .weight = *weight,
                         .logits = layer.saved.router_logits,
                         .routing = layer.saved.routing,
                         .stats = stats,
@@ -36,7 +39,8 @@ void Mixtral::choose_experts(Ctx& ctx, const Layer& layer, const Tensor& normed)
                         .batch = layer.batch,
                         .layer = layer.index,
                         .forced = static_cast<bool>(layer.forced),
-                        .noise = layer.noise});
+                        .noise = layer.noise,
+                        .adapter = *adapter});
   if (layer.router_tally)
     router_health(ctx, {.logits = layer.saved.router_logits,
                         .live = layer.batch.live_tokens,
@@ -139,8 +143,11 @@ void Mixtral::experts_backward(Ctx& ctx, const Layer& layer, const ExpertsBackwa
 void Mixtral::route_backward(Ctx& ctx, const Layer& layer, const RouteBackward& args) const {
   const int router = layer.params.router;
   const WeightGradient dweight = weight_gradient(router);
+  const WeightUse weight(ctx, state_, router);
+  const AdapterUse adapter(ctx, state_, layer.params.router_adapter, params_.adapter_scale,
+                           dropout(layer, Draw::kRouterDropout));
   router_.backward(ctx, {.x = args.normed,
-                         .weight = *WeightUse(ctx, state_, router),
+                         .weight = *weight,
                          .logits = layer.saved.router_logits,
                          .routing = layer.saved.routing,
                          .batch = layer.batch,
@@ -149,8 +156,10 @@ void Mixtral::route_backward(Ctx& ctx, const Layer& layer, const RouteBackward& 
                          .dweights = args.dweights,
                          .dx = args.dnormed,
                          .dweight = dweight,
-                         .noise = layer.noise});
+                         .noise = layer.noise,
+                         .adapter = *adapter});
   if (dweight.tensor) state_.gradients().notify(router);
+  adapter.notify();
 }
 
 }  // namespace mixtune

@@ -20,7 +20,8 @@ void Mixtral::head_loss(Ctx& ctx, const Batch& batch, const HeadLoss& args) cons
   const Tensor dnormed = backward ? activations_.push(ctx, "final norm gradient", {n, h}) : Tensor{};
   permute_rows(ctx, args.h, batch.target_rows, 1, x);
   norm(ctx, params_.final_norm, {.x = x, .y = normed, .rstd = rstd});
-  chunked_loss(ctx, {normed, batch.targets, batch.weights, args.loss, dnormed, args.scale});
+  chunked_loss(ctx, {normed, batch.targets, batch.weights, args.loss, dnormed, args.scale,
+                     head_dropout(ctx, batch, args.noise)});
   if (!backward) return;
 
   const Tensor dx = activations_.push(ctx, "gradient of rows with a target", {n, h});
@@ -38,39 +39,53 @@ int64_t logits_chunk_bytes(const Ctx& ctx) {
   return ctx.like_gpu() ? int64_t{512} << 20 : int64_t{16} << 20;
 }
 
-}  // namespace
-
-// Sums in fp32, on the stack, where the gradient itself is held in less: rounding each chunk's sum would make an error
-// that grows with the number of chunks.
-WeightGradient Mixtral::begin_head_gradient(Ctx& ctx) const {
-  const WeightGradient own = weight_gradient(params_.lm_head);
+// Where a gradient is added up over chunks of rows: in fp32, on the stack, where the gradient itself is held in less,
+// as rounding each chunk's sum would make an error that grows with the number of chunks. finish_sum ends that.
+WeightGradient begin_sum(Ctx& ctx, const WeightGradient& own) {
   if (!own.tensor || own.tensor.dtype == statistics_dtype(own.tensor.dtype)) return own;
   const Tensor sum = ctx.stack.push("LM head gradient in fp32", own.tensor.shape, statistics_dtype(own.tensor.dtype));
   if (own.accumulate) cast(ctx, own.tensor, sum);
   return {sum, own.accumulate};
 }
 
-void Mixtral::finish_head_gradient(Ctx& ctx, const WeightGradient& sum) const {
-  if (!sum.tensor) return;
-  const Tensor own = weight_gradient(params_.lm_head).tensor;
-  if (own.dtype != sum.tensor.dtype) {
-    const Range range(ctx, "LM head gradient, rounded");
-    cast(ctx, sum.tensor, own);
-  }
-  state_.gradients().notify(params_.lm_head);
+void finish_sum(Ctx& ctx, const WeightGradient& own, const WeightGradient& sum) {
+  if (!own.tensor || own.tensor.dtype == sum.tensor.dtype) return;
+  const Range range(ctx, "LM head gradient, rounded");
+  cast(ctx, sum.tensor, own.tensor);
 }
 
-void Mixtral::lm_head(Ctx& ctx, const Tensor& normed, const Tensor& logits) const {
+}  // namespace
+
+void Mixtral::lm_head(Ctx& ctx, const Adapter& adapter, const Tensor& normed, const Tensor& logits) const {
   const Range range(ctx, "LM head");
   const WeightUse weight(ctx, state_, params_.lm_head);
-  plain_linear(ctx, {.x = normed, .weight = *weight, .y = logits, .live = normed.rows()});
+  const bool adapted = write_adapter(ctx, adapter, {.x = normed, .y = logits});
+  plain_linear(ctx, {.x = normed, .weight = *weight, .y = logits, .accumulate_y = adapted, .live = normed.rows()});
 }
 
-void Mixtral::lm_head_backward(Ctx& ctx, Recipe::LinearBackward args) const {
+void Mixtral::chunk_backward(Ctx& ctx, Adapter adapter, const ChunkBackward& args) const {
   const Range range(ctx, "LM head, backward");
   const WeightUse weight(ctx, state_, params_.lm_head);
-  args.weight = *weight;
-  plain_linear_backward(ctx, args);
+  adapter.da = args.sums.a;
+  adapter.db = args.sums.b;
+  const bool adapted = write_adapter_data_gradient(ctx, adapter, {.dy = args.dlogits, .dx = args.dx});
+  plain_linear_backward(ctx, {.x = args.x,
+                              .weight = *weight,
+                              .dy = args.dlogits,
+                              .dx = args.dx,
+                              .accumulate_dx = adapted,
+                              .dweight = args.sums.weight,
+                              .live = args.x.rows()});
+  adapter_weight_gradient(ctx, adapter, {.x = args.x, .dy = args.dlogits});
+  for (WeightGradient* sum : {&args.sums.weight, &args.sums.a, &args.sums.b}) sum->accumulate = true;
+}
+
+Dropout Mixtral::head_dropout(Ctx& ctx, const Batch& batch, const std::optional<uint64_t>& noise) const {
+  if (params_.adapter_dropout == 0 || !noise || !params_.head_adapter.is_set()) return {};
+  const Tensor numbers = ctx.stack.push("row numbers", {batch.target_tokens()}, DType::kI64);
+  number_rows(ctx, batch.target_rows, batch.first_token, numbers);
+  const uint64_t after_layers = random_bits(*noise, static_cast<uint64_t>(config_.num_hidden_layers));
+  return {.share = params_.adapter_dropout, .key = draw_key(after_layers, Draw::kHeadDropout), .numbers = numbers};
 }
 
 void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
@@ -81,25 +96,34 @@ void Mixtral::chunked_loss(Ctx& ctx, const ChunkedLoss& args) const {
   const Shape shape = {std::min(chunk, rows), vocab};
   const Tensor losses = ctx.stack.push("token losses", {rows}, DType::kF64);
   const Tensor all_logits = ctx.stack.push("logits", shape, logits_dtype);
-  WeightGradient head_gradient = args.dnormed ? begin_head_gradient(ctx) : WeightGradient{};
   const Tensor all_dlogits = dtype == logits_dtype ? all_logits : ctx.stack.push("logits gradient", shape, dtype);
+  AdapterUse adapter(ctx, state_, params_.head_adapter, params_.adapter_scale, args.dropout);
+  if (args.dnormed) adapter.push_v(ctx, all_dlogits);
+  const HeadGradients own = {weight_gradient(params_.lm_head), (*adapter).da, (*adapter).db};
+  HeadGradients sums;
+  if (args.dnormed) sums = {begin_sum(ctx, own.weight), begin_sum(ctx, own.a), begin_sum(ctx, own.b)};
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t count = std::min(chunk, rows - begin);
     const Tensor logits = all_logits.slice(0, count), x = args.normed.slice(begin, count);
     const Tensor dlogits = args.dnormed ? all_dlogits.slice(0, count) : Tensor{};
-    lm_head(ctx, x, logits);
+    const Adapter pair = (*adapter).of_rows(begin, count);
+    lm_head(ctx, pair, x, logits);
     cross_entropy(ctx, {.logits = logits,
                         .targets = args.targets.slice(begin, count),
                         .losses = losses.slice(begin, count),
                         .dlogits = dlogits,
                         .weights = args.weights ? args.weights.slice(begin, count) : Tensor{},
                         .scale = args.scale});
-    if (!dlogits) continue;
-    lm_head_backward(
-        ctx, {.x = x, .dy = dlogits, .dx = args.dnormed.slice(begin, count), .dweight = head_gradient, .live = count});
-    head_gradient.accumulate = true;
+    if (dlogits)
+      chunk_backward(ctx, pair, {.x = x, .dlogits = dlogits, .dx = args.dnormed.slice(begin, count), .sums = sums});
   }
-  if (rows > 0) finish_head_gradient(ctx, head_gradient);
+  if (args.dnormed && rows > 0) {
+    finish_sum(ctx, own.weight, sums.weight);
+    finish_sum(ctx, own.a, sums.a);
+    finish_sum(ctx, own.b, sums.b);
+    if (own.weight.tensor) state_.gradients().notify(params_.lm_head);
+    adapter.notify();
+  }
   add_sum(ctx, losses, args.loss);
 }
 
@@ -108,7 +132,7 @@ void Mixtral::head_logits(Ctx& ctx, const Tensor& h, const Tensor& logits) const
   const Tensor normed = activations_.push(ctx, "final norm", h.shape),
                rstd = activations_.push_statistics(ctx, "final rstd", {h.rows()});
   norm(ctx, params_.final_norm, {.x = h, .y = normed, .rstd = rstd});
-  lm_head(ctx, normed, logits);
+  lm_head(ctx, *AdapterUse(ctx, state_, params_.head_adapter, params_.adapter_scale, {}), normed, logits);
 }
 
 }  // namespace mixtune

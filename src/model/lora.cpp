@@ -36,11 +36,19 @@ std::vector<std::string> Lora::modules() const {
   add(v, "v_proj");
   add(out, "o_proj");
   for (const char* name : {"w1", "w2", "w3"}) add(experts, name);
+  add(gate, "gate");
+  add(head, "lm_head");
   return names;
 }
 
 std::string Lora::str() const {
-  return fmt::format("{} of rank {}, scaling {}", fmt::join(modules(), ", "), rank, scale);
+  const std::string pairs = fmt::format("{} of rank {}, scaling {}", fmt::join(modules(), ", "), rank, scale);
+  return whole.empty() ? pairs : fmt::format("{}; whole: {}", pairs, fmt::join(whole, ", "));
+}
+
+bool Lora::trains_whole(std::string_view tensor) const {
+  const std::string module = module_of(tensor);
+  return std::ranges::any_of(whole, [&](const std::string& entry) { return names_module(entry, module); });
 }
 
 std::string lora_a_name(const std::string& module) {

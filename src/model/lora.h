@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/adapter.h"
@@ -12,7 +13,7 @@
 namespace mixtune {
 
 // Each adapted projection W [out, in] is W + s B A, A [r, in] and B [out, r]: an expert's w1, w2 and w3 have pairs of
-// their own in each expert. W is not trained then, nor is anything else of the model.
+// their own in each expert. W is not trained then, nor is anything else of the model but what is trained whole.
 struct Lora {
   int64_t rank = 0;       // r; 0: the model has no adapters
   double scale = 1;       // s
@@ -20,15 +21,20 @@ struct Lora {
   double dropout = 0;     // of the pairs' input, in training
   // Pairs begin as the part of W with its r largest singular values, and W is held without that (model/pissa.h).
   bool pissa = false;
-  bool q = false, k = false, v = false, out = false, experts = false;
+  bool q = false, k = false, v = false, out = false, experts = false, gate = false, head = false;
   // How W of attention's and the experts' projections is held, with adapters or without: kNf4 is QLoRA (Dettmers et
   // al. 2023).
   BasePrecision base = BasePrecision::kAuto;
 
+  // What is trained whole beside the pairs: entries of modules_to_save (state/adapter_names.h).
+  std::vector<std::string> whole = {};
+
   bool is_set() const { return rank > 0; }
-  // The names of the adapted modules: q_proj, ..., w3.
+  // Whether the hub's tensor, "lm_head.weight", is trained whole.
+  bool trains_whole(std::string_view tensor) const;
+  // The names of the adapted modules: q_proj, ..., w3, gate, lm_head.
   std::vector<std::string> modules() const;
-  std::string str() const;  // "q_proj, v_proj of rank 16, scaling 2"
+  std::string str() const;  // "q_proj, v_proj of rank 16, scaling 2; whole: gate"
   // The rank of the pairs that are saved, which stand beside W as it was: with `pissa` the trained pairs less what they
   // began as, [A; A0] and [B, -B0].
   int64_t saved_rank() const { return pissa ? 2 * rank : rank; }

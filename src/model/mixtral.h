@@ -80,6 +80,7 @@ class Mixtral {
     Tensor h, loss;
     Tensor dh;
     double scale = 1;
+    std::optional<uint64_t> noise = {};  // that of Saved
   };
   void head_loss(Ctx& ctx, const Batch& batch, const HeadLoss& args) const;
   // Writes logits [n, V] (fp32 in a bf16 model) of h [n, H].
@@ -139,11 +140,20 @@ class Mixtral {
   struct ChunkedLoss {
     Tensor normed, targets, weights, loss, dnormed;
     double scale;
+    Dropout dropout;  // of the head's adapter
   };
   void chunked_loss(Ctx& ctx, const ChunkedLoss& args) const;
-  // Where the LM head's gradient is added up over chunks of rows. finish_head_gradient ends that.
-  WeightGradient begin_head_gradient(Ctx& ctx) const;
-  void finish_head_gradient(Ctx& ctx, const WeightGradient& sum) const;
+  // A chunk's logits, and all gradients of those; `sums` are those of all chunks.
+  struct HeadGradients {
+    WeightGradient weight, a, b;
+  };
+  struct ChunkBackward {
+    Tensor x, dlogits, dx;
+    HeadGradients& sums;
+  };
+  void chunk_backward(Ctx& ctx, Adapter adapter, const ChunkBackward& args) const;
+  // What the head's adapter drops out, of rows that are those of the batch with a target; `numbers` [n] is memory.
+  Dropout head_dropout(Ctx& ctx, const Batch& batch, const std::optional<uint64_t>& noise) const;
 
   WeightGradient weight_gradient(int param) const;
   // What an adapter drops out of its input: the rows of the batch; or those of experts, which have numbers.
@@ -164,9 +174,8 @@ class Mixtral {
   };
   void linear(Ctx& ctx, const Projection& p, Recipe::Linear args) const;
   void linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackward args) const;
-  // The head's logits, and their backward, in the dtype of the operands.
-  void lm_head(Ctx& ctx, const Tensor& normed, const Tensor& logits) const;
-  void lm_head_backward(Ctx& ctx, Recipe::LinearBackward args) const;
+  // The head's logits, in the dtype of the operands.
+  void lm_head(Ctx& ctx, const Adapter& adapter, const Tensor& normed, const Tensor& logits) const;
   // kernels/rms_norm.h with the parameter's weight, its gradient, and the model's eps.
   void norm(Ctx& ctx, int param, RmsNormForward args) const;
   void norm_again(Ctx& ctx, int param, const Tensor& x, const Tensor& rstd, const Tensor& y) const;

@@ -139,9 +139,9 @@ void set_kind(LayoutBuilder& builder, const NewPairs& pairs, const AdapterParams
   builder.keep_exact(params.b);
 }
 
-// The pair of a weight [.., in] of attention.
-AdapterParams add_adapter(LayoutBuilder& builder, const NewPairs& pairs, const std::string& name, int64_t in,
-                          const std::vector<Module>& modules) {
+// The pair of a weight [.., in], not of experts.
+AdapterParams add_adapter(LayoutBuilder& builder, const NewPairs& pairs, WeightGroup group, const std::string& name,
+                          int64_t in, const std::vector<Module>& modules) {
   const AdaptedModules adapted = adapted_among(modules);
   const int64_t rank = pairs.lora.rank;
   if (!pairs.lora.is_set() || adapted.size == 0) return {};
@@ -149,8 +149,8 @@ AdapterParams add_adapter(LayoutBuilder& builder, const NewPairs& pairs, const s
   for (const Module& module : modules)
     if (module.adapted) parts.add(module, pairs, in);
   const AdapterParams params = {
-      .a = builder.add(WeightGroup::kAttention, pairs.names(name, "lora_A"), {adapted.size * rank, in}, parts.a),
-      .b = builder.add(WeightGroup::kAttention, pairs.names(name, "lora_B"), {adapted.row_count(), rank}, parts.b),
+      .a = builder.add(group, pairs.names(name, "lora_A"), {adapted.size * rank, in}, parts.a),
+      .b = builder.add(group, pairs.names(name, "lora_B"), {adapted.row_count(), rank}, parts.b),
       .modules = adapted};
   set_kind(builder, pairs, params);
   return params;
@@ -176,14 +176,17 @@ AdapterParams add_expert_adapter(LayoutBuilder& builder, const NewPairs& pairs, 
 }
 
 void add_dense_adapters(LayoutBuilder& builder, const MixtralConfig& config, const NewPairs& pairs,
-                        const std::string& attention, LayerParams& p) {
+                        const std::string& attention, const std::string& moe, LayerParams& p) {
   const int64_t h = config.hidden_size, q = config.query_size(), kv = config.kv_size();
   const Lora& lora = pairs.lora;
-  p.qkv_adapter = add_adapter(builder, pairs, attention + "qkv_proj", h,
+  p.qkv_adapter = add_adapter(builder, pairs, WeightGroup::kAttention, attention + "qkv_proj", h,
                               {{attention + "q_proj", {0, q}, lora.q},
                                {attention + "k_proj", {q, kv}, lora.k},
                                {attention + "v_proj", {q + kv, kv}, lora.v}});
-  p.out_adapter = add_adapter(builder, pairs, attention + "o_proj", q, {{attention + "o_proj", {0, h}, lora.out}});
+  p.out_adapter = add_adapter(builder, pairs, WeightGroup::kAttention, attention + "o_proj", q,
+                              {{attention + "o_proj", {0, h}, lora.out}});
+  p.router_adapter = add_adapter(builder, pairs, WeightGroup::kRouter, moe + "gate", h,
+                                 {{moe + "gate", {0, config.num_local_experts}, lora.gate}});
 }
 
 void add_expert_adapters(LayoutBuilder& builder, const MixtralConfig& config, const NewPairs& pairs,
@@ -228,8 +231,9 @@ LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankG
   p.attention_out = builder.add(WeightGroup::kAttention, attention + "o_proj.weight", {h, config.query_size()});
   p.post_norm = builder.add(WeightGroup::kNorms, prefix + "post_attention_layernorm.weight", {h});
   p.router = builder.add(WeightGroup::kRouter, moe + "gate.weight", {config.num_local_experts, h});
-  add_pairs(builder, lora, p,
-            [&](const NewPairs& pairs, LayerParams& to) { add_dense_adapters(builder, config, pairs, attention, to); });
+  add_pairs(builder, lora, p, [&](const NewPairs& pairs, LayerParams& to) {
+    add_dense_adapters(builder, config, pairs, attention, moe, to);
+  });
   builder.set_place({.layer = layer, .part = Place::kExperts});
   p.gate_up = builder.add(WeightGroup::kExperts, moe + "experts.gate_up", {experts.count, 2 * f, h}, gate_up);
   p.down = builder.add(WeightGroup::kExperts, moe + "experts.down", {experts.count, h, f}, down);
@@ -320,7 +324,12 @@ ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, 
   params.lm_head = config.tie_word_embeddings
                        ? params.embedding
                        : builder.add_table(WeightGroup::kHead, "lm_head.weight", table, config.added_tokens);
+  builder.set_origin(ParamSpec::Origin::kInitialised);
+  params.head_adapter = add_adapter(builder, NewPairs{lora}, WeightGroup::kHead, "lm_head", config.hidden_size,
+                                    {{"lm_head", {0, config.vocab_size}, lora.head && !config.tie_word_embeddings}});
   std::vector<ParamSpec> specs = builder.take();
+  for (ParamSpec& spec : specs)
+    if (lora.is_set() && spec.blocks.size() == 1 && lora.trains_whole(spec.blocks[0].name)) spec.trainable = true;
   apply(freeze, config, specs);
   return {std::move(specs), std::move(params)};
 }

@@ -20,7 +20,7 @@ struct LayerParams {
   int router;         // [E, H]
   int gate_up;        // [experts here, 2F, H]: w1's rows, then w3's
   int down;           // [experts here, H, F]
-  AdapterParams qkv_adapter, out_adapter, gate_up_adapter, down_adapter;
+  AdapterParams qkv_adapter, out_adapter, router_adapter, gate_up_adapter, down_adapter;
 };
 
 // Each parameter's index into State.
@@ -28,7 +28,8 @@ struct ModelParams {
   int embedding;  // [V, H]
   std::vector<LayerParams> layers;
   int final_norm;  // [H]
-  int lm_head;     // [V, H]; the embedding itself where they are tied
+  int lm_head;     // [V, H]; the embedding itself where they are tied, and then without an adapter
+  AdapterParams head_adapter;
   double adapter_scale = 1, adapter_dropout = 0;
 };
 
@@ -37,7 +38,8 @@ struct ModelLayout {
   ModelParams params;
 };
 // The layout of a rank that holds these experts. A layer's parameters are two buckets: dense ones, and the experts';
-// more where `freeze` has a part of them, or `lora` adds its own, which then are all that is trained. Throws UserError
+// more where `freeze` has a part of them, or `lora` adds its own, which, and what it trains whole, are all that is
+// trained. Throws UserError
 // as `apply` does.
 ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, const Freeze& freeze = {},
                         const Lora& lora = {});

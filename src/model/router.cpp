@@ -11,7 +11,9 @@ namespace mixtune {
 void Router::forward(Ctx& ctx, const Forward& args) const {
   const Stack::Frame frame(ctx.stack);
   const int64_t live = args.batch.live_tokens, first_token = args.batch.first_token;
-  router_logits(ctx, jittered(ctx, {args.x, args.noise, first_token}), args.weight, args.logits);
+  const Tensor x = jittered(ctx, {args.x, args.noise, first_token});
+  router_logits(ctx, x, args.weight, args.logits);
+  add_router_adapter(ctx, args.adapter, {.x = x, .y = args.logits});
   const bool draws = args.noise && noise_.draws_experts && !args.forced;
   if (draws)
     draw_experts(ctx, {.experts = args.routing.experts,
@@ -84,12 +86,14 @@ void Router::logits_backward(Ctx& ctx, const Backward& args, const Tensor& dlogi
     dx = ctx.stack.push("jittered input gradient", dx.shape, dx.dtype);
     zero(ctx, dx);
   }
-  router_logits_backward(ctx, {.x = jittered(ctx, {args.x, args.noise, args.batch.first_token}),
+  const Tensor x = jittered(ctx, {args.x, args.noise, args.batch.first_token});
+  router_logits_backward(ctx, {.x = x,
                                .weight = args.weight,
                                .dlogits = dlogits,
                                .dx = dx,
                                .dweight = args.dweight.tensor,
                                .accumulate = args.dweight.accumulate});
+  router_adapter_backward(ctx, args.adapter, {.x = x, .dy = dlogits, .dx = dx});
   if (jitters(args.noise))
     router_jitter(ctx, {.x = dx,
                         .y = args.dx,

@@ -32,6 +32,7 @@ class Router {
     int64_t layer;
     bool forced;
     std::optional<uint64_t> noise;  // the layer's key, by which RouterNoise is drawn; none: this is no training
+    const Adapter& adapter;         // of the weight, perhaps empty
   };
   void forward(Ctx& ctx, const Forward& args) const;
 
@@ -47,6 +48,7 @@ class Router {
     Tensor dx;
     WeightGradient dweight;
     std::optional<uint64_t> noise;  // that of forward
+    const Adapter& adapter;
   };
   void backward(Ctx& ctx, const Backward& args) const;
 

@@ -1,5 +1,9 @@
 #include "precision/adapter.h"
 
+#include "kernels/cast.h"
+#include "kernels/fill.h"
+#include "kernels/moe/router.h"
+#include "kernels/moe/router_noise.h"
 #include "tensor/profiler.h"
 
 namespace mixtune {
@@ -64,7 +68,23 @@ Tensor push_inner(Ctx& ctx, const Adapter& adapter, const Tensor& x, const RowGr
   return u;
 }
 
+// The same in a dtype that may be wider.
+Tensor push_expanded(Ctx& ctx, const Adapter& adapter, int64_t n, DType dtype) {
+  const Tensor expanded = push_expanded(ctx, adapter, n);
+  if (expanded.dtype == dtype) return expanded;
+  const Tensor wide = ctx.stack.push("adapter B, wide", expanded.shape, dtype);
+  cast(ctx, expanded, wide);
+  return wide;
+}
+
 }  // namespace
+
+Adapter Adapter::of_rows(int64_t first, int64_t rows) const {
+  Adapter part = *this;
+  part.dropout = dropout.slice(first, rows);
+  if (v) part.v = v.slice(0, rows);
+  return part;
+}
 
 Adapter Adapter::of_expert(int64_t e, int64_t first_row, int64_t rows) const {
   if (!a) return {};
@@ -118,6 +138,56 @@ void adapter_weight_gradient(Ctx& ctx, const Adapter& adapter, const AdapterWeig
   const Tensor dexpanded =
       ctx.stack.push("adapter B gradient", expanded_shape(adapter, args.dy.shape[1]), statistics_dtype(args.dy.dtype));
   multiply(ctx, {.dy = args.dy, .x = u, .dw = {dexpanded}, .groups = args.groups});
+  fold_adapter(ctx, {.dexpanded = dexpanded,
+                     .modules = adapter.modules,
+                     .scale = scale_of(adapter),
+                     .db = adapter.db.tensor,
+                     .accumulate = adapter.db.accumulate});
+}
+
+void add_router_adapter(Ctx& ctx, const Adapter& adapter, const AdapterForward& args) {
+  if (!adapter) return;
+  const Range range(ctx, "router adapter");
+  const Frame frame(ctx);
+  const DType dtype = args.y.dtype;
+  const Tensor u = ctx.stack.push("adapter inner", {args.x.rows(), adapter.a.shape[0]}, dtype);
+  router_logits(ctx, left_of(ctx, adapter, args.x), adapter.a, u);
+  gemm(ctx, {.a = u,
+             .b = push_expanded(ctx, adapter, args.y.shape[1], dtype),
+             .c = args.y,
+             .trans_b = true,
+             .accumulate = true});
+}
+
+void router_adapter_backward(Ctx& ctx, const Adapter& adapter, const RouterAdapterBackward& args) {
+  if (!adapter) return;
+  const Range range(ctx, "router adapter, backward");
+  const Frame frame(ctx);
+  const DType dtype = args.dy.dtype;
+  const int64_t n = args.dy.shape[1];
+  const Shape inner = {args.x.rows(), adapter.a.shape[0]};
+  const Tensor x = left_of(ctx, adapter, args.x), v = ctx.stack.push("adapter inner gradient", inner, dtype);
+  gemm(ctx, {.a = args.dy, .b = push_expanded(ctx, adapter, n, dtype), .c = v});
+  Tensor dx = args.dx;
+  if (adapter.dropout) {
+    dx = ctx.stack.push("adapter input gradient", args.dx.shape, args.dx.dtype);
+    zero(ctx, dx);
+  }
+  router_logits_backward(ctx, {.x = x,
+                               .weight = adapter.a,
+                               .dlogits = v,
+                               .dx = dx,
+                               .dweight = adapter.da.tensor,
+                               .accumulate = adapter.da.accumulate});
+  if (adapter.dropout) {
+    drop_out(ctx, {.x = dx, .y = dx, .dropout = adapter.dropout});
+    router_jitter(ctx, {.x = dx, .y = args.dx, .key = 0, .first_token = 0, .eps = 0, .accumulate = true});  // a sum
+  }
+  if (!adapter.db.tensor) return;
+  const Tensor u = ctx.stack.push("adapter inner", inner, dtype),
+               dexpanded = ctx.stack.push("adapter B gradient", expanded_shape(adapter, n), dtype);
+  router_logits(ctx, x, adapter.a, u);
+  gemm(ctx, {.a = args.dy, .b = u, .c = dexpanded, .trans_a = true});
   fold_adapter(ctx, {.dexpanded = dexpanded,
                      .modules = adapter.modules,
                      .scale = scale_of(adapter),

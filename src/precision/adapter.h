@@ -22,6 +22,8 @@ struct Adapter {
   Dropout dropout = {};             // of x
 
   explicit operator bool() const { return static_cast<bool>(a); }
+  // That of some of the rows; its v is the first of v's.
+  Adapter of_rows(int64_t first, int64_t rows) const;
   // The part of one expert, still with that dimension, and for its rows alone.
   Adapter of_expert(int64_t e, int64_t first_row, int64_t rows) const;
 };
@@ -51,5 +53,16 @@ struct AdapterWeightGradient {
   const RowGroups* groups = nullptr;
 };
 void adapter_weight_gradient(Ctx& ctx, const Adapter& adapter, const AdapterWeightGradient& args);
+
+// Beside a router's weight, whose product, and the gradients from it, are not rounded (kernels/moe/router.h): these
+// add, and u and v stay in y's dtype, fp32 on a GPU.
+//
+// y += the adapter's part.
+void add_router_adapter(Ctx& ctx, const Adapter& adapter, const AdapterForward& args);
+// dx += the adapter's part; da and db = or += theirs.
+struct RouterAdapterBackward {
+  Tensor x, dy, dx;
+};
+void router_adapter_backward(Ctx& ctx, const Adapter& adapter, const RouterAdapterBackward& args);
 
 }  // namespace mixtune

@@ -5,7 +5,7 @@
 namespace mixtune {
 
 void plain_linear(Ctx& ctx, const Recipe::Linear& args) {
-  gemm(ctx, {.a = args.x, .b = args.weight.values, .c = args.y, .trans_b = true});
+  gemm(ctx, {.a = args.x, .b = args.weight.values, .c = args.y, .trans_b = true, .accumulate = args.accumulate_y});
 }
 
 void plain_linear_backward(Ctx& ctx, const Recipe::LinearBackward& args) {

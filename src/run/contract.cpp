@@ -37,8 +37,8 @@ constexpr auto kMayDiffer = std::to_array<std::string_view>(
      "expert_model_parallel_size", "zero_stage", "collective_timeout"});
 
 // The place in the data is counted in steps; weights that were not trained have no moments to go on with.
-constexpr std::array<std::string_view, 6> kNeverAllowed = {"rows_per_step", "freeze",    "adapter",
-                                                           "lora_r",        "lora_init", "lora_target_modules"};
+constexpr std::array<std::string_view, 7> kNeverAllowed = {
+    "rows_per_step", "freeze", "adapter", "lora_r", "lora_init", "lora_target_modules", "modules_to_save"};
 constexpr std::array<std::string_view, 7> kBesideKeys = {
     "base", "data", "router_aux_loss_coef", "router_losses", "router_scores", "total_steps", "windows"};
 

@@ -20,6 +20,11 @@ struct ExpertMatrix {
   std::string_view hub, other;
 };
 constexpr auto kMatrices = std::to_array<ExpertMatrix>({{"w1", "gate_proj"}, {"w2", "down_proj"}, {"w3", "up_proj"}});
+// What may be trained whole, in a layer and beside the layers.
+constexpr auto kWholeInLayers = std::to_array<std::string_view>(
+    {"input_layernorm", "post_attention_layernorm", "mlp.gate", "block_sparse_moe.gate"});
+constexpr auto kWholeOutside = std::to_array<std::string_view>({"embed_tokens", "norm"});
+constexpr std::string_view kHead = "lm_head", kHubGate = "block_sparse_moe.gate", kGate = "mlp.gate";
 constexpr auto kAttention = std::to_array<std::string_view>({"q_proj", "k_proj", "v_proj", "o_proj"});
 
 // Parts of names that say what mixtune does not read.
@@ -36,7 +41,6 @@ constexpr auto kForeignNames = std::to_array<ForeignName>({
     {"modules_to_save", "is a whole weight (modules_to_save)"},
     {"token_adapter", "has rows of the embedding (trainable_token_indices)"},
     {"embed_tokens", "is of the embedding"},
-    {"lm_head", "is of the language model's head"},
 });
 
 bool take(std::string_view& text, std::string_view start) {
@@ -77,6 +81,11 @@ std::optional<std::pair<AdapterTensorKind, std::string>> moe_module(std::string_
 // Sets kind, module and peft from what stands between the prefix and "lora_A".
 bool read_module(std::string_view text, AdapterTensorName& name) {
   name.peft = text;
+  if (text == kHead) {
+    name.kind = AdapterTensorKind::kModule;
+    name.module = text;
+    return true;
+  }
   take(text, "model.");
   const std::string_view whole = text;
   if (!take(text, "layers.") || !take_number(text)) return false;
@@ -98,10 +107,29 @@ bool read_module(std::string_view text, AdapterTensorName& name) {
   return true;
 }
 
+// The hub's name of a module that was trained whole, or "".
+std::string whole_module(std::string_view text) {
+  if (text == kHead) return std::string(kHead);
+  take(text, "model.");
+  const std::string_view all = text;
+  if (std::ranges::find(kWholeOutside, text) != kWholeOutside.end()) return fmt::format("model.{}", text);
+  if (!take(text, "layers.") || !take_number(text)) return "";
+  if (std::ranges::find(kWholeInLayers, text) == kWholeInLayers.end()) return "";
+  return fmt::format("model.{}{}", all.substr(0, all.size() - text.size()), text == kGate ? kHubGate : text);
+}
+
 bool read_name(std::string_view text, AdapterTensorName& name) {
   if (!take(text, kAdapterPrefix)) return false;
   take(text, kAdapterPrefix);
   if (!take_end(text, ".weight")) return false;
+  const bool is_copy = text == "lm_head.base_layer";
+  name.module = whole_module(is_copy ? kHead : text);
+  if (!name.module.empty()) {
+    name.kind = AdapterTensorKind::kModule;
+    name.factor = is_copy ? AdapterFactor::kBase : AdapterFactor::kWhole;
+    name.peft = text;
+    return true;
+  }
   take_end(text, ".default");
   const bool is_a = text.ends_with(".lora_A");
   if (!take_end(text, is_a ? ".lora_A" : ".lora_B")) return false;
@@ -120,7 +148,13 @@ AdapterTensorName parse_adapter_name(std::string_view stored, const std::string&
       where,
       fmt::format("tensor '{}' {}", printable(stored, 200),
                   foreign == kForeignNames.end() ? "is of no module that mixtune knows adapters of" : foreign->what),
-      "mixtune reads plain LoRA of Mixtral's attention, experts and router: merge this one with PEFT");
+      "mixtune reads plain LoRA of Mixtral's attention, experts, router and head, and whole norms, gates, embeddings "
+      "and "
+      "heads: merge this one with PEFT");
+}
+
+std::string module_of(std::string_view tensor) {
+  return take_end(tensor, ".weight") ? std::string(tensor) : "";
 }
 
 std::string target_module(std::string_view module, AdapterNaming naming) {
@@ -130,8 +164,13 @@ std::string target_module(std::string_view module, AdapterNaming naming) {
 }
 
 std::string adapter_tensor_name(std::string_view module, AdapterFactor factor, AdapterNaming naming) {
-  return fmt::format("{}{}.{}.lora_{}.weight", kAdapterPrefix, module.substr(0, module.rfind('.')),
-                     target_module(module, naming), factor == AdapterFactor::kA ? "A" : "B");
+  if (factor == AdapterFactor::kWhole) {
+    if (!take_end(module, kHubGate)) return fmt::format("{}{}.weight", kAdapterPrefix, module);
+    return fmt::format("{}{}{}.weight", kAdapterPrefix, module, kGate);
+  }
+  const std::string last = target_module(module, naming);
+  return fmt::format("{}{}{}.lora_{}.weight", kAdapterPrefix, module.substr(0, module.rfind('.') + 1), last,
+                     factor == AdapterFactor::kA ? "A" : "B");
 }
 
 }  // namespace mixtune

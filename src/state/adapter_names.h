@@ -7,7 +7,9 @@
 
 namespace mixtune {
 
-enum class AdapterFactor : uint8_t { kA, kB };
+// What a tensor is of its module: a factor of its pair, or the weight itself, which was trained whole beside pairs
+// (PEFT's modules_to_save), or a copy of the base's weight, which PEFT writes beside a pair of the head.
+enum class AdapterFactor : uint8_t { kA, kB, kWhole, kBase };
 
 // What a tensor's name says.
 struct AdapterTensorName {
@@ -27,13 +29,22 @@ using AdapterTensorKind = AdapterTensorName::Kind;
 // Reads a name in any layout (docs/adapters.md). Throws UserError, `where` in front, for all others.
 AdapterTensorName parse_adapter_name(std::string_view stored, const std::string& where);
 
+// The module whose weight the hub's tensor is; "" for other tensors.
+std::string module_of(std::string_view tensor);
+
+// Whether an entry of modules_to_save names a module: as PEFT has it, where the module's name ends so.
+inline bool names_module(std::string_view entry, std::string_view module) {
+  return module.ends_with(entry);
+}
+
 // How experts are called in files that are written.
 enum class AdapterNaming : uint8_t {
   kHub,     // block_sparse_moe.experts.E.w1, w3, w2: for PEFT, vLLM and llama.cpp
   kSglang,  // block_sparse_moe.experts.E.gate_proj, up_proj, down_proj: for SGLang and vLLM
 };
 
-// A tensor's name in a file; `module` is the hub's.
+// A tensor's name in a file; `module` is the hub's. A whole gate is below `mlp`: PEFT on transformers 5, which converts
+// the names of pairs alone, knows it by no other.
 std::string adapter_tensor_name(std::string_view module, AdapterFactor factor, AdapterNaming naming);
 
 // What target_modules calls a module: the last part of its name.

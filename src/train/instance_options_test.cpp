@@ -44,7 +44,8 @@ TEST(InstanceOptions, AnInferenceHasThePrecisionOfTheWeightsUnlessItNamesOne) {
 
 TEST(InstanceOptions, GraphsAreOfFixedShapesOnOneGpu) {
   const auto planned = [](const std::string& text, int world) -> std::string {
-    const Ranks ranks = make_ranks(make_single_communicator(), {.world = world});
+    Ranks ranks = make_ranks(make_single_communicator(), {});
+    ranks.grid.world = world;
     try {
       const Config config = parse_config("cuda_graphs: true\n" + text, "run.yaml");
       return planned_options(config, ranks).cuda_graphs ? "" : "no graphs";

@@ -1,6 +1,7 @@
 #include "train/lora_options.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -10,18 +11,24 @@
 #include "base/error.h"
 #include "base/suggest.h"
 #include "config/keys.h"
+#include "model/params.h"
+#include "train/instance_options.h"
 
 namespace mixtune {
 
 namespace {
 
 constexpr std::string_view kTargets = "lora_target_modules", kAll = "all-linear";
-constexpr std::array<std::string_view, 8> kModules = {"q_proj", "k_proj", "v_proj", "o_proj", "w1", "w2", "w3", kAll};
-constexpr std::array<std::string_view, 8> kOwnKeys = {"adapter_name_or_path", "lora_r",           "lora_alpha",
-                                                      "use_rslora",           "lora_init",        "lora_target_modules",
-                                                      "lora_dropout",         "loraplus_lr_ratio"};
+constexpr std::array<std::string_view, 10> kModules = {"q_proj", "k_proj", "v_proj", "o_proj",  "w1",
+                                                       "w2",     "w3",     "gate",   "lm_head", kAll};
+constexpr std::string_view kWholeKey = "modules_to_save";
+constexpr std::array<std::string_view, 7> kWhole = {
+    "gate", "lm_head", "embed_tokens", "norm", "model.norm", "input_layernorm", "post_attention_layernorm"};
+constexpr std::array<std::string_view, 9> kOwnKeys = {
+    "adapter_name_or_path", "lora_r",  "lora_alpha",   "use_rslora",       "lora_init",
+    "lora_target_modules",  kWholeKey, "lora_dropout", "loraplus_lr_ratio"};
 // What other trainers adapt, or call otherwise.
-constexpr std::array<std::string_view, 3> kNeverAdapted = {"gate", "lm_head", "embed_tokens"};
+constexpr std::array<std::string_view, 1> kNeverAdapted = {"embed_tokens"};
 constexpr std::array<std::string_view, 5> kOtherNames = {"gate_proj", "up_proj", "down_proj", "gate_up_proj",
                                                          "experts"};
 
@@ -33,13 +40,32 @@ void check_module(const Config& config, const std::string& name) {
   if (is_among(name, kModules)) return;
   const std::string where = config.where(kTargets), what = fmt::format("'{}' ", printable(name, 100));
   if (is_among(name, kNeverAdapted))
-    throw UserError(where, what + "has no adapter here", "name projections of attention or of the experts");
+    throw UserError(where, what + "has no adapter here",
+                    "name projections of attention or of the experts, gate, or lm_head");
   if (is_among(name, kOtherNames))
     throw UserError(where, what + "is not what Mixtral's experts call a projection", "write w1, w2, w3");
   const std::string near = nearest_name(name.substr(0, 100), kModules);
   throw UserError(where, what + "is no projection",
-                  near.empty() ? "name q_proj, k_proj, v_proj, o_proj, w1, w2 and w3, or all-linear"
+                  near.empty() ? "name q_proj, k_proj, v_proj, o_proj, w1, w2 and w3, all-linear, gate, or lm_head"
                                : fmt::format("did you mean '{}'?", near));
+}
+
+void check_whole_name(const Config& config, const std::string& name) {
+  if (is_among(name, kWhole)) return;
+  const std::string near = nearest_name(name.substr(0, 100), kWhole);
+  throw UserError(
+      config.where(kWholeKey),
+      fmt::format(
+          "'{}' {}", printable(name, 100),
+          is_among(name, kModules) ? "has pairs, and is not trained whole beside them" : "is not trained whole"),
+      near.empty() ? fmt::format("name {}", fmt::join(kWhole, ", ")) : fmt::format("did you mean '{}'?", near));
+}
+
+void check_pair_or_whole(const Config& config) {
+  for (const std::string& name : config.adapter.lora_target_modules)
+    if (is_among(name, config.adapter.modules_to_save))
+      throw UserError(config.where(kWholeKey), fmt::format("'{}' is in lora_target_modules too", name),
+                      "leave it out of one of them");
 }
 
 void check_experts(const Config& config, const auto& has) {
@@ -50,18 +76,20 @@ void check_experts(const Config& config, const auto& has) {
                   "name all three, or none");
 }
 
-void check_init(const Config& config) {
-  const AdapterSettings& settings = config.adapter;
-  if (settings.lora_init != LoraInit::kPissa) return;
-  if (settings.base() != BasePrecision::kAuto)
-    throw UserError(
-        config.where("lora_init"),
-        "pissa takes a pair off each weight, and what a few bits make of the rest is not what they make of the "
-        "weight: the adapter would not be what was trained",
-        "set adapter: lora and base_precision: auto, or lora_init: default");
-  if (!settings.adapter_name_or_path.empty())
-    throw UserError(config.where("lora_init"),
-                    "pissa begins with the weights, and adapter_name_or_path with an adapter", "remove one of them");
+void check_pissa(const Config& config, const Lora& lora) {
+  if (!lora.pissa) return;
+  const std::string where = config.where("lora_init");
+  if (lora.base != BasePrecision::kAuto)
+    throw UserError(where,
+                    "pissa takes a pair off each weight, and what a few bits make of the rest is not what they make of "
+                    "the weight: the adapter would not be what was trained",
+                    "set adapter: lora and base_precision: auto, or lora_init: default");
+  if (!config.adapter.adapter_name_or_path.empty())
+    throw UserError(where, "pissa begins with the weights, and adapter_name_or_path with an adapter",
+                    "remove one of them");
+  if (lora.gate || lora.head)
+    throw UserError(where, "pissa is of the projections of attention and of experts alone",
+                    "leave gate, lm_head and all-linear out of lora_target_modules, or set lora_init: default");
 }
 
 void refuse_own_keys(const Config& config) {
@@ -82,25 +110,53 @@ Lora lora_of(const Config& config) {
     refuse_own_keys(config);
     return {.base = settings.base()};
   }
-  check_init(config);
   for (const std::string& name : settings.lora_target_modules) check_module(config, name);
-  const bool all = settings.lora_target_modules.empty() || is_among(kAll, settings.lora_target_modules);
+  for (const std::string& name : settings.modules_to_save) check_whole_name(config, name);
+  check_pair_or_whole(config);
+  const auto named = [&](std::string_view name) {
+    return is_among(name, settings.lora_target_modules);
+  };
+  const bool all = settings.lora_target_modules.empty() || named(kAll);
   const auto has = [&](std::string_view name) {
-    return all || is_among(name, settings.lora_target_modules);
+    return all || named(name);
   };
   check_experts(config, has);
   const auto rank = static_cast<double>(settings.lora_r);
-  return {.rank = settings.lora_r,
-          .scale = settings.lora_alpha / (settings.use_rslora ? std::sqrt(rank) : rank),
-          .b_lr_ratio = settings.loraplus_lr_ratio,
-          .dropout = settings.lora_dropout,
-          .pissa = settings.lora_init == LoraInit::kPissa,
-          .q = has("q_proj"),
-          .k = has("k_proj"),
-          .v = has("v_proj"),
-          .out = has("o_proj"),
-          .experts = has("w1"),
-          .base = settings.base()};
+  Lora lora = {.rank = settings.lora_r,
+               .scale = settings.lora_alpha / (settings.use_rslora ? std::sqrt(rank) : rank),
+               .b_lr_ratio = settings.loraplus_lr_ratio,
+               .dropout = settings.lora_dropout,
+               .pissa = settings.lora_init == LoraInit::kPissa,
+               .q = has("q_proj"),
+               .k = has("k_proj"),
+               .v = has("v_proj"),
+               .out = has("o_proj"),
+               .experts = has("w1"),
+               .gate = named("gate") || (named(kAll) && !is_among("gate", settings.modules_to_save)),
+               .head = named("lm_head"),
+               .base = settings.base(),
+               .whole = settings.modules_to_save};
+  check_pissa(config, lora);
+  return lora;
+}
+
+void check_trained(const Config& config, const MixtralConfig& shape) {
+  const Lora lora = lora_of(config);
+  if (lora.head && shape.tie_word_embeddings)
+    throw UserError(config.where(kTargets),
+                    "the model's embedding and head are one (tie_word_embeddings), and lm_head has no pair of its own",
+                    "leave out lm_head");
+  if (lora.whole.empty()) return;
+  if (shape.tie_word_embeddings &&
+      (lora.trains_whole("lm_head.weight") || lora.trains_whole("model.embed_tokens.weight")))
+    throw UserError(config.where(kWholeKey),
+                    "the model's embedding and head are one (tie_word_embeddings), and an adapter's are not",
+                    "leave out lm_head and embed_tokens");
+  const Freeze freeze = freeze_of(config);
+  for (const ParamSpec& spec : make_layout(shape, {0, shape.num_local_experts}, freeze, lora).specs)
+    if (!spec.trainable && lora.trains_whole(spec.blocks[0].name))
+      throw UserError(freeze.where, fmt::format("freezes {}, which modules_to_save trains", spec.blocks[0].name),
+                      "leave it out of one of them");
 }
 
 }  // namespace mixtune

@@ -23,7 +23,12 @@ const std::map<std::string, Lora> kTargets = {
     {"all", {.rank = kRank, .scale = kScale, .q = true, .k = true, .v = true, .out = true, .experts = true}},
     {"q and v", {.rank = kRank, .scale = kScale, .q = true, .v = true}},
     {"k and out", {.rank = kRank, .scale = kScale, .k = true, .out = true}},
-    {"experts", {.rank = kRank, .scale = kScale, .experts = true}}};
+    {"experts", {.rank = kRank, .scale = kScale, .experts = true}},
+    {"k, and others whole",
+     {.rank = kRank, .scale = kScale, .k = true, .whole = {"gate", "lm_head", "embed_tokens", "norm"}}},
+    {"the gate and out", {.rank = kRank, .scale = kScale, .out = true, .gate = true}},
+    {"the head and q", {.rank = kRank, .scale = kScale, .q = true, .head = true}},
+    {"v, and the last norm whole", {.rank = kRank, .scale = kScale, .v = true, .whole = {"model.norm"}}}};
 
 InstanceOptions adapted(const Lora& lora, DType dtype = DType::kF64) {
   return {.types = StateTypes::all(dtype), .lora = lora};
@@ -87,9 +92,10 @@ void merge(const Tensors& adapters, const Tensors& weights) {
   ASSERT_GT(merged, 0);
 }
 
-// max |is - expected| of all elements, over the largest expected one.
+// max |is - expected| of all elements, over the largest expected one. A vector is one row.
 template <class Expected>
-void expect_near(const Tensor& is, const std::string& name, const Expected& expected) {
+void expect_near(const Tensor& all, const std::string& name, const Expected& expected) {
+  const Tensor is = all.shape.rank() == 1 ? all.view({1, all.elements()}) : all;
   double worst = 0, largest = 0;
   for (int64_t i = 0; i < is.shape[0]; ++i)
     for (int64_t j = 0; j < is.shape[1]; ++j) {
@@ -101,46 +107,62 @@ void expect_near(const Tensor& is, const std::string& name, const Expected& expe
   EXPECT_LT(worst, 1e-11 * largest) << name;
 }
 
-TEST(LoraStep, HasTheGradientsOfTheMergedModel) {
-  const MixtralConfig config = testing_config();
+void expect_gradients_of_the_merged_model(const MixtralConfig& config, const Lora& lora, Recompute recompute) {
   const TestData data(config.vocab_size, {9, 23, 70});
+  InstanceOptions options = adapted(lora);
+  options.recompute = recompute;
+  TestModel with(config, options), merged(config, DType::kF64);
+  const Tensors adapters(with, Tensors::Of::kWeights), weights(merged, Tensors::Of::kWeights);
+  merge(adapters, weights);
+  merged.state().weights_changed();
+  const double loss = two_micro_batches(with, data.batch()), expected = two_micro_batches(merged, data.batch());
+  EXPECT_NEAR(loss, expected, 1e-12 * expected);
+
+  const Tensors gradients(with, Tensors::Of::kGradients), full(merged, Tensors::Of::kGradients);
+  int64_t pairs = 0, whole = 0;
+  for (const auto& [name, dw] : full.all()) {
+    const std::string module = name.substr(0, name.rfind(".weight"));
+    EXPECT_EQ(gradients.has(name), lora.trains_whole(name)) << name << ": the rest of the base is not trained";
+    if (lora.trains_whole(name)) {
+      ++whole;
+      expect_near(gradients.at(name), name,
+                  [&, d = dw.as<double>()](int64_t i, int64_t j) { return d[i * dw.shape[-1] + j]; });
+    }
+    if (!gradients.has(lora_a_name(module))) continue;
+    ++pairs;
+    const double *a = adapters.at(lora_a_name(module)).as<double>(), *b = adapters.at(lora_b_name(module)).as<double>(),
+                 *d = dw.as<double>();
+    const int64_t out = dw.shape[0], in = dw.shape[1];
+    expect_near(gradients.at(lora_a_name(module)), lora_a_name(module), [&](int64_t r, int64_t j) {
+      double sum = 0;
+      for (int64_t i = 0; i < out; ++i) sum += b[i * kRank + r] * d[i * in + j];
+      return kScale * sum;
+    });
+    expect_near(gradients.at(lora_b_name(module)), lora_b_name(module), [&](int64_t i, int64_t r) {
+      double sum = 0;
+      for (int64_t j = 0; j < in; ++j) sum += d[i * in + j] * a[r * in + j];
+      return kScale * sum;
+    });
+  }
+  const int64_t per_layer =
+      lora.q + lora.k + lora.v + lora.out + lora.gate + (lora.experts ? 3 * config.num_local_experts : 0);
+  EXPECT_EQ(pairs, per_layer * config.num_hidden_layers + lora.head);
+  EXPECT_EQ(gradients.all().size(), static_cast<size_t>(2 * pairs + whole));
+}
+
+TEST(LoraStep, HasTheGradientsOfTheMergedModel) {
   for (const auto& [targets, lora] : kTargets)
     for (const Recompute recompute : {Recompute::kNone, Recompute::kSelective, Recompute::kFull}) {
       SCOPED_TRACE(targets);
-      InstanceOptions options = adapted(lora);
-      options.recompute = recompute;
-      TestModel with(config, options), merged(config, DType::kF64);
-      const Tensors adapters(with, Tensors::Of::kWeights), weights(merged, Tensors::Of::kWeights);
-      merge(adapters, weights);
-      merged.state().weights_changed();
-      const double loss = two_micro_batches(with, data.batch()), expected = two_micro_batches(merged, data.batch());
-      EXPECT_NEAR(loss, expected, 1e-12 * expected);
-
-      const Tensors gradients(with, Tensors::Of::kGradients), full(merged, Tensors::Of::kGradients);
-      int64_t pairs = 0;
-      for (const auto& [name, dw] : full.all()) {
-        const std::string module = name.substr(0, name.rfind(".weight"));
-        EXPECT_FALSE(gradients.has(name)) << "the base is not trained";
-        if (!gradients.has(lora_a_name(module))) continue;
-        ++pairs;
-        const double *a = adapters.at(lora_a_name(module)).as<double>(),
-                     *b = adapters.at(lora_b_name(module)).as<double>(), *d = dw.as<double>();
-        const int64_t out = dw.shape[0], in = dw.shape[1];
-        expect_near(gradients.at(lora_a_name(module)), lora_a_name(module), [&](int64_t r, int64_t j) {
-          double sum = 0;
-          for (int64_t i = 0; i < out; ++i) sum += b[i * kRank + r] * d[i * in + j];
-          return kScale * sum;
-        });
-        expect_near(gradients.at(lora_b_name(module)), lora_b_name(module), [&](int64_t i, int64_t r) {
-          double sum = 0;
-          for (int64_t j = 0; j < in; ++j) sum += d[i * in + j] * a[r * in + j];
-          return kScale * sum;
-        });
-      }
-      const int64_t per_layer = lora.q + lora.k + lora.v + lora.out + (lora.experts ? 3 * config.num_local_experts : 0);
-      EXPECT_EQ(pairs, per_layer * config.num_hidden_layers);
-      EXPECT_EQ(gradients.all().size(), static_cast<size_t>(2 * pairs));
+      expect_gradients_of_the_merged_model(testing_config(), lora, recompute);
     }
+}
+
+// So many logits that they exist for a part of the rows at a time.
+TEST(LoraStep, SumsTheHeadsPairOverChunks) {
+  MixtralConfig config = testing_config();
+  config.vocab_size = 40'000;
+  expect_gradients_of_the_merged_model(config, kTargets.at("the head and q"), Recompute::kNone);
 }
 
 // The gradients of a step as bytes.
@@ -203,7 +225,8 @@ TEST(LoraDropout, IsOfEachStepAndOfNoEvaluation) {
 TEST(LoraDropout, IsOfEveryModule) {
   const MixtralConfig config = testing_config();
   const TestData data(config.vocab_size, {9, 23, 70});
-  for (Lora lora : {Lora{.q = true}, Lora{.k = true}, Lora{.v = true}, Lora{.out = true}, Lora{.experts = true}}) {
+  for (Lora lora : {Lora{.q = true}, Lora{.k = true}, Lora{.v = true}, Lora{.out = true}, Lora{.experts = true},
+                    Lora{.gate = true}, Lora{.head = true}}) {
     SCOPED_TRACE(lora.str());
     lora.rank = kRank;
     TestModel without(config, adapted(lora, DType::kF32));

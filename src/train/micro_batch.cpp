@@ -64,7 +64,8 @@ void backward_pass(Ctx& ctx, const Mixtral& model, const ForwardPass& forward, S
                                                         .sums = losses.slice(1, kRouterLossTypes)});
   scales.ranks->set_activity("backward");
   const Tensor dh = ctx.stack.push("residual gradient", h.shape, h.dtype);
-  model.head_loss(ctx, batch, {.h = h, .loss = losses.slice(0, 1), .dh = dh, .scale = scales.token_scale});
+  model.head_loss(ctx, batch,
+                  {.h = h, .loss = losses.slice(0, 1), .dh = dh, .scale = scales.token_scale, .noise = saved.noise});
   run_layers_backward(ctx, model, batch, saved,
                       {.dh = dh, .losses = router, .before_backward = scales.before_backward});
   model.embed_backward(ctx, batch, dh);
@@ -73,7 +74,7 @@ void backward_pass(Ctx& ctx, const Mixtral& model, const ForwardPass& forward, S
 void forward_loss(Ctx& ctx, const Mixtral& model, const Batch& host_batch, Saved& saved, const Tensor& token_sum) {
   const Frame frame(ctx);
   const auto [batch, h] = forward_pass(ctx, model, host_batch, saved, false);
-  model.head_loss(ctx, batch, {.h = h, .loss = token_sum});
+  model.head_loss(ctx, batch, {.h = h, .loss = token_sum, .noise = saved.noise});
 }
 
 }  // namespace mixtune

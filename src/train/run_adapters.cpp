@@ -46,17 +46,19 @@ void begin_adapters(const Config& config, Instance& instance, const StoredFiles&
 
 namespace {
 
-// What an adapter's pairs ask of a model that has them beside its weights.
+// What an adapter asks of a model that has its pairs beside its weights, and its whole weights for some.
 Lora lora_of(const AdapterFolder& adapter) {
   Lora lora;
   for (const AdapterPair& pair : adapter.pairs()) {
     const std::string module = pair.module.substr(pair.module.rfind('.') + 1);
-    bool* const has = module == "q_proj"   ? &lora.q
-                      : module == "k_proj" ? &lora.k
-                      : module == "v_proj" ? &lora.v
-                      : module == "o_proj" ? &lora.out
-                      : module.size() == 2 ? &lora.experts  // w1, w2, w3
-                                           : nullptr;
+    bool* const has = module == "q_proj"    ? &lora.q
+                      : module == "k_proj"  ? &lora.k
+                      : module == "v_proj"  ? &lora.v
+                      : module == "o_proj"  ? &lora.out
+                      : module == "gate"    ? &lora.gate
+                      : module == "lm_head" ? &lora.head
+                      : module.size() == 2  ? &lora.experts  // w1, w2, w3
+                                            : nullptr;
     if (has == nullptr)
       throw UserError(printable_path(adapter.path()), fmt::format("has a pair of {}", pair.module),
                       "merge it into its base first: mixtune merge");
@@ -64,6 +66,7 @@ Lora lora_of(const AdapterFolder& adapter) {
     lora.rank = std::max(lora.rank, pair.rank);
     if (pair.scaling != 0) lora.scale = pair.scaling;
   }
+  for (const AdapterWhole& whole : adapter.whole()) lora.whole.push_back(whole.module);
   return lora;
 }
 
@@ -115,7 +118,8 @@ SaveOptions to_save_adapters(SaveOptions model, const Config& config, const Lora
   model.config_json = format_adapter_config({.base = config.model.model_name_or_path,
                                              .r = lora.saved_rank(),
                                              .alpha = lora.scale * static_cast<double>(lora.saved_rank()),
-                                             .target_modules = lora.modules()});
+                                             .target_modules = lora.modules(),
+                                             .modules_to_save = lora.whole});
   return model;
 }
 

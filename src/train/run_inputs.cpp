@@ -145,6 +145,7 @@ MixtralConfig model_shape(const Config& config, const ModelFolder& folder) {
                     "set adapter: lora, or remove it");
   // Throws where `freeze` names nothing.
   make_layout(stored, {0, stored.num_local_experts}, freeze_of(config), lora_of(config));
+  check_trained(config, stored);
   return resize_vocabulary(config.model, stored);
 }
 

@@ -43,8 +43,24 @@ TEST_F(Adapters, NamesItsModulesAndScaling) {
   EXPECT_EQ(weights_in(path("out/checkpoint-4")).size(), 4u);
 }
 
+// As PEFT's all-linear: with the gate, unless it is trained whole, and without the head.
+TEST_F(Adapters, AllLinearHasTheGate) {
+  const Args all = {"--lora_target_modules=all-linear", "--per_device_train_batch_size=4"};
+  const std::string gate = "base_model.model.model.layers.0.block_sparse_moe.gate.lora_B.weight";
+  done(lora("out", all));
+  const auto pairs = weights_in(path("out/checkpoint-4"));
+  EXPECT_EQ(pairs.size(), 22u);
+  EXPECT_TRUE(std::ranges::any_of(pairs.at(gate).values, [](float x) { return x != 0; }));
+  EXPECT_NEAR(loss_of({"out"}), metrics("out").back()["eval_loss"].get<double>(), 1e-5);
+  done(lora("whole", with(all, {"--modules_to_save=gate"})));
+  const auto beside = weights_in(path("whole/checkpoint-4"));
+  EXPECT_EQ(beside.size(), 21u);
+  EXPECT_FALSE(beside.contains(gate));
+}
+
 TEST_F(Adapters, BeginAsTheBase) {
-  done(lora("out"));
+  done(lora("out",
+            {"--lora_target_modules=all-linear", "--lora_target_modules=lm_head", "--per_device_train_batch_size=4"}));
   done(four_steps("full", {"--per_device_train_batch_size=4"}));
   EXPECT_EQ(metrics("out")[0]["lm_loss"], metrics("full")[0]["lm_loss"]);
   EXPECT_EQ(metrics("out")[0]["loss"], metrics("full")[0]["loss"]);
@@ -85,7 +101,7 @@ TEST_F(Adapters, GoOnInTheSameBits) {
 
 // By tokens' places in the global batch, whichever rank has them, before a stop and after; in training alone.
 TEST_F(Adapters, DropOutTheSameOnAnyLayoutAndThroughAStop) {
-  const Args drops = {"--lora_dropout=0.2"};
+  const Args drops = {"--lora_dropout=0.2", "--lora_target_modules=all-linear", "--lora_target_modules=lm_head"};
   const auto dropping = [&](const std::string& out, const Args& layout, const Args& more = {}) {
     return lora(out, with(with(drops, layout), more));
   };
@@ -104,7 +120,8 @@ TEST_F(Adapters, DropOutTheSameOnAnyLayoutAndThroughAStop) {
   EXPECT_NEAR(metrics(first).back()["eval_loss"].get<double>(), loss_of({first}), 1e-5);
   const auto config = nlohmann::json::parse(read(path(first + "/checkpoint-4/adapter_config.json")));
   EXPECT_EQ(config["lora_dropout"], 0);  // which is what servers and PEFT compute with
-  done(lora("all"));
+  done(lora("all",
+            {"--lora_target_modules=all-linear", "--lora_target_modules=lm_head", "--per_device_train_batch_size=4"}));
   EXPECT_EQ(metrics("all")[0]["loss"], metrics(first)[0]["loss"]);  // B is 0
   EXPECT_NE(metrics("all")[0]["grad_norm"], metrics(first)[0]["grad_norm"]);
 }
@@ -249,7 +266,11 @@ TEST_F(Adapters, WhatIsNoAdapterToTrainIsRefused) {
   refused(with(rank, {"--lora_target_modules=w1"}),
           {"--lora_target_modules: names some of w1, w2 and w3", "all three"});
   refused(with(rank, {"--lora_target_modules=gate_proj"}), {"'gate_proj' is not what", "write w1, w2, w3"});
-  refused(with(rank, {"--lora_target_modules=lm_head"}), {"'lm_head' has no adapter here"});
+  refused(with(rank, {"--lora_target_modules=embed_tokens"}), {"'embed_tokens' has no adapter here"});
+  refused(with(rank, {"--lora_target_modules=gate", "--modules_to_save=gate"}),
+          {"--modules_to_save: 'gate' is in lora_target_modules too"});
+  refused(with(rank, {"--lora_target_modules=lm_head", "--modules_to_save=lm_head"}),
+          {"--modules_to_save: 'lm_head' is in lora_target_modules too"});
   refused(with(rank, {"--lora_target_modules=q_prj"}), {"did you mean 'q_proj'?"});
   refused({"--lora_dropout=0.1"}, {"--lora_dropout: means nothing without an adapter"});
   for (const char* share : {"1", "-0.1"})

@@ -88,11 +88,14 @@ TEST_F(Pissa, WhatCannotBeSavedHonestlyIsRefused) {
   done(lora("adapter"));
   expect_refused(qlora("new", {"--lora_init=pissa"}),
                  {"--lora_init: pissa takes a pair off each weight", "a few bits"});
-  expect_refused(pissa("new", {"--base_precision=nf4"}), {"--lora_init: pissa takes a pair off each weight", "4 bits"});
+  expect_refused(pissa("new", {"--base_precision=nf4"}),
+                 {"--lora_init: pissa takes a pair off each weight", "a few bits"});
   expect_refused(pissa("new", {"--adapter_name_or_path=adapter"}),
                  {"--lora_init: pissa begins with the weights", "remove one of them"});
   expect_refused(four_steps("new", {"--adapter=lora", "--lora_init=pissa", "--lora_r=4096"}),
                  {"lora_r: is 4096, and pissa finds ", "lora_init: default"});
+  expect_refused(pissa("new", {"--lora_target_modules=all-linear"}),
+                 {"--lora_init: pissa is of the projections of attention and of experts alone", "lora_init: default"});
   expect_refused(lora("new", {"--lora_init=olora"}), {"--lora_init", "default, pissa"});
 }
 

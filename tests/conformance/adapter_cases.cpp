@@ -71,6 +71,8 @@ ConformanceCases adapter_cases() {
       adapter("one_module", 0, 40, 8, modules_of({{0, 40}})),
       adapter("q_and_v", 0, 6144, 16, modules_of({{0, 4096}, {5120, 1024}})),
       adapter("q_k_v", 0, 6144, 64, modules_of({{0, 4096}, {4096, 1024}, {5120, 1024}})),
+      adapter("a_router", 0, 8, 16, modules_of({{0, 8}})),
+      adapter("the_head", 0, 32000, 16, modules_of({{0, 32000}})),
       adapter("gaps_and_odd_rank", 0, 37, 3, modules_of({{2, 5}, {9, 1}, {30, 6}})),
       adapter("experts", 4, 24, 8, modules_of({{0, 12}, {12, 12}})),
       dropout("packs", 300, 4096, 0.1),

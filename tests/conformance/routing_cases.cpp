@@ -267,6 +267,7 @@ void add_logits_cases(ConformanceCases& cases) {
   logits("T70_H37_E5_odd", 70, 37, 5);
   logits("T50_H512_E67", 50, 512, 67);
   logits("T9_H64_E1", 9, 64, 1);
+  logits("T257_H4096_R64_of_an_adapter", 257, 4096, 64);
 
   const auto logits_backward = [&](const char* shape, const LogitsBackward& args) {
     cases.push_back({"router_logits_backward", shape, [=](Conformance& c) {
@@ -280,6 +281,7 @@ void add_logits_cases(ConformanceCases& cases) {
   logits_backward("T130_H24_E4", {130, 24, 4});
   logits_backward("T131_H37_E5_odd", {131, 37, 5, true});
   logits_backward("T200_H512_E67", {200, 512, 67});
+  logits_backward("T300_H4096_R64_of_an_adapter", {300, 4096, 64, true});
 }
 
 void add_permute_cases(ConformanceCases& cases) {
