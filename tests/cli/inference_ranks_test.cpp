@@ -100,10 +100,14 @@ TEST_F(InferenceRanks, EvaluateSaysOnceWhatOneProcessSays) {
   for (const Args& layout : layouts()) expect_same_messages(done(with(evaluate({"--data_cache=off"}), layout)), alone);
 }
 
+// On a GPU, where a base in 4 bits asks for bf16, in which layouts differ, beside the plain base alone.
 TEST_F(InferenceRanks, ReadAdapters) {
-  done(train("out", {"--adapter=qlora", "--lora_r=8", "--lora_alpha=256", "--max_steps=2"}));
+  std::vector<Args> bases = {{}};
+  if (!on_gpus()) bases.push_back({"--base_precision=nf4"});
+  done(train("out",
+             {on_gpus() ? "--adapter=lora" : "--adapter=qlora", "--lora_r=8", "--lora_alpha=256", "--max_steps=2"}));
   write(path("prompts.jsonl"), "\"Define: otter\"\n\"a\"\n\"b\"\n");
-  for (const Args& base : {Args{}, Args{"--base_precision=nf4"}}) {
+  for (const Args& base : bases) {
     expect_same_evaluation(with({"evaluate", "out", "--file=data.jsonl", "--max_seq_length=64"}, base));
     expect_same_output(with({"generate", "out", "--prompts=prompts.jsonl", "--max-new-tokens=20"}, base));
   }
@@ -178,7 +182,7 @@ TEST_F(InferenceRanks, WaitForWhoReadsTheirTexts) {
         fmt::format("\"$0\" {} --collective_timeout=1.5 | (sleep 3; cat)", fmt::join(with(args, layout), " ")),
         work_.path());
     EXPECT_EQ(outcome.out, alone.out);
-    EXPECT_EQ(outcome.err, "");
+    EXPECT_EQ(count_of(outcome.err, "error"), 0) << outcome.err;
   }
 }
 
@@ -210,7 +214,7 @@ TEST_F(InferenceRanks, EndWhenOneIsKilled) {
   if (layouts().empty()) GTEST_SKIP() << "needs two GPUs";
   const Outcome outcome = interrupted_talk(1, SIGKILL);
   EXPECT_EQ(outcome.code, 1);
-  expect_part(outcome.err, "mixtune: error: rank 1 was killed by signal 9 (Killed) in 'texts that go on'");
+  expect_part(outcome.err, "mixtune: error: rank 1 was killed by signal 9 (Killed)");
   EXPECT_EQ(count_of(outcome.err, "error"), 1) << outcome.err;
   expect_no_process_left();
 }
