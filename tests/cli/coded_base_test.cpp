@@ -195,7 +195,8 @@ TEST_F(CodedBases, AreRefusedWhereTheyMeanNothing) {
     expect_refused(four_steps("new", more), parts);
   };
   for (const char* base : {"--base_precision=nf4", "--base_precision=fp8"})
-    refused({base}, {"--base_precision: weights that are held in 4 or 8 bits are not trained; set adapter: lora"});
+    refused(with({base}, device()),
+            {"--base_precision: weights that are held in 4 or 8 bits are not trained; set adapter: lora"});
   refused({"--adapter=qlora", "--base_precision=fp8"},
           {"--base_precision: is fp8, and adapter: qlora is LoRA beside nf4; set adapter: lora"});
   refused({"--adapter=lora", "--base_precision=int8"},
