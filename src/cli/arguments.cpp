@@ -178,6 +178,12 @@ Overrides KeyFlags::overrides() const {
   return overrides;
 }
 
+void describe_chosen_precision(CLI::App& app) {
+  CLI::Option* precision = app.get_option("--precision");
+  precision->default_str("")->description(precision->get_description() +
+                                          "; default: bf16 on a GPU for weights in bf16, else fp32");
+}
+
 void add_examples(CLI::App& app, std::initializer_list<std::string_view> commands) {
   std::string footer = app.get_footer();
   footer += footer.empty() ? "Examples:" : "\n\nExamples:";

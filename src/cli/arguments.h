@@ -30,6 +30,9 @@ class KeyFlags {
   std::shared_ptr<std::vector<Flag>> flags_;  // shared, as the parser keeps pointers into it
 };
 
+// Has the help say of --precision, which `app` has, that it is chosen (choose_precision).
+void describe_chosen_precision(CLI::App& app);
+
 // Ends the help of `app` with `commands`, which anybody can run in the repository's folder after scripts/build.
 void add_examples(CLI::App& app, std::initializer_list<std::string_view> commands);
 

@@ -54,14 +54,16 @@ void run_evaluate(const EvaluateArguments& arguments, const Overrides& overrides
   config.data.validation_file.path = {arguments.file};
   config.origins["model_name_or_path"] = "MODEL";
   config.origins["validation_file"] = "--file";
-  instance_options(config, State::Purpose::kInference);  // the keys fit the machine
   const auto launch = launch_of_process(arguments.ranks);
   set_model(find_model_or_adapter(arguments.model, arguments.base, leads(launch)), config);
+  const MixtralConfig model = load_mixtral_config(config.model.model_name_or_path);
+  choose_precision(config, model, device_of(config, single_rank()).type);
+  instance_options(config, State::Purpose::kInference);  // the keys fit the machine
   check_data_files(config);
   run_on_ranks({.config = config,
                 .launch = launch,
                 .nproc = arguments.ranks,
-                .experts = [&] { return load_mixtral_config(config.model.model_name_or_path).num_local_experts; },
+                .experts = [&] { return model.num_local_experts; },
                 .entries =
                     [&] {
                       return entries_of_model(config.model.model_name_or_path, config.adapter.adapter_name_or_path);
@@ -107,6 +109,7 @@ Command add_evaluate(CLI::App& program) {
                               "base_precision",
                               "expert_model_parallel_size",
                               "collective_timeout"});
+  describe_chosen_precision(*app);
   add_examples(*app, {"mixtune evaluate examples/quickstart/pretrained --file examples/quickstart/validation.jsonl "
                       "--max_seq_length 256",
                       "mixtune evaluate examples/quickstart/pretrained --file examples/quickstart/validation.jsonl "

@@ -102,9 +102,7 @@ Command add_generate(CLI::App& program) {
   add_nproc(*app, arguments->ranks);
   const KeyFlags flags(*app, {"device", "precision", "fp8_scaling", "fp8_power_of_two_scales", "base_precision",
                               "expert_model_parallel_size", "collective_timeout"});
-  CLI::Option* precision = app->get_option("--precision");
-  precision->default_str("")->description(precision->get_description() +
-                                          "; default: bf16 on a GPU for weights in bf16, else fp32");
+  describe_chosen_precision(*app);
   add_examples(
       *app, {"mixtune generate examples/quickstart/pretrained --prompt \"Once upon a time\" --max-new-tokens 20",
              "mixtune generate examples/quickstart/pretrained --prompts examples/quickstart/prompts.jsonl "
