@@ -184,7 +184,7 @@ std::string describe_trained(const Freeze& freeze, const Lora& lora, const Mixtr
   if (!freeze.is_set() && !lora.is_set()) return "";
   int64_t all = 0, trained = 0;
   for (const ParamSpec& spec : make_layout(config, {0, config.num_local_experts}, freeze, lora).specs) {
-    all += spec.shape.elements();
+    if (!spec.is_initial_pair()) all += spec.shape.elements();
     if (spec.trainable) trained += spec.shape.elements();
   }
   std::string text = fmt::format("trained: {} of {} parameters ({:.1f}%)", trained, all,

@@ -244,18 +244,6 @@ LayerParams add_layer(LayoutBuilder& builder, const MixtralConfig& config, RankG
   return p;
 }
 
-void check_singular_values(const MixtralConfig& config, const Lora& lora) {
-  if (!lora.pissa) return;
-  int64_t fewest = config.hidden_size;
-  if (lora.q || lora.out) fewest = std::min(fewest, config.query_size());
-  if (lora.k || lora.v) fewest = std::min(fewest, config.kv_size());
-  if (lora.experts) fewest = std::min(fewest, config.intermediate_size);
-  if (lora.rank > fewest)
-    throw UserError("lora_r",
-                    fmt::format("is {}, and pissa finds {} singular values of the smallest weight", lora.rank, fewest),
-                    "lower lora_r, or set lora_init: default");
-}
-
 double round_to(DType dtype, double value) {
   if (dtype == DType::kF64) return value;
   const auto narrow = static_cast<float>(value);
@@ -308,7 +296,6 @@ void encode_random(Ctx& ctx, const MixtralConfig& config, const RandomWeights& r
 
 ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, const Freeze& freeze,
                         const Lora& lora) {
-  check_singular_values(config, lora);
   LayoutBuilder builder(!lora.is_set(), lora.base);
   ModelParams params;
   params.adapter_scale = lora.scale;

@@ -39,7 +39,7 @@ std::vector<AdaptedWeight> adapted_weights(const State& state) {
   for (int param = 0; param < state.size(); ++param)
     if (state.spec(param).origin == ParamSpec::Origin::kInitialised)
       for (const HfBlock& block : state.spec(param).blocks)
-        (state.spec(param).trainable ? trained : initial)[block.name] = {param, &block};
+        (state.spec(param).is_initial_pair() ? initial : trained)[block.name] = {param, &block};
   std::vector<AdaptedWeight> weights;
   for (int param = 0; param < state.size(); ++param) {
     if (state.spec(param).origin != ParamSpec::Origin::kStored) continue;

@@ -58,6 +58,9 @@ struct ParamSpec {
   BasePrecision held_in = BasePrecision::kAuto;  // codes (coded_weights.h), which are not trained; kAuto: values
 
   bool is_coded() const { return held_in != BasePrecision::kAuto; }
+  // Whether it is what a pair began as (lora_init: pissa), which no op reads: alone of what is initialised it has a
+  // dtype.
+  bool is_initial_pair() const { return origin == Origin::kInitialised && dtype.has_value(); }
 };
 
 class ParamLayout {

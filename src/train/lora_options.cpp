@@ -92,6 +92,18 @@ void check_pissa(const Config& config, const Lora& lora) {
                     "leave gate, lm_head and all-linear out of lora_target_modules, or set lora_init: default");
 }
 
+void check_singular_values(const Config& config, const Lora& lora, const MixtralConfig& shape) {
+  if (!lora.pissa) return;
+  int64_t fewest = shape.hidden_size;
+  if (lora.q || lora.out) fewest = std::min(fewest, shape.query_size());
+  if (lora.k || lora.v) fewest = std::min(fewest, shape.kv_size());
+  if (lora.experts) fewest = std::min(fewest, shape.intermediate_size);
+  if (lora.rank > fewest)
+    throw UserError(config.where("lora_r"),
+                    fmt::format("is {}, and pissa finds {} singular values of the smallest weight", lora.rank, fewest),
+                    "lower lora_r, or set lora_init: default");
+}
+
 void refuse_own_keys(const Config& config) {
   for (const std::string_view key : kOwnKeys)
     if (config.origins.contains(key) && is_changed(config, key))
@@ -142,6 +154,7 @@ Lora lora_of(const Config& config) {
 
 void check_trained(const Config& config, const MixtralConfig& shape) {
   const Lora lora = lora_of(config);
+  check_singular_values(config, lora, shape);
   if (lora.head && shape.tie_word_embeddings)
     throw UserError(config.where(kTargets),
                     "the model's embedding and head are one (tie_word_embeddings), and lm_head has no pair of its own",

@@ -36,6 +36,18 @@ TEST_F(Pissa, BeginsAsTheBase) {
   EXPECT_GT(std::abs(metrics("out")[3]["loss"].get<double>() - metrics("default")[3]["loss"].get<double>()), 1e-5);
 }
 
+// A pair whose A is frozen trains its B alone, from where it began.
+TEST_F(Pissa, BesideWhatIsFrozen) {
+  for (const char* frozen : {"*lora_A*", "*lora_B*", "attention"}) {
+    const std::string out = std::string("out ") + frozen;
+    done(pissa(out, {"--per_device_train_batch_size=4", std::string("--freeze=") + frozen}));
+    EXPECT_GT(metrics(out)[0]["grad_norm"].get<double>(), 0);
+    EXPECT_NEAR(loss_of({out}), last_evaluation(out), 1e-4);
+    for (const auto& [name, tensor] : weights_in(path(out + "/checkpoint-4")))
+      EXPECT_NE(std::ranges::count(tensor.values, 0.F), std::ssize(tensor.values)) << name;
+  }
+}
+
 // Behind A lies what it began as, and beside B the same with another sign: they stay through a run.
 TEST_F(Pissa, KeepsWhatPairsBeganAs) {
   done(pissa("out"));
@@ -93,7 +105,7 @@ TEST_F(Pissa, WhatCannotBeSavedHonestlyIsRefused) {
   expect_refused(pissa("new", {"--adapter_name_or_path=adapter"}),
                  {"--lora_init: pissa begins with the weights", "remove one of them"});
   expect_refused(four_steps("new", {"--adapter=lora", "--lora_init=pissa", "--lora_r=4096"}),
-                 {"lora_r: is 4096, and pissa finds ", "lora_init: default"});
+                 {"--lora_r: is 4096, and pissa finds ", "lora_init: default"});
   expect_refused(pissa("new", {"--lora_target_modules=all-linear"}),
                  {"--lora_init: pissa is of the projections of attention and of experts alone", "lora_init: default"});
   expect_refused(lora("new", {"--lora_init=olora"}), {"--lora_init", "default, pissa"});
