@@ -49,17 +49,25 @@ void print_evaluation(const EvalRecord& result, const EvaluateArguments& argumen
                 "look at this data, and at how the model was trained", ExitCode::kWentBad);
 }
 
+// evaluate() reads it again, and says what there is to say of it.
+MixtralConfig read_silently(const std::string& folder) {
+  const Silence silence(true);
+  return load_mixtral_config(folder);
+}
+
 void run_evaluate(const EvaluateArguments& arguments, const Overrides& overrides) {
+  const auto launch = launch_of_process(arguments.ranks);
+  std::optional<Silence> silence(!leads(launch));
   Config config = load_config(std::nullopt, overrides);
   config.data.validation_file.path = {arguments.file};
   config.origins["model_name_or_path"] = "MODEL";
   config.origins["validation_file"] = "--file";
-  const auto launch = launch_of_process(arguments.ranks);
   set_model(find_model_or_adapter(arguments.model, arguments.base, leads(launch)), config);
-  const MixtralConfig model = load_mixtral_config(config.model.model_name_or_path);
+  const MixtralConfig model = read_silently(config.model.model_name_or_path);
   choose_precision(config, model, device_of(config, single_rank()).type);
   instance_options(config, State::Purpose::kInference);  // the keys fit the machine
   check_data_files(config);
+  silence.reset();
   run_on_ranks({.config = config,
                 .launch = launch,
                 .nproc = arguments.ranks,

@@ -148,6 +148,7 @@ Entries entries_of(const Task& task) {
   const auto add = [&](const char* flag, const auto& value) {
     entries[fmt::format("flag {}", flag)] = fmt::format("{}", value);
   };
+  add("--prompts", arguments.prompts.has_value());
   add("--batch", arguments.batch);
   add("--max-new-tokens", arguments.max_new_tokens);
   add("--temperature", arguments.sampling.temperature);

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <new>
 #include <sstream>
+#include <string_view>
 #include <system_error>
 
 #include <CLI/CLI.hpp>
@@ -34,19 +35,17 @@ std::chrono::milliseconds timeout_of(const Config& config) {
   return std::chrono::milliseconds(static_cast<int64_t>(config.parallel.collective_timeout * 1e3));
 }
 
-// The words of this process's command line without --nproc and its number.
+// The words of this process's command line. Its ranks do not heed --nproc.
 std::vector<std::string> command_of_a_rank() {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  std::vector<std::string> words(1);
-  std::string word;
-  std::getline(file, words[0], '\0');
-  while (std::getline(file, word, '\0')) {
-    if (word == "--nproc")
-      std::getline(file, word, '\0');
-    else if (!word.starts_with("--nproc="))
-      words.push_back(word);
-  }
+  std::vector<std::string> words;
+  for (std::string word; std::getline(file, word, '\0');) words.push_back(word);
   return words;
+}
+
+bool is_supervised() {
+  const char* supervised = std::getenv("MIXTUNE_SUPERVISED");
+  return supervised != nullptr && std::string_view(supervised) == "1";
 }
 
 // A launcher's process would be the one that it says it started.
@@ -83,7 +82,7 @@ void check_gpus(const Config& config, int count) {
                     "start fewer, or set device: cpu");
 }
 
-// Runs this process's command line, less --nproc, as `count` ranks, and waits for them. Throws Error with the job's one
+// Runs this process's command line as `count` ranks, and waits for them. Throws Error with the job's one
 // message where it failed.
 void supervise_ranks(const Config& config, int count, bool reads_input) {
   const Outcome outcome = supervise({.program = "/proc/self/exe",
@@ -161,7 +160,7 @@ void add_nproc(CLI::App& app, int& ranks) {
 
 std::optional<Launch> launch_of_process(int nproc) {
   Start start = start_from([](const char* name) { return std::getenv(name); },
-                           {.nproc = nproc, .at_terminal = is_command_at_terminal()});
+                           {.nproc = is_supervised() ? 0 : nproc, .at_terminal = is_command_at_terminal()});
   if (!start.ignored.empty() && (!start.rank || start.rank->rank == 0)) log_warning("{}", start.ignored);
   return start.rank;
 }

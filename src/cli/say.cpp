@@ -9,8 +9,7 @@
 namespace mixtune {
 
 void say(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  if (std::fflush(stdout) != 0)
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
     throw Error("standard output", "cannot be written in full", "check where it goes for a full disk or a closed pipe");
 }
 

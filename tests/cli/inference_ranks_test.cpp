@@ -121,6 +121,7 @@ TEST_F(InferenceRanks, GenerateWhatOneProcessGenerates) {
   expect_same_output(
       generate({"--prompt=Once upon a time", "--max-new-tokens=40", "--temperature=1", "--top-p=0.9", "--seed=7"}));
   expect_same_output(generate({"--chat", "--system=Be brief.", "--prompt=Define: daisy", "--max-new-tokens=20"}));
+  expect_same_output(generate({"--prompt", "--nproc", "--max-new-tokens=6", "--seed=3"}));  // a text like any other
 }
 
 // More prompts than a batch, fewer than ranks in the last, and texts that end at different times.
@@ -183,6 +184,20 @@ TEST_F(InferenceRanks, WaitForWhoReadsTheirTexts) {
         work_.path());
     EXPECT_EQ(outcome.out, alone.out);
     EXPECT_EQ(count_of(outcome.err, "error"), 0) << outcome.err;
+  }
+}
+
+TEST_F(InferenceRanks, EndWhereTheirTextsCannotBeWritten) {
+  std::string prompts;
+  for (int i = 0; i < 300; ++i) prompts += fmt::format("\"{} {}\"\n", std::string(70, '='), i);
+  write(path("prompts.jsonl"), prompts);
+  const Args args = {"generate", "model", "--prompts=prompts.jsonl", "--batch=300", "--max-new-tokens=1"};
+  for (const Args& layout : layouts()) {
+    const Outcome outcome =
+        run_shell(fmt::format("\"$0\" {} > /dev/full", fmt::join(with(args, layout), " ")), work_.path());
+    EXPECT_EQ(outcome.code, 1);
+    expect_part(outcome.err, "standard output: cannot be written in full");
+    EXPECT_EQ(count_of(outcome.err, "error"), 1) << outcome.err;
   }
 }
 
