@@ -58,6 +58,7 @@ TEST(Swiglu, ForwardAndBackward) {
   expect_close(product.dgate_up, oracle.dgate_up, 16);
   expect_close(product.dweights, oracle.dweights, 32);
   expect_close(product.act_again, oracle.act_again, 8);
+  for (int64_t i = 0; i < product.act.size(); ++i) ASSERT_EQ(product.act_again[i], product.act[i]);
 }
 
 TEST(Swiglu, BackwardWorksInPlace) {

@@ -16,7 +16,10 @@ void swiglu_forward(const Tensor& gate_up, const Tensor& row_weights, const Tens
     const S weight = row_weights.as<S>()[r];
     S* out = act.as<S>() + r * f;
 #pragma omp simd
-    for (int64_t i = 0; i < f; ++i) out[i] = gate[i] / (1 + cpu::exp(-gate[i])) * up[i] * weight;
+    for (int64_t i = 0; i < f; ++i) {
+      const S sigmoid = 1 / (1 + cpu::exp(-gate[i]));
+      out[i] = gate[i] * sigmoid * up[i] * weight;  // as backward has it again, to the last bit
+    }
   }
 }
 

@@ -31,9 +31,11 @@ struct Activations {
 };
 
 struct LayerSaved {
-  Tensor input;             // [T, H] residual stream before the layer
-  Tensor input_rstd;        // [T]
-  Tensor qkv;               // [T, q + 2 kv], turned by RoPE
+  Tensor input;       // [T, H] residual stream before the layer
+  Tensor input_rstd;  // [T]
+  Tensor qkv;         // [T, q + 2 kv], turned by RoPE
+  Tensor qkv_inner;   // Adapter::u of each adapter; empty: there is none, or it is computed again
+  Tensor out_inner;
   Tensor attention;         // [T, q]
   Tensor lse;               // [T, heads]
   Tensor middle;            // [T, H] residual stream between attention and experts
@@ -41,9 +43,11 @@ struct LayerSaved {
   Tensor router_logits;     // [T, E]
   Routing routing;          // [T, k]
   DispatchHandle dispatch;  // routing, sorted by expert
-  Tensor gate_up;           // [R, 2F]; empty: recomputed in backward
-  Codes expert_rows;        // of dispatch.kept, in its place (Recipe::push_kept_rows), where gate_up is kept
-  size_t mark = 0;          // of the stack, before the experts' dispatch.kept and gate_up
+  Tensor gate_up_inner;     // [R, m r], and so on: Adapter::u
+  Tensor down_inner;
+  Tensor gate_up;     // [R, 2F], without what adapted_swiglu adds; empty: recomputed in backward
+  Codes expert_rows;  // of dispatch.kept, in its place (Recipe::push_kept_rows), where gate_up is kept
+  size_t mark = 0;    // of the stack, before the experts' dispatch.kept and gate_up
 };
 
 // What one micro-batch saves. Several may be alive at once: each one's tensors lie on the stacks of the ctx that its

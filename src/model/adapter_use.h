@@ -25,6 +25,15 @@ class AdapterUse {
 
   const Adapter& operator*() const { return adapter_; }
 
+  // For forward to write and backward to read; empty: not kept.
+  void set_inner(const Tensor& u) {
+    if (adapter_) adapter_.u = u;
+  }
+  // The same, on the ctx's stack where it was not kept.
+  void push_inner(Ctx& ctx, const Tensor& kept, const Tensor& x) {
+    if (!adapter_) return;
+    adapter_.u = kept ? kept : ctx.stack.push("adapter inner", {x.rows(), adapter_.a.shape[-2]}, x.dtype);
+  }
   // For a backward from dy, on the ctx's stack.
   void push_v(Ctx& ctx, const Tensor& dy) {
     if (adapter_) adapter_.v = ctx.stack.push("adapter inner gradient", {dy.rows(), adapter_.a.shape[-2]}, dy.dtype);

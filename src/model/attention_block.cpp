@@ -12,11 +12,11 @@ void Mixtral::attention_block(Ctx& ctx, const Layer& layer, const Tensor& normed
   const Frame frame(ctx);
   const Tensor projected = activations_.push(ctx, "attention projection", saved.input.shape);
   norm(ctx, p.input_norm, {.x = saved.input, .y = normed, .rstd = saved.input_rstd});
-  linear(ctx, {p.qkv, p.qkv_adapter, dropout(layer, Draw::kQkvDropout), "qkv"},
+  linear(ctx, {p.qkv, p.qkv_adapter, dropout(layer, Draw::kQkvDropout), saved.qkv_inner, "qkv"},
          {.x = normed, .y = saved.qkv, .live = live});
   turn(ctx, layer, saved.qkv, false);
   attend(ctx, layer);
-  linear(ctx, {p.attention_out, p.out_adapter, dropout(layer, Draw::kOutDropout), "attention output"},
+  linear(ctx, {p.attention_out, p.out_adapter, dropout(layer, Draw::kOutDropout), saved.out_inner, "attention output"},
          {.x = saved.attention, .y = projected, .live = live});
   norm(ctx, p.post_norm,
        {.x = saved.input, .delta = projected, .r = saved.middle, .y = normed, .rstd = saved.middle_rstd});
@@ -35,7 +35,8 @@ void Mixtral::attention_block_backward(Ctx& ctx, const Layer& layer, const Tenso
   const Tensor dattention = activations_.push(ctx, "attention output gradient", saved.attention.shape);
   const Tensor dqkv = activations_.push(ctx, "qkv gradient", saved.qkv.shape);
   linear_backward(ctx,
-                  {p.attention_out, p.out_adapter, dropout(layer, Draw::kOutDropout), "attention output, backward"},
+                  {p.attention_out, p.out_adapter, dropout(layer, Draw::kOutDropout), saved.out_inner,
+                   "attention output, backward"},
                   {.x = saved.attention, .dy = dh, .dx = dattention, .live = live});
   attention_backward(ctx, attention_shape(layer.batch),
                      {.qkv = saved.qkv, .out = saved.attention, .lse = saved.lse, .dout = dattention, .dqkv = dqkv});
@@ -43,7 +44,7 @@ void Mixtral::attention_block_backward(Ctx& ctx, const Layer& layer, const Tenso
   const Tensor normed = activations_.push(ctx, "input norm", dh.shape);
   const Tensor dnormed = activations_.push(ctx, "input norm gradient", dh.shape);
   norm_again(ctx, p.input_norm, saved.input, saved.input_rstd, normed);
-  linear_backward(ctx, {p.qkv, p.qkv_adapter, dropout(layer, Draw::kQkvDropout), "qkv, backward"},
+  linear_backward(ctx, {p.qkv, p.qkv_adapter, dropout(layer, Draw::kQkvDropout), saved.qkv_inner, "qkv, backward"},
                   {.x = normed, .dy = dqkv, .dx = dnormed, .live = live});
   norm_backward(ctx, p.input_norm, {.r = saved.input, .rstd = saved.input_rstd, .dy = dnormed, .dr = dh});
 }

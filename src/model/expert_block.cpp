@@ -62,7 +62,9 @@ void Mixtral::experts(Ctx& ctx, const Layer& layer, const Tensor& normed) const 
   const Tensor rows = dispatcher_.dispatch(ctx, saved.dispatch, normed);
   const Tensor out_rows = activations_.push(ctx, "expert output", rows.shape);
   const WeightUse gate_up_weight(ctx, state_, layer.params.gate_up), down_weight(ctx, state_, layer.params.down);
-  const ExpertAdapters adapters = expert_adapters(ctx, layer, saved.dispatch);
+  ExpertAdapters adapters = expert_adapters(ctx, layer, saved.dispatch);
+  adapters.gate_up.push_inner(ctx, saved.gate_up_inner, rows);
+  adapters.down.set_inner(saved.down_inner);
   recipe_.expert_mlp(ctx, {.x = rows,
                            .gate_up_weight = operand(gate_up_weight, layer.params.gate_up),
                            .down_weight = operand(down_weight, layer.params.down),
@@ -99,6 +101,8 @@ void Mixtral::experts_backward(Ctx& ctx, const Layer& layer, const ExpertsBackwa
   if (!layer.saved.expert_rows) rows = dispatcher_.dispatch_again(ctx, layer.saved.routing, dispatch, args.normed);
   ExpertAdapters adapters = expert_adapters(ctx, layer, dispatch);
   const Tensor gate_up = keeping_.gate_up(ctx, layer.saved);
+  adapters.gate_up.push_inner(ctx, layer.saved.gate_up_inner, gate_up);
+  adapters.down.set_inner(layer.saved.down_inner);
   if (!layer.saved.gate_up)
     recipe_.expert_gate_up(ctx, {.x = rows,
                                  .weight = gate_up_weight,

@@ -13,14 +13,15 @@ Tensor Keeping::Forward::begin_layer(int64_t layer, const Tensor& input) {
   host_mark_ = ctx_.host_stack.mark(), mark_ = ctx_.stack.mark();
   keeping_.push_routing(ctx_, saved);
   kept_by_full_ = ctx_.stack.mark();
-  keeping_.push_attention(ctx_, saved);
+  keeping_.push_attention(ctx_, keeping_.params_.layers[layer], saved);
   if (for_backward_) saved.dispatch.room = keeping_.room_for_rows(ctx_, layer, saved);
   return output;
 }
 
 void Keeping::Forward::keep_experts() {
   LayerSaved& saved = saved_.layers[layer_];
-  saved.gate_up = {}, saved.expert_rows = {};
+  saved.gate_up = {}, saved.expert_rows = {}, saved.gate_up_inner = {}, saved.down_inner = {};
+  if (for_backward_) keeping_.push_expert_inner(ctx_, layer_, saved);
   saved.mark = ctx_.stack.mark();
   if (for_backward_ && !keeping_.keep_experts(ctx_, layer_, saved)) ++saved_.recomputed;
 }
@@ -36,10 +37,21 @@ void Keeping::Forward::end_layer() {
   first_ = false;
 }
 
-bool Keeping::push_again(Ctx& ctx, LayerSaved& saved) const {
+bool Keeping::push_again(Ctx& ctx, int64_t layer, LayerSaved& saved) const {
   if (activations_.recompute != Recompute::kFull) return false;
-  push_attention(ctx, saved);
+  push_attention(ctx, params_.layers[layer], saved);
   return true;
+}
+
+Tensor Keeping::push_inner(Ctx& ctx, const AdapterParams& adapter, int64_t rows) const {
+  return adapter.is_set() ? activations_.push(ctx, "adapter inner", {rows, adapter.inner_size()}) : Tensor{};
+}
+
+void Keeping::push_expert_inner(Ctx& ctx, int64_t layer, LayerSaved& saved) const {
+  if (activations_.recompute == Recompute::kFull) return;
+  const LayerParams& params = params_.layers[layer];
+  saved.gate_up_inner = push_inner(ctx, params.gate_up_adapter, saved.dispatch.rows);
+  saved.down_inner = push_inner(ctx, params.down_adapter, saved.dispatch.rows);
 }
 
 Tensor Keeping::gate_up(Ctx& ctx, const LayerSaved& saved) const {
@@ -55,10 +67,12 @@ void Keeping::push_routing(Ctx& ctx, LayerSaved& saved) const {
   saved.dispatch = dispatcher_.reserve(ctx, saved.routing);
 }
 
-void Keeping::push_attention(Ctx& ctx, LayerSaved& saved) const {
+void Keeping::push_attention(Ctx& ctx, const LayerParams& params, LayerSaved& saved) const {
   const int64_t tokens = saved.input.rows();
   saved.input_rstd = activations_.push_statistics(ctx, "input rstd", {tokens});
   saved.qkv = activations_.push(ctx, "qkv", {tokens, config_.qkv_size()});
+  saved.qkv_inner = push_inner(ctx, params.qkv_adapter, tokens);
+  saved.out_inner = push_inner(ctx, params.out_adapter, tokens);
   saved.attention = activations_.push(ctx, "attention output", {tokens, config_.query_size()});
   saved.lse = activations_.push_statistics(ctx, "attention log-sum-exp", {tokens, config_.num_attention_heads});
   saved.middle = activations_.push(ctx, "residual after attention", saved.input.shape);
@@ -68,10 +82,12 @@ void Keeping::push_attention(Ctx& ctx, LayerSaved& saved) const {
 int64_t Keeping::room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const {
   if (still_needed_.empty()) return std::numeric_limits<int64_t>::max();
   const size_t number = saved.routing.first_token ? dtype_size(DType::kI64) : 0;
+  const LayerParams& params = params_.layers[layer];
+  const int64_t inner = params.gate_up_adapter.inner_size() + params.down_adapter.inner_size();
   const size_t row =
-      config_.hidden_size * dtype_size(activations_.dtype) + dtype_size(saved.routing.weights.dtype) + number;
-  // Alignment of each tensor: rows, their weights, their numbers.
-  const size_t needed = still_needed_[layer] + (number > 0 ? 3 : 2) * kAlignment;
+      (config_.hidden_size + inner) * dtype_size(activations_.dtype) + dtype_size(saved.routing.weights.dtype) + number;
+  // Alignment of each tensor: rows, their weights, their numbers, and two of adapters.
+  const size_t needed = still_needed_[layer] + (number > 0 ? 5 : 4) * kAlignment;
   return needed < ctx.stack.left() ? static_cast<int64_t>((ctx.stack.left() - needed) / row) : 0;
 }
 

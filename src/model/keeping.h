@@ -6,6 +6,7 @@
 
 #include "model/activations.h"
 #include "model/mixtral_config.h"
+#include "model/params.h"
 #include "precision/recipe.h"
 
 namespace mixtune {
@@ -13,9 +14,9 @@ namespace mixtune {
 class Keeping {
  public:
   // `recipe` and `dispatcher` outlive this.
-  Keeping(const MixtralConfig& config, const Recipe& recipe, const Dispatcher& dispatcher,
+  Keeping(const MixtralConfig& config, const ModelParams& params, const Recipe& recipe, const Dispatcher& dispatcher,
           const Activations& activations)
-      : config_(config), recipe_(recipe), dispatcher_(dispatcher), activations_(activations) {}
+      : config_(config), params_(params), recipe_(recipe), dispatcher_(dispatcher), activations_(activations) {}
 
   // Sets what Mixtral::set_still_needed says.
   void set_still_needed(std::vector<size_t> bytes) { still_needed_ = std::move(bytes); }
@@ -49,16 +50,19 @@ class Keeping {
   };
 
   // Called in backward. Pushes the tensors that attention saves and returns true where they must be computed again.
-  bool push_again(Ctx& ctx, LayerSaved& saved) const;
+  bool push_again(Ctx& ctx, int64_t layer, LayerSaved& saved) const;
   // The gate-up output [R, 2F] that was kept; or a tensor pushed for it, to be computed.
   Tensor gate_up(Ctx& ctx, const LayerSaved& saved) const;
 
  private:
   // These push the tensors of LayerSaved, those that are kept the longest first.
   void push_routing(Ctx& ctx, LayerSaved& saved) const;
-  void push_attention(Ctx& ctx, LayerSaved& saved) const;
+  void push_attention(Ctx& ctx, const LayerParams& params, LayerSaved& saved) const;
+  // The u of an adapter for such rows; empty where there is none.
+  Tensor push_inner(Ctx& ctx, const AdapterParams& adapter, int64_t rows) const;
   // How many rows there is memory for, beside what is still to come.
   int64_t room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const;
+  void push_expert_inner(Ctx& ctx, int64_t layer, LayerSaved& saved) const;
   // Pushes what `recompute` lets the experts keep, as far as that fits. Returns false where not all does.
   bool keep_experts(Ctx& ctx, int64_t layer, LayerSaved& saved) const;
   bool gate_up_fits(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const;
@@ -66,6 +70,7 @@ class Keeping {
   Shape gate_up_weight(const LayerSaved& saved) const;
 
   MixtralConfig config_;
+  ModelParams params_;
   const Recipe& recipe_;
   const Dispatcher& dispatcher_;
   Activations activations_;

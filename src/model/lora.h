@@ -44,8 +44,10 @@ struct Lora {
 struct AdapterParams {
   int a = -1, b = -1;  // [m r, in], [rows, r]; of experts [experts here, ...]; -1: the weight has none
   AdaptedModules modules = {};
+  int64_t rank = 0;
 
   bool is_set() const { return a >= 0; }
+  int64_t inner_size() const { return modules.size * rank; }  // m r
 };
 
 // The names of a module's pair in an adapter's file (state/adapter_names.h); `module` is the hub's.

@@ -73,7 +73,7 @@ void Mixtral::layers_backward(Ctx& ctx, const Batch& batch, LayerRange range, co
 
 void Mixtral::backward_layer(Ctx& ctx, const Layer& layer, const RouterGradients& losses, const Tensor& dh) const {
   const Frame frame(ctx);
-  if (keeping_.push_again(ctx, layer.saved)) attention_block_again(ctx, layer);
+  if (keeping_.push_again(ctx, layer.index, layer.saved)) attention_block_again(ctx, layer);
   expert_block_backward(ctx, layer, losses, dh);
   if (layer.index == 0)  // nothing below would wait behind it
     state_.gradients().complete_from(ctx, state_.spec(layer.params.gate_up).place);
@@ -96,7 +96,8 @@ Dropout Mixtral::dropout(const Layer& layer, Draw purpose, const Tensor& numbers
 void Mixtral::linear(Ctx& ctx, const Projection& p, Recipe::Linear args) const {
   const Range range(ctx, p.name);
   const WeightUse weight(ctx, state_, p.param);
-  const AdapterUse adapter(ctx, state_, p.adapter, params_.adapter_scale, p.dropout);
+  AdapterUse adapter(ctx, state_, p.adapter, params_.adapter_scale, p.dropout);
+  adapter.set_inner(p.inner);
   args.weight = operand(weight, p.param);
   args.accumulate_y = write_adapter(ctx, *adapter, {.x = args.x, .y = args.y});
   recipe_.linear(ctx, args);
@@ -108,6 +109,7 @@ void Mixtral::linear_backward(Ctx& ctx, const Projection& p, Recipe::LinearBackw
   const WeightUse weight(ctx, state_, p.param);
   args.weight = operand(weight, p.param);
   AdapterUse adapter(ctx, state_, p.adapter, params_.adapter_scale, p.dropout);
+  adapter.set_inner(p.inner);
   adapter.push_v(ctx, args.dy);
   args.dweight = weight_gradient(p.param);
   args.accumulate_dx = write_adapter_data_gradient(ctx, *adapter, {.dy = args.dy, .dx = args.dx});

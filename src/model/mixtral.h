@@ -32,7 +32,7 @@ class Mixtral {
         recipe_(recipe),
         dispatcher_(dispatcher),
         activations_(activations),
-        keeping_(config, recipe, dispatcher, activations),
+        keeping_(config, params, recipe, dispatcher, activations),
         router_({.scores = config.router_scores,
                  .bias = activations.expert_bias,
                  .noise = activations.router_noise,
@@ -170,6 +170,7 @@ class Mixtral {
     int param;
     const AdapterParams& adapter;
     Dropout dropout;   // of the adapter
+    Tensor inner;      // LayerSaved's, of the adapter
     const char* name;  // for the profiler
   };
   void linear(Ctx& ctx, const Projection& p, Recipe::Linear args) const;

@@ -151,7 +151,8 @@ AdapterParams add_adapter(LayoutBuilder& builder, const NewPairs& pairs, WeightG
   const AdapterParams params = {
       .a = builder.add(group, pairs.names(name, "lora_A"), {adapted.size * rank, in}, parts.a),
       .b = builder.add(group, pairs.names(name, "lora_B"), {adapted.row_count(), rank}, parts.b),
-      .modules = adapted};
+      .modules = adapted,
+      .rank = rank};
   set_kind(builder, pairs, params);
   return params;
 }
@@ -168,7 +169,8 @@ AdapterParams add_expert_adapter(LayoutBuilder& builder, const NewPairs& pairs, 
   const AdapterParams params = {
       .a = builder.add(WeightGroup::kExperts, pairs.names(name, "lora_A"), {count, adapted.size * rank, in}, here.a),
       .b = builder.add(WeightGroup::kExperts, pairs.names(name, "lora_B"), {count, adapted.row_count(), rank}, here.b),
-      .modules = adapted};
+      .modules = adapted,
+      .rank = rank};
   set_kind(builder, pairs, params);
   builder.spread_over_ranks(params.a, elsewhere.a);
   builder.spread_over_ranks(params.b, elsewhere.b);

@@ -42,11 +42,6 @@ Shape expanded_shape(const Adapter& adapter, int64_t n) {
   return a.rank() == 2 ? Shape{n, a[0]} : Shape{a[0], n, a[1]};
 }
 
-// s, of what dropout leaves.
-double scale_of(const Adapter& adapter) {
-  return adapter.scale * adapter.dropout.factor();
-}
-
 // x, or what dropout leaves of it, pushed on the stack.
 Tensor left_of(Ctx& ctx, const Adapter& adapter, const Tensor& x) {
   if (!adapter.dropout) return x;
@@ -57,15 +52,26 @@ Tensor left_of(Ctx& ctx, const Adapter& adapter, const Tensor& x) {
 
 Tensor push_expanded(Ctx& ctx, const Adapter& adapter, int64_t n) {
   const Tensor expanded = ctx.stack.push("adapter B", expanded_shape(adapter, n), adapter.b.dtype);
-  expand_adapter(ctx, {.b = adapter.b, .modules = adapter.modules, .scale = scale_of(adapter), .expanded = expanded});
+  expand_adapter(ctx,
+                 {.b = adapter.b, .modules = adapter.modules, .scale = adapter.scale_of_left(), .expanded = expanded});
   return expanded;
 }
 
-// u = x A^T, of what is left of x.
-Tensor push_inner(Ctx& ctx, const Adapter& adapter, const Tensor& x, const RowGroups* groups) {
-  const Tensor u = ctx.stack.push("adapter inner", {x.rows(), adapter.a.shape[-2]}, x.dtype);
+// u = x A^T, of what is left of x, into adapter.u or pushed.
+Tensor make_inner(Ctx& ctx, const Adapter& adapter, const Tensor& x, const RowGroups* groups) {
+  const Shape shape = {x.rows(), adapter.a.shape[-2]};
+  const Tensor u = adapter.u ? adapter.u : ctx.stack.push("adapter inner", shape, x.dtype);
   multiply(ctx, {.left = x, .weight = adapter.a, .result = u, .groups = groups, .transposed = true});
   return u;
+}
+
+// v = dy s B, into adapter.v.
+void make_inner_gradient(Ctx& ctx, const Adapter& adapter, const AdapterDataGradient& args) {
+  const Frame frame(ctx);
+  multiply(ctx, {.left = args.dy,
+                 .weight = push_expanded(ctx, adapter, args.dy.shape[1]),
+                 .result = adapter.v,
+                 .groups = args.groups});
 }
 
 // The same in a dtype that may be wider.
@@ -82,6 +88,7 @@ Tensor push_expanded(Ctx& ctx, const Adapter& adapter, int64_t n, DType dtype) {
 Adapter Adapter::of_rows(int64_t first, int64_t rows) const {
   Adapter part = *this;
   part.dropout = dropout.slice(first, rows);
+  part.u = {};
   if (v) part.v = v.slice(0, rows);
   return part;
 }
@@ -97,6 +104,7 @@ Adapter Adapter::of_expert(int64_t e, int64_t first_row, int64_t rows) const {
           .scale = scale,
           .da = part(da),
           .db = part(db),
+          .u = u ? u.slice(first_row, rows) : Tensor{},
           .v = v ? v.slice(first_row, rows) : Tensor{},
           .dropout = dropout.slice(first_row, rows)};
 }
@@ -105,7 +113,7 @@ bool write_adapter(Ctx& ctx, const Adapter& adapter, const AdapterForward& args)
   if (!adapter) return false;
   const Range range(ctx, "adapter");
   const Frame frame(ctx);
-  const Tensor u = push_inner(ctx, adapter, left_of(ctx, adapter, args.x), args.groups);
+  const Tensor u = make_inner(ctx, adapter, left_of(ctx, adapter, args.x), args.groups);
   multiply(ctx, {.left = u,
                  .weight = push_expanded(ctx, adapter, args.y.shape[1]),
                  .result = args.y,
@@ -114,33 +122,41 @@ bool write_adapter(Ctx& ctx, const Adapter& adapter, const AdapterForward& args)
   return true;
 }
 
+void write_inner(Ctx& ctx, const Adapter& adapter, const AdapterForward& args) {
+  const Range range(ctx, "adapter");
+  const Frame frame(ctx);
+  make_inner(ctx, adapter, left_of(ctx, adapter, args.x), args.groups);
+}
+
 bool write_adapter_data_gradient(Ctx& ctx, const Adapter& adapter, const AdapterDataGradient& args) {
   if (!adapter) return false;
   const Range range(ctx, "adapter, data gradient");
-  const Frame frame(ctx);
-  multiply(ctx, {.left = args.dy,
-                 .weight = push_expanded(ctx, adapter, args.dy.shape[1]),
-                 .result = adapter.v,
-                 .groups = args.groups});
+  make_inner_gradient(ctx, adapter, args);
   multiply(ctx, {.left = adapter.v, .weight = adapter.a, .result = args.dx, .groups = args.groups});
   if (adapter.dropout) drop_out(ctx, {.x = args.dx, .y = args.dx, .dropout = adapter.dropout});
   return true;
+}
+
+void write_inner_gradient(Ctx& ctx, const Adapter& adapter, const AdapterDataGradient& args) {
+  const Range range(ctx, "adapter, data gradient");
+  make_inner_gradient(ctx, adapter, args);
 }
 
 void adapter_weight_gradient(Ctx& ctx, const Adapter& adapter, const AdapterWeightGradient& args) {
   if (!adapter) return;
   const Range range(ctx, "adapter, weight gradient");
   const Frame frame(ctx);
-  const Tensor x = left_of(ctx, adapter, args.x);
+  const bool reads_x = adapter.da.tensor || (adapter.db.tensor && !adapter.u);
+  const Tensor x = reads_x ? left_of(ctx, adapter, args.x) : args.x;
   if (adapter.da.tensor) multiply(ctx, {.dy = adapter.v, .x = x, .dw = adapter.da, .groups = args.groups});
   if (!adapter.db.tensor) return;
-  const Tensor u = push_inner(ctx, adapter, x, args.groups);
+  const Tensor u = adapter.u ? adapter.u : make_inner(ctx, adapter, x, args.groups);
   const Tensor dexpanded =
       ctx.stack.push("adapter B gradient", expanded_shape(adapter, args.dy.shape[1]), statistics_dtype(args.dy.dtype));
   multiply(ctx, {.dy = args.dy, .x = u, .dw = {dexpanded}, .groups = args.groups});
   fold_adapter(ctx, {.dexpanded = dexpanded,
                      .modules = adapter.modules,
-                     .scale = scale_of(adapter),
+                     .scale = adapter.scale_of_left(),
                      .db = adapter.db.tensor,
                      .accumulate = adapter.db.accumulate});
 }
@@ -190,7 +206,7 @@ void router_adapter_backward(Ctx& ctx, const Adapter& adapter, const RouterAdapt
   gemm(ctx, {.a = args.dy, .b = u, .c = dexpanded, .trans_a = true});
   fold_adapter(ctx, {.dexpanded = dexpanded,
                      .modules = adapter.modules,
-                     .scale = scale_of(adapter),
+                     .scale = adapter.scale_of_left(),
                      .db = adapter.db.tensor,
                      .accumulate = adapter.db.accumulate});
 }

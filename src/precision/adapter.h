@@ -1,7 +1,7 @@
 // Adapter: the low-rank pairs beside a weight of the layers (LoRA, Hu et al. 2021): y = x W^T + s (x A^T) B^T.
 //
 // Products are in the dtype of their operands, whatever the recipe; u = x A^T [T, m r] is rounded to it once, and so is
-// s B. Nothing of u is kept: backward makes it again. With dropout x has lost some of its elements here, the same ones
+// s B. With dropout x has lost some of its elements here, the same ones
 // for all modules, and s B stands for what is left.
 #pragma once
 
@@ -18,11 +18,13 @@ struct Adapter {
   AdaptedModules modules;
   double scale = 1;
   WeightGradient da = {}, db = {};  // for backward
+  Tensor u = {};                    // [T, m r], memory that forward leaves u in; empty: backward makes it again
   Tensor v = {};                    // [T, m r], memory for dy s B, which both gradients read
   Dropout dropout = {};             // of x
 
   explicit operator bool() const { return static_cast<bool>(a); }
-  // That of some of the rows; its v is the first of v's.
+  double scale_of_left() const { return scale * dropout.factor(); }  // s, of what dropout leaves
+  // That of some of the rows; its v is the first of v's, and it keeps no u.
   Adapter of_rows(int64_t first, int64_t rows) const;
   // The part of one expert, still with that dimension, and for its rows alone.
   Adapter of_expert(int64_t e, int64_t first_row, int64_t rows) const;
@@ -39,6 +41,8 @@ struct AdapterForward {
   const RowGroups* groups = nullptr;
 };
 bool write_adapter(Ctx& ctx, const Adapter& adapter, const AdapterForward& args);
+// Only u, into adapter.u, for who adds the rest; y is not read.
+void write_inner(Ctx& ctx, const Adapter& adapter, const AdapterForward& args);
 
 // dx = the adapter's part; and adapter.v, for adapter_weight_gradient.
 struct AdapterDataGradient {
@@ -46,8 +50,10 @@ struct AdapterDataGradient {
   const RowGroups* groups = nullptr;
 };
 bool write_adapter_data_gradient(Ctx& ctx, const Adapter& adapter, const AdapterDataGradient& args);
+// Only adapter.v; dx is not read.
+void write_inner_gradient(Ctx& ctx, const Adapter& adapter, const AdapterDataGradient& args);
 
-// da = or += v^T x; db = or += s dy^T u.
+// da = or += v^T x; db = or += s dy^T u, of adapter.u where that is there. x is not read where nothing needs it.
 struct AdapterWeightGradient {
   Tensor x, dy;
   const RowGroups* groups = nullptr;

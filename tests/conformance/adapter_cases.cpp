@@ -1,8 +1,10 @@
 // The B of adapters, expanded and folded (kernels/adapter.h), and what is dropped out of their input (dropout.h).
 #include "conformance/cases.h"
+#include "conformance/groups.h"
 #include "conformance/tolerances.h"
 #include "kernels/adapter.h"
 #include "kernels/dropout.h"
+#include "kernels/moe/adapted_swiglu.h"
 #include "kernels/moe/permute.h"
 
 namespace mixtune {
@@ -64,6 +66,74 @@ ConformanceCase adapter(const char* name, int64_t experts, int64_t n, int64_t ra
           }};
 }
 
+// Which pairs there are: of w1, of w3, of w2.
+struct SwigluPairs {
+  bool gate, up, down;
+  bool in_place = false, accumulate = false;
+};
+
+// Sums of products in fp32, of operands in bf16. dgate carries the error of gate with up to |g| < 16
+// (elementwise_cases).
+void adapted_swiglu_case(Conformance& c, const Groups& groups, int64_t ffn, int64_t rank, const SwigluPairs& which) {
+  const int64_t rows = groups.rows(), experts = groups.size();
+  AdaptedModules modules;
+  if (which.gate) modules.add({0, ffn});
+  if (which.up) modules.add({ffn, ffn});
+  const bool has_pairs = modules.size > 0;
+  const auto rows_of = [&](const char* name, int64_t columns, double deviation, double mean) {
+    return c.random(name, {rows, columns}, deviation, mean);
+  };
+  const Operand gate_up = rows_of("gate_up", 2 * ffn, 1, 0.5), dact = rows_of("dact", ffn, 1, 0.5);
+  const Operand weights = c.random("row_weights", {rows}, DType::kF32);
+  const Operand u = has_pairs ? rows_of("u", modules.size * rank, 1, 0) : Operand{},
+                b = has_pairs ? c.random("b", {experts, modules.row_count(), rank}, 0.2) : Operand{},
+                v = which.down ? rows_of("v", rank, 1, 0) : Operand{},
+                a = which.down ? c.random("a", {experts, rank, ffn}, 0.2) : Operand{};
+  const auto gradient = [&](const char* name, const Shape& shape) {
+    return which.accumulate ? c.random(name, shape, DType::kF32) : c.output(name, shape, DType::kF32);
+  };
+  const Operand db = has_pairs ? gradient("db", {experts, modules.row_count(), rank}) : Operand{},
+                da = which.down ? gradient("da", {experts, rank, ffn}) : Operand{};
+  const Operand act = c.output("act", {rows, ffn}), dweights = c.output("drow_weights", {rows}, DType::kF32);
+  const Operand dgate_up = which.in_place ? gate_up : c.output("dgate_up", {rows, 2 * ffn}),
+                again = which.in_place ? dact : c.output("act again", {rows, ffn});
+  c.run([&](Ctx& ctx, Side side) {
+    for (const Operand& x : {gate_up, dact, weights, u, v})
+      if (x[side]) groups.zero_gaps(ctx, x[side]);
+    const GateUpPairs pairs = {.u = u[side], .b = b[side], .modules = modules, .scale = 1.7};
+    adapted_swiglu_forward(ctx, {gate_up[side], weights[side], groups, pairs, act[side]});
+    adapted_swiglu_backward(ctx, {.gate_up = gate_up[side],
+                                  .row_weights = weights[side],
+                                  .dact = dact[side],
+                                  .groups = groups,
+                                  .gate_up_pairs = pairs,
+                                  .down_pair = {v[side], a[side]},
+                                  .dgate_up = dgate_up[side],
+                                  .drow_weights = dweights[side],
+                                  .act = again[side],
+                                  .db = db[side],
+                                  .da = da[side],
+                                  .accumulate_db = which.accumulate,
+                                  .accumulate_da = which.accumulate});
+  });
+  c.expect_close(act, 2);
+  c.expect_close(again, 2);
+  c.expect_close(dgate_up, 2);
+  c.expect_norm_close(dweights, 1e-4);
+  // Of terms rounded to bf16, which the CPU does not round: a walk of them.
+  if (has_pairs) c.expect_norm_close(db, 0.004);
+  if (which.down) c.expect_norm_close(da, 0.004);
+}
+
+ConformanceCase adapted_swiglu(const char* name, const Groups& groups, int64_t ffn, int64_t rank,
+                               const SwigluPairs& which) {
+  ConformanceCase one = {"adapted_swiglu", name, [=](Conformance& c) {
+                           adapted_swiglu_case(c, groups, ffn, rank, which);
+                         }};
+  one.fp32 = false;
+  return one;
+}
+
 }  // namespace
 
 ConformanceCases adapter_cases() {
@@ -79,6 +149,15 @@ ConformanceCases adapter_cases() {
       dropout("odd_columns", 77, 37, 0.5),
       dropout("one_element", 1, 1, 0.9),
       dropout("rows_of_experts", 1024, 14336, 0.05),
+      adapted_swiglu("two_experts", Groups({100, 300}), 256, 16, {true, true, true}),
+      adapted_swiglu("columns_of_no_whole_block", Groups({128, 40}, 128), 160, 16, {true, true, true}),
+      adapted_swiglu("in_place_rank_8", Groups({1, 0, 200}), 96, 8, {true, true, true, true, true}),
+      adapted_swiglu("rank_32", Groups({0, 260}), 480, 32, {true, true, true, true}),
+      adapted_swiglu("rank_24_of_w1", Groups({130, 20}), 64, 24, {true, false, false}),
+      adapted_swiglu("rank_64", Groups({130, 20}), 288, 64, {true, true, true, false, true}),
+      adapted_swiglu("rank_48_of_w3_and_w2", Groups({70, 20}), 128, 48, {false, true, true}),
+      adapted_swiglu("of_w2", Groups({300}), 128, 16, {false, false, true}),
+      adapted_swiglu("many_chunks", Groups({1100, 3000, 64}), 512, 16, {true, true, true, true}),
       adapter("real_experts", 8, 28672, 16, modules_of({{0, 14336}, {14336, 14336}})),
   };
 }

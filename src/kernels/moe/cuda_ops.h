@@ -1,6 +1,7 @@
 // The CUDA half of the router's and the permutations' ops; kernels/cuda_ops.h says what holds for all.
 #pragma once
 
+#include "kernels/moe/adapted_swiglu.h"
 #include "kernels/moe/capacity.h"
 #include "kernels/moe/permute.h"
 #include "kernels/moe/router.h"
@@ -12,6 +13,14 @@
 
 namespace mixtune::cuda {
 
+// Of at least so many columns the sum over them, for each row; of the rows of a chunk the sums of gradients.
+constexpr int64_t kSwigluBlockColumns = 64, kSwigluChunkRows = 1024;
+struct AdaptedSwigluScratch {
+  Tensor row_sums;    // [blocks, R] fp32
+  Tensor chunk_sums;  // [chunks, all u's columns that have a gradient, then v's; F] fp32
+};
+void adapted_swiglu_backward(Ctx& ctx, const AdaptedSwigluBackward& args, const AdaptedSwigluScratch& scratch);
+void adapted_swiglu_forward(Ctx& ctx, const AdaptedSwiglu& args);
 void draw_experts(Ctx& ctx, const DrawExperts& args);
 void drop_pairs(Ctx& ctx, const DropPairs& args);
 void number_rows(Ctx& ctx, const Tensor& slot_of_row, int64_t first, const Tensor& numbers);

@@ -4,6 +4,12 @@
 
 namespace mixtune::cuda {
 
+void adapted_swiglu_backward(Ctx&, const AdaptedSwigluBackward&, const AdaptedSwigluScratch&) {
+  no_cuda();
+}
+void adapted_swiglu_forward(Ctx&, const AdaptedSwiglu&) {
+  no_cuda();
+}
 void draw_experts(Ctx&, const DrawExperts&) {
   no_cuda();
 }
