@@ -12,9 +12,9 @@ The base is tests/fixtures/hf/plain. For each of RUNS six steps of two forwards,
 
 transformers holds the experts packed; PEFT would give w1 and w3 one A then, or a pair of twice the rank. So the experts'
 weights are put into a Linear for each projection (Experts, below), which must not change the model's logits; all pairs
-are PEFT's own lora.Linear of a Linear, and of gates its ParamWrapper of the parameter. The base is frozen but for what modules_to_save has PEFT train whole; where the
-gates are frozen, the auxiliary loss still pulls the adapters
-through the hidden states that the gates see. That the adapter's folder means to PEFT what is trained here is checked
+are PEFT's own lora.Linear of a Linear, lora.Embedding of the embedding, and of gates its ParamWrapper of the parameter.
+The base is frozen but for what modules_to_save has PEFT train whole; where the gates are frozen, the auxiliary loss still
+pulls the adapters through the hidden states that the gates see. That the adapter's folder means to PEFT what is trained here is checked
 with PeftModel.from_pretrained. Adapters and data are redrawn until no router's choice is close. One thread, fp32.
 """
 import json
@@ -51,6 +51,8 @@ RUNS = [
                             modules_to_save=["gate", "lm_head", "embed_tokens", "norm"])),
     ("head", BASICS | dict(lora_alpha=20, use_rslora=False, lora_target_modules=["v_proj", "lm_head"])),
     ("gate", BASICS | dict(lora_alpha=20, use_rslora=False, lora_target_modules=["q_proj", "gate"])),
+    ("embedding", BASICS | dict(lora_alpha=20, use_rslora=False, lora_target_modules=["v_proj", "embed_tokens"],
+                                loraplus_lr_ratio=5, lr_groups=dict(embeddings="1e-3"))),
 ]
 
 
@@ -111,7 +113,7 @@ def adapted_model(settings):
                         target_parameters=["gate.weight"] if "gate" in settings["lora_target_modules"] else None,
                         modules_to_save=settings.get("modules_to_save")), Holder(model))
     pairs = {hub_name("model." + name): p for name, p in model.named_parameters() if p.requires_grad}
-    whole = [name for name in pairs if not name.endswith((".lora_A.weight", ".lora_B.weight"))]
+    whole = [name for name in pairs if ".lora_" not in name]
     assert all(name.removesuffix(".weight").endswith(tuple(settings.get("modules_to_save", ()))) for name in whole)
     return model, pairs
 
@@ -155,25 +157,26 @@ def check_with_peft(model, settings, folder):
 # Training ------------------------------------------------------------------------------------------------------------
 
 
-def make_optimizer(model, settings, ratio):
-    """LoRA+'s where B has a rate of its own, PEFT's then."""
-    if ratio is None:
+def make_optimizer(model, settings, run):
+    """LoRA+'s where B has a rate of its own, PEFT's then, which has one for the embedding's pair."""
+    if "loraplus_lr_ratio" not in run:
         return hf.make_optimizer(model, settings)
     optimizer = create_loraplus_optimizer(
-        model, torch.optim.AdamW, lr=settings["learning_rate"], loraplus_lr_ratio=ratio,
+        model, torch.optim.AdamW, lr=settings["learning_rate"], loraplus_lr_ratio=run["loraplus_lr_ratio"],
+        loraplus_lr_embedding=float(run.get("lr_groups", {}).get("embeddings", 0)),
         loraplus_weight_decay=settings["weight_decay"], betas=(settings["adam_beta1"], settings["adam_beta2"]),
         eps=settings["adam_epsilon"], foreach=False)
     schedule = transformers.get_scheduler(settings["lr_scheduler_type"], optimizer, settings["warmup_steps"], hf.STEPS)
     return optimizer, schedule
 
 
-def train(model, pairs, steps, ratio):
+def train(model, pairs, steps, run):
     """The steps' figures, the tensors to compare, and the closest choice of a router."""
     settings = hf.BASE_TRAIN | FIXTURE.train
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     model.router_aux_loss_coef = COEFFICIENT
     hf.check_transformers_loss(model, steps[0][0], COEFFICIENT)
-    optimizer, schedule = make_optimizer(model, settings, ratio)
+    optimizer, schedule = make_optimizer(model, settings, run)
     records, tensors, gaps = [], {}, []
     for step, forwards in enumerate(steps, 1):
         documents = [document for part in forwards for document in part]
@@ -209,7 +212,7 @@ def make(seed):
         draw_adapter(pairs, generator)
         save_adapter(settings, pairs, OUT / name)
         check_with_peft(model, settings, OUT / name)
-        records, made, gap = train(model, pairs, steps, settings.get("loraplus_lr_ratio"))
+        records, made, gap = train(model, pairs, steps, settings)
         runs.append(dict(name=name, settings=settings, steps=records))
         tensors |= hf.prefixed(name, made)
         gaps.append(gap)

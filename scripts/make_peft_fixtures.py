@@ -35,6 +35,8 @@ CASES = {
     "0.21.2": {
         "whole": dict(target_modules=["q_proj"], modules_to_save=["gate", "lm_head", "embed_tokens", "norm"]),
         "gate": dict(target_modules=["o_proj", "gate"]),
+        "embedding": dict(target_modules=["k_proj", "embed_tokens"], rank_pattern={"embed_tokens": 3},
+                          alpha_pattern={"embed_tokens": 5}),
         "head": dict(target_modules=["v_proj", "lm_head"], rank_pattern={"lm_head": 3}),
         "double_rank": dict(target_modules=["q_proj", "w1", "w2", "w3"]),
         "attention": dict(target_modules=ATTENTION, use_rslora=True,

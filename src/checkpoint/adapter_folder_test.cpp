@@ -14,8 +14,8 @@ TEST_P(PeftFixture, GivesTheDeltasThatPeftComputes) {
 }
 
 INSTANTIATE_TEST_SUITE_P(AdapterFolder, PeftFixture,
-                         testing::Values("attention", "block_diagonal", "double_rank", "gate", "head", "hub",
-                                         "one_parameter", "packed", "packed_old"),
+                         testing::Values("attention", "block_diagonal", "double_rank", "embedding", "gate", "head",
+                                         "hub", "one_parameter", "packed", "packed_old"),
                          [](const auto& fixture) { return std::string(fixture.param); });
 
 int64_t rank_of(const std::string& fixture, const std::string& module) {
@@ -46,13 +46,15 @@ TEST(AdapterFolder, TakesJoinedPairsApart) {
   }
 }
 
-// PEFT writes the head's own weight beside its pair.
+// PEFT writes the head's own weight beside its pair, and the embedding's.
 TEST(AdapterFolder, TakesNoWeightFromACopyOfTheBases) {
-  const AdapterFolder folder(peft_fixture("head"), fixture_base());
-  const SafetensorsFile file(peft_fixture("head") + "/adapter_model.safetensors");
-  EXPECT_NE(file.find("base_model.model.lm_head.base_layer.weight"), nullptr);
-  EXPECT_TRUE(folder.whole().empty());
-  EXPECT_EQ(folder.find("lm_head")->rank, 3);
+  for (const auto& [fixture, module] : {std::pair("head", "lm_head"), {"embedding", "model.embed_tokens"}}) {
+    const AdapterFolder folder(peft_fixture(fixture), fixture_base());
+    const SafetensorsFile file(peft_fixture(fixture) + "/adapter_model.safetensors");
+    EXPECT_NE(file.find(fmt::format("base_model.model.{}.base_layer.weight", module)), nullptr);
+    EXPECT_TRUE(folder.whole().empty());
+    EXPECT_EQ(folder.find(module)->rank, 3);
+  }
 }
 
 TEST(AdapterFolder, GivesWhatPeftTrainedWhole) {

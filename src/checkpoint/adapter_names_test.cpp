@@ -115,6 +115,26 @@ TEST(AdapterNames, OfTheHead) {
   EXPECT_EQ(parse_adapter_name("base_model.model.lm_head.base_layer.weight", "file").factor, AdapterFactor::kBase);
 }
 
+// The transposes of PEFT's are what is held.
+TEST(AdapterNames, OfTheEmbedding) {
+  const std::string start = "base_model.model.model.embed_tokens.";
+  EXPECT_EQ(adapter_tensor_name("model.embed_tokens", AdapterFactor::kA, AdapterNaming::kHub),
+            start + "lora_embedding_B");
+  EXPECT_EQ(adapter_tensor_name("model.embed_tokens", AdapterFactor::kB, AdapterNaming::kSglang),
+            start + "lora_embedding_A");
+  for (const std::string& stored : {start + "lora_embedding_B", start + "lora_embedding_B.default",
+                                    std::string("base_model.model.base_model.model.embed_tokens.lora_embedding_B")}) {
+    const AdapterTensorName name = parse_adapter_name(stored, "file");
+    EXPECT_EQ(name.module, "model.embed_tokens");
+    EXPECT_EQ(name.kind, AdapterTensorName::kModule);
+    EXPECT_EQ(name.factor, AdapterFactor::kA);
+    EXPECT_TRUE(is_embedding_factor(stored));
+  }
+  EXPECT_EQ(parse_adapter_name(start + "lora_embedding_A", "file").peft, "model.embed_tokens");
+  EXPECT_EQ(parse_adapter_name(start + "base_layer.weight", "file").factor, AdapterFactor::kBase);
+  EXPECT_FALSE(is_embedding_factor("base_model.model.lm_head.lora_B.weight"));
+}
+
 TEST(AdapterNames, OfPackedExperts) {
   const std::string start = "base_model.model.model.layers.3.mlp.experts.",
                     experts = "model.layers.3.block_sparse_moe.experts";
@@ -137,7 +157,10 @@ TEST(AdapterNames, OthersAreRefused) {
       {layer + "self_attn.q_proj.lora_magnitude_vector", "is of a DoRA adapter"},
       {layer + "self_attn.q_proj.lora_B.bias", "is a bias"},
       {layer + "self_attn.q_proj.lora_E", "AdaLoRA"},
-      {"base_model.model.model.embed_tokens.lora_embedding_A", "of an adapter of the embedding"},
+      {"base_model.model.model.embed_tokens.lora_embedding_C", "is of the embedding"},
+      {"base_model.model.model.embed_tokens.lora_embedding_A.weight", "is of the embedding"},
+      {"base_model.model.lm_head.lora_embedding_A", "no module"},
+      {"base_model.model.lm_head.base_layer.base_layer.weight", "no module"},
       {"base_model.model.model.embed_tokens.lora_A.weight", "is of the embedding"},
       {"base_model.model.model.lm_head.lora_A.weight", "no module"},
       {"base_model.model.model.norm.base_layer.weight", "no module"},

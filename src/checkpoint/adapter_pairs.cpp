@@ -126,7 +126,8 @@ class PairReader {
     for (const auto& [key, pair] : pairs)
       if (pair.a == nullptr || pair.b == nullptr) {
         const FileTensor& there = pair.a == nullptr ? *pair.b : *pair.a;
-        fail_tensor(there, fmt::format("comes without its lora_{}", pair.a == nullptr ? 'A' : 'B'), kDamagedAdapter);
+        const AdapterFactor missing = pair.a == nullptr ? AdapterFactor::kA : AdapterFactor::kB;
+        fail_tensor(there, fmt::format("comes without its {}", factor_name(key.first, missing)), kDamagedAdapter);
       }
     return pairs;
   }
@@ -153,16 +154,22 @@ class PairReader {
 
   void add_plain(const std::string& module, const StoredPair& stored) {
     const Shape& weight = base_shape(module, *stored.a);
-    const Shape &a = stored.a->second.shape, &b = stored.b->second.shape;
     const int64_t rank = config_.rank_of(stored.peft), in = weight[1], out = weight[0];
-    if (a[1] == in && b[0] == out) {
-      check_rank(*stored.a, a[0], rank);
-      check_rank(*stored.b, b[1], rank);
+    const bool turned = is_embedding_factor(stored.a->first);
+    if (turned && !base_.contains("lm_head.weight"))
+      fail_tensor(*stored.a, "is of the embedding, and the base's is the head too (tie_word_embeddings)",
+                  "merge the adapter with PEFT");
+    const Shape &a_shape = stored.a->second.shape, &b_shape = stored.b->second.shape;
+    const int a_rank = turned ? 1 : 0, b_rank = 1 - a_rank;  // the dimension that is the rank
+    if (a_shape[1 - a_rank] == in && b_shape[1 - b_rank] == out) {
+      check_rank(*stored.a, a_shape[a_rank], rank);
+      check_rank(*stored.b, b_shape[b_rank], rank);
     }
-    check_shape(*stored.a, {rank, in});
-    check_shape(*stored.b, {out, rank});
-    result_.pairs.push_back(
-        {module, rank, in, out, config_.scaling_of(stored.peft), {stored.a, 0, in, 1}, {stored.b, 0, rank, 1}});
+    check_shape(*stored.a, turned ? Shape{in, rank} : Shape{rank, in});
+    check_shape(*stored.b, turned ? Shape{rank, out} : Shape{out, rank});
+    const FactorPlace a = turned ? FactorPlace{stored.a, 0, 1, rank} : FactorPlace{stored.a, 0, in, 1},
+                      b = turned ? FactorPlace{stored.b, 0, 1, out} : FactorPlace{stored.b, 0, rank, 1};
+    result_.pairs.push_back({module, rank, in, out, config_.scaling_of(stored.peft), a, b});
   }
 
   // Whether the parameter that wraps the experts is gate_up_proj: the only one, as the configuration says.

@@ -60,7 +60,8 @@ struct AdapterPairs {
 // The pairs of a file's tensors. None of them is trusted: throws UserError, `where` in front, for a name or type that
 // is not read, a factor without the other, a module twice, a rank that the configuration does not have, and shapes that
 // are not those of the base, for a whole weight that modules_to_save names and the file lacks, and for a whole
-// embedding of a base whose head is the same. A copy of the base's weight beside a pair has its shape, and is not read.
+// embedding, or a pair of it, of a base whose head is the same. A copy of the base's weight beside a pair has its
+// shape, and is not read.
 AdapterPairs adapter_pairs(const StoredTensors& tensors, const AdapterConfig& config, const BaseShapes& base,
                            const std::string& where);
 

@@ -136,6 +136,30 @@ TEST_F(AdapterRefusals, ACopyOfAnotherBasesHead) {
   expect_refused({"lm_head.base_layer.weight' has shape [97, 32], but the base asks for [96, 32]"});
 }
 
+// Its factors lie the other way round, and are checked as others are.
+TEST_F(AdapterRefusals, APairOfAnotherBasesEmbedding) {
+  const std::string start = "base_model.model.model.embed_tokens.";
+  adapter_ = TestAdapter::of_fixture("embedding");
+  SmallModel base = kFixtureBase;
+  base.vocab = 97;
+  expect_refused({"lora_embedding_A' has shape [3, 96], but the base asks for [3, 97]", "give the base"}, base);
+  base = kFixtureBase;
+  base.hidden = 64;
+  expect_refused({"lora_embedding_B' has shape [32, 3], but the base asks for [64, 3]"}, base);
+  adapter_.config["rank_pattern"] = {{"embed_tokens", 5}};
+  expect_refused({"lora_embedding_B' has rank 3, but adapter_config.json says 5"});
+
+  BaseShapes tied = fixture_base();
+  tied.erase("lm_head.weight");
+  adapter_ = TestAdapter::of_fixture("embedding");
+  adapter_.write(folder_ / "adapter");
+  expect_user_error([&] { AdapterFolder(folder_ / "adapter", tied); },
+                    {"lora_embedding_B' is of the embedding, and the base's is the head too", "tie_word_embeddings"});
+  std::erase_if(adapter_.tensors,
+                [&](const TestTensor& tensor) { return tensor.entry.name == start + "lora_embedding_B"; });
+  expect_refused({"lora_embedding_A' comes without its lora_embedding_B"});
+}
+
 TEST_F(AdapterRefusals, AFactorWithoutTheOther) {
   std::erase_if(adapter_.tensors, [](const TestTensor& t) {
     return t.entry.name.find("0.self_attn.q_proj.lora_B") != t.entry.name.npos;

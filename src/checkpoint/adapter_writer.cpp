@@ -15,9 +15,13 @@ namespace {
 
 std::vector<TensorEntry> entries_of(const NewAdapter& adapter) {
   std::vector<TensorEntry> entries;
+  const auto add = [&](const std::string& module, AdapterFactor factor, const Shape& shape) {
+    const std::string name = adapter_tensor_name(module, factor, adapter.naming);
+    entries.push_back({name, adapter.dtype, is_embedding_factor(name) ? Shape{shape[1], shape[0]} : shape});
+  };
   for (const auto& [name, in, out] : adapter.modules) {
-    entries.push_back({adapter_tensor_name(name, AdapterFactor::kA, adapter.naming), adapter.dtype, {adapter.r, in}});
-    entries.push_back({adapter_tensor_name(name, AdapterFactor::kB, adapter.naming), adapter.dtype, {out, adapter.r}});
+    add(name, AdapterFactor::kA, {adapter.r, in});
+    add(name, AdapterFactor::kB, {out, adapter.r});
   }
   return entries;
 }
@@ -43,17 +47,20 @@ void AdapterWriter::write(size_t module, std::span<const float> a, std::span<con
   const auto r = static_cast<size_t>(adapter_.r);
   const auto& [name, in, out] = adapter_.modules[module];
   MT_CHECK(a.size() == r * static_cast<size_t>(in) && b.size() == r * static_cast<size_t>(out));
-  write_factor(2 * module, a);
-  write_factor(2 * module + 1, b);
+  write_factor(2 * module, {adapter_.r, in}, a);
+  write_factor(2 * module + 1, {out, adapter_.r}, b);
 }
 
-void AdapterWriter::write_factor(size_t entry, std::span<const float> values) {
+void AdapterWriter::write_factor(size_t entry, const Shape& shape, std::span<const float> values) {
   const std::string& module = adapter_.modules[entry / 2].name;
   check_finite_to_save(host_tensor(values.data(), {static_cast<int64_t>(values.size())}), module);
   std::vector<std::byte> bytes(values.size() * dtype_size(adapter_.dtype));
   if (!narrow(values, adapter_.dtype, bytes))
     throw Error(module, "holds a value too large for the type that is saved: nothing is saved",
                 "save the adapter in fp32", ExitCode::kWentBad);
+  const AdapterFactor factor = entry % 2 == 0 ? AdapterFactor::kA : AdapterFactor::kB;
+  if (is_embedding_factor(adapter_tensor_name(module, factor, adapter_.naming)))
+    bytes = transposed(bytes, dtype_size(adapter_.dtype), shape);
   writer_.write(entry, 0, bytes);
 }
 

@@ -44,7 +44,7 @@ class AdapterWriter {
   StoredFiles finish();
 
  private:
-  void write_factor(size_t entry, std::span<const float> values);
+  void write_factor(size_t entry, const Shape& shape, std::span<const float> values);
 
   const std::string folder_;
   const NewAdapter adapter_;

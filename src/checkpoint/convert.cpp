@@ -168,4 +168,14 @@ bool narrow(std::span<const double> from, DType to_dtype, std::span<std::byte> t
   return narrow_to(from, to_dtype, to);
 }
 
+std::vector<std::byte> transposed(std::span<const std::byte> matrix, size_t size, const Shape& shape) {
+  const auto rows = static_cast<size_t>(shape[0]), columns = static_cast<size_t>(shape[1]);
+  MT_CHECK(matrix.size() == rows * columns * size);
+  std::vector<std::byte> result(matrix.size());
+  for (size_t i = 0; i < rows; ++i)
+    for (size_t j = 0; j < columns; ++j)
+      std::memcpy(&result[(j * rows + i) * size], &matrix[(i * columns + j) * size], size);
+  return result;
+}
+
 }  // namespace mixtune

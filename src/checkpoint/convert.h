@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/fp16.h"
 #include "tensor/tensor.h"
@@ -34,5 +35,8 @@ void check_finite_to_save(const Tensor& values, const std::string& name);
 // False if a finite value became infinite.
 bool narrow(std::span<const float> from, DType to_dtype, std::span<std::byte> to);
 bool narrow(std::span<const double> from, DType to_dtype, std::span<std::byte> to);
+
+// The transpose of a matrix of this shape, whose elements have `size` bytes. Runs on the calling thread.
+std::vector<std::byte> transposed(std::span<const std::byte> matrix, size_t size, const Shape& shape);
 
 }  // namespace mixtune

@@ -77,15 +77,19 @@ class MergeAdapters : public testing::Test {
     for (const auto& [path, times] : adapters) {
       const SafetensorsFile file(path + "/adapter_model.safetensors");
       const std::string name = "base_model.model." + weight.substr(0, weight.size() - 7);
-      if (file.find(name + ".lora_A.weight") == nullptr) continue;
+      const bool turned = name.ends_with("embed_tokens");  // the factors of the weight's transpose
+      const std::string a_name = name + (turned ? ".lora_embedding_A" : ".lora_A.weight"),
+                        b_name = name + (turned ? ".lora_embedding_B" : ".lora_B.weight");
+      if (file.find(a_name) == nullptr) continue;
       const nlohmann::json config = nlohmann::json::parse(get(path + "/adapter_config.json"));
       const long double scale = times * config["lora_alpha"].get<double>() / config["r"].get<double>();
-      const std::vector<float> a = stored_values(file, name + ".lora_A.weight"),
-                               b = stored_values(file, name + ".lora_B.weight");
-      const size_t in = static_cast<size_t>(file.find(name + ".lora_A.weight")->shape[1]), r = a.size() / in;
+      const std::vector<float> a = stored_values(file, a_name), b = stored_values(file, b_name);
+      const size_t columns = static_cast<size_t>(base.find(weight)->shape[1]),
+                   in = static_cast<size_t>(file.find(a_name)->shape[1]), r = a.size() / in;
       for (size_t i = 0; i < sum.size(); ++i) {
+        const size_t row = turned ? i % columns : i / columns, column = turned ? i / columns : i % columns;
         long double product = 0;
-        for (size_t j = 0; j < r; ++j) product += static_cast<long double>(b[i / in * r + j]) * a[j * in + i % in];
+        for (size_t j = 0; j < r; ++j) product += static_cast<long double>(b[row * r + j]) * a[j * in + column];
         sum[i] += scale * product;
       }
     }
@@ -100,8 +104,7 @@ class MergeAdapters : public testing::Test {
     for (const auto& [name, shape] : base_shapes(meta_layout(model_))) {
       const auto at = out.locate(name, shape), was = base.locate(name, shape);
       const bool changed = std::ranges::any_of(adapters, [&](const auto& adapter) {
-        return SafetensorsFile(adapter.first + "/adapter_model.safetensors")
-                   .find("base_model.model." + name.substr(0, name.size() - 7) + ".lora_A.weight") != nullptr;
+        return AdapterFolder(adapter.first, base_shapes(meta_layout(model_))).find(module_of(name)) != nullptr;
       });
       EXPECT_EQ(*at.stored->dtype, to);
       if (!changed && from == to) {
@@ -120,7 +123,8 @@ class MergeAdapters : public testing::Test {
   const std::string base_ = folder_ / "base", out_ = folder_ / "out";
 };
 
-const std::vector<std::string> kAttentionAndExperts = {"q_proj", "v_proj", "o_proj", ".w1.", ".w2.", ".w3.", "lm_head"};
+const std::vector<std::string> kAttentionAndExperts = {"q_proj", "v_proj", "o_proj",       ".w1.",
+                                                       ".w2.",   ".w3.",   "embed_tokens", "lm_head"};
 
 TEST_F(MergeAdapters, IsTheExactSumRoundedOnce) {
   for (const DType from : {DType::kF32, DType::kBF16, DType::kF16}) {
@@ -148,11 +152,12 @@ TEST_F(MergeAdapters, WithoutATypeEachTensorKeepsItsOwn) {
 
 TEST_F(MergeAdapters, SeveralWithWeights) {
   save_base({}, DType::kBF16);
-  const std::string a = make_adapter("a", {"q_proj", ".w2."}, 2, 4), b = make_adapter("b", {"q_proj", "gate"}, 5, 1);
+  const std::string a = make_adapter("a", {"q_proj", ".w2.", "embed_tokens"}, 2, 4),
+                    b = make_adapter("b", {"q_proj", "gate", "embed_tokens"}, 5, 1);
   const std::vector<std::pair<std::string, double>> adapters = {{a, 0.25}, {b, -3}, {a, 1}};
   const MergeReport report = merge(adapters);
   expect_merged(adapters, DType::kBF16, DType::kBF16);
-  EXPECT_EQ(report.merged, (std::map<std::string, size_t>{{"gate", 2}, {"q_proj", 2}, {"w2", 6}}));
+  EXPECT_EQ(report.merged, (std::map<std::string, size_t>{{"embed_tokens", 1}, {"gate", 2}, {"q_proj", 2}, {"w2", 6}}));
 }
 
 // Of bitsandbytes' codes: what they stand for is added to.

@@ -46,7 +46,8 @@ std::vector<TensorEntry> hub_tensors(const State& state, const SaveOptions& opti
       const auto [elements, is_new] = missing.emplace(block.name, block.shape().elements());
       if (is_new)
         tensors.push_back(
-            {saved_name(state, options, param, block), saved_dtype(state, options, param, block), block.shape()});
+            {saved_name(state, options, param, block), saved_dtype(state, options, param, block),
+             is_embedding_factor(block.name) ? Shape{block.shape()[1], block.shape()[0]} : block.shape()});
       elements->second -= block.elements();
     }
   }
@@ -135,6 +136,7 @@ class ShardFile {
     const auto size = static_cast<int64_t>(dtype_size(entry.dtype));
     const std::span<const std::byte> bytes = converted_(chunk, entry.dtype, entry.name);
     open();
+    if (is_embedding_factor(name)) return write_transposed(number, block, bytes);
     block.box.for_each_run(first, chunk.elements(), [&](int64_t index, int64_t place, int64_t n) {
       writer_->write(number, place * size, bytes.subspan((index - first) * size, n * size));
     });
@@ -175,10 +177,20 @@ class ShardFile {
     if (!writer_) writer_.emplace(path_, entries_);
   }
 
+  // The block is the whole tensor, whose chunks come one after the other.
+  bool write_transposed(size_t number, const HfBlock& block, std::span<const std::byte> bytes) {
+    whole_.insert(whole_.end(), bytes.begin(), bytes.end());
+    if (whole_.size() < entries_[number].bytes()) return false;
+    writer_->write(number, 0, transposed(whole_, dtype_size(entries_[number].dtype), block.shape()));
+    whole_ = {};
+    return writer_->missing() == 0;
+  }
+
   const std::string path_;
   const Shard entries_;
   std::unordered_map<std::string, size_t> places_;
   std::optional<SafetensorsWriter> writer_;
+  std::vector<std::byte> whole_;  // what has come of a tensor that is to be transposed
   Converter converted_;
 };
 

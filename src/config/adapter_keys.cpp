@@ -25,8 +25,8 @@ void add_adapter_keys(KeyTable& table) {
             "singular values, which is taken off it (`pissa`; docs/adapters.md)");
   table.add("lora_target_modules", &Config::adapter, &A::lora_target_modules,
             "which projections have pairs, a list: `q_proj`, `k_proj`, `v_proj`, `o_proj`, and of every expert `w1`, "
-            "`w2`, `w3`, which go together; null: all of these; `gate` and `lm_head` where they are named; "
-            "`all-linear`: all but `lm_head`",
+            "`w2`, `w3`, which go together; null: all of these; `gate`, `embed_tokens` and `lm_head` where they are "
+            "named; `all-linear`: all but `embed_tokens` and `lm_head`",
             kNullable);
   table.add("modules_to_save", &Config::adapter, &A::modules_to_save,
             "what is trained whole beside the pairs and is saved with them, a list: `gate`, `lm_head`, `embed_tokens`, "
@@ -36,7 +36,7 @@ void add_adapter_keys(KeyTable& table) {
             "share of the pairs' input that is dropped out in training (docs/adapters.md)",
             {.bounds = {0, 1, Bounds::kOpenHigh}});
   table.add("loraplus_lr_ratio", &Config::adapter, &A::loraplus_lr_ratio,
-            "learning rate of every B, as a multiple of A's (LoRA+); 1: the same",
+            "learning rate of every B but the embedding's, as a multiple of A's (LoRA+); 1: the same",
             {.bounds = {0, 1e6, Bounds::kOpenLow}});
 }
 

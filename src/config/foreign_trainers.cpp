@@ -45,7 +45,7 @@ constexpr std::array kTrainerKeys = {
     ForeignKey{kAx, "saves_per_epoch", "save_steps", "in steps"},
     ForeignKey{kAx, "eval_table_size", "", "not supported; `mixtune generate` shows what a checkpoint says"},
     ForeignKey{kAx, "lora_model_dir", "adapter_name_or_path"},
-    ForeignKey{kAx | kLf, "loraplus_lr_embedding", "", "not needed: the embedding has no adapter"},
+    ForeignKey{kAx | kLf, "loraplus_lr_embedding", "lr_groups", "of embeddings; 1e-6 there"},
     ForeignKey{kAx, "peft_init_lora_weights", "lora_init", "`default` or `pissa`"},
     ForeignKey{kAx, "lora_target_linear", "lora_target_modules: all-linear", "the default is that without the routers"},
     ForeignKey{kAx, "lora_target_parameters", "lora_target_modules", "with w1, w2 and w3: the experts' projections"},

@@ -20,7 +20,11 @@ void fill_a(Ctx& ctx, uint64_t seed, const State& state, int param) {
   for (const auto& [block, first, values] : owned_blocks(state, param)) {
     const uint64_t key = random_key(seed, block.name);
     const double bound = 1 / std::sqrt(static_cast<double>(block.shape()[1]));
-    fill_values(ctx, block, first, values, [&](int64_t place) { return bound * (2 * random_uniform(key, place) - 1); });
+    if (is_embedding_factor(block.name))
+      fill_values(ctx, block, first, values, [&](int64_t place) { return random_normal(key, place); });
+    else
+      fill_values(ctx, block, first, values,
+                  [&](int64_t place) { return bound * (2 * random_uniform(key, place) - 1); });
   }
 }
 
@@ -37,6 +41,7 @@ std::vector<std::string> Lora::modules() const {
   add(out, "o_proj");
   for (const char* name : {"w1", "w2", "w3"}) add(experts, name);
   add(gate, "gate");
+  add(embedding, "embed_tokens");
   add(head, "lm_head");
   return names;
 }

@@ -21,7 +21,7 @@ struct Lora {
   double dropout = 0;     // of the pairs' input, in training
   // Pairs begin as the part of W with its r largest singular values, and W is held without that (model/pissa.h).
   bool pissa = false;
-  bool q = false, k = false, v = false, out = false, experts = false, gate = false, head = false;
+  bool q = false, k = false, v = false, out = false, experts = false, gate = false, embedding = false, head = false;
   // How W of attention's and the experts' projections is held, with adapters or without: kNf4 is QLoRA (Dettmers et
   // al. 2023).
   BasePrecision base = BasePrecision::kAuto;
@@ -32,7 +32,7 @@ struct Lora {
   bool is_set() const { return rank > 0; }
   // Whether the hub's tensor, "lm_head.weight", is trained whole.
   bool trains_whole(std::string_view tensor) const;
-  // The names of the adapted modules: q_proj, ..., w3, gate, lm_head.
+  // The names of the adapted modules: q_proj, ..., w3, gate, embed_tokens, lm_head.
   std::vector<std::string> modules() const;
   std::string str() const;  // "q_proj, v_proj of rank 16, scaling 2; whole: gate"
   // The rank of the pairs that are saved, which stand beside W as it was: with `pissa` the trained pairs less what they
@@ -62,8 +62,9 @@ struct OwnedBlock {
 };
 std::vector<OwnedBlock> owned_blocks(const State& state, int param);
 
-// A: uniform within 1/sqrt(in) (PEFT's kaiming_uniform with a = sqrt 5); B: 0. Each element of A is a hash of (seed,
-// name, index): it is the same on any layout and device. Masters are as the weights were before they were rounded.
+// A: uniform within 1/sqrt(in) (PEFT's kaiming_uniform with a = sqrt 5), the embedding's standard normal; B: 0. Each
+// element of A is a hash of (seed, name, index): it is the same on any layout and device. Masters are as the weights
+// were before they were rounded.
 void initialise_adapters(Ctx& ctx, uint64_t seed, State& state);
 
 }  // namespace mixtune

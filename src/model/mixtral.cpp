@@ -17,10 +17,15 @@ void Mixtral::begin_batch(Ctx& ctx, const Batch& batch, Saved& saved) const {
 Tensor Mixtral::embed(Ctx& ctx, const Batch& batch) const {
   const Tensor h = activations_.push(ctx, "embedded tokens", {batch.ids.rows(), config_.hidden_size});
   embedding_forward(ctx, batch.ids, *WeightUse(ctx, state_, params_.embedding), h);
+  add_embedding_adapter(ctx, *AdapterUse(ctx, state_, params_.embedding_adapter, params_.adapter_scale, {}), batch.ids,
+                        h);
   return h;
 }
 
 void Mixtral::embed_backward(Ctx& ctx, const Batch& batch, const Tensor& dh) const {
+  const AdapterUse adapter(ctx, state_, params_.embedding_adapter, params_.adapter_scale, {});
+  embedding_adapter_backward(ctx, *adapter, {.ids = batch.ids, .rows_by_id = batch.rows_by_id, .dy = dh});
+  adapter.notify();
   const WeightGradient gradient = weight_gradient(params_.embedding);
   if (!gradient.tensor) return;
   embedding_backward(

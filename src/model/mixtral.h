@@ -56,7 +56,7 @@ class Mixtral {
   void begin_batch(Ctx& ctx, const Batch& batch, Saved& saved) const;
   // Pushes and returns the embedded tokens [T, H], the input of the first layer.
   Tensor embed(Ctx& ctx, const Batch& batch) const;
-  // Adds dh [T, H] to the embedding's gradient.
+  // Adds dh [T, H] to the gradients of the embedding and its adapter.
   void embed_backward(Ctx& ctx, const Batch& batch, const Tensor& dh) const;
 
   // Runs layers [begin, end) on h [T, H]; pushes and returns their output. `keep`: the layers' saved tensors stay on

@@ -177,6 +177,13 @@ AdapterParams add_expert_adapter(LayoutBuilder& builder, const NewPairs& pairs, 
   return params;
 }
 
+// The pair of a table of the vocabulary; none where embedding and head share one.
+AdapterParams add_table_adapter(LayoutBuilder& builder, const Lora& lora, WeightGroup group, const std::string& module,
+                                const MixtralConfig& config, bool adapted) {
+  return add_adapter(builder, NewPairs{lora}, group, module, config.hidden_size,
+                     {{module, {0, config.vocab_size}, adapted && !config.tie_word_embeddings}});
+}
+
 void add_dense_adapters(LayoutBuilder& builder, const MixtralConfig& config, const NewPairs& pairs,
                         const std::string& attention, const std::string& moe, LayerParams& p) {
   const int64_t h = config.hidden_size, q = config.query_size(), kv = config.kv_size();
@@ -306,6 +313,12 @@ ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, 
   builder.set_place({.layer = -1});
   params.embedding =
       builder.add_table(WeightGroup::kEmbeddings, "model.embed_tokens.weight", table, config.added_tokens);
+  builder.set_origin(ParamSpec::Origin::kInitialised);
+  params.embedding_adapter =
+      add_table_adapter(builder, lora, WeightGroup::kEmbeddings, "model.embed_tokens", config, lora.embedding);
+  // LoRA+ is of projections.
+  if (params.embedding_adapter.is_set()) builder.set_lr_ratio(params.embedding_adapter.b, 1);
+  builder.set_origin(ParamSpec::Origin::kStored);
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
     params.layers.push_back(add_layer(builder, config, experts, lora, layer));
   builder.set_place({.layer = config.num_hidden_layers});
@@ -314,8 +327,7 @@ ModelLayout make_layout(const MixtralConfig& config, RankGrid::Experts experts, 
                        ? params.embedding
                        : builder.add_table(WeightGroup::kHead, "lm_head.weight", table, config.added_tokens);
   builder.set_origin(ParamSpec::Origin::kInitialised);
-  params.head_adapter = add_adapter(builder, NewPairs{lora}, WeightGroup::kHead, "lm_head", config.hidden_size,
-                                    {{"lm_head", {0, config.vocab_size}, lora.head && !config.tie_word_embeddings}});
+  params.head_adapter = add_table_adapter(builder, lora, WeightGroup::kHead, "lm_head", config, lora.head);
   std::vector<ParamSpec> specs = builder.take();
   for (ParamSpec& spec : specs)
     if (lora.is_set() && spec.blocks.size() == 1 && lora.trains_whole(spec.blocks[0].name)) spec.trainable = true;

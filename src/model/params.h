@@ -28,8 +28,8 @@ struct ModelParams {
   int embedding;  // [V, H]
   std::vector<LayerParams> layers;
   int final_norm;  // [H]
-  int lm_head;     // [V, H]; the embedding itself where they are tied, and then without an adapter
-  AdapterParams head_adapter;
+  int lm_head;     // [V, H]; the embedding itself where they are tied, and then neither has an adapter
+  AdapterParams embedding_adapter, head_adapter;
   double adapter_scale = 1, adapter_dropout = 0;
 };
 

@@ -211,4 +211,55 @@ void router_adapter_backward(Ctx& ctx, const Adapter& adapter, const RouterAdapt
                      .accumulate = adapter.db.accumulate});
 }
 
+namespace {
+
+// All rows of an A.
+AdaptedModules rows_of(const Tensor& a) {
+  AdaptedModules rows;
+  rows.add({0, a.shape[0]});
+  return rows;
+}
+
+Tensor push_scaled_a(Ctx& ctx, const Adapter& adapter) {
+  const Tensor scaled = ctx.stack.push("adapter A", adapter.a.shape, adapter.a.dtype);
+  expand_adapter(ctx, {.b = adapter.a, .modules = rows_of(adapter.a), .scale = adapter.scale, .expanded = scaled});
+  return scaled;
+}
+
+// u = rows of B.
+Tensor push_rows(Ctx& ctx, const Adapter& adapter, const Tensor& ids) {
+  const Tensor u = ctx.stack.push("adapter inner", {ids.rows(), adapter.b.shape[1]}, adapter.b.dtype);
+  embedding_forward(ctx, ids, adapter.b, u);
+  return u;
+}
+
+}  // namespace
+
+void add_embedding_adapter(Ctx& ctx, const Adapter& adapter, const Tensor& ids, const Tensor& y) {
+  if (!adapter) return;
+  const Range range(ctx, "embedding adapter");
+  const Frame frame(ctx);
+  gemm(ctx, {.a = push_rows(ctx, adapter, ids), .b = push_scaled_a(ctx, adapter), .c = y, .accumulate = true});
+}
+
+void embedding_adapter_backward(Ctx& ctx, const Adapter& adapter, const EmbeddingAdapterBackward& args) {
+  if (!adapter) return;
+  const Range range(ctx, "embedding adapter, backward");
+  const Frame frame(ctx);
+  if (adapter.db.tensor) {
+    const Tensor v = ctx.stack.push("adapter inner gradient", {args.dy.rows(), adapter.a.shape[0]}, args.dy.dtype);
+    gemm(ctx, {.a = args.dy, .b = push_scaled_a(ctx, adapter), .c = v, .trans_b = true});
+    embedding_backward(
+        ctx, {.index = args.rows_by_id, .dy = v, .dtable = adapter.db.tensor, .accumulate = adapter.db.accumulate});
+  }
+  if (!adapter.da.tensor) return;
+  const Tensor unscaled = ctx.stack.push("adapter A gradient", adapter.a.shape, statistics_dtype(args.dy.dtype));
+  gemm(ctx, {.a = push_rows(ctx, adapter, args.ids), .b = args.dy, .c = unscaled, .trans_a = true});
+  fold_adapter(ctx, {.dexpanded = unscaled,
+                     .modules = rows_of(adapter.a),
+                     .scale = adapter.scale,
+                     .db = adapter.da.tensor,
+                     .accumulate = adapter.da.accumulate});
+}
+
 }  // namespace mixtune

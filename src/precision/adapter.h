@@ -7,6 +7,7 @@
 
 #include "kernels/adapter.h"
 #include "kernels/dropout.h"
+#include "kernels/embedding.h"
 #include "kernels/gemm/gemm.h"
 #include "precision/weight_gradient.h"
 
@@ -70,5 +71,18 @@ struct RouterAdapterBackward {
   Tensor x, dy, dx;
 };
 void router_adapter_backward(Ctx& ctx, const Adapter& adapter, const RouterAdapterBackward& args);
+
+// Beside an embedding's table, of whose input, one-hot rows, nothing is dropped out: here u is rows of B [V, r], and
+// s A [r, H] is what is rounded.
+//
+// y += the adapter's part: y[t] += B[ids[t]] (s A). ids [T] int32, y [T, H].
+void add_embedding_adapter(Ctx& ctx, const Adapter& adapter, const Tensor& ids, const Tensor& y);
+// da and db = or += theirs. The rows of dy that are in no document are 0.
+struct EmbeddingAdapterBackward {
+  Tensor ids;
+  IdIndex rows_by_id;
+  Tensor dy;
+};
+void embedding_adapter_backward(Ctx& ctx, const Adapter& adapter, const EmbeddingAdapterBackward& args);
 
 }  // namespace mixtune

@@ -24,7 +24,8 @@ constexpr auto kMatrices = std::to_array<ExpertMatrix>({{"w1", "gate_proj"}, {"w
 constexpr auto kWholeInLayers = std::to_array<std::string_view>(
     {"input_layernorm", "post_attention_layernorm", "mlp.gate", "block_sparse_moe.gate"});
 constexpr auto kWholeOutside = std::to_array<std::string_view>({"embed_tokens", "norm"});
-constexpr std::string_view kHead = "lm_head", kHubGate = "block_sparse_moe.gate", kGate = "mlp.gate";
+constexpr std::string_view kHead = "lm_head", kEmbedding = "model.embed_tokens", kHubGate = "block_sparse_moe.gate",
+                           kGate = "mlp.gate";
 constexpr auto kAttention = std::to_array<std::string_view>({"q_proj", "k_proj", "v_proj", "o_proj"});
 
 // Parts of names that say what mixtune does not read.
@@ -33,14 +34,13 @@ struct ForeignName {
 };
 constexpr auto kForeignNames = std::to_array<ForeignName>({
     {"lora_magnitude_vector", "is of a DoRA adapter"},
-    {"lora_embedding_", "is of an adapter of the embedding"},
     {"lora_B.bias", "is a bias (lora_bias)"},
     {"lora_bias", "is a bias (lora_bias)"},
     {"lora_E", "is of an AdaLoRA adapter"},
     {"ranknum", "is of an AdaLoRA adapter"},
     {"modules_to_save", "is a whole weight (modules_to_save)"},
     {"token_adapter", "has rows of the embedding (trainable_token_indices)"},
-    {"embed_tokens", "is of the embedding"},
+    {"embed_tokens", "is of the embedding, and neither its lora_embedding_A nor its lora_embedding_B"},
 });
 
 bool take(std::string_view& text, std::string_view start) {
@@ -118,12 +118,29 @@ std::string whole_module(std::string_view text) {
   return fmt::format("model.{}{}", all.substr(0, all.size() - text.size()), text == kGate ? kHubGate : text);
 }
 
+// Parameters of the embedding, not modules as other factors are.
+bool read_embedding(std::string_view text, AdapterTensorName& name) {
+  take_end(text, ".default");
+  const bool is_b = take_end(text, ".lora_embedding_A");
+  if (!is_b && !take_end(text, ".lora_embedding_B")) return false;
+  const std::string peft(text);
+  take(text, "model.");
+  if (text != "embed_tokens") return false;
+  name = {.kind = AdapterTensorKind::kModule,
+          .factor = is_b ? AdapterFactor::kB : AdapterFactor::kA,
+          .module = std::string(kEmbedding),
+          .peft = peft};
+  return true;
+}
+
 bool read_name(std::string_view text, AdapterTensorName& name) {
   if (!take(text, kAdapterPrefix)) return false;
   take(text, kAdapterPrefix);
+  if (read_embedding(text, name)) return true;
   if (!take_end(text, ".weight")) return false;
-  const bool is_copy = text == "lm_head.base_layer";
-  name.module = whole_module(is_copy ? kHead : text);
+  std::string_view copied = text;
+  const bool is_copy = take_end(copied, ".base_layer") && (copied == kHead || whole_module(copied) == kEmbedding);
+  name.module = whole_module(is_copy ? copied : text);
   if (!name.module.empty()) {
     name.kind = AdapterTensorKind::kModule;
     name.factor = is_copy ? AdapterFactor::kBase : AdapterFactor::kWhole;
@@ -148,9 +165,8 @@ AdapterTensorName parse_adapter_name(std::string_view stored, const std::string&
       where,
       fmt::format("tensor '{}' {}", printable(stored, 200),
                   foreign == kForeignNames.end() ? "is of no module that mixtune knows adapters of" : foreign->what),
-      "mixtune reads plain LoRA of Mixtral's attention, experts, router and head, and whole norms, gates, embeddings "
-      "and "
-      "heads: merge this one with PEFT");
+      "mixtune reads plain LoRA of Mixtral's attention, experts, router, embedding and head, and whole norms, gates, "
+      "embeddings and heads: merge this one with PEFT");
 }
 
 std::string module_of(std::string_view tensor) {
@@ -169,8 +185,18 @@ std::string adapter_tensor_name(std::string_view module, AdapterFactor factor, A
     return fmt::format("{}{}{}.weight", kAdapterPrefix, module, kGate);
   }
   const std::string last = target_module(module, naming);
-  return fmt::format("{}{}{}.lora_{}.weight", kAdapterPrefix, module.substr(0, module.rfind('.') + 1), last,
-                     factor == AdapterFactor::kA ? "A" : "B");
+  return fmt::format("{}{}{}.{}{}", kAdapterPrefix, module.substr(0, module.rfind('.') + 1), last,
+                     factor_name(module, factor), module == kEmbedding ? "" : ".weight");
+}
+
+std::string factor_name(std::string_view module, AdapterFactor factor) {
+  const bool is_a = factor == AdapterFactor::kA;
+  if (module == kEmbedding) return is_a ? "lora_embedding_B" : "lora_embedding_A";
+  return is_a ? "lora_A" : "lora_B";
+}
+
+bool is_embedding_factor(std::string_view stored) {
+  return stored.find(".lora_embedding_") != stored.npos;
 }
 
 }  // namespace mixtune

@@ -8,7 +8,11 @@
 namespace mixtune {
 
 // What a tensor is of its module: a factor of its pair, or the weight itself, which was trained whole beside pairs
-// (PEFT's modules_to_save), or a copy of the base's weight, which PEFT writes beside a pair of the head.
+// (PEFT's modules_to_save), or a copy of the base's weight, which PEFT writes beside pairs of the head and the
+// embedding.
+//
+// W + s B A of the embedding's W [V, H], as of any other, has A [r, H] and B [V, r]. PEFT means another pair, of W as a
+// projection of one-hot rows: its lora_embedding_A [r, V] is the transpose of this B, its lora_embedding_B [H, r] of A.
 enum class AdapterFactor : uint8_t { kA, kB, kWhole, kBase };
 
 // What a tensor's name says.
@@ -46,6 +50,12 @@ enum class AdapterNaming : uint8_t {
 // A tensor's name in a file; `module` is the hub's. A whole gate is below `mlp`: PEFT on transformers 5, which converts
 // the names of pairs alone, knows it by no other.
 std::string adapter_tensor_name(std::string_view module, AdapterFactor factor, AdapterNaming naming);
+
+// The part of that name which says which factor it is: lora_A, or, of PEFT's for the embedding, lora_embedding_B.
+std::string factor_name(std::string_view module, AdapterFactor factor);
+
+// Whether it names a factor of the embedding's pair: the tensor in a file is the transpose of the factor.
+bool is_embedding_factor(std::string_view stored);
 
 // What target_modules calls a module: the last part of its name.
 std::string target_module(std::string_view module, AdapterNaming naming);

@@ -19,16 +19,15 @@ namespace mixtune {
 namespace {
 
 constexpr std::string_view kTargets = "lora_target_modules", kAll = "all-linear";
-constexpr std::array<std::string_view, 10> kModules = {"q_proj", "k_proj", "v_proj", "o_proj",  "w1",
-                                                       "w2",     "w3",     "gate",   "lm_head", kAll};
+constexpr std::array<std::string_view, 11> kModules = {"q_proj", "k_proj", "v_proj",       "o_proj",  "w1", "w2",
+                                                       "w3",     "gate",   "embed_tokens", "lm_head", kAll};
 constexpr std::string_view kWholeKey = "modules_to_save";
 constexpr std::array<std::string_view, 7> kWhole = {
     "gate", "lm_head", "embed_tokens", "norm", "model.norm", "input_layernorm", "post_attention_layernorm"};
 constexpr std::array<std::string_view, 9> kOwnKeys = {
     "adapter_name_or_path", "lora_r",  "lora_alpha",   "use_rslora",       "lora_init",
     "lora_target_modules",  kWholeKey, "lora_dropout", "loraplus_lr_ratio"};
-// What other trainers adapt, or call otherwise.
-constexpr std::array<std::string_view, 1> kNeverAdapted = {"embed_tokens"};
+// What other trainers call otherwise.
 constexpr std::array<std::string_view, 5> kOtherNames = {"gate_proj", "up_proj", "down_proj", "gate_up_proj",
                                                          "experts"};
 
@@ -39,15 +38,14 @@ bool is_among(std::string_view name, const auto& names) {
 void check_module(const Config& config, const std::string& name) {
   if (is_among(name, kModules)) return;
   const std::string where = config.where(kTargets), what = fmt::format("'{}' ", printable(name, 100));
-  if (is_among(name, kNeverAdapted))
-    throw UserError(where, what + "has no adapter here",
-                    "name projections of attention or of the experts, gate, or lm_head");
   if (is_among(name, kOtherNames))
     throw UserError(where, what + "is not what Mixtral's experts call a projection", "write w1, w2, w3");
   const std::string near = nearest_name(name.substr(0, 100), kModules);
   throw UserError(where, what + "is no projection",
-                  near.empty() ? "name q_proj, k_proj, v_proj, o_proj, w1, w2 and w3, all-linear, gate, or lm_head"
-                               : fmt::format("did you mean '{}'?", near));
+                  near.empty()
+                      ? "name q_proj, k_proj, v_proj, o_proj, w1, w2 and w3, all-linear, gate, embed_tokens, or "
+                        "lm_head"
+                      : fmt::format("did you mean '{}'?", near));
 }
 
 void check_whole_name(const Config& config, const std::string& name) {
@@ -87,9 +85,10 @@ void check_pissa(const Config& config, const Lora& lora) {
   if (!config.adapter.adapter_name_or_path.empty())
     throw UserError(where, "pissa begins with the weights, and adapter_name_or_path with an adapter",
                     "remove one of them");
-  if (lora.gate || lora.head)
+  if (lora.gate || lora.embedding || lora.head)
     throw UserError(where, "pissa is of the projections of attention and of experts alone",
-                    "leave gate, lm_head and all-linear out of lora_target_modules, or set lora_init: default");
+                    "leave gate, embed_tokens, lm_head and all-linear out of lora_target_modules, or set lora_init: "
+                    "default");
 }
 
 void check_singular_values(const Config& config, const Lora& lora, const MixtralConfig& shape) {
@@ -145,6 +144,7 @@ Lora lora_of(const Config& config) {
                .out = has("o_proj"),
                .experts = has("w1"),
                .gate = named("gate") || (named(kAll) && !is_among("gate", settings.modules_to_save)),
+               .embedding = named("embed_tokens"),
                .head = named("lm_head"),
                .base = settings.base(),
                .whole = settings.modules_to_save};
@@ -155,10 +155,10 @@ Lora lora_of(const Config& config) {
 void check_trained(const Config& config, const MixtralConfig& shape) {
   const Lora lora = lora_of(config);
   check_singular_values(config, lora, shape);
-  if (lora.head && shape.tie_word_embeddings)
+  if ((lora.embedding || lora.head) && shape.tie_word_embeddings)
     throw UserError(config.where(kTargets),
-                    "the model's embedding and head are one (tie_word_embeddings), and lm_head has no pair of its own",
-                    "leave out lm_head");
+                    "the model's embedding and head are one (tie_word_embeddings), and neither has a pair of its own",
+                    "leave out embed_tokens and lm_head");
   if (lora.whole.empty()) return;
   if (shape.tie_word_embeddings &&
       (lora.trains_whole("lm_head.weight") || lora.trains_whole("model.embed_tokens.weight")))

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "state/adamw.h"
+#include "state/adapter_names.h"
 #include "train/testing.h"
 
 namespace mixtune {
@@ -28,6 +29,8 @@ const std::map<std::string, Lora> kTargets = {
      {.rank = kRank, .scale = kScale, .k = true, .whole = {"gate", "lm_head", "embed_tokens", "norm"}}},
     {"the gate and out", {.rank = kRank, .scale = kScale, .out = true, .gate = true}},
     {"the head and q", {.rank = kRank, .scale = kScale, .q = true, .head = true}},
+    {"the embedding alone", {.rank = kRank, .scale = kScale, .embedding = true}},
+    {"the embedding, the head and v", {.rank = kRank, .scale = kScale, .v = true, .embedding = true, .head = true}},
     {"v, and the last norm whole", {.rank = kRank, .scale = kScale, .v = true, .whole = {"model.norm"}}}};
 
 InstanceOptions adapted(const Lora& lora, DType dtype = DType::kF64) {
@@ -146,7 +149,7 @@ void expect_gradients_of_the_merged_model(const MixtralConfig& config, const Lor
   }
   const int64_t per_layer =
       lora.q + lora.k + lora.v + lora.out + lora.gate + (lora.experts ? 3 * config.num_local_experts : 0);
-  EXPECT_EQ(pairs, per_layer * config.num_hidden_layers + lora.head);
+  EXPECT_EQ(pairs, per_layer * config.num_hidden_layers + lora.embedding + lora.head);
   EXPECT_EQ(gradients.all().size(), static_cast<size_t>(2 * pairs + whole));
 }
 
@@ -236,42 +239,55 @@ TEST(LoraDropout, IsOfEveryModule) {
   }
 }
 
-// B = 0: A's gradient is exactly 0, the loss that of the base bit for bit; and A lies within its bound.
+bool is_a(const std::string& factor) {
+  return parse_adapter_name(factor, "").factor == AdapterFactor::kA;
+}
+
+// B = 0: A's gradient is exactly 0, the loss that of the base bit for bit; and A lies within its bound, the embedding's
+// about as a standard normal does.
 TEST(LoraStep, BeginsAsTheBase) {
   const MixtralConfig config = testing_config();
   const TestData data(config.vocab_size, {9, 23, 70});
-  TestModel base(config, DType::kF32), with(config, adapted(kTargets.at("all"), DType::kF32));
+  Lora lora = kTargets.at("all");
+  lora.embedding = true;
+  TestModel base(config, DType::kF32), with(config, adapted(lora, DType::kF32));
   initialise_adapters(with.ctx(), 7, with.state());
   EXPECT_EQ(two_micro_batches(with, data.batch()), two_micro_batches(base, data.batch()));
-  double largest = 0, gradients_of_b = 0;
+  double largest = 0, squares = 0, gradients_of_b = 0, gradients_of_rows = 0;
   const Tensors weights(with, Tensors::Of::kWeights), gradients(with, Tensors::Of::kGradients);
   for (const auto& [name, gradient] : gradients.all()) {
-    const bool is_a = name.find("lora_A") != name.npos;
     const Tensor weight = weights.at(name);
-    const double bound = 1 / std::sqrt(static_cast<double>(weight.shape[1]));
+    const bool of_embedding = is_embedding_factor(name);
+    const double bound = of_embedding ? 5 : 1 / std::sqrt(static_cast<double>(weight.shape[1]));
     for (int64_t i = 0; i < gradient.elements(); ++i) {
-      if (is_a) {
+      if (is_a(name)) {
         ASSERT_EQ(gradient.as<float>()[i], 0) << name;
         ASSERT_LE(std::abs(weight.as<float>()[i]), bound) << name;
-        largest = std::max(largest, std::abs(weight.as<float>()[i]) / bound);
+        if (of_embedding)
+          squares += std::pow(weight.as<float>()[i], 2) / static_cast<double>(weight.elements());
+        else
+          largest = std::max(largest, std::abs(weight.as<float>()[i]) / bound);
       } else {
         ASSERT_EQ(weight.as<float>()[i], 0) << name;
-        gradients_of_b += std::abs(gradient.as<float>()[i]);
+        (of_embedding ? gradients_of_rows : gradients_of_b) += std::abs(gradient.as<float>()[i]);
       }
     }
   }
   EXPECT_GT(largest, 0.99);
+  EXPECT_NEAR(squares, 1, 0.3);
   EXPECT_GT(gradients_of_b, 0);
+  EXPECT_GT(gradients_of_rows, 0);
 }
 
 // From B = 0 AdamW's first step is the rate times what the gradient alone says; a power of 2 rounds nothing. A has no
-// gradient then.
+// gradient then. The embedding's have their group's rate.
 TEST(LoraStep, TrainsBAtAMultipleOfTheRateOfA) {
   constexpr float kRatio = 16;
   const MixtralConfig config = testing_config();
   const TestData data(config.vocab_size, {9, 23, 70});
   const auto stepped = [&](double ratio) {
     Lora lora = kTargets.at("all");
+    lora.embedding = true;
     lora.b_lr_ratio = ratio;
     auto test = std::make_unique<TestModel>(config, adapted(lora, DType::kF32));
     initialise_adapters(test->ctx(), 7, test->state());

@@ -51,14 +51,15 @@ Lora lora_of(const AdapterFolder& adapter) {
   Lora lora;
   for (const AdapterPair& pair : adapter.pairs()) {
     const std::string module = pair.module.substr(pair.module.rfind('.') + 1);
-    bool* const has = module == "q_proj"    ? &lora.q
-                      : module == "k_proj"  ? &lora.k
-                      : module == "v_proj"  ? &lora.v
-                      : module == "o_proj"  ? &lora.out
-                      : module == "gate"    ? &lora.gate
-                      : module == "lm_head" ? &lora.head
-                      : module.size() == 2  ? &lora.experts  // w1, w2, w3
-                                            : nullptr;
+    bool* const has = module == "q_proj"         ? &lora.q
+                      : module == "k_proj"       ? &lora.k
+                      : module == "v_proj"       ? &lora.v
+                      : module == "o_proj"       ? &lora.out
+                      : module == "gate"         ? &lora.gate
+                      : module == "embed_tokens" ? &lora.embedding
+                      : module == "lm_head"      ? &lora.head
+                      : module.size() == 2       ? &lora.experts  // w1, w2, w3
+                                                 : nullptr;
     if (has == nullptr)
       throw UserError(printable_path(adapter.path()), fmt::format("has a pair of {}", pair.module),
                       "merge it into its base first: mixtune merge");

@@ -43,7 +43,7 @@ TEST_F(Adapters, NamesItsModulesAndScaling) {
   EXPECT_EQ(weights_in(path("out/checkpoint-4")).size(), 4u);
 }
 
-// As PEFT's all-linear: with the gate, unless it is trained whole, and without the head.
+// As PEFT's all-linear: with the gate, unless it is trained whole, and without the embedding and the head.
 TEST_F(Adapters, AllLinearHasTheGate) {
   const Args all = {"--lora_target_modules=all-linear", "--per_device_train_batch_size=4"};
   const std::string gate = "base_model.model.model.layers.0.block_sparse_moe.gate.lora_B.weight";
@@ -58,9 +58,54 @@ TEST_F(Adapters, AllLinearHasTheGate) {
   EXPECT_FALSE(beside.contains(gate));
 }
 
+// On any layout, through a stop and from one layout to another; beside its base, merged, and written anew. Its factors
+// are named, and lie, as PEFT's.
+TEST_F(Adapters, MayBeOfTheEmbedding) {
+  const Args targets = {"--lora_target_modules=v_proj", "--lora_target_modules=embed_tokens"},
+             resume = {"--resume_from_checkpoint=auto"};
+  std::string first;
+  for (const Args& layout : layouts()) {
+    const std::string out = fmt::format("out{}", fmt::join(layout, ""));
+    done(lora(out, with(targets, layout)));
+    const auto checkpoint = snapshot(path(out + "/checkpoint-4"));
+    cut(out);
+    done(lora(out, with(with(targets, layout), resume)));
+    EXPECT_TRUE(snapshot(path(out + "/checkpoint-4")) == checkpoint) << out;
+    if (first.empty()) first = out;
+    EXPECT_EQ(header(out + "/checkpoint-4/" + kAdapterFile), header(first + "/checkpoint-4/" + kAdapterFile));
+    expect_same_metrics(first, out);
+    expect_same_weights(path(first + "/checkpoint-4"), path(out + "/checkpoint-4"));
+    fs::copy(path(first), path("again"), fs::copy_options::recursive);
+    cut("again");
+    done(lora("again", with(with(targets, layout), resume)));
+    expect_same_weights(path(first + "/checkpoint-4"), path("again/checkpoint-4"));
+    fs::remove_all(path("again"));
+  }
+  const auto tensors = nlohmann::json::parse(header(first + "/checkpoint-4/" + kAdapterFile));
+  const std::string start = "base_model.model.model.embed_tokens.lora_embedding_";
+  const nlohmann::json base = nlohmann::json::parse(read(path("model/config.json")));
+  EXPECT_EQ(tensors[start + "A"]["shape"], (nlohmann::json{8, base["vocab_size"]}));
+  EXPECT_EQ(tensors[start + "B"]["shape"], (nlohmann::json{base["hidden_size"], 8}));
+
+  const double trained = metrics(first).back()["eval_loss"];
+  EXPECT_NEAR(loss_of({first}), trained, 1e-5);
+  done({"merge", "model", first, "merged"});
+  EXPECT_NEAR(loss_of({"merged"}), trained, 1e-4);
+  const std::vector<float> beside = logits_of({first}), merged = logits_of({"merged"});
+  ASSERT_EQ(beside.size(), merged.size());
+  for (size_t i = 0; i < beside.size(); ++i) ASSERT_NEAR(beside[i], merged[i], 1e-4);
+  expect_part(done({"inspect", first}).out, "1 x embed_tokens, 1 x v_proj");
+  done({"export", first, "served", "--adapter_format=sglang"});
+  const auto saved = weights_in(path(first + "/checkpoint-4")), served = weights_in(path("served"));
+  EXPECT_EQ(served.size(), saved.size());
+  for (const auto& [name, tensor] : saved) EXPECT_EQ(served.at(name).values, tensor.values) << name;
+  done(lora("further", with(targets, {"--per_device_train_batch_size=4", "--adapter_name_or_path=served"})));
+  EXPECT_LT(metrics("further")[0]["lm_loss"], metrics(first)[0]["lm_loss"]);
+}
+
 TEST_F(Adapters, BeginAsTheBase) {
-  done(lora("out",
-            {"--lora_target_modules=all-linear", "--lora_target_modules=lm_head", "--per_device_train_batch_size=4"}));
+  done(lora("out", {"--lora_target_modules=all-linear", "--lora_target_modules=lm_head",
+                    "--lora_target_modules=embed_tokens", "--per_device_train_batch_size=4"}));
   done(four_steps("full", {"--per_device_train_batch_size=4"}));
   EXPECT_EQ(metrics("out")[0]["lm_loss"], metrics("full")[0]["lm_loss"]);
   EXPECT_EQ(metrics("out")[0]["loss"], metrics("full")[0]["loss"]);
@@ -266,7 +311,8 @@ TEST_F(Adapters, WhatIsNoAdapterToTrainIsRefused) {
   refused(with(rank, {"--lora_target_modules=w1"}),
           {"--lora_target_modules: names some of w1, w2 and w3", "all three"});
   refused(with(rank, {"--lora_target_modules=gate_proj"}), {"'gate_proj' is not what", "write w1, w2, w3"});
-  refused(with(rank, {"--lora_target_modules=embed_tokens"}), {"'embed_tokens' has no adapter here"});
+  refused(with(rank, {"--lora_target_modules=embed_tokens", "--modules_to_save=embed_tokens"}),
+          {"--modules_to_save: 'embed_tokens' is in lora_target_modules too"});
   refused(with(rank, {"--lora_target_modules=gate", "--modules_to_save=gate"}),
           {"--modules_to_save: 'gate' is in lora_target_modules too"});
   refused(with(rank, {"--lora_target_modules=lm_head", "--modules_to_save=lm_head"}),

@@ -106,6 +106,8 @@ TEST_F(Pissa, WhatCannotBeSavedHonestlyIsRefused) {
                  {"--lora_init: pissa begins with the weights", "remove one of them"});
   expect_refused(four_steps("new", {"--adapter=lora", "--lora_init=pissa", "--lora_r=4096"}),
                  {"--lora_r: is 4096, and pissa finds ", "lora_init: default"});
+  expect_refused(pissa("new", {"--lora_target_modules=embed_tokens"}),
+                 {"--lora_init: pissa is of the projections of attention and of experts alone"});
   expect_refused(pissa("new", {"--lora_target_modules=all-linear"}),
                  {"--lora_init: pissa is of the projections of attention and of experts alone", "lora_init: default"});
   expect_refused(lora("new", {"--lora_init=olora"}), {"--lora_init", "default, pissa"});

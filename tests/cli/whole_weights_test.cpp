@@ -89,9 +89,11 @@ TEST_F(WholeWeights, ThatCannotBeAreRefused) {
   else
     config.insert(config.find('{') + 1, R"("tie_word_embeddings": true,)");
   write(path("model/config.json"), config);
-  refused({"--lora_target_modules=lm_head"}, {"--lora_target_modules: the model's embedding and head are one"});
-  for (const char* name : {"lm_head", "embed_tokens"})
+  for (const char* name : {"lm_head", "embed_tokens"}) {
+    refused({fmt::format("--lora_target_modules={}", name)},
+            {"--lora_target_modules: the model's embedding and head are one"});
     refused({fmt::format("--modules_to_save={}", name)}, {"embedding and head are one (tie_word_embeddings)"});
+  }
 }
 
 }  // namespace

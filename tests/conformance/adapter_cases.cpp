@@ -142,6 +142,7 @@ ConformanceCases adapter_cases() {
       adapter("q_and_v", 0, 6144, 16, modules_of({{0, 4096}, {5120, 1024}})),
       adapter("q_k_v", 0, 6144, 64, modules_of({{0, 4096}, {4096, 1024}, {5120, 1024}})),
       adapter("a_router", 0, 8, 16, modules_of({{0, 8}})),
+      adapter("a_of_the_embedding", 0, 16, 4096, modules_of({{0, 16}})),
       adapter("the_head", 0, 32000, 16, modules_of({{0, 32000}})),
       adapter("gaps_and_odd_rank", 0, 37, 3, modules_of({{2, 5}, {9, 1}, {30, 6}})),
       adapter("experts", 4, 24, 8, modules_of({{0, 12}, {12, 12}})),

@@ -297,7 +297,8 @@ void add_embedding_cases(ConformanceCases& cases) {
   struct Size {
     int64_t tokens, vocab, hidden;
   };
-  constexpr Size kSizes[] = {{1, 37, 24}, {100, 37, 25}, {0, 37, 24}, {700, 2000, 4096}, {64, 3000, 1032}};
+  constexpr Size kSizes[] = {{1, 37, 24},       {100, 37, 25},    {0, 37, 24},
+                             {700, 2000, 4096}, {64, 3000, 1032}, {300, 32000, 16}};  // B of the embedding's adapter
   for (const auto [t, v, h] : kSizes) {
     const std::string shape = fmt::format("T{}_V{}_H{}", t, v, h);
     cases.push_back({"embedding_forward", shape, [=](Conformance& c) {

@@ -185,6 +185,7 @@ ConformanceCases gemm_cases() {
       gemm_shape("m130_n64_k4099", 130, 64, 4099),
       layer("attention_qkv_few_tokens", 128, 4096, 6144),
       layer("lm_head_odd_tokens", 77, 1024, 32000),
+      layer("adapter_of_rank_16", 384, 4096, 16),
       {"gemm", "no_inner_dimension", no_inner_dimension_case},
       {"gemm", "no_rows", no_rows_case},
       large({"gemm", "result_past_2_31", large_result_case, /*fp32=*/false}),

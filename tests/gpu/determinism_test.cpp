@@ -120,7 +120,15 @@ TEST_F(Determinism, GraphsInEightBits) {
 
 TEST_F(Determinism, GraphsBesideAdapters) {
   InstanceOptions options = bf16_on_gpu();
-  options.lora = {.rank = 8, .scale = 2, .dropout = 0.1, .q = true, .k = true, .v = true, .out = true, .experts = true};
+  options.lora = {.rank = 8,
+                  .scale = 2,
+                  .dropout = 0.1,
+                  .q = true,
+                  .k = true,
+                  .v = true,
+                  .out = true,
+                  .experts = true,
+                  .embedding = true};
   expect_graphs_give_the_same_bits(options);
 }
 
