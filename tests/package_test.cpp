@@ -32,8 +32,9 @@ TEST(PackageOfTests, RunsFromAnyFolder) {
   EXPECT_EQ(run_from_root("fault_test", "Faults.NoneIsNoFailure"), 0) << "starts a program beside it";
   EXPECT_EQ(run_from_root("config_test", "Docs.*"), 0) << "reads a file of the repository";
   EXPECT_EQ(run(fmt::format("cd / && {}/bin/mixtune version", package.string())), 0);
-  for (const char* needed : {"bench/gpu_checks", "bench/curve", "scripts/compare_runs", "tests/fixtures/hf/plain",
-                             "examples/quickstart/train.yaml"})
+  for (const char* needed :
+       {"bench/gpu_checks", "bench/curve", "bench/full_size", "bench/qlora_soak", "bench/program_runs.py",
+        "scripts/compare_runs", "tests/fixtures/hf/plain", "examples/quickstart/train.yaml"})
     EXPECT_TRUE(fs::exists(package / "source" / needed)) << needed;
 }
 

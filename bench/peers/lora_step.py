@@ -1,24 +1,29 @@
 #!/usr/bin/env python3
 """A training step of LoRA and of QLoRA of Mixtral's shape, rank 16 on attention and on every expert: transformers with
-PEFT, and mixtune beside it where --mixtune names one, one after the other, in one run.
+PEFT, and mixtune beside it where --mixtune names one, each a process of its own, by turns.
 
-    lora_step.py --layers 4 --tokens 8192 --sequence-length 4096 [--mixtune build/mixtune] [--json FILE]
+    lora_step.py --layers 4 --tokens 8192 --sequence-length 4096 [--mixtune build/mixtune] [--json FILE] [--rounds 2]
                  [--peers lora,lora+checkpointing,qlora,qlora+checkpointing] [-- more flags for 'mixtune bench step']
 
-Random weights and tokens, documents of exactly --sequence-length tokens, AdamW inside the step, no clipping, no dropout,
-no auxiliary loss; bf16 on a GPU, fp32 on the CPU. Experts are computed by grouped_mm; PEFT has their pairs by
-target_parameters. "+checkpointing": every layer is computed again in backward. "qlora" of the peers is what load_in_4bit
-makes of Mixtral: attention's projections in 4 bits, the packed experts as they are (PEFT 0.21 has no pairs for a
-parameter that bitsandbytes holds in 4 bits); mixtune's has the experts in 4 bits too. The memory is what PyTorch had
-allocated at most; of mixtune it is the device's, as CUDA counts it.
+Random weights and tokens, documents of exactly --sequence-length tokens; forward, backward, the gradient's norm clipped
+to 1 and AdamW; no dropout, no auxiliary loss; bf16 on a GPU (the pairs fp32 in PEFT, with fp32 masters in mixtune), fp32
+on the CPU. Experts are computed by grouped_mm; PEFT has their pairs by target_parameters: a pair of rank 16 for each
+expert and parameter, so that w1 and w3 share their A. "+checkpointing": every layer is computed again in backward.
+"qlora" of the peers is what load_in_4bit makes of Mixtral: attention's projections in 4 bits, the packed experts as they
+are (PEFT 0.21 has no pairs for a parameter that bitsandbytes holds in 4 bits); mixtune's has the experts in 4 bits too.
+The memory is what PyTorch had allocated at most; of mixtune it is the device's, as CUDA counts it. The file is written
+after each measurement; "milliseconds" is the median of the rounds.
 """
 import argparse
+import functools
 import importlib.util
+import os
+import statistics
 
-from side_by_side import in_own_process, mixtune_step, print_peer, report
+from side_by_side import in_own_process, mixtune_step, print_peer, report, write
 from transformers_step import Work, device_of, make_model, make_step, measure_step, shape_of
 
-RANK, ALPHA = 16, 32
+RANK, ALPHA, CLIP = 16, 32, 1
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 EXPERTS = ["gate_up_proj", "down_proj"]
 PEERS = ["lora", "lora+checkpointing", "qlora", "qlora+checkpointing"]
@@ -78,17 +83,29 @@ def measure(work, name):
 
 def versions_of_adapters():
     import peft
-    return {"peft": peft.__version__}
+    import torch
+    return {"peft": peft.__version__, "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"}
 
 
 def mixtune(args, work, adapter):
     flags = ["--adapter", adapter, "--lora_r", RANK, "--layers", args.layers, "--tokens", args.tokens,
-             "--sequence-length", args.sequence_length, "--steps", args.steps, "--settle", args.settle,
+             "--sequence-length", args.sequence_length, "--steps", args.steps, "--settle", args.settle, "--clip", CLIP,
              "--device", work.device, "--precision", "bf16" if work.device == "cuda" else "fp32"]
     if args.model_config:
         flags += ["--model-config", args.model_config]
     figure = mixtune_step(args.mixtune, [*flags, *args.more])
     return figure | {"peak_bytes": figure["device_bytes"]}
+
+
+def with_round(before, measure_once):
+    """What the rounds before found, and one more; a peer that failed once is not asked again."""
+    if before and "failed" in before:
+        return before
+    now = measure_once()
+    if "failed" in now:
+        return now
+    rounds = [*(before["rounds_milliseconds"] if before else []), now["milliseconds"]]
+    return now | {"milliseconds": statistics.median(rounds), "rounds_milliseconds": rounds}
 
 
 def line_of(figure, tokens):
@@ -102,7 +119,8 @@ def main():
     parser.add_argument("--mixtune")
     parser.add_argument("--model-config", help="config.json of the shape; default: Mixtral 8x7B's")
     parser.add_argument("--device", default="auto")
-    for flag, value in (("--layers", 4), ("--tokens", 8192), ("--sequence-length", 4096), ("--steps", 20)):
+    for flag, value in (("--layers", 4), ("--tokens", 8192), ("--sequence-length", 4096), ("--steps", 20),
+                        ("--rounds", 2)):
         parser.add_argument(flag, type=int, default=value)
     parser.add_argument("--settle", type=float, default=5)
     parser.add_argument("--peers", default=",".join(PEERS))
@@ -116,22 +134,29 @@ def main():
     if args.tokens % args.sequence_length:
         parser.error("--tokens: must be a multiple of --sequence-length")
     work = Work(shape=shape_of(args.model_config, args.layers), tokens=args.tokens, steps=args.steps, settle=args.settle,
-                document_tokens=args.sequence_length, device=device_of(args.device))
+                document_tokens=args.sequence_length, device=device_of(args.device), clip=CLIP)
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # as their users need it near the limit
     if args.peer:
         return print_peer(lambda: measure(work, args.peer), versions_of_adapters())
     if importlib.util.find_spec("bitsandbytes") is None:
         print("bitsandbytes is not installed: no QLoRA of transformers and PEFT")
         peers = [name for name in peers if not name.startswith("qlora")]
 
-    figures = {}
-    for adapter in ("lora", "qlora"):
+    measured = {}  # name: a function that measures it
+    for adapter in dict.fromkeys(name.partition("+")[0] for name in args.peers.split(",")):
         if args.mixtune:
-            figures[f"mixtune {adapter}"] = mixtune(args, work, adapter)
+            measured[f"mixtune {adapter}"] = functools.partial(mixtune, args, work, adapter)
         for name in peers:
             if name.partition("+")[0] == adapter:
-                figures[f"transformers, PEFT {name}"] = in_own_process(name)
-    report(figures, lambda figure: line_of(figure, args.tokens), args.json, layers=args.layers, tokens=args.tokens,
-           sequence_length=args.sequence_length, rank=RANK)
+                measured[f"transformers, PEFT {name}"] = functools.partial(in_own_process, name)
+    figures = {}
+    facts = dict(layers=args.layers, tokens=args.tokens, sequence_length=args.sequence_length, rank=RANK, clip=CLIP,
+                 steps=args.steps, rounds=args.rounds)
+    for _ in range(args.rounds):
+        for name, measure_once in measured.items():
+            figures[name] = with_round(figures.get(name), measure_once)
+            write(figures, args.json, **facts)
+    report(figures, lambda figure: line_of(figure, args.tokens), args.json, **facts)
 
 
 if __name__ == "__main__":

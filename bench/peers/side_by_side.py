@@ -41,6 +41,10 @@ def report(figures, line_of, path, **facts):
     """A line for each figure, and all of them as JSON where there is a path."""
     for name, figure in figures.items():
         print(f"{name:40}" + (line_of(figure) if "milliseconds" in figure else f"  {figure['failed']}"))
+    write(figures, path, **facts)
+
+
+def write(figures, path, **facts):
     if path:
         whole = {"date": datetime.date.today().isoformat(), **facts, "figures": figures}
         pathlib.Path(path).write_text(json.dumps(whole, indent=2) + "\n")

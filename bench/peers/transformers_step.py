@@ -1,6 +1,6 @@
 """transformers' training step of Mixtral's shape on random weights and tokens, measured as `mixtune bench step` measures
 its own: steps for some seconds, then the median of the timed ones. On a GPU in bf16, weights, gradients and moments; on
-the CPU in fp32. No clipping, no auxiliary loss."""
+the CPU in fp32. No auxiliary loss, and no clipping unless it is asked for."""
 import dataclasses
 import json
 import pathlib
@@ -42,6 +42,7 @@ class Work:
     device: str = "cuda"
     steps: int = 20
     settle: float = 5
+    clip: float = 0  # the gradient's norm; 0: not
 
 
 def flops_per_token(work):
@@ -88,6 +89,8 @@ def make_step(work, model):
             if work.mode != "forward":
                 loss.backward()
         if work.mode == "step":
+            if work.clip:
+                torch.nn.utils.clip_grad_norm_(trained, work.clip)
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return step

@@ -1,5 +1,6 @@
 #include "checkpoint/new_model_folder.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
@@ -32,7 +33,9 @@ void write_index(const std::vector<std::vector<TensorEntry>>& files, uint64_t by
 }  // namespace
 
 NewModelFolder::NewModelFolder(const State& shape, const SaveOptions& options)
-    : options_(options), files_(cut_into_shards(new_entries(shape, options), options.max_shard_size)) {
+    : options_(options),
+      files_(cut_into_shards(new_entries(shape, options), options.max_shard_size)),
+      writers_(files_.size()) {
   for (const auto& file : files_)
     for (const TensorEntry& entry : file) bytes_ += entry.bytes();
   check_space(options.out_folder, bytes_);
@@ -46,16 +49,16 @@ size_t NewModelFolder::tensors() const {
 }
 
 void NewModelFolder::write(size_t file, size_t entry, int64_t first, std::span<const std::byte> bytes) {
-  if (!writer_ || file != open_) {
-    if (writer_) writer_->finish();
-    open_ = file;
-    writer_.emplace(folder_->path() + "/" + shard_name(open_, files_.size()), files_[open_]);
-  }
-  writer_->write(entry, first * dtype_size(files_[open_][entry].dtype), bytes);
+  std::optional<SafetensorsWriter>& writer = writers_[file];
+  if (!writer) writer.emplace(folder_->path() + "/" + shard_name(file, files_.size()), files_[file]);
+  writer->write(entry, first * dtype_size(files_[file][entry].dtype), bytes);
+  if (writer->missing() > 0) return;
+  writer->finish();
+  writer.reset();
 }
 
 void NewModelFolder::commit() {
-  if (writer_) writer_->finish();
+  MT_CHECK(std::ranges::none_of(writers_, [](const auto& writer) { return writer.has_value(); }));
   write_index(files_, bytes_, folder_->path());
   for (const SideFile& file : options_.side_files) write_file(folder_->path() + "/" + file.name, file.content);
   write_file(folder_->path() + "/" + kConfigFile, saved_config(options_));

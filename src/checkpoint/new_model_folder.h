@@ -1,4 +1,4 @@
-// NewModelFolder: a Hugging Face folder whose weights come from its user, in the order of its files.
+// NewModelFolder: a Hugging Face folder whose weights come from its user.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +24,8 @@ class NewModelFolder {
   size_t tensors() const;
   uint64_t bytes() const { return bytes_; }  // of all tensors
 
-  // Writes bytes of a file's tensor, from its element `first` on: file after file, each byte once.
+  // Writes bytes of a file's tensor, from its element `first` on: each byte once. A thread at a time for one file,
+  // several for several; a file is open until it is whole.
   void write(size_t file, size_t entry, int64_t first, std::span<const std::byte> bytes);
   // Once all are written: writes an index if there is more than one file, the side files and config.json, and gives the
   // folder its name. Without it nothing is left.
@@ -35,8 +36,7 @@ class NewModelFolder {
   std::vector<std::vector<TensorEntry>> files_;
   uint64_t bytes_ = 0;
   std::optional<StagedFolder> folder_;
-  std::optional<SafetensorsWriter> writer_;
-  size_t open_ = 0;  // the number of the writer's file
+  std::vector<std::optional<SafetensorsWriter>> writers_;  // of files that are neither untouched nor whole
 };
 
 }  // namespace mixtune

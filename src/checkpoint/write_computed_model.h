@@ -14,8 +14,8 @@ namespace mixtune {
 using ComputeValues = std::function<void(const TensorEntry& tensor, int64_t first, const Tensor& to)>;
 
 // Writes the folder of NewModelFolder, which says what it takes and throws; options.dtype is set. `values` is called on
-// the calling thread with stretches of all tensors in the order of the files, while another thread writes those before:
-// it may use all cores. Takes 64 MiB of host memory, whatever the size of the model. `progress`, if any, is told how
+// the calling thread with stretches of all tensors, of a few files by turns, while other threads write those before: it
+// may use all cores. Takes 128 MiB of host memory, whatever the size of the model. `progress`, if any, is told how
 // far it is. The folder appears under its name complete, or not at all.
 void write_computed_model(Ctx& ctx, const State& shape, const SaveOptions& options, const ComputeValues& values,
                           const BytesDone& progress = {});

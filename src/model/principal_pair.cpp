@@ -1,95 +1,32 @@
 #include "model/principal_pair.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <functional>
 #include <numeric>
 
 #include "base/error.h"
 #include "base/random_normals.h"
+#include "kernels/gemm/gemm.h"
 
 namespace mixtune {
 
 namespace {
 
 constexpr int64_t kMoreVectors = 8, kIterations = 8;
-constexpr int64_t kLanes = 16;  // vectors that are computed at once
 
 using Square = std::vector<double>;  // [q, q], row by row
 
-// A few vectors of one length, side by side, and zeros up to a multiple of kLanes.
+// A few vectors of one length, side by side.
 struct Vectors {
-  int64_t rows, q, stride;
-  std::vector<float> values;  // [rows, stride]
+  int64_t rows, q;
+  std::vector<float> values;  // [rows, q]
 
-  Vectors(int64_t length, int64_t count)
-      : rows(length),
-        q(count),
-        stride((count + kLanes - 1) / kLanes * kLanes),
-        values(static_cast<size_t>(length * stride)) {}
-  float* row(int64_t i) { return values.data() + i * stride; }
-  const float* row(int64_t i) const { return values.data() + i * stride; }
+  Vectors(int64_t length, int64_t count) : rows(length), q(count), values(static_cast<size_t>(length * count)) {}
+  float* row(int64_t i) { return values.data() + i * q; }
+  const float* row(int64_t i) const { return values.data() + i * q; }
+  Tensor tensor() { return host_tensor(values.data(), {rows, q}); }
 };
-
-// A matrix: element (i, j) is at[i across + j along].
-struct Matrix {
-  const float* at;
-  int64_t across, along;
-};
-
-// Columns of a matrix, up to kRun of them.
-struct Run {
-  int64_t begin, end;
-};
-constexpr int64_t kTile = 4, kRun = 128;
-
-// sums [kTile, kLanes] += of a run of a few rows of w, each number times the lanes of its row of `from`. Summed in
-// fp32, added in fp64.
-void add_run(const Matrix& w, const std::array<int64_t, kTile>& rows, const Run& columns, const Vectors& from,
-             int64_t lane, double* sums) {
-  float run[kTile][kLanes] = {};
-  for (int64_t j = columns.begin; j < columns.end; ++j) {
-    const float* const lanes = from.row(j) + lane;
-    for (int64_t t = 0; t < kTile; ++t) {
-      const float factor = w.at[rows[static_cast<size_t>(t)] * w.across + j * w.along];
-#pragma omp simd
-      for (int64_t l = 0; l < kLanes; ++l) run[t][l] += factor * lanes[l];
-    }
-  }
-  for (int64_t t = 0; t < kTile; ++t)
-    for (int64_t l = 0; l < kLanes; ++l) sums[t * kLanes + l] += static_cast<double>(run[t][l]);
-}
-
-// to = w from.
-void multiply(const Matrix& w, const Vectors& from, Vectors& to) {
-  constexpr int64_t kBlock = 16 * kTile;  // rows whose part of w stays in a core's cache
-  const int64_t lane_groups = from.stride / kLanes;
-#pragma omp parallel
-  {
-    std::vector<double> sums(static_cast<size_t>(kBlock * from.stride));
-#pragma omp for
-    for (int64_t block = 0; block < to.rows; block += kBlock) {
-      std::ranges::fill(sums, 0.0);
-      const auto sums_of = [&](int64_t tile, int64_t group) {
-        return sums.data() + (tile * lane_groups + group) * kTile * kLanes;
-      };
-      const int64_t tiles = (std::min(kBlock, to.rows - block) + kTile - 1) / kTile;
-      for (int64_t begin = 0; begin < from.rows; begin += kRun)
-        for (int64_t tile = 0; tile < tiles; ++tile) {
-          std::array<int64_t, kTile> rows{};  // those after the last are the last once more
-          for (int64_t t = 0; t < kTile; ++t)
-            rows[static_cast<size_t>(t)] = std::min(block + tile * kTile + t, to.rows - 1);
-          for (int64_t group = 0; group < lane_groups; ++group)
-            add_run(w, rows, {begin, std::min(begin + kRun, from.rows)}, from, group * kLanes, sums_of(tile, group));
-        }
-      for (int64_t i = block; i < std::min(block + kBlock, to.rows); ++i)
-        for (int64_t k = 0; k < from.stride; ++k)
-          to.row(i)[k] =
-              static_cast<float>(sums_of((i - block) / kTile, k / kLanes)[(i - block) % kTile * kLanes + k % kLanes]);
-    }
-  }
-}
 
 // x^T x, in fp64: of stretches of rows side by side, which are added in their order.
 Square gram(const Vectors& x) {
@@ -212,13 +149,16 @@ double combined(const Vectors& x, int64_t row, const double* vector) {
 PrincipalPair principal_pair(std::span<const float> w, int64_t out, int64_t in, int64_t rank, double s, uint64_t key) {
   MT_CHECK(rank <= std::min(out, in) && s > 0 && static_cast<int64_t>(w.size()) == out * in);
   const int64_t q = std::min({rank + kMoreVectors, out, in});
+  Stack stack("not used", {}, 1);
+  Ctx ctx{{}, stack, stack};
+  const Tensor matrix = host_tensor(w.data(), {out, in});
   Vectors x(out, q), z(in, q);
   for (int64_t j = 0; j < in; ++j)
     random_normals(key, static_cast<uint64_t>(j * q), 1, {z.row(j), static_cast<size_t>(q)});
   for (int64_t i = 0; i < kIterations; ++i) {
-    multiply({w.data(), in, 1}, z, x);
+    gemm(ctx, {.a = matrix, .b = z.tensor(), .c = x.tensor()});
     orthonormalise(x);
-    multiply({w.data(), 1, in}, x, z);
+    gemm(ctx, {.a = matrix, .b = x.tensor(), .c = z.tensor(), .trans_a = true});
     if (i + 1 < kIterations) orthonormalise(z);
   }
   // Now w is about x z^T, and z^T z's eigenvalues are the squares of the singular values.

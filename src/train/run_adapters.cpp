@@ -19,14 +19,19 @@ namespace mixtune {
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
+void say_took(const Instance& instance, const std::string& what, Clock::time_point start) {
+  if (instance.ranks().grid.rank == 0)
+    log_info("pissa: {} in {:.1f} s", what, std::chrono::duration<double>(Clock::now() - start).count());
+}
+
 void begin_anew(Instance& instance, uint64_t seed) {
   const Lora& lora = instance.options().lora;
   if (!lora.pissa) return initialise_adapters(instance.ctx(), seed, instance.state());
-  const auto start = std::chrono::steady_clock::now();
+  const Clock::time_point start = Clock::now();
   initialise_principal_adapters(instance.ctx(), seed, lora.scale, instance.state());
-  if (instance.ranks().grid.rank == 0)
-    log_info("pissa: the largest {} singular values of each weight found in {:.0f} s", lora.rank,
-             std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  say_took(instance, fmt::format("the largest {} singular values of each weight found", lora.rank), start);
 }
 
 }  // namespace
@@ -41,7 +46,10 @@ void begin_adapters(const Config& config, Instance& instance, const StoredFiles&
     load_adapter(instance.ctx(), path, {.scale = lora.scale}, instance.state(), written);
     if (instance.ranks().grid.rank == 0) log_info("loaded the adapter {}", printable_path(path));
   }
-  if (lora.pissa) take_off_principal_pairs(instance.ctx(), lora.scale, instance.state());
+  if (!lora.pissa) return;
+  const Clock::time_point start = Clock::now();
+  take_off_principal_pairs(instance.ctx(), lora.scale, instance.state());
+  say_took(instance, "what pairs began as taken off the weights", start);
 }
 
 namespace {
