@@ -94,6 +94,7 @@ class PairReader {
     const auto twice = std::ranges::adjacent_find(result_.whole, {}, &AdapterWhole::module);
     if (twice != result_.whole.end()) fail(fmt::format("has {} twice", twice->module), kDamagedAdapter);
     for (const auto& [weight, shape] : base_) check_complete(module_of(weight));
+    check_complete("lm_head");  // also of a base that has none of its own
   }
 
   void check_complete(const std::string& module) const {
