@@ -34,6 +34,7 @@ CASES = {
         "one_parameter": dict(target_modules=["k_proj"], target_parameters=["gate_up_proj", "mlp.gate.weight"])},
     "0.21.2": {
         "whole": dict(target_modules=["q_proj"], modules_to_save=["gate", "lm_head", "embed_tokens", "norm"]),
+        "no_pairs": dict(target_modules="dummy-target-modules", modules_to_save=["gate", "model.norm"]),
         "gate": dict(target_modules=["o_proj", "gate"]),
         "head": dict(target_modules=["v_proj", "lm_head"], rank_pattern={"lm_head": 3}),
         "double_rank": dict(target_modules=["q_proj", "w1", "w2", "w3"]),
@@ -100,7 +101,7 @@ def finish(model, out):
     config = json.loads((out / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = "tests/fixtures/hf/plain"
     for key in ("target_modules", "target_parameters"):
-        if config.get(key):
+        if isinstance(config.get(key), list):
             config[key].sort()  # sets
     (out / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     (out / "adapter_model.safetensors").chmod(0o644)

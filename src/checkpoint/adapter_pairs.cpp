@@ -60,7 +60,7 @@ class PairReader {
     std::ranges::sort(result_.pairs, {}, &AdapterPair::module);
     const auto twice = std::ranges::adjacent_find(result_.pairs, {}, &AdapterPair::module);
     if (twice != result_.pairs.end()) fail(fmt::format("has two pairs for {}", twice->module), kDamagedAdapter);
-    if (result_.pairs.empty()) fail("has no pair", kDamagedAdapter);
+    check_any();
     return std::move(result_);
   }
 
@@ -105,6 +105,13 @@ class PairReader {
     const auto found = std::ranges::lower_bound(result_.whole, module, {}, &AdapterWhole::module);
     if (found == result_.whole.end() || found->module != module)
       fail(fmt::format("has no {}, which modules_to_save names", module), kDamagedAdapter);
+  }
+
+  void check_any() const {
+    if (!result_.pairs.empty()) return;
+    if (result_.whole.empty()) fail("has no pair", kDamagedAdapter);
+    if (config_.has_targets)
+      fail(fmt::format("has whole weights, and no pair of what {} targets", kAdapterConfigFile), kDamagedAdapter);
   }
 
   StoredPairs stored_pairs(const StoredTensors& tensors) const {

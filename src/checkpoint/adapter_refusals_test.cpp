@@ -134,6 +134,13 @@ TEST_F(AdapterRefusals, WholeWeightsThatAreNamedAndNotThere) {
   expect_user_error([&] { AdapterFolder(folder_ / "adapter", tied); }, {"has no lm_head, which modules_to_save names"});
 }
 
+TEST_F(AdapterRefusals, NoPairOfWhatIsTargeted) {
+  adapter_ = TestAdapter::of_fixture("whole");
+  std::erase_if(adapter_.tensors,
+                [](const TestTensor& tensor) { return tensor.entry.name.find("lora_") != tensor.entry.name.npos; });
+  expect_refused({"has whole weights, and no pair of what adapter_config.json targets", "get it again"});
+}
+
 TEST_F(AdapterRefusals, AnEmbeddingOfItsOwnOfATiedBase) {
   adapter_ = TestAdapter::of_fixture("whole");
   std::erase_if(adapter_.tensors,
