@@ -271,6 +271,10 @@ TEST_F(Adapters, WhatIsNoAdapterToTrainIsRefused) {
           {"--modules_to_save: 'gate' is in lora_target_modules too"});
   refused(with(rank, {"--lora_target_modules=lm_head", "--modules_to_save=lm_head"}),
           {"--modules_to_save: 'lm_head' is in lora_target_modules too"});
+  refused(with(rank, {"--freeze=*lora_B*"}),
+          {"--freeze: freezes base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight, which begins as 0",
+           "lora_init: pissa"});
+  refused(with(rank, {"--freeze=attention", "--freeze=experts"}), {"--freeze: freezes every weight"});
   refused(with(rank, {"--lora_target_modules=q_prj"}), {"did you mean 'q_proj'?"});
   refused({"--lora_dropout=0.1"}, {"--lora_dropout: means nothing without an adapter"});
   for (const char* share : {"1", "-0.1"})
