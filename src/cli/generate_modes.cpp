@@ -38,18 +38,6 @@ constexpr int64_t kMostChatTokens = int64_t{1} << 17;
 // Of all sequences.
 constexpr int64_t kMostPositions = int64_t{1} << 30;
 
-// A safetensors file with `logits` [T, V]: what the model says after each token of the prompt.
-void write_logits(Decoder& decoder, const std::vector<int32_t>& ids, int64_t vocab, const std::string& path) {
-  const auto tokens = static_cast<int64_t>(ids.size());
-  const std::vector<float> logits = decoder.logits(ids);
-  const TensorEntry entry = {"logits", DType::kF32, {tokens, vocab}};
-  StagedPath file(path);
-  SafetensorsWriter writer(file.path(), {&entry, 1});
-  writer.write(0, 0, std::as_bytes(std::span(logits)));
-  writer.finish();
-  file.commit_new();
-}
-
 std::vector<int32_t> parse_ids(std::string_view text) {
   std::vector<int32_t> ids;
   for (size_t i = 0; i < text.size();) {
@@ -188,6 +176,19 @@ class Patience {
 void say_patiently(const Ranks& ranks, const std::string& text) {
   const Patience patience(ranks);
   say(text);
+}
+
+// A safetensors file with `logits` [T, V]: what the model says after each token of the prompt.
+void write_logits(Decoder& decoder, const std::vector<int32_t>& ids, int64_t vocab, const std::string& path) {
+  const auto tokens = static_cast<int64_t>(ids.size());
+  const std::vector<float> logits = decoder.logits(ids);
+  const Patience patience(decoder.ranks());  // a disk may take its time
+  const TensorEntry entry = {"logits", DType::kF32, {tokens, vocab}};
+  StagedPath file(path);
+  SafetensorsWriter writer(file.path(), {&entry, 1});
+  writer.write(0, 0, std::as_bytes(std::span(logits)));
+  writer.finish();
+  file.commit_new();
 }
 
 // What ranks but the first do of a text that it has.
