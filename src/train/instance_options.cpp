@@ -63,7 +63,7 @@ void check_eight_bit_keys(const Config& config) {
 int compute_capability(Device device) {
   constexpr int kHopper = 90, kNone = 0;
   if (device.type == DeviceType::kMeta) return kHopper;  // a plan supposes it
-  return device.type == DeviceType::kCuda ? gpu_info(device.index).compute_capability : kNone;
+  return device.type == DeviceType::kCuda ? gpu_compute_capability(device.index) : kNone;
 }
 
 std::string_view name_of(EightBitScaling scaling) {
