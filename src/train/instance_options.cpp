@@ -134,12 +134,12 @@ void check_lora(const Config& config, DeviceType device) {
 
 void check_cuda_graphs(const Config& config, DeviceType device, const Ranks& ranks) {
   if (!config.compute.cuda_graphs) return;
+  if (ranks.grid.world > 1)
+    refuse(config, "cuda_graphs", "a graph of what ranks exchange is not supported", "train on one rank, or remove it");
   if (device == DeviceType::kCpu) refuse(config, "cuda_graphs", "the device is the CPU", "remove it");
   if (!config.router.moe_pad_expert_input_to_capacity)
     refuse(config, "cuda_graphs", "the host waits for the experts' numbers of rows",
            "set moe_pad_expert_input_to_capacity, or remove it");
-  if (ranks.grid.world > 1)
-    refuse(config, "cuda_graphs", "a graph of what ranks exchange is not supported", "train on one rank, or remove it");
 }
 
 // A training on `device`; kMeta stands for a GPU.
