@@ -33,8 +33,6 @@ namespace mixtune {
 
 namespace {
 
-// The room of a conversation, where the model has no fewer positions.
-constexpr int64_t kMostChatTokens = int64_t{1} << 17;
 // Of all sequences.
 constexpr int64_t kMostPositions = int64_t{1} << 30;
 
@@ -108,7 +106,7 @@ void read_what_to_continue(Task& task) {
   }
   int64_t longest = 0;
   for (const auto& prompt : ids) longest = std::max(longest, std::ssize(prompt));
-  task.positions = std::min(ids.empty() ? kMostChatTokens : longest + arguments.max_new_tokens,
+  task.positions = std::min(ids.empty() ? arguments.max_length : longest + arguments.max_new_tokens,
                             speaker.config.max_position_embeddings);
 }
 
@@ -139,6 +137,7 @@ Entries entries_of(const Task& task) {
   add("--prompts", arguments.prompts.has_value());
   add("--batch", arguments.batch);
   add("--max-new-tokens", arguments.max_new_tokens);
+  add("--max-length", arguments.max_length);
   add("--temperature", arguments.sampling.temperature);
   add("--top-p", arguments.sampling.top_p);
   add("--seed", arguments.sampling.seed);
