@@ -128,7 +128,7 @@ bool write_adapter_data_gradient(Ctx& ctx, const Adapter& adapter, const Adapter
 }
 
 void adapter_weight_gradient(Ctx& ctx, const Adapter& adapter, const AdapterWeightGradient& args) {
-  if (!adapter) return;
+  if (!adapter || (!adapter.da.tensor && !adapter.db.tensor)) return;
   const Range range(ctx, "adapter, weight gradient");
   const Frame frame(ctx);
   const Tensor x = left_of(ctx, adapter, args.x);
