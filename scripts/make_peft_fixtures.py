@@ -34,6 +34,7 @@ CASES = {
         "one_parameter": dict(target_modules=["k_proj"], target_parameters=["gate_up_proj", "mlp.gate.weight"])},
     "0.21.2": {
         "whole": dict(target_modules=["q_proj"], modules_to_save=["gate", "lm_head", "embed_tokens", "norm"]),
+        "no_pairs": dict(target_modules="dummy-target-modules", modules_to_save=["gate", "model.norm"]),
         "gate": dict(target_modules=["o_proj", "gate"]),
         "embedding": dict(target_modules=["k_proj", "embed_tokens"], rank_pattern={"embed_tokens": 3},
                           alpha_pattern={"embed_tokens": 5}),
@@ -102,7 +103,7 @@ def finish(model, out):
     config = json.loads((out / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = "tests/fixtures/hf/plain"
     for key in ("target_modules", "target_parameters"):
-        if config.get(key):
+        if isinstance(config.get(key), list):
             config[key].sort()  # sets
     (out / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     (out / "adapter_model.safetensors").chmod(0o644)

@@ -23,6 +23,7 @@ using ConfigJson = nlohmann::ordered_json;
 
 constexpr const char* kNoPlainLora = "use an adapter of plain LoRA, or merge this one with PEFT";
 constexpr int64_t kMostRank = 1 << 16;
+constexpr std::string_view kNoTarget = "dummy-target-modules";  // what PEFT asks for where a model is to have no pairs
 
 // A key that must say nothing: null, false, or an empty list or object.
 struct RefusedKey {
@@ -96,6 +97,7 @@ class AdapterConfigReader {
     for (const auto& [key, value] : object("alpha_pattern").items())
       config.alpha_pattern.emplace_back(AdapterPattern(key, where_), number(value, "alpha_pattern"));
     config.target_parameters = names("target_parameters");
+    config.has_targets = has_targets("target_modules") || has_targets("target_parameters");
     config.modules_to_save = names("modules_to_save");
     return config;
   }
@@ -120,6 +122,8 @@ class AdapterConfigReader {
     const ConfigJson& value = at(key);
     return !(value.is_null() || value == false || (value.is_structured() && value.empty()));
   }
+
+  bool has_targets(const char* key) const { return says_something(key) && at(key) != kNoTarget; }
 
   void check_kind() const {
     const std::string type = text("peft_type");

@@ -23,6 +23,7 @@ struct AdapterConfig {
   int64_t r = 0;
   double alpha = 0;
   bool use_rslora = false;
+  bool has_targets = true;                        // false: it is of whole weights alone
   std::vector<std::string> target_parameters;     // where experts are packed
   std::vector<std::string> modules_to_save = {};  // trained whole; each names modules by how they end
   std::vector<std::pair<AdapterPattern, int64_t>> rank_pattern = {};

@@ -72,6 +72,19 @@ TEST(AdapterFolder, GivesWhatPeftTrainedWhole) {
   EXPECT_EQ(folder.find_whole("model.layers.0.self_attn.q_proj"), nullptr);
 }
 
+// As PEFT saves one whose target_modules is its placeholder for none.
+TEST(AdapterFolder, MayHaveWholeWeightsAlone) {
+  AdapterFolder folder(peft_fixture("no_pairs"), fixture_base());
+  const SafetensorsFile expected(peft_fixture("no_pairs") + "/expected.safetensors");
+  EXPECT_TRUE(folder.pairs().empty());
+  ASSERT_EQ(folder.whole().size(), 2u + 1);
+  EXPECT_EQ(expected.tensors().size(), 2u + 1);
+  for (const AdapterWhole& whole : folder.whole()) {
+    const std::vector<float> want = stored_values(expected, whole.module + ".weight");
+    EXPECT_EQ(folder.read(whole, 0, std::ssize(want)), want) << whole.module;
+  }
+}
+
 class OtherNames : public testing::Test {
  protected:
   void expect_same() {

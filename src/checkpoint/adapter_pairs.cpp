@@ -60,7 +60,7 @@ class PairReader {
     std::ranges::sort(result_.pairs, {}, &AdapterPair::module);
     const auto twice = std::ranges::adjacent_find(result_.pairs, {}, &AdapterPair::module);
     if (twice != result_.pairs.end()) fail(fmt::format("has two pairs for {}", twice->module), kDamagedAdapter);
-    if (result_.pairs.empty()) fail("has no pair", kDamagedAdapter);
+    check_any();
     return std::move(result_);
   }
 
@@ -94,6 +94,7 @@ class PairReader {
     const auto twice = std::ranges::adjacent_find(result_.whole, {}, &AdapterWhole::module);
     if (twice != result_.whole.end()) fail(fmt::format("has {} twice", twice->module), kDamagedAdapter);
     for (const auto& [weight, shape] : base_) check_complete(module_of(weight));
+    check_complete("lm_head");  // also of a base that has none of its own
   }
 
   void check_complete(const std::string& module) const {
@@ -104,6 +105,13 @@ class PairReader {
     const auto found = std::ranges::lower_bound(result_.whole, module, {}, &AdapterWhole::module);
     if (found == result_.whole.end() || found->module != module)
       fail(fmt::format("has no {}, which modules_to_save names", module), kDamagedAdapter);
+  }
+
+  void check_any() const {
+    if (!result_.pairs.empty()) return;
+    if (result_.whole.empty()) fail("has no pair", kDamagedAdapter);
+    if (config_.has_targets)
+      fail(fmt::format("has whole weights, and no pair of what {} targets", kAdapterConfigFile), kDamagedAdapter);
   }
 
   StoredPairs stored_pairs(const StoredTensors& tensors) const {

@@ -110,10 +110,35 @@ TEST_F(AdapterRefusals, WholeWeightsThatAreNotTheBases) {
   for (const char* other : {"model.layers.0.self_attn.q_proj", "model.layers.0.block_sparse_moe.experts.1.w1", "score"})
     with(fmt::format("{}{}.weight", model, other), {32, 32}, {other, "is of no module"});
   with(model + "model.embed_tokens.modules_to_save.default.weight", {96, 32}, {"is a whole weight (modules_to_save)"});
+}
 
+// By whichever name it is called, and whether or not the base's head is its embedding.
+TEST_F(AdapterRefusals, WholeWeightsThatAreNamedAndNotThere) {
+  const auto without = [&](const std::string& weight, const char* entry, const std::string& module) {
+    adapter_ = TestAdapter::of_fixture("whole");
+    std::erase_if(adapter_.tensors,
+                  [&](const TestTensor& tensor) { return tensor.entry.name == "base_model.model." + weight; });
+    adapter_.config["modules_to_save"] = {entry};
+    expect_refused({"has no " + module + ", which modules_to_save names", "get it again"});
+  };
+  for (const char* entry : {"gate", "mlp.gate", "block_sparse_moe.gate", "model.layers.0.mlp.gate"})
+    without("model.layers.0.mlp.gate.weight", entry, "model.layers.0.block_sparse_moe.gate");
+  without("lm_head.weight", "lm_head", "lm_head");
+  without("model.embed_tokens.weight", "embed_tokens", "model.embed_tokens");
+
+  adapter_ = TestAdapter::of_fixture("hub");
+  adapter_.config["modules_to_save"] = {"lm_head"};
+  adapter_.write(folder_ / "adapter");
+  BaseShapes tied = fixture_base();
+  tied.erase("lm_head.weight");
+  expect_user_error([&] { AdapterFolder(folder_ / "adapter", tied); }, {"has no lm_head, which modules_to_save names"});
+}
+
+TEST_F(AdapterRefusals, NoPairOfWhatIsTargeted) {
   adapter_ = TestAdapter::of_fixture("whole");
-  std::erase_if(adapter_.tensors, [&](const TestTensor& tensor) { return tensor.entry.name == gate; });
-  expect_refused({"has no model.layers.0.block_sparse_moe.gate, which modules_to_save names"});
+  std::erase_if(adapter_.tensors,
+                [](const TestTensor& tensor) { return tensor.entry.name.find("lora_") != tensor.entry.name.npos; });
+  expect_refused({"has whole weights, and no pair of what adapter_config.json targets", "get it again"});
 }
 
 TEST_F(AdapterRefusals, AnEmbeddingOfItsOwnOfATiedBase) {

@@ -1,6 +1,7 @@
 #include "checkpoint/load_adapter.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <set>
@@ -18,7 +19,18 @@ namespace mixtune {
 
 namespace {
 
-constexpr const char* kOther = "name another adapter, or set lora_r and lora_target_modules to what it has";
+// "..., or set lora_r and lora_target_modules to what it has: 8, and o_proj, q_proj"
+std::string other(const AdapterFolder& adapter) {
+  std::set<std::string> modules;
+  std::set<int64_t> ranks;
+  for (const AdapterPair& pair : adapter.pairs()) {
+    modules.insert(target_module(pair.module, AdapterNaming::kHub));
+    ranks.insert(pair.rank);
+  }
+  const std::string there =
+      modules.empty() ? "" : fmt::format(": {}, and {}", fmt::join(ranks, " or "), fmt::join(modules, ", "));
+  return "name another adapter, or set lora_r and lora_target_modules to what it has" + there;
+}
 
 // The pair that a block of an adapter's parameter is a factor of.
 struct Factor {
@@ -37,12 +49,12 @@ void check_factor(const AdapterFolder& adapter, const HfBlock& block, const Adap
   const std::string where = printable_path(adapter.path());
   if (factor.pair == nullptr) {
     if (room.pads) return;
-    throw UserError(where, fmt::format("has no pair for {}", block.name), kOther);
+    throw UserError(where, fmt::format("has no pair for {}", block.name), other(adapter));
   }
   const int64_t rank = factor.rank_of(block), has = factor.pair->rank;
   if (has == rank || (room.pads && has < rank)) return;
   throw UserError(where, fmt::format("has a pair of rank {} of {}, and lora_r is {}", has, factor.pair->module, rank),
-                  kOther);
+                  other(adapter));
 }
 
 // Throws where the folder's pairs are not those of the state, on whatever rank they are.
@@ -60,7 +72,7 @@ void check_pairs(const AdapterFolder& adapter, const AdapterRoom& room, const St
   throw UserError(
       printable_path(adapter.path()),
       fmt::format("has pairs of {} weights, and {} of them are to have some", adapter.pairs().size(), found.size() / 2),
-      kOther);
+      other(adapter));
 }
 
 constexpr const char* kOtherWhole = "name another adapter, or set modules_to_save to what it has";

@@ -108,9 +108,10 @@ void on_ranks(const StepArguments& arguments, const KeyFlags& flags, const Plan&
   if (arguments.sequence_length->count() == 0) bench.sequence_length = std::min(bench.sequence_length, bench.tokens);
   check_shape(bench);
   arguments.common.check();
-  plan(bench, config, single_rank());
+  const auto launch = launch_of_process(arguments.ranks);
+  plan(bench, config, coming_ranks(launch, arguments.ranks));
   run_on_ranks({.config = config,
-                .launch = launch_of_process(arguments.ranks),
+                .launch = launch,
                 .nproc = arguments.ranks,
                 .experts =
                     [&] {

@@ -45,7 +45,9 @@ std::string describe_adapter(const std::string& folder) {
        fmt::format("LoRA, rank {}, alpha {}{}{}", config.r, config.alpha, config.use_rslora ? ", rslora" : "",
                    config.rank_pattern.empty() && config.alpha_pattern.empty() ? "" : ", others by pattern"));
   line("base", config.base.empty() ? "not said" : printable(config.base, 200));
-  line("pairs", fmt::format("{} ({})", joined(modules), packed ? "experts packed" : "one for each weight"));
+  line("pairs", modules.empty()
+                    ? "none"
+                    : fmt::format("{} ({})", joined(modules), packed ? "experts packed" : "one for each weight"));
   if (!whole.empty()) line("whole", joined(whole));
   line("parameters", std::to_string(elements));
   line("tensors", joined(types));

@@ -49,12 +49,6 @@ void print_evaluation(const EvalRecord& result, const EvaluateArguments& argumen
                 "look at this data, and at how the model was trained", ExitCode::kWentBad);
 }
 
-// evaluate() reads it again, and says what there is to say of it.
-MixtralConfig read_silently(const std::string& folder) {
-  const Silence silence(true);
-  return load_mixtral_config(folder);
-}
-
 void run_evaluate(const EvaluateArguments& arguments, const Overrides& overrides) {
   const auto launch = launch_of_process(arguments.ranks);
   std::optional<Silence> silence(!leads(launch));
@@ -63,7 +57,7 @@ void run_evaluate(const EvaluateArguments& arguments, const Overrides& overrides
   config.origins["model_name_or_path"] = "MODEL";
   config.origins["validation_file"] = "--file";
   set_model(find_model_or_adapter(arguments.model, arguments.base, leads(launch)), config);
-  const MixtralConfig model = read_silently(config.model.model_name_or_path);
+  const MixtralConfig model = load_mixtral_config(config.model.model_name_or_path);
   choose_precision(config, model, device_of(config, single_rank()).type);
   instance_options(config, State::Purpose::kInference);  // the keys fit the machine
   check_data_files(config);
@@ -77,7 +71,7 @@ void run_evaluate(const EvaluateArguments& arguments, const Overrides& overrides
                       return entries_of_model(config.model.model_name_or_path, config.adapter.adapter_name_or_path);
                     }},
                [&](const Ranks& ranks) {
-                 const EvalRecord result = evaluate(config, ranks);
+                 const EvalRecord result = evaluate(config, model, ranks);
                  if (ranks.grid.rank == 0) print_evaluation(result, arguments);
                });
 }

@@ -38,6 +38,8 @@ void check_flags(const GivenFlags& given) {
   check_use(given, "--chat-template", chat, "without --chat", "remove it, or add --chat");
   check_use(given, "--tokenizer", text, "with --ids", "remove it, or give --prompt TEXT");
   check_use(given, "--batch", given["--prompts"], "without --prompts", "remove it, or give --prompts FILE");
+  check_use(given, "--max-length", chat && sources == 0, "outside a conversation",
+            "remove it, or give --chat without a prompt");
   check_use(given, "--logits", given["--prompt"] || given["--ids"], "without --prompt or --ids", "remove it");
   check_use(given, "--top-p", given["--temperature"], "without --temperature", "remove it, or add --temperature 1");
 }
@@ -86,6 +88,12 @@ Command add_generate(CLI::App& program) {
       ->type_name("N")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
+  app->add_option(
+         "--max-length", arguments->max_length,
+         "tokens of a conversation at most, for which memory is taken; the model's positions are the limit too")
+      ->type_name("N")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{2}, int64_t{1} << 20));
   app->add_option("--temperature", arguments->sampling.temperature, "0: always the likeliest token")
       ->type_name("NUMBER")
       ->capture_default_str()

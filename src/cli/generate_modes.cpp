@@ -33,22 +33,8 @@ namespace mixtune {
 
 namespace {
 
-// The room of a conversation, where the model has no fewer positions.
-constexpr int64_t kMostChatTokens = int64_t{1} << 17;
 // Of all sequences.
 constexpr int64_t kMostPositions = int64_t{1} << 30;
-
-// A safetensors file with `logits` [T, V]: what the model says after each token of the prompt.
-void write_logits(Decoder& decoder, const std::vector<int32_t>& ids, int64_t vocab, const std::string& path) {
-  const auto tokens = static_cast<int64_t>(ids.size());
-  const std::vector<float> logits = decoder.logits(ids);
-  const TensorEntry entry = {"logits", DType::kF32, {tokens, vocab}};
-  StagedPath file(path);
-  SafetensorsWriter writer(file.path(), {&entry, 1});
-  writer.write(0, 0, std::as_bytes(std::span(logits)));
-  writer.finish();
-  file.commit_new();
-}
 
 std::vector<int32_t> parse_ids(std::string_view text) {
   std::vector<int32_t> ids;
@@ -120,7 +106,7 @@ void read_what_to_continue(Task& task) {
   }
   int64_t longest = 0;
   for (const auto& prompt : ids) longest = std::max(longest, std::ssize(prompt));
-  task.positions = std::min(ids.empty() ? kMostChatTokens : longest + arguments.max_new_tokens,
+  task.positions = std::min(ids.empty() ? arguments.max_length : longest + arguments.max_new_tokens,
                             speaker.config.max_position_embeddings);
 }
 
@@ -151,6 +137,7 @@ Entries entries_of(const Task& task) {
   add("--prompts", arguments.prompts.has_value());
   add("--batch", arguments.batch);
   add("--max-new-tokens", arguments.max_new_tokens);
+  add("--max-length", arguments.max_length);
   add("--temperature", arguments.sampling.temperature);
   add("--top-p", arguments.sampling.top_p);
   add("--seed", arguments.sampling.seed);
@@ -188,6 +175,19 @@ class Patience {
 void say_patiently(const Ranks& ranks, const std::string& text) {
   const Patience patience(ranks);
   say(text);
+}
+
+// A safetensors file with `logits` [T, V]: what the model says after each token of the prompt.
+void write_logits(Decoder& decoder, const std::vector<int32_t>& ids, int64_t vocab, const std::string& path) {
+  const auto tokens = static_cast<int64_t>(ids.size());
+  const std::vector<float> logits = decoder.logits(ids);
+  const Patience patience(decoder.ranks());  // a disk may take its time
+  const TensorEntry entry = {"logits", DType::kF32, {tokens, vocab}};
+  StagedPath file(path);
+  SafetensorsWriter writer(file.path(), {&entry, 1});
+  writer.write(0, 0, std::as_bytes(std::span(logits)));
+  writer.finish();
+  file.commit_new();
 }
 
 // What ranks but the first do of a text that it has.

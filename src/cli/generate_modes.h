@@ -20,6 +20,7 @@ struct GenerateArguments {
   PromptOptions text;
   int64_t batch = 8;  // prompts of the file at once
   int64_t max_new_tokens = 128;
+  int64_t max_length = int64_t{1} << 17;  // tokens of a conversation
   Sampling sampling;
   int ranks = 0;  // --nproc
 };

@@ -170,6 +170,14 @@ RankGrid grid_of(const Config& config, int64_t experts, int ranks, int rank) {
                         config.where("expert_model_parallel_size"));
 }
 
+Ranks coming_ranks(const std::optional<Launch>& launch, int nproc) {
+  const RankGrid grid =
+      launch ? RankGrid{.world = launch->size, .rank = launch->rank} : RankGrid{.world = std::max(nproc, 1)};
+  Ranks ranks = planned_ranks(grid);
+  ranks.device.reset();  // this process's own
+  return ranks;
+}
+
 bool leads(const std::optional<Launch>& launch) {
   return !launch || (launch->rank == 0 && !launch->supervised);
 }

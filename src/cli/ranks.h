@@ -26,6 +26,10 @@ std::optional<Launch> launch_of_process(int nproc);
 // The key's groups of `ranks`. Throws UserError where there are none.
 RankGrid grid_of(const Config& config, int64_t experts, int ranks, int rank = 0);
 
+// This process among the ranks that there will be, for what is checked before they are connected: its groups talk to
+// nobody.
+Ranks coming_ranks(const std::optional<Launch>& launch, int nproc);
+
 // Whether this process says what all processes of its command would say before ranks are connected.
 bool leads(const std::optional<Launch>& launch);
 

@@ -46,9 +46,9 @@ void run_train(const TrainArguments& arguments, const Overrides& overrides) {
   Config config = load_config(arguments.config_file.empty() ? std::nullopt : std::optional(arguments.config_file),
                               overrides, megatron.settings);
   require_keys(config, {"model_name_or_path", "train_file", "output_dir"});
-  if (!arguments.dry_run)
-    instance_options(config, State::Purpose::kTraining);  // the keys fit each other and the machine
   const auto launch = launch_of_process(arguments.ranks);
+  if (!arguments.dry_run)  // the keys fit each other and the machine
+    instance_options(config, State::Purpose::kTraining, coming_ranks(launch, arguments.ranks));
   if (arguments.dry_run && launch && launch->rank != 0) return;  // rank 0 says the same
   const bool says = leads(launch);
   for (const std::string& line : megatron.lines)

@@ -77,5 +77,19 @@ TEST_F(ChatTest, AConversationThatIsTooLongIsRefused) {
   }
 }
 
+// The decoder may have less room than the model.
+TEST_F(ChatTest, AConversationBeyondTheDecodersRoomIsRefused) {
+  Decoder small(config_, {source_path(kModel)}, {1, 60}, {});
+  Chat chat(small, prompter_, ends_, {});
+  std::string told;
+  try {
+    for (int i = 0; i < 20; ++i) chat.answer("Define: otter (noun)", "line 7", [](const std::string&) {});
+  } catch (const UserError& error) {
+    told = error.what();
+  }
+  EXPECT_EQ(told.find("line 7: its "), 0u) << told;
+  EXPECT_NE(told.find("leave no room in a conversation of 60"), told.npos) << told;
+}
+
 }  // namespace
 }  // namespace mixtune

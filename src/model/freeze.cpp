@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <map>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -161,6 +162,23 @@ bool has_any(const Selection& selection, std::span<const ParamSpec> specs) {
   });
 }
 
+// " (4 of 14 pairs)", " (A or B alone of 14 of 14 pairs)", " (4 of 14 pairs, and A or B alone of 2)"; "" where none is.
+std::string frozen_pairs(std::span<const ParamSpec> specs) {
+  std::map<std::string, int> frozen;  // factors, by module
+  for (const ParamSpec& spec : specs)
+    if (spec.origin == ParamSpec::Origin::kInitialised && !spec.is_initial_pair())
+      for (const HfBlock& block : spec.blocks)
+        frozen[block.name.substr(0, block.name.rfind(".lora_"))] += spec.trainable ? 0 : 1;
+  const auto with = [&](int factors) {
+    return std::ranges::count_if(frozen, [&](const auto& pair) { return pair.second == factors; });
+  };
+  const auto whole = with(2), halves = with(1);
+  if (whole == 0 && halves == 0) return "";
+  if (whole == 0) return fmt::format(" (A or B alone of {} of {} pairs)", halves, frozen.size());
+  return fmt::format(" ({} of {} pairs{})", whole, frozen.size(),
+                     halves == 0 ? "" : fmt::format(", and A or B alone of {}", halves));
+}
+
 }  // namespace
 
 void apply(const Freeze& freeze, const MixtralConfig& config, std::span<ParamSpec> specs) {
@@ -183,7 +201,8 @@ bool freezes_all(const Freeze& freeze, const Lora& lora, const MixtralConfig& co
 std::string describe_trained(const Freeze& freeze, const Lora& lora, const MixtralConfig& config) {
   if (!freeze.is_set() && !lora.is_set()) return "";
   int64_t all = 0, trained = 0;
-  for (const ParamSpec& spec : make_layout(config, {0, config.num_local_experts}, freeze, lora).specs) {
+  const std::vector<ParamSpec> specs = make_layout(config, {0, config.num_local_experts}, freeze, lora).specs;
+  for (const ParamSpec& spec : specs) {
     if (!spec.is_initial_pair()) all += spec.shape.elements();
     if (spec.trainable) trained += spec.shape.elements();
   }
@@ -193,7 +212,7 @@ std::string describe_trained(const Freeze& freeze, const Lora& lora, const Mixtr
   if (!freeze.is_set()) return text;
   const bool with_head = config.tie_word_embeddings && freezes_all(freeze, lora, config, WeightGroup::kEmbeddings);
   return fmt::format(
-      "{}; frozen: {}{}", text, fmt::join(freeze.entries, ", "),
+      "{}; frozen: {}{}{}", text, fmt::join(freeze.entries, ", "), frozen_pairs(specs),
       with_head && !lora.is_set() ? "; with the embeddings the head, which is the same (tie_word_embeddings)" : "");
 }
 

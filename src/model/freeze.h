@@ -32,7 +32,8 @@ void apply(const Freeze& freeze, const MixtralConfig& config, std::span<ParamSpe
 bool freezes_all(const Freeze& freeze, const Lora& lora, const MixtralConfig& config, WeightGroup group);
 
 // "trained: 120 of 480 parameters (25.0%); frozen: router, layers.0-7"; with adapters: "trained: 12 of 492 parameters
-// (2.4%), adapters of q_proj, v_proj of rank 16, scaling 2"; "" where all is trained.
+// (2.4%), adapters of q_proj, v_proj of rank 16, scaling 2", and how many of their pairs are frozen: "...; frozen:
+// layers.0-7 (16 of 64 pairs)"; "" where all is trained.
 std::string describe_trained(const Freeze& freeze, const Lora& lora, const MixtralConfig& config);
 
 }  // namespace mixtune

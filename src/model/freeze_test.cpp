@@ -120,9 +120,9 @@ TEST(Freeze, IsTheSameOnEveryRank) {
 }
 
 void expect_refused(const std::vector<std::string>& entries, const std::vector<std::string>& parts,
-                    const MixtralConfig& of = config()) {
+                    const MixtralConfig& of = config(), const Lora& lora = {}) {
   try {
-    make_layout(of, {0, of.num_local_experts}, {.entries = entries, .where = "run.yaml:3: freeze"});
+    make_layout(of, {0, of.num_local_experts}, {.entries = entries, .where = "run.yaml:3: freeze"}, lora);
     ADD_FAILURE() << entries.front();
   } catch (const UserError& error) {
     const std::string text = error.what();
@@ -178,6 +178,21 @@ TEST(Freeze, CountsWhatIsTrainedInTheWholeModel) {
                 " parameters (26.9%); frozen: experts, router");
   EXPECT_TRUE(freezes_all({.entries = {"layers.0-5.router", "layers.6-11"}}, {}, config(), WeightGroup::kRouter));
   EXPECT_FALSE(freezes_all({.entries = {"layers.0-10.router"}}, {}, config(), WeightGroup::kRouter));
+}
+
+// 12 layers have each a pair of q, and 12 of their experts.
+TEST(Freeze, CountsPairs) {
+  const Lora lora = {.rank = 2, .q = true, .experts = true};
+  const auto ends = [&](const std::vector<std::string>& entries, const std::string& end) {
+    const std::string text = describe_trained({.entries = entries}, lora, config());
+    EXPECT_TRUE(text.ends_with("; frozen: " + end)) << text;
+  };
+  ends({"attention"}, "attention (12 of 156 pairs)");
+  ends({"layers.0-1.experts", "layers.0"}, "layers.0-1.experts, layers.0 (25 of 156 pairs)");
+  ends({"*lora_A*"}, "*lora_A* (A or B alone of 156 of 156 pairs)");
+  ends({"attention", "*w2.lora_A*"}, "attention, *w2.lora_A* (12 of 156 pairs, and A or B alone of 48)");
+  ends({"norms"}, "norms");
+  expect_refused({"attention", "experts"}, {"freezes every weight: nothing is left to train"}, config(), lora);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "kernels/moe/router.h"
 #include "model/dispatcher.h"
 #include "model/instance.h"
+#include "model/kv_cache.h"
 #include "model/params.h"
 #include "tensor/ctx.h"
 
@@ -278,6 +279,20 @@ TEST(LocalDispatcher, CombineOfDispatchWeighsTokensByTheirSlots) {
   for (int64_t t = 0; t < kTokens; ++t) {
     const double weight = t == 5 ? 0 : weights[2 * t] + weights[2 * t + 1];
     for (int64_t i = t * kWidth; i < (t + 1) * kWidth; ++i) EXPECT_EQ(y[i], 1 + weight * x[i]);
+  }
+}
+
+TEST(KvCache, ThatDoesNotFitIsRefusedByName) {
+  const MixtralConfig config = {.num_hidden_layers = 56, .num_key_value_heads = 8, .head_dim = 128};
+  const Device plan = {DeviceType::kMeta};  // of 1 PiB
+  EXPECT_EQ(KvCache(config, plan, DType::kBF16, {1, 65536}).bytes(), size_t{14} << 30);
+  try {
+    KvCache(config, plan, DType::kBF16, {16, int64_t{1} << 30});
+    ADD_FAILURE();
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("out of memory: keys and values of 16 x 1073741824 tokens take "), text.npos) << text;
+    EXPECT_NE(text.find("--max-length"), text.npos) << text;
   }
 }
 

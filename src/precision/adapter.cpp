@@ -143,7 +143,7 @@ void write_inner_gradient(Ctx& ctx, const Adapter& adapter, const AdapterDataGra
 }
 
 void adapter_weight_gradient(Ctx& ctx, const Adapter& adapter, const AdapterWeightGradient& args) {
-  if (!adapter) return;
+  if (!adapter || (!adapter.da.tensor && !adapter.db.tensor)) return;
   const Range range(ctx, "adapter, weight gradient");
   const Frame frame(ctx);
   const bool reads_x = adapter.da.tensor || (adapter.db.tensor && !adapter.u);

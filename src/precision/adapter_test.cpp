@@ -139,6 +139,14 @@ TEST_P(AdapterTest, FactorsHaveTheirGradients) {
   for (int64_t i = 0; i < db.size(); ++i) ASSERT_NEAR(db_[i], db[i], 1e-10) << i;
 }
 
+// It takes no copy of x for a pair that is frozen.
+TEST_P(AdapterTest, AFrozenPairTakesNothing) {
+  Adapter frozen = adapter();
+  frozen.da = frozen.db = {};
+  adapter_weight_gradient(ctx_, frozen, {.x = x_, .dy = dy_, .groups = groups()});
+  EXPECT_EQ(ctx_.stack.peak(), 0u);
+}
+
 TEST_P(AdapterTest, WritesNothingWithoutOne) {
   Matrix y({kAdapterRows, kOut}, 2), dx({kAdapterRows, kIn}, 2);
   EXPECT_FALSE(write_adapter(ctx_, {}, {.x = x_, .y = y, .groups = groups()}));

@@ -173,6 +173,11 @@ std::string module_of(std::string_view tensor) {
   return take_end(tensor, ".weight") ? std::string(tensor) : "";
 }
 
+bool names_module(std::string_view entry, std::string_view module) {
+  if (module.ends_with(entry)) return true;
+  return take_end(module, kHubGate) && fmt::format("{}{}", module, kGate).ends_with(entry);
+}
+
 std::string target_module(std::string_view module, AdapterNaming naming) {
   const std::string_view last = module.substr(module.rfind('.') + 1);
   const auto matrix = std::ranges::find(kMatrices, last, &ExpertMatrix::hub);

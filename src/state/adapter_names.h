@@ -36,10 +36,9 @@ AdapterTensorName parse_adapter_name(std::string_view stored, const std::string&
 // The module whose weight the hub's tensor is; "" for other tensors.
 std::string module_of(std::string_view tensor);
 
-// Whether an entry of modules_to_save names a module: as PEFT has it, where the module's name ends so.
-inline bool names_module(std::string_view entry, std::string_view module) {
-  return module.ends_with(entry);
-}
+// Whether an entry of modules_to_save names the hub's module: as PEFT has it, where the module's name ends so, in
+// either version of transformers.
+bool names_module(std::string_view entry, std::string_view module);
 
 // How experts are called in files that are written.
 enum class AdapterNaming : uint8_t {

@@ -39,6 +39,8 @@ struct GpuInfo {
   int driver = 0, runtime = 0;         // CUDA versions: 13000 is 13.0
 };
 GpuInfo gpu_info(int index);
+// The same as GpuInfo's, asked of the driver: unlike gpu_info() it takes nothing of the GPU's memory.
+int gpu_compute_capability(int index);
 // Bytes, of all processes: the one number of these that is read in each step.
 size_t gpu_memory_in_use(int index);
 

@@ -147,6 +147,10 @@ GpuInfo gpu_info(int index) {
   return info;
 }
 
+int gpu_compute_capability(int index) {
+  return capability(index);
+}
+
 size_t gpu_memory_in_use(int index) {
   size_t free = 0, all = 0;
   check_cuda(cudaSetDevice(index), "device");

@@ -41,6 +41,9 @@ void use_in_this_thread(Device) {}
 GpuInfo gpu_info(int) {
   no_cuda();
 }
+int gpu_compute_capability(int) {
+  no_cuda();
+}
 size_t gpu_memory_in_use(int) {
   no_cuda();
 }

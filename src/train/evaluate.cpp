@@ -41,10 +41,9 @@ EvalRecord Evaluator::evaluate(int64_t step) {
   return record;
 }
 
-EvalRecord evaluate(const Config& config, const Ranks& ranks) {
+EvalRecord evaluate(const Config& config, const MixtralConfig& shape, const Ranks& ranks) {
   ranks.set_activity("loading");
   const ModelPaths paths = {config.model.model_name_or_path, config.adapter.adapter_name_or_path};
-  const MixtralConfig shape = load_mixtral_config(paths.base);
   Instance instance(shape, with_adapter(instance_options(config, State::Purpose::kInference, ranks), paths, shape));
   const RunData data = checked_data(config, HfFolder(paths.base), instance, load_validation_data);
   load_model(instance, paths);

@@ -30,8 +30,8 @@ class Evaluator {
   Scalars token_sum_;
 };
 
-// Evaluates the model of config.model on config.data.validation_file. All ranks call this, each takes its share of the
-// rows, and all return the same.
-EvalRecord evaluate(const Config& config, const Ranks& ranks = single_rank());
+// Evaluates the model of config.model, whose config.json says `shape`, on config.data.validation_file. All ranks call
+// this, each takes its share of the rows, and all return the same.
+EvalRecord evaluate(const Config& config, const MixtralConfig& shape, const Ranks& ranks = single_rank());
 
 }  // namespace mixtune

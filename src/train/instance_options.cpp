@@ -63,7 +63,7 @@ void check_eight_bit_keys(const Config& config) {
 int compute_capability(Device device) {
   constexpr int kHopper = 90, kNone = 0;
   if (device.type == DeviceType::kMeta) return kHopper;  // a plan supposes it
-  return device.type == DeviceType::kCuda ? gpu_info(device.index).compute_capability : kNone;
+  return device.type == DeviceType::kCuda ? gpu_compute_capability(device.index) : kNone;
 }
 
 std::string_view name_of(EightBitScaling scaling) {
@@ -134,12 +134,12 @@ void check_lora(const Config& config, DeviceType device) {
 
 void check_cuda_graphs(const Config& config, DeviceType device, const Ranks& ranks) {
   if (!config.compute.cuda_graphs) return;
+  if (ranks.grid.world > 1)
+    refuse(config, "cuda_graphs", "a graph of what ranks exchange is not supported", "train on one rank, or remove it");
   if (device == DeviceType::kCpu) refuse(config, "cuda_graphs", "the device is the CPU", "remove it");
   if (!config.router.moe_pad_expert_input_to_capacity)
     refuse(config, "cuda_graphs", "the host waits for the experts' numbers of rows",
            "set moe_pad_expert_input_to_capacity, or remove it");
-  if (ranks.grid.world > 1)
-    refuse(config, "cuda_graphs", "a graph of what ranks exchange is not supported", "train on one rank, or remove it");
 }
 
 // A training on `device`; kMeta stands for a GPU.

@@ -25,8 +25,8 @@ std::string untried(const RecipeOptions& recipe);
 // else fp32, which holds any.
 void choose_precision(Config& config, const MixtralConfig& model, DeviceType device);
 
-// The options of a run. Throws UserError where the keys do not fit each other, the build or the machine. Touches no GPU
-// but to count them. `ranks` outlive the instance.
+// The options of a run. Throws UserError where the keys do not fit each other, the build or the machine. Takes
+// nothing of a GPU. `ranks` outlive the instance.
 InstanceOptions instance_options(const Config& config, State::Purpose purpose, const Ranks& ranks = single_rank());
 
 // The options to train on a GPU that need not be here (DeviceType::kMeta).

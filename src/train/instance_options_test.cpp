@@ -58,6 +58,7 @@ TEST(InstanceOptions, GraphsAreOfFixedShapesOnOneGpu) {
   EXPECT_THAT(planned("", 1), testing::HasSubstr("run.yaml:1: cuda_graphs: the host waits"));
   EXPECT_THAT(planned("", 1), testing::HasSubstr("set moe_pad_expert_input_to_capacity"));
   EXPECT_THAT(planned(padded, 2), testing::HasSubstr("run.yaml:1: cuda_graphs: a graph of what ranks exchange"));
+  EXPECT_THAT(planned("", 2), testing::HasSubstr("run.yaml:1: cuda_graphs: a graph of what ranks exchange"));
   EXPECT_THAT(refusal("cuda_graphs: true\ndevice: cpu\n" + padded),
               testing::HasSubstr("run.yaml:1: cuda_graphs: the device is the CPU"));
 }

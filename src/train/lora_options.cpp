@@ -103,6 +103,20 @@ void check_singular_values(const Config& config, const Lora& lora, const Mixtral
                     "lower lora_r, or set lora_init: default");
 }
 
+// A pair begins with B = 0 unless something else says what it begins as: A alone has no gradient then.
+void check_frozen_factors(const Config& config, const Freeze& freeze, const std::vector<ParamSpec>& specs) {
+  if (config.adapter.lora_init == LoraInit::kPissa || !config.adapter.adapter_name_or_path.empty()) return;
+  const auto is_b = [](const ParamSpec& spec) {
+    return spec.origin == ParamSpec::Origin::kInitialised && spec.blocks[0].name.ends_with(".lora_B.weight");
+  };
+  for (size_t i = 1; i < specs.size(); ++i)  // B comes after its A
+    if (is_b(specs[i]) && !specs[i].trainable && specs[i - 1].trainable)
+      throw UserError(freeze.where,
+                      fmt::format("freezes {}, which begins as 0, and beside it the pair's A learns nothing",
+                                  specs[i].blocks[0].name),
+                      "freeze the whole pair, or neither, or begin with lora_init: pissa or adapter_name_or_path");
+}
+
 void refuse_own_keys(const Config& config) {
   for (const std::string_view key : kOwnKeys)
     if (config.origins.contains(key) && is_changed(config, key))
@@ -159,14 +173,16 @@ void check_trained(const Config& config, const MixtralConfig& shape) {
     throw UserError(config.where(kTargets),
                     "the model's embedding and head are one (tie_word_embeddings), and neither has a pair of its own",
                     "leave out embed_tokens and lm_head");
-  if (lora.whole.empty()) return;
+  if (!lora.is_set()) return;
   if (shape.tie_word_embeddings &&
       (lora.trains_whole("lm_head.weight") || lora.trains_whole("model.embed_tokens.weight")))
     throw UserError(config.where(kWholeKey),
                     "the model's embedding and head are one (tie_word_embeddings), and an adapter's are not",
                     "leave out lm_head and embed_tokens");
   const Freeze freeze = freeze_of(config);
-  for (const ParamSpec& spec : make_layout(shape, {0, shape.num_local_experts}, freeze, lora).specs)
+  const std::vector<ParamSpec> specs = make_layout(shape, {0, shape.num_local_experts}, freeze, lora).specs;
+  check_frozen_factors(config, freeze, specs);
+  for (const ParamSpec& spec : specs)
     if (!spec.trainable && lora.trains_whole(spec.blocks[0].name))
       throw UserError(freeze.where, fmt::format("freezes {}, which modules_to_save trains", spec.blocks[0].name),
                       "leave it out of one of them");

@@ -317,6 +317,10 @@ TEST_F(Adapters, WhatIsNoAdapterToTrainIsRefused) {
           {"--modules_to_save: 'gate' is in lora_target_modules too"});
   refused(with(rank, {"--lora_target_modules=lm_head", "--modules_to_save=lm_head"}),
           {"--modules_to_save: 'lm_head' is in lora_target_modules too"});
+  refused(with(rank, {"--freeze=*lora_B*"}),
+          {"--freeze: freezes base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight, which begins as 0",
+           "lora_init: pissa"});
+  refused(with(rank, {"--freeze=attention", "--freeze=experts"}), {"--freeze: freezes every weight"});
   refused(with(rank, {"--lora_target_modules=q_prj"}), {"did you mean 'q_proj'?"});
   refused({"--lora_dropout=0.1"}, {"--lora_dropout: means nothing without an adapter"});
   for (const char* share : {"1", "-0.1"})
@@ -330,6 +334,28 @@ TEST_F(Adapters, WhatIsNoAdapterToTrainIsRefused) {
           {"out/checkpoint-4: has a pair of rank 8 of model.layers.0.self_attn.q_proj, and lora_r is 16"});
   refused(with(rank, {"--adapter_name_or_path=out", "--lora_target_modules=q_proj"}),
           {"out/checkpoint-4: has pairs of 10 weights, and 1 of them are to have some"});
+}
+
+// A run of before there were pairs of gates, which all-linear has today.
+TEST_F(Adapters, GoOnFromWhereAllLinearHadNoGate) {
+  done(lora("out"));
+  cut("out");
+  const std::string manifest = "out/checkpoint-2/manifest.json";
+  auto old = nlohmann::json::parse(read(path(manifest)));
+  ASSERT_EQ(old["contract"]["lora_target_modules"], "null");
+  old["contract"]["lora_target_modules"] = R"(["all-linear"])";
+  write(path(manifest), old.dump());
+  const Args resume = {"--per_device_train_batch_size=4", "--resume_from_checkpoint=auto"};
+  expect_refused(
+      lora("out", with(resume, {"--lora_target_modules=all-linear"})),
+      {"out/checkpoint-2: has no pair for ", "block_sparse_moe.gate",
+       "set lora_r and lora_target_modules to what it has: 8, and k_proj, o_proj, q_proj, v_proj, w1, w2, w3"});
+  Args named = resume;
+  for (const char* module : {"q_proj", "k_proj", "v_proj", "o_proj", "w1", "w2", "w3"})
+    named.push_back(fmt::format("--lora_target_modules={}", module));
+  done(lora("out", named));
+  fs::remove_all(path("out/checkpoint-2"));  // what goes on from here is said as it is now
+  expect_refused(lora("out", with(resume, {"--lora_target_modules=q_proj"})), {"lora_target_modules was "});
 }
 
 TEST_F(Adapters, AreOfTheRunsContract) {

@@ -149,6 +149,16 @@ TEST_F(Generate, AConversationIsALineATurn) {
   const Outcome lengthy = talk(std::string(400, 'x') + "\\n");
   EXPECT_EQ(lengthy.code, 2);
   EXPECT_THAT(lengthy.err, HasSubstr("standard input:1: its "));
+
+  const auto talk_within = [&](int tokens) {
+    return run_shell(fmt::format("printf 'Define: otter\\n' | {} --max-length {}", command, tokens), work_.path());
+  };
+  EXPECT_EQ(talk_within(60).out, first.out);
+  EXPECT_EQ(talk_within(4).code, 2);
+  EXPECT_THAT(talk_within(4).err,
+              HasSubstr("leave no room in a conversation of 4; begin another, or raise --max-length"));
+  EXPECT_THAT(run_mixtune({"generate", "model", "--ids=1", "--max-length=60"}, work_.path()).err,
+              HasSubstr("--max-length: has no effect outside a conversation"));
 }
 
 TEST_F(Generate, AGenerationConfigThatIsNotSoundIsNamed) {

@@ -96,7 +96,11 @@ TEST_F(InferenceRanks, EvaluateAsOneProcessDoes) {
 }
 
 TEST_F(InferenceRanks, EvaluateSaysOnceWhatOneProcessSays) {
+  json config = json::parse(read(path("model/config.json")));
+  config["of_a_later_version"] = 1;
+  write(path("model/config.json"), config.dump());
   const Outcome alone = done(evaluate({"--data_cache=off"}));
+  EXPECT_EQ(count_of(alone.err, "keys that mixtune does not know are ignored: of_a_later_version\n"), 1) << alone.err;
   for (const Args& layout : layouts()) expect_same_messages(done(with(evaluate({"--data_cache=off"}), layout)), alone);
 }
 

@@ -81,6 +81,25 @@ TEST_F(Merge, ARunsFolderMeansItsCheckpoint) {
   EXPECT_TRUE(weights("out") == weights("same"));
 }
 
+// Whole weights without a pair are merged, looked at and computed with.
+TEST_F(Merge, WholeWeightsAlone) {
+  const std::string alone = adapter_fixture("no_pairs");
+  const Outcome outcome = merged({kBase, alone, "out"});
+  expect_part(outcome.err, "rank 4, alpha 8, 0 pairs, 3 whole weights");
+  expect_part(outcome.out, "(2 gate, 1 norm): 100.0% of their elements changed");
+  expect_part(run({"inspect", alone}).out, "pairs        none\nwhole        2 x gate, 1 x norm\n");
+  const auto text = [&](const std::vector<std::string>& model) {
+    std::vector<std::string> args = {"generate"};
+    args.insert(args.end(), model.begin(), model.end());
+    args.insert(args.end(), {"--ids=1,5,9,13", "--max-new-tokens=12"});
+    const Outcome said = run(args);
+    EXPECT_EQ(said.code, 0) << said.err;
+    return said.out;
+  };
+  EXPECT_EQ(text({alone, "--base=" + kBase}), text({"out"}));
+  EXPECT_NE(text({"out"}), text({kBase}));
+}
+
 TEST_F(Merge, WhatIsWrongIsNamed) {
   const std::string hub = adapter_fixture("hub");
   expect_refused({kBase, hub}, {"OUT: is missing", "mixtune merge BASE ADAPTER OUT"});

@@ -132,6 +132,9 @@ const std::vector<Mistake> kRankMistakes = {
     {"GlobalBatchTooSmall",
      {"--nproc=4", "--per_device_train_batch_size=3", "--global_batch_size=7"},
      {"--global_batch_size: 7 is no multiple of", "set it to 12, or to a multiple of that"}},
+    {"GraphsOfRanks",
+     {"--nproc=2", "--cuda_graphs", "--moe_expert_capacity_factor=1", "--moe_pad_expert_input_to_capacity"},
+     {"--cuda_graphs: a graph of what ranks exchange is not supported", "train on one rank"}},
     {"NoRanks", {"--nproc=0"}, {"--nproc"}},
     {"NotANumberOfRanks", {"--nproc=many"}, {"--nproc", "many"}},
 };

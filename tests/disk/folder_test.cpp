@@ -5,6 +5,10 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
 #include "disk_runs.h"
 
 namespace mixtune {
@@ -141,6 +145,28 @@ TEST_F(Folders, ThatAreRemoved) {
     expect_resumes_to_the_end();
     begin_with("");
   }
+}
+
+// For longer than a rank may stand still.
+TEST_F(Folders, ThatAreSlowAreWaitedForByOtherRanks) {
+  fs::create_directory(path("out"));
+  const Args args = {"generate",
+                     "model",
+                     "--ids=1,5,9",
+                     "--max-new-tokens=1",
+                     "--logits=out/logits.safetensors",
+                     "--nproc=2",
+                     "--device=cpu",
+                     "--collective_timeout=1.5"};
+  EXPECT_EQ(run_counted(args).code, 0);
+  const std::vector<Call> all = calls();
+  const auto written = std::ranges::find(all, "fsync", &Call::name);
+  ASSERT_NE(written, all.end());
+  fs::remove(path("out/logits.safetensors"));
+  const Outcome outcome =
+      run_while(args, written->number, [] { std::this_thread::sleep_for(std::chrono::seconds(4)); });
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(fs::exists(path("out/logits.safetensors")));
 }
 
 }  // namespace

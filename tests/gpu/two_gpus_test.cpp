@@ -1,12 +1,17 @@
 // Two GPUs that talk through NCCL: the same numbers as one (docs/design.md, section 4), in fp32 by the criteria of
 // sameness, in bf16 by the two runs of bf16_parity_test, each rank on its own documents, in 8 bits by what those cost.
+#include <dlfcn.h>
+#include <fmt/format.h>
+
 #include <filesystem>
 
+#include "config/load.h"
 #include "gpu/training.h"
 #include "job/supervisor.h"
 #include "kernels/eight_bit/coded_gemm.h"
 #include "rank_processes.h"
 #include "tensor/gpu_test.h"
+#include "train/instance_options.h"
 
 namespace mixtune {
 namespace {
@@ -19,6 +24,40 @@ int asked_apart(int (*ask)()) {
   int status = 0;
   waitpid(child, &status, 0);
   return WEXITSTATUS(status);
+}
+
+// How many GPUs this process has a context on.
+int contexts() {
+  using State = int (*)(int device, unsigned* flags, int* active);
+  const auto state = reinterpret_cast<State>(dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuDevicePrimaryCtxGetState"));
+  int all = 0;
+  for (int device = 0, active = 0; device < gpu_count(); ++device) {
+    unsigned flags = 0;
+    if (state(device, &flags, &active) != 0) return 100;
+    all += active;
+  }
+  return all;
+}
+
+// What each rank and their supervisor ask before they start takes nothing of a GPU, on which another rank computes.
+class ChecksOfKeys : public testing::Test {
+ protected:
+  void SetUp() override { need_gpus(1, asked_apart(gpu_count)); }
+};
+
+TEST_F(ChecksOfKeys, MakeNoContext) {
+  EXPECT_EQ(asked_apart([] {
+              gpu_info(0);
+              return contexts();
+            }),
+            1);
+  EXPECT_EQ(asked_apart([] {
+              for (const char* precision : {"bf16", "fp8"})
+                instance_options(parse_config(fmt::format("device: cuda\nprecision: {}\n", precision), "run.yaml"),
+                                 State::Purpose::kTraining);
+              return contexts();
+            }),
+            0);
 }
 
 // Of the first step's gradients, all tensors together, relative.

@@ -1,0 +1,70 @@
+// Tiles of bf16 in shared memory, and mma.m16n8k16 of them: what kernels share that multiply thin matrices. Rows of
+// tiles are 16 bytes longer than their data: so ldmatrix meets each bank once.
+#pragma once
+
+#include "kernels/cuda_math.cuh"
+#include "kernels/ptx.cuh"
+
+namespace mixtune::cuda {
+
+constexpr int kVectorElements = 8;  // of 16 bytes
+
+// A matrix in global memory; beyond it zeros are read.
+struct Matrix {
+  const bf16* data;
+  int rows, columns;
+};
+
+// Tiles of kRows x kColumns bf16 in shared memory.
+template <int kRows, int kColumns>
+struct Tile {
+  static constexpr int kRowBytes = kColumns * 2 + 16, kBytes = kRows * kRowBytes;
+
+  template <int kThreads>
+  static __device__ void load(uint32_t to, const Matrix& from, int row, int column) {
+    constexpr int kVectors = kColumns / kVectorElements;
+#pragma unroll
+    for (int i = static_cast<int>(threadIdx.x); i < kRows * kVectors; i += kThreads) {
+      const int r = i / kVectors, c = i % kVectors * kVectorElements;
+      const bool valid = row + r < from.rows && column + c < from.columns;
+      const bf16* source = from.data + (valid ? int64_t{row + r} * from.columns + column + c : 0);
+      ptx::copy_async(to + r * kRowBytes + c * 2, source, valid);
+    }
+  }
+  static __device__ uint32_t at(uint32_t tile, int row, int column) {
+    return tile + row * kRowBytes + column * 2;
+  }
+};
+
+// A lane's place in the four matrices that ldmatrix loads: of each the row, and which of the four.
+struct LanePlace {
+  int row = static_cast<int>(threadIdx.x) % 8, first = static_cast<int>(threadIdx.x) / 8 % 2 * 8,
+      second = static_cast<int>(threadIdx.x) / 16 % 2 * 8;
+};
+
+// c [16, 8 kTiles] += a [16, 16] b, at k of the tiles in shared memory: a [m, k] or transposed [k, m], b [k, n] or
+// transposed [n, k].
+template <class T, bool kTransposed>
+__device__ void load_left(uint32_t (&a)[4], uint32_t tile, int m, int k) {
+  const LanePlace lane;
+  if constexpr (kTransposed)
+    ptx::load_matrices_transposed(a, T::at(tile, k + lane.second + lane.row, m + lane.first));
+  else
+    ptx::load_matrices(a, T::at(tile, m + lane.first + lane.row, k + lane.second));
+}
+template <class T, bool kTransposed, int kTiles>
+__device__ void multiply_right(float (&c)[kTiles][4], const uint32_t (&a)[4], uint32_t tile, int k) {
+  const LanePlace lane;
+#pragma unroll
+  for (int n = 0; n < kTiles; n += 2) {
+    uint32_t b[4];  // of two tiles of 8 columns
+    if constexpr (kTransposed)
+      ptx::load_matrices(b, T::at(tile, n * 8 + lane.second + lane.row, k + lane.first));
+    else
+      ptx::load_matrices_transposed(b, T::at(tile, k + lane.first + lane.row, n * 8 + lane.second));
+    ptx::multiply(c[n], a, b[0], b[1]);
+    ptx::multiply(c[n + 1], a, b[2], b[3]);
+  }
+}
+
+}  // namespace mixtune::cuda
