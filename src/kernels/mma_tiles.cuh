@@ -9,11 +9,15 @@ namespace mixtune::cuda {
 
 constexpr int kVectorElements = 8;  // of 16 bytes
 
-// A matrix in global memory; beyond it zeros are read.
+// A matrix in global memory, of rows that are `pitch` apart; beyond it zeros are read.
 struct Matrix {
   const bf16* data;
   int rows, columns;
+  int64_t pitch = columns;
 };
+inline Matrix matrix_of(const Tensor& tensor) {
+  return {elements<bf16>(tensor), static_cast<int>(tensor.rows()), static_cast<int>(tensor.shape[1])};
+}
 
 // Tiles of kRows x kColumns bf16 in shared memory.
 template <int kRows, int kColumns>
@@ -27,7 +31,7 @@ struct Tile {
     for (int i = static_cast<int>(threadIdx.x); i < kRows * kVectors; i += kThreads) {
       const int r = i / kVectors, c = i % kVectors * kVectorElements;
       const bool valid = row + r < from.rows && column + c < from.columns;
-      const bf16* source = from.data + (valid ? int64_t{row + r} * from.columns + column + c : 0);
+      const bf16* source = from.data + (valid ? (row + r) * from.pitch + column + c : 0);
       ptx::copy_async(to + r * kRowBytes + c * 2, source, valid);
     }
   }
@@ -65,6 +69,33 @@ __device__ void multiply_right(float (&c)[kTiles][4], const uint32_t (&a)[4], ui
     ptx::multiply(c[n], a, b[0], b[1]);
     ptx::multiply(c[n + 1], a, b[2], b[3]);
   }
+}
+
+// Runs load(stage, step) some steps ahead of use(stage, step).
+template <int kStages, class Load, class Use>
+__device__ void pipeline(int steps, const Load& load, const Use& use) {
+#pragma unroll
+  for (int s = 0; s < kStages - 1; ++s) {
+    if (s < steps) load(s, s);
+    ptx::commit_copies();
+  }
+  for (int s = 0; s < steps; ++s) {
+    ptx::wait_copies<kStages - 2>();
+    __syncthreads();
+    if (const int next = s + kStages - 1; next < steps) load(next % kStages, next);
+    ptx::commit_copies();
+    use(s % kStages, s);
+  }
+}
+
+// Whether a block may have so much shared memory; then the kernel may.
+template <class Kernel>
+bool allow_shared_memory(const Ctx& ctx, Kernel* kernel, int bytes) {
+  int most = 0;
+  check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, ctx.device.index), "shared memory");
+  if (bytes > most) return false;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "shared memory");
+  return true;
 }
 
 }  // namespace mixtune::cuda

@@ -45,14 +45,6 @@ __device__ inline void load_matrices_transposed(uint32_t (&x)[4], uint32_t row) 
                : "memory");
 }
 
-// movmatrix: an 8 x 8 matrix of 16-bit elements, of which this lane has elements 2 quad and 2 quad + 1 of row `group`,
-// transposed: then it has rows 2 quad and 2 quad + 1 of column `group`.
-__device__ inline uint32_t transpose(uint32_t x) {
-  uint32_t y;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
-  return y;
-}
-
 // mma.m16n8k16: c += a b in fp32, for a [16, 16] and b [16, 8] of bf16. A register holds two neighbours along k:
 //   a[0], a[1]: rows group, group + 8 at k = 2 quad;  a[2], a[3]: the same rows at k = 2 quad + 8
 //   b0, b1: column group at k = 2 quad, 2 quad + 8

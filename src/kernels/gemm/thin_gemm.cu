@@ -1,14 +1,11 @@
 // CUDA kernels of thin_gemm.h. A block loads tiles by cp.async, some stages ahead, and multiplies with mma.m16n8k16.
-// Rows of tiles in shared memory are 16 bytes longer than their data: so ldmatrix meets each bank once.
 #include "kernels/cuda_math.cuh"
 #include "kernels/gemm/thin_gemm.h"
-#include "kernels/ptx.cuh"
+#include "kernels/mma_tiles.cuh"
 
 namespace mixtune::cuda {
 
 namespace {
-
-constexpr int kVectorElements = 8;  // of 16 bytes
 
 // The rows [begin, end) of each group.
 struct Groups {
@@ -21,81 +18,6 @@ struct Groups {
     return e;
   }
 };
-
-// A matrix in global memory; beyond it zeros are read.
-struct Matrix {
-  const bf16* data;
-  int rows, columns;
-};
-
-// Tiles of kRows x kColumns bf16 in shared memory.
-template <int kRows, int kColumns>
-struct Tile {
-  static constexpr int kRowBytes = kColumns * 2 + 16, kBytes = kRows * kRowBytes;
-
-  template <int kThreads>
-  static __device__ void load(uint32_t to, const Matrix& from, int row, int column) {
-    constexpr int kVectors = kColumns / kVectorElements;
-#pragma unroll
-    for (int i = static_cast<int>(threadIdx.x); i < kRows * kVectors; i += kThreads) {
-      const int r = i / kVectors, c = i % kVectors * kVectorElements;
-      const bool valid = row + r < from.rows && column + c < from.columns;
-      const bf16* source = from.data + (valid ? int64_t{row + r} * from.columns + column + c : 0);
-      ptx::copy_async(to + r * kRowBytes + c * 2, source, valid);
-    }
-  }
-  static __device__ uint32_t at(uint32_t tile, int row, int column) {
-    return tile + row * kRowBytes + column * 2;
-  }
-};
-
-// A lane's place in the four matrices that ldmatrix loads: of each the row, and which of the four.
-struct LanePlace {
-  int row = static_cast<int>(threadIdx.x) % 8, first = static_cast<int>(threadIdx.x) / 8 % 2 * 8,
-      second = static_cast<int>(threadIdx.x) / 16 % 2 * 8;
-};
-
-// c [16, 8 kTiles] += a [16, 16] b, at k of the tiles in shared memory: a [m, k] or transposed [k, m], b [k, n] or
-// transposed [n, k].
-template <class T, bool kTransposed>
-__device__ void load_left(uint32_t (&a)[4], uint32_t tile, int m, int k) {
-  const LanePlace lane;
-  if constexpr (kTransposed)
-    ptx::load_matrices_transposed(a, T::at(tile, k + lane.second + lane.row, m + lane.first));
-  else
-    ptx::load_matrices(a, T::at(tile, m + lane.first + lane.row, k + lane.second));
-}
-template <class T, bool kTransposed, int kTiles>
-__device__ void multiply_right(float (&c)[kTiles][4], const uint32_t (&a)[4], uint32_t tile, int k) {
-  const LanePlace lane;
-#pragma unroll
-  for (int n = 0; n < kTiles; n += 2) {
-    uint32_t b[4];  // of two tiles of 8 columns
-    if constexpr (kTransposed)
-      ptx::load_matrices(b, T::at(tile, n * 8 + lane.second + lane.row, k + lane.first));
-    else
-      ptx::load_matrices_transposed(b, T::at(tile, k + lane.first + lane.row, n * 8 + lane.second));
-    ptx::multiply(c[n], a, b[0], b[1]);
-    ptx::multiply(c[n + 1], a, b[2], b[3]);
-  }
-}
-
-// Runs load(stage, step) some steps ahead of use(stage).
-template <int kStages, class Load, class Use>
-__device__ void pipeline(int steps, const Load& load, const Use& use) {
-#pragma unroll
-  for (int s = 0; s < kStages - 1; ++s) {
-    if (s < steps) load(s, s);
-    ptx::commit_copies();
-  }
-  for (int s = 0; s < steps; ++s) {
-    ptx::wait_copies<kStages - 2>();
-    __syncthreads();
-    if (const int next = s + kStages - 1; next < steps) load(next % kStages, next);
-    ptx::commit_copies();
-    use(s % kStages);
-  }
-}
 
 struct Product {
   Matrix x;
@@ -142,7 +64,7 @@ __global__ void __launch_bounds__(256)
         T::Left::template load<T::kThreads>(left, p.x, first, k);
         T::Right::template load<T::kThreads>(right, w, kTransposed ? 0 : k, kTransposed ? k : 0);
       },
-      [&](int stage) {
+      [&](int stage, int) {
         const uint32_t left = tiles + stage * T::kStageBytes, right = left + T::Left::kBytes;
 #pragma unroll
         for (int k = 0; k < T::kStep / 2; k += 16) {
@@ -267,7 +189,7 @@ __global__ void __launch_bounds__(128)
                          T::Left::template load<T::kThreads>(left, p.wide, begin + step * T::kStep, first);
                          T::Right::template load<T::kThreads>(right, p.thin, begin + step * T::kStep, 0);
                        },
-                       [&](int stage) {
+                       [&](int stage, int) {
                          const uint32_t left = tiles + stage * T::kStageBytes, right = left + T::Left::kBytes;
 #pragma unroll
                          for (int k = 0; k < T::kStep; k += 16) {
@@ -309,10 +231,6 @@ Groups groups_of(const RowGroups& rows) {
   return groups;
 }
 
-Matrix matrix_of(const Tensor& tensor) {
-  return {elements<bf16>(tensor), static_cast<int>(tensor.rows()), static_cast<int>(tensor.shape[1])};
-}
-
 // Calls what() with the smallest of 16, 32, 48 and 64 that `side` fits into.
 template <class What>
 bool with_side(int64_t side, const What& what) {
@@ -325,10 +243,7 @@ bool with_side(int64_t side, const What& what) {
 // T's kernel, where a block may have so much shared memory.
 template <class T, class Kernel, class Args>
 bool launch(Ctx& ctx, Kernel* kernel, dim3 blocks, const Args& args, const Groups& groups) {
-  int most = 0;
-  check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, ctx.device.index), "thin_gemm");
-  if (T::kSharedBytes > most) return false;
-  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, T::kSharedBytes), "thin_gemm");
+  if (!allow_shared_memory(ctx, kernel, T::kSharedBytes)) return false;
   kernel<<<blocks, T::kThreads, T::kSharedBytes, ctx.gpu->stream()>>>(args, groups);
   check_cuda(cudaGetLastError(), "thin_gemm");
   return true;

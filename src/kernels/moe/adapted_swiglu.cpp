@@ -8,14 +8,10 @@ namespace mixtune {
 
 namespace {
 
-using cuda::AdaptedSwigluScratch, cuda::kSwigluBlockColumns, cuda::kSwigluChunkRows;
+using cuda::AdaptedSwigluScratch, cuda::kSwigluChunkRows;
 
 // Those of a GPU's kernels: bf16, ranks by vectors, columns by warps. A CPU follows it but for the dtype.
 constexpr int64_t kRankMultiple = 8, kMostRank = 64, kColumnMultiple = 32;
-
-int64_t ceil_of(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 void check_pairs(const GateUpPairs& pairs, const Tensor& gate_up, int64_t groups) {
   if (!pairs.b) return;
@@ -32,9 +28,10 @@ void check_pairs(const GateUpPairs& pairs, const Tensor& gate_up, int64_t groups
 AdaptedSwigluScratch push_scratch(Ctx& ctx, const AdaptedSwigluBackward& args) {
   const int64_t rows = args.dact.rows(), f = args.dact.shape[1];
   const int64_t inner = (args.db ? args.gate_up_pairs.u.shape[1] : 0) + (args.da ? args.down_pair.a.shape[1] : 0);
+  const int64_t rank = args.down_pair.a ? args.down_pair.a.shape[1] : args.gate_up_pairs.b.shape[2];
   const int64_t chunks = rows / kSwigluChunkRows + args.groups.groups;  // at most
   AdaptedSwigluScratch scratch;
-  scratch.row_sums = ctx.stack.push("sums of rows", {ceil_of(f, kSwigluBlockColumns), rows}, DType::kF32);
+  scratch.row_sums = ctx.stack.push("sums of rows", {f / cuda::swiglu_warp_columns(rank), rows}, DType::kF32);
   if (inner > 0) scratch.chunk_sums = ctx.stack.push("sums of adapters", {chunks, inner, f}, DType::kF32);
   return scratch;
 }

@@ -13,10 +13,13 @@
 
 namespace mixtune::cuda {
 
-// Of at least so many columns the sum over them, for each row; of the rows of a chunk the sums of gradients.
-constexpr int64_t kSwigluBlockColumns = 64, kSwigluChunkRows = 1024;
+// Of a warp's columns the sum over them, for each row; of the rows of a chunk the sums of gradients.
+constexpr int64_t kSwigluChunkRows = 1024;
+constexpr int64_t swiglu_warp_columns(int64_t rank) {
+  return rank <= 16 ? 32 : 16;
+}
 struct AdaptedSwigluScratch {
-  Tensor row_sums;    // [blocks, R] fp32
+  Tensor row_sums;    // [warps, R] fp32
   Tensor chunk_sums;  // [chunks, all u's columns that have a gradient, then v's; F] fp32
 };
 void adapted_swiglu_backward(Ctx& ctx, const AdaptedSwigluBackward& args, const AdaptedSwigluScratch& scratch);
