@@ -71,7 +71,7 @@ TEST_P(Matrix, OfWhatRoutersDrawToo) {
 
 // Rows of experts carry their numbers to the rank that has them.
 TEST_P(Matrix, OfWhatAdaptersDropOutToo) {
-  options_.lora = {.rank = 3, .scale = 1.75, .q = true, .k = true, .v = true, .out = true, .experts = true};
+  options_.lora = {.rank = 8, .scale = 1.75, .q = true, .k = true, .v = true, .out = true, .experts = true};
   const TrainingRecord all_left = run_alone(run_, options_);
   options_.lora.dropout = 0.1;
   compare_all(run_, options_, {1, 2, 4});

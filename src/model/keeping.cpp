@@ -21,7 +21,8 @@ Tensor Keeping::Forward::begin_layer(int64_t layer, const Tensor& input) {
 void Keeping::Forward::keep_experts() {
   LayerSaved& saved = saved_.layers[layer_];
   saved.gate_up = {}, saved.expert_rows = {}, saved.gate_up_inner = {}, saved.down_inner = {};
-  if (for_backward_) keeping_.push_expert_inner(ctx_, layer_, saved);
+  if (for_backward_ && keeping_.activations_.recompute != Recompute::kFull)
+    saved.down_inner = keeping_.push_inner(ctx_, keeping_.params_.layers[layer_].down_adapter, saved.dispatch.rows);
   saved.mark = ctx_.stack.mark();
   if (for_backward_ && !keeping_.keep_experts(ctx_, layer_, saved)) ++saved_.recomputed;
 }
@@ -45,13 +46,6 @@ bool Keeping::push_again(Ctx& ctx, int64_t layer, LayerSaved& saved) const {
 
 Tensor Keeping::push_inner(Ctx& ctx, const AdapterParams& adapter, int64_t rows) const {
   return adapter.is_set() ? activations_.push(ctx, "adapter inner", {rows, adapter.inner_size()}) : Tensor{};
-}
-
-void Keeping::push_expert_inner(Ctx& ctx, int64_t layer, LayerSaved& saved) const {
-  if (activations_.recompute == Recompute::kFull) return;
-  const LayerParams& params = params_.layers[layer];
-  saved.gate_up_inner = push_inner(ctx, params.gate_up_adapter, saved.dispatch.rows);
-  saved.down_inner = push_inner(ctx, params.down_adapter, saved.dispatch.rows);
 }
 
 Tensor Keeping::gate_up(Ctx& ctx, const LayerSaved& saved) const {
@@ -82,12 +76,10 @@ void Keeping::push_attention(Ctx& ctx, const LayerParams& params, LayerSaved& sa
 int64_t Keeping::room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const {
   if (still_needed_.empty()) return std::numeric_limits<int64_t>::max();
   const size_t number = saved.routing.first_token ? dtype_size(DType::kI64) : 0;
-  const LayerParams& params = params_.layers[layer];
-  const int64_t inner = params.gate_up_adapter.inner_size() + params.down_adapter.inner_size();
-  const size_t row =
-      (config_.hidden_size + inner) * dtype_size(activations_.dtype) + dtype_size(saved.routing.weights.dtype) + number;
-  // Alignment of each tensor: rows, their weights, their numbers, and two of adapters.
-  const size_t needed = still_needed_[layer] + (number > 0 ? 5 : 4) * kAlignment;
+  const int64_t columns = config_.hidden_size + params_.layers[layer].down_adapter.inner_size();
+  const size_t row = columns * dtype_size(activations_.dtype) + dtype_size(saved.routing.weights.dtype) + number;
+  // Alignment of each tensor: rows, their weights, their numbers, what an adapter keeps.
+  const size_t needed = still_needed_[layer] + (number > 0 ? 4 : 3) * kAlignment;
   return needed < ctx.stack.left() ? static_cast<int64_t>((ctx.stack.left() - needed) / row) : 0;
 }
 
@@ -98,7 +90,10 @@ bool Keeping::keep_experts(Ctx& ctx, int64_t layer, LayerSaved& saved) const {
   const Shape shape = {saved.dispatch.rows, config_.hidden_size};
   if (keeps_rows && keeps_gate_up) saved.expert_rows = recipe_.push_kept_rows(ctx, shape, gate_up_weight(saved));
   if (keeps_rows && !saved.expert_rows) saved.dispatch.kept = activations_.push(ctx, "expert rows", shape);
-  if (keeps_gate_up) saved.gate_up = push_gate_up(ctx, saved);
+  if (keeps_gate_up) {
+    saved.gate_up_inner = push_inner(ctx, params_.layers[layer].gate_up_adapter, saved.dispatch.rows);
+    saved.gate_up = push_gate_up(ctx, saved);
+  }
   return rows != Dispatcher::RowsAgain::kNoRoom && (keeps_gate_up || activations_.recompute == Recompute::kSelective);
 }
 
@@ -110,7 +105,8 @@ bool Keeping::gate_up_fits(const Ctx& ctx, int64_t layer, const LayerSaved& save
   };
   const bool keeps_rows = dispatcher_.rows_again(saved.dispatch) == Dispatcher::RowsAgain::kKept;
   const size_t rows = keeps_rows ? bytes(config_.hidden_size) : 0;
-  return bytes(2 * config_.intermediate_size) + rows + still_needed_[layer] <= ctx.stack.left();
+  const size_t inner = bytes(params_.layers[layer].gate_up_adapter.inner_size());
+  return bytes(2 * config_.intermediate_size) + inner + rows + still_needed_[layer] <= ctx.stack.left();
 }
 
 Shape Keeping::gate_up_weight(const LayerSaved& saved) const {

@@ -62,7 +62,6 @@ class Keeping {
   Tensor push_inner(Ctx& ctx, const AdapterParams& adapter, int64_t rows) const;
   // How many rows there is memory for, beside what is still to come.
   int64_t room_for_rows(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const;
-  void push_expert_inner(Ctx& ctx, int64_t layer, LayerSaved& saved) const;
   // Pushes what `recompute` lets the experts keep, as far as that fits. Returns false where not all does.
   bool keep_experts(Ctx& ctx, int64_t layer, LayerSaved& saved) const;
   bool gate_up_fits(const Ctx& ctx, int64_t layer, const LayerSaved& saved) const;

@@ -9,7 +9,7 @@ namespace {
 
 // The parts of adapters that SwiGLU adds, and whose gradients it sums there. The others are added to its operands.
 bool is_taken(const Ctx& ctx, const Adapter& adapter, DType dtype, int64_t ffn) {
-  return adapter && adapted_swiglu_takes(ctx, dtype, adapter.b.shape[2], ffn);
+  return adapter && adapted_swiglu_takes(ctx, {dtype, adapter.b.shape[0], adapter.b.shape[2], ffn});
 }
 // Only where forward leaves u.
 GateUpPairs gate_up_pairs(const Ctx& ctx, const Adapter& adapter, const Tensor& gate_up) {

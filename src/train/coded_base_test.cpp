@@ -10,7 +10,7 @@
 namespace mixtune {
 namespace {
 
-const Lora kLora = {.rank = 3, .scale = 1.75, .q = true, .k = true, .v = true, .out = true, .experts = true};
+const Lora kLora = {.rank = 8, .scale = 1.75, .q = true, .k = true, .v = true, .out = true, .experts = true};
 
 InstanceOptions with_base(BasePrecision base, DType dtype) {
   Lora lora = kLora;

@@ -47,7 +47,7 @@ MixtralConfig biased(MixtralConfig config) {
 }
 
 Lora pairs(double dropout) {
-  return {.rank = 3, .scale = 1.75, .dropout = dropout, .q = true, .k = true, .v = true, .out = true, .experts = true};
+  return {.rank = 8, .scale = 1.75, .dropout = dropout, .q = true, .k = true, .v = true, .out = true, .experts = true};
 }
 
 RouterLosses huggingface(double scale) {

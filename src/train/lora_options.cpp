@@ -12,6 +12,7 @@
 #include "base/suggest.h"
 #include "config/keys.h"
 #include "model/params.h"
+#include "state/adapter_names.h"
 #include "train/instance_options.h"
 
 namespace mixtune {
@@ -107,7 +108,8 @@ void check_singular_values(const Config& config, const Lora& lora, const Mixtral
 void check_frozen_factors(const Config& config, const Freeze& freeze, const std::vector<ParamSpec>& specs) {
   if (config.adapter.lora_init == LoraInit::kPissa || !config.adapter.adapter_name_or_path.empty()) return;
   const auto is_b = [](const ParamSpec& spec) {
-    return spec.origin == ParamSpec::Origin::kInitialised && spec.blocks[0].name.ends_with(".lora_B.weight");
+    return spec.origin == ParamSpec::Origin::kInitialised &&
+           parse_adapter_name(spec.blocks[0].name, "").factor == AdapterFactor::kB;
   };
   for (size_t i = 1; i < specs.size(); ++i)  // B comes after its A
     if (is_b(specs[i]) && !specs[i].trainable && specs[i - 1].trainable)

@@ -17,7 +17,7 @@
 namespace mixtune {
 namespace {
 
-constexpr int64_t kRank = 3;
+constexpr int64_t kRank = 8;
 constexpr double kScale = 1.75;
 
 const std::map<std::string, Lora> kTargets = {
@@ -25,6 +25,7 @@ const std::map<std::string, Lora> kTargets = {
     {"q and v", {.rank = kRank, .scale = kScale, .q = true, .v = true}},
     {"k and out", {.rank = kRank, .scale = kScale, .k = true, .out = true}},
     {"experts", {.rank = kRank, .scale = kScale, .experts = true}},
+    {"experts, not within SwiGLU", {.rank = 3, .scale = kScale, .experts = true}},
     {"k, and others whole",
      {.rank = kRank, .scale = kScale, .k = true, .whole = {"gate", "lm_head", "embed_tokens", "norm"}}},
     {"the gate and out", {.rank = kRank, .scale = kScale, .out = true, .gate = true}},
@@ -85,11 +86,11 @@ void merge(const Tensors& adapters, const Tensors& weights) {
     if (!adapters.has(lora_a_name(module))) continue;
     const double* a = adapters.at(lora_a_name(module)).as<double>();
     const double* b = adapters.at(lora_b_name(module)).as<double>();
-    const int64_t rows = weight.shape[0], columns = weight.shape[1];
+    const int64_t rows = weight.shape[0], columns = weight.shape[1], rank = adapters.at(lora_a_name(module)).shape[0];
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t j = 0; j < columns; ++j)
-        for (int64_t r = 0; r < kRank; ++r)
-          weight.as<double>()[i * columns + j] += kScale * b[i * kRank + r] * a[r * columns + j];
+        for (int64_t r = 0; r < rank; ++r)
+          weight.as<double>()[i * columns + j] += kScale * b[i * rank + r] * a[r * columns + j];
     ++merged;
   }
   ASSERT_GT(merged, 0);
@@ -135,10 +136,10 @@ void expect_gradients_of_the_merged_model(const MixtralConfig& config, const Lor
     ++pairs;
     const double *a = adapters.at(lora_a_name(module)).as<double>(), *b = adapters.at(lora_b_name(module)).as<double>(),
                  *d = dw.as<double>();
-    const int64_t out = dw.shape[0], in = dw.shape[1];
+    const int64_t out = dw.shape[0], in = dw.shape[1], rank = lora.rank;
     expect_near(gradients.at(lora_a_name(module)), lora_a_name(module), [&](int64_t r, int64_t j) {
       double sum = 0;
-      for (int64_t i = 0; i < out; ++i) sum += b[i * kRank + r] * d[i * in + j];
+      for (int64_t i = 0; i < out; ++i) sum += b[i * rank + r] * d[i * in + j];
       return kScale * sum;
     });
     expect_near(gradients.at(lora_b_name(module)), lora_b_name(module), [&](int64_t i, int64_t r) {

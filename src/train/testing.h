@@ -15,7 +15,7 @@ namespace mixtune {
 inline MixtralConfig testing_config() {
   return {.vocab_size = 37,
           .hidden_size = 24,
-          .intermediate_size = 20,
+          .intermediate_size = 32,
           .num_hidden_layers = 2,
           .num_attention_heads = 4,
           .num_key_value_heads = 2,

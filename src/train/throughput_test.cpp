@@ -35,8 +35,8 @@ TEST(Throughput, IsOfTheStepsDocumentsAndTime) {
   throughput.set(record, {.live_tokens = 8, .squared_lengths = 34}, 0.5);
   EXPECT_EQ(record.milliseconds, 500);
   EXPECT_EQ(record.tokens_per_second, 16);
-  // 24 hidden, 20 ffn, 37 tokens of the vocabulary, 2 layers, 4 heads of 6, 2 of them with keys and values, 2 experts
-  const double weights = 2 * (24 * 48 + 24 * 24 + 2 * 3 * 24 * 20) + 37 * 24;
+  // 24 hidden, 32 ffn, 37 tokens of the vocabulary, 2 layers, 4 heads of 6, 2 of them with keys and values, 2 experts
+  const double weights = 2 * (24 * 48 + 24 * 24 + 2 * 3 * 24 * 32) + 37 * 24;
   EXPECT_DOUBLE_EQ(record.model_tflops, (8 * 6 * weights + 17 * 3 * 2 * 4 * 24) / 0.5 / 1e12);
   EXPECT_EQ(record.mfu, 0);
 }

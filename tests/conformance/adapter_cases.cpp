@@ -158,6 +158,7 @@ ConformanceCases adapter_cases() {
       adapted_swiglu("rank_64", Groups({130, 20}), 288, 64, {true, true, true, false, true}),
       adapted_swiglu("rank_48_of_w3_and_w2", Groups({70, 20}), 128, 48, {false, true, true}),
       adapted_swiglu("of_w2", Groups({300}), 128, 16, {false, false, true}),
+      adapted_swiglu("no_rows", Groups({0, 0, 0}), 64, 16, {true, true, true}),
       adapted_swiglu("many_chunks", Groups({1100, 3000, 64}), 512, 16, {true, true, true, true}),
       adapter("real_experts", 8, 28672, 16, modules_of({{0, 14336}, {14336, 14336}})),
   };

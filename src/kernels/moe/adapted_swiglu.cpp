@@ -38,9 +38,9 @@ AdaptedSwigluScratch push_scratch(Ctx& ctx, const AdaptedSwigluBackward& args) {
 
 }  // namespace
 
-bool adapted_swiglu_takes(const Ctx& ctx, DType dtype, int64_t rank, int64_t ffn) {
-  const bool has_kernel = !ctx.like_gpu() || dtype == DType::kBF16;
-  return has_kernel && rank % kRankMultiple == 0 && rank <= kMostRank && ffn % kColumnMultiple == 0;
+bool adapted_swiglu_takes(const Ctx& ctx, const AdaptedSwigluForm& form) {
+  if (ctx.like_gpu() && (form.dtype != DType::kBF16 || form.experts > cuda::kMostSwigluGroups)) return false;
+  return form.rank % kRankMultiple == 0 && form.rank <= kMostRank && form.ffn % kColumnMultiple == 0;
 }
 
 void adapted_swiglu_forward(Ctx& ctx, const AdaptedSwiglu& args) {

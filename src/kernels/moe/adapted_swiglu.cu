@@ -10,7 +10,7 @@ int Chunks::all() const {
 }
 
 Chunks chunks_of(const RowGroups& groups, int64_t rows_of_chunk) {
-  MT_CHECK(groups.groups <= kMostGroups);
+  MT_CHECK(groups.groups <= kMostSwigluGroups);
   Chunks chunks = {static_cast<int>(groups.groups), static_cast<int>(rows_of_chunk), {}, {}};
   for (int64_t e = 0; e < groups.groups; ++e) {
     if (groups.count[e] == 0) continue;

@@ -8,12 +8,12 @@
 
 namespace mixtune::cuda {
 
-constexpr int kMostGroups = 64, kTileRows = 16;
+constexpr int kTileRows = 16;
 
 // The rows of experts, by chunks.
 struct Chunks {
   int groups, rows_of_chunk;
-  int begin[kMostGroups], end[kMostGroups];
+  int begin[kMostSwigluGroups], end[kMostSwigluGroups];
 
   struct Chunk {
     int group, begin, end;

@@ -22,9 +22,13 @@ struct DownPair {
   Tensor v, a;  // [R, r], [E, r, F]
 };
 
-// Whether these ops take pairs of such a rank for results [R, F] of this dtype: where not, their parts are added
-// before.
-bool adapted_swiglu_takes(const Ctx& ctx, DType dtype, int64_t rank, int64_t ffn);
+// Whether these ops take pairs of so many experts and such a rank, for results [R, F] of this dtype: where not, their
+// parts are added before.
+struct AdaptedSwigluForm {
+  DType dtype;
+  int64_t experts, rank, ffn;
+};
+bool adapted_swiglu_takes(const Ctx& ctx, const AdaptedSwigluForm& form);
 
 // act [R, F], as swiglu_forward's.
 struct AdaptedSwiglu {

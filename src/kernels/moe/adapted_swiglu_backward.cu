@@ -222,7 +222,6 @@ void sum_chunks(Ctx& ctx, SumChunks p, const Tensor& to, const Chunks& chunks) {
 }  // namespace
 
 void adapted_swiglu_backward(Ctx& ctx, const AdaptedSwigluBackward& args, const AdaptedSwigluScratch& scratch) {
-  if (args.dact.elements() == 0) return;
   const Chunks chunks = chunks_of(args.groups, kSwigluChunkRows);
   for (const Tensor& result : {args.dgate_up, args.act}) zero_rest(ctx, result, chunks);
   const int64_t f = args.dact.shape[1];
@@ -252,8 +251,10 @@ void adapted_swiglu_backward(Ctx& ctx, const AdaptedSwigluBackward& args, const 
       backward_kernel<steps()>
           <<<grid_of<steps()>(p.columns, chunks), L::kThreads, kBytes, ctx.gpu->stream()>>>(p, chunks);
     });
-  sum_rows_kernel<<<static_cast<unsigned>(p.dact.rows / kWarp), kSumThreads, 0, ctx.gpu->stream()>>>(
-      p.row_sums, elements<float>(args.drow_weights), p.dact.rows, static_cast<int>(scratch.row_sums.shape[0]), chunks);
+  if (p.dact.rows > 0)
+    sum_rows_kernel<<<static_cast<unsigned>(p.dact.rows / kWarp), kSumThreads, 0, ctx.gpu->stream()>>>(
+        p.row_sums, elements<float>(args.drow_weights), p.dact.rows, static_cast<int>(scratch.row_sums.shape[0]),
+        chunks);
   SumChunks sums = {.chunk_sums = p.chunk_sums,
                     .inner = scratch.chunk_sums ? static_cast<int>(scratch.chunk_sums.shape[1]) : 0,
                     .first = 0,

@@ -175,13 +175,40 @@ TEST(AdaptedSwiglu, InPlaceAndWithoutActivations) {
   for (int64_t i = 0; i < apart.db.size(); ++i) ASSERT_EQ(together.db[i], apart.db[i]);
 }
 
+// An expert without rows, of a batch without any: the gradients are 0, whatever was there.
+TEST(AdaptedSwiglu, WithoutRows) {
+  AdaptedSwigluCase<float> c(Pairs::kBoth);
+  const std::vector<int32_t> none(kAdaptedExperts, 0);
+  for (int64_t i = 0; i < c.db.size(); ++i) c.db[i] = 7;
+  GateUpPairs pairs = c.gate_up_pairs();
+  pairs.u = pairs.u.slice(0, 0);
+  const auto no_rows = [](const Tensor& x) {
+    return x.slice(0, 0);
+  };
+  adapted_swiglu_backward(c.ctx, {.gate_up = no_rows(c.gate_up),
+                                  .row_weights = no_rows(c.weights),
+                                  .dact = no_rows(c.dact),
+                                  .groups = {none.data(), none.data(), kAdaptedExperts},
+                                  .gate_up_pairs = pairs,
+                                  .down_pair = {no_rows(c.v), c.a},
+                                  .dgate_up = no_rows(c.dgate_up),
+                                  .drow_weights = no_rows(c.dweights),
+                                  .act = {},
+                                  .db = c.db,
+                                  .da = c.da});
+  for (int64_t i = 0; i < c.db.size(); ++i) ASSERT_EQ(c.db[i], 0);
+  for (int64_t i = 0; i < c.da.size(); ++i) ASSERT_EQ(c.da[i], 0);
+}
+
 TEST(AdaptedSwiglu, RanksAndColumns) {
   TestCtx ctx;
-  const Ctx& cpu = ctx;
-  EXPECT_TRUE(adapted_swiglu_takes(cpu, DType::kF32, 64, 14336));
-  EXPECT_FALSE(adapted_swiglu_takes(cpu, DType::kF32, 72, 14336));
-  EXPECT_FALSE(adapted_swiglu_takes(cpu, DType::kF32, 4, 14336));
-  EXPECT_FALSE(adapted_swiglu_takes(cpu, DType::kF32, 16, 48));
+  const auto takes = [&](int64_t rank, int64_t ffn) {
+    return adapted_swiglu_takes(ctx, {DType::kF32, 8, rank, ffn});
+  };
+  EXPECT_TRUE(takes(64, 14336));
+  EXPECT_FALSE(takes(72, 14336));
+  EXPECT_FALSE(takes(4, 14336));
+  EXPECT_FALSE(takes(16, 48));
 }
 
 }  // namespace
