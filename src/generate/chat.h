@@ -22,7 +22,8 @@ class Chat {
 
   // Answers the user's turn, by all that was said before, and calls say with each piece of the answer. Tokens that the
   // decoder has are not computed again, as far as the conversation still begins with them. A turn that gets an empty
-  // answer is forgotten with it. Throws UserError at `where` once the conversation is too long for the model or the decoder.
+  // answer is forgotten with it. Throws UserError at `where` once the conversation is too long for the model or the
+  // decoder.
   void answer(const std::string& text, const std::string& where, const std::function<void(const std::string&)>& say);
 
   // Of the last answer: tokens of the conversation before it, and of those the ones that were not computed again.

@@ -14,7 +14,8 @@ struct CacheRoom {
 
 class KvCache {
  public:
-  // Takes memory for all layers at once, and throws Error where a GPU has not so much: what it holds of a sequence is the caller's to know (Batch::positions).
+  // Takes memory for all layers at once, and throws Error where a GPU has not so much: what it holds of a sequence is
+  // the caller's to know (Batch::positions).
   KvCache(const MixtralConfig& config, Device device, DType dtype, const CacheRoom& room);
 
   // Of one layer, [sequences, kv heads, positions, head_dim] each.
