@@ -5,8 +5,10 @@ import json
 import mmap
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -40,7 +42,7 @@ def gpus():
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
         return subprocess.run(query, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    except FileNotFoundError:
+    except (OSError, subprocess.CalledProcessError):
         return []
 
 
@@ -58,6 +60,9 @@ def give_up(why):
     for process in list(started):
         process.terminate()
     os._exit(1)
+
+
+signal.signal(signal.SIGTERM, lambda *_: give_up("told to end"))
 
 
 def run(record, name, words, gpu=None, more=lambda found: {}):
@@ -83,7 +88,7 @@ def steps_of(folder):
 def disk_rate(folder, size=8 * 10**9):
     """What the disk of `folder` takes of a new file, in GB/s, fsync included, and whether past the page cache: where the
     file system refuses that, as one in memory does, through it."""
-    path = folder / "disk_rate"
+    path = pathlib.Path(folder) / "disk_rate"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     try:
         file, direct = os.open(path, flags | os.O_DIRECT), True
@@ -103,16 +108,17 @@ def disk_rate(folder, size=8 * 10**9):
 
 
 def make_base(record, mixtune, base, shape=SHAPE):
-    """The base with random weights, where there is none yet: its rate beside the disk's own just before it."""
+    """The base with random weights, where there is none yet: its rate beside the disk's own (8 GB) just before it."""
     if base.exists():
         return
     base.parent.mkdir(parents=True, exist_ok=True)
-    model = base.parent / "model.json"
-    model.write_text(json.dumps(json.loads((QUICKSTART / "model.json").read_text()) | shape))
-    disk = disk_rate(base.parent)
 
     def rates(found):
         size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
         return {"bytes": size, "GB/s": round(size / 1e9 / max(found["seconds"], 0.1), 2), "disk": disk,
                 "cores": len(os.sched_getaffinity(0))}
-    run(record, "init", [mixtune, "init", model, base, "--tokenizer", QUICKSTART, "--dtype", "bf16"], more=rates)
+    with tempfile.TemporaryDirectory(dir=base.parent) as folder:
+        model = pathlib.Path(folder) / "model.json"
+        model.write_text(json.dumps(json.loads((QUICKSTART / "model.json").read_text()) | shape))
+        disk = disk_rate(folder)
+        run(record, "init", [mixtune, "init", model, base, "--tokenizer", QUICKSTART, "--dtype", "bf16"], more=rates)

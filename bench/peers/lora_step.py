@@ -97,7 +97,7 @@ def mixtune(args, work, adapter):
     return figure | {"peak_bytes": figure["device_bytes"]}
 
 
-def with_round(before, measure_once):
+def with_round(before, measure_once, tokens):
     """What the rounds before found, and one more; a peer that failed once is not asked again."""
     if before and "failed" in before:
         return before
@@ -105,7 +105,8 @@ def with_round(before, measure_once):
     if "failed" in now:
         return now
     rounds = [*(before["rounds_milliseconds"] if before else []), now["milliseconds"]]
-    return now | {"milliseconds": statistics.median(rounds), "rounds_milliseconds": rounds}
+    median = statistics.median(rounds)
+    return now | {"milliseconds": median, "tokens_per_second": 1e3 * tokens / median, "rounds_milliseconds": rounds}
 
 
 def line_of(figure, tokens):
@@ -154,7 +155,7 @@ def main():
                  steps=args.steps, rounds=args.rounds)
     for _ in range(args.rounds):
         for name, measure_once in measured.items():
-            figures[name] = with_round(figures.get(name), measure_once)
+            figures[name] = with_round(figures.get(name), measure_once, args.tokens)
             write(figures, args.json, **facts)
     report(figures, lambda figure: line_of(figure, args.tokens), args.json, **facts)
 

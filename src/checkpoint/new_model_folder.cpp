@@ -38,8 +38,8 @@ NewModelFolder::NewModelFolder(const State& shape, const SaveOptions& options)
       writers_(files_.size()) {
   for (const auto& file : files_)
     for (const TensorEntry& entry : file) bytes_ += entry.bytes();
+  folder_.emplace(options.out_folder);  // which removes what one that was killed has left
   check_space(options.out_folder, bytes_);
-  folder_.emplace(options.out_folder);
 }
 
 size_t NewModelFolder::tensors() const {

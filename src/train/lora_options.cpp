@@ -114,8 +114,8 @@ void check_frozen_factors(const Config& config, const Freeze& freeze, const std:
   for (size_t i = 1; i < specs.size(); ++i)  // B comes after its A
     if (is_b(specs[i]) && !specs[i].trainable && specs[i - 1].trainable)
       throw UserError(freeze.where,
-                      fmt::format("freezes {}, which begins as 0, and beside it the pair's A learns nothing",
-                                  specs[i].blocks[0].name),
+                      fmt::format("freezes {}, which begins as 0, and beside it {} learns nothing",
+                                  specs[i].blocks[0].name, specs[i - 1].blocks[0].name),
                       "freeze the whole pair, or neither, or begin with lora_init: pissa or adapter_name_or_path");
 }
 

@@ -10,14 +10,17 @@
 
 namespace mixtune::cpu {
 
-// What pairs add to a row of gate_up: calls add(its elements' first, their count, row of B, column of u) for each
-// module.
-template <class Add>
-void for_each_pair(const GateUpPairs& pairs, const Add& add) {
+// A module: its rows of the weight, where they begin among B's, and its first column of u.
+struct PairedModule {
+  AdaptedRows rows;
+  int64_t b_row, u_column;
+};
+template <class Visit>
+void for_each_pair(const GateUpPairs& pairs, const Visit& visit) {
   int64_t before = 0;
   for (int i = 0; i < pairs.modules.size; ++i) {
     const AdaptedRows& rows = pairs.modules.rows[i];
-    add(rows.first, rows.count, before, i * pairs.b.shape[2]);
+    visit(PairedModule{rows, before, i * pairs.b.shape[2]});
     before += rows.count;
   }
 }
@@ -28,13 +31,13 @@ void complete_gate_up(const Tensor& gate_up, const GateUpPairs& pairs, int64_t e
   std::copy_n(gate_up.row(row).as<S>(), gate_up.shape[1], to);
   if (!pairs.b) return;
   const int64_t rank = pairs.b.shape[2];
-  for_each_pair(pairs, [&](int64_t first, int64_t count, int64_t b_row, int64_t u_column) {
-    const S* u = pairs.u.row(row).as<S>() + u_column;
-    const S* b = pairs.b.as<S>() + (e * pairs.b.shape[1] + b_row) * rank;
-    for (int64_t i = 0; i < count; ++i) {
+  for_each_pair(pairs, [&](const PairedModule& module) {
+    const S* u = pairs.u.row(row).as<S>() + module.u_column;
+    const S* b = pairs.b.as<S>() + (e * pairs.b.shape[1] + module.b_row) * rank;
+    for (int64_t i = 0; i < module.rows.count; ++i) {
       S sum = 0;
       for (int64_t j = 0; j < rank; ++j) sum += u[j] * b[i * rank + j];
-      to[first + i] += static_cast<S>(pairs.scale) * sum;
+      to[module.rows.first + i] += static_cast<S>(pairs.scale) * sum;
     }
   });
 }
@@ -119,17 +122,17 @@ void sum_pair_gradients(const AdaptedSwigluBackward& args, const Tensor& act) {
   for (int64_t e = 0; e < args.groups.groups; ++e) {
     const int64_t begin = args.groups.begin[e], rows = args.groups.count[e];
     if (args.db)
-      for_each_pair(up, [&](int64_t first, int64_t count, int64_t b_row, int64_t u_column) {
+      for_each_pair(up, [&](const PairedModule& module) {
         const int64_t rank = up.b.shape[2], width = args.dgate_up.shape[1], inner = up.u.shape[1];
-        ThinSum<S>{.wide = args.dgate_up.as<S>() + begin * width + first,
-                   .thin = up.u.as<S>() + begin * inner + u_column,
+        ThinSum<S>{.wide = args.dgate_up.as<S>() + begin * width + module.rows.first,
+                   .thin = up.u.as<S>() + begin * inner + module.u_column,
                    .wide_pitch = width,
                    .thin_pitch = inner,
                    .rows = rows,
-                   .count = count,
+                   .count = module.rows.count,
                    .rank = rank,
                    .scale = static_cast<S>(up.scale),
-                   .to = args.db.as<S>() + (e * up.b.shape[1] + b_row) * rank,
+                   .to = args.db.as<S>() + (e * up.b.shape[1] + module.b_row) * rank,
                    .transposed = false,
                    .accumulate = args.accumulate_db}();
       });
