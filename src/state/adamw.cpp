@@ -14,6 +14,15 @@ Tensor elements(const Tensor& tensor, int64_t offset, int64_t count) {
   return tensor ? tensor.view({tensor.elements()}).slice(offset, count) : tensor;
 }
 
+// Whether a step draws random bits for the elements (kernels/optimizer.h).
+bool rounds_stochastically(const State& state, int param) {
+  const auto is_bf16 = [](const Tensor& tensor) {
+    return tensor && tensor.dtype == DType::kBF16;
+  };
+  return is_bf16(state.first_moment(param)) || is_bf16(state.second_moment(param)) ||
+         (!state.master(param) && is_bf16(state.weight(param)));
+}
+
 }  // namespace
 
 AdamW::AdamW(State& state, const OptimizerSettings& settings, uint64_t seed) : state_(state), settings_(settings) {
@@ -43,12 +52,13 @@ void AdamW::add_tensors(int param) {
   if (!gradient) return;
   const ParamLayout::Piece owned = state_.layout().owned(param);
   const std::vector<HfBlock>& blocks = state_.spec(param).blocks;
+  const bool draws = rounds_stochastically(state_, param);
   for (size_t b = 0; b < blocks.size(); ++b) {
     const HfBlock& block = blocks[b];
     const int64_t first = std::max(block.offset, owned.begin) - block.offset,
                   count = std::min(block.elements(), owned.begin + owned.count - block.offset) - first;
     if (count <= 0) continue;
-    block.box.for_each_run(first, count, [&](int64_t index, int64_t place, int64_t n) {
+    const auto add = [&](int64_t index, int64_t place, int64_t n) {
       const int64_t begin = block.offset + index, in_piece = begin - owned.begin;
       tensors_.push_back({.weight = elements(state_.weight(param), begin, n),
                           .master = elements(state_.master(param), in_piece, n),
@@ -58,7 +68,12 @@ void AdamW::add_tensors(int param) {
                           .weight_decay = block.shape().rank() >= 2 ? settings_.weight_decay : 0,
                           .key = keys_[param][b],
                           .first = place});
-    });
+    };
+    // Places matter to random bits alone; a box that is some columns of its tensor has a run for each row.
+    if (draws)
+      block.box.for_each_run(first, count, add);
+    else
+      add(first, 0, count);
   }
 }
 
