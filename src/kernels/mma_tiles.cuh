@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/cuda_math.cuh"
+#include "kernels/gemm/thin_gemm.h"
 #include "kernels/ptx.cuh"
 
 namespace mixtune::cuda {
@@ -17,6 +18,29 @@ struct Matrix {
 };
 inline Matrix matrix_of(const Tensor& tensor) {
   return {elements<bf16>(tensor), static_cast<int>(tensor.rows()), static_cast<int>(tensor.shape[1])};
+}
+
+// The rows [begin, end) of each group, its gap among them.
+struct ThinGroups {
+  int size;
+  int begin[kThinGroups], end[kThinGroups];
+
+  // `size` where it is in none.
+  __device__ int of_row(int row) const {
+    int e = 0;
+    while (e < size && !(begin[e] <= row && row < end[e])) ++e;
+    return e;
+  }
+};
+inline ThinGroups thin_groups(const RowGroups& rows) {
+  MT_CHECK(rows.groups <= kThinGroups);
+  ThinGroups groups = {static_cast<int>(rows.groups), {}, {}};
+  for (int64_t e = 0; e < rows.groups; ++e) {
+    if (rows.count[e] == 0) continue;
+    groups.begin[e] = rows.begin[e];
+    groups.end[e] = static_cast<int>(rows.begin[e] + align_rows(rows.count[e]));
+  }
+  return groups;
 }
 
 // Tiles of kRows x kColumns bf16 in shared memory.

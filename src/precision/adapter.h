@@ -1,8 +1,8 @@
 // Adapter: the low-rank pairs beside a weight of the layers (LoRA, Hu et al. 2021): y = x W^T + s (x A^T) B^T.
 //
 // Products are in the dtype of their operands, whatever the recipe; u = x A^T [T, m r] is rounded to it once, and so is
-// s B. With dropout x has lost some of its elements here, the same ones
-// for all modules, and s B stands for what is left.
+// s B. With dropout x has lost some of its elements here, the same ones for all modules, and s B stands for what is
+// left.
 #pragma once
 
 #include "kernels/adapter.h"

@@ -147,7 +147,8 @@ void PlainRecipe::expert_mlp_backward(Ctx& ctx, const ExpertMlpBackward& args) c
                    .groups = &args.groups,
                    .accumulate = adapted});
   }
-  const Tensor act = swiglu_backward(ctx, args, pair, dact);
+  swiglu_backward(ctx, args, pair, dact);
+  const Tensor act = dact;
   {
     const Range range(ctx, "down, weight gradient");
     weight_gradient(ctx, args.ddown_weight, {.left = args.dy, .right = act, .live = rows, .groups = &args.groups});
@@ -176,19 +177,17 @@ void PlainRecipe::expert_gate_up_weight_gradient(Ctx& ctx, const GateUpWeightGra
   adapter_weight_gradient(ctx, adapter, {.x = args.x, .dy = args.dgate_up.values, .groups = &args.groups});
 }
 
-Tensor PlainRecipe::swiglu_backward(Ctx& ctx, const ExpertMlpBackward& args, const DownPair& pair,
-                                    const Tensor& dact) const {
+void PlainRecipe::swiglu_backward(Ctx& ctx, const ExpertMlpBackward& args, const DownPair& pair,
+                                  const Tensor& dact) const {
   const Adapter &gate_up = args.gate_up_adapter, &down = args.down_adapter;
   const GateUpPairs pairs = gate_up_pairs(ctx, gate_up, args.gate_up);
-  if (!pairs.b && !pair.a) {
-    mixtune::swiglu_backward(ctx, {.gate_up = args.gate_up,
-                                   .row_weights = args.row_weights,
-                                   .dact = dact,
-                                   .dgate_up = args.dgate_up.values,
-                                   .drow_weights = args.drow_weights,
-                                   .act = dact});
-    return dact;
-  }
+  if (!pairs.b && !pair.a)
+    return mixtune::swiglu_backward(ctx, {.gate_up = args.gate_up,
+                                          .row_weights = args.row_weights,
+                                          .dact = dact,
+                                          .dgate_up = args.dgate_up.values,
+                                          .drow_weights = args.drow_weights,
+                                          .act = dact});
   const bool reads_act = args.ddown_weight.tensor || (down && (!pair.a || !down.u));
   adapted_swiglu_backward(ctx, {.gate_up = args.gate_up,
                                 .row_weights = args.row_weights,
@@ -203,7 +202,6 @@ Tensor PlainRecipe::swiglu_backward(Ctx& ctx, const ExpertMlpBackward& args, con
                                 .da = pair.a ? down.da.tensor : Tensor{},
                                 .accumulate_db = gate_up.db.accumulate,
                                 .accumulate_da = down.da.accumulate});
-  return dact;
 }
 
 }  // namespace mixtune

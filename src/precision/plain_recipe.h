@@ -29,9 +29,9 @@ class PlainRecipe : public Recipe {
   virtual void multiply(Ctx& ctx, const Product& product) const;
 
  private:
-  // The experts' SwiGLU backward from dact [R, F], which lacks the part of `pair`. Returns where the activations are,
-  // if anything after it reads them.
-  Tensor swiglu_backward(Ctx& ctx, const ExpertMlpBackward& args, const DownPair& pair, const Tensor& dact) const;
+  // The experts' SwiGLU backward from dact [R, F], which lacks the part of `pair`. Leaves the activations there, if
+  // anything after it reads them.
+  void swiglu_backward(Ctx& ctx, const ExpertMlpBackward& args, const DownPair& pair, const Tensor& dact) const;
   // dweight = or +=, where it is wanted.
   void weight_gradient(Ctx& ctx, const WeightGradient& dw, Product product) const;
 };

@@ -103,7 +103,7 @@ class Recipe {
   // Pushes the memory for it, beside gate_up [R, 2F] or in its place: gate_up is not read after expert_mlp_backward.
   virtual GateUpGradient push_gate_up_gradient(Ctx& ctx, const Tensor& gate_up, const Weight& down_weight) const = 0;
 
-  // From dy [R, H], all gradients but those of gate_up_weight and its adapter.
+  // From dy [R, H], all gradients but those of gate_up_weight and its adapter, of which B's may be written here too.
   struct ExpertMlpBackward {
     Weight gate_up_weight, down_weight;
     Tensor row_weights;

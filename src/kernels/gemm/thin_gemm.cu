@@ -1,23 +1,9 @@
 // CUDA kernels of thin_gemm.h. A block loads tiles by cp.async, some stages ahead, and multiplies with mma.m16n8k16.
-#include "kernels/cuda_math.cuh"
-#include "kernels/gemm/thin_gemm.h"
 #include "kernels/mma_tiles.cuh"
 
 namespace mixtune::cuda {
 
 namespace {
-
-// The rows [begin, end) of each group.
-struct Groups {
-  int size;
-  int begin[kThinGroups], end[kThinGroups];
-
-  __device__ int of_row(int row) const {
-    int e = 0;
-    while (e < size && !(begin[e] <= row && row < end[e])) ++e;
-    return e;
-  }
-};
 
 struct Product {
   Matrix x;
@@ -45,7 +31,7 @@ struct NarrowResult {
 
 template <int kColumns, bool kTransposed>
 __global__ void __launch_bounds__(256)
-    narrow_result_kernel(const __grid_constant__ Product p, const __grid_constant__ Groups groups) {
+    narrow_result_kernel(const __grid_constant__ Product p, const __grid_constant__ ThinGroups groups) {
   using T = NarrowResult<kColumns, kTransposed>;
   constexpr int kTiles = kColumns / 8;
   extern __shared__ uint4 shared[];
@@ -108,7 +94,7 @@ struct ShortSum {
 
 template <int kInner, bool kTransposed>
 __global__ void __launch_bounds__(256, kInner <= 32 ? 3 : 2)
-    short_sum_kernel(const __grid_constant__ Product p, const __grid_constant__ Groups groups) {
+    short_sum_kernel(const __grid_constant__ Product p, const __grid_constant__ ThinGroups groups) {
   using T = ShortSum<kInner, kTransposed>;
   constexpr int kVectors = T::kColumns / kVectorElements, kTurns = 16 * kVectors / kWarp;
   extern __shared__ uint4 shared[];
@@ -175,7 +161,7 @@ struct Gradient {
 
 template <int kColumns, class S>
 __global__ void __launch_bounds__(128)
-    thin_gradient_kernel(const __grid_constant__ Gradient p, const __grid_constant__ Groups groups) {
+    thin_gradient_kernel(const __grid_constant__ Gradient p, const __grid_constant__ ThinGroups groups) {
   using T = ThinGradient<kColumns>;
   extern __shared__ uint4 shared[];
   const int first = static_cast<int>(blockIdx.x) * 64, e = static_cast<int>(blockIdx.y);
@@ -221,16 +207,6 @@ bool is_bf16(const Tensor& tensor) {
   return tensor.dtype == DType::kBF16 && reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0;
 }
 
-Groups groups_of(const RowGroups& rows) {
-  Groups groups = {static_cast<int>(rows.groups), {}, {}};
-  for (int64_t e = 0; e < rows.groups; ++e) {
-    if (rows.count[e] == 0) continue;
-    groups.begin[e] = rows.begin[e];
-    groups.end[e] = static_cast<int>(rows.begin[e] + align_rows(rows.count[e]));
-  }
-  return groups;
-}
-
 // Calls what() with the smallest of 16, 32, 48 and 64 that `side` fits into.
 template <class What>
 bool with_side(int64_t side, const What& what) {
@@ -242,7 +218,7 @@ bool with_side(int64_t side, const What& what) {
 
 // T's kernel, where a block may have so much shared memory.
 template <class T, class Kernel, class Args>
-bool launch(Ctx& ctx, Kernel* kernel, dim3 blocks, const Args& args, const Groups& groups) {
+bool launch(Ctx& ctx, Kernel* kernel, dim3 blocks, const Args& args, const ThinGroups& groups) {
   if (!allow_shared_memory(ctx, kernel, T::kSharedBytes)) return false;
   kernel<<<blocks, T::kThreads, T::kSharedBytes, ctx.gpu->stream()>>>(args, groups);
   check_cuda(cudaGetLastError(), "thin_gemm");
@@ -250,7 +226,7 @@ bool launch(Ctx& ctx, Kernel* kernel, dim3 blocks, const Args& args, const Group
 }
 
 template <bool kTransposed>
-bool narrow_result(Ctx& ctx, const Product& p, const Groups& groups) {
+bool narrow_result(Ctx& ctx, const Product& p, const ThinGroups& groups) {
   return with_side(p.n, [&](auto side) {
     using T = NarrowResult<decltype(side)::value, kTransposed>;
     return launch<T>(ctx, narrow_result_kernel<decltype(side)::value, kTransposed>,
@@ -259,7 +235,7 @@ bool narrow_result(Ctx& ctx, const Product& p, const Groups& groups) {
 }
 
 template <bool kTransposed>
-bool short_sum(Ctx& ctx, const Product& p, const Groups& groups) {
+bool short_sum(Ctx& ctx, const Product& p, const ThinGroups& groups) {
   return with_side(p.k, [&](auto side) {
     using T = ShortSum<decltype(side)::value, kTransposed>;
     const dim3 blocks(p.n / T::kColumns, p.x.rows / T::kRows);
@@ -285,7 +261,7 @@ bool thin_grouped_gemm(Ctx& ctx, const GroupedGemmArgs& args) {
                      .n = static_cast<int>(n),
                      .k = static_cast<int>(k),
                      .accumulate = args.accumulate};
-  const Groups groups = groups_of(args.groups);
+  const ThinGroups groups = thin_groups(args.groups);
   if (narrow) return args.trans_w ? narrow_result<true>(ctx, p, groups) : narrow_result<false>(ctx, p, groups);
   return args.trans_w ? short_sum<true>(ctx, p, groups) : short_sum<false>(ctx, p, groups);
 }
@@ -304,7 +280,7 @@ bool thin_grouped_wgrad(Ctx& ctx, const GroupedWgradArgs& args) {
   const dim3 blocks(p.wide.columns / 64, static_cast<unsigned>(args.groups.groups));
   return with_side(p.thin.columns, [&](auto side) {
     constexpr int kColumns = decltype(side)::value;
-    const Groups groups = groups_of(args.groups);
+    const ThinGroups groups = thin_groups(args.groups);
     if (args.dw.dtype == DType::kF32)
       return launch<ThinGradient<kColumns>>(ctx, thin_gradient_kernel<kColumns, float>, blocks, p, groups);
     return launch<ThinGradient<kColumns>>(ctx, thin_gradient_kernel<kColumns, bf16>, blocks, p, groups);

@@ -1,5 +1,6 @@
 #include "kernels/moe/adapted_swiglu.h"
 
+#include "kernels/gemm/thin_gemm.h"
 #include "kernels/moe/adapted_swiglu_cpu.h"
 #include "kernels/moe/cuda_ops.h"
 #include "kernels/on_device.h"
@@ -39,7 +40,7 @@ AdaptedSwigluScratch push_scratch(Ctx& ctx, const AdaptedSwigluBackward& args) {
 }  // namespace
 
 bool adapted_swiglu_takes(const Ctx& ctx, const AdaptedSwigluForm& form) {
-  if (ctx.like_gpu() && (form.dtype != DType::kBF16 || form.experts > cuda::kMostSwigluGroups)) return false;
+  if (ctx.like_gpu() && (form.dtype != DType::kBF16 || form.experts > cuda::kThinGroups)) return false;
   return form.rank % kRankMultiple == 0 && form.rank <= kMostRank && form.ffn % kColumnMultiple == 0;
 }
 

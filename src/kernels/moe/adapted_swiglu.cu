@@ -5,21 +5,11 @@ namespace mixtune::cuda {
 
 int Chunks::all() const {
   int sum = 0;
-  for (int e = 0; e < groups; ++e) sum += of_group(e);
+  for (int e = 0; e < groups.size; ++e) sum += of_group(e);
   return sum;
 }
 
-Chunks chunks_of(const RowGroups& groups, int64_t rows_of_chunk) {
-  MT_CHECK(groups.groups <= kMostSwigluGroups);
-  Chunks chunks = {static_cast<int>(groups.groups), static_cast<int>(rows_of_chunk), {}, {}};
-  for (int64_t e = 0; e < groups.groups; ++e) {
-    if (groups.count[e] == 0) continue;
-    chunks.begin[e] = groups.begin[e];
-    chunks.end[e] = static_cast<int>(groups.begin[e] + align_rows(groups.count[e]));
-  }
-  return chunks;
-}
-void zero_rest(Ctx& ctx, const Tensor& x, const Chunks& chunks) {
+void zero_rest(Ctx& ctx, const Tensor& x, const ThinGroups& groups) {
   if (!x) return;
   const auto zero_rows = [&](int64_t from, int64_t to) {
     if (to <= from) return;
@@ -27,14 +17,17 @@ void zero_rest(Ctx& ctx, const Tensor& x, const Chunks& chunks) {
     check_cuda(cudaMemsetAsync(rest.data, 0, rest.bytes(), ctx.gpu->stream()), "adapted_swiglu");
   };
   int64_t end = 0;
-  for (int e = 0; e < chunks.groups; ++e) {
-    if (chunks.begin[e] == chunks.end[e]) continue;
-    zero_rows(end, chunks.begin[e]);
-    end = chunks.end[e];
+  for (int e = 0; e < groups.size; ++e) {
+    if (groups.begin[e] == groups.end[e]) continue;
+    zero_rows(end, groups.begin[e]);
+    end = groups.end[e];
   }
   zero_rows(end, x.rows());
 }
 
+namespace {
+
+// Of the module whose rows begin at `first`; empty where it has no pair.
 PairSide side_of(const GateUpPairs& pairs, int64_t first) {
   if (!pairs.b) return {};
   const int64_t rank = pairs.b.shape[2];
@@ -48,6 +41,19 @@ PairSide side_of(const GateUpPairs& pairs, int64_t first) {
     before += pairs.modules.rows[i].count;
   }
   return {};
+}
+
+}  // namespace
+
+GateUpOperands gate_up_operands(const Tensor& gate_up, const Tensor& row_weights, const GateUpPairs& pairs) {
+  const int64_t f = gate_up.shape[1] / 2;
+  return {.gate_up = matrix_of(gate_up),
+          .row_weights = elements<float>(row_weights),
+          .gate = side_of(pairs, 0),
+          .up = side_of(pairs, f),
+          .columns = static_cast<int>(f),
+          .rank = pairs.b ? static_cast<int>(pairs.b.shape[2]) : 0,
+          .scale = static_cast<float>(pairs.scale)};
 }
 
 }  // namespace mixtune::cuda

@@ -12,8 +12,8 @@ constexpr int kTileRows = 16;
 
 // The rows of experts, by chunks.
 struct Chunks {
-  int groups, rows_of_chunk;
-  int begin[kMostSwigluGroups], end[kMostSwigluGroups];
+  ThinGroups groups;
+  int rows;  // of a chunk, but for an expert's last
 
   struct Chunk {
     int group, begin, end;
@@ -21,21 +21,15 @@ struct Chunks {
   __device__ Chunk at(int i) const {
     int e = 0, before = 0;
     for (int chunks = of_group(0); i >= before + chunks; chunks = of_group(e)) before += chunks, ++e;
-    const int first = begin[e] + (i - before) * rows_of_chunk;
-    return {e, first, min(first + rows_of_chunk, end[e])};
+    const int first = groups.begin[e] + (i - before) * rows;
+    return {e, first, min(first + rows, groups.end[e])};
   }
-  __device__ bool has(int row) const {
-    int e = 0;
-    while (e < groups && !(begin[e] <= row && row < end[e])) ++e;
-    return e < groups;
-  }
-  __host__ __device__ int of_group(int e) const { return (end[e] - begin[e] + rows_of_chunk - 1) / rows_of_chunk; }
+  __host__ __device__ int of_group(int e) const { return (groups.end[e] - groups.begin[e] + rows - 1) / rows; }
   int all() const;
 };
 
-Chunks chunks_of(const RowGroups& groups, int64_t rows_of_chunk);
-// Zeroes the rows that no chunk has.
-void zero_rest(Ctx& ctx, const Tensor& x, const Chunks& chunks);
+// Zeroes the rows that no group has.
+void zero_rest(Ctx& ctx, const Tensor& x, const ThinGroups& groups);
 
 // A pair: its columns of what rows have, in [R, pitch]; and its matrix of the first expert, [F, rank] or [rank, F].
 struct PairSide {
@@ -50,9 +44,6 @@ struct PairSide {
     return {outer + expert * expert_pitch, rank, columns};
   }
 };
-// Of the module whose rows begin at `first`; empty where it has no pair.
-PairSide side_of(const GateUpPairs& pairs, int64_t first);
-
 // Of rank up to 16 kSteps.
 template <int kSteps>
 struct Layout {
@@ -93,6 +84,46 @@ __device__ void load_inner(uint32_t (&left)[kSteps][4], uint32_t tile) {
     load_left<typename Layout<kSteps>::Inner, kTransposed>(left[s], tile, kTransposed ? 16 * s : 0,
                                                            kTransposed ? 0 : 16 * s);
 }
+
+// What both directions read: gate_up, the two modules' pairs, and sizes.
+struct GateUpOperands {
+  Matrix gate_up;
+  const float* row_weights;
+  PairSide gate, up;
+  int columns, rank;  // F
+  float scale;
+};
+GateUpOperands gate_up_operands(const Tensor& gate_up, const Tensor& row_weights, const GateUpPairs& pairs);
+
+// In shared memory: 16 rows of it; and B of both.
+template <int kSteps>
+struct GateUpStage {
+  using L = Layout<kSteps>;
+  char gate[L::Values::kBytes], up[L::Values::kBytes];
+  char gate_u[L::Inner::kBytes], up_u[L::Inner::kBytes];
+
+  // A block's columns from `first` on.
+  __device__ void load(const GateUpOperands& p, int row, int first) {
+    L::Values::template load<L::kThreads>(ptx::shared_address(gate), p.gate_up, row, first);
+    L::Values::template load<L::kThreads>(ptx::shared_address(up), p.gate_up, row, p.columns + first);
+    if (p.gate) L::Inner::template load<L::kThreads>(ptx::shared_address(gate_u), p.gate.inner, row, 0);
+    if (p.up) L::Inner::template load<L::kThreads>(ptx::shared_address(up_u), p.up.inner, row, 0);
+  }
+};
+template <int kSteps>
+struct GateUpRight {
+  using L = Layout<kSteps>;
+  char gate_b[L::Rows::kBytes], up_b[L::Rows::kBytes];
+
+  __device__ void load(const GateUpOperands& p, int expert, int first) {
+    const auto load_one = [&](char* to, const PairSide& side) {
+      const Matrix b = side.rows(expert, p.columns, p.rank);
+      if (side) L::Rows::template load<L::kThreads>(ptx::shared_address(to), b, first, 0);
+    };
+    load_one(gate_b, p.gate);
+    load_one(up_b, p.up);
+  }
+};
 
 // The place of row `group` and columns 2 quad, 2 quad + 1 of an mma tile at column n of a tile in shared memory.
 template <class T>

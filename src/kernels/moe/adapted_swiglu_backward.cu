@@ -6,26 +6,23 @@ namespace mixtune::cuda {
 
 namespace {
 
-struct Backward {
-  Matrix gate_up, dact;
-  const float* row_weights;
-  PairSide gate, up, down;
+struct Backward : GateUpOperands {
+  Matrix dact;
+  PairSide down;
   bf16 *dgate_up, *act;
   float *row_sums, *chunk_sums;
-  int columns, rank;  // F
-  float scale;
   bool wants_db, wants_da;
 };
 
 template <int kSteps>
 struct BackwardMemory {
   using L = Layout<kSteps>;
-  struct Stage {
-    char gate[L::Values::kBytes], up[L::Values::kBytes], dact[L::Values::kBytes];
-    char gate_u[L::Inner::kBytes], up_u[L::Inner::kBytes], v[L::Inner::kBytes];
+  struct Stage : GateUpStage<kSteps> {
+    char dact[L::Values::kBytes], v[L::Inner::kBytes];
   };
   Stage stages[L::kStages];
-  char gate_b[L::Rows::kBytes], up_b[L::Rows::kBytes], down_a[L::Columns::kBytes];
+  GateUpRight<kSteps> right;
+  char down_a[L::Columns::kBytes];
 };
 
 // The sums over rows of u^T values or v^T values, of the warp's columns: [rank, kColumns], the transpose of B's
@@ -77,8 +74,8 @@ __device__ void differentiate(const Backward& p, BackwardMemory<kSteps>& memory,
     load_values<Values>(gate, at.gate, lane, n);
     load_values<Values>(up, at.up, lane, n);
     load_values<Values>(dact, at.dact, lane, n);
-    if (p.gate) add_product<kSteps, true>(gate, gate_u, ptx::shared_address(memory.gate_b), n, p.scale);
-    if (p.up) add_product<kSteps, true>(up, up_u, ptx::shared_address(memory.up_b), n, p.scale);
+    if (p.gate) add_product<kSteps, true>(gate, gate_u, ptx::shared_address(memory.right.gate_b), n, p.scale);
+    if (p.up) add_product<kSteps, true>(up, up_u, ptx::shared_address(memory.right.up_b), n, p.scale);
     if (p.down) add_product<kSteps, false>(dact, v, ptx::shared_address(memory.down_a), n, 1);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
@@ -109,18 +106,13 @@ __global__ void __launch_bounds__(Layout<kSteps>::kThreads, kSteps == 1   ? 4
   const auto load = [&](int stage, int step) {
     typename Memory::Stage& to = memory.stages[stage];
     const int row = chunk.begin + step * kTileRows;
-    L::Values::template load<L::kThreads>(ptx::shared_address(to.gate), p.gate_up, row, first);
-    L::Values::template load<L::kThreads>(ptx::shared_address(to.up), p.gate_up, row, p.columns + first);
+    to.load(p, row, first);
     L::Values::template load<L::kThreads>(ptx::shared_address(to.dact), p.dact, row, first);
-    if (p.gate) L::Inner::template load<L::kThreads>(ptx::shared_address(to.gate_u), p.gate.inner, row, 0);
-    if (p.up) L::Inner::template load<L::kThreads>(ptx::shared_address(to.up_u), p.up.inner, row, 0);
     if (p.down) L::Inner::template load<L::kThreads>(ptx::shared_address(to.v), p.down.inner, row, 0);
   };
   // With the first step's rows come B and A.
-  const Matrix gate_b = p.gate.rows(chunk.group, p.columns, p.rank), up_b = p.up.rows(chunk.group, p.columns, p.rank),
-               down_a = p.down.columns(chunk.group, p.columns, p.rank);
-  if (p.gate) L::Rows::template load<L::kThreads>(ptx::shared_address(memory.gate_b), gate_b, first, 0);
-  if (p.up) L::Rows::template load<L::kThreads>(ptx::shared_address(memory.up_b), up_b, first, 0);
+  memory.right.load(p, chunk.group, first);
+  const Matrix down_a = p.down.columns(chunk.group, p.columns, p.rank);
   if (p.down) L::Columns::template load<L::kThreads>(ptx::shared_address(memory.down_a), down_a, 0, first);
   Sums<kSteps> dgate_b, dup_b, ddown_a;
   pipeline<L::kStages>((chunk.end - chunk.begin) / kTileRows, load, [&](int stage, int step) {
@@ -156,13 +148,13 @@ constexpr int kSumThreads = 256;
 
 // drow_weights: 32 rows of a block, 8 threads each.
 __global__ void __launch_bounds__(kSumThreads) sum_rows_kernel(const float* row_sums, float* drow_weights, int64_t rows,
-                                                               int count, const __grid_constant__ Chunks chunks) {
+                                                               int count, const __grid_constant__ ThinGroups groups) {
   constexpr int kParts = kSumThreads / kWarp;
   __shared__ float parts[kParts][kWarp];
   const int lane = static_cast<int>(threadIdx.x) % kWarp, part = static_cast<int>(threadIdx.x) / kWarp;
   const int row = static_cast<int>(blockIdx.x) * kWarp + lane;
   float sum = 0;
-  if (chunks.has(row))
+  if (groups.of_row(row) < groups.size)
     for (int i = part; i < count; i += kParts) sum += row_sums[i * rows + row];
   parts[part][lane] = sum;
   __syncthreads();
@@ -171,7 +163,7 @@ __global__ void __launch_bounds__(kSumThreads) sum_rows_kernel(const float* row_
   drow_weights[row] = sum;
 }
 
-// The sums of an expert's chunks for kVector ranks of one column, as a gradient of B's rows or of A's columns.
+// The sums of an expert's chunks for 8 ranks of one column, as a gradient of B's rows or of A's columns.
 struct SumChunks {
   const float* chunk_sums;
   int inner, first, columns, rank;  // first: of inner
@@ -214,7 +206,7 @@ PairSide side_of(const DownPair& pair) {
 // The gradients of one side from the chunks' sums, the next of which are at `first`.
 void sum_chunks(Ctx& ctx, SumChunks p, const Tensor& to, const Chunks& chunks) {
   const dim3 blocks(static_cast<unsigned>(ceil_div(p.columns, kSumThreads)), static_cast<unsigned>(p.rank / 8),
-                    static_cast<unsigned>(chunks.groups));
+                    static_cast<unsigned>(chunks.groups.size));
   on_dtype(to.dtype,
            [&]<class S>(S) { sum_chunks_kernel<S><<<blocks, kSumThreads, 0, ctx.gpu->stream()>>>(p, chunks); });
 }
@@ -222,27 +214,23 @@ void sum_chunks(Ctx& ctx, SumChunks p, const Tensor& to, const Chunks& chunks) {
 }  // namespace
 
 void adapted_swiglu_backward(Ctx& ctx, const AdaptedSwigluBackward& args, const AdaptedSwigluScratch& scratch) {
-  const Chunks chunks = chunks_of(args.groups, kSwigluChunkRows);
-  for (const Tensor& result : {args.dgate_up, args.act}) zero_rest(ctx, result, chunks);
+  const Chunks chunks = {thin_groups(args.groups), static_cast<int>(kSwigluChunkRows)};
+  for (const Tensor& result : {args.dgate_up, args.act}) zero_rest(ctx, result, chunks.groups);
   const int64_t f = args.dact.shape[1];
   const GateUpPairs& up = args.gate_up_pairs;
-  const bool has_down = static_cast<bool>(args.down_pair.a);
-  MT_CHECK(!has_down || !up.b || args.down_pair.a.shape[1] == up.b.shape[2]);
-  const Backward p = {.gate_up = matrix_of(args.gate_up),
-                      .dact = matrix_of(args.dact),
-                      .row_weights = elements<float>(args.row_weights),
-                      .gate = side_of(up, 0),
-                      .up = side_of(up, f),
-                      .down = side_of(args.down_pair),
-                      .dgate_up = elements<bf16>(args.dgate_up),
-                      .act = elements<bf16>(args.act),
-                      .row_sums = elements<float>(scratch.row_sums),
-                      .chunk_sums = elements<float>(scratch.chunk_sums),
-                      .columns = static_cast<int>(f),
-                      .rank = static_cast<int>(has_down ? args.down_pair.a.shape[1] : up.b.shape[2]),
-                      .scale = static_cast<float>(up.scale),
-                      .wants_db = static_cast<bool>(args.db),
-                      .wants_da = static_cast<bool>(args.da)};
+  Backward p = {gate_up_operands(args.gate_up, args.row_weights, up)};
+  if (args.down_pair.a) {
+    p.down = side_of(args.down_pair);
+    MT_CHECK(!up.b || p.rank == args.down_pair.a.shape[1]);
+    p.rank = static_cast<int>(args.down_pair.a.shape[1]);
+  }
+  p.dact = matrix_of(args.dact);
+  p.dgate_up = elements<bf16>(args.dgate_up);
+  p.act = elements<bf16>(args.act);
+  p.row_sums = elements<float>(scratch.row_sums);
+  p.chunk_sums = elements<float>(scratch.chunk_sums);
+  p.wants_db = static_cast<bool>(args.db);
+  p.wants_da = static_cast<bool>(args.da);
   if (chunks.all() > 0)
     on_rank(p.rank, [&](auto steps) {
       using L = Layout<steps()>;
@@ -254,7 +242,7 @@ void adapted_swiglu_backward(Ctx& ctx, const AdaptedSwigluBackward& args, const 
   if (p.dact.rows > 0)
     sum_rows_kernel<<<static_cast<unsigned>(p.dact.rows / kWarp), kSumThreads, 0, ctx.gpu->stream()>>>(
         p.row_sums, elements<float>(args.drow_weights), p.dact.rows, static_cast<int>(scratch.row_sums.shape[0]),
-        chunks);
+        chunks.groups);
   SumChunks sums = {.chunk_sums = p.chunk_sums,
                     .inner = scratch.chunk_sums ? static_cast<int>(scratch.chunk_sums.shape[1]) : 0,
                     .first = 0,

@@ -14,7 +14,7 @@
 namespace mixtune::cuda {
 
 // Of a warp's columns the sum over them, for each row; of the rows of a chunk the sums of gradients.
-constexpr int64_t kSwigluChunkRows = 1024, kMostSwigluGroups = 64;
+constexpr int64_t kSwigluChunkRows = 1024;
 constexpr int64_t swiglu_warp_columns(int64_t rank) {
   return rank <= 16 ? 32 : 16;
 }
